@@ -1,0 +1,93 @@
+"""Every error this package raises on purpose.
+
+    AlexNetDeployError
+    ├── UsageError            the request contradicts itself or names what does not exist
+    ├── DataError             a folder of pictures that cannot be trained on
+    ├── TrainingError         training could not go on
+    ├── ImageError            one picture that cannot be read; carries a code
+    ├── WeightsError          a weights file that cannot be read or does not fit
+    ├── ExportError           a graph that did not come out as the table says
+    ├── BundleError           a bundle that cannot be written or read
+    │   └── IntegrityError    a bundle whose bytes are not those that were published
+    ├── BackendError          an engine that this machine or this bundle cannot give
+    └── ParityError           an engine that disagrees with the trained network
+
+Each carries the exit code of the command that it ends: 1 a check failed, 2 wrong use, 3 the work
+could not be done.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class AlexNetDeployError(Exception):
+    """Base of every error of this package; its text is one sentence for the user."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class UsageError(AlexNetDeployError):
+    """The request contradicts itself or names what does not exist."""
+
+    exit_code = 2
+
+
+class DataError(AlexNetDeployError):
+    """A folder of pictures cannot be trained on."""
+
+
+class TrainingError(AlexNetDeployError):
+    """Training could not go on."""
+
+
+class ImageErrorCode(StrEnum):
+    """Why a picture gave no prediction: a closed set."""
+
+    EMPTY = "empty"
+    """The file has no bytes."""
+    NOT_AN_IMAGE = "not_an_image"
+    """No decoder knows its header."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """An image, of a format or pixel type that is not decoded here."""
+    TRUNCATED = "truncated"
+    """The header is an image's; the pixels end early or are damaged."""
+    TOO_LARGE = "too_large"
+    """More bytes or pixels than the limits allow."""
+    UNREADABLE = "unreadable"
+    """The operating system would not let it be read."""
+    MISSING = "missing"
+    """There is no such file."""
+
+
+class ImageError(AlexNetDeployError):
+    """One picture cannot be read; `code` says why, from a closed set."""
+
+    def __init__(self, code: ImageErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WeightsError(AlexNetDeployError):
+    """A weights file cannot be read, or its tensors do not fit its table."""
+
+
+class ExportError(AlexNetDeployError):
+    """A graph did not come out as the table says."""
+
+
+class BundleError(AlexNetDeployError):
+    """A bundle cannot be written or read."""
+
+
+class IntegrityError(BundleError):
+    """A bundle's bytes are not those that were published, or its paths leave it."""
+
+
+class BackendError(AlexNetDeployError):
+    """An engine was asked for that this machine or this bundle cannot give."""
+
+
+class ParityError(AlexNetDeployError):
+    """An engine disagrees with the trained network."""
+
+    exit_code = 1

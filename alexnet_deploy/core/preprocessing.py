@@ -1,0 +1,37 @@
+"""What happens to a picture between its file and the first layer, bound to the weights that expect it."""
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+IMAGE_SIZE = 256
+"""Side in pixels of the square that every picture is brought to; the views are cut from it."""
+
+ResizePolicy: TypeAlias = Literal["shorter-side", "warp"]
+ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
+RGB: TypeAlias = tuple[float, float, float]
+
+
+class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the network was trained to be fed.
+
+    The first layer takes (pixel - mean) * scale, pixel in 0..255, its channels in `channel_order`. `mean` and `scale`
+    are in the order red, green, blue, whatever `channel_order` is. `resize` is "shorter-side" (the central square,
+    as the paper) or "warp" (the whole picture squeezed to a square, as Caffe).
+    """
+
+    resize: ResizePolicy
+    channel_order: ChannelOrder
+    mean: RGB
+    scale: RGB
+
+    def __post_init__(self) -> None:
+        if not all(0.0 <= value <= 255.0 for value in self.mean):
+            raise ValueError(f"mean {self.mean} lies outside the pixel range 0..255")
+        if not all(0.0 < value < float("inf") for value in self.scale):
+            raise ValueError(f"scale {self.scale} must be positive and finite")
+
+    @property
+    def channel_indices(self) -> tuple[int, int, int]:
+        """For each channel of the network, its place in an RGB pixel."""
+        return (0, 1, 2) if self.channel_order == "RGB" else (2, 1, 0)

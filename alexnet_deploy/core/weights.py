@@ -1,0 +1,189 @@
+"""Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
+
+The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The header's metadata holds, as JSON
+strings: format, format_version, architecture (the full table), preprocessing, labels, training and tools.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from msgspec import Struct
+
+from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.files import sha256_of_file, write_atomically
+from alexnet_deploy.core.labels import check_labels
+from alexnet_deploy.core.preprocessing import Preprocessing
+
+FORMAT = "alexnet-deploy weights"
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one pass over the training pictures gave."""
+
+    epoch: int
+    """1 is the first."""
+    learning_rate: float
+    train_loss: float
+    """Mean cross-entropy in nats, over augmented crops, dropout on."""
+    validation_loss: float
+    """Mean cross-entropy in nats, centre view."""
+    validation_top1: float
+    """Share of validation pictures whose first guess is right, 0..1, centre view."""
+    validation_top5: float
+    """Share whose first five guesses hold the right one, 0..1; with five classes or fewer always 1."""
+    images_per_second: float
+    """Training pictures a second, validation not counted."""
+
+
+class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How weights came to be."""
+
+    recipe: dict[str, int | float | str]
+    """The resolved recipe, field by field."""
+    data: str
+    """The folder that was trained on, as it was given."""
+    data_sha256: str
+    """Digest of the names and bytes of the training and validation pictures."""
+    num_train: int
+    num_validation: int
+    excluded: dict[str, str]
+    """Pictures that could not be decoded and were left out: path to error code."""
+    epochs: tuple[EpochMetrics, ...]
+    best_epoch: int
+    """The epoch whose weights these are."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Validation pictures by true class (row) and first guess (column), at the best epoch."""
+    interrupted: bool
+    """True where training was stopped before the recipe's end."""
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Trained tensors with the table, preprocessing and labels that they belong to."""
+
+    architecture: Architecture
+    """The table that the tensors fit."""
+    tensors: Mapping[str, np.ndarray]
+    """float32, named and shaped as Architecture.tensor_shapes says."""
+    preprocessing: Preprocessing
+    """What the first layer expects to be fed."""
+    labels: tuple[str, ...]
+    """One name for each class, in the order of the probabilities."""
+    training: TrainingRecord | None
+    """How they were trained; None where that is not known."""
+    tools: Mapping[str, str]
+    """Version of each program that had a part in them."""
+
+    def __post_init__(self) -> None:
+        """Raise WeightsError where tensors or labels do not fit the table, or hold NaN or infinity."""
+        _check_tensors(self.architecture, self.tensors)
+        check_labels(self.labels, self.architecture.num_classes)
+
+    def save(self, path: Path) -> None:
+        """Write the file in one rename; raises OSError, and then leaves what was there."""
+        # A vector saved by mistake as a view would be written in the wrong order: contiguity is made sure of.
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        write_atomically(path, safetensors.numpy.save(tensors, metadata=self._metadata()))
+
+    def _metadata(self) -> dict[str, str]:
+        fields: dict[str, object] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "architecture": self.architecture,
+            "preprocessing": self.preprocessing,
+            "labels": self.labels,
+            "training": self.training,
+            "tools": dict(self.tools),
+        }
+        return {name: msgspec.json.encode(value, order="deterministic").decode() for name, value in fields.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedWeights:
+    """Weights with the file they came from."""
+
+    weights: Weights
+    """What the file holds."""
+    path: Path
+    """Where it lies."""
+    sha256: str
+    """Digest of the whole file."""
+
+
+def load_weights(path: Path) -> LoadedWeights:
+    """Read a weights file.
+
+    Raises WeightsError where it is missing, is no weights file, is of an unknown version, or does not fit its table.
+    """
+    try:
+        digest = sha256_of_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            architecture = _described(path, metadata)
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(architecture, shapes, str(path))
+            tensors = {name: file.get_tensor(name) for name in architecture.tensor_shapes()}
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+    try:
+        weights = Weights(
+            architecture=architecture,
+            tensors=tensors,
+            preprocessing=_field(path, metadata, "preprocessing", Preprocessing),
+            labels=_field(path, metadata, "labels", tuple[str, ...]),
+            training=_field(path, metadata, "training", TrainingRecord | None),  # type: ignore[arg-type]
+            tools=_field(path, metadata, "tools", dict[str, str]),
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return LoadedWeights(weights=weights, path=path, sha256=digest)
+
+
+def _described(path: Path, metadata: Mapping[str, str]) -> Architecture:
+    if "format" not in metadata or _field(path, metadata, "format", str) != FORMAT:
+        raise WeightsError(f"{path}: a safetensors file, but not one of {FORMAT!r}")
+    version = _field(path, metadata, "format_version", int)
+    if version != FORMAT_VERSION:
+        raise WeightsError(f"{path}: weights format {version}, where this program reads {FORMAT_VERSION}")
+    return _field(path, metadata, "architecture", Architecture)
+
+
+def _field(path: Path, metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(metadata[name], type=kind)
+    except KeyError:
+        raise WeightsError(f"{path}: its header has no {name!r}") from None
+    except msgspec.DecodeError as error:
+        raise WeightsError(f"{path}: its header's {name!r} cannot be read: {error}") from error
+
+
+def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...]], subject: str) -> None:
+    needed = architecture.tensor_shapes()
+    for name in sorted(needed.keys() | found.keys()):
+        if found.get(name) != needed.get(name):
+            raise WeightsError(
+                f"{subject}: {name} is {found.get(name, 'missing')}, where the table needs {needed.get(name, 'none')}"
+            )
+
+
+def _check_tensors(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> None:
+    _check_shapes(architecture, {name: tensor.shape for name, tensor in tensors.items()}, architecture.name)
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32:
+            raise WeightsError(f"{name} is {tensor.dtype}, where float32 is needed")
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{name} holds {int((~np.isfinite(tensor)).sum())} values that are NaN or infinite")
