@@ -22,6 +22,8 @@ from alexnet_deploy.core.architecture import (
     Relu,
     SpatialNorm,
 )
+from alexnet_deploy.core.preprocessing import Preprocessing
+from alexnet_deploy.core.views import View
 
 
 class LocalNormModule(nn.Module):
@@ -114,6 +116,20 @@ def _module(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
             return nn.Dropout(layer.probability)
         case Linear():
             return nn.Linear(in_shape[0], layer.out_features)
+
+
+def preprocess(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Return what the network is fed, float32 (N, 3, H, W), of pixels (N, H, W, 3) on 0..255, RGB, on their device."""
+    order = list(preprocessing.channel_indices)
+    mean = torch.tensor(preprocessing.mean, device=images.device)[order].view(1, 3, 1, 1)
+    scale = torch.tensor(preprocessing.scale, device=images.device)[order].view(1, 3, 1, 1)
+    return (images.permute(0, 3, 1, 2)[:, order].float() - mean) * scale
+
+
+def cut(pixels: torch.Tensor, view: View, size: int) -> torch.Tensor:
+    """Return one view, (N, 3, size, size), of (N, 3, 256, 256)."""
+    crop = pixels[:, :, view.top : view.top + size, view.left : view.left + size]
+    return crop.flip(3) if view.mirrored else crop
 
 
 def network_from(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> Network:

@@ -1,13 +1,12 @@
 """Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
 
-The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The header's metadata holds, as JSON
-strings: format, format_version, architecture (the full table), preprocessing, labels, training and tools.
+The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
+`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -21,10 +20,9 @@ from alexnet_deploy.core.files import sha256_of_file, write_atomically
 from alexnet_deploy.core.labels import check_labels
 from alexnet_deploy.core.preprocessing import Preprocessing
 
-FORMAT = "alexnet-deploy weights"
+# One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
+METADATA_KEY = "alexnet-deploy"
 FORMAT_VERSION = 1
-
-T = TypeVar("T")
 
 
 class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,6 +67,19 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: str
 
 
+class _Version(Struct, kw_only=True):
+    format_version: int
+
+
+class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format_version: int
+    architecture: Architecture
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    training: TrainingRecord | None
+    tools: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """Trained tensors with the table, preprocessing and labels that they belong to."""
@@ -95,19 +106,16 @@ class Weights:
         """Write the file in one rename; raises OSError, and then leaves what was there."""
         # A vector saved by mistake as a view would be written in the wrong order: contiguity is made sure of.
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
-        write_atomically(path, safetensors.numpy.save(tensors, metadata=self._metadata()))
-
-    def _metadata(self) -> dict[str, str]:
-        fields: dict[str, object] = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "architecture": self.architecture,
-            "preprocessing": self.preprocessing,
-            "labels": self.labels,
-            "training": self.training,
-            "tools": dict(self.tools),
-        }
-        return {name: msgspec.json.encode(value, order="deterministic").decode() for name, value in fields.items()}
+        header = _Header(
+            format_version=FORMAT_VERSION,
+            architecture=self.architecture,
+            preprocessing=self.preprocessing,
+            labels=self.labels,
+            training=self.training,
+            tools=dict(self.tools),
+        )
+        text = msgspec.json.encode(header, order="deterministic").decode()
+        write_atomically(path, safetensors.numpy.save(tensors, metadata={METADATA_KEY: text}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,45 +138,38 @@ def load_weights(path: Path) -> LoadedWeights:
     try:
         digest = sha256_of_file(path)
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            architecture = _described(path, metadata)
+            header = _decode_header(path, file.metadata() or {})
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(architecture, shapes, str(path))
-            tensors = {name: file.get_tensor(name) for name in architecture.tensor_shapes()}
+            _check_shapes(header.architecture, shapes, str(path))
+            tensors = {name: file.get_tensor(name) for name in header.architecture.tensor_shapes()}
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
     try:
         weights = Weights(
-            architecture=architecture,
+            architecture=header.architecture,
             tensors=tensors,
-            preprocessing=_field(path, metadata, "preprocessing", Preprocessing),
-            labels=_field(path, metadata, "labels", tuple[str, ...]),
-            training=_field(path, metadata, "training", TrainingRecord | None),  # type: ignore[arg-type]
-            tools=_field(path, metadata, "tools", dict[str, str]),
+            preprocessing=header.preprocessing,
+            labels=header.labels,
+            training=header.training,
+            tools=header.tools,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     return LoadedWeights(weights=weights, path=path, sha256=digest)
 
 
-def _described(path: Path, metadata: Mapping[str, str]) -> Architecture:
-    if "format" not in metadata or _field(path, metadata, "format", str) != FORMAT:
-        raise WeightsError(f"{path}: a safetensors file, but not one of {FORMAT!r}")
-    version = _field(path, metadata, "format_version", int)
-    if version != FORMAT_VERSION:
-        raise WeightsError(f"{path}: weights format {version}, where this program reads {FORMAT_VERSION}")
-    return _field(path, metadata, "architecture", Architecture)
-
-
-def _field(path: Path, metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
+def _decode_header(path: Path, metadata: Mapping[str, str]) -> _Header:
+    if METADATA_KEY not in metadata:
+        raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
     try:
-        return msgspec.json.decode(metadata[name], type=kind)
-    except KeyError:
-        raise WeightsError(f"{path}: its header has no {name!r}") from None
+        version = msgspec.json.decode(metadata[METADATA_KEY], type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise WeightsError(f"{path}: weights format {version}, where this program reads {FORMAT_VERSION}")
+        return msgspec.json.decode(metadata[METADATA_KEY], type=_Header)
     except msgspec.DecodeError as error:
-        raise WeightsError(f"{path}: its header's {name!r} cannot be read: {error}") from error
+        raise WeightsError(f"{path}: its header cannot be read: {error}") from error
 
 
 def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...]], subject: str) -> None:

@@ -3,11 +3,12 @@
 - A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
 - Links to folders are followed, unless they lead back to a folder they lie in: such a link is an input of its own,
   which cannot be read.
-- A name with `*`, `?` or `[` that is no file is a pattern; `**` spans folders. One that matches nothing is an input
-  that is missing.
+- A name with `*`, `?` or `[` that is no file is a pattern; `**` spans folders, and stands for files only. One that
+  matches nothing is an input that is missing.
 - `-` reads names from a list, one a line.
 """
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -45,16 +46,36 @@ def find_inputs(names: Iterable[str], listed: Iterable[bytes] = ()) -> Iterator[
 
 def _expand(name: str) -> Iterator[Input]:
     path = Path(name)
-    if os.path.lexists(path):
+    if not name:
+        # Path("") is the working directory, which an unset variable does not mean.
+        yield Input(path=path, error=(ImageErrorCode.MISSING, "the name is empty"))
+    elif os.path.lexists(path):
         yield from _walk(path)
-    # Path.glob takes no absolute pattern.
-    elif glob.has_magic(name) and (matches := sorted(glob.glob(name, recursive=True), key=os.fsencode)):  # noqa: PTH207
-        for match in matches:
-            # `**` lists the files of a folder beside the folder itself: only the files are taken.
-            if "**" not in name or not Path(match).is_dir():
-                yield from _walk(Path(match))
     else:
-        yield Input(path=path)
+        matches = iter(_matches(path) if glob.has_magic(name) and "\0" not in name else ())
+        yield next(matches, Input(path=path))
+        yield from matches
+
+
+def _matches(pattern: Path) -> Iterator[Input]:
+    # `**` is ours, not glob's, which would follow a link to a folder around its loop until names grow too long.
+    cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
+    head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
+    # Path.glob takes no absolute pattern.
+    for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
+        for found in _walk(Path(start)):
+            below = found.path.relative_to(start).parts
+            # A folder that cannot be read may hold what was asked for.
+            if not tail or found.error or (below and _fits(below, tail)):
+                yield found
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _walk(start: Path) -> Iterator[Input]:
@@ -77,4 +98,5 @@ def _walk(start: Path) -> Iterator[Input]:
             yield Input(path=path, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
             continue
         names.sort(key=os.fsencode, reverse=True)
-        stack.extend((path / name, ancestors | {identity}) for name in names)
+        lineage = ancestors | {identity}
+        stack.extend((path / name, lineage) for name in names)

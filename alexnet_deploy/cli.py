@@ -1,0 +1,336 @@
+"""The commands: parse, call one function, print. Results go to stdout, words to stderr.
+
+Libraries are imported inside the commands: `--help` answers at once, and `predict` needs no torch.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+import typer
+
+from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
+from alexnet_deploy.defaults import BUNDLES, DRAWN, RUNS, latest_bundle, latest_weights, latest_weights_if
+
+app = typer.Typer(
+    name="alexnet-deploy",
+    help="AlexNet, from pictures to a verified engine.",
+    epilog="Begin with: alexnet-deploy train, then export, then predict images/.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BackendOption = Annotated[
+    Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the bundle; auto takes the fastest.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads for the engine; the backend's own choice unless given.")
+]
+BundleOption = Annotated[Path | None, typer.Option(help="The bundle; the latest unless given.")]
+BundleArgument = Annotated[Path | None, typer.Argument(help="The bundle; the latest unless given.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """AlexNet, from pictures to a verified engine."""
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; drawn pictures unless given."),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="A member of the AlexNet family. Default: paper; for drawn pictures tiny."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="drawn, folder or paper. Default: folder; for drawn pictures drawn.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures. Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step. Default: the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="First learning rate. Default: the recipe's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of everything that is random. Default: the recipe's.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode ahead; 0 decodes in this one.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
+) -> None:
+    """Train on a folder of pictures, or on drawn ones."""
+    import msgspec
+
+    from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder
+    from alexnet_deploy.core.family import architecture_by_name
+    from alexnet_deploy.core.weights import load_weights
+    from alexnet_deploy.terminal import say, training_bar
+    from alexnet_deploy.train.recipe import recipe_by_name
+    from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train_on
+
+    is_drawn = data is None
+    architecture = architecture_by_name(arch or ("tiny" if is_drawn else "paper"))
+    wanted = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "seed": seed}
+    plan = msgspec.structs.replace(
+        recipe_by_name(recipe or ("drawn" if is_drawn else "folder")),
+        **{name: value for name, value in wanted.items() if value is not None},
+    )
+    if data is None:
+        data = DRAWN
+        if DRAWN.exists():
+            say(f"no DATA given: taking the pictures in {DRAWN}/")
+        else:
+            say(f"no DATA given: drawing pictures of {len(DRAWN_CLASSES)} things into {DRAWN}/")
+            draw_folder(DRAWN)
+    begun = time.perf_counter()
+    found = look_over(data, architecture)
+    say(
+        f"{data}: {len(found.folder.train):,} pictures to learn from, {len(found.folder.validation):,} to validate, "
+        f"{len(found.folder.labels)} classes"
+    )
+    for name, code in found.excluded.items():
+        say(f"left out, {code}: {name}")
+    chosen = choose_device(device)
+    say(f"training {architecture.name} on {chosen}, recipe {plan.name}, {plan.epochs} epochs")
+    run = out or RUNS / new_run_name(architecture)
+    try:
+        with training_bar() as show:
+            path = train_on(found, architecture, plan, run, device=chosen, num_workers=workers, on_progress=show)
+    except KeyboardInterrupt:
+        say(f"interrupted; the weights of this moment are in {run}/last.safetensors")
+        raise
+    record = load_weights(path).weights.training
+    assert record is not None
+    best = record.epochs[record.best_epoch - 1]
+    say(
+        f"{best.validation_top1:.1%} of {record.num_validation} validation pictures right, centre view, after epoch "
+        f"{best.epoch} of {plan.epochs}; {time.perf_counter() - begun:.0f} s in all"
+    )
+    typer.echo(path)
+    say("next: alexnet-deploy export")
+
+
+@app.command()
+def export(
+    weights: Annotated[Path | None, typer.Argument(help="The weights file; the latest run's unless given.")] = None,
+    precision: Annotated[Literal["fp32"], typer.Option(help="What the graph computes in.")] = "fp32",
+    views: Annotated[
+        Literal["ten", "center"], typer.Option(help="The paper's ten views of each picture, or its centre.")
+    ] = "ten",
+    out: Annotated[
+        Path | None, typer.Option(help="The new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
+) -> None:
+    """Turn weights into a bundle that is proved before it is published."""
+    from alexnet_deploy.core.latest import set_latest
+    from alexnet_deploy.core.weights import load_weights
+    from alexnet_deploy.describe import parity_table
+    from alexnet_deploy.ship import ship
+    from alexnet_deploy.terminal import say, stages
+
+    loaded = load_weights(weights or latest_weights())
+    name = f"{loaded.weights.architecture.name}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
+    with stages() as stage:
+        bundle = ship(loaded, out or BUNDLES / name, precision=precision, views=views, force=force, say=stage)
+    set_latest(bundle.path)
+    say(parity_table(bundle.manifest.parity))
+    weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
+    if weak:
+        say(f"these weights do not feel, so only the graph's audit would catch: {', '.join(weak)}")
+    typer.echo(bundle.path)
+    say("next: alexnet-deploy predict images/")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns; - for a list of names on stdin.")],
+    bundle: BundleOption = None,
+    backend: BackendOption = "auto",
+    device: Annotated[Literal["auto", "cpu"], typer.Option(help="Where it runs.")] = "auto",
+    threads: ThreadsOption = None,
+    views: Annotated[
+        Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that go to the engine at once.")] = 8,
+    topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
+    row_format: Annotated[
+        Literal["table", "jsonl", "csv"], typer.Option("--format", help="One row for each input, in order.")
+    ] = "table",
+    output: Annotated[Path | None, typer.Option(help="Write the rows there instead of to stdout.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
+) -> None:
+    """Say what is in each picture: one row for every input, in order, whatever the files are like."""
+    from collections import Counter
+
+    from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
+    from alexnet_deploy.predict import load
+    from alexnet_deploy.rows import RowWriter
+    from alexnet_deploy.terminal import counting_bar, say
+
+    path = bundle or latest_bundle()
+    limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
+    outcomes: Counter[str] = Counter()
+    with load(path, backend, device, threads) as predictor:
+        held = predictor.bundle.manifest.views.name
+        if views is not None and views != held:
+            raise UsageError(
+                f"{path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` makes another"
+            )
+        info = predictor.info
+        say(f"{path}, {held} views, on {info.backend} {info.version}, {info.device}, {info.arithmetic}")
+        writer = RowWriter(row_format, min(topk, len(predictor.labels)))
+        predictions = predictor.predict(
+            images, topk=topk, batch_size=batch_size, limits=limits, listed=sys.stdin.buffer
+        )
+        with _rows_to(output) as rows, counting_bar("pictures") as count:
+            rows.write(writer.header())
+            for prediction in predictions:
+                rows.write(writer.row(prediction))
+                outcomes["ok" if prediction.error is None else prediction.error.value] += 1
+                count()
+    num_good = outcomes.pop("ok", 0)
+    say(f"{num_good:,} predicted")
+    if outcomes:
+        reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
+        say(f"{outcomes.total():,} could not be read: {reasons}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    bundle: BundleArgument = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights it was made from; the latest run's where they are those.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
+    backend: BackendOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Prove a bundle again: its bytes, its graph, and every engine against the trained network."""
+    import msgspec
+
+    from alexnet_deploy.core.bundle import open_bundle
+    from alexnet_deploy.core.inputs import find_inputs
+    from alexnet_deploy.core.weights import load_weights
+    from alexnet_deploy.describe import parity_table
+    from alexnet_deploy.ship import check as check_bundle
+    from alexnet_deploy.terminal import say, stages
+
+    opened = open_bundle(bundle or latest_bundle())
+    trained = weights or latest_weights_if(opened.manifest.provenance.weights_sha256)
+    loaded = load_weights(trained) if trained else None
+    pictures = [found.path for found in find_inputs([str(data)])] if data else []
+    with stages() as stage:
+        result = check_bundle(
+            opened, backends=None if backend == "auto" else [backend], weights=loaded, pictures=pictures, say=stage
+        )
+    if as_json:
+        typer.echo(msgspec.json.encode({"passed": result.passed, "rows": result.rows, "problems": result.problems}))
+    else:
+        typer.echo(parity_table(result.rows))
+        for problem in result.problems:
+            typer.echo(f"FAILED: {problem}")
+    for line in result.not_done:
+        say(f"not done: {line}")
+    say(f"{opened.path}: {'passed' if result.passed else 'FAILED'}")
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A weights file, a bundle or an ONNX graph.")]) -> None:
+    """Say what a weights file, a bundle or a graph is."""
+    from alexnet_deploy.describe import describe_path
+
+    typer.echo(describe_path(path))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, what is missing, and how to get it."""
+    from alexnet_deploy.doctor import examine
+
+    marks = {"ok": "ok", "missing": "--", "broken": "!!", "fact": "  "}
+    num_broken = 0
+    for finding in examine():
+        num_broken += finding.state == "broken"
+        typer.echo(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
+    if num_broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New directory for everything it makes.")] = Path("demo"),
+) -> None:
+    """Do all of it on drawn pictures, ending in a report to look at."""
+    from alexnet_deploy.demo import run_demo
+    from alexnet_deploy.terminal import say, training_bar
+
+    if out.exists():
+        raise UsageError(f"{out}: exists already; choose another --out")
+    result = run_demo(out, say=say, training_bar=training_bar)
+    say(
+        f"{result.accuracy:.1%} of {result.num_pictures} validation pictures right, ten views, on a proved engine; "
+        f"{result.seconds:.0f} s in all"
+    )
+    typer.echo(result.report)
+    say(f"next: alexnet-deploy predict --bundle {result.bundle} images/")
+
+
+@contextmanager
+def _rows_to(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        file = output.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
+    with file:
+        yield file
+
+
+_EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "google": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "onnxruntime": "cpu",
+    "openvino": "cpu",
+}
+
+
+def main() -> None:
+    """Run the command line; an error becomes one sentence and an exit code, or with --debug a traceback."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments)
+    except BrokenPipeError:
+        # Whoever read our rows has gone, and has what it wanted; Python must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        sys.stderr.write(f"error: {_in_words(error)}\n")
+        sys.exit(error.exit_code if isinstance(error, AlexNetDeployError) else 3)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, AlexNetDeployError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        extra = _EXTRAS[(error.name or "").split(".")[0]]
+        return f"this command needs {error.name}, which is not installed; `pip install 'alexnet-deploy[{extra}]'`"
+    return f"{type(error).__name__}: {error}; --debug shows where it arose"

@@ -1,0 +1,188 @@
+"""The bundle on disk: a directory that is published whole, by one rename, and whose bytes are proved when read.
+
+tiny-fp32.bundle/
+  manifest.json      what it is, how it was proved, and the digest of every other file
+  model.onnx         the graph
+  labels.txt         class names, one a line
+  golden/            images.u8 and probabilities.f32
+  report.html        the same for people
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.core.errors import BundleError, IntegrityError
+from alexnet_deploy.core.files import sha256, sync_directory
+from alexnet_deploy.core.labels import check_labels, decode_labels
+from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
+
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+LABELS = "labels.txt"
+REPORT = "report.html"
+GOLDEN_IMAGES = "golden/images.u8"
+GOLDEN_PROBABILITIES = "golden/probabilities.f32"
+
+_MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle that has been opened: its manifest is read, its files are verified as they are read."""
+
+    path: Path
+    """The directory."""
+    manifest: Manifest
+    """What it says of itself."""
+    sha256: str
+    """Digest of manifest.json, which holds the digest of everything else."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities; raises IntegrityError, WeightsError."""
+        labels = decode_labels(self.read(LABELS))
+        check_labels(labels, self.manifest.architecture.num_classes)
+        return labels
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file of the manifest, after comparing their number and SHA-256.
+
+        These bytes, never the path, are for loaders: nobody can exchange them afterwards. Raises IntegrityError where
+        the file is not in the manifest, is a link, or is not what was published.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise IntegrityError(f"{self.path}: its manifest names no {name}")
+        data = _read_inside(self.path, name, entry.bytes)
+        if len(data) != entry.bytes:
+            raise IntegrityError(f"{self.path / name}: {len(data)} bytes, where {entry.bytes} were published")
+        if (digest := sha256(data)) != entry.sha256:
+            raise IntegrityError(
+                f"{self.path / name}: SHA-256 {digest[:12]}..., where {entry.sha256[:12]}... was published"
+            )
+        return data
+
+    def read_tensor(self, tensor: TensorFile) -> np.ndarray:
+        """Return a verified raw file as a read-only array of the manifest's dtype and shape; raises IntegrityError."""
+        data = self.read(tensor.file)
+        values = np.frombuffer(data, dtype=np.dtype(tensor.dtype).newbyteorder("<"))
+        if values.size != np.prod(tensor.shape):
+            raise IntegrityError(f"{self.path / tensor.file}: {values.size} values do not make {tensor.shape}")
+        return values.reshape(tensor.shape)
+
+    def verify(self) -> None:
+        """Read every file of the manifest; raises IntegrityError for the first that is not what was published."""
+        for name in self.manifest.files:
+            self.read(name)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle's directory.
+
+    Raises BundleError where there is none or its format is unknown, IntegrityError where the manifest is damaged.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path}: {'is no directory' if path.exists() else 'there is no such bundle'}")
+    try:
+        data = _read_inside(path, MANIFEST, _MAX_MANIFEST_BYTES)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: has no {MANIFEST}, so it is no bundle") from error
+    return Bundle(path=path, manifest=decode_manifest(data, str(path)), sha256=sha256(data))
+
+
+def _read_inside(root: Path, name: str, max_bytes: int) -> bytes:
+    """Read a file below root, refusing any link on the way; at most one byte more than `max_bytes`."""
+    current = root
+    for part in name.split("/"):
+        current = current / part
+        if current.is_symlink():
+            raise IntegrityError(f"{current}: is a link; a bundle's files lie in the bundle")
+    try:
+        # O_NOFOLLOW: the file may have become a link since the look above. O_NONBLOCK: a pipe must not hang us.
+        descriptor = os.open(current, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise IntegrityError(f"{current}: is not a regular file")
+            return file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        if name == MANIFEST:
+            raise
+        raise IntegrityError(f"{current}: is missing, though the manifest names it") from error
+    except OSError as error:
+        raise IntegrityError(f"{current}: cannot be read: {error.strerror}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class StagedBundle:
+    """A bundle in the making, in a hidden directory beside its final place."""
+
+    path: Path
+    """Where it is being made."""
+    entries: dict[str, FileEntry] = field(default_factory=dict)
+    """The files written so far."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file; its digest goes into the manifest."""
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_through(file, data)
+        self.entries[name] = FileEntry(sha256=sha256(data), bytes=len(data))
+
+    def seal(self, manifest: Manifest) -> Bundle:
+        """Write the manifest over the files there are, and open what has been made as any reader would."""
+        _write_through(
+            self.path / MANIFEST, encode_manifest(msgspec.structs.replace(manifest, files=dict(self.entries)))
+        )
+        return open_bundle(self.path)
+
+
+@contextmanager
+def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
+    """Stage a bundle; when the block ends well it is verified and appears at `out` by one rename.
+
+    When the block fails, nothing appears and what was at `out` is untouched. An `out` that exists is refused; with
+    `force` it is moved aside first, under a name ending in `.old-` and the time.
+
+    Raises BundleError where `out` exists or cannot be written.
+    """
+    if os.path.lexists(out) and not force:
+        raise BundleError(f"{out}: exists already; choose another --out, or --force to move it aside")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be made: {error.strerror}") from error
+    try:
+        stage = StagedBundle(path=staging)
+        yield stage
+        open_bundle(staging).verify()
+        staging.chmod(0o755)
+        for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
+            sync_directory(folder)
+        if os.path.lexists(out):
+            if not force:
+                raise BundleError(f"{out}: has appeared meanwhile; nothing was published")
+            out.rename(out.with_name(f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"))
+        staging.rename(out)
+        sync_directory(out.parent)
+    except OSError as error:
+        raise BundleError(f"{out}: could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

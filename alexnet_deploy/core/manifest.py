@@ -1,0 +1,196 @@
+"""What a bundle says of itself: manifest.json, as typed records.
+
+    {"format": "alexnet-deploy bundle", "format_version": 1, "created": ..., "precision": ..., "contract": ...,
+     "architecture": ..., "preprocessing": ..., "views": ..., "provenance": ..., "tools": ..., "golden": ...,
+     "parity": [...], "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
+
+Digests prove that the bytes are those that were published; they do not say by whom.
+"""
+
+import re
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.errors import BundleError, IntegrityError
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.core.views import View, ViewsName
+
+FORMAT = "alexnet-deploy bundle"
+FORMAT_VERSION = 1
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+
+# Plain names and forward slashes only, so that no entry means something else on another system.
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256) or self.bytes < 0:
+            raise ValueError("a file needs a SHA-256 of 64 hexadecimal digits and a size")
+
+
+class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of raw numbers, little-endian, row-major."""
+
+    file: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+
+
+class TensorContract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tensor that goes into or comes out of the graph; N and K stand for batch and classes."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | str, ...]
+    meaning: str
+
+
+class Contract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every engine takes and gives."""
+
+    input: TensorContract
+    output: TensorContract
+
+
+def contract_for(num_classes: int) -> Contract:
+    """Return the one contract of every engine: uint8 pictures in, float32 probabilities out."""
+    return Contract(
+        input=TensorContract(
+            name="images", dtype="uint8", shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3), meaning="RGB, upright, 0..255"
+        ),
+        output=TensorContract(
+            name="probabilities",
+            dtype="float32",
+            shape=("N", num_classes),
+            meaning="each row sums to 1, in the order of labels.txt",
+        ),
+    )
+
+
+class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far an engine may be from the trained network before it fails."""
+
+    probability: float
+    """Largest absolute difference of a probability."""
+    log_probability: float
+    """Largest difference of a log-probability, in nats: the logits' own scale, where a saturated softmax hides none."""
+    top1_agreement: float
+    """Least share of pictures with the same first guess, 0..1, near ties left out."""
+
+
+class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stored pictures and what the trained network said of them."""
+
+    images: TensorFile
+    probabilities: TensorFile
+    tolerance: Tolerance
+    separation: dict[str, float]
+    """For each planted fault: how far it moves these vectors, as a multiple of the tolerance. Under 1 it would pass."""
+
+
+class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine's measured agreement with the trained network."""
+
+    backend: str
+    version: str
+    device: str
+    arithmetic: str
+    """What the multiplications were done in."""
+    pictures: str
+    """Which pictures they were compared on."""
+    num_images: int
+    max_error: float
+    """Largest absolute difference of a probability; NaN where the engine gave NaN."""
+    p99_error: float
+    """The difference that 99 % of the probabilities stay under."""
+    max_log_error: float
+    """Largest difference of a log-probability, in nats."""
+    top1_agreement: float
+    """Share of pictures with the same first guess, 0..1."""
+    top5_agreement: float
+    """Share of the reference's first five that are among the engine's first five, 0..1."""
+    failures: tuple[str, ...]
+    """What was out of tolerance; none where it passed."""
+
+    @property
+    def passed(self) -> bool:
+        """True where nothing was out of tolerance."""
+        return not self.failures
+
+
+class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the bundle was made from."""
+
+    weights_sha256: str
+    data_sha256: str | None
+    """Digest of the training data, where the weights name it."""
+
+
+class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The views that the graph cuts from each picture."""
+
+    name: ViewsName
+    crops: tuple[View, ...]
+
+
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a bundle says of itself; see the top of this file."""
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    created: str
+    """UTC, ISO 8601."""
+    precision: Precision
+    contract: Contract
+    architecture: Architecture
+    preprocessing: Preprocessing
+    views: Views
+    provenance: Provenance
+    tools: dict[str, str]
+    golden: Golden
+    parity: tuple[ParityRow, ...]
+    files: dict[str, FileEntry]
+    """Every file but the manifest, by path below the bundle."""
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if not _SAFE_PATH.fullmatch(name):
+                raise ValueError(f"the path {name!r} is not a plain one below the bundle")
+
+
+class _Header(Struct, kw_only=True):
+    format: str
+    format_version: int
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return manifest.json: UTF-8, indented, the same bytes for the same manifest."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, subject: str) -> Manifest:
+    """Read manifest.json; `subject` names the bundle in errors.
+
+    Raises BundleError where it is of another format or version, IntegrityError where it does not hold what it must.
+    """
+    try:
+        header = msgspec.json.decode(data, type=_Header)
+        if header.format != FORMAT or header.format_version != FORMAT_VERSION:
+            raise BundleError(
+                f"{subject}: {header.format} version {header.format_version}, where this program reads "
+                f"{FORMAT} version {FORMAT_VERSION}; use the alexnet-deploy that wrote it, or export again"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error

@@ -1,0 +1,40 @@
+"""What a command takes when it is told nothing: what the one before it made, in the working directory."""
+
+from pathlib import Path
+
+from alexnet_deploy.core.errors import UsageError, WeightsError
+from alexnet_deploy.core.files import sha256_of_file
+from alexnet_deploy.core.latest import get_latest
+
+RUNS = Path("runs")
+BUNDLES = Path("bundles")
+DRAWN = Path("drawn")
+
+_WEIGHTS = "weights.safetensors"
+
+
+def latest_weights() -> Path:
+    """Return the newest run's best weights; raises UsageError where there is no run."""
+    return get_latest(RUNS, made_by="alexnet-deploy train") / _WEIGHTS
+
+
+def latest_bundle() -> Path:
+    """Return the newest bundle; raises UsageError where there is none."""
+    return get_latest(BUNDLES, made_by="alexnet-deploy export")
+
+
+def latest_weights_if(sha256: str) -> Path | None:
+    """Return the newest run's weights if they are those with this digest, None if they are others or there are none.
+
+    Raises WeightsError where they are there and cannot be read.
+    """
+    try:
+        path = latest_weights()
+    except UsageError:
+        return None
+    try:
+        return path if sha256_of_file(path) == sha256 else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error

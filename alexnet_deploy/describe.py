@@ -1,0 +1,131 @@
+"""What a weights file, a graph or a bundle is, in words and numbers for a person."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.bundle import MANIFEST, Bundle, open_bundle
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.manifest import ParityRow
+from alexnet_deploy.core.weights import LoadedWeights, load_weights
+
+
+def describe(architecture: Architecture) -> str:
+    """Return the table of layers: name, kind, output shape, parameters and multiply-adds for one view."""
+    lines = [f"{'layer':<16} {'kind':<14} {'output':<14} {'parameters':>12} {'multiply-adds':>15}"]
+    for cost in architecture.costs():
+        kind = type(cost.layer).__struct_config__.tag
+        shape = " x ".join(str(size) for size in cost.out_shape)
+        parameters = f"{cost.num_parameters:,}" if cost.num_parameters else ""
+        work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
+        lines.append(f"{cost.layer.name:<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
+    totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
+    lines.append(f"{architecture.name:<16} {'in all':<14} {'':<14} {totals}")
+    return "\n".join(lines)
+
+
+def describe_path(path: Path) -> str:
+    """Return what the weights file, bundle or graph at `path` is.
+
+    Raises UsageError where it is none of them, and what reading it raises.
+    """
+    if path.is_dir() and (path / MANIFEST).exists():
+        return "\n".join(_bundle_lines(open_bundle(path)))
+    if path.suffix == ".safetensors":
+        return "\n".join(_weights_lines(load_weights(path)))
+    if path.suffix == ".onnx":
+        return "\n".join(_graph_lines(path))
+    found = "there is nothing there" if not path.exists() else "is none of these"
+    raise UsageError(f"{path}: {found}; a bundle's directory, a .safetensors or an .onnx file can be inspected")
+
+
+def parity_table(rows: tuple[ParityRow, ...]) -> str:
+    """Return the measured agreement of each engine as a table."""
+    names = f"{'engine':<22} {'arithmetic':<18} {'pictures':<12} {'n':>5} {'max error':>10} {'p99':>9}"
+    lines = [f"{names} {'log error':>10} {'top-1':>7} {'top-5':>7}"]
+    for row in rows:
+        engine = f"{row.backend} {row.version}"
+        numbers = f"{row.num_images:>5} {row.max_error:>10.2e} {row.p99_error:>9.1e} {row.max_log_error:>10.2e}"
+        verdict = "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
+        lines.append(
+            f"{engine:<22} {row.arithmetic:<18} {row.pictures:<12} {numbers} "
+            f"{row.top1_agreement:>7.1%} {row.top5_agreement:>7.1%}  {verdict}"
+        )
+    return "\n".join(lines)
+
+
+def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
+    weights = loaded.weights
+    yield f"{loaded.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
+    yield f"sha-256       {loaded.sha256}"
+    yield f"labels        {_few(weights.labels)}"
+    yield f"preprocessing {_facts(weights.preprocessing)}"
+    yield f"made with     {_versions(weights.tools)}"
+    if (training := weights.training) is not None:
+        yield f"trained on    {training.data}, {training.num_train:,} pictures"
+        yield f"validated on  {training.num_validation:,} pictures"
+        yield f"recipe        {', '.join(f'{name} {value}' for name, value in training.recipe.items())}"
+        if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
+            yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
+        if training.interrupted:
+            yield "              training was interrupted"
+        for name, code in training.excluded.items():
+            yield f"left out      {name}: {code}"
+    yield ""
+    yield describe(weights.architecture)
+
+
+def _bundle_lines(bundle: Bundle) -> Iterator[str]:
+    manifest = bundle.manifest
+    yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
+    yield f"sha-256       {bundle.sha256} (of manifest.json, which holds that of each file)"
+    yield f"created       {manifest.created}"
+    yield f"weights       {manifest.provenance.weights_sha256}"
+    yield f"labels        {_few(bundle.labels)}"
+    yield f"preprocessing {_facts(manifest.preprocessing)}"
+    yield f"made with     {_versions(manifest.tools)}"
+    for name, entry in manifest.files.items():
+        yield f"file          {name} ({entry.bytes:,} bytes)"
+    yield ""
+    yield parity_table(manifest.parity)
+    yield ""
+    yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
+    for fault, multiple in manifest.golden.separation.items():
+        yield f"  {fault:<36} {multiple:>12,.1f}"
+    yield ""
+    yield describe(manifest.architecture)
+
+
+def _graph_lines(path: Path) -> Iterator[str]:
+    # Imported here: the other kinds need no onnx.
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path)
+    except (OSError, DecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as an ONNX graph: {error}") from error
+    yield f"{path}: ONNX graph {model.graph.name!r} by {model.producer_name or 'an unknown program'}"
+    yield f"opset         {', '.join(f'{opset.domain} {opset.version}'.strip() for opset in model.opset_import)}"
+    yield f"size          {model.ByteSize():,} bytes"
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    yield f"nodes         {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}"
+    for prop in model.metadata_props:
+        text = prop.value if len(prop.value) <= 200 else f"{prop.value[:200]}..."
+        yield f"metadata      {prop.key}: {text}"
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels) if len(labels) <= 6 else f"{', '.join(labels[:5])}, ... ({len(labels)} in all)"
+
+
+def _facts(record: msgspec.Struct) -> str:
+    return ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(record).items())
+
+
+def _versions(tools: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in tools.items())

@@ -1,0 +1,119 @@
+"""What this machine can run, what is missing, and how to get it."""
+
+import importlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from alexnet_deploy.core.versions import installed_version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the doctor's."""
+
+    state: Literal["ok", "missing", "broken", "fact"]
+    """`broken`: installed, and cannot be used."""
+    subject: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    subject: str
+    module: str
+    packages: tuple[str, ...]
+    use: str
+    remedy: str
+
+
+_PARTS = (
+    _Part(
+        subject="openvino",
+        module="openvino",
+        packages=("openvino",),
+        use="runs bundles on the CPU",
+        remedy="pip install 'alexnet-deploy[cpu]'",
+    ),
+    _Part(
+        subject="onnxruntime",
+        module="onnxruntime",
+        packages=("onnxruntime", "onnxruntime-gpu"),
+        use="runs bundles on the CPU",
+        remedy="pip install 'alexnet-deploy[cpu]'",
+    ),
+    _Part(
+        subject="torch",
+        module="torch",
+        packages=("torch",),
+        use="trains, and is the reference of every proof",
+        remedy="pip install 'alexnet-deploy[train]'",
+    ),
+    _Part(
+        subject="onnx",
+        module="onnx",
+        packages=("onnx",),
+        use="exports and audits graphs",
+        remedy="pip install 'alexnet-deploy[train]'",
+    ),
+    _Part(
+        subject="tensorrt-rtx",
+        module="tensorrt_rtx_bindings",
+        packages=("tensorrt-rtx-cu13-bindings",),
+        use="parses graphs and builds plans, also without a GPU",
+        remedy="pip install 'alexnet-deploy[rtx]'",
+    ),
+    _Part(
+        subject="tensorrt",
+        module="tensorrt",
+        packages=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+        use="builds and runs plans on NVIDIA GPUs",
+        remedy="pip install 'alexnet-deploy[gpu]' on a machine with an NVIDIA GPU",
+    ),
+)
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
+    yield Finding(state="fact", subject="python", words=f"{platform.python_version()}, {platform.platform()}")
+    yield Finding(state="fact", subject="processor", words=f"{_processor()}, {os.cpu_count()} threads")
+    yield _gpu()
+    for part in _PARTS:
+        yield _look_at(part)
+    if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
+        words = (
+            "both onnxruntime and onnxruntime-gpu are installed, and overwrite each other: uninstall both, install one"
+        )
+        yield Finding(state="broken", subject="onnxruntime", words=words)
+
+
+def _look_at(part: _Part) -> Finding:
+    versions = [version for package in part.packages if (version := installed_version(package)) is not None]
+    if not versions:
+        return Finding(state="missing", subject=part.subject, words=f"{part.use}: {part.remedy}")
+    try:
+        importlib.import_module(part.module)
+    except (ImportError, OSError) as error:
+        return Finding(
+            state="broken", subject=part.subject, words=f"{versions[0]} is installed and does not load: {error}"
+        )
+    return Finding(state="ok", subject=part.subject, words=f"{versions[0]} {part.use}")
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def _gpu() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        words = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
+        return Finding(state="missing", subject="gpu", words=words)
+    return Finding(state="ok", subject="gpu", words="an NVIDIA driver is installed")

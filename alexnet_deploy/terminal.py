@@ -1,0 +1,87 @@
+"""What a person sees on stderr while something takes its time: bars on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from alexnet_deploy.train.loop import Progress as TrainingProgress
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, above any bar."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Give a function that names the stage now begun: a spinner's text on a terminal, a line elsewhere."""
+    console = _console()
+    if not console.is_terminal:
+        yield lambda line: say(f"  {line}")
+        return
+    with console.status("") as status:
+        yield lambda line: status.update(line)
+
+
+@contextmanager
+def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Give a function that shows training: a bar with loss, speed and time left, and a line for each epoch."""
+    console = _console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("epoch 1", total=None, speed="")
+
+        def show(now: "TrainingProgress") -> None:
+            progress.update(
+                task,
+                total=now.total_images,
+                completed=now.num_images,
+                description=f"epoch {now.epoch}, loss {now.loss:.3f}",
+                speed=f"{now.images_per_second:,.0f} images/s",
+            )
+            if (done := now.finished) is not None:
+                console.print(
+                    f"epoch {done.epoch:>3}   loss {done.train_loss:.3f}   validation {done.validation_loss:.3f}, "
+                    f"top-1 {done.validation_top1:6.1%}   {done.images_per_second:,.0f} images/s"
+                )
+
+        yield show
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[], None]]:
+    """Give a function that counts one more done; shown only on a terminal that does not show the results too."""
+    console = _console()
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(f"{{task.completed:,.0f}} {what}"),
+        TextColumn("{task.fields[speed]}"),
+        console=console,
+        disable=not console.is_terminal or sys.stdout.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(what, total=None, speed="")
+
+        def count() -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, speed="" if speed is None else f"{speed:,.0f}/s")
+
+        yield count

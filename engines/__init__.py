@@ -1,0 +1,1 @@
+"""Things that run - the trained network, graphs, plans - and the proof that they agree."""

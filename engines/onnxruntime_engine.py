@@ -1,0 +1,58 @@
+"""ONNX Runtime on the CPU."""
+
+import numpy as np
+import onnxruntime
+
+from alexnet_deploy.core.bundle import GRAPH, Bundle
+from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.engines.engine import Engine, EngineInfo, max_batch_for
+
+# Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
+_ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers", "int8": "int8 and float32"}
+
+
+class _Runner:
+    def __init__(self, session: onnxruntime.InferenceSession, input_name: str, output_name: str) -> None:
+        self._session = session
+        self._input = input_name
+        self._output = output_name
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        try:
+            (probabilities,) = self._session.run([self._output], {self._input: images})
+        except RuntimeError as error:
+            raise BackendError(f"onnxruntime: the graph could not be run: {error}") from error
+        result: np.ndarray = probabilities
+        return result
+
+    def close(self) -> None:
+        del self._session
+
+
+def open_onnxruntime(bundle: Bundle, threads: int | None) -> Engine:
+    """Open a bundle on ONNX Runtime's CPU provider; raises BackendError, IntegrityError."""
+    manifest = bundle.manifest
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    graph = bundle.read(GRAPH)
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # Its exceptions share no base but Exception's direct children: this one covers what a bad graph raises.
+    except (RuntimeError, ValueError) as error:
+        raise BackendError(f"{bundle.path}: onnxruntime cannot load the graph: {error}") from error
+    info = EngineInfo(
+        backend="onnxruntime",
+        version=onnxruntime.__version__,
+        device="cpu",
+        precision=manifest.precision,
+        arithmetic=_ARITHMETIC[manifest.precision],
+        num_threads=threads or 0,
+        bundle_sha256=bundle.sha256,
+    )
+    return Engine(
+        _Runner(session, manifest.contract.input.name, manifest.contract.output.name),
+        info,
+        num_classes=manifest.architecture.num_classes,
+        max_batch=max_batch_for(len(manifest.views.crops)),
+    )

@@ -1,0 +1,1 @@
+"""Trained weights to a typed ONNX graph, pictures in and probabilities out."""

@@ -1,0 +1,233 @@
+"""The ONNX graph, written layer by layer from the table: uint8 pictures in, probabilities out.
+
+Everything after the resize is in it - channel order, mean and scale, the views and their mirrors, the network,
+softmax and the average over the views - so that no program around it can do that part differently.
+
+It is not traced from the torch network: the same table gives both, independently, so that their agreement proves
+something; and a node is called what the layer is called.
+
+N images, V views, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from alexnet_deploy.core.architecture import (
+    Architecture,
+    Conv,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    SpatialNorm,
+)
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.manifest import Manifest, contract_for
+from alexnet_deploy.core.preprocessing import Preprocessing
+from alexnet_deploy.core.views import View
+from alexnet_deploy.core.weights import Weights
+
+OPSET = 18
+"""Read by TensorRT 10.0 and later, ONNX Runtime 1.14 and later, OpenVINO 2023 and later."""
+IR_VERSION = 9
+
+PIXELS = "pixels"
+"""The preprocessed picture, float32 (N, 3, 256, 256), that the views are cut from."""
+VIEWS = "views"
+"""All views, float32 (V * N, 3, H, W), view by view."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Nodes and constants, in the order they are written; each node's one output is called what the node is."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    def node(self, op: str, name: str, inputs: Sequence[str], **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+
+def write_graph(
+    architecture: Architecture,
+    tensors: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    views: Sequence[View],
+) -> onnx.GraphProto:
+    """Return the FP32 graph's nodes and constants, unchecked; see build_graph."""
+    contract = contract_for(architecture.num_classes)
+    writer = _Writer()
+    pixels = _write_pixels(writer, contract.input.name, preprocessing)
+    logits = _write_layers(writer, architecture, tensors, _write_views(writer, pixels, views, architecture.input_size))
+    _write_average(writer, logits, len(views), architecture.num_classes, contract.output.name)
+    return helper.make_graph(
+        writer.nodes,
+        f"alexnet_{architecture.name}",
+        [helper.make_tensor_value_info(contract.input.name, TensorProto.UINT8, list(contract.input.shape))],
+        [helper.make_tensor_value_info(contract.output.name, TensorProto.FLOAT, list(contract.output.shape))],
+        initializer=writer.constants,
+    )
+
+
+def build_graph(weights: Weights, views: Sequence[View]) -> onnx.ModelProto:
+    """Return the FP32 graph: `images` uint8 (N, 256, 256, 3) to `probabilities` float32 (N, K).
+
+    Raises ExportError where the graph does not pass ONNX's own checker.
+    """
+    graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views)
+    model = helper.make_model(
+        graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the graph of {weights.architecture.name} does not pass ONNX's checker: {error}") from error
+    return model
+
+
+def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]:
+    """Return what the graph's metadata_props repeat of the manifest, for whoever finds the graph alone: JSON texts."""
+    facts: dict[str, object] = {
+        "format": manifest.format,
+        "format_version": manifest.format_version,
+        "precision": manifest.precision,
+        "contract": manifest.contract,
+        "architecture": manifest.architecture,
+        "preprocessing": manifest.preprocessing,
+        "views": manifest.views,
+        "provenance": manifest.provenance,
+        "labels": labels,
+    }
+    return {name: msgspec.json.encode(value).decode() for name, value in facts.items()}
+
+
+def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing) -> str:
+    # TensorRT takes uint8 only as a network input that goes straight into a Cast.
+    pixels = writer.node("Cast", "to_float", [images], to=TensorProto.FLOAT)
+    pixels = writer.node("Transpose", "channels_first", [pixels], perm=[0, 3, 1, 2])
+    order = list(preprocessing.channel_indices)
+    if order != [0, 1, 2]:
+        indices = writer.constant("channel_order", np.array(order, dtype=np.int64))
+        pixels = writer.node("Gather", "reorder_channels", [pixels, indices], axis=1)
+    mean = np.array(preprocessing.mean, dtype=np.float32)[order].reshape(1, 3, 1, 1)
+    scale = np.array(preprocessing.scale, dtype=np.float32)[order].reshape(1, 3, 1, 1)
+    pixels = writer.node("Sub", "subtract_mean", [pixels, writer.constant("mean", mean)])
+    return writer.node("Mul", PIXELS, [pixels, writer.constant("scale", scale)])
+
+
+def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int) -> str:
+    axes = writer.constant("crop_axes", np.array([2, 3], dtype=np.int64))
+    reversed_columns = writer.constant("reversed_columns", np.arange(size - 1, -1, -1, dtype=np.int64))
+    crops = []
+    for index, view in enumerate(views):
+        starts = writer.constant(f"view{index}.start", np.array([view.top, view.left], dtype=np.int64))
+        ends = writer.constant(f"view{index}.end", np.array([view.top + size, view.left + size], dtype=np.int64))
+        crop = writer.node("Slice", f"view{index}", [pixels, starts, ends, axes])
+        if view.mirrored:
+            crop = writer.node("Gather", f"view{index}_mirrored", [crop, reversed_columns], axis=3)
+        crops.append(crop)
+    return writer.node("Concat", VIEWS, crops, axis=0)
+
+
+def _write_layers(writer: _Writer, architecture: Architecture, tensors: Mapping[str, np.ndarray], value: str) -> str:
+    for cost in architecture.costs():
+        layer = cost.layer
+        match layer:
+            case Conv():
+                value = writer.node(
+                    "Conv",
+                    layer.name,
+                    [value, *_trained(writer, layer.name, tensors)],
+                    kernel_shape=[layer.kernel] * 2,
+                    strides=[layer.stride] * 2,
+                    pads=list(layer.padding),
+                    group=layer.groups,
+                )
+            case Linear():
+                value = writer.node("Gemm", layer.name, [value, *_trained(writer, layer.name, tensors)], transB=1)
+            case Relu():
+                value = writer.node("Relu", layer.name, [value])
+            case LocalNorm():
+                value = _write_local_norm(writer, layer, value, cost.in_shape)
+            case SpatialNorm():
+                value = _write_spatial_norm(writer, layer, value)
+            case MaxPool():
+                value = writer.node(
+                    "MaxPool", layer.name, [value], kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2
+                )
+            case Flatten():
+                value = writer.node("Flatten", layer.name, [value], axis=1)
+            case Dropout():
+                pass
+    return value
+
+
+def _trained(writer: _Writer, layer: str, tensors: Mapping[str, np.ndarray]) -> list[str]:
+    return [writer.constant(name, tensors[name]) for name in (f"{layer}.weight", f"{layer}.bias")]
+
+
+def _write_local_norm(writer: _Writer, layer: LocalNorm, value: str, in_shape: tuple[int, ...]) -> str:
+    attributes = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
+    if layer.groups == 1:
+        return writer.node("LRN", layer.name, [value], **attributes)
+    # Each column becomes an image of its own, so that the window cannot reach across.
+    channels, height, width = in_shape
+    split = writer.constant(
+        f"{layer.name}.columns", np.array([-1, channels // layer.groups, height, width], dtype=np.int64)
+    )
+    join = writer.constant(f"{layer.name}.layer", np.array([-1, channels, height, width], dtype=np.int64))
+    columns = writer.node("Reshape", f"{layer.name}_split", [value, split])
+    normed = writer.node("LRN", layer.name, [columns], **attributes)
+    return writer.node("Reshape", f"{layer.name}_join", [normed, join])
+
+
+def _write_spatial_norm(writer: _Writer, layer: SpatialNorm, value: str) -> str:
+    scalars = {
+        name: writer.constant(f"{layer.name}.{name}", np.array(number, dtype=np.float32))
+        for name, number in (("alpha", layer.alpha), ("k", layer.k), ("exponent", -layer.beta))
+    }
+    square = writer.node("Mul", f"{layer.name}_square", [value, value])
+    mean = writer.node(
+        "AveragePool",
+        f"{layer.name}_mean",
+        [square],
+        kernel_shape=[layer.size] * 2,
+        strides=[1, 1],
+        pads=[layer.size // 2] * 4,
+        count_include_pad=1,
+    )
+    scaled = writer.node("Mul", f"{layer.name}_scaled", [mean, scalars["alpha"]])
+    shifted = writer.node("Add", f"{layer.name}_shifted", [scaled, scalars["k"]])
+    factor = writer.node("Pow", f"{layer.name}_factor", [shifted, scalars["exponent"]])
+    return writer.node("Mul", layer.name, [value, factor])
+
+
+def _write_average(writer: _Writer, logits: str, num_views: int, num_classes: int, output: str) -> None:
+    softmax = writer.node("Softmax", "softmax", [logits], axis=-1)
+    shape = writer.constant("by_view", np.array([num_views, -1, num_classes], dtype=np.int64))
+    by_view = writer.node("Reshape", "probabilities_by_view", [softmax, shape])
+    axes = writer.constant("view_axis", np.array([0], dtype=np.int64))
+    writer.node("ReduceMean", output, [by_view, axes], keepdims=0)
+
+
+def encode_graph(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:
+    """Return the graph as one file's bytes, weights inside, `facts` in its metadata_props.
+
+    Raises ExportError over protobuf's 2 GB.
+    """
+    helper.set_model_props(model, dict(facts))
+    if model.ByteSize() >= 2**31:
+        raise ExportError(f"the graph has {model.ByteSize():,} bytes, where one protobuf file holds 2 GB")
+    return bytes(model.SerializeToString())

@@ -1,0 +1,158 @@
+import math
+
+import msgspec
+import pytest
+
+from alexnet_deploy.core.architecture import Architecture, Conv, Flatten, Linear, LocalNorm, MaxPool, SpatialNorm
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.family import ARCHITECTURES, PUBLISHED_PREPROCESSING, architecture_by_name
+from alexnet_deploy.core.network import Network
+
+# Read at their sources: the papers, layers-145.cfg, BVLC/caffe's prototxt files, torchvision's models/alexnet.py.
+PARAMETERS = {
+    "paper": 60_965_224,
+    "original": 60_965_224,
+    "caffe": 60_965_224,
+    "caffenet": 60_965_224,
+    "single_tower": 62_378_344,
+    "torchvision": 61_100_840,
+}
+MULTIPLY_ADDS = {
+    "paper": 724_406_816,
+    "original": 724_406_816,
+    "caffe": 724_406_816,
+    "caffenet": 724_406_816,
+    "single_tower": 1_135_256_096,
+    "torchvision": 714_188_480,
+}
+GROUPED_PARAMETERS = {
+    "conv1": 34_944,
+    "conv2": 307_456,
+    "conv3": 885_120,
+    "conv4": 663_936,
+    "conv5": 442_624,
+    "fc6": 37_752_832,
+    "fc7": 16_781_312,
+    "fc8": 4_097_000,
+}
+GROUPED_MULTIPLY_ADDS = {
+    "conv1": 105_415_200,
+    "conv2": 223_948_800,
+    "conv3": 149_520_384,
+    "conv4": 112_140_288,
+    "conv5": 74_760_192,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_costs_are_the_published_ones(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    assert architecture.num_parameters == PARAMETERS[name]
+    assert architecture.num_multiply_adds == MULTIPLY_ADDS[name]
+
+
+def test_costs_by_layer_are_the_published_ones() -> None:
+    costs = {cost.layer.name: cost for cost in ARCHITECTURES["paper"].costs() if cost.num_parameters}
+    assert {name: cost.num_parameters for name, cost in costs.items()} == GROUPED_PARAMETERS
+    for name, number in GROUPED_MULTIPLY_ADDS.items():
+        assert costs[name].num_multiply_adds == number
+    assert sum(cost.num_multiply_adds for name, cost in costs.items() if name.startswith("fc")) == 58_621_952
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_torch_network_has_the_tensors_of_the_table(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    network = Network(architecture)
+    assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == architecture.tensor_shapes()
+    assert sum(tensor.numel() for tensor in network.parameters()) == architecture.num_parameters
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_first_convolution_gives_55_by_55(name: str) -> None:
+    conv1 = next(ARCHITECTURES[name].costs())
+    assert conv1.out_shape[1:] == (55, 55)
+
+
+def test_normalisations_are_those_of_their_sources() -> None:
+    def norms(name: str) -> list[tuple[float, float, int]]:
+        return [(n.alpha, n.k, n.groups) for n in ARCHITECTURES[name].layers if isinstance(n, LocalNorm)]
+
+    assert norms("paper") == [(5e-4, 2.0, 1)] * 2
+    assert norms("original") == [(1e-4, 2.0, 2)] * 2
+    assert norms("caffe") == norms("caffenet") == [(1e-4, 1.0, 1)] * 2
+    assert norms("single_tower") == norms("torchvision") == []
+    spatial = {name for name, table in ARCHITECTURES.items() for n in table.layers if isinstance(n, SpatialNorm)}
+    assert spatial == {"original"}
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("paper", "conv1 relu1 norm1 pool1"),
+        ("original", "conv1 norm1 pool1 relu1"),
+        ("caffe", "conv1 relu1 norm1 pool1"),
+        ("caffenet", "conv1 relu1 pool1 norm1"),
+        ("torchvision", "conv1 relu1 pool1 conv2"),
+    ],
+)
+def test_first_layers_stand_in_their_sources_order(name: str, order: str) -> None:
+    assert [layer.name for layer in ARCHITECTURES[name].layers[:4]] == order.split()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_table_survives_json(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    assert msgspec.json.decode(msgspec.json.encode(architecture), type=Architecture) == architecture
+
+
+def test_number_of_classes_changes_the_last_layer_only() -> None:
+    two = ARCHITECTURES["paper"].with_num_classes(2)
+    assert two.num_classes == 2
+    assert two.layers[:-1] == ARCHITECTURES["paper"].layers[:-1]
+    with pytest.raises(UsageError, match="2 or more"):
+        two.with_num_classes(1)
+
+
+def test_every_architecture_has_its_published_preprocessing() -> None:
+    assert PUBLISHED_PREPROCESSING.keys() == ARCHITECTURES.keys()
+
+
+def test_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"'lenet'.*paper.*torchvision"):
+        architecture_by_name("lenet")
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, 16, 17])
+def test_window_that_engines_disagree_about_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="odd one of 1 to 15"):
+        LocalNorm(name="norm", size=size, alpha=1e-4, beta=0.75, k=2.0)
+
+
+def test_pooling_whose_rounding_matters_is_refused() -> None:
+    head = (Flatten(name="flatten"), Linear(name="fc", out_features=2))
+    with pytest.raises(ValueError, match="do not tile 224 x 224"):
+        Architecture(name="odd", input_size=224, layers=(MaxPool(name="pool"), *head))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((Linear(name="fc", out_features=2),), "cannot take an input of shape"),
+        ((Conv(name="c", out_channels=4, kernel=300), Flatten(name="f"), Linear(name="fc", out_features=2)), "nothing"),
+        (
+            (Conv(name="c", out_channels=4, kernel=3, groups=2), Flatten(name="f"), Linear(name="l", out_features=2)),
+            "3 ch",
+        ),
+        ((Flatten(name="f"), Linear(name="f", out_features=2)), "share a name"),
+        ((Flatten(name="f"),), "must be linear"),
+    ],
+)
+def test_table_that_does_not_fit_together_is_refused(layers: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(name="odd", input_size=227, layers=layers)  # type: ignore[arg-type]
+
+
+def test_flattened_shape_is_what_fc6_takes() -> None:
+    costs = {cost.layer.name: cost for cost in ARCHITECTURES["paper"].costs()}
+    assert costs["flatten"].in_shape == (256, 6, 6)
+    assert costs["fc6"].in_shape == (math.prod((256, 6, 6)),)

@@ -1,0 +1,256 @@
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.inputs import Input, find_inputs
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+
+
+def found(*names: str, listed: tuple[bytes, ...] = ()) -> list[str]:
+    """The paths, each marked with ! where the input is known to be unusable."""
+    inputs = find_inputs(names, listed)
+    return [os.fspath(item.path) + ("!" if item.error else "") for item in inputs]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# Folders
+
+
+def test_a_file_stands_for_itself_and_need_not_exist() -> None:
+    touch("a.jpg", ".hidden.jpg")
+    assert found("nothing.jpg", "a.jpg", ".hidden.jpg") == ["nothing.jpg", "a.jpg", ".hidden.jpg"]
+
+
+def test_a_folder_gives_its_files_in_the_order_of_their_bytes() -> None:
+    names = [os.fsdecode(name) for name in (b"10", b"9", b"B", b"a", b"\xc3\xa9", b"\xf0\x9f\x90\x88", b"\xff")]
+    touch(*(f"d/{name}" for name in reversed(names)))
+    assert found("d") == [f"d/{name}" for name in names]
+
+
+def test_folders_are_entered_where_their_name_sorts() -> None:
+    touch("d/b.jpg", "d/a/z.jpg", "d/a.jpg", "d/a/b/c/d.jpg", "d/c/a.jpg")
+    assert found("d") == ["d/a/b/c/d.jpg", "d/a/z.jpg", "d/a.jpg", "d/b.jpg", "d/c/a.jpg"]
+
+
+def test_hidden_files_and_folders_are_skipped() -> None:
+    touch("d/.DS_Store", "d/.git/a.jpg", "d/a.jpg", "d/e/.thumb.jpg")
+    assert found("d") == ["d/a.jpg"]
+
+
+def test_an_empty_folder_gives_nothing() -> None:
+    Path("d").mkdir()
+    assert found("d") == []
+
+
+def test_an_empty_name_is_missing_and_not_the_working_folder() -> None:
+    touch("a.jpg")
+    (item,) = find_inputs([""])
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.MISSING
+
+
+def test_what_is_named_twice_is_given_twice() -> None:
+    touch("d/a.jpg")
+    assert found("d", "d/a.jpg", "d") == ["d/a.jpg"] * 3
+
+
+def test_a_folder_nested_deeper_than_pythons_calls_is_walked() -> None:
+    depth = 1100
+    for level in range(1, depth + 1):
+        Path("/".join("d" * level)).mkdir()
+    deepest = "/".join("d" * depth)
+    touch(f"{deepest}/a.jpg")
+    try:
+        assert found("d") == [f"{deepest}/a.jpg"]
+    finally:
+        Path(f"{deepest}/a.jpg").unlink()
+        for level in range(depth, 0, -1):
+            Path("/".join("d" * level)).rmdir()
+
+
+# Links
+
+
+def test_links_to_folders_are_followed() -> None:
+    touch("elsewhere/a.jpg", "d/b.jpg")
+    Path("d/one").symlink_to("../elsewhere")
+    Path("d/two").symlink_to("../elsewhere")
+    assert found("d") == ["d/b.jpg", "d/one/a.jpg", "d/two/a.jpg"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../d"])
+def test_a_link_back_is_one_input_that_cannot_be_read(target: str) -> None:
+    touch("d/e/a.jpg")
+    Path("d/e/loop").symlink_to(target)
+    (item,) = [item for item in find_inputs(["d"]) if item.error]
+    assert item.path == Path("d/e/loop")
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.UNREADABLE
+    assert found("d") == ["d/e/a.jpg", "d/e/loop!"]
+
+
+def test_links_that_lead_to_each_other_or_nowhere_are_inputs() -> None:
+    Path("d").mkdir()
+    for name, target in (("a", "b"), ("b", "a"), ("c", "nothing")):
+        Path("d", name).symlink_to(target)
+    assert found("d") == ["d/a", "d/b", "d/c"]
+
+
+def test_two_folders_that_link_to_each_other_end() -> None:
+    touch("d/a/1.jpg", "d/b/2.jpg")
+    Path("d/a/to_b").symlink_to("../b")
+    Path("d/b/to_a").symlink_to("../a")
+    expected = ["d/a/1.jpg", "d/a/to_b/2.jpg", "d/a/to_b/to_a!", "d/b/2.jpg", "d/b/to_a/1.jpg", "d/b/to_a/to_b!"]
+    assert found("d") == expected
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder that nobody may list, though the tests run as root, with a file beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        folder.chmod(0o755)
+        touch(f"{name}/a/1.jpg", f"{name}/b.jpg")
+        folder.joinpath("a").chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.joinpath("a").chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_input(locked: Path) -> None:
+    expected = [f"{locked}/a!", f"{locked}/b.jpg"]
+    assert found(str(locked)) == expected
+    assert found(f"{locked}/**/*.jpg") == expected
+    assert found(f"{locked}/a/1.jpg") == [f"{locked}/a/1.jpg"]
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("?.png", ["a.png"]),
+        ("[ab].jpg", ["a.jpg", "b.jpg"]),
+        ("d/*.jpg", ["d/c.jpg"]),
+        ("d*/e", ["d/e/f.jpg", "d/e/g.png"]),
+        ("d/*", ["d/c.jpg", "d/e/f.jpg", "d/e/g.png"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "d/c.jpg", "d/e/f.jpg"]),
+        ("d/**", ["d/c.jpg", "d/e/f.jpg", "d/e/g.png"]),
+        ("[c-e]/**/*.jpg", ["d/c.jpg", "d/e/f.jpg"]),
+        ("**/e/**/*.jpg", ["d/e/f.jpg"]),
+        ("**/e", ["**/e"]),
+        ("a.jpg/**", ["a.jpg/**"]),
+        ("nothing*.jpg", ["nothing*.jpg"]),
+        ("nothing/**/*.jpg", ["nothing/**/*.jpg"]),
+        (".*", [".hidden.jpg"]),
+    ],
+)
+def test_a_pattern_gives_what_it_matches_or_itself(pattern: str, expected: list[str]) -> None:
+    touch("a.jpg", "b.jpg", "a.png", ".hidden.jpg", "d/c.jpg", "d/.h/i.jpg", "d/e/f.jpg", "d/e/g.png")
+    assert found(pattern) == expected
+    here = Path.cwd()
+    assert found(f"{here}/{pattern}") == [f"{here}/{name}" for name in expected]
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file() -> None:
+    touch("[ab].jpg", "a.jpg", "a.png")
+    Path("[ab].png").symlink_to("nothing")
+    assert found("[ab].jpg", "[ab].png") == ["[ab].jpg", "[ab].png"]
+
+
+def test_a_pattern_goes_once_around_a_loop() -> None:
+    touch("d/a.jpg", "d/e/b.jpg")
+    Path("d/e/loop").symlink_to("..")
+    Path("d/e/other").symlink_to("..")
+    assert found("d/**/*.jpg") == ["d/a.jpg", "d/e/b.jpg", "d/e/loop!", "d/e/other!"]
+
+
+# Lists
+
+
+def test_a_list_is_read_where_the_dash_stands() -> None:
+    touch("d/a.jpg", "d/b.jpg")
+    listed = (b"x.jpg\n", b"d\n", b"d/b*\n", b"last")
+    assert found("first", "-", "then", listed=listed) == [
+        "first",
+        "x.jpg",
+        "d/a.jpg",
+        "d/b.jpg",
+        "d/b.jpg",
+        "last",
+        "then",
+    ]
+
+
+def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
+    assert found("-", listed=(b"a.jpg\r\n", b"\n", b"\r\n", b"", b" b .jpg \n", b"-\n")) == ["a.jpg", " b .jpg ", "-"]
+
+
+def test_a_list_may_hold_any_bytes() -> None:
+    names = [os.fsencode(name) for name in found("-", listed=(b"caf\xe9\xff.jpg\n", b"n\0l/*\n", b"x" * 5000))]
+    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*", b"x" * 5000]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(b"a b.jpg", "a b.jpg"), ("é🐈.jpg".encode(), "é🐈.jpg"), (b"caf\xe9\xff.jpg", r"caf\udce9\udcff.jpg")],
+    ids=["ascii", "utf-8", "neither"],
+)
+def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> None:
+    item = Input(path=Path(os.fsdecode(name)))
+    assert item.text == text
+    assert item.text.encode("utf-8").decode() == text
+
+
+# Laws
+
+Tree: TypeAlias = "dict[str, Tree | None]"
+NAMES = st.text(alphabet="ab.[é\udcff", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
+TREES = st.dictionaries(
+    NAMES, st.recursive(st.none(), lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=20), max_size=4
+)
+
+
+def grow(folder: Path, tree: Tree) -> Iterator[Path]:
+    """Create the tree; yield its files that no leading dot hides."""
+    folder.mkdir(exist_ok=True)
+    for name, inner in tree.items():
+        path = folder / name
+        below = [path] if inner is None else list(grow(path, inner))
+        if inner is None:
+            path.write_bytes(b"")
+        if not name.startswith("."):
+            yield from below
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=TREES)
+def test_every_file_that_is_not_hidden_is_given_exactly_once(tree: Tree) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        files = list(grow(Path(name), tree))
+        walked = found(name)
+        assert sorted(walked) == sorted(map(os.fspath, files))
+        assert found(f"{name}/**") == (walked or [f"{name}/**"])
+        assert walked == sorted(walked, key=lambda path: os.fsencode(path).split(b"/"))

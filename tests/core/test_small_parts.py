@@ -1,0 +1,74 @@
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.core.ahead import map_ahead
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.latest import get_latest, set_latest
+
+
+def test_latest_is_the_entry_set_last(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        set_latest(tmp_path / name)
+    assert get_latest(tmp_path, made_by="x") == tmp_path / "two"
+
+
+def test_latest_before_anything_was_made_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`alexnet-deploy train` makes one"):
+        get_latest(tmp_path / "runs", made_by="alexnet-deploy train")
+
+
+@pytest.mark.parametrize("content", ["", "../../etc", "/etc", "a/b"])
+def test_latest_that_leaves_its_folder_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "latest").write_text(content)
+    with pytest.raises(UsageError, match="where the name of an entry"):
+        get_latest(tmp_path, made_by="x")
+
+
+def test_results_come_in_the_items_order() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        return number * number
+
+    assert list(map_ahead(slow_first, range(50), threads=4, ahead=8)) == [number * number for number in range(50)]
+
+
+def test_never_more_than_so_many_are_ahead() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield number
+
+    results = map_ahead(lambda number: number, items(), threads=2, ahead=5)
+    for used in range(1, 51):
+        next(results)
+        assert taken <= used + 5
+    results.close()  # type: ignore[attr-defined]
+    assert taken < 60
+
+
+def test_no_thread_outlives_an_iterator_that_is_left_early() -> None:
+    before = threading.active_count()
+    results = map_ahead(lambda number: number, range(1000), threads=4, ahead=16)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_exception_is_raised_in_its_place() -> None:
+    def fragile(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    results = map_ahead(fragile, range(9), threads=2, ahead=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)

@@ -1,0 +1,150 @@
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from networks import narrowed, separating_weights
+from onnx import numpy_helper
+
+from alexnet_deploy.core.architecture import LocalNorm, SpatialNorm
+from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.export import graph as graph_module
+from alexnet_deploy.export.audit import audit_graph
+from alexnet_deploy.export.graph import build_graph, encode_graph
+
+NAMES = [name for name in ARCHITECTURES if name != "tiny"]
+
+
+def graph_of(name: str, views: str = "ten") -> onnx.ModelProto:
+    weights = separating_weights(narrowed(ARCHITECTURES[name]))
+    return build_graph(weights, views_by_name(views, weights.architecture.input_size))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_normalisation_stays_native(name: str) -> None:
+    table = ARCHITECTURES[name]
+    nodes = Counter(node.op_type for node in graph_of(name).graph.node)
+    assert nodes["LRN"] == sum(isinstance(layer, LocalNorm) for layer in table.layers)
+    assert nodes["AveragePool"] == nodes["Pow"] == sum(isinstance(layer, SpatialNorm) for layer in table.layers)
+    assert nodes["Pad"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_are_called_what_the_layers_are_and_stand_in_their_order(name: str) -> None:
+    names = [node.name for node in graph_of(name).graph.node]
+    layers = [layer.name for layer in ARCHITECTURES[name].layers if not layer.name.startswith("drop")]
+    assert [node for node in names if node in layers] == layers
+    assert all(node.output[0] == node.name for node in graph_of(name).graph.node)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract_is_pictures_in_and_probabilities_out(name: str) -> None:
+    graph = graph_of(name).graph
+    ((images,), (probabilities,)) = (graph.input, graph.output)
+    assert images.name == "images"
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == ["N", 256, 256, 3]
+    assert probabilities.name == "probabilities"
+    assert probabilities.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [d.dim_param or d.dim_value for d in probabilities.type.tensor_type.shape.dim] == ["N", 4]
+
+
+def test_pictures_go_straight_into_a_cast() -> None:
+    # TensorRT takes uint8 in no other way.
+    takers = [node.op_type for node in graph_of("paper").graph.node if "images" in node.input]
+    assert takers == ["Cast"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("views", ["ten", "center"])
+def test_any_batch_gives_what_each_picture_gives_alone(batch: int, views: str) -> None:
+    session = onnxruntime.InferenceSession(encode_graph(graph_of("original", views), {}))
+    images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
+    (together,) = session.run(None, {"images": images})
+    alone = [session.run(None, {"images": image[None]})[0][0] for image in images]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_views_in_the_graph_are_those_of_numpy() -> None:
+    weights = separating_weights(narrowed(ARCHITECTURES["caffe"]))
+    views = views_by_name("ten", 227)
+    model = build_graph(weights, views)
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("views", onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    images = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+    (actual,) = session.run(["views"], {"images": images})
+    mean = np.array(weights.preprocessing.mean, dtype=np.float32)[::-1]
+    expected = []
+    for view in views:
+        crop = images[:, view.top : view.top + 227, view.left : view.left + 227, ::-1]
+        crop = crop[:, :, ::-1] if view.mirrored else crop
+        expected.append((crop.astype(np.float32) - mean).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(actual, np.concatenate(expected))
+
+
+def test_bundle_s_graph_says_what_the_manifest_says(bundle: Bundle) -> None:
+    data = bundle.read("model.onnx")
+    model = onnx.load_model(io.BytesIO(data))
+    facts = {prop.key: prop.value for prop in model.metadata_props}
+    assert facts["precision"] == '"fp32"'
+    assert bundle.manifest.provenance.weights_sha256 in facts["provenance"]
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    assert audit_graph(data, bundle.manifest, bundle.labels) == ()
+
+
+def test_audit_names_what_is_missing_surplus_or_other(bundle: Bundle) -> None:
+    model = onnx.load_model(io.BytesIO(bundle.read("model.onnx")))
+    by_name = {node.name: node for node in model.graph.node}
+    by_name["relu3"].op_type = "Sigmoid"
+    by_name["relu4"].name = "rectifier4"
+    by_name["pool5"].input[0] = "relu4"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "surplus"))
+    model.graph.output[0].name = "scores"
+    problems = audit_graph(model.SerializeToString(), bundle.manifest, bundle.labels)
+    assert "relu3: is Sigmoid, the table says Relu" in problems
+    assert "relu4: the table's Relu is not in the graph" in problems
+    assert "rectifier4: a Relu that the table does not have" in problems
+    assert "pool5: takes relu4, the table says conv5" in problems
+    assert "surplus: a constant that the table does not have" in problems
+    assert "the graph's output is not the contract's" in problems
+
+
+def test_audit_of_what_is_no_graph_says_so(bundle: Bundle) -> None:
+    (problem,) = audit_graph(b"\xff\xff\xff", bundle.manifest, bundle.labels)
+    assert "cannot be parsed" in problem
+
+
+def test_graph_that_the_checker_refuses_is_an_export_error(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_module, "OPSET", 12)
+    with pytest.raises(ExportError, match="does not pass ONNX's checker"):
+        build_graph(weights, views_by_name("ten", 224))
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("name", NAMES)
+def test_nvidia_s_parser_takes_the_graph(name: str) -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed")
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(encode_graph(graph_of(name), {})), [
+        str(parser.get_error(number)) for number in range(parser.num_errors)
+    ]
+    kinds = Counter(network.get_layer(number).type for number in range(network.num_layers))
+    assert kinds[trt.LayerType.LRN] == sum(isinstance(layer, LocalNorm) for layer in ARCHITECTURES[name].layers)
+    assert (network.get_input(0).name, network.get_output(0).name) == ("images", "probabilities")
+
+
+def test_weights_file_of_any_architecture_makes_a_graph_file(tmp_path: Path) -> None:
+    data = encode_graph(graph_of("torchvision"), {"labels": "[]"})
+    (tmp_path / "model.onnx").write_bytes(data)
+    onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)

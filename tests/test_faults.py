@@ -1,0 +1,168 @@
+"""The ten mistakes: each planted in a bundle that is whole by its digests, each found by `check`, by name."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import narrowed, republished, separating_weights, shipped
+from onnx import numpy_helper
+
+from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.errors import ParityError, WeightsError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.labels import encode_labels
+from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.engines.engine import BACKENDS, open_engine
+from alexnet_deploy.engines.faults import Subject, planted_faults
+from alexnet_deploy.engines.parity import prove
+from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.ship import check
+
+# What `check` says of each: the numbers always fail, and the audit names the place.
+NAMED_BY_THE_AUDIT = {
+    "LRN alpha times 5": "norm1: alpha is 0.0005",
+    "red and blue swapped": "reorder_channels: a Gather that the table does not have",
+    "mean dropped": "mean: is 0.0 at (0, 0, 0, 0)",
+    "crop off by one": "view0.start: is 1 at (1,)",
+    "mirror forgotten": "view5_mirrored: the table's Gather is not in the graph",
+    "one view doubled, another missing": "view1.start: is 0 at (1,)",
+    "conv2 ungrouped": "conv2: group is 1, the table says 2",
+    "fc6 fed channels last": "fc6.weight: is",
+}
+
+
+def faulty_bundle(bundle: Bundle, loaded: LoadedWeights, name: str, out: Path) -> Bundle:
+    subject = Subject(weights=loaded.weights, views=bundle.manifest.views.crops)
+    faulty = dict(planted_faults(subject))[name]
+    facts = facts_for_graph(bundle.manifest, loaded.weights.labels)
+    graph = encode_graph(build_graph(faulty.weights, faulty.views), facts)
+    return republished(bundle, out, {"model.onnx": graph})
+
+
+def test_this_network_can_have_every_fault(bundle: Bundle, loaded: LoadedWeights) -> None:
+    subject = Subject(weights=loaded.weights, views=bundle.manifest.views.crops)
+    assert {name for name, _ in planted_faults(subject)} == NAMED_BY_THE_AUDIT.keys()
+
+
+@pytest.mark.parametrize("name", NAMED_BY_THE_AUDIT)
+def test_planted_fault_fails_the_check_by_name(
+    name: str, bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    faulty = faulty_bundle(bundle, loaded, name, tmp_path / "faulty.bundle")
+    result = check(faulty, weights=loaded)
+    assert not result.passed
+    assert any(problem.startswith(NAMED_BY_THE_AUDIT[name]) for problem in result.problems), result.problems
+    by_backend = {row.backend: row for row in result.rows}
+    assert by_backend.pop("torch").passed, "the trained network itself is in order"
+    assert set(by_backend) == set(BACKENDS)
+    for row in by_backend.values():
+        assert any("probability is off by" in failure for failure in row.failures)
+
+
+@pytest.mark.parametrize("name", NAMED_BY_THE_AUDIT)
+def test_golden_vectors_alone_feel_the_fault_ten_times_over(
+    name: str, bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    assert bundle.manifest.golden.separation[name] >= 10
+    faulty = faulty_bundle(bundle, loaded, name, tmp_path / "faulty.bundle")
+    tolerance = bundle.manifest.golden.tolerance
+    with open_engine(faulty, "onnxruntime") as engine:
+        row = prove(engine, faulty)
+    moved = max(row.max_error / tolerance.probability, row.max_log_error / tolerance.log_probability)
+    # What was promised from torch is what the engine shows.
+    assert moved == pytest.approx(bundle.manifest.golden.separation[name], rel=0.05)
+
+
+def edited_graph(bundle: Bundle, edit: Callable[[onnx.ModelProto], None]) -> bytes:
+    model = onnx.load_model(io.BytesIO(bundle.read("model.onnx")))
+    edit(model)
+    return bytes(model.SerializeToString())
+
+
+def test_nan_weight_fails_the_check_by_name(bundle: Bundle, loaded: LoadedWeights, tmp_path: Path) -> None:
+    def poison(model: onnx.ModelProto) -> None:
+        (tensor,) = (t for t in model.graph.initializer if t.name == "conv3.weight")
+        values = numpy_helper.to_array(tensor).copy()
+        values[0, 0, 0, 0] = np.nan
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    faulty = republished(bundle, tmp_path / "nan.bundle", {"model.onnx": edited_graph(bundle, poison)})
+    result = check(faulty)
+    assert "conv3.weight: holds 1 values that are NaN or infinite" in result.problems
+    assert not any(row.passed for row in result.rows)
+
+
+def test_nan_weight_cannot_be_saved_or_shipped(loaded: LoadedWeights) -> None:
+    values = loaded.weights.tensors["fc7.bias"].copy()
+    values[0] = np.nan
+    with pytest.raises(WeightsError, match=r"fc7\.bias holds 1"):
+        replace(loaded.weights, tensors={**loaded.weights.tensors, "fc7.bias": values})
+
+
+def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWeights, tmp_path: Path) -> None:
+    shuffled = encode_labels(loaded.weights.labels[::-1])
+    faulty = republished(bundle, tmp_path / "shuffled.bundle", {"labels.txt": shuffled})
+    assert check(faulty).problems == ("labels: the graph's metadata and the bundle disagree",)
+    with_weights = check(faulty, weights=loaded)
+    assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
+
+
+def test_another_network_s_weights_in_the_graph_are_found(
+    bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    other = separating_weights(loaded.weights.architecture, seed=1)
+    facts = facts_for_graph(bundle.manifest, loaded.weights.labels)
+    graph = encode_graph(build_graph(other, bundle.manifest.views.crops), facts)
+    result = check(republished(bundle, tmp_path / "other.bundle", {"model.onnx": graph}), weights=loaded)
+    assert any(problem.startswith("conv1.weight: is") for problem in result.problems)
+    assert not any(row.passed for row in result.rows if row.backend != "torch")
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "tiny"])
+def test_every_architecture_ships_and_feels_its_faults_when_narrow(name: str, tmp_path: Path) -> None:
+    loaded, bundle = shipped(separating_weights(narrowed(ARCHITECTURES[name])), tmp_path)
+    result = check(bundle, weights=loaded)
+    assert result.passed
+    assert {row.backend for row in result.rows} == {"torch", *BACKENDS}
+    assert max(row.max_error for row in result.rows) <= 1e-5
+    assert min(bundle.manifest.golden.separation.values()) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "tiny"])
+def test_every_architecture_ships_and_feels_its_faults_at_full_size(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded, bundle = shipped(separating_weights(ARCHITECTURES[name]), tmp_path)
+    result = check(bundle, weights=loaded)
+    weakest = min(bundle.manifest.golden.separation.items(), key=lambda item: item[1])
+    with capsys.disabled():
+        for row in result.rows:
+            print(f"\n{name} {row.backend} {row.max_error:.1e} {row.max_log_error:.1e}", end="")
+        print(f"\n{name} weakest fault: {weakest[0]}, {weakest[1]:.0f} times the tolerance")
+    assert result.passed
+    assert max(row.max_error for row in result.rows) <= 1e-5
+    assert weakest[1] >= 10
+
+
+def test_engine_that_disagrees_is_not_published(
+    loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine whose arithmetic is off - here bfloat16, as OpenVINO would choose by itself - publishes nothing."""
+    from alexnet_deploy.engines import openvino_engine
+
+    compile_model = openvino_engine.openvino.Core.compile_model
+
+    def in_bfloat16(core: object, model: object, device: str, settings: dict[str, object]) -> object:
+        return compile_model(core, model, device, {**settings, "INFERENCE_PRECISION_HINT": "bf16"})
+
+    monkeypatch.setattr(openvino_engine.openvino.Core, "compile_model", in_bfloat16)
+    from alexnet_deploy.ship import ship
+
+    with pytest.raises(ParityError, match="nothing was published: openvino: a probability is off by"):
+        ship(loaded, tmp_path / "new.bundle")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,186 @@
+"""Folders of pictures as a data set: one folder a class, in `train/` and `val/`, or split by the hash of the name."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from alexnet_deploy.core.ahead import map_ahead
+from alexnet_deploy.core.errors import DataError, ImageError
+from alexnet_deploy.core.files import sha256
+from alexnet_deploy.core.image import decode_image, read_file, read_image
+from alexnet_deploy.core.inputs import find_inputs
+from alexnet_deploy.core.preprocessing import ResizePolicy
+
+_VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One labelled picture."""
+
+    path: Path
+    """Its file."""
+    label: int
+    """Its class, an index into the labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFolder:
+    """A labelled folder, split for training."""
+
+    root: Path
+    """What was named."""
+    labels: tuple[str, ...]
+    """The class folders' names, sorted."""
+    train: tuple[Example, ...]
+    """What is learnt from."""
+    validation: tuple[Example, ...]
+    """What is only measured on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What one pass over all pictures found."""
+
+    folder: PictureFolder
+    """The pictures that can be decoded."""
+    excluded: dict[str, str]
+    """Those that cannot: path below the root, to error code."""
+    sha256: str
+    """Digest of the names and bytes of those that can."""
+    mean: np.ndarray
+    """Of the training pictures' RGB, float64 (3,), on 0..255."""
+    covariance: np.ndarray
+    """Of the training pictures' RGB, float64 (3, 3), on 0..255."""
+
+
+def find_pictures(root: Path) -> PictureFolder:
+    """Return the labelled pictures below `root`, unopened.
+
+    `root/train/CLASS/...` and `root/val/CLASS/...`; or `root/CLASS/...`, of which a tenth, chosen by the hash of its
+    name (so that adding pictures moves no other), is kept for validation. Raises DataError where that does not give
+    two classes or more, the same on both sides, with pictures in each.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
+    if (root / "train").is_dir():
+        labels = _class_names(root / "train")
+        if not (root / "val").is_dir():
+            raise DataError(f"{root}: has train/ but no val/; without both, put the class folders right below it")
+        if (others := _class_names(root / "val")) != labels:
+            raise DataError(f"{root}: train/ and val/ differ in {', '.join(sorted(set(labels) ^ set(others)))}")
+        train, validation = (_examples(root / side, labels) for side in ("train", "val"))
+    else:
+        labels = _class_names(root)
+        everything = _examples(root, labels)
+        validation = tuple(example for example in everything if _is_kept(example.path.relative_to(root)))
+        train = tuple(example for example in everything if not _is_kept(example.path.relative_to(root)))
+    folder = PictureFolder(root=root, labels=labels, train=train, validation=validation)
+    _check(folder)
+    return folder
+
+
+def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
+    """Read and decode every picture once: what cannot be decoded is set apart, the rest is counted and digested.
+
+    The mean and covariance are accumulated picture by picture, in float64. Raises DataError where too few are left.
+    """
+    digest = hashlib.sha256()
+    excluded: dict[str, str] = {}
+    good: dict[str, list[Example]] = {"train": [], "validation": []}
+    num_pixels, total, products = 0, np.zeros(3), np.zeros((3, 3))
+    for side, examples in (("train", folder.train), ("validation", folder.validation)):
+        looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=os.cpu_count() or 1, ahead=64)
+        for example, look in looks:
+            name = str(example.path.relative_to(folder.root))
+            if isinstance(look, ImageError):
+                excluded[name] = look.code.value
+                continue
+            digest.update(f"{os.fsencode(name)!r} {look.sha256}\n".encode())
+            good[side].append(example)
+            if side == "train":
+                num_pixels += look.num_pixels
+                total += look.total
+                products += look.products
+    kept = PictureFolder(
+        root=folder.root, labels=folder.labels, train=tuple(good["train"]), validation=tuple(good["validation"])
+    )
+    _check(kept)
+    mean = total / num_pixels
+    return Survey(
+        folder=kept,
+        excluded=excluded,
+        sha256=digest.hexdigest(),
+        mean=mean,
+        covariance=products / num_pixels - np.outer(mean, mean),
+    )
+
+
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
+
+    def __init__(self, examples: tuple[Example, ...], resize: ResizePolicy) -> None:
+        self._examples = examples
+        self._resize: ResizePolicy = resize
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """Return one picture; raises DataError where it can no longer be read."""
+        example = self._examples[index]
+        try:
+            return torch.from_numpy(read_image(example.path, self._resize)), example.label
+        except ImageError as error:
+            raise DataError(f"{example.path}: could be read before, and now cannot: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    sha256: str
+    num_pixels: int
+    total: np.ndarray
+    products: np.ndarray
+
+
+def _look_at(example: Example, resize: ResizePolicy) -> tuple[Example, _Look | ImageError]:
+    try:
+        data = read_file(example.path)
+        pixels = decode_image(data, resize).reshape(-1, 3).astype(np.float64)
+    except ImageError as error:
+        return example, error
+    look = _Look(sha256=sha256(data), num_pixels=len(pixels), total=pixels.sum(axis=0), products=pixels.T @ pixels)
+    return example, look
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return tuple(sorted(names))
+
+
+def _examples(root: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
+    return tuple(
+        Example(path=found.path, label=label)
+        for label, name in enumerate(labels)
+        for found in find_inputs([str(root / name)])
+    )
+
+
+def _is_kept(name: Path) -> bool:
+    number = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
+    return number < _VALIDATION_SHARE * 2**64
+
+
+def _check(folder: PictureFolder) -> None:
+    if len(folder.labels) < 2:
+        raise DataError(f"{folder.root}: {len(folder.labels)} class folders, where a classifier needs two or more")
+    for side, examples in (("training", folder.train), ("validation", folder.validation)):
+        seen = {example.label for example in examples}
+        for label, name in enumerate(folder.labels):
+            if label not in seen:
+                raise DataError(f"{folder.root}: the class {name!r} has no {side} picture that can be read")
