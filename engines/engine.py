@@ -135,6 +135,29 @@ def open_engine(
     return open_onnxruntime(bundle, threads)
 
 
+def engine_of_bundle(
+    bundle: Bundle, runner: Runner, *, backend: Backend, version: str, arithmetic: str, threads: int | None
+) -> Engine:
+    """Return the engine around a backend's runner of this bundle's graph, on the CPU."""
+    manifest = bundle.manifest
+    info = EngineInfo(
+        backend=backend,
+        version=version,
+        device="cpu",
+        precision=manifest.precision,
+        arithmetic=arithmetic,
+        num_threads=threads or 0,
+        bundle_sha256=bundle.sha256,
+    )
+    num_classes, num_views = manifest.architecture.num_classes, len(manifest.views.crops)
+    return Engine(runner, info, num_classes=num_classes, max_batch=max_batch_for(num_views))
+
+
+def in_one_line(error: Exception) -> str:
+    """Return a backend's own words without their line breaks."""
+    return " ".join(str(error).split())
+
+
 def max_batch_for(num_views: int) -> int:
     """Return how many pictures one run takes at most.
 

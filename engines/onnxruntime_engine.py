@@ -1,14 +1,28 @@
 """ONNX Runtime on the CPU."""
 
+import inspect
+
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.engines.engine import Engine, EngineInfo, max_batch_for
+from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
 
 # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
 _ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers", "int8": "int8 and float32"}
+
+# Its own exceptions have no base of their own.
+_ERRORS = (
+    RuntimeError,
+    ValueError,
+    *(
+        kind
+        for _, kind in inspect.getmembers(onnxruntime_pybind11_state, inspect.isclass)
+        if issubclass(kind, Exception)
+    ),
+)
 
 
 class _Runner:
@@ -20,8 +34,8 @@ class _Runner:
     def run(self, images: np.ndarray) -> np.ndarray:
         try:
             (probabilities,) = self._session.run([self._output], {self._input: images})
-        except RuntimeError as error:
-            raise BackendError(f"onnxruntime: the graph could not be run: {error}") from error
+        except _ERRORS as error:
+            raise BackendError(f"onnxruntime: the graph could not be run: {in_one_line(error)}") from error
         result: np.ndarray = probabilities
         return result
 
@@ -38,21 +52,13 @@ def open_onnxruntime(bundle: Bundle, threads: int | None) -> Engine:
     graph = bundle.read(GRAPH)
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    # Its exceptions share no base but Exception's direct children: this one covers what a bad graph raises.
-    except (RuntimeError, ValueError) as error:
-        raise BackendError(f"{bundle.path}: onnxruntime cannot load the graph: {error}") from error
-    info = EngineInfo(
+    except _ERRORS as error:
+        raise BackendError(f"{bundle.path}: onnxruntime cannot load the graph: {in_one_line(error)}") from error
+    return engine_of_bundle(
+        bundle,
+        _Runner(session, manifest.contract.input.name, manifest.contract.output.name),
         backend="onnxruntime",
         version=onnxruntime.__version__,
-        device="cpu",
-        precision=manifest.precision,
         arithmetic=_ARITHMETIC[manifest.precision],
-        num_threads=threads or 0,
-        bundle_sha256=bundle.sha256,
-    )
-    return Engine(
-        _Runner(session, manifest.contract.input.name, manifest.contract.output.name),
-        info,
-        num_classes=manifest.architecture.num_classes,
-        max_batch=max_batch_for(len(manifest.views.crops)),
+        threads=threads,
     )

@@ -5,7 +5,7 @@ import openvino
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.engines.engine import Engine, EngineInfo, max_batch_for
+from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
 
 _ARITHMETIC = {"fp32": "float32", "fp16": "float32", "int8": "int8 and float32"}
 
@@ -20,7 +20,7 @@ class _Runner:
         try:
             self._request.infer({self._input: images}, share_inputs=True)
         except RuntimeError as error:
-            raise BackendError(f"openvino: the graph could not be run: {error}") from error
+            raise BackendError(f"openvino: the graph could not be run: {in_one_line(error)}") from error
         result: np.ndarray = self._request.get_tensor(self._output).data
         return result
 
@@ -40,19 +40,12 @@ def open_openvino(bundle: Bundle, threads: int | None) -> Engine:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(graph), "CPU", settings)
     except RuntimeError as error:
-        raise BackendError(f"{bundle.path}: openvino cannot load the graph: {error}") from error
-    info = EngineInfo(
+        raise BackendError(f"{bundle.path}: openvino cannot load the graph: {in_one_line(error)}") from error
+    return engine_of_bundle(
+        bundle,
+        _Runner(compiled, manifest.contract.input.name, manifest.contract.output.name),
         backend="openvino",
         version=openvino.get_version().split("-")[0],
-        device="cpu",
-        precision=manifest.precision,
         arithmetic=_ARITHMETIC[manifest.precision],
-        num_threads=threads or 0,
-        bundle_sha256=bundle.sha256,
-    )
-    return Engine(
-        _Runner(compiled, manifest.contract.input.name, manifest.contract.output.name),
-        info,
-        num_classes=manifest.architecture.num_classes,
-        max_batch=max_batch_for(len(manifest.views.crops)),
+        threads=threads,
     )

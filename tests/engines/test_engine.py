@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import narrowed, republished, separating_weights
+
+from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.engines import engine as engine_module
+from alexnet_deploy.engines.engine import BACKENDS, Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.torch_engine import open_reference
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
+
+
+def opened(name: str, bundle: Bundle, loaded: LoadedWeights, threads: int | None = None) -> Engine:
+    if name == "torch":
+        return open_reference(loaded.weights, bundle.manifest.views.crops)
+    return open_engine(bundle, name, threads=threads)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["torch", *BACKENDS])
+def engine(request: pytest.FixtureRequest, bundle: Bundle, loaded: LoadedWeights) -> Engine:
+    return opened(request.param, bundle, loaded)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 17, 21])
+def test_batch_of_any_size_gives_a_distribution_for_each_picture(engine: Engine, batch: int) -> None:
+    probabilities = engine.run(PICTURES[:batch])
+    assert probabilities.shape == (batch, 4)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_batch_that_is_split_gives_what_its_parts_give(engine: Engine) -> None:
+    whole = engine.run(PICTURES)
+    parts = np.concatenate([engine.run(PICTURES[start : start + 5]) for start in range(0, 21, 5)])
+    np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+def test_result_is_the_caller_s_and_outlives_the_next_run(engine: Engine) -> None:
+    first = engine.run(PICTURES[:2])
+    before = first.copy()
+    engine.run(PICTURES[2:4])
+    np.testing.assert_array_equal(first, before)
+    assert first.flags.writeable
+    assert first.flags.owndata
+
+
+def test_pictures_are_not_written_to_and_need_not_be_contiguous(engine: Engine) -> None:
+    images = PICTURES[:6].copy()
+    images.flags.writeable = False
+    np.testing.assert_allclose(engine.run(images[::2]), engine.run(PICTURES[:6][[0, 2, 4]]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        PICTURES[:0],
+        PICTURES[0],
+        PICTURES[:1].astype(np.float32),
+        PICTURES[:1, :227, :227],
+        PICTURES[:1].transpose(0, 3, 1, 2),
+    ],
+    ids=["none", "one without a batch", "float", "cropped", "channels first"],
+)
+def test_images_of_another_shape_or_type_are_refused(engine: Engine, images: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"where uint8 \(N, 256, 256, 3\) is needed"):
+        engine.run(images)
+
+
+def test_closed_engine_says_so_and_closes_twice(engine: Engine) -> None:
+    with engine:
+        engine.run(PICTURES[:1])
+    engine.close()
+    with pytest.raises(BackendError, match="this engine is closed"):
+        engine.run(PICTURES[:1])
+
+
+def test_info_says_what_runs(engine: Engine, bundle: Bundle) -> None:
+    info = engine.info
+    assert info.backend in ("torch", *BACKENDS)
+    assert (info.device, info.precision, info.arithmetic) == ("cpu", "fp32", "float32")
+    assert info.version[0].isdigit()
+    assert info.bundle_sha256 == (None if info.backend == "torch" else bundle.sha256)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_one_thread_gives_the_same_and_is_reported(name: Backend, bundle: Bundle, loaded: LoadedWeights) -> None:
+    with open_engine(bundle, name, threads=1) as one, open_engine(bundle, name) as many:
+        assert (one.info.num_threads, many.info.num_threads) == (1, 0)
+        np.testing.assert_allclose(one.run(PICTURES[:2]), many.run(PICTURES[:2]), atol=1e-6)
+
+
+def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet_deploy.engines import openvino_engine
+
+    compiled = []
+    compile_model = openvino_engine.openvino.Core.compile_model
+
+    def spy(*arguments: object) -> object:
+        compiled.append(compile_model(*arguments))
+        return compiled[-1]
+
+    monkeypatch.setattr(openvino_engine.openvino.Core, "compile_model", spy)
+    open_engine(bundle, "openvino", threads=1)
+    (model,) = compiled
+    assert model.get_property("INFERENCE_NUM_THREADS") == 1
+    assert str(model.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+def test_auto_takes_the_fastest_that_is_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_backends() == ("openvino", "onnxruntime")
+    assert open_engine(bundle).info.backend == "openvino"
+    monkeypatch.setattr(engine_module, "installed_backends", lambda: ("onnxruntime",))
+    assert open_engine(bundle).info.backend == "onnxruntime"
+
+
+def test_backend_that_was_named_is_never_replaced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "installed_backends", lambda: ("onnxruntime",))
+    with pytest.raises(BackendError, match="openvino is not installed; `pip install openvino` brings it"):
+        open_engine(bundle, "openvino")
+    monkeypatch.setattr(engine_module, "installed_backends", lambda: ())
+    with pytest.raises(BackendError, match="no engine is installed"):
+        open_engine(bundle)
+
+
+def test_what_is_no_backend_device_or_number_of_threads_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="'tflite' is no backend"):
+        open_engine(bundle, "tflite")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'cuda' is no device of these backends"):
+        open_engine(bundle, device="cuda")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="0 threads"):
+        open_engine(bundle, threads=0)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_graph_that_a_backend_cannot_load_is_one_sentence(name: Backend, bundle: Bundle, tmp_path: Path) -> None:
+    broken = republished(bundle, tmp_path / "broken.bundle", {"model.onnx": b"this is no graph"})
+    with pytest.raises(BackendError, match=f"{name} cannot load the graph") as caught:
+        open_engine(broken, name)
+    assert "\n" not in str(caught.value)
+
+
+def test_reference_on_a_device_it_does_not_have_is_refused(loaded: LoadedWeights, bundle: Bundle) -> None:
+    import torch
+
+    with pytest.raises(UsageError, match="'mps' is no device"):
+        open_reference(loaded.weights, bundle.manifest.views.crops, "mps")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(BackendError, match="no CUDA device can be used"):
+        open_reference(loaded.weights, bundle.manifest.views.crops, "cuda")
+
+
+def test_ten_views_are_the_average_of_each_view_alone() -> None:
+    weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
+    views = views_by_name("ten", 227)
+    images = golden_pictures()[:3]
+    alone = [open_reference(weights, [view]).run(images) for view in views]
+    together = open_reference(weights, views).run(images)
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-6)
