@@ -3,6 +3,7 @@
 Libraries are imported inside the commands: `--help` answers at once, and `predict` needs no torch.
 """
 
+import io
 import os
 import sys
 import time
@@ -115,7 +116,7 @@ def train(
         f"{best.epoch} of {plan.epochs}; {time.perf_counter() - begun:.0f} s in all"
     )
     typer.echo(path)
-    say("next: alexnet-deploy export")
+    say("next: alexnet-deploy export" + ("" if run.parent == RUNS else f" {path}"))
 
 
 @app.command()
@@ -137,7 +138,10 @@ def export(
     from alexnet_deploy.ship import ship
     from alexnet_deploy.terminal import say, stages
 
-    loaded = load_weights(weights or latest_weights())
+    if weights is None:
+        weights = latest_weights()
+        say(f"no WEIGHTS given: taking {weights}")
+    loaded = load_weights(weights)
     name = f"{loaded.weights.architecture.name}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
     with stages() as stage:
         bundle = ship(loaded, out or BUNDLES / name, precision=precision, views=views, force=force, say=stage)
@@ -147,7 +151,7 @@ def export(
     if weak:
         say(f"these weights do not feel, so only the graph's audit would catch: {', '.join(weak)}")
     typer.echo(bundle.path)
-    say("next: alexnet-deploy predict images/")
+    say("next: alexnet-deploy predict images/" + ("" if bundle.path.parent == BUNDLES else f" --bundle {bundle.path}"))
 
 
 @app.command()
@@ -187,10 +191,11 @@ def predict(
             )
         info = predictor.info
         say(f"{path}, {held} views, on {info.backend} {info.version}, {info.device}, {info.arithmetic}")
-        writer = RowWriter(row_format, min(topk, len(predictor.labels)))
-        predictions = predictor.predict(
-            images, topk=topk, batch_size=batch_size, limits=limits, listed=sys.stdin.buffer
-        )
+        label_width = min(24, max(len(label) for label in predictor.labels))
+        writer = RowWriter(row_format, min(topk, len(predictor.labels)), label_width)
+        # A program without a terminal may have no stdin at all.
+        listed = () if sys.stdin is None else sys.stdin.buffer
+        predictions = predictor.predict(images, topk=topk, batch_size=batch_size, limits=limits, listed=listed)
         with _rows_to(output) as rows, counting_bar("pictures") as count:
             rows.write(writer.header())
             for prediction in predictions:
@@ -229,6 +234,8 @@ def check(
     trained = weights or latest_weights_if(opened.manifest.provenance.weights_sha256)
     loaded = load_weights(trained) if trained else None
     pictures = [found.path for found in find_inputs([str(data)])] if data else []
+    if data and not pictures:
+        raise UsageError(f"{data}: holds no pictures to compare on")
     with stages() as stage:
         result = check_bundle(
             opened, backends=None if backend == "auto" else [backend], weights=loaded, pictures=pictures, say=stage
@@ -314,17 +321,39 @@ _EXTRAS = {
 def main() -> None:
     """Run the command line; an error becomes one sentence and an exit code, or with --debug a traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        app(args=arguments)
+        _run(arguments)
     except BrokenPipeError:
-        # Whoever read our rows has gone, and has what it wanted; Python must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our rows has gone, and has what it wanted.
+        _drop_results()
         sys.exit(141)
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        sys.stderr.write(f"error: {_in_words(error)}\n")
+        sys.stderr.write(f"error: {' '.join(_in_words(error).splitlines())}\n")
+        if isinstance(error, OSError):
+            _drop_results()
         sys.exit(error.exit_code if isinstance(error, AlexNetDeployError) else 3)
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        app(args=arguments)
+    except SystemExit as leaving:
+        # Typer makes a 1 of a broken pipe, which here says that a check or an input failed.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise leaving.__context__ from None
+        # Now, while results that cannot be written still change the exit code.
+        sys.stdout.flush()
+        raise
+
+
+def _drop_results() -> None:
+    """Keep Python from flushing, as it ends, what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_words(error: Exception) -> str:

@@ -15,11 +15,15 @@ _PATH_WIDTH = 40
 
 
 class RowWriter:
-    """Turns predictions into lines of one format; `header` comes once, before them."""
+    """Turns predictions into lines of one format; `header` comes once, before them.
 
-    def __init__(self, row_format: RowFormat, topk: int) -> None:
+    A table's labels are padded to `label_width` characters.
+    """
+
+    def __init__(self, row_format: RowFormat, topk: int, label_width: int = 0) -> None:
         self._format = row_format
         self._topk = topk
+        self._label_width = label_width
 
     def header(self) -> str:
         """Return the first line with its end, or nothing where the format has none."""
@@ -37,7 +41,15 @@ class RowWriter:
             case "csv":
                 return _csv_line(list(self._cells(prediction)))
             case "table":
-                return _table_line(prediction)
+                return self._table_line(prediction)
+
+    def _table_line(self, prediction: Prediction) -> str:
+        if prediction.error is not None:
+            outcome = f"     -- {prediction.error.value}: {prediction.message}"
+        else:
+            guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
+            outcome = "  ".join(guesses).rstrip()
+        return f"{_printable(prediction.path):<{_PATH_WIDTH}} {_printable(outcome)}\n"
 
     def _cells(self, prediction: Prediction) -> Iterator[object]:
         yield from (prediction.path, str(prediction.ok).lower(), prediction.error or "", prediction.message)
@@ -58,15 +70,11 @@ def _record(prediction: Prediction) -> dict[str, object]:
 
 def _csv_line(cells: list[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    # Python 3.11 quotes no break but the line end's own, and readers end a line at a bare carriage return too.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _table_line(prediction: Prediction) -> str:
-    if prediction.error is not None:
-        outcome = f"-- {prediction.error.value}: {prediction.message}"
-    else:
-        outcome = "   ".join(f"{guess.probability:7.2%} {guess.label}" for guess in prediction.top)
-    # A name may hold a line break; a row is one line.
-    path = prediction.path.replace("\n", "\\n").replace("\r", "\\r")
-    return f"{path:<{_PATH_WIDTH}} {outcome}".replace("\n", " ") + "\n"
+def _printable(text: str) -> str:
+    # A name may hold line breaks, and codes that steer a terminal; a row is one line of plain text.
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

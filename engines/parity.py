@@ -13,8 +13,9 @@ from alexnet_deploy.engines.engine import Engine
 
 TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
     {
-        # The same sums in another order: 8 architectures' worth of engines stayed under 5e-7 and 4e-5.
-        "fp32": Tolerance(probability=1e-5, log_probability=2e-4, top1_agreement=1.0),
+        # The same sums in another order. The six published architectures at full size, and networks trained on drawn
+        # pictures and on photographs, stayed under 6e-7 and 9e-6 on OpenVINO and ONNX Runtime.
+        "fp32": Tolerance(probability=1e-5, log_probability=1e-4, top1_agreement=1.0),
     }
 )
 """What each precision may cost, and why; the manifest repeats it."""

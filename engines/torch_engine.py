@@ -50,7 +50,8 @@ def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu")
     network = network_from(weights.architecture, weights.tensors).to(device)
     info = EngineInfo(
         backend="torch",
-        version=torch.__version__,
+        # A str of a kind of its own, which not every encoder takes.
+        version=str(torch.__version__),
         device=device,
         precision="fp32",
         arithmetic="float32",

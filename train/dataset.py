@@ -13,7 +13,7 @@ from alexnet_deploy.core.ahead import map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.image import decode_image, read_file, read_image
-from alexnet_deploy.core.inputs import find_inputs
+from alexnet_deploy.core.inputs import Input, find_inputs
 from alexnet_deploy.core.preprocessing import ResizePolicy
 
 _VALIDATION_SHARE = 0.1
@@ -64,7 +64,7 @@ def find_pictures(root: Path) -> PictureFolder:
 
     `root/train/CLASS/...` and `root/val/CLASS/...`; or `root/CLASS/...`, of which a tenth, chosen by the hash of its
     name (so that adding pictures moves no other), is kept for validation. Raises DataError where that does not give
-    two classes or more, the same on both sides, with pictures in each.
+    two classes or more, the same on both sides, with pictures in each, or where a class's name cannot be a label.
     """
     if not root.is_dir():
         raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
@@ -97,11 +97,11 @@ def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
     for side, examples in (("train", folder.train), ("validation", folder.validation)):
         looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=os.cpu_count() or 1, ahead=64)
         for example, look in looks:
-            name = str(example.path.relative_to(folder.root))
+            name = Input(path=example.path.relative_to(folder.root))
             if isinstance(look, ImageError):
-                excluded[name] = look.code.value
+                excluded[name.text] = look.code.value
                 continue
-            digest.update(f"{os.fsencode(name)!r} {look.sha256}\n".encode())
+            digest.update(f"{os.fsencode(name.path)!r} {look.sha256}\n".encode())
             good[side].append(example)
             if side == "train":
                 num_pixels += look.num_pixels
@@ -179,6 +179,10 @@ def _is_kept(name: Path) -> bool:
 def _check(folder: PictureFolder) -> None:
     if len(folder.labels) < 2:
         raise DataError(f"{folder.root}: {len(folder.labels)} class folders, where a classifier needs two or more")
+    for name in folder.labels:
+        # What check_labels and labels.txt would refuse after the first epoch is refused before it.
+        if not name.strip() or name.splitlines() != [name] or Input(path=Path(name)).text != name:
+            raise DataError(f"{folder.root}: the class folder {name!r} cannot be a label, which is one line of UTF-8")
     for side, examples in (("training", folder.train), ("validation", folder.validation)):
         seen = {example.label for example in examples}
         for label, name in enumerate(folder.labels):

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.network import Network, cut, preprocess, tensors_of
 from alexnet_deploy.core.preprocessing import RGB, Preprocessing
 from alexnet_deploy.core.versions import tool_versions
@@ -100,8 +101,9 @@ class Trainer:
         self._optimizer = torch.optim.SGD(
             _parameter_groups(self._network, recipe.weight_decay), lr=recipe.learning_rate, momentum=recipe.momentum
         )
+        # torch counts the epochs that are put up with, one fewer than those after which the rate is divided.
         self._schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimizer, factor=0.1, patience=recipe.patience, threshold=1e-4, threshold_mode="abs"
+            self._optimizer, factor=0.1, patience=recipe.patience - 1, threshold=1e-4, threshold_mode="abs"
         )
         self._epochs: list[EpochMetrics] = []
         self._best: tuple[float, float] | None = None
@@ -121,7 +123,8 @@ class Trainer:
                 self._train_epoch(epoch, on_progress)
         except KeyboardInterrupt:
             self._save(LAST, interrupted=True)
-            if self._best is None:
+            # The first best epoch may have been known and not yet written.
+            if self._best is None or not (self._directory / BEST).exists():
                 self._save(BEST, interrupted=True)
             else:
                 self._complete_best(interrupted=True)
@@ -132,35 +135,42 @@ class Trainer:
     def _complete_best(self, *, interrupted: bool) -> None:
         """Write the whole run's record into the best weights, which were saved before its later epochs."""
         best = load_weights(self._directory / BEST).weights
-        replace(best, training=self._record(interrupted=interrupted)).save(self._directory / BEST)
+        assert best.training is not None
+        # Which epoch they are of is what their file says: a better one may have been known and not yet written.
+        record = msgspec.structs.replace(
+            self._record(interrupted=interrupted),
+            best_epoch=best.training.best_epoch,
+            confusion=best.training.confusion,
+        )
+        replace(best, training=record).save(self._directory / BEST)
 
     def _train_epoch(self, epoch: int, on_progress: Callable[[Progress], None]) -> None:
         self._network.train()
         examples = self._survey.folder.train
-        # Order and augmentation depend on the seed and the epoch alone.
-        generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + epoch)
+        # Order and augmentation depend on the seed and the epoch alone. They do not share a generator, because the
+        # loader draws ahead of the steps, and how far depends on its processes.
+        first_seed = self._recipe.seed * 1_000_003 + 2 * epoch
+        order, augmentation = (torch.Generator().manual_seed(first_seed + number) for number in (0, 1))
         loader = DataLoader(
             Pictures(examples, self._preprocessing.resize),
             batch_size=self._recipe.batch_size,
             shuffle=True,
             num_workers=self._num_workers,
-            generator=generator,
+            generator=order,
         )
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         begun, num_seen, loss_sum = time.perf_counter(), 0, 0.0
         before = (epoch - 1) * len(examples)
         for images, labels in loader:
-            loss = self._step(images.to(self._device), labels.to(self._device), generator)
-            if not np.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} in epoch {epoch}; what the epochs before gave is in {self._directory}, "
-                    f"and a --lr under {learning_rate:g} may hold"
-                )
+            loss = self._step(images.to(self._device), labels.to(self._device), augmentation)
+            self._check_loss(loss, epoch, learning_rate)
             num_seen += len(images)
             loss_sum += loss * len(images)
             on_progress(self._progress(epoch, before + num_seen, loss_sum / num_seen, None))
         train_seconds = time.perf_counter() - begun
         validation = self._validate()
+        # After the last step's weights, which no training loss has seen.
+        self._check_loss(validation.loss, epoch, learning_rate)
         metrics = EpochMetrics(
             epoch=epoch,
             learning_rate=learning_rate,
@@ -172,6 +182,13 @@ class Trainer:
         )
         self._keep(metrics, validation)
         on_progress(self._progress(epoch, before + num_seen, metrics.train_loss, metrics))
+
+    def _check_loss(self, loss: float, epoch: int, learning_rate: float) -> None:
+        if not np.isfinite(loss):
+            kept = f"what the epochs before gave is in {self._directory}, and " if self._epochs else ""
+            raise TrainingError(
+                f"the loss became {loss} in epoch {epoch}; {kept}a --lr under {learning_rate:g} may hold"
+            )
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> float:
         crops = crop_and_mirror(images, self._architecture.input_size, generator).float()
@@ -223,7 +240,7 @@ class Trainer:
         survey = self._survey
         return TrainingRecord(
             recipe=msgspec.structs.asdict(self._recipe),
-            data=str(survey.folder.root.resolve()),
+            data=Input(path=survey.folder.root.resolve()).text,
             data_sha256=survey.sha256,
             num_train=len(survey.folder.train),
             num_validation=len(survey.folder.validation),

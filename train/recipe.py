@@ -40,17 +40,19 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0")
-        if self.seed < 0 or self.color_noise < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise UsageError("seed, color_noise and weight_decay must be 0 or more, momentum in 0..1")
+        if not (self.color_noise >= 0 and self.weight_decay >= 0 and 0 <= self.momentum < 1):
+            raise UsageError("color_noise and weight_decay must be 0 or more, momentum 0 or more and under 1")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed of {self.seed} is out of range; it must be 0 to {2**32 - 1}")
 
 
 RECIPES = MappingProxyType(
     {
         recipe.name: recipe
         for recipe in (
-            Recipe(name="drawn", epochs=8, batch_size=16, learning_rate=0.005, patience=1, color_noise=0.0),
-            Recipe(name="folder", epochs=24, batch_size=64, learning_rate=0.01, patience=4),
-            Recipe(name="paper", epochs=90, batch_size=128, learning_rate=0.01, patience=5, initialisation="paper"),
+            Recipe(name="drawn", epochs=8, batch_size=16, learning_rate=0.005, patience=2, color_noise=0.0),
+            Recipe(name="folder", epochs=24, batch_size=64, learning_rate=0.01, patience=5),
+            Recipe(name="paper", epochs=90, batch_size=128, learning_rate=0.01, patience=6, initialisation="paper"),
         )
     }
 )

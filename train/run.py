@@ -40,15 +40,17 @@ def train_on(
     except OSError as error:
         raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
     try:
-        trainer = Trainer(architecture, recipe, found, out, device=device, num_workers=num_workers)
-        return trainer.run(on_progress)
+        try:
+            trainer = Trainer(architecture, recipe, found, out, device=device, num_workers=num_workers)
+            return trainer.run(on_progress)
+        finally:
+            if (out / BEST).exists():
+                set_latest(out)
+            elif not any(out.iterdir()):
+                out.rmdir()
+    # Around both: a disk too full for the weights is too full for the name of the latest.
     except OSError as error:
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
-    finally:
-        if (out / BEST).exists():
-            set_latest(out)
-        elif not any(out.iterdir()):
-            out.rmdir()
 
 
 def choose_device(device: str) -> str:

@@ -1,0 +1,131 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
+
+# Deviations of RGB along its principal axes that the authors' code released, on 0..255.
+RELEASED = np.array([19.721, 37.094, 121.780])
+
+
+def numbered(num_images: int) -> torch.Tensor:
+    """Pictures in which every pixel holds its row, its column and the number of its picture."""
+    images = np.empty((num_images, 256, 256, 3), np.uint8)
+    images[..., 0] = np.arange(256)[:, None]
+    images[..., 1] = np.arange(256)
+    images[..., 2] = np.arange(num_images)[:, None, None]
+    return torch.from_numpy(images)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draws_of(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Top, left and mirrored, read off crops of `numbered` pictures."""
+    columns = crops[:, 0, :, 1].astype(int)
+    return crops[:, 0, 0, 0].astype(int), columns.min(axis=1), columns[:, 0] > columns[:, -1]
+
+
+# Crops and mirrors
+
+
+@pytest.mark.parametrize("size", [224, 227, 256, 1])
+def test_each_crop_is_a_window_of_its_own_picture_or_that_windows_mirror(size: int) -> None:
+    images = numbered(40)
+    crops = crop_and_mirror(images, size, generator(1))
+    assert crops.dtype == torch.uint8
+    assert crops.shape == (40, size, size, 3)
+    tops, lefts, mirrored = draws_of(crops.numpy())
+    for number, (top, left, is_mirrored) in enumerate(zip(tops, lefts, mirrored, strict=True)):
+        window = images.numpy()[number, top : top + size, left : left + size]
+        np.testing.assert_array_equal(crops[number].numpy(), window[:, ::-1] if is_mirrored else window)
+
+
+def test_every_offset_and_both_mirrors_are_drawn_alike_and_independently() -> None:
+    num_draws, size, num_offsets = 3000, 227, 30
+    draws = generator(2)
+    # Copies of one picture that share its memory, a few hundred at a time.
+    images = numbered(1).expand(300, -1, -1, -1)
+    batches = [crop_and_mirror(images, size, draws)[:, :1].numpy() for _ in range(num_draws // 300)]
+    tops, lefts, mirrored = draws_of(np.concatenate(batches))
+    for offsets in (tops, lefts):
+        counts = np.bincount(offsets + num_offsets * mirrored, minlength=2 * num_offsets)
+        assert len(counts) == 2 * num_offsets
+        # 50 are expected of each, with a deviation of 7.
+        assert counts.min() > 50 - 4.5 * 7
+        assert counts.max() < 50 + 4.5 * 7
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 4 / num_draws**0.5
+
+
+def test_a_generators_seed_decides_the_crops() -> None:
+    images = numbered(8)
+    first, again, other = (crop_and_mirror(images, 227, generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    draws = generator(3)
+    assert torch.equal(crop_and_mirror(images, 227, draws), first)
+    assert not torch.equal(crop_and_mirror(images, 227, draws), first)
+
+
+# Colour noise
+
+
+def matrices(scale: float) -> st.SearchStrategy[Any]:
+    return arrays(np.float64, (3, 3), elements=st.floats(-scale, scale, allow_subnormal=False))
+
+
+@settings(max_examples=100, deadline=None)
+@given(root=matrices(100.0))
+def test_the_axes_are_perpendicular_and_reproduce_the_covariance(root: np.ndarray) -> None:
+    covariance = root @ root.T
+    axes = color_axes(covariance)
+    assert axes.dtype == torch.float32
+    exact = axes.numpy().astype(np.float64)
+    # float32 carries 2^-24 of the largest product.
+    tolerance = 1e-6 * max(float(np.trace(covariance)), 1e-30)
+    np.testing.assert_allclose(exact @ exact.T, covariance, rtol=0, atol=tolerance)
+    products = exact.T @ exact
+    np.testing.assert_allclose(products, np.diag(np.diagonal(products)), rtol=0, atol=tolerance)
+
+
+def test_axes_are_as_long_as_the_deviations_that_the_authors_released() -> None:
+    directions, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    axes = color_axes((directions * RELEASED**2) @ directions.T).numpy()
+    np.testing.assert_allclose(np.sort(np.linalg.norm(axes, axis=0)), RELEASED, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smallest", [0.0, -1e-12])
+def test_colours_without_variation_have_axes_of_no_length(smallest: float) -> None:
+    axes = color_axes(np.diag([smallest, 100.0, smallest]))
+    np.testing.assert_array_equal(np.abs(axes.numpy()).sum(axis=1), [0.0, 10.0, 0.0])
+    assert torch.count_nonzero(color_axes(np.zeros((3, 3)))) == 0
+
+
+def test_shifts_have_the_covariance_of_the_data_times_the_deviation_squared() -> None:
+    num_images, deviation = 200_000, 0.1
+    directions, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    covariance = (directions * RELEASED**2) @ directions.T
+    shifts = color_shift(num_images, color_axes(covariance), deviation, generator(5))
+    assert shifts.dtype == torch.float32
+    assert shifts.shape == (num_images, 3)
+    wanted = deviation**2 * covariance
+    variances = np.diagonal(wanted)
+    # Four deviations of an estimated covariance of normal numbers, and of an estimated mean.
+    tolerance = 4 * np.sqrt((np.outer(variances, variances) + wanted**2) / num_images)
+    assert (np.abs(np.cov(shifts.numpy().T.astype(np.float64)) - wanted) < tolerance).all()
+    assert (np.abs(shifts.numpy().mean(axis=0)) < 4 * np.sqrt(variances / num_images)).all()
+
+
+def test_each_picture_has_a_shift_of_its_own_and_a_deviation_of_0_none() -> None:
+    axes = color_axes(np.diag(RELEASED**2))
+    shifts = color_shift(50, axes, 0.1, generator(6)).numpy()
+    assert len(np.unique(shifts, axis=0)) == 50
+    np.testing.assert_array_equal(shifts, color_shift(50, axes, 0.1, generator(6)).numpy())
+    assert not np.array_equal(shifts, color_shift(50, axes, 0.1, generator(7)).numpy())
+    assert np.count_nonzero(color_shift(50, axes, 0.0, generator(6)).numpy()) == 0

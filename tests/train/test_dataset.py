@@ -1,0 +1,250 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.train.dataset import PictureFolder, Pictures, Survey, find_pictures, survey
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarray:
+    """Write a PNG of noise around a colour of its own; return its pixels, (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 128, 3)
+    pixels = rng.integers(low, low + rng.integers(2, 128, 3), (size[1], size[0], 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")
+    return pixels
+
+
+def paint_folder(root: Path) -> dict[str, np.ndarray]:
+    """Paint two classes, three pictures to train on and two to validate; return the pixels by name."""
+    names = [
+        f"{side}/{label}/{n}.png" for side, num in (("train", 3), ("val", 2)) for label in "ab" for n in range(num)
+    ]
+    return {name: paint(root / name, seed) for seed, name in enumerate(names)}
+
+
+def names_in(folder: PictureFolder) -> tuple[list[str], list[str]]:
+    """The paths below the root that are trained on, and those that are validated on."""
+    train, validation = (
+        [str(example.path.relative_to(folder.root)) for example in side] for side in (folder.train, folder.validation)
+    )
+    return train, validation
+
+
+def surveyed(root: Path) -> Survey:
+    return survey(find_pictures(root), "shorter-side")
+
+
+# Which picture is on which side
+
+
+def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:
+    touch(tmp_path, "train/b/1.jpg", "train/a/deep/er/2.jpg", "train/a/3.jpg", "val/a/1.jpg", "val/b/9.jpg")
+    folder = find_pictures(tmp_path)
+    assert folder.labels == ("a", "b")
+    assert names_in(folder) == (
+        ["train/a/3.jpg", "train/a/deep/er/2.jpg", "train/b/1.jpg"],
+        ["val/a/1.jpg", "val/b/9.jpg"],
+    )
+    assert [example.label for example in folder.train] == [0, 0, 1]
+    assert [example.label for example in folder.validation] == [0, 1]
+
+
+def test_hidden_folders_are_no_classes_and_files_beside_the_classes_no_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg", "train/readme.txt", "other/x.jpg")
+    touch(tmp_path, "train/.git/1.jpg", "train/a/.thumbs/1.jpg", "train/a/.DS_Store", "val/.cache/1.jpg")
+    folder = find_pictures(tmp_path)
+    assert folder.labels == ("a", "b")
+    assert names_in(folder) == (["train/a/1.jpg", "train/b/1.jpg"], ["val/a/1.jpg", "val/b/1.jpg"])
+
+
+def many(root: Path, numbers: range) -> PictureFolder:
+    touch(root, *(f"{label}/{number:04}.jpg" for label in ("cat", "dog") for number in numbers), ".hidden/0001.jpg")
+    return find_pictures(root)
+
+
+def test_without_train_and_val_a_tenth_is_kept_for_validation(tmp_path: Path) -> None:
+    folder = many(tmp_path, range(400))
+    assert folder.labels == ("cat", "dog")
+    train, validation = names_in(folder)
+    assert sorted(train + validation) == sorted(f"{label}/{n:04}.jpg" for label in ("cat", "dog") for n in range(400))
+    # 80 of 800 are expected, and 3.5 deviations are 30.
+    assert 50 <= len(validation) <= 110
+    for side, names in ((folder.train, train), (folder.validation, validation)):
+        assert [folder.labels[example.label] for example in side] == [name.split("/")[0] for name in names]
+
+
+def test_adding_pictures_or_moving_the_folder_moves_no_picture_to_the_other_side(tmp_path: Path) -> None:
+    train, validation = names_in(many(tmp_path / "one", range(100, 200)))
+    more_train, more_validation = names_in(many(tmp_path / "one", range(300)))
+    assert set(train) < set(more_train)
+    assert set(validation) < set(more_validation)
+    assert names_in(many(tmp_path / "elsewhere/two", range(100, 200))) == (train, validation)
+
+
+def test_the_split_is_the_same_in_every_version_of_this_program(tmp_path: Path) -> None:
+    _, validation = names_in(many(tmp_path, range(40)))
+    cats, dogs = (24, 26, 30, 37), (28, 34, 38)
+    assert validation == [f"cat/{n:04}.jpg" for n in cats] + [f"dog/{n:04}.jpg" for n in dogs]
+
+
+# What cannot be trained on
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing: there is no such folder$"):
+        find_pictures(tmp_path / "nothing")
+    touch(tmp_path, "file")
+    with pytest.raises(DataError, match=r"file: is no folder$"):
+        find_pictures(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
+        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folders, where a classifier needs two or more"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folders, where a classifier needs two or more"),
+        (["train/a/1.jpg", "train/b/1.jpg"], "has train/ but no val/; without both, put the class folders right below"),
+        (["train/a/1", "train/b/1", "train/c/1", "val/a/1", "val/d/1"], r"train/ and val/ differ in b, c, d$"),
+        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no training picture that can be read"),
+        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no validation picture that can be read"),
+        (["a/1", "b/1"], "the class '[ab]' has no (training|validation) picture that can be read"),
+    ],
+)
+def test_a_folder_that_does_not_give_two_classes_on_both_sides_is_refused(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match=f"^{tmp_path}: {message}"):
+        find_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", " ", os.fsdecode(b"caf\xe9")])
+def test_a_class_whose_name_could_not_be_a_label_is_refused_before_training(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, *(f"{side}/{label}/1.jpg" for side in ("train", "val") for label in ("a", name)))
+    with pytest.raises(DataError, match="cannot be a label"):
+        find_pictures(tmp_path)
+
+
+# The survey
+
+
+def test_mean_and_covariance_are_those_of_all_training_pixels_at_once(tmp_path: Path) -> None:
+    painted = paint_folder(tmp_path)
+    pixels = np.concatenate([image.reshape(-1, 3) for name, image in painted.items() if name.startswith("train")])
+    assert len(pixels) == 6 * 256 * 256
+    found = surveyed(tmp_path)
+    np.testing.assert_allclose(found.mean, pixels.mean(axis=0, dtype=np.float64), rtol=1e-13)
+    np.testing.assert_allclose(found.covariance, np.cov(pixels.T.astype(np.float64), bias=True), rtol=0, atol=1e-9)
+
+
+def test_pixels_are_counted_as_the_network_will_see_them(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    striped = np.zeros((100, 300, 3), np.uint8)
+    striped[:, 100:200] = 255
+    for name in ("train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/0.png", "train/b/1.png", "train/b/2.png"):
+        Image.fromarray(striped).save(tmp_path / name)
+    folder = find_pictures(tmp_path)
+    np.testing.assert_allclose(survey(folder, "shorter-side").mean, 255.0, atol=1.0)
+    np.testing.assert_allclose(survey(folder, "warp").mean, 85.0, atol=1.0)
+
+
+def test_pictures_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Path) -> None:
+    painted = paint_folder(tmp_path)
+    whole = (tmp_path / "train/a/0.png").read_bytes()
+    broken = {
+        "train/a/00.png": (b"", "empty"),
+        "train/a/notes.txt": (b"not a picture", "not_an_image"),
+        "train/b/sub/half.png": (whole[: len(whole) // 2], "truncated"),
+        "val/b/movie.ico": (b"\0\0\1\0\1\0" + bytes(40), "unsupported_format"),
+    }
+    clean = surveyed(tmp_path)
+    for name, (data, _) in broken.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "val/a/loop").symlink_to(".")
+    found = surveyed(tmp_path)
+    assert found.excluded == {name: code for name, (_, code) in broken.items()} | {"val/a/loop": "unreadable"}
+    assert found.folder == clean.folder
+    assert clean.excluded == {}
+    assert found.sha256 == clean.sha256
+    np.testing.assert_array_equal(found.mean, clean.mean)
+    np.testing.assert_array_equal(found.covariance, clean.covariance)
+    for example, name in zip(found.folder.train, [name for name in painted if name.startswith("train")], strict=True):
+        assert example.path == tmp_path / name
+
+
+def test_a_class_with_only_unreadable_pictures_is_refused(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    for number in range(2):
+        (tmp_path / f"val/b/{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="the class 'b' has no validation picture that can be read"):
+        surveyed(tmp_path)
+
+
+def test_the_digest_is_of_names_and_bytes_and_nothing_else(tmp_path: Path) -> None:
+    paint_folder(tmp_path / "one")
+    digest = surveyed(tmp_path / "one").sha256
+    assert surveyed(tmp_path / "one").sha256 == digest
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert surveyed(tmp_path / "two").sha256 == digest
+    for side in ("train", "val"):
+        # The new name sorts where the old one did.
+        first, other = (tmp_path / f"two/{side}/a/{name}.png" for name in ("0", "00"))
+        # What follows a PNG's last chunk is no pixel, and is a byte of the file.
+        whole = first.read_bytes()
+        first.write_bytes(whole + b"\0")
+        assert surveyed(tmp_path / "two").sha256 != digest
+        first.write_bytes(whole)
+        assert surveyed(tmp_path / "two").sha256 == digest
+        first.rename(other)
+        assert surveyed(tmp_path / "two").sha256 != digest
+        other.rename(first)
+
+
+def test_names_that_are_not_utf_8_are_surveyed_and_can_be_recorded(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    good, broken = (tmp_path / "train/a" / os.fsdecode(name) for name in (b"\xe9.png", b"caf\xe9.png"))
+    paint(good, 99)
+    broken.write_bytes(b"")
+    found = surveyed(tmp_path)
+    assert good in [example.path for example in found.folder.train]
+    assert found.excluded == {r"train/a/caf\udce9.png": "empty"}
+
+
+# One picture
+
+
+def test_a_picture_comes_with_its_label(tmp_path: Path) -> None:
+    painted = paint_folder(tmp_path)
+    folder = find_pictures(tmp_path)
+    for examples, side in ((folder.train, "train"), (folder.validation, "val")):
+        pictures = Pictures(examples, "shorter-side")
+        names = [name for name in painted if name.startswith(side)]
+        assert len(pictures) == len(names)
+        for index, name in enumerate(names):
+            image, label = pictures[index]
+            np.testing.assert_array_equal(image.numpy(), painted[name])
+            assert folder.labels[label] == name.split("/")[1]
+
+
+def test_a_picture_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    pictures = Pictures(surveyed(tmp_path).folder.train, "shorter-side")
+    (tmp_path / "train/b/1.png").unlink()
+    with pytest.raises(DataError, match=r"train/b/1\.png: could be read before, and now cannot: there is no such file"):
+        pictures[4]
+    np.testing.assert_equal(pictures[3][0].shape, (256, 256, 3))
