@@ -14,7 +14,7 @@ from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
 _ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers", "int8": "int8 and float32"}
 
 # Its own exceptions have no base of their own.
-_ERRORS = (
+_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(
