@@ -122,7 +122,7 @@ def train(
 @app.command()
 def export(
     weights: Annotated[Path | None, typer.Argument(help="The weights file; the latest run's unless given.")] = None,
-    precision: Annotated[Literal["fp32"], typer.Option(help="What the graph computes in.")] = "fp32",
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the graph computes in.")] = "fp32",
     views: Annotated[
         Literal["ten", "center"], typer.Option(help="The paper's ten views of each picture, or its centre.")
     ] = "ten",

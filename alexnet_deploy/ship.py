@@ -87,7 +87,7 @@ def ship(
         )
         manifest = _manifest(loaded, precision, Views(name=views, crops=crops), golden)
         say("writing the graph")
-        graph = encode_graph(build_graph(weights, crops), facts_for_graph(manifest, weights.labels))
+        graph = encode_graph(build_graph(weights, crops, precision), facts_for_graph(manifest, weights.labels))
         if problems := audit_graph(graph, manifest, weights.labels, weights.tensors):
             raise ExportError(f"the graph is not what the table says: {'; '.join(problems)}")
         _write(stage, graph, weights.labels, images, expected)

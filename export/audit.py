@@ -30,7 +30,9 @@ def audit_graph(
     shapes = manifest.architecture.tensor_shapes()
     # Stand-ins of one number, stretched: the structure does not need 61 million.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    expected = write_graph(manifest.architecture, trained, manifest.preprocessing, manifest.views.crops)
+    expected = write_graph(
+        manifest.architecture, trained, manifest.preprocessing, manifest.views.crops, manifest.precision
+    )
     problems = [
         *_compare_facts(model, facts_for_graph(manifest, labels)),
         *_compare_nodes(expected.node, model.graph.node),

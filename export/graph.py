@@ -29,10 +29,11 @@ from alexnet_deploy.core.architecture import (
     SpatialNorm,
 )
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.manifest import Manifest, contract_for
+from alexnet_deploy.core.manifest import Manifest, Precision, contract_for
 from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.views import View
 from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.export.half import to_half
 
 OPSET = 18
 """Read by TensorRT 10.0 and later, ONNX Runtime 1.14 and later, OpenVINO 2023 and later."""
@@ -65,28 +66,30 @@ def write_graph(
     tensors: Mapping[str, np.ndarray],
     preprocessing: Preprocessing,
     views: Sequence[View],
+    precision: Precision,
 ) -> onnx.GraphProto:
-    """Return the FP32 graph's nodes and constants, unchecked; see build_graph."""
+    """Return the graph's nodes and constants in this precision, unchecked; see build_graph."""
     contract = contract_for(architecture.num_classes)
     writer = _Writer()
     pixels = _write_pixels(writer, contract.input.name, preprocessing)
     logits = _write_layers(writer, architecture, tensors, _write_views(writer, pixels, views, architecture.input_size))
     _write_average(writer, logits, len(views), architecture.num_classes, contract.output.name)
-    return helper.make_graph(
+    graph = helper.make_graph(
         writer.nodes,
         f"alexnet_{architecture.name}",
         [helper.make_tensor_value_info(contract.input.name, TensorProto.UINT8, list(contract.input.shape))],
         [helper.make_tensor_value_info(contract.output.name, TensorProto.FLOAT, list(contract.output.shape))],
         initializer=writer.constants,
     )
+    return to_half(graph, PIXELS) if precision == "fp16" else graph
 
 
-def build_graph(weights: Weights, views: Sequence[View]) -> onnx.ModelProto:
-    """Return the FP32 graph: `images` uint8 (N, 256, 256, 3) to `probabilities` float32 (N, K).
+def build_graph(weights: Weights, views: Sequence[View], precision: Precision = "fp32") -> onnx.ModelProto:
+    """Return the graph: `images` uint8 (N, 256, 256, 3) to `probabilities` float32 (N, K), in every precision.
 
-    Raises ExportError where the graph does not pass ONNX's own checker.
+    Raises ExportError where a constant does not fit the precision, or the graph does not pass ONNX's own checker.
     """
-    graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views)
+    graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views, precision)
     model = helper.make_model(
         graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )

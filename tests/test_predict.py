@@ -125,12 +125,14 @@ def test_nothing_gives_nothing(predictor: Predictor) -> None:
     assert list(predictor.predict([])) == []
 
 
-def test_file_name_that_is_not_utf_8_is_predicted(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
-    path.write_bytes((pictures / "a.jpg").read_bytes())
-    (row,) = predictor.predict(tmp_path)
-    assert row.ok
-    assert row.path == rf"{tmp_path}/caf\udce9.jpg"
+def test_file_name_that_is_not_utf_8_has_a_row_like_any_other(
+    predictor: Predictor, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((pictures / "a.jpg").read_bytes())
+    (tmp_path / os.fsdecode(b"caf\xff.jpg")).touch()
+    good, bad = predictor.predict(tmp_path)
+    assert (good.path, good.error) == (rf"{tmp_path}/caf\udce9.jpg", None)
+    assert (bad.path, bad.error) == (rf"{tmp_path}/caf\udcff.jpg", ImageErrorCode.EMPTY)
 
 
 # What the rows say

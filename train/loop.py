@@ -122,23 +122,23 @@ class Trainer:
             for epoch in range(1, self._recipe.epochs + 1):
                 self._train_epoch(epoch, on_progress)
         except KeyboardInterrupt:
-            self._save(LAST, interrupted=True)
+            self._save(LAST)
             # The first best epoch may have been known and not yet written.
             if self._best is None or not (self._directory / BEST).exists():
-                self._save(BEST, interrupted=True)
+                self._save(BEST)
             else:
-                self._complete_best(interrupted=True)
+                self._complete_best()
             raise
-        self._complete_best(interrupted=False)
+        self._complete_best()
         return self._directory / BEST
 
-    def _complete_best(self, *, interrupted: bool) -> None:
+    def _complete_best(self) -> None:
         """Write the whole run's record into the best weights, which were saved before its later epochs."""
         best = load_weights(self._directory / BEST).weights
         assert best.training is not None
         # Which epoch they are of is what their file says: a better one may have been known and not yet written.
         record = msgspec.structs.replace(
-            self._record(interrupted=interrupted),
+            self._record(),
             best_epoch=best.training.best_epoch,
             confusion=best.training.confusion,
         )
@@ -233,10 +233,10 @@ class Trainer:
         score = (metrics.validation_top1, -metrics.validation_loss)
         if self._best is None or score > self._best:
             self._best, self._best_epoch, self._confusion = score, metrics.epoch, validation.confusion
-            self._save(BEST, interrupted=False)
-        self._save(LAST, interrupted=False)
+            self._save(BEST)
+        self._save(LAST)
 
-    def _record(self, *, interrupted: bool) -> TrainingRecord:
+    def _record(self) -> TrainingRecord:
         survey = self._survey
         return TrainingRecord(
             recipe=msgspec.structs.asdict(self._recipe),
@@ -248,18 +248,18 @@ class Trainer:
             epochs=tuple(self._epochs),
             best_epoch=self._best_epoch,
             confusion=tuple(tuple(int(count) for count in row) for row in self._confusion),
-            interrupted=interrupted,
+            interrupted=len(self._epochs) < self._recipe.epochs,
             seconds=time.perf_counter() - self._started,
             device=_device_name(self._device),
         )
 
-    def _save(self, name: str, *, interrupted: bool) -> None:
+    def _save(self, name: str) -> None:
         weights = Weights(
             architecture=self._architecture,
             tensors=tensors_of(self._network),
             preprocessing=self._preprocessing,
             labels=self._survey.folder.labels,
-            training=self._record(interrupted=interrupted),
+            training=self._record(),
             tools=tool_versions("torch"),
         )
         weights.save(self._directory / name)

@@ -5,7 +5,8 @@
 - 16-bit grey is scaled to 8 bits, not clipped. CMYK and YCCK become RGB as Pillow converts them.
 - 32-bit integer and float pixels have no defined range, and are refused.
 - `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole picture, brought to 256 x 256.
-  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased).
+  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), and at the
+  square's edges reads past them, as it would when the whole picture is resized.
 - Refused from the header, before any pixel is decoded: formats outside ALLOWED_FORMATS, and sizes over the limits.
 """
 

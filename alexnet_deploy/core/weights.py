@@ -58,11 +58,11 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Pictures that could not be decoded and were left out: path to error code."""
     epochs: tuple[EpochMetrics, ...]
     best_epoch: int
-    """The epoch whose weights these are."""
+    """The epoch with the best validation error; 0 before there was one."""
     confusion: tuple[tuple[int, ...], ...]
     """Validation pictures by true class (row) and first guess (column), at the best epoch."""
     interrupted: bool
-    """True where training was stopped before the recipe's end."""
+    """True where fewer epochs were finished than the recipe has."""
     seconds: float
     device: str
 

@@ -1,0 +1,65 @@
+"""A graph in half precision: weights and activations in float16, and float32 islands where half would not do.
+
+The islands: everything up to the preprocessed picture, every normalisation, softmax and the average over the views.
+An LRN squares its input, and 256 squared is already half of what float16 can hold.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from alexnet_deploy.core.errors import ExportError
+
+_HALF_MAX = 65504.0
+
+_HALF, _FLOAT = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
+
+# Nodes that compute in half; every other keeps float32.
+_HALF_OPS = frozenset({"Slice", "Gather", "Concat", "Conv", "Gemm", "Relu", "MaxPool", "Flatten"})
+
+
+def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
+    """Return the FP32 graph with weights and activations in float16, inputs and outputs unchanged.
+
+    Up to the node `pixels`, which gives the preprocessed picture, it stays in float32. Raises ExportError, by name, for
+    a constant outside float16's range.
+    """
+    names = [node.name for node in graph.node]
+    kept = frozenset(names[: names.index(pixels) + 1])
+    half_nodes = [node for node in graph.node if node.op_type in _HALF_OPS and node.name not in kept]
+    float_constants = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    halved = {name for node in half_nodes for name in node.input if name in float_constants}
+    types = {name: _HALF if name in halved else _FLOAT for name in float_constants}
+    half = onnx.GraphProto()
+    half.CopyFrom(graph)
+    del half.node[:], half.initializer[:]
+    half.initializer.extend(_in_half(tensor) if tensor.name in halved else tensor for tensor in graph.initializer)
+    computes_in_half = {node.name for node in half_nodes}
+    for node in graph.node:
+        wanted = _HALF if node.name in computes_in_half else _FLOAT
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        # What is in `types` is a tensor of numbers; pictures, indices and shapes stay as they are.
+        del written.input[:]
+        written.input.extend(_cast(half, types, name, wanted) if name in types else name for name in node.input)
+        half.node.append(written)
+        types[node.output[0]] = wanted
+    return half
+
+
+def _cast(graph: onnx.GraphProto, types: dict[str, int], name: str, wanted: int) -> str:
+    """Return the name of this tensor in the wanted type, writing a Cast where there is none yet."""
+    if types[name] == wanted:
+        return name
+    cast = f"{name}_as_{'half' if wanted == _HALF else 'float'}"
+    if cast not in types:
+        graph.node.append(helper.make_node("Cast", [name], [cast], name=cast, to=wanted))
+        types[cast] = wanted
+    return cast
+
+
+def _in_half(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    values = numpy_helper.to_array(tensor)
+    if not np.abs(values).max(initial=0.0) <= _HALF_MAX:
+        raise ExportError(f"{tensor.name}: {np.abs(values).max():g} is outside float16's range of {_HALF_MAX:g}")
+    return numpy_helper.from_array(values.astype(np.float16), tensor.name)
