@@ -1,0 +1,44 @@
+import pytest
+from training import BLUE, NARROW, RED, Run, paint, trained
+
+from alexnet_deploy.core.drawing import draw_picture
+from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.run import look_over
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Survey:
+    """Ten red and blue pictures to learn from."""
+    return look_over(paint(tmp_path_factory.mktemp("honest"), {"blue": (BLUE,), "red": (RED,)}), NARROW)
+
+
+@pytest.fixture(scope="module")
+def contrary(tmp_path_factory: pytest.TempPathFactory) -> Survey:
+    """The same with the classes exchanged in validation: what is learnt makes every guess wrong."""
+    return look_over(paint(tmp_path_factory.mktemp("contrary"), {"blue": (BLUE, RED), "red": (RED, BLUE)}), NARROW)
+
+
+@pytest.fixture(scope="module")
+def plain(honest: Survey, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two epochs of three steps each, the second of which guesses better."""
+    run = trained(honest, tmp_path_factory.mktemp("plain") / "run", learning_rate=0.02)
+    assert run.epochs[1].validation_top1 > run.epochs[0].validation_top1
+    return run
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that learns to tell two drawn things apart."""
+    root = tmp_path_factory.mktemp("learnt")
+    for thing in ("hot-air balloon", "mountain bike"):
+        for side, numbers in (("train", range(20)), ("val", range(20, 28))):
+            (root / "drawn" / side / thing).mkdir(parents=True)
+            for number in numbers:
+                draw_picture(thing, number).save(root / "drawn" / side / thing / f"{number}.jpg", quality=90)
+    return trained(look_over(root / "drawn", NARROW), root / "runs/one", epochs=8, batch_size=8, color_noise=0.0)
+
+
+@pytest.fixture(scope="module")
+def misled(contrary: Survey, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose validation only gets worse."""
+    return trained(contrary, tmp_path_factory.mktemp("misled") / "run", epochs=8, patience=2)

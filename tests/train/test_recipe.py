@@ -1,0 +1,189 @@
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from networks import narrowed
+from training import (
+    NARROW,
+    RECIPE,
+    Run,
+    fed,
+    flat_folder,
+    trained,
+)
+
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.image import read_image
+from alexnet_deploy.core.network import Network, tensors_of
+from alexnet_deploy.train.dataset import PictureFolder, Survey
+from alexnet_deploy.train.initialise import initialise
+from alexnet_deploy.train.loop import training_preprocessing
+from alexnet_deploy.train.recipe import RECIPES, Initialisation, recipe_by_name
+
+
+@pytest.mark.parametrize("name", ["paper", "original"])
+@pytest.mark.parametrize("how", ["kaiming", "paper"])
+def test_first_values_have_the_deviation_of_their_layer(name: str, how: Initialisation) -> None:
+    architecture = narrowed(ARCHITECTURES[name], divisor=4)
+    network = Network(architecture)
+    initialise(network, how, seed=0)
+    for tensor_name, tensor in tensors_of(network).items():
+        layer = tensor_name.split(".")[0]
+        if tensor_name.endswith(".bias"):
+            is_biased = how == "paper" and layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
+            np.testing.assert_array_equal(tensor, 1.0 if is_biased else 0.0)
+            continue
+        fan_in = math.prod(architecture.tensor_shapes()[tensor_name][1:])
+        wanted = math.sqrt(2 / fan_in) if how == "kaiming" and layer != "fc8" else 0.01
+        # Four deviations of what is estimated, for normal numbers.
+        assert abs(tensor.std() / wanted - 1) < 4 / math.sqrt(2 * tensor.size), tensor_name
+        assert abs(tensor.mean() / wanted) < 4 / math.sqrt(tensor.size), tensor_name
+        beyond = (np.abs(tensor) > 2 * wanted).mean()
+        assert abs(beyond - 0.0455) < 4 * math.sqrt(0.0455 * 0.9545 / tensor.size), tensor_name
+
+
+def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
+    first, again, other = (Network(NARROW) for _ in range(3))
+    for network, seed in ((first, 1), (again, 1), (other, 2)):
+        initialise(network, "kaiming", seed)
+    for name, tensor in tensors_of(first).items():
+        np.testing.assert_array_equal(tensors_of(again)[name], tensor)
+        if name.endswith(".weight"):
+            assert (tensors_of(other)[name] != tensor).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -0.1},
+        {"learning_rate": math.nan},
+        {"patience": 0},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"color_noise": -0.1},
+        {"color_noise": math.nan},
+        {"weight_decay": -1e-4},
+        {"weight_decay": math.nan},
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"momentum": math.nan},
+    ],
+)
+def test_a_recipe_that_trains_nothing_is_refused(change: dict[str, int | float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(change))):
+        msgspec.structs.replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 1}, {"batch_size": 1}, {"patience": 1}, {"seed": 2**32 - 1}, {"momentum": 0.0}]
+)
+def test_a_recipe_at_its_bounds_is_taken(change: dict[str, int | float]) -> None:
+    name, value = next(iter(change.items()))
+    assert getattr(msgspec.structs.replace(RECIPE, **change), name) == value
+
+
+def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> None:
+    for name in RECIPES:
+        assert recipe_by_name(name).name == name
+    with pytest.raises(UsageError, match=r"'best' is no recipe; there are drawn, folder, paper$"):
+        recipe_by_name("best")
+
+
+def survey_of(mean: list[float], covariance: np.ndarray) -> Survey:
+    folder = PictureFolder(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
+    return Survey(folder=folder, excluded={}, sha256="", mean=np.array(mean), covariance=covariance)
+
+
+def test_mean_and_scale_are_those_of_the_data() -> None:
+    found = survey_of([100.1, 50.0, 25.0], np.array([[400.0, 9.0, 0.0], [9.0, 100.0, 1.0], [0.0, 1.0, 25.0]]))
+    preprocessing = training_preprocessing("paper", RECIPE, found)
+    np.testing.assert_allclose(preprocessing.mean, [100.1, 50.0, 25.0], rtol=1e-7)
+    np.testing.assert_allclose(preprocessing.scale, [1 / 20, 1 / 10, 1 / 5], rtol=1e-7)
+    assert (preprocessing.resize, preprocessing.channel_order) == ("shorter-side", "RGB")
+    # In the order red, green, blue also where the network takes blue first.
+    caffe = training_preprocessing("caffe", RECIPE, found)
+    assert (caffe.mean, caffe.scale) == (preprocessing.mean, preprocessing.scale)
+    assert (caffe.resize, caffe.channel_order) == ("warp", "BGR")
+
+
+def test_as_in_the_paper_pixels_stay_on_0_to_255() -> None:
+    found = survey_of([100.0, 50.0, 25.0], np.diag([400.0, 100.0, 25.0]))
+    preprocessing = training_preprocessing("paper", msgspec.structs.replace(RECIPE, initialisation="paper"), found)
+    assert preprocessing.mean == (100.0, 50.0, 25.0)
+    assert preprocessing.scale == (1.0, 1.0, 1.0)
+
+
+def test_a_channel_without_variation_is_not_divided_by_zero() -> None:
+    preprocessing = training_preprocessing("paper", RECIPE, survey_of([255.0, 0.0, 9.0], np.diag([0.0, 400.0, 0.0])))
+    np.testing.assert_allclose(preprocessing.scale, [1.0, 1 / 20, 1.0], rtol=1e-7)
+
+
+def planes(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale, each (3, 1, 1)."""
+    mean, scale = (
+        np.array(values)[:, None, None] for values in (run.best.preprocessing.mean, run.best.preprocessing.scale)
+    )
+    return mean, scale
+
+
+def test_each_picture_is_shifted_as_a_whole_along_the_datas_own_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two greys: the only axis of the data's colours is the grey one.
+    found = flat_folder(tmp_path / "data", {"dark": (100, 100, 100), "light": (140, 140, 140)})
+    batches = fed(monkeypatch)
+    run = trained(found, tmp_path / "run", epochs=6, color_noise=0.1)
+    mean, scale = planes(run)
+    shifts = []
+    for views in batches["train"]:
+        pixels = views / scale + mean
+        np.testing.assert_allclose(pixels, np.broadcast_to(pixels[:, :1, :1, :1], pixels.shape), atol=1e-3)
+        greys = pixels[:, 0, 0, 0]
+        shifts += [*(greys - np.where(greys < 120, 100, 140))]
+    # 24 draws; the data's deviation is 20, and a tenth of it 2.
+    assert len(np.unique(shifts)) == 24
+    assert 1.0 < np.std(shifts) < 3.0
+    for views in batches["validation"]:
+        np.testing.assert_allclose((views / scale + mean)[:, 0, 0, 0], [100, 140], atol=1e-3)
+
+
+def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
+    honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = fed(monkeypatch)
+    run = trained(honest, tmp_path / "run", epochs=1, color_noise=0.0)
+    assert [len(batch) for batch in batches["train"]] == [4, 4, 2]
+    mean, scale = planes(run)
+    originals = [read_image(example.path, "shorter-side") for example in honest.folder.train]
+    seen = []
+    for views in batches["train"]:
+        for view in np.rint(views / scale + mean).astype(np.uint8).transpose(0, 2, 3, 1):
+            windows = [place_of(view, original) for original in originals]
+            (place,) = [(number, window) for number, window in enumerate(windows) if window is not None]
+            seen.append(place)
+    # Every picture once, and not all from the same corner.
+    assert sorted(number for number, _ in seen) == list(range(10))
+    assert len({window for _, window in seen}) > 5
+    assert [number for number, _ in seen] != list(range(10))
+    (validation,) = batches["validation"]
+    for example, view in zip(honest.folder.validation, validation, strict=True):
+        expected = read_image(example.path, "shorter-side")[14 : 14 + 227, 14 : 14 + 227].transpose(2, 0, 1)
+        np.testing.assert_allclose(view / scale + mean, expected, atol=1e-3)
+
+
+def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | None:
+    """Where this picture holds this view, None where it does not."""
+    size = len(view)
+    for mirrored in (False, True):
+        upright = view[:, ::-1] if mirrored else view
+        windows = np.lib.stride_tricks.sliding_window_view(original[: 256 - size + 3, :, 0], (3, size))
+        for top, left in np.argwhere((windows == upright[:3, :, 0]).all(axis=(2, 3))):
+            if np.array_equal(original[top : top + size, left : left + size], upright):
+                return int(top), int(left), mirrored
+    return None
