@@ -1,6 +1,7 @@
 """Weights to a verified bundle, published whole or not at all; and the check of one that is there."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from alexnet_deploy.core.bundle import (
     publishing,
 )
 from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.errors import BackendError, ExportError, ParityError, UsageError
+from alexnet_deploy.core.errors import BackendError, DataError, ExportError, ImageError, ParityError, UsageError
 from alexnet_deploy.core.image import read_image
 from alexnet_deploy.core.labels import encode_labels
 from alexnet_deploy.core.manifest import (
@@ -37,7 +38,7 @@ from alexnet_deploy.core.manifest import (
     Views,
     contract_for,
 )
-from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.weights import LoadedWeights, Weights
@@ -140,7 +141,8 @@ def check(
     With the `weights` it was made from, the trained network itself joins: its tensors are compared with the graph's,
     and every engine with it on the golden pictures and on `pictures`, files that must all be readable. `backends`
     are those that are installed unless named. Raises IntegrityError for bytes that are not those published,
-    UsageError for weights of another bundle or pictures without weights, BackendError where there is no engine.
+    UsageError for weights of another bundle or pictures without weights, DataError for a picture that cannot be read,
+    BackendError where there is no engine.
     """
     manifest = bundle.manifest
     files = list(pictures)
@@ -196,8 +198,14 @@ def _audit(bundle: Bundle, weights: LoadedWeights | None) -> tuple[tuple[str, ..
 
 
 def _read_all(files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:
-    images = map_ahead(lambda path: read_image(path, resize), files, threads=2, ahead=64)
-    return np.stack(list(images)) if files else np.empty((0, 256, 256, 3), dtype=np.uint8)
+    def read(path: Path) -> np.ndarray:
+        try:
+            return read_image(path, resize)
+        except ImageError as error:
+            raise DataError(f"{path}: cannot be compared on: {error}") from error
+
+    images = list(map_ahead(read, files, threads=os.cpu_count() or 1, ahead=64))
+    return np.stack(images) if images else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
 
 
 def _reference_answers(weights: Weights, crops: Sequence[View], images: np.ndarray) -> np.ndarray:

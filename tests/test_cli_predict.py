@@ -234,6 +234,14 @@ def test_given_pictures_are_compared_too(run: Run, latest: Path, run_directory: 
     assert "12 given" in rows[-1]
 
 
+def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_directory: Path) -> None:
+    Path("given").mkdir()
+    Path("given/empty.jpg").touch()
+    outcome = run("check", "--data", "given")
+    assert outcome.code == 3
+    assert outcome.err.endswith("error: given/empty.jpg: cannot be compared on: the file has no bytes\n")
+
+
 def test_data_without_a_picture_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
     Path("images").mkdir()
     assert run("check", "--data", "images").refused(2).startswith("images: holds no pictures")
