@@ -8,14 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 import typer
 
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
-from alexnet_deploy.defaults import BUNDLES, DRAWN, RUNS, latest_bundle, latest_weights, latest_weights_if
+from alexnet_deploy.defaults import BUNDLES, DRAWN, RUNS, latest_bundle, latest_weights, latest_weights_if, note_latest
 
 app = typer.Typer(
     name="alexnet-deploy",
@@ -91,6 +91,10 @@ def train(
         else:
             say(f"no DATA given: drawing pictures of {len(DRAWN_CLASSES)} things into {DRAWN}/")
             draw_folder(DRAWN)
+    chosen = choose_device(device)
+    run = out or RUNS / new_run_name(architecture)
+    if run.exists():
+        raise UsageError(f"{run}: exists already; choose another --out")
     begun = time.perf_counter()
     found = look_over(data, architecture)
     say(
@@ -99,15 +103,16 @@ def train(
     )
     for name, code in found.excluded.items():
         say(f"left out, {code}: {name}")
-    chosen = choose_device(device)
     say(f"training {architecture.name} on {chosen}, recipe {plan.name}, {plan.epochs} epochs")
-    run = out or RUNS / new_run_name(architecture)
     try:
         with training_bar() as show:
             path = train_on(found, architecture, plan, run, device=chosen, num_workers=workers, on_progress=show)
     except KeyboardInterrupt:
-        say(f"interrupted; the weights of this moment are in {run}/last.safetensors")
+        if (run / "last.safetensors").exists():
+            note_latest(run)
+            say(f"interrupted; the weights of this moment are in {run}/last.safetensors")
         raise
+    note_latest(run)
     record = load_weights(path).weights.training
     assert record is not None
     best = record.epochs[record.best_epoch - 1]
@@ -132,7 +137,6 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
 ) -> None:
     """Turn weights into a bundle that is proved before it is published."""
-    from alexnet_deploy.core.latest import set_latest
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import parity_table
     from alexnet_deploy.ship import ship
@@ -145,7 +149,7 @@ def export(
     name = f"{loaded.weights.architecture.name}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
     with stages() as stage:
         bundle = ship(loaded, out or BUNDLES / name, precision=precision, views=views, force=force, say=stage)
-    set_latest(bundle.path)
+    note_latest(bundle.path)
     say(parity_table(bundle.manifest.parity))
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
     if weak:
@@ -169,7 +173,7 @@ def predict(
     row_format: Annotated[
         Literal["table", "jsonl", "csv"], typer.Option("--format", help="One row for each input, in order.")
     ] = "table",
-    output: Annotated[Path | None, typer.Option(help="Write the rows there instead of to stdout.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of to stdout.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
@@ -296,15 +300,21 @@ def demo(
 
 @contextmanager
 def _rows_to(output: Path | None) -> Iterator[TextIO]:
+    """Give where rows go. A file gets its name when it is whole; until then it is hidden beside its place."""
     if output is None:
         yield sys.stdout
         return
+    if os.path.lexists(output):
+        raise UsageError(f"{output}: exists already; choose another --output")
+    # Hidden, so that it is no input itself where it lies among them.
+    partial = output.with_name(f".{output.name}.partial")
     try:
-        file = output.open("w", encoding="utf-8")
+        file = partial.open("w", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
     with file:
         yield file
+    partial.rename(output)
 
 
 _EXTRAS = {
@@ -325,6 +335,8 @@ def main() -> None:
         # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed, and results go there")
         _run(arguments)
     except BrokenPipeError:
         # Whoever read our rows has gone, and has what it wanted.
@@ -353,7 +365,9 @@ def _run(arguments: list[str]) -> None:
 
 def _drop_results() -> None:
     """Keep Python from flushing, as it ends, what could not be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # A stdout that a program around us has put there need have no descriptor, and nothing to flush.
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_words(error: Exception) -> str:
@@ -362,4 +376,6 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
         extra = _EXTRAS[(error.name or "").split(".")[0]]
         return f"this command needs {error.name}, which is not installed; `pip install 'alexnet-deploy[{extra}]'`"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}; --debug shows where it arose"

@@ -4,13 +4,19 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import UsageError, WeightsError
 from alexnet_deploy.core.files import sha256_of_file
-from alexnet_deploy.core.latest import get_latest
+from alexnet_deploy.core.latest import get_latest, set_latest
 
 RUNS = Path("runs")
 BUNDLES = Path("bundles")
 DRAWN = Path("drawn")
 
 _WEIGHTS = "weights.safetensors"
+
+
+def note_latest(entry: Path) -> None:
+    """Make a run or bundle the one taken by default, if it lies where defaults are looked for; raises OSError."""
+    if entry.parent.resolve() in (RUNS.resolve(), BUNDLES.resolve()):
+        set_latest(entry)
 
 
 def latest_weights() -> Path:

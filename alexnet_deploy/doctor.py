@@ -4,6 +4,7 @@ import importlib
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -116,4 +117,10 @@ def _gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
         words = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
         return Finding(state="missing", subject="gpu", words=words)
-    return Finding(state="ok", subject="gpu", words="an NVIDIA driver is installed")
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(
+            state="broken", subject="gpu", words=f"an NVIDIA driver is installed and does not answer: {error}"
+        )
+    return Finding(state="ok", subject="gpu", words="; ".join(line.split(" (UUID")[0] for line in listed.splitlines()))

@@ -5,7 +5,6 @@ for prediction in predictor.predict(["images/"]):
     print(prediction.path, prediction.top[0].label)
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from alexnet_deploy.core.ahead import map_ahead
+from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
@@ -75,17 +74,18 @@ class Predictor:
         topk: int = 5,
         batch_size: int = DEFAULT_BATCH_SIZE,
         limits: DecodeLimits = DEFAULT_LIMITS,
-        listed: Iterable[bytes] = (),
+        listed: Iterable[bytes] | None = None,
     ) -> Iterator[Prediction]:
         """Yield one prediction for each input, in order; see core/inputs.py for what names may stand for.
 
         `topk` guesses each, or all classes where there are fewer. `batch_size` pictures go to the engine at once.
         `listed` are the lines that the name `-` stands for. What cannot be read is a prediction with an error, never
-        an exception. Raises UsageError for a topk or batch_size under 1, BackendError where the engine fails.
+        an exception. Raises UsageError for a topk or batch_size under 1 and for a `-` without a list, BackendError
+        where the engine fails.
         """
         if topk < 1 or batch_size < 1:
             raise UsageError(f"topk {topk} and batch size {batch_size} must both be 1 or more")
-        names = [os.fspath(inputs)] if isinstance(inputs, str | Path) else [os.fspath(name) for name in inputs]
+        names = [inputs] if isinstance(inputs, str | Path) else inputs
         return self._stream(find_inputs(names, listed), topk, batch_size, limits)
 
     def _stream(
@@ -101,7 +101,7 @@ class Predictor:
 
         waiting: list[tuple[Input, np.ndarray | ImageError]] = []
         num_images = 0
-        for found in map_ahead(read, inputs, threads=os.cpu_count() or 1, ahead=2 * batch_size):
+        for found in map_ahead(read, inputs, threads=decode_threads(), ahead=2 * batch_size):
             waiting.append(found)
             num_images += isinstance(found[1], np.ndarray)
             # Failures do not fill a batch; but a long run of them must not pile up behind one picture either.

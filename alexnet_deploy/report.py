@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
 from alexnet_deploy.core.architecture import Conv, Dropout, Flatten, Layer, Linear, LocalNorm, MaxPool, SpatialNorm
-from alexnet_deploy.core.manifest import Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 
@@ -121,12 +121,13 @@ def _verdict(manifest: Manifest) -> str:
         failed = f"{num_failed} of {_counted(len(rows), 'comparison')} failed"
         return f"This engine does not say what the trained network says: {failed}."
     numbers = {row.pictures: row.num_images for row in rows}
-    golden, others = numbers.pop("golden", 0), sum(numbers.values())
+    golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
     parts = ([_counted(golden, "golden picture")] if golden else []) + ([_counted(others, "picture")] if others else [])
+    num_engines = len({row.backend for row in rows} - {"torch"})
     return (
         "This engine says what the trained network says: largest difference "
         f"{_short(max(row.max_error for row in rows))} over {' and '.join(parts)} on "
-        f"{_counted(len({row.backend for row in rows}), 'backend')}, where {_short(tolerance.probability)} is allowed."
+        f"{_counted(num_engines, 'engine')}, where {_short(tolerance.probability)} is allowed."
     )
 
 

@@ -1,7 +1,6 @@
 """Weights to a verified bundle, published whole or not at all; and the check of one that is there."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.ahead import map_ahead
+from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import (
     GOLDEN_IMAGES,
     GOLDEN_PROBABILITIES,
@@ -24,7 +23,7 @@ from alexnet_deploy.core.bundle import (
     publishing,
 )
 from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.errors import BackendError, DataError, ExportError, ImageError, ParityError, UsageError
+from alexnet_deploy.core.errors import DataError, ExportError, ImageError, ParityError, UsageError
 from alexnet_deploy.core.image import read_image
 from alexnet_deploy.core.labels import encode_labels
 from alexnet_deploy.core.manifest import (
@@ -38,7 +37,7 @@ from alexnet_deploy.core.manifest import (
     Views,
     contract_for,
 )
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.weights import LoadedWeights, Weights
@@ -47,6 +46,8 @@ from alexnet_deploy.engines.parity import TOLERANCES, compare, prove, separation
 
 if TYPE_CHECKING:
     from alexnet_deploy.report import Picture
+
+_BATCH_SIZE = 16
 
 Say = Callable[[str], None]
 """Takes one line about what is being done."""
@@ -70,8 +71,6 @@ def ship(
     if precision not in TOLERANCES:
         raise UsageError(f"precision {precision!r} is not made yet; there is {', '.join(TOLERANCES)}")
     backends = installed_backends()
-    if not backends:
-        raise BackendError("nothing here can prove a bundle; `pip install 'alexnet-deploy[cpu]'` brings two engines")
     # Imported here: `check` of a bundle needs no torch, no onnx and no plotting.
     from alexnet_deploy.export.audit import audit_graph
     from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
@@ -154,12 +153,12 @@ def check(
     if files and weights is None:
         raise UsageError("pictures are compared with the trained network: give its --weights as well")
     chosen = installed_backends() if backends is None else tuple(backends)
-    if not chosen:
-        raise BackendError("no engine is installed; `pip install 'alexnet-deploy[cpu]'` brings two")
     say("verifying the bundle's bytes")
     bundle.verify()
     problems, not_done = _audit(bundle, weights)
-    images = _read_all(files, manifest.preprocessing.resize)
+    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
+        problems = (*problems, f"golden.tolerance: is not what this program allows {manifest.precision}")
+    resize = manifest.preprocessing.resize
     rows = []
     expected: np.ndarray | None = None
     if weights is not None:
@@ -168,20 +167,15 @@ def check(
         say("asking the trained network")
         with open_reference(weights.weights, manifest.views.crops) as reference:
             rows.append(prove(reference, bundle))
-            expected = reference.run(images) if files else None
+            expected = _answers(reference, files, resize) if files else None
     for backend in chosen:
         say(f"proving it on {backend}")
         with open_engine(bundle, backend) as engine:
             rows.append(prove(engine, bundle))
             if expected is not None:
-                rows.append(_compare_on(engine, images, expected, manifest.golden.tolerance, f"{len(files)} given"))
+                actual = _answers(engine, files, resize)
+                rows.append(compare(expected, actual, engine, TOLERANCES[manifest.precision], f"{len(files)} given"))
     return CheckResult(rows=tuple(rows), problems=problems, not_done=not_done)
-
-
-def _compare_on(
-    engine: Engine, images: np.ndarray, expected: np.ndarray, tolerance: Tolerance, pictures: str
-) -> ParityRow:
-    return compare(expected, engine.run(images), engine, tolerance, pictures)
 
 
 def _audit(bundle: Bundle, weights: LoadedWeights | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -197,15 +191,18 @@ def _audit(bundle: Bundle, weights: LoadedWeights | None) -> tuple[tuple[str, ..
     return problems, () if weights is not None else ("the trained network was not asked; --weights FILE does that",)
 
 
-def _read_all(files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:
+def _answers(engine: Engine, files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:
+    """Return the engine's probabilities for these files, a batch of pictures in memory at a time."""
+
     def read(path: Path) -> np.ndarray:
         try:
             return read_image(path, resize)
         except ImageError as error:
             raise DataError(f"{path}: cannot be compared on: {error}") from error
 
-    images = list(map_ahead(read, files, threads=os.cpu_count() or 1, ahead=64))
-    return np.stack(images) if images else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    images = map_ahead(read, files, threads=decode_threads(), ahead=2 * _BATCH_SIZE)
+    batches = iter(lambda: list(islice(images, _BATCH_SIZE)), [])
+    return np.concatenate([engine.run(np.stack(batch)) for batch in batches])
 
 
 def _reference_answers(weights: Weights, crops: Sequence[View], images: np.ndarray) -> np.ndarray:

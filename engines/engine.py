@@ -95,8 +95,14 @@ class Engine:
 
 
 def installed_backends() -> tuple[Backend, ...]:
-    """Return those of BACKENDS whose library is installed, the fastest first; none is imported."""
-    return tuple(backend for backend in BACKENDS if importlib.util.find_spec(backend) is not None)
+    """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
+
+    Raises BackendError where there is none.
+    """
+    installed = tuple(backend for backend in BACKENDS if importlib.util.find_spec(backend) is not None)
+    if not installed:
+        raise BackendError("no engine is installed; `pip install 'alexnet-deploy[cpu]'` brings two")
+    return installed
 
 
 def open_engine(
@@ -120,8 +126,6 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; 1 or more are needed")
     installed = installed_backends()
-    if not installed:
-        raise BackendError("no engine is installed; `pip install 'alexnet-deploy[cpu]'` brings two")
     chosen = installed[0] if backend == "auto" else backend
     if chosen not in installed:
         raise BackendError(f"{chosen} is not installed; `pip install {chosen}` brings it")

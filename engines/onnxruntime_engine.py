@@ -11,7 +11,7 @@ from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
 
 # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
-_ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers", "int8": "int8 and float32"}
+_ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers"}
 
 # Its own exceptions have no base of their own.
 _ERRORS: tuple[type[Exception], ...] = (

@@ -7,7 +7,7 @@ from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
 
-_ARITHMETIC = {"fp32": "float32", "fp16": "float32", "int8": "int8 and float32"}
+_ARITHMETIC = {"fp32": "float32", "fp16": "float32"}
 
 
 class _Runner:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from alexnet_deploy.core.manifest import Manifest
-from alexnet_deploy.export.graph import facts_for_graph, write_graph
+from alexnet_deploy.export.graph import IR_VERSION, OPSET, facts_for_graph, write_graph
 
 
 def audit_graph(
@@ -27,6 +27,9 @@ def audit_graph(
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         return (f"the graph cannot be parsed: {error}",)
+    # Before any constant is looked at: a reference to another file is not to be followed.
+    if surroundings := tuple(_compare_surroundings(model)):
+        return surroundings
     shapes = manifest.architecture.tensor_shapes()
     # Stand-ins of one number, stretched: the structure does not need 61 million.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
@@ -44,6 +47,18 @@ def audit_graph(
     return tuple(problems)
 
 
+def _compare_surroundings(model: onnx.ModelProto) -> Iterator[str]:
+    """Compare what gives nodes and constants their meaning: versions, functions, where constants lie."""
+    opsets = [(opset.domain, opset.version) for opset in model.opset_import]
+    if opsets != [("", OPSET)] or model.ir_version != IR_VERSION:
+        yield f"the graph is of opsets {opsets} and IR version {model.ir_version}, not {OPSET} and {IR_VERSION}"
+    if model.functions or model.training_info or model.graph.sparse_initializer:
+        yield "the graph has functions, training steps or sparse constants, which the table does not"
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.DEFAULT:
+            yield f"{tensor.name}: lies outside the graph's own file"
+
+
 def _compare_facts(model: onnx.ModelProto, expected: Mapping[str, str]) -> Iterator[str]:
     found = {prop.key: prop.value for prop in model.metadata_props}
     for name in sorted(expected.keys() | found.keys()):
@@ -53,6 +68,12 @@ def _compare_facts(model: onnx.ModelProto, expected: Mapping[str, str]) -> Itera
 
 def _compare_nodes(expected: Sequence[onnx.NodeProto], found: Sequence[onnx.NodeProto]) -> Iterator[str]:
     by_name = {node.name: node for node in found}
+    if len(by_name) != len(found):
+        yield "two nodes share a name"
+    wanted = {node.name for node in expected}
+    shared = ([node.name for node in nodes if node.name in wanted & by_name.keys()] for nodes in (expected, found))
+    if len({tuple(names) for names in shared}) > 1:
+        yield "the nodes do not stand in the table's order"
     for node in expected:
         other = by_name.pop(node.name, None)
         if other is None:
@@ -80,6 +101,8 @@ def _compare_constants(
 ) -> Iterator[str]:
     """Compare each constant; of those in `trained` only type and shape, and that they are finite."""
     by_name = {tensor.name: tensor for tensor in found.initializer}
+    if len(by_name) != len(found.initializer):
+        yield "two constants share a name"
     for tensor in expected.initializer:
         other = by_name.pop(tensor.name, None)
         if other is None:

@@ -1,16 +1,19 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from commands import ALL_HELP, HELP, RENEW_HELP, Run
 
 from alexnet_deploy import cli, doctor, ship
+from alexnet_deploy.core import drawing
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.weights import LoadedWeights
-from alexnet_deploy.train import run as training
+from alexnet_deploy.train import loop
 
 
 @pytest.mark.parametrize(
@@ -100,16 +103,64 @@ def test_interrupt_leaves_with_130_and_without_a_traceback(
     assert "Traceback" not in outcome.err
 
 
-def test_interrupted_training_says_where_its_weights_are(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_on", interrupt)
-    outcome = run("train", data, "--arch", "tiny", "--out", "there")
+
+@pytest.mark.parametrize(("out", "is_latest"), [(None, True), ("runs/mine", True), ("there", False)])
+def test_interrupted_training_says_where_its_weights_are(
+    out: str | None, is_latest: bool, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
+    options = ["--out", out] if out else []
+    outcome = run("train", data, "--arch", "tiny", *options)
     assert outcome.code == 130
     assert outcome.out == ""
-    assert "interrupted; the weights of this moment are in there/last.safetensors\n" in outcome.err
+    (said,) = re.findall(r"interrupted; the weights of this moment are in (\S+)/last\.safetensors\n", outcome.err)
+    assert Path(said, "last.safetensors").exists()
     assert "Traceback" not in outcome.err
+    pointer = Path(said).with_name("latest")
+    assert pointer.exists() is is_latest
+    assert not is_latest or pointer.read_text() == f"{Path(said).name}\n"
+
+
+def test_interruption_before_there_are_weights_promises_none(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Trainer, "__init__", interrupted)
+    outcome = run("train", data, "--arch", "tiny", "--out", "there")
+    assert outcome.code == 130
+    assert "interrupted; the weights" not in outcome.err
+    assert not Path("there").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--out", "here"], 2, "here: exists already; choose another --out"),
+        (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
+    ],
+)
+def test_request_that_cannot_be_met_is_refused_before_the_data_is_read(
+    options: list[str], code: int, sentence: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("here").mkdir()
+    assert run("train", "no such data", *options).refused(code) == sentence
+
+
+def test_somebody_else_s_latest_is_left_alone(run: Run, loaded: LoadedWeights) -> None:
+    Path("latest").write_text("precious")
+    assert run("export", loaded.path, "--out", "mine.bundle").code == 0
+    assert Path("latest").read_text() == "precious"
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "drawn")
+
+    monkeypatch.setattr(drawing, "draw_folder", full)
+    assert run("train").refused(3) == "drawn: No space left on device"
 
 
 def test_inspect_tells_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:

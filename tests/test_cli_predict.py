@@ -73,6 +73,23 @@ def test_output_that_cannot_be_written_is_refused(run: Run, latest: Path, pictur
     assert said == "nowhere/rows: cannot be written: No such file or directory"
 
 
+def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, pictures: Path) -> None:
+    photograph = Path("only.jpg")
+    photograph.write_bytes((pictures / "a.jpg").read_bytes())
+    said = run("predict", photograph, "--output", photograph).refused(2)
+    assert said == "only.jpg: exists already; choose another --output"
+    assert photograph.read_bytes() == (pictures / "a.jpg").read_bytes()
+
+
+def test_output_among_the_inputs_is_no_input(run: Run, latest: Path, pictures: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/a.jpg").write_bytes((pictures / "a.jpg").read_bytes())
+    assert run("predict", "mine", "--output", "mine/rows.jsonl", "--format", "jsonl").code == 0
+    (row,) = Path("mine/rows.jsonl").read_text().splitlines()
+    assert '"path":"mine/a.jpg","ok":true' in row
+    assert sorted(path.name for path in Path("mine").iterdir()) == ["a.jpg", "rows.jsonl"]
+
+
 def test_topk_and_max_pixels_are_obeyed(run: Run, latest: Path, pictures: Path) -> None:
     outcome = run("predict", pictures / "a.jpg", "--topk", 2, "--format", "csv")
     header, row = csv.reader(io.StringIO(outcome.out))
@@ -151,7 +168,7 @@ def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, pictures: 
     )
     assert done.returncode == 0, done.stderr
     paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
-    assert paths == [str(names[0]), f"{tmp_path}/caf\\udce9.jpg"]
+    assert paths == [str(names[0]), f"{tmp_path}/caf\\xe9.jpg"]
 
 
 def test_path_that_is_not_utf_8_is_printed_as_it_is(loaded: LoadedWeights, tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
-from networks import narrowed, republished, separating_weights, shipped
+from networks import narrowed, republished, separating_weights, shipped, with_tensor
 from onnx import numpy_helper
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import ParityError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.labels import encode_labels
+from alexnet_deploy.core.manifest import Tolerance
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines.engine import BACKENDS, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
@@ -109,6 +111,20 @@ def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWe
     assert check(faulty).problems == ("labels: the graph's metadata and the bundle disagree",)
     with_weights = check(faulty, weights=loaded)
     assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
+
+
+def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_tolerance(
+    bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    anything = Tolerance(probability=9.0, log_probability=999.0, top1_agreement=0.0)
+    golden = msgspec.structs.replace(bundle.manifest.golden, tolerance=anything)
+    manifest = msgspec.structs.replace(bundle.manifest, golden=golden)
+    negated = with_tensor(loaded.weights, "fc8.weight", -loaded.weights.tensors["fc8.weight"])
+    facts = facts_for_graph(manifest, loaded.weights.labels)
+    graph = encode_graph(build_graph(negated, manifest.views.crops), facts)
+    result = check(republished(bundle, tmp_path / "lax.bundle", {"model.onnx": graph}, manifest))
+    assert not any(row.passed for row in result.rows)
+    assert "golden.tolerance: is not what this program allows fp32" in result.problems
 
 
 def test_another_network_s_weights_in_the_graph_are_found(

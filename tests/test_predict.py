@@ -131,8 +131,8 @@ def test_file_name_that_is_not_utf_8_has_a_row_like_any_other(
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((pictures / "a.jpg").read_bytes())
     (tmp_path / os.fsdecode(b"caf\xff.jpg")).touch()
     good, bad = predictor.predict(tmp_path)
-    assert (good.path, good.error) == (rf"{tmp_path}/caf\udce9.jpg", None)
-    assert (bad.path, bad.error) == (rf"{tmp_path}/caf\udcff.jpg", ImageErrorCode.EMPTY)
+    assert (good.path, good.error) == (rf"{tmp_path}/caf\xe9.jpg", None)
+    assert (bad.path, bad.error) == (rf"{tmp_path}/caf\xff.jpg", ImageErrorCode.EMPTY)
 
 
 # What the rows say

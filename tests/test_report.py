@@ -175,7 +175,7 @@ def test_the_verdict_and_the_facts_stand_in_the_page() -> None:
     text = Page(render()).text
     verdict = (
         "This engine says what the trained network says: largest difference 2.4e-7 over 8 golden pictures "
-        "on 2 backends, where 1e-5 is allowed."
+        "on 2 engines, where 1e-5 is allowed."
     )
     assert verdict in text
     for fact in ("drawn-fp32.bundle", "tiny", "ab12ab12ab12", "2025-11-20 22:51 UTC", "809,572", "620.3 million"):
@@ -307,7 +307,7 @@ def test_other_pictures_than_the_golden_ones_are_counted_once() -> None:
     given = parity_row(pictures="12 given", num_images=12)
     rows = (parity_row(), given, parity_row("openvino"), msgspec.structs.replace(given, backend="openvino"))
     text = Page(render(manifest=make_manifest(parity=rows))).text
-    assert "over 8 golden pictures and 12 pictures on 2 backends" in text
+    assert "over 8 golden pictures and 12 pictures on 2 engines" in text
 
 
 @pytest.mark.parametrize("multiple", [0.4, 0.0, float("nan")])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from alexnet_deploy.core.ahead import map_ahead
+from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.image import decode_image, read_file, read_image
@@ -95,13 +95,13 @@ def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
     good: dict[str, list[Example]] = {"train": [], "validation": []}
     num_pixels, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for side, examples in (("train", folder.train), ("validation", folder.validation)):
-        looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=os.cpu_count() or 1, ahead=64)
+        looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=decode_threads(), ahead=64)
         for example, look in looks:
-            name = Input(path=example.path.relative_to(folder.root))
+            name = Input(name=str(example.path.relative_to(folder.root)))
             if isinstance(look, ImageError):
                 excluded[name.text] = look.code.value
                 continue
-            digest.update(f"{os.fsencode(name.path)!r} {look.sha256}\n".encode())
+            digest.update(f"{os.fsencode(name.name)!r} {look.sha256}\n".encode())
             good[side].append(example)
             if side == "train":
                 num_pixels += look.num_pixels
@@ -181,7 +181,7 @@ def _check(folder: PictureFolder) -> None:
         raise DataError(f"{folder.root}: {len(folder.labels)} class folders, where a classifier needs two or more")
     for name in folder.labels:
         # What check_labels and labels.txt would refuse after the first epoch is refused before it.
-        if not name.strip() or name.splitlines() != [name] or Input(path=Path(name)).text != name:
+        if not name.strip() or name.splitlines() != [name] or Input(name=name).text != name:
             raise DataError(f"{folder.root}: the class folder {name!r} cannot be a label, which is one line of UTF-8")
     for side, examples in (("training", folder.train), ("validation", folder.validation)):
         seen = {example.label for example in examples}

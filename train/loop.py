@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
+from alexnet_deploy.core.errors import TrainingError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.network import Network, cut, preprocess, tensors_of
@@ -78,13 +78,8 @@ class Trainer:
     ) -> None:
         """Set up a run of `recipe` on the surveyed pictures, whose files go into the existing `directory`.
 
-        `device` is cpu or cuda; `num_workers` processes decode ahead, 0 decodes in this one. Raises UsageError for
-        another device, BackendError where CUDA was asked for and is not there.
+        `device` is what choose_device returns; `num_workers` processes decode ahead, 0 decodes in this one.
         """
-        if device not in ("cpu", "cuda"):
-            raise UsageError(f"{device!r} is no device to train on; there are cpu, cuda")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise BackendError("cuda was asked for, and torch finds no CUDA device")
         self._architecture = architecture.with_num_classes(len(survey.folder.labels))
         self._recipe = recipe
         self._survey = survey
@@ -240,7 +235,7 @@ class Trainer:
         survey = self._survey
         return TrainingRecord(
             recipe=msgspec.structs.asdict(self._recipe),
-            data=Input(path=survey.folder.root.resolve()).text,
+            data=Input(name=str(survey.folder.root.resolve())).text,
             data_sha256=survey.sha256,
             num_train=len(survey.folder.train),
             num_validation=len(survey.folder.validation),
@@ -277,7 +272,7 @@ class Trainer:
 
 def training_preprocessing(architecture: str, recipe: Recipe, survey: Survey) -> Preprocessing:
     """Return what a network trained on these pictures is fed: their own mean and, unless as the paper, deviation."""
-    published = PUBLISHED_PREPROCESSING.get(architecture, PUBLISHED_PREPROCESSING["paper"])
+    published = PUBLISHED_PREPROCESSING[architecture]
     deviation = np.sqrt(np.diagonal(survey.covariance))
     # A channel without any variation (one flat colour) would be divided by zero.
     scale = np.ones(3) if recipe.initialisation == "paper" else 1.0 / np.maximum(deviation, 1.0)

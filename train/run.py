@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.errors import TrainingError
+from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
-from alexnet_deploy.core.latest import set_latest
 from alexnet_deploy.train.dataset import Survey, find_pictures, survey
-from alexnet_deploy.train.loop import BEST, Progress, Trainer
+from alexnet_deploy.train.loop import Progress, Trainer
 from alexnet_deploy.train.recipe import Recipe
 
 
@@ -30,34 +29,36 @@ def train_on(
     num_workers: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train in a new directory `out`, make it its folder's latest, and return the file of the best weights.
+    """Train in a new directory `out`, and return the file of the best weights.
 
-    An interruption (KeyboardInterrupt) leaves the weights of that moment there, and makes them the latest too. Raises
-    TrainingError where `out` exists or cannot be written, and what Trainer raises.
+    An interruption (KeyboardInterrupt) leaves the weights of that moment there. Raises TrainingError where `out` exists
+    or cannot be written, and what Trainer raises.
     """
     try:
         out.mkdir(parents=True)
     except OSError as error:
         raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
     try:
-        try:
-            trainer = Trainer(architecture, recipe, found, out, device=device, num_workers=num_workers)
-            return trainer.run(on_progress)
-        finally:
-            if (out / BEST).exists():
-                set_latest(out)
-            elif not any(out.iterdir()):
-                out.rmdir()
-    # Around both: a disk too full for the weights is too full for the name of the latest.
+        trainer = Trainer(architecture, recipe, found, out, device=device, num_workers=num_workers)
+        return trainer.run(on_progress)
     except OSError as error:
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
+    finally:
+        if not any(out.iterdir()):
+            out.rmdir()
 
 
 def choose_device(device: str) -> str:
-    """Return the device to train on: `auto` is cuda where torch finds one, else cpu; anything else is kept."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device to train on: `auto` is cuda where torch finds one, else cpu; anything else is kept or refused.
+
+    Raises UsageError for what is no device, BackendError for cuda where torch finds none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"{device!r} is no device to train on; there are auto, cpu, cuda")
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise BackendError("cuda was asked for, and torch finds no CUDA device")
+    return ("cuda" if has_cuda else "cpu") if device == "auto" else device
 
 
 def new_run_name(architecture: Architecture) -> str:

@@ -1,5 +1,6 @@
 """Work done ahead of its use, in threads, in order, never more than a set amount of it."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,6 +8,15 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def decode_threads() -> int:
+    """Return how many threads decode pictures: one for each processor this process may use, 8 at most.
+
+    More would gain little and hold more large pictures in memory at once.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)
 
 
 def map_ahead(

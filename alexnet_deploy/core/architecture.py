@@ -36,6 +36,10 @@ class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        if min(self.out_channels, self.kernel, self.stride, self.groups) < 1 or min(self.padding) < 0:
+            raise ValueError(f"{self.name}: channels, kernel, stride and groups must be 1 or more, padding 0 or more")
+
 
 class Relu(Struct, frozen=True, kw_only=True, tag="relu", forbid_unknown_fields=True):
     """max(x, 0)."""
@@ -57,6 +61,8 @@ class LocalNorm(Struct, frozen=True, kw_only=True, tag="lrn", forbid_unknown_fie
     groups: int = 1
 
     def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"{self.name}: {self.groups} groups, where 1 or more are needed")
         # Even windows pad opposite sides in PyTorch and ONNX (pytorch#75722); TensorRT takes 1 to 15.
         if self.size % 2 == 0 or not 1 <= self.size <= 15:
             raise ValueError(f"{self.name}: a window of {self.size}, where an odd one of 1 to 15 is needed")
@@ -81,6 +87,10 @@ class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_
     name: str
     kernel: int = 3
     stride: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.kernel, self.stride) < 1:
+            raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
 
 
 class Flatten(Struct, frozen=True, kw_only=True, tag="flatten", forbid_unknown_fields=True):

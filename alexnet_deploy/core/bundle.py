@@ -21,8 +21,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.errors import BundleError, IntegrityError
-from alexnet_deploy.core.files import sha256, sync_directory
+from alexnet_deploy.core.errors import BundleError, IntegrityError, WeightsError
+from alexnet_deploy.core.files import sha256, sync_directory, umask
 from alexnet_deploy.core.labels import check_labels, decode_labels
 from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
 
@@ -32,8 +32,6 @@ LABELS = "labels.txt"
 REPORT = "report.html"
 GOLDEN_IMAGES = "golden/images.u8"
 GOLDEN_PROBABILITIES = "golden/probabilities.f32"
-
-_MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +47,12 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the probabilities; raises IntegrityError, WeightsError."""
-        labels = decode_labels(self.read(LABELS))
-        check_labels(labels, self.manifest.architecture.num_classes)
+        """Class names in the order of the probabilities; raises IntegrityError where they cannot be that."""
+        try:
+            labels = decode_labels(self.read(LABELS))
+            check_labels(labels, self.manifest.architecture.num_classes)
+        except WeightsError as error:
+            raise IntegrityError(f"{self.path / LABELS}: {error}") from error
         return labels
 
     def read(self, name: str) -> bytes:
@@ -64,8 +65,6 @@ class Bundle:
         if entry is None:
             raise IntegrityError(f"{self.path}: its manifest names no {name}")
         data = _read_inside(self.path, name, entry.bytes)
-        if len(data) != entry.bytes:
-            raise IntegrityError(f"{self.path / name}: {len(data)} bytes, where {entry.bytes} were published")
         if (digest := sha256(data)) != entry.sha256:
             raise IntegrityError(
                 f"{self.path / name}: SHA-256 {digest[:12]}..., where {entry.sha256[:12]}... was published"
@@ -94,14 +93,14 @@ def open_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         raise BundleError(f"{path}: {'is no directory' if path.exists() else 'there is no such bundle'}")
     try:
-        data = _read_inside(path, MANIFEST, _MAX_MANIFEST_BYTES)
+        data = _read_inside(path, MANIFEST)
     except FileNotFoundError as error:
         raise BundleError(f"{path}: has no {MANIFEST}, so it is no bundle") from error
     return Bundle(path=path, manifest=decode_manifest(data, str(path)), sha256=sha256(data))
 
 
-def _read_inside(root: Path, name: str, max_bytes: int) -> bytes:
-    """Read a file below root, refusing any link on the way; at most one byte more than `max_bytes`."""
+def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
+    """Read a file below root, refusing any link on the way, and any other size than `num_bytes` where that is given."""
     current = root
     for part in name.split("/"):
         current = current / part
@@ -111,9 +110,13 @@ def _read_inside(root: Path, name: str, max_bytes: int) -> bytes:
         # O_NOFOLLOW: the file may have become a link since the look above. O_NONBLOCK: a pipe must not hang us.
         descriptor = os.open(current, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise IntegrityError(f"{current}: is not a regular file")
-            return file.read(max_bytes + 1)
+            # Before reading: a size out of a damaged manifest must not become an allocation.
+            if num_bytes is not None and found.st_size != num_bytes:
+                raise IntegrityError(f"{current}: {found.st_size} bytes, where {num_bytes} were published")
+            return file.read()
     except FileNotFoundError as error:
         if name == MANIFEST:
             raise
@@ -166,7 +169,7 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
         stage = StagedBundle(path=staging)
         yield stage
         open_bundle(staging).verify()
-        staging.chmod(0o755)
+        staging.chmod(0o777 & ~umask())
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             sync_directory(folder)
         if os.path.lexists(out):

@@ -30,7 +30,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             # mkstemp gives 0600; a published file has the rights of any other.
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fchmod(file.fileno(), 0o666 & ~umask())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -47,7 +47,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the process's mask of rights that new files do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -3,9 +3,9 @@
 - A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
 - Links to folders are followed, unless they lead back to a folder they lie in: such a link is an input of its own,
   which cannot be read.
-- A name with `*`, `?` or `[` that is no file is a pattern; `**` spans folders, and stands for files only. One that
-  matches nothing is an input that is missing.
-- `-` reads names from a list, one a line.
+- A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
+  folders, and stands for files only. A pattern that matches nothing is an input that is missing.
+- `-` reads names from a list, one a line; empty lines are passed over.
 """
 
 import fnmatch
@@ -15,46 +15,60 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """One file that gets one row."""
 
-    path: Path
-    """As it was found: below what was named, not made absolute."""
+    name: str
+    """As it was found: what was named, and below a folder what follows; not made absolute."""
     error: tuple[ImageErrorCode, str] | None = None
     """Why it cannot even be tried, where that is known already."""
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.name)
+
+    @property
     def text(self) -> str:
-        r"""The path as text that any encoding can hold: bytes that are not UTF-8 are written as \udcXX."""
-        return os.fspath(self.path).encode("utf-8", "backslashreplace").decode()
+        r"""The name as text that any encoding can hold: bytes that are not UTF-8 are written as \xNN."""
+        return os.fsencode(self.name).decode("utf-8", "backslashreplace")
 
 
-def find_inputs(names: Iterable[str], listed: Iterable[bytes] = ()) -> Iterator[Input]:
-    """Yield the files that `names` stand for, in order; where a name is `-`, those of `listed` (lines of bytes)."""
+def find_inputs(names: Iterable[str | Path], listed: Iterable[bytes] | None = None) -> Iterator[Input]:
+    """Return the files that `names` stand for, in order; where a name is `-`, those of `listed` (lines of bytes).
+
+    They are looked for as they are asked for. Raises UsageError at once for a `-` without a list.
+    """
+    named = tuple(names)
+    if "-" in named and listed is None:
+        raise UsageError("the name - stands for a list of names, and none was given")
+    return _expand_all(named, listed or ())
+
+
+def _expand_all(names: Iterable[str | Path], listed: Iterable[bytes]) -> Iterator[Input]:
     for name in names:
         if name == "-":
             for line in listed:
                 if stripped := line.rstrip(b"\r\n"):
-                    yield from _expand(os.fsdecode(stripped))
+                    yield from _expand(os.fsdecode(stripped), is_pattern=False)
         else:
-            yield from _expand(name)
+            yield from _expand(os.fspath(name), is_pattern=isinstance(name, str) and glob.has_magic(name))
 
 
-def _expand(name: str) -> Iterator[Input]:
-    path = Path(name)
+def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
     if not name:
         # Path("") is the working directory, which an unset variable does not mean.
-        yield Input(path=path, error=(ImageErrorCode.MISSING, "the name is empty"))
-    elif os.path.lexists(path):
-        yield from _walk(path)
-    else:
-        matches = iter(_matches(path) if glob.has_magic(name) and "\0" not in name else ())
-        yield next(matches, Input(path=path))
+        yield Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
+    elif "\0" in name or not os.path.lexists(name):
+        matches = iter(_matches(Path(name)) if is_pattern and "\0" not in name else ())
+        yield next(matches, Input(name=name))
         yield from matches
+    else:
+        yield from _walk(name)
 
 
 def _matches(pattern: Path) -> Iterator[Input]:
@@ -63,7 +77,7 @@ def _matches(pattern: Path) -> Iterator[Input]:
     head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
     # Path.glob takes no absolute pattern.
     for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
-        for found in _walk(Path(start)):
+        for found in _walk(start):
             below = found.path.relative_to(start).parts
             # A folder that cannot be read may hold what was asked for.
             if not tail or found.error or (below and _fits(below, tail)):
@@ -78,25 +92,25 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _walk(start: Path) -> Iterator[Input]:
+def _walk(start: str) -> Iterator[Input]:
     # A stack, not recursion: folders may nest deeper than Python's own calls.
-    stack: list[tuple[Path, frozenset[tuple[int, int]]]] = [(start, frozenset())]
+    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [(start, frozenset())]
     while stack:
-        path, ancestors = stack.pop()
+        name, ancestors = stack.pop()
         try:
-            if not path.is_dir():
-                yield Input(path=path)
+            if not Path(name).is_dir():
+                yield Input(name=name)
                 continue
-            status = path.stat()
+            status = Path(name).stat()
             identity = (status.st_dev, status.st_ino)
             if identity in ancestors:
-                yield Input(path=path, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
+                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
                 continue
-            with os.scandir(path) as entries:
+            with os.scandir(name) as entries:
                 names = [entry.name for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
-            yield Input(path=path, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
+            yield Input(name=name, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
             continue
         names.sort(key=os.fsencode, reverse=True)
         lineage = ancestors | {identity}
-        stack.extend((path / name, lineage) for name in names)
+        stack.extend((os.path.join(name, below), lineage) for below in names)  # noqa: PTH118

@@ -15,17 +15,22 @@ from msgspec import Struct
 
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BundleError, IntegrityError
+from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
 from alexnet_deploy.core.views import View, ViewsName
 
 FORMAT = "alexnet-deploy bundle"
 FORMAT_VERSION = 1
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Precision: TypeAlias = Literal["fp32", "fp16"]
 
 # Plain names and forward slashes only, so that no entry means something else on another system.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+GOLDEN_PICTURES = "golden"
+"""What a ParityRow calls the bundle's own pictures."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +50,10 @@ class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: str
     dtype: Literal["uint8", "float32"]
     shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 1:
+            raise ValueError(f"{self.file}: no tensor has the shape {self.shape}")
 
 
 class TensorContract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,6 +152,10 @@ class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: ViewsName
     crops: tuple[View, ...]
 
+    def __post_init__(self) -> None:
+        if not self.crops:
+            raise ValueError("there are no views")
+
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a bundle says of itself; see the top of this file."""
@@ -162,8 +175,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parity: tuple[ParityRow, ...]
     files: dict[str, FileEntry]
     """Every file but the manifest, by path below the bundle."""
+    sha256: str = ""
+    """Digest of this manifest as encode_manifest writes it with an empty digest; encode_manifest fills it in."""
 
     def __post_init__(self) -> None:
+        num_classes, num_images = self.architecture.num_classes, self.golden.images.shape[0]
+        if self.contract != contract_for(num_classes):
+            raise ValueError("the contract is not the one that every engine keeps")
+        shapes = (self.golden.images.shape, self.golden.probabilities.shape)
+        if shapes != ((num_images, IMAGE_SIZE, IMAGE_SIZE, 3), (num_images, num_classes)):
+            raise ValueError(f"golden vectors cannot have the shapes {shapes}")
         for name in self.files:
             if not _SAFE_PATH.fullmatch(name):
                 raise ValueError(f"the path {name!r} is not a plain one below the bundle")
@@ -175,8 +196,17 @@ class _Header(Struct, kw_only=True):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return manifest.json: UTF-8, indented, the same bytes for the same manifest."""
-    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+    """Return manifest.json: UTF-8, indented, its own digest filled in; the same bytes for the same manifest."""
+    sealed = msgspec.structs.replace(manifest, sha256=_digest(manifest))
+    return msgspec.json.format(_encode(sealed), indent=2) + b"\n"
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest, order="deterministic")
+
+
+def _digest(manifest: Manifest) -> str:
+    return sha256(_encode(msgspec.structs.replace(manifest, sha256="")))
 
 
 def decode_manifest(data: bytes, subject: str) -> Manifest:
@@ -191,6 +221,9 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
                 f"{subject}: {header.format} version {header.format_version}, where this program reads "
                 f"{FORMAT} version {FORMAT_VERSION}; use the alexnet-deploy that wrote it, or export again"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
+    if manifest.sha256 != _digest(manifest):
+        raise IntegrityError(f"{subject}: manifest.json is not the one that was published: its digest does not fit it")
+    return manifest

@@ -49,7 +49,7 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recipe: dict[str, int | float | str]
     """The resolved recipe, field by field."""
     data: str
-    """The folder that was trained on, as it was given."""
+    """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
     data_sha256: str
     """Digest of the names and bytes of the training and validation pictures."""
     num_train: int

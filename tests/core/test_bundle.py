@@ -12,7 +12,7 @@ from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
 from alexnet_deploy.core.errors import BundleError, IntegrityError
-from alexnet_deploy.core.manifest import decode_manifest, encode_manifest
+from alexnet_deploy.core.manifest import Manifest, decode_manifest, encode_manifest
 from alexnet_deploy.engines.engine import open_engine
 
 
@@ -132,6 +132,73 @@ def test_manifest_that_is_no_manifest_is_refused(copy: Path, data: bytes) -> Non
 def test_unknown_field_is_refused(copy: Path) -> None:
     edit_manifest(copy, {"surprise": 1})
     refuses(copy, "surprise")
+
+
+def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: Path) -> None:
+    whole = (copy / "manifest.json").read_bytes()
+    original = decode_manifest(whole, "a bundle")
+    num_refused = 0
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        try:
+            # White space may differ; nothing that is said may.
+            assert decode_manifest(bytes(flipped), "a bundle") == original
+        except BundleError:
+            num_refused += 1
+    assert num_refused > len(b"".join(whole.split()))  # every byte that is not white space, and more
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("files/model.onnx/bytes", 10**15, "where 1000000000000000 were published"),
+        ("files/model.onnx/bytes", 2**63, "where 9223372036854775808 were published"),
+        ("views/crops", [], "there are no views"),
+        ("golden/images/shape", [-8, -256, 256, 3], "no tensor has the shape"),
+        ("golden/images/shape", [8, 196608], "golden vectors cannot have the shapes"),
+        ("golden/probabilities/shape", [4, 8], "golden vectors cannot have the shapes"),
+        ("contract/input/name", "foo", "the contract is not the one that every engine keeps"),
+        ("architecture/layers/0/stride", 0, "must be 1 or more"),
+        ("architecture/layers/0/groups", 0, "must be 1 or more"),
+        ("precision", "int8", "Invalid enum value 'int8'"),
+    ],
+)
+def test_manifest_that_makes_no_sense_is_refused(copy: Path, place: str, value: object, message: str) -> None:
+    manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
+    *path, last = place.split("/")
+    inner = manifest
+    for key in path:
+        inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+    inner[last] = value
+    (copy / "manifest.json").write_bytes(resealed(manifest))
+    refuses(copy, message)
+
+
+def resealed(manifest: dict[str, object]) -> bytes:
+    """The manifest with its digest made to fit again, where it can be read at all."""
+    data = msgspec.json.encode(manifest)
+    try:
+        return encode_manifest(msgspec.json.decode(data, type=Manifest))
+    except msgspec.ValidationError:
+        return data
+
+
+def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp_path: Path) -> None:
+    short = republished(bundle, tmp_path / "short.bundle", {"labels.txt": b"one\n"})
+    with pytest.raises(IntegrityError, match=r"short\.bundle/labels\.txt: 1 labels, where there are 4 classes"):
+        _ = short.labels
+
+
+def test_published_files_have_the_rights_of_any_other(bundle: Bundle, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        again = republished(bundle, tmp_path / "again.bundle", {})
+    finally:
+        os.umask(before)
+    rights = {path.stat().st_mode & 0o777 for path in (again.path, again.path / "golden")}
+    assert rights == {0o750}
+    assert (again.path / "manifest.json").stat().st_mode & 0o777 == 0o640
 
 
 def test_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.inputs import Input, find_inputs
 
 
@@ -198,10 +198,27 @@ def test_a_list_is_read_where_the_dash_stands() -> None:
         "x.jpg",
         "d/a.jpg",
         "d/b.jpg",
-        "d/b.jpg",
+        "d/b*",
         "last",
         "then",
     ]
+
+
+def test_name_from_a_list_or_a_path_is_no_pattern() -> None:
+    touch("d/photo1.jpg", "d/photo2.jpg")
+    assert found("d/photo[12].jpg") == ["d/photo1.jpg", "d/photo2.jpg"]
+    assert found("-", listed=(b"d/photo[12].jpg",)) == ["d/photo[12].jpg"]
+    assert [item.name for item in find_inputs([Path("d/photo[12].jpg")])] == ["d/photo[12].jpg"]
+
+
+def test_names_are_as_they_were_given() -> None:
+    touch("d/a.jpg")
+    assert [item.name for item in find_inputs(["./d//a.jpg", "./d/"])] == ["./d//a.jpg", "./d/a.jpg"]
+
+
+def test_a_dash_without_a_list_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="the name - stands for a list of names"):
+        find_inputs(["a.jpg", "-"])
 
 
 def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
@@ -215,11 +232,11 @@ def test_a_list_may_hold_any_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [(b"a b.jpg", "a b.jpg"), ("é🐈.jpg".encode(), "é🐈.jpg"), (b"caf\xe9\xff.jpg", r"caf\udce9\udcff.jpg")],
+    [(b"a b.jpg", "a b.jpg"), ("é🐈.jpg".encode(), "é🐈.jpg"), (b"caf\xe9\xff.jpg", r"caf\xe9\xff.jpg")],
     ids=["ascii", "utf-8", "neither"],
 )
 def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> None:
-    item = Input(path=Path(os.fsdecode(name)))
+    item = Input(name=os.fsdecode(name))
     assert item.text == text
     assert item.text.encode("utf-8").decode() == text
 

@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,8 @@ def test_backend_that_was_named_is_never_replaced(bundle: Bundle, monkeypatch: p
     monkeypatch.setattr(engine_module, "installed_backends", lambda: ("onnxruntime",))
     with pytest.raises(BackendError, match="openvino is not installed; `pip install openvino` brings it"):
         open_engine(bundle, "openvino")
-    monkeypatch.setattr(engine_module, "installed_backends", lambda: ())
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="no engine is installed"):
         open_engine(bundle)
 

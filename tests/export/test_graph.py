@@ -1,5 +1,6 @@
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,62 @@ def test_audit_names_what_is_missing_surplus_or_other(bundle: Bundle) -> None:
     assert "pool5: takes relu4, the table says conv5" in problems
     assert "surplus: a constant that the table does not have" in problems
     assert "the graph's output is not the contract's" in problems
+
+
+def older_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 13
+
+
+def older_format(model: onnx.ModelProto) -> None:
+    model.ir_version = 3
+
+
+def second_mean(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "mean"))
+
+
+def second_node(model: onnx.ModelProto) -> None:
+    model.graph.node.append(model.graph.node[-1])
+
+
+def another_lrn(model: onnx.ModelProto) -> None:
+    identity = onnx.helper.make_node("Identity", ["x"], ["y"])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model.functions.append(onnx.helper.make_function("", "LRN", ["x"], ["y"], [identity], opsets))
+
+
+def reversed_nodes(model: onnx.ModelProto) -> None:
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def constant_elsewhere(model: onnx.ModelProto) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "fc6.weight")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (older_opset, "the graph is of opsets [('', 13)]"),
+        (older_format, "IR version 3"),
+        (second_mean, "two constants share a name"),
+        (second_node, "two nodes share a name"),
+        (another_lrn, "the graph has functions"),
+        (reversed_nodes, "the nodes do not stand in the table's order"),
+        (constant_elsewhere, "fc6.weight: lies outside the graph's own file"),
+    ],
+)
+def test_audit_finds_what_gives_the_same_nodes_another_meaning(
+    edit: Callable[[onnx.ModelProto], None], problem: str, bundle: Bundle
+) -> None:
+    model = onnx.load_model_from_string(bundle.read("model.onnx"))
+    edit(model)
+    problems = audit_graph(model.SerializeToString(), bundle.manifest, bundle.labels)
+    assert any(problem in found for found in problems), problems
 
 
 def test_audit_of_what_is_no_graph_says_so(bundle: Bundle) -> None:
