@@ -168,6 +168,11 @@ def parse(arguments: list[str]) -> list[str]:
     return would_run
 
 
+def test_nothing_in_the_pages_is_left_to_be_filled_in() -> None:
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs/decisions.md"):
+        assert not re.search(r"@@|TODO|FIXME|XXX", page.read_text()), page
+
+
 def test_every_command_in_the_readme_is_one_that_there_is() -> None:
     commands = list(commands_in((ROOT / "README.md").read_text()))
     for arguments in commands:
