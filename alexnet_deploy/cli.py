@@ -70,7 +70,6 @@ def train(
     """Train on a folder of pictures, or on drawn ones."""
     import msgspec
 
-    from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder
     from alexnet_deploy.core.family import architecture_by_name
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.terminal import say, training_bar
@@ -84,22 +83,16 @@ def train(
         recipe_by_name(recipe or ("drawn" if is_drawn else "folder")),
         **{name: value for name, value in wanted.items() if value is not None},
     )
-    if data is None:
-        data = DRAWN
-        if DRAWN.exists():
-            say(f"no DATA given: taking the pictures in {DRAWN}/")
-        else:
-            say(f"no DATA given: drawing pictures of {len(DRAWN_CLASSES)} things into {DRAWN}/")
-            draw_folder(DRAWN)
     chosen = choose_device(device)
     run = out or RUNS / new_run_name(architecture)
     if run.exists():
         raise UsageError(f"{run}: exists already; choose another --out")
     begun = time.perf_counter()
-    found = look_over(data, architecture)
+    found = look_over(_drawn_pictures() if data is None else data, architecture)
+    folder = found.folder
     say(
-        f"{data}: {len(found.folder.train):,} pictures to learn from, {len(found.folder.validation):,} to validate, "
-        f"{len(found.folder.labels)} classes"
+        f"{folder.root}: {len(folder.train):,} pictures to learn from, {len(folder.validation):,} to validate, "
+        f"{len(folder.labels)} classes"
     )
     for name, code in found.excluded.items():
         say(f"left out, {code}: {name}")
@@ -122,6 +115,19 @@ def train(
     )
     typer.echo(path)
     say("next: alexnet-deploy export" + ("" if run.parent == RUNS else f" {path}"))
+
+
+def _drawn_pictures() -> Path:
+    """Return the folder of drawn pictures, drawing them first where they are not there yet."""
+    from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder
+    from alexnet_deploy.terminal import say
+
+    if DRAWN.exists():
+        say(f"no DATA given: taking the pictures in {DRAWN}/")
+    else:
+        say(f"no DATA given: drawing pictures of {len(DRAWN_CLASSES)} things into {DRAWN}/")
+        draw_folder(DRAWN)
+    return DRAWN
 
 
 @app.command()
