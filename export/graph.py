@@ -132,14 +132,15 @@ def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing) ->
 
 def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int) -> str:
     axes = writer.constant("crop_axes", np.array([2, 3], dtype=np.int64))
-    reversed_columns = writer.constant("reversed_columns", np.arange(size - 1, -1, -1, dtype=np.int64))
+    if any(view.mirrored for view in views):
+        writer.constant("reversed_columns", np.arange(size - 1, -1, -1, dtype=np.int64))
     crops = []
     for index, view in enumerate(views):
         starts = writer.constant(f"view{index}.start", np.array([view.top, view.left], dtype=np.int64))
         ends = writer.constant(f"view{index}.end", np.array([view.top + size, view.left + size], dtype=np.int64))
         crop = writer.node("Slice", f"view{index}", [pixels, starts, ends, axes])
         if view.mirrored:
-            crop = writer.node("Gather", f"view{index}_mirrored", [crop, reversed_columns], axis=3)
+            crop = writer.node("Gather", f"view{index}_mirrored", [crop, "reversed_columns"], axis=3)
         crops.append(crop)
     return writer.node("Concat", VIEWS, crops, axis=0)
 

@@ -201,6 +201,13 @@ def test_nvidia_s_parser_takes_the_graph(name: str) -> None:
     assert (network.get_input(0).name, network.get_output(0).name) == ("images", "probabilities")
 
 
+@pytest.mark.parametrize("views", ["ten", "center"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_constant_is_used(name: str, views: str) -> None:
+    graph = graph_of(name, views).graph
+    assert {tensor.name for tensor in graph.initializer} <= {taken for node in graph.node for taken in node.input}
+
+
 def test_weights_file_of_any_architecture_makes_a_graph_file(tmp_path: Path) -> None:
     data = encode_graph(graph_of("torchvision"), {"labels": "[]"})
     (tmp_path / "model.onnx").write_bytes(data)
