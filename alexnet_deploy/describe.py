@@ -43,14 +43,16 @@ def describe_path(path: Path) -> str:
 
 def parity_table(rows: tuple[ParityRow, ...]) -> str:
     """Return the measured agreement of each engine as a table."""
-    names = f"{'engine':<22} {'arithmetic':<18} {'pictures':<12} {'n':>5} {'max error':>10} {'p99':>9}"
+    engines = [f"{row.backend} {row.version}" for row in rows]
+    wide = max(len(text) for text in ("engine", *engines))
+    wider = max(len(text) for text in ("arithmetic", *(row.arithmetic for row in rows)))
+    names = f"{'engine':<{wide}}  {'arithmetic':<{wider}}  {'pictures':<10} {'n':>5} {'max error':>10} {'p99':>9}"
     lines = [f"{names} {'log error':>10} {'top-1':>7} {'top-5':>7}"]
-    for row in rows:
-        engine = f"{row.backend} {row.version}"
+    for row, engine in zip(rows, engines, strict=True):
         numbers = f"{row.num_images:>5} {row.max_error:>10.2e} {row.p99_error:>9.1e} {row.max_log_error:>10.2e}"
         verdict = "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
         lines.append(
-            f"{engine:<22} {row.arithmetic:<18} {row.pictures:<12} {numbers} "
+            f"{engine:<{wide}}  {row.arithmetic:<{wider}}  {row.pictures:<10} {numbers} "
             f"{row.top1_agreement:>7.1%} {row.top5_agreement:>7.1%}  {verdict}"
         )
     return "\n".join(lines)
