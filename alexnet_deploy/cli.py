@@ -6,6 +6,7 @@ Libraries are imported inside the commands: `--help` answers at once, and `predi
 import io
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Annotated, Literal, TextIO
 import typer
 
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
+from alexnet_deploy.core.files import umask
 from alexnet_deploy.defaults import BUNDLES, DRAWN, RUNS, latest_bundle, latest_weights, latest_weights_if, note_latest
 
 app = typer.Typer(
@@ -85,7 +87,7 @@ def train(
     )
     chosen = choose_device(device)
     run = out or RUNS / new_run_name(architecture)
-    if run.exists():
+    if os.path.lexists(run):
         raise UsageError(f"{run}: exists already; choose another --out")
     begun = time.perf_counter()
     found = look_over(_drawn_pictures() if data is None else data, architecture)
@@ -293,7 +295,7 @@ def demo(
     from alexnet_deploy.demo import run_demo
     from alexnet_deploy.terminal import say, training_bar
 
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError(f"{out}: exists already; choose another --out")
     result = run_demo(out, say=say, training_bar=training_bar)
     say(
@@ -312,15 +314,21 @@ def _rows_to(output: Path | None) -> Iterator[TextIO]:
         return
     if os.path.lexists(output):
         raise UsageError(f"{output}: exists already; choose another --output")
-    # Hidden, so that it is no input itself where it lies among them.
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        file = partial.open("w", encoding="utf-8")
+        # Hidden, so that it is no input itself where it lies among them.
+        descriptor, partial = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
-    with file:
-        yield file
-    partial.rename(output)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+            os.fchmod(descriptor, 0o666 & ~umask())
+        if os.path.lexists(output):
+            raise UsageError(f"{output}: has appeared meanwhile")
+        Path(partial).rename(output)
+    except BaseException:
+        sys.stderr.write(f"the rows so far are in {partial}\n")
+        raise
 
 
 _EXTRAS = {

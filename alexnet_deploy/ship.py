@@ -1,7 +1,7 @@
 """Weights to a verified bundle, published whole or not at all; and the check of one that is there."""
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -186,9 +186,19 @@ def _audit(bundle: Bundle, weights: LoadedWeights | None) -> tuple[tuple[str, ..
     tensors = None if weights is None else weights.weights.tensors
     labels = bundle.labels
     problems = audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors)
-    if weights is not None and labels != weights.weights.labels:
-        problems = (*problems, "labels.txt: is not in the order of the weights' labels")
-    return problems, () if weights is not None else ("the trained network was not asked; --weights FILE does that",)
+    if weights is None:
+        return problems, ("the trained network was not asked; --weights FILE does that",)
+    return (*problems, *_compare_with_weights(bundle.manifest, labels, weights.weights)), ()
+
+
+def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:
+    """Compare what the manifest says the network is with what the weights themselves say."""
+    if manifest.architecture != weights.architecture:
+        yield "architecture: the manifest's table is not that of the weights"
+    if manifest.preprocessing != weights.preprocessing:
+        yield "preprocessing: the manifest's is not that of the weights"
+    if labels != weights.labels:
+        yield "labels.txt: is not in the order of the weights' labels"
 
 
 def _answers(engine: Engine, files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:

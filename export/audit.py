@@ -87,8 +87,10 @@ def _compare_nodes(expected: Sequence[onnx.NodeProto], found: Sequence[onnx.Node
 
 
 def _compare_node(expected: onnx.NodeProto, found: onnx.NodeProto) -> Iterator[str]:
-    if list(found.input) != list(expected.input) or list(found.output) != list(expected.output):
+    if list(found.input) != list(expected.input):
         yield f"{expected.name}: takes {', '.join(found.input)}, the table says {', '.join(expected.input)}"
+    if list(found.output) != list(expected.output):
+        yield f"{expected.name}: gives {', '.join(found.output)}, the table says {', '.join(expected.output)}"
     wanted = {attribute.name: helper.get_attribute_value(attribute) for attribute in expected.attribute}
     actual = {attribute.name: helper.get_attribute_value(attribute) for attribute in found.attribute}
     for name in sorted(wanted.keys() | actual.keys()):

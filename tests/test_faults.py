@@ -12,6 +12,7 @@ import pytest
 from networks import narrowed, republished, separating_weights, shipped, with_tensor
 from onnx import numpy_helper
 
+from alexnet_deploy.core.architecture import LocalNorm
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import ParityError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
@@ -125,6 +126,22 @@ def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_toleranc
     result = check(republished(bundle, tmp_path / "lax.bundle", {"model.onnx": graph}, manifest))
     assert not any(row.passed for row in result.rows)
     assert "golden.tolerance: is not what this program allows fp32" in result.problems
+
+
+def test_manifest_s_own_table_is_held_against_the_weights(
+    bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    """Graph and manifest agree with each other, on a network that was not trained; too little for the numbers."""
+    layers = tuple(
+        msgspec.structs.replace(layer, alpha=layer.alpha * 1.00001) if isinstance(layer, LocalNorm) else layer
+        for layer in bundle.manifest.architecture.layers
+    )
+    table = msgspec.structs.replace(bundle.manifest.architecture, layers=layers)
+    manifest = msgspec.structs.replace(bundle.manifest, architecture=table)
+    weights = replace(loaded.weights, architecture=table)
+    graph = encode_graph(build_graph(weights, manifest.views.crops), facts_for_graph(manifest, weights.labels))
+    result = check(republished(bundle, tmp_path / "near.bundle", {"model.onnx": graph}, manifest), weights=loaded)
+    assert result.problems == ("architecture: the manifest's table is not that of the weights",)
 
 
 def test_another_network_s_weights_in_the_graph_are_found(

@@ -12,7 +12,7 @@ import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
@@ -64,14 +64,17 @@ def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
         # Path("") is the working directory, which an unset variable does not mean.
         yield Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
     elif "\0" in name or not os.path.lexists(name):
-        matches = iter(_matches(Path(name)) if is_pattern and "\0" not in name else ())
+        matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield next(matches, Input(name=name))
         yield from matches
     else:
         yield from _walk(name)
 
 
-def _matches(pattern: Path) -> Iterator[Input]:
+def _matches(name: str) -> Iterator[Input]:
+    pattern = Path(name)
+    # Path drops a leading ./ that the rows are to keep.
+    prefix = "./" if name.startswith("./") else ""
     # `**` is ours, not glob's, which would follow a link to a folder around its loop until names grow too long.
     cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
     head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
@@ -81,7 +84,7 @@ def _matches(pattern: Path) -> Iterator[Input]:
             below = found.path.relative_to(start).parts
             # A folder that cannot be read may hold what was asked for.
             if not tail or found.error or (below and _fits(below, tail)):
-                yield found
+                yield replace(found, name=f"{prefix}{found.path}")
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

@@ -17,7 +17,7 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
-from alexnet_deploy.core.views import View, ViewsName
+from alexnet_deploy.core.views import View, ViewsName, views_by_name
 
 FORMAT = "alexnet-deploy bundle"
 FORMAT_VERSION = 1
@@ -180,6 +180,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         num_classes, num_images = self.architecture.num_classes, self.golden.images.shape[0]
+        if self.views.crops != views_by_name(self.views.name, self.architecture.input_size):
+            raise ValueError(f"the crops are not those of the views {self.views.name!r}")
         if self.contract != contract_for(num_classes):
             raise ValueError("the contract is not the one that every engine keeps")
         shapes = (self.golden.images.shape, self.golden.probabilities.shape)
@@ -222,7 +224,9 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
                 f"{FORMAT} version {FORMAT_VERSION}; use the alexnet-deploy that wrote it, or export again"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{subject}: manifest.json cannot be read: it holds bytes that are not UTF-8") from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
     if manifest.sha256 != _digest(manifest):
         raise IntegrityError(f"{subject}: manifest.json is not the one that was published: its digest does not fit it")

@@ -122,7 +122,17 @@ def test_another_format_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "alexnet-deploy bundle", "format_version": 1}', b"null"]
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"format": "alexnet-deploy bundle", "format_version": 1}',
+        b"null",
+        b'{"a": "\xd8"}',
+        b'{"a":' + b"[" * 100_000,
+    ],
 )
 def test_manifest_that_is_no_manifest_is_refused(copy: Path, data: bytes) -> None:
     (copy / "manifest.json").write_bytes(data)
@@ -155,6 +165,8 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         ("files/model.onnx/bytes", 10**15, "where 1000000000000000 were published"),
         ("files/model.onnx/bytes", 2**63, "where 9223372036854775808 were published"),
         ("views/crops", [], "there are no views"),
+        ("views/crops/3/top", 31, "the crops are not those of the views 'ten'"),
+        ("views/name", "center", "the crops are not those of the views 'center'"),
         ("golden/images/shape", [-8, -256, 256, 3], "no tensor has the shape"),
         ("golden/images/shape", [8, 196608], "golden vectors cannot have the shapes"),
         ("golden/probabilities/shape", [4, 8], "golden vectors cannot have the shapes"),

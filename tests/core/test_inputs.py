@@ -213,7 +213,12 @@ def test_name_from_a_list_or_a_path_is_no_pattern() -> None:
 
 def test_names_are_as_they_were_given() -> None:
     touch("d/a.jpg")
-    assert [item.name for item in find_inputs(["./d//a.jpg", "./d/"])] == ["./d//a.jpg", "./d/a.jpg"]
+    assert [item.name for item in find_inputs(["./d//a.jpg", "./d/", "./*/*.jpg", "./**/*.jpg"])] == [
+        "./d//a.jpg",
+        "./d/a.jpg",
+        "./d/a.jpg",
+        "./d/a.jpg",
+    ]
 
 
 def test_a_dash_without_a_list_is_refused_at_once() -> None:
