@@ -155,7 +155,12 @@ def check(
     chosen = installed_backends() if backends is None else tuple(backends)
     say("verifying the bundle's bytes")
     bundle.verify()
-    problems, not_done = _audit(bundle, weights)
+    labels = bundle.labels
+    problems, not_done = _audit(bundle, labels, weights)
+    if weights is None:
+        not_done = (*not_done, "the trained network was not asked; --weights FILE does that")
+    else:
+        problems = (*problems, *_compare_with_weights(manifest, labels, weights.weights))
     if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
         problems = (*problems, f"golden.tolerance: is not what this program allows {manifest.precision}")
     resize = manifest.preprocessing.resize
@@ -178,17 +183,16 @@ def check(
     return CheckResult(rows=tuple(rows), problems=problems, not_done=not_done)
 
 
-def _audit(bundle: Bundle, weights: LoadedWeights | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _audit(
+    bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what in the graph is not as its table says, and what could not be looked at."""
     if importlib.util.find_spec("onnx") is None:
         return (), ("the graph was not compared with its table; `pip install onnx` makes that possible",)
     from alexnet_deploy.export.audit import audit_graph
 
     tensors = None if weights is None else weights.weights.tensors
-    labels = bundle.labels
-    problems = audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors)
-    if weights is None:
-        return problems, ("the trained network was not asked; --weights FILE does that",)
-    return (*problems, *_compare_with_weights(bundle.manifest, labels, weights.weights)), ()
+    return audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors), ()
 
 
 def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The ten mistakes: each planted in a bundle that is whole by its digests, each found by `check`, by name."""
 
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,6 +143,19 @@ def test_manifest_s_own_table_is_held_against_the_weights(
     graph = encode_graph(build_graph(weights, manifest.views.crops), facts_for_graph(manifest, weights.labels))
     result = check(republished(bundle, tmp_path / "near.bundle", {"model.onnx": graph}, manifest), weights=loaded)
     assert result.problems == ("architecture: the manifest's table is not that of the weights",)
+
+
+def test_manifest_is_held_against_the_weights_where_onnx_is_not_installed(
+    bundle: Bundle, loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffled = encode_labels(loaded.weights.labels[::-1])
+    faulty = republished(bundle, tmp_path / "shuffled.bundle", {"labels.txt": shuffled})
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
+    result = check(faulty, weights=loaded)
+    assert result.problems == ("labels.txt: is not in the order of the weights' labels",)
+    (not_done,) = result.not_done
+    assert "`pip install onnx`" in not_done
 
 
 def test_another_network_s_weights_in_the_graph_are_found(

@@ -14,6 +14,7 @@ from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.image import decode_image, read_file, read_image
 from alexnet_deploy.core.inputs import Input, find_inputs
+from alexnet_deploy.core.labels import is_label
 from alexnet_deploy.core.preprocessing import ResizePolicy
 
 _VALIDATION_SHARE = 0.1
@@ -167,7 +168,7 @@ def _examples(root: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     return tuple(
         Example(path=found.path, label=label)
         for label, name in enumerate(labels)
-        for found in find_inputs([str(root / name)])
+        for found in find_inputs([root / name])
     )
 
 
@@ -180,8 +181,8 @@ def _check(folder: PictureFolder) -> None:
     if len(folder.labels) < 2:
         raise DataError(f"{folder.root}: {len(folder.labels)} class folders, where a classifier needs two or more")
     for name in folder.labels:
-        # What check_labels and labels.txt would refuse after the first epoch is refused before it.
-        if not name.strip() or name.splitlines() != [name] or Input(name=name).text != name:
+        # Refused before the first epoch, not by the first weights that are saved.
+        if not is_label(name):
             raise DataError(f"{folder.root}: the class folder {name!r} cannot be a label, which is one line of UTF-8")
     for side, examples in (("training", folder.train), ("validation", folder.validation)):
         seen = {example.label for example in examples}

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 from alexnet_deploy.core.errors import WeightsError
 
 
+def is_label(text: str) -> bool:
+    """Return whether a text can name a class: one line, not blank, of what UTF-8 can write."""
+    is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
+    return bool(text.strip()) and text.splitlines() == [text] and is_unicode
+
+
 def check_labels(labels: Sequence[str], num_classes: int) -> None:
     """Raise WeightsError unless there is one distinct, one-line name for each class."""
     if len(labels) != num_classes:
@@ -13,7 +19,7 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise WeightsError(f"the label {twice!r} stands for two classes")
     for label in labels:
-        if not label.strip() or label.splitlines() != [label]:
+        if not is_label(label):
             raise WeightsError(f"the label {label!r} is not one line of text")
 
 
