@@ -9,17 +9,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from alexnet_deploy.check import CheckResult, Pictures, check
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder
 from alexnet_deploy.core.errors import ParityError
 from alexnet_deploy.core.family import architecture_by_name
 from alexnet_deploy.core.files import write_atomically
 from alexnet_deploy.core.image import read_image
+from alexnet_deploy.core.labelled import find_labelled
+from alexnet_deploy.core.say import Say
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
 from alexnet_deploy.describe import parity_table
 from alexnet_deploy.predict import Prediction, load
 from alexnet_deploy.report import Picture, render_report
-from alexnet_deploy.ship import CheckResult, Say, check, ship
+from alexnet_deploy.ship import ship
 from alexnet_deploy.train.loop import Progress
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.run import look_over, train_on
@@ -66,8 +69,8 @@ def run_demo(
     say("3/5  exporting the weights as a bundle, proved before it is published")
     bundle = ship(loaded, directory / "bundles/demo-fp32.bundle")
     say("4/5  checking the bundle against the trained network, on pictures it has never seen")
-    validation = sorted((drawn / "val").rglob("*.jpg"))
-    checked = check(bundle, weights=loaded, pictures=validation)
+    validation = find_labelled(drawn, loaded.weights.labels)
+    checked = check(bundle, weights=loaded, pictures=Pictures.of(validation))
     say(parity_table(checked.rows))
     if not checked.passed:
         raise ParityError(f"{bundle.path}: the check failed: {'; '.join(checked.problems)}")

@@ -1,14 +1,16 @@
 """What a weights file, a graph or a bundle is, in words and numbers for a person."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.bundle import MANIFEST, Bundle, open_bundle
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.manifest import ParityRow
+from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
 
 
@@ -41,21 +43,69 @@ def describe_path(path: Path) -> str:
     raise UsageError(f"{path}: {found}; a bundle's directory, a .safetensors or an .onnx file can be inspected")
 
 
-def parity_table(rows: tuple[ParityRow, ...]) -> str:
-    """Return the measured agreement of each engine as a table."""
-    engines = [f"{row.backend} {row.version}" for row in rows]
-    wide = max(len(text) for text in ("engine", *engines))
-    wider = max(len(text) for text in ("arithmetic", *(row.arithmetic for row in rows)))
-    names = f"{'engine':<{wide}}  {'arithmetic':<{wider}}  {'pictures':<10} {'n':>5} {'max error':>10} {'p99':>9}"
-    lines = [f"{names} {'log error':>10} {'top-1':>7} {'top-5':>7}"]
-    for row, engine in zip(rows, engines, strict=True):
-        numbers = f"{row.num_images:>5} {row.max_error:>10.2e} {row.p99_error:>9.1e} {row.max_log_error:>10.2e}"
-        verdict = "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
+def parity_table(rows: Sequence[ParityRow]) -> str:
+    """Return the measured agreement of each engine as a table; columns that no row has are left out."""
+    has_accuracy = any(row.top1_accuracy is not None for row in rows)
+    columns: list[tuple[str, list[str]]] = [
+        ("engine", [f"{row.backend} {row.version}" for row in rows]),
+        ("graph", [row.precision for row in rows]),
+        ("arithmetic", [row.arithmetic for row in rows]),
+        ("against", [row.against for row in rows]),
+        ("pictures", [row.pictures for row in rows]),
+        ("n", [f"{row.num_images:,}" for row in rows]),
+        ("max error", [f"{row.max_error:.1e}" for row in rows]),
+        ("p99", [f"{row.p99_error:.1e}" for row in rows]),
+        ("log error", [f"{row.max_log_error:.1e}" for row in rows]),
+        ("KL", [f"{row.kl_divergence:.1e}" for row in rows]),
+        ("top-1", [f"{row.top1_agreement:.1%}" for row in rows]),
+        ("top-5", [f"{row.top5_agreement:.1%}" for row in rows]),
+        *([("accuracy", [_or_dash(row.top1_accuracy, ".1%") for row in rows])] if has_accuracy else []),
+        ("ms", [_or_dash(row.latency_ms, ".1f") for row in rows]),
+    ]
+    widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
+    # Words from the left, numbers to the right.
+    num_words = 5
+    lines = []
+    verdicts = ["", *(_verdict(row) for row in rows)]
+    for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
+        aligned = [
+            cell.ljust(width) if column < num_words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join([*aligned, verdict]).rstrip())
+    return "\n".join(lines)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _verdict(row: ParityRow) -> str:
+    return "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
+
+
+def gate_words(gate: Gate) -> str:
+    """Return what an INT8 graph had to pass, in lines for a person."""
+    lines = [f"{fallback.layer} went back to float: {fallback.because}" for fallback in gate.fallbacks]
+    if (found := gate.accuracy) is not None:
+        low, high = found.interval_points
         lines.append(
-            f"{engine:<{wide}}  {row.arithmetic:<{wider}}  {row.pictures:<10} {numbers} "
-            f"{row.top1_agreement:>7.1%} {row.top5_agreement:>7.1%}  {verdict}"
+            f"accuracy on {found.num_images:,} pictures: top-1 {found.candidate_top1:.2%}, trained network "
+            f"{found.reference_top1:.2%}: {found.drop_points:.2f} points lost, 95 % interval {low:.2f} to {high:.2f}, "
+            f"{found.max_drop_points:g} allowed; {len(found.flips)} first guesses changed"
+        )
+    else:
+        lines.append(
+            f"accuracy was not measured (--data DIR does that); {gate.calibration_agreement or 0:.2%} of the "
+            "calibration pictures have the trained network's first guess"
         )
     return "\n".join(lines)
+
+
+def describe_plan(record: PlanRecord) -> str:
+    """Return one line about a plan."""
+    batches = f"{record.profile.min_batch} to {record.profile.max_batch} pictures, best at {record.profile.opt_batch}"
+    return f"{record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
 def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
@@ -90,8 +140,16 @@ def _bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield f"made with     {_versions(manifest.tools)}"
     for name, entry in manifest.files.items():
         yield f"file          {name} ({entry.bytes:,} bytes)"
+    if (quantization := manifest.quantization) is not None:
+        calibration = quantization.calibration
+        yield f"calibrated    on {calibration.num_images:,} pictures, {calibration.method}; rest {quantization.rest}"
+        yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
+    for record in manifest.plans:
+        yield f"plan          {record.file}: {describe_plan(record)}"
     yield ""
     yield parity_table(manifest.parity)
+    if manifest.gate is not None:
+        yield gate_words(manifest.gate)
     yield ""
     yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
     for fault, multiple in manifest.golden.separation.items():

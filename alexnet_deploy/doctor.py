@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alexnet_deploy.core.versions import installed_version
+from alexnet_deploy.engines.device_memory import find_gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ _PARTS = (
         subject="tensorrt-rtx",
         module="tensorrt_rtx_bindings",
         packages=("tensorrt-rtx-cu13-bindings",),
-        use="parses graphs and builds plans, also without a GPU",
+        use="builds plans, also without a GPU, and runs them on RTX GPUs",
         remedy="pip install 'alexnet-deploy[rtx]'",
     ),
     _Part(
@@ -84,11 +85,26 @@ def examine() -> Iterator[Finding]:
     yield _gpu()
     for part in _PARTS:
         yield _look_at(part)
+    yield _cuda()
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         words = (
             "both onnxruntime and onnxruntime-gpu are installed, and overwrite each other: uninstall both, install one"
         )
         yield Finding(state="broken", subject="onnxruntime", words=words)
+
+
+def _cuda() -> Finding:
+    """Return what plans would reach a GPU with."""
+    versions = {package: version for package in ("pycuda", "cuda-bindings") if (version := installed_version(package))}
+    words = ", ".join(f"{package} {version}" for package, version in versions.items())
+    gpu = find_gpu() if versions else None
+    if gpu is not None:
+        return Finding(state="ok", subject="cuda", words=f"{words} reaches {gpu.target}")
+    if versions and shutil.which("nvidia-smi") is not None:
+        return Finding(state="broken", subject="cuda", words=f"{words} reaches no GPU, though a driver is installed")
+    if versions:
+        return Finding(state="missing", subject="cuda", words=f"{words} is installed, and there is no GPU to reach")
+    return Finding(state="missing", subject="cuda", words="plans run through it: pip install cuda-python")
 
 
 def _look_at(part: _Part) -> Finding:

@@ -6,32 +6,30 @@ The page asks nothing of a network, holds no script, and follows the reader's li
 import base64
 import io
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
-from alexnet_deploy.core.architecture import Conv, Dropout, Flatten, Layer, Linear, LocalNorm, MaxPool, SpatialNorm
+from alexnet_deploy import wording
+from alexnet_deploy.charts import BOX_HEIGHT, BOX_WIDTH, fault_chart
 from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.plans import PLAN_BACKENDS
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
-from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
+from alexnet_deploy.core.weights import TrainingRecord
+from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE, TOLERANCES
+from alexnet_deploy.export.calibrate import Histogram
+from alexnet_deploy.plots import training_curves
+from alexnet_deploy.report_int8 import int8_part
+from alexnet_deploy.wording import counted, points, short
 
 _THUMBNAIL = 176
 _MAX_HEATMAP_CLASSES = 30
 _NUM_WORST = 15
-
-# Colours that matplotlib can draw with; the page's style sheet decides what they are in light and in dark.
-_INK, _MUTED, _ACCENT = "#0a0b01", "#0a0b02", "#0a0b03"
-_PAGE_COLORS = {_INK: "currentColor", _MUTED: "var(--muted)", _ACCENT: "var(--accent)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +59,28 @@ def render_report(
     labels: Sequence[str],
     training: TrainingRecord | None,
     pictures: Sequence[Picture],
+    histograms: Mapping[str, Histogram] | None = None,
 ) -> bytes:
     """Return one self-contained HTML page, UTF-8: the proof, the training, the pictures and the layers of a bundle.
 
-    `labels` are K names in the order of the probabilities; `training` is None where it is not known. The page makes no
+    `labels` are K names in the order of the probabilities; `training` is None where it is not known. `histograms` are
+    those that an int8 graph's ranges were chosen from, by layer; None where they are not at hand. The page makes no
     request and holds no script, every name in it is escaped, and the same input gives the same bytes.
     """
     page = _template().render(
         name=name,
         manifest=manifest,
         verdict=_verdict(manifest),
-        rows=[(row, _holds(row, manifest.golden.tolerance)) for row in manifest.parity],
-        faults=_fault_chart(manifest.golden.separation),
+        stages=_stages(manifest),
+        tolerances=_tolerances(manifest),
+        has_graph=any(row.against == "graph" for row in manifest.parity),
+        has_accuracy=any(row.top1_accuracy is not None for row in manifest.parity),
+        has_latency=any(row.latency_ms is not None for row in manifest.parity),
+        int8=int8_part(manifest, histograms or {}),
+        faults=fault_chart(manifest.golden.separation),
         labels=labels,
         training=training,
-        curves=_curves(training, len(labels)) if training is not None and training.epochs else None,
+        curves=training_curves(training, len(labels)) if training is not None and training.epochs else None,
         confusion=_confusion(training.confusion, labels) if training is not None else None,
         is_heatmap=len(labels) <= _MAX_HEATMAP_CLASSES,
         pictures=pictures,
@@ -96,159 +101,109 @@ def _template() -> Template:
     )
     environment.filters |= {
         "count": lambda number: f"{number:,}",
-        "duration": _duration,
-        "kind": _kind,
-        "multiple": _multiple,
-        "percent": _percent,
-        "short": _short,
+        "duration": wording.duration,
+        "fine_percent": wording.fine_percent,
+        "kind": wording.kind,
+        "multiple": wording.multiple,
+        "percent": wording.percent,
+        "points": wording.points,
+        "power": wording.power,
+        "short": wording.short,
+        "size": wording.size,
         "thumbnail": _thumbnail,
-        "times": _times,
-        "words": _words,
+        "tick": wording.tick,
+        "times": wording.times,
+        "words": wording.words,
     }
+    environment.globals |= {"box_width": BOX_WIDTH, "box_height": BOX_HEIGHT}
     return environment.get_template("report.html.jinja")
 
 
-def _holds(row: ParityRow, tolerance: Tolerance) -> bool:
+def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
+    """Return what a row may differ by: what the bundle says of its own graph, and the usual for another."""
+    if row.against == "graph":
+        return INT8_GRAPH_TOLERANCE if manifest.golden.graph is None else manifest.golden.graph.tolerance
+    return manifest.golden.tolerance if row.precision == manifest.precision else TOLERANCES[row.precision]
+
+
+def _tolerances(manifest: Manifest) -> dict[str, Tolerance]:
+    """Return what is allowed, by what it is allowed of; the bundle's own graph first."""
+    found = {f"{manifest.precision} graph": manifest.golden.tolerance}
+    for row in manifest.parity:
+        graph = f"{row.precision} graph"
+        what = graph if row.against == "network" else f"engine, from what its {graph} says"
+        found.setdefault(what, _tolerance(manifest, row))
+    return found
+
+
+def _holds(row: ParityRow, manifest: Manifest) -> bool:
     # A row without failures is held against the tolerance once more, so that NaN fails here too.
-    return row.passed and row.max_error <= tolerance.probability
+    return row.passed and row.max_error <= _tolerance(manifest, row).probability
 
 
-def _verdict(manifest: Manifest) -> str:
-    rows, tolerance = manifest.parity, manifest.golden.tolerance
-    if not rows:
-        return "Nothing is proved yet: no engine has run the golden pictures."
-    if num_failed := sum(not _holds(row, tolerance) for row in rows):
-        failed = f"{num_failed} of {_counted(len(rows), 'comparison')} failed"
-        return f"This engine does not say what the trained network says: {failed}."
-    numbers = {row.pictures: row.num_images for row in rows}
-    golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
-    parts = ([_counted(golden, "golden picture")] if golden else []) + ([_counted(others, "picture")] if others else [])
-    num_engines = len({row.backend for row in rows} - {"torch"})
-    return (
-        "This engine says what the trained network says: largest difference "
-        f"{_short(max(row.max_error for row in rows))} over {' and '.join(parts)} on "
-        f"{_counted(num_engines, 'engine')}, where {_short(tolerance.probability)} is allowed."
-    )
+def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
+    """Return the links of the chain by name, each with its rows and whether they hold; those without rows left out."""
+    names = ("Trained network", "FP32 graph", "FP16 graph", "INT8 graph", "This graph", "Plans")
+    stages: dict[str, list[tuple[ParityRow, bool]]] = {name: [] for name in names}
+    for row in manifest.parity:
+        if row.backend == "torch":
+            name = "Trained network"
+        elif row.backend in PLAN_BACKENDS:
+            name = "Plans"
+        else:
+            name = "This graph" if row.precision == manifest.precision else f"{row.precision.upper()} graph"
+        stages[name].append((row, _holds(row, manifest)))
+    return {name: rows for name, rows in stages.items() if rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _FaultChart:
-    """The planted faults on a logarithmic scale that runs from 10 ** low to 10 ** high."""
+class _Verdict:
+    """The page's first sentence."""
 
-    faults: tuple[tuple[str, float, float], ...]
-    """Name, multiple of the tolerance, and where its bar ends as a power of ten; the furthest first."""
-    low: int
-    """0 or less: the bars start at the tolerance itself."""
-    high: int
-
-    @property
-    def ticks(self) -> list[int]:
-        """The powers of ten that are named: what is allowed, ten times as much, and some beyond."""
-        num_decades = self.high - self.low
-        return sorted({self.low, 0, *range(1, self.high + 1, 1 if num_decades <= 5 else 2 if num_decades <= 7 else 4)})
+    words: str
+    holds: bool | None
+    """None: nothing has been proved either way."""
 
 
-def _fault_chart(separation: dict[str, float]) -> _FaultChart:
-    # A fault that moves nothing, or gives NaN, stands at the scale's end rather than beyond it.
-    clipped = {name: 1e-3 if math.isnan(value) else min(max(value, 1e-3), 1e9) for name, value in separation.items()}
-    faults = [(name, separation[name], math.log10(value)) for name, value in clipped.items()]
-    return _FaultChart(
-        faults=tuple(sorted(faults, key=lambda fault: (-fault[2], fault[0]))),
-        low=min(0, math.floor(min((exponent for _, _, exponent in faults), default=0))),
-        high=max(2, math.ceil(max((exponent for _, _, exponent in faults), default=0))),
+def _verdict(manifest: Manifest) -> _Verdict:
+    rows, allowed = manifest.parity, manifest.golden.tolerance.probability
+    refusal = "This engine does not say what the trained network says:"
+    if num_failed := sum(not _holds(row, manifest) for row in rows):
+        return _Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
+    cost, is_affordable = _cost(manifest)
+    if not is_affordable:
+        return _Verdict(words=f"{refusal} {cost}.", holds=False)
+    of_this = [row for row in rows if row.precision == manifest.precision and row.backend != "torch"]
+    own = [row for row in of_this if row.against == "network"]
+    if not own:
+        return _Verdict(words="Nothing is proved yet: no engine has run the golden pictures.", holds=None)
+    numbers = {row.pictures: row.num_images for row in own}
+    golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
+    parts = ([counted(golden, "golden picture")] if golden else []) + ([counted(others, "picture")] if others else [])
+    words = (
+        "This engine says what the trained network says: largest difference "
+        f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "
+        f"{counted(len({row.backend for row in own}), 'engine')}, where {short(allowed)} is allowed."
     )
+    return _Verdict(words=f"{words} In int8 {cost}." if cost else words, holds=True)
 
 
-def _curves(training: TrainingRecord, num_classes: int) -> tuple[str, str, str]:
-    """Return loss, validation error and learning rate over epochs, each an SVG element."""
-    epochs, best = training.epochs, training.best_epoch
-    return (
-        _plot("loss", lambda axes: _draw_loss(axes, epochs, best), epochs),
-        _plot("error", lambda axes: _draw_error(axes, epochs, best, with_top5=num_classes > 5), epochs),
-        _plot("rate", lambda axes: _draw_rate(axes, epochs, best), epochs),
-    )
-
-
-def _draw_loss(axes: Axes, epochs: Sequence[EpochMetrics], best: int) -> None:
-    train, validation = [e.train_loss for e in epochs], [e.validation_loss for e in epochs]
-    _draw_line(axes, epochs, train, _MUTED)
-    _draw_line(axes, epochs, validation, _ACCENT)
-    _mark(axes, epochs, validation, best)
-    _choose_scale(axes, [*train, *validation], log_from=30)
-
-
-def _draw_error(axes: Axes, epochs: Sequence[EpochMetrics], best: int, *, with_top5: bool) -> None:
-    top1 = [100 * (1 - e.validation_top1) for e in epochs]
-    if with_top5:
-        _draw_line(axes, epochs, [100 * (1 - e.validation_top5) for e in epochs], _MUTED)
-    _draw_line(axes, epochs, top1, _ACCENT)
-    _mark(axes, epochs, top1, best)
-    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-
-
-def _draw_rate(axes: Axes, epochs: Sequence[EpochMetrics], best: int) -> None:
-    rates = [e.learning_rate for e in epochs]
-    edges = [epochs[0].epoch - 0.5 + step for step in range(len(rates) + 1)]
-    axes.stairs(rates, edges, baseline=None, color=_ACCENT, lw=1.6)
-    _mark(axes, epochs, rates, best)
-    _choose_scale(axes, rates, log_from=9)
-
-
-def _draw_line(axes: Axes, epochs: Sequence[EpochMetrics], values: Sequence[float], color: str) -> None:
-    # A single epoch is a dot and no line.
-    marker = "o" if len(epochs) <= 12 else ""
-    axes.plot([e.epoch for e in epochs], values, color=color, lw=1.6, marker=marker, ms=3, clip_on=False)
-
-
-def _mark(axes: Axes, epochs: Sequence[EpochMetrics], values: Sequence[float], best: int) -> None:
-    heights = [value for epoch, value in zip(epochs, values, strict=True) if epoch.epoch == best]
-    for height in heights:
-        axes.axvline(best, color=_INK, lw=0.7, dashes=(1.5, 2.5))
-        axes.plot(best, height, color=_ACCENT, marker="o", ms=6, clip_on=False)
-
-
-def _choose_scale(axes: Axes, values: Sequence[float], *, log_from: float) -> None:
-    """Make the scale logarithmic where the values span a factor of `log_from`; from zero otherwise."""
-    low, high = min(values), max(values)
-    if low > 0 and log_from * low <= high < math.inf:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.6, high * 1.6)
-        axes.yaxis.set_minor_locator(NullLocator())
-    else:
-        axes.set_ylim(0, 1.06 * high if 0 < high < math.inf else None)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def _plot(name: str, draw: Callable[[Axes], None], epochs: Sequence[EpochMetrics]) -> str:
-    """Return a plot as an SVG element without a size of its own, in the page's colours and font."""
-    buffer = io.StringIO()
-    with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10.0}]):
-        figure = Figure(figsize=(2.95, 2.05))
-        axes = figure.add_axes((0.17, 0.13, 0.81, 0.83))
-        draw(axes)
-        axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-        axes.grid(axis="y", color=_MUTED, alpha=0.25, lw=0.6)
-        axes.spines[["left", "top", "right"]].set_visible(False)
-        axes.spines["bottom"].set_color(_MUTED)
-        axes.tick_params(colors=_MUTED, length=0, pad=5)
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    return _inlined(buffer.getvalue(), name)
-
-
-def _inlined(svg: str, name: str) -> str:
-    # Its style sheet would reach the whole page, and its fonts are not the reader's.
-    svg = re.sub(r"<style.*?</style>|<!--.*?-->| font-family: [^;\"]*;?", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    # Several plots share a page; their ids must not.
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    for color, meaning in _PAGE_COLORS.items():
-        svg = svg.replace(color, meaning)
-    return svg
+def _cost(manifest: Manifest) -> tuple[str, bool]:
+    """Return what an int8 graph's gate found, in words, and whether it held; no words where there is nothing to say."""
+    if (gate := manifest.gate) is None or manifest.precision != "int8":
+        return "", True
+    if (found := gate.accuracy) is not None:
+        change = "gains" if found.drop_points < 0 else "loses"
+        words = (
+            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'picture')}, "
+            f"where {found.max_drop_points:g} may be lost"
+        )
+        return words, found.passed
+    agreement, needed = gate.calibration_agreement, manifest.golden.tolerance.top1_agreement
+    if agreement is None:
+        return "", True
+    words = f"{wording.percent(agreement)} of the calibration pictures keep their first guess"
+    return words, agreement >= needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,69 +246,3 @@ def _thumbnail(image: np.ndarray) -> str:
     small = Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
     small.save(buffer, format="JPEG", quality=85, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _kind(layer: Layer) -> str:
-    match layer:
-        case Conv():
-            stride = f", stride {layer.stride}" if layer.stride > 1 else ""
-            groups = f", {layer.groups} groups" if layer.groups > 1 else ""
-            return f"convolution {_times((layer.kernel, layer.kernel))}{stride}{groups}"
-        case LocalNorm():
-            return f"normalisation over {layer.size} channels"
-        case SpatialNorm():
-            return f"normalisation over {_times((layer.size, layer.size))} pixels"
-        case MaxPool():
-            return f"maximum of {_times((layer.kernel, layer.kernel))}, stride {layer.stride}"
-        case Linear():
-            return "fully connected"
-        case Dropout():
-            return f"dropout of {layer.probability:g}, in training only"
-        case Flatten():
-            return "flatten"
-        case _:
-            return "ReLU"
-
-
-def _times(numbers: Iterable[int]) -> str:
-    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(str, numbers))
-
-
-def _short(value: float, form: str = ".2g") -> str:
-    """Return two significant digits: 2.4e-7, 0.01, NaN."""
-    if not value or not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "infinite" if value else "0"
-    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].replace('+', '')}", format(value, form))
-
-
-def _multiple(value: float) -> str:
-    """Return 0.4×, 3.7× or 160,000×."""
-    return f"{float(f'{value:.2g}'):,.0f}×" if 10 <= value < math.inf else f"{_short(value)}×"
-
-
-def _percent(share: float) -> str:
-    """Return a share as 98.5 %; only what is all or nothing reads 100 % or 0 %."""
-    if share in (0, 1):
-        return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-    sign = "<" if share < 0.001 else ">" if share > 0.999 else ""
-    return f"{sign}{100 * min(max(share, 0.001), 0.999):.1f}\N{NO-BREAK SPACE}%"
-
-
-def _words(number: int) -> str:
-    """Return 809,572 or 60.97 million."""
-    for unit, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= unit:
-            return f"{number / unit:.4g}\N{NO-BREAK SPACE}{name}"
-    return f"{number:,}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    """Return 4.5 s, 1 min 59 s or 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.2g} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

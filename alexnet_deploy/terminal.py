@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from alexnet_deploy.engines.tensorrt_build import BuildProgress
     from alexnet_deploy.train.loop import Progress as TrainingProgress
 
 
@@ -24,13 +26,23 @@ def _console() -> Console:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Give a function that names the stage now begun: a spinner's text on a terminal, a line elsewhere."""
+    """Give a function that names the stage now begun, a line each; on a terminal a spinner turns before the last."""
     console = _console()
     if not console.is_terminal:
         yield lambda line: say(f"  {line}")
         return
+    begun: list[str] = []
     with console.status("") as status:
-        yield lambda line: status.update(line)
+
+        def show(line: str) -> None:
+            if begun:
+                console.print(f"  {begun[-1]}", markup=False)
+            begun.append(line)
+            status.update(escape(line))
+
+        yield show
+        if begun:
+            console.print(f"  {begun[-1]}", markup=False)
 
 
 @contextmanager
@@ -85,3 +97,24 @@ def counting_bar(what: str) -> Iterator[Callable[[], None]]:
             progress.update(task, advance=1, speed="" if speed is None else f"{speed:,.0f}/s")
 
         yield count
+
+
+@contextmanager
+def building_bar() -> Iterator[Callable[["BuildProgress"], None]]:
+    """Give a function that shows how far the build of a plan is."""
+    console = _console()
+    with Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("building", total=1.0, visible=False)
+
+        def show(now: "BuildProgress") -> None:
+            progress.update(task, completed=now.fraction, description=escape(now.phase), visible=True)
+
+        yield show

@@ -1,9 +1,10 @@
-"""How fast each engine answers, ten views a picture, and what the views inside the graph cost it.
+"""How fast each engine answers in each precision, ten views a picture, and what the views inside the graph cost it.
 
     python benchmarks/engines.py --weights runs/X/weights.safetensors --out benchmarks/results/engines-MACHINE.json
 
-Every engine runs the same eight pictures in one process, each figure the median of `--repeats` runs after one that is
-not counted. The network alone is the same graph from its views on, fed ready views, timed in turn with the whole.
+INT8 calibrates on the training pictures that the weights name, or on --calibrate. Every engine runs the same eight
+pictures in one process, each figure the median of `--repeats` runs after one that is not counted. The network alone is
+the same graph from its views on, fed ready views, timed in turn with the whole.
 """
 
 import argparse
@@ -21,8 +22,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
-from onnx import TensorProto, helper
+from onnx import helper
 
+from alexnet_deploy.calibrating import Int8Request
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.versions import tool_versions
@@ -50,9 +52,11 @@ def median_ratio(run: Callable[[], object], other: Callable[[], object], repeats
     return statistics.median(seconds(run) / seconds(other) for _ in range(repeats))
 
 
-def network_alone(bundle: Bundle) -> bytes:
-    """The bundle's graph from its views on."""
+def network_alone(bundle: Bundle) -> tuple[bytes, np.dtype]:
+    """The bundle's graph from its views on, and the type of the numbers that it is fed."""
     model = onnx.load_model_from_string(bundle.read(GRAPH))
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    views_type = next(info.type.tensor_type.elem_type for info in inferred.value_info if info.name == VIEWS)
     names = [node.name for node in model.graph.node]
     kept = list(model.graph.node[names.index(VIEWS) + 1 :])
     used = {name for node in kept for name in node.input}
@@ -61,8 +65,8 @@ def network_alone(bundle: Bundle) -> bytes:
     model.graph.node.extend(kept)
     model.graph.initializer.extend(constants)
     size = bundle.manifest.architecture.input_size
-    model.graph.input.append(helper.make_tensor_value_info(VIEWS, TensorProto.FLOAT, ["M", 3, size, size]))
-    return bytes(model.SerializeToString())
+    model.graph.input.append(helper.make_tensor_value_info(VIEWS, views_type, ["M", 3, size, size]))
+    return bytes(model.SerializeToString()), helper.tensor_dtype_to_np_dtype(views_type)
 
 
 def alone(backend: str, graph: bytes) -> Callable[[np.ndarray], object]:
@@ -85,41 +89,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--calibrate", type=Path)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     loaded = load_weights(options.weights)
     images = golden_pictures()
-    rows: dict[str, dict[str, float]] = {}
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        bundle = ship(loaded, Path(folder) / "measured.bundle")
-        crops = bundle.manifest.views.crops
-        with open_reference(loaded.weights, crops) as reference:
-            rows["torch"] = measure(reference, images, options.repeats)
-        size = loaded.weights.architecture.input_size
-        views = np.random.default_rng(0).standard_normal((len(images) * len(crops), 3, size, size), dtype=np.float32)
-        graph = network_alone(bundle)
-        for backend in BACKENDS:
-            with open_engine(bundle, backend) as engine:
-                rows[backend] = measure(engine, images, options.repeats)
-                network = partial(alone(backend, graph), views)
-                ratio = median_ratio(partial(engine.run, images), network, options.repeats)
-                rows[backend]["views_cost"] = ratio - 1
+        for precision in ("fp32", "fp16", "int8"):
+            request = Int8Request(calibrate=options.calibrate) if precision == "int8" else None
+            bundle = ship(loaded, Path(folder) / f"{precision}.bundle", precision=precision, int8=request)
+            crops = bundle.manifest.views.crops
+            if precision == "fp32":
+                with open_reference(loaded.weights, crops) as reference:
+                    rows.append({"engine": "torch", "precision": "fp32", **measure(reference, images, options.repeats)})
+            rows += measure_precision(bundle, images, options.repeats)
+    for row in rows:
+        row["speed_against_torch"] = rows[0]["seconds"] / row["seconds"]
     result = {
         "architecture": loaded.weights.architecture.name,
-        "precision": "fp32",
         "views": len(crops),
         "batch": len(images),
         "repeats": options.repeats,
         "machine": f"{platform.machine()}, {os.cpu_count()} threads",
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
-        "engines": {
-            name: {**row, "speed_against_torch": rows["torch"]["seconds"] / row["seconds"]}
-            for name, row in rows.items()
-        },
+        "rows": rows,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+
+
+def measure_precision(bundle: Bundle, images: np.ndarray, repeats: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    graph, dtype = network_alone(bundle)
+    size = bundle.manifest.architecture.input_size
+    shape = (len(images) * len(bundle.manifest.views.crops), 3, size, size)
+    numbers = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    views = np.rint(40 * numbers).clip(-127, 127).astype(dtype) if dtype == np.int8 else numbers.astype(dtype)
+    for backend in BACKENDS:
+        with open_engine(bundle, backend) as engine:
+            network = partial(alone(backend, graph), views)
+            rows.append(
+                {
+                    "engine": backend,
+                    "precision": bundle.manifest.precision,
+                    **measure(engine, images, repeats),
+                    "views_cost": median_ratio(partial(engine.run, images), network, repeats) - 1,
+                    "graph_bytes": bundle.manifest.files[GRAPH].bytes,
+                }
+            )
+    return rows
 
 
 if __name__ == "__main__":

@@ -6,20 +6,22 @@ probabilities  float32  (N, K)             each row sums to 1
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
 
 import numpy as np
 
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
-from alexnet_deploy.core.manifest import Precision
+from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
+from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 
-Backend: TypeAlias = Literal["openvino", "onnxruntime"]
-Device: TypeAlias = Literal["cpu"]
+GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
+Backend: TypeAlias = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Device: TypeAlias = Literal["cpu", "cuda"]
 
-BACKENDS: tuple[Backend, ...] = ("openvino", "onnxruntime")
-"""What can run a bundle, the fastest first: `auto` takes the first that is installed."""
+BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
+"""What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class EngineInfo:
     """What is really running."""
 
     backend: str
-    """openvino, onnxruntime, torch."""
+    """One of Backend's, or torch."""
     version: str
     """The backend's own."""
     device: str
@@ -40,6 +42,23 @@ class EngineInfo:
     """Threads that one run uses; 0 where the backend chooses."""
     bundle_sha256: str | None
     """Digest of the bundle's manifest; None for the trained network, which has no bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSource:
+    """A graph for a backend to load: its verified bytes, and what they are."""
+
+    name: str
+    """What errors call it."""
+    data: bytes
+    """The ONNX file."""
+    precision: Precision
+    """The graph's."""
+    num_classes: int
+    num_views: int
+    """Views that it cuts from each picture."""
+    bundle_sha256: str | None = None
+    """Digest of the manifest of the bundle it lies in; None where it lies in none."""
 
 
 class Runner(Protocol):
@@ -94,7 +113,7 @@ class Engine:
         self.close()
 
 
-def installed_backends() -> tuple[Backend, ...]:
+def installed_backends() -> tuple[GraphBackend, ...]:
     """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
 
     Raises BackendError where there is none.
@@ -113,48 +132,106 @@ def open_engine(
 ) -> Engine:
     """Open a bundle on a backend.
 
-    `auto` is the first of BACKENDS that is installed; Engine.info says which it became. Anything else is obeyed or
-    refused, never replaced. `threads` limits the processor threads of one run; None leaves them to the backend.
+    `auto` is a plan of the bundle's that runs on this machine's GPU, where there is one and neither `cpu` nor
+    `threads` is asked for; else the first of BACKENDS that is installed and has the device, which for `auto` is the
+    CPU. Engine.info says which it became. Anything else is obeyed or refused, never replaced. `threads` limits the
+    processor threads of one run; None leaves them to the backend.
 
-    Raises UsageError for a name that is no backend or device, BackendError where the backend is not installed or
-    cannot load the graph, IntegrityError where the graph's bytes are not those that were published.
+    Raises UsageError for a name that is no backend or device, or a backend that does not have the device;
+    BackendError where the backend is not installed or cannot load the graph or the plan; IntegrityError where their
+    bytes are not those that were published; ParityError where a plan that was not yet proved fails.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(f"{backend!r} is no backend; there are auto, {', '.join(BACKENDS)}")
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"{device!r} is no device of these backends; there are auto, cpu")
+    _check_request(backend, device, threads)
+    if backend == "auto" and bundle.manifest.plans and device != "cpu" and threads is None:
+        from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
+
+        backend = plan_backend_here(bundle) or "auto"
+    if _runs_plans(backend):
+        from alexnet_deploy.engines.tensorrt_engine import open_plan
+
+        return open_plan(bundle, backend)
+    manifest = bundle.manifest
+    source = GraphSource(
+        name=str(bundle.path),
+        data=bundle.read(GRAPH),
+        precision=manifest.precision,
+        num_classes=manifest.architecture.num_classes,
+        num_views=len(manifest.views.crops),
+        bundle_sha256=bundle.sha256,
+    )
+    return _open(source, backend, device, threads)
+
+
+def open_graph(
+    source: GraphSource,
+    backend: GraphBackend | Literal["auto"] = "auto",
+    device: Device | Literal["auto"] = "auto",
+    threads: int | None = None,
+) -> Engine:
+    """Open a graph that lies in no bundle yet, as open_engine does one that does; raises the same."""
+    _check_request(backend, device, threads)
+    return _open(source, backend, device, threads)
+
+
+def _runs_plans(backend: Backend | Literal["auto"]) -> TypeGuard[PlanBackend]:
+    return backend in PLAN_BACKENDS
+
+
+def _check_request(backend: Backend | Literal["auto"], device: Device | Literal["auto"], threads: int | None) -> None:
+    names = ("auto", *BACKENDS, *PLAN_BACKENDS)
+    if backend not in names:
+        raise UsageError(f"{backend!r} is no backend; there are {', '.join(names)}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"{device!r} is no device; there are auto, cpu, cuda")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; 1 or more are needed")
+    if backend == "openvino" and device == "cuda":
+        raise UsageError("openvino does not run on cuda; onnxruntime does, and so do plans")
+    if _runs_plans(backend) and device == "cpu":
+        raise UsageError(f"{backend} does not run on the cpu; {' and '.join(BACKENDS)} do")
+    if _runs_plans(backend) and threads is not None:
+        raise UsageError(f"{backend} runs on a GPU, where there are no threads to limit")
+
+
+def _open(
+    source: GraphSource, backend: Backend | Literal["auto"], device: Device | Literal["auto"], threads: int | None
+) -> Engine:
     installed = installed_backends()
-    chosen = installed[0] if backend == "auto" else backend
-    if chosen not in installed:
-        raise BackendError(f"{chosen} is not installed; `pip install {chosen}` brings it")
+    if backend == "auto":
+        backend = "onnxruntime" if device == "cuda" else installed[0]
+    if backend not in installed:
+        raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
-    if chosen == "openvino":
+    if backend == "openvino":
         from alexnet_deploy.engines.openvino_engine import open_openvino
 
-        return open_openvino(bundle, threads)
+        return open_openvino(source, threads)
     from alexnet_deploy.engines.onnxruntime_engine import open_onnxruntime
 
-    return open_onnxruntime(bundle, threads)
+    return open_onnxruntime(source, threads, "cuda" if device == "cuda" else "cpu")
 
 
-def engine_of_bundle(
-    bundle: Bundle, runner: Runner, *, backend: Backend, version: str, arithmetic: str, threads: int | None
+def engine_of_graph(
+    source: GraphSource,
+    runner: Runner,
+    *,
+    backend: GraphBackend,
+    version: str,
+    device: Device,
+    arithmetic: str,
+    threads: int | None,
 ) -> Engine:
-    """Return the engine around a backend's runner of this bundle's graph, on the CPU."""
-    manifest = bundle.manifest
+    """Return the engine around a backend's runner of this graph."""
     info = EngineInfo(
         backend=backend,
         version=version,
-        device="cpu",
-        precision=manifest.precision,
+        device=device,
+        precision=source.precision,
         arithmetic=arithmetic,
         num_threads=threads or 0,
-        bundle_sha256=bundle.sha256,
+        bundle_sha256=source.bundle_sha256,
     )
-    num_classes, num_views = manifest.architecture.num_classes, len(manifest.views.crops)
-    return Engine(runner, info, num_classes=num_classes, max_batch=max_batch_for(num_views))
+    return Engine(runner, info, num_classes=source.num_classes, max_batch=max_batch_for(source.num_views))
 
 
 def in_one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
 
 import inspect
 
@@ -6,12 +6,25 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.engines.engine import Engine, engine_of_bundle, in_one_line
+from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.precision import Precision
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, engine_of_graph, in_one_line
 
-# Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
-_ARITHMETIC = {"fp32": "float32", "fp16": "float32, rounded to float16 between layers"}
+_INT8 = "float32, rounded to int8"
+
+_ARITHMETIC: dict[Device, dict[Precision, str]] = {
+    # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
+    # Nor does it join a symmetric int8 product with the ReLU behind it: it rounds to int8 and computes in float32.
+    "cpu": {"fp32": "float32", "fp16": "float32, rounded to float16", "int8": _INT8},
+    "cuda": {"fp32": "float32", "fp16": "float16", "int8": _INT8},
+}
+
+# TF32, on by default, would multiply float32 with eleven bits.
+_PROVIDERS: dict[Device, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
 
 # Its own exceptions have no base of their own.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -26,14 +39,12 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class _Runner:
-    def __init__(self, session: onnxruntime.InferenceSession, input_name: str, output_name: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        self._input = input_name
-        self._output = output_name
 
     def run(self, images: np.ndarray) -> np.ndarray:
         try:
-            (probabilities,) = self._session.run([self._output], {self._input: images})
+            (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images})
         except _ERRORS as error:
             raise BackendError(f"onnxruntime: the graph could not be run: {in_one_line(error)}") from error
         result: np.ndarray = probabilities
@@ -43,22 +54,37 @@ class _Runner:
         del self._session
 
 
-def open_onnxruntime(bundle: Bundle, threads: int | None) -> Engine:
-    """Open a bundle on ONNX Runtime's CPU provider; raises BackendError, IntegrityError."""
-    manifest = bundle.manifest
+def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = "cpu") -> Engine:
+    """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError."""
+    provider, settings = _PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f"onnxruntime {onnxruntime.__version__} as installed does not run on {device}; "
+            "`pip install onnxruntime-gpu` in place of onnxruntime brings one that does"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    graph = bundle.read(GRAPH)
+    if device != "cpu":
+        # Else what the GPU does not have runs on the CPU, and nothing says so.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source.data, options, providers=[(provider, settings)])
     except _ERRORS as error:
-        raise BackendError(f"{bundle.path}: onnxruntime cannot load the graph: {in_one_line(error)}") from error
-    return engine_of_bundle(
-        bundle,
-        _Runner(session, manifest.contract.input.name, manifest.contract.output.name),
+        raise BackendError(f"{source.name}: onnxruntime cannot load the graph: {in_one_line(error)}") from error
+    # Else a run that fails on the GPU is tried again on the CPU.
+    session.disable_fallback()
+    if (used := session.get_providers())[0] != provider:
+        raise BackendError(
+            f"{source.name}: onnxruntime was asked for {provider} and took {', '.join(used)}; its CUDA libraries "
+            "cannot be loaded"
+        )
+    return engine_of_graph(
+        source,
+        _Runner(session),
         backend="onnxruntime",
         version=onnxruntime.__version__,
-        arithmetic=_ARITHMETIC[manifest.precision],
+        device=device,
+        arithmetic=_ARITHMETIC[device][source.precision],
         threads=threads,
     )

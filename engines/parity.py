@@ -3,12 +3,16 @@
 Every gate is written so that NaN fails it. Differences are taken in float64.
 """
 
+import statistics
+import time
 from types import MappingProxyType
 
+import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.manifest import GOLDEN_PICTURES, ParityRow, Precision, Tolerance
+from alexnet_deploy.core.manifest import GOLDEN_PICTURES, ParityRow, Tolerance
+from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.engines.engine import Engine
 
 TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
@@ -18,19 +22,44 @@ TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
         "fp32": Tolerance(probability=1e-5, log_probability=1e-4, top1_agreement=1.0),
         # Eleven bits of every weight and activation. The same networks, narrow, stayed under 1.1e-3 and 5.3e-3.
         "fp16": Tolerance(probability=5e-3, log_probability=5e-2, top1_agreement=0.998),
+        # Eight bits of every product's input and of its weights. On photographs like those they were calibrated on,
+        # 0.03 and 0.3; on the golden drawings, which reach beyond what photographs do, up to 0.19 and 3.1.
+        "int8": Tolerance(probability=0.25, log_probability=4.0, top1_agreement=0.99),
     }
 )
-"""What each precision may cost, and why; the manifest repeats it."""
+"""What each precision may cost against the trained network, and why; the manifest repeats it."""
+
+# Engines round elsewhere than the graph says: 0.007 and 0.06 over all the same networks, 0.016 and 0.16 with a
+# remainder in float16, which CPUs compute in float32.
+INT8_GRAPH_TOLERANCE = Tolerance(probability=0.03, log_probability=0.3, top1_agreement=0.99)
+"""How far an engine may be from what its own int8 graph says."""
 
 _LOG_FLOOR = 1e-30
 """Smaller probabilities count as this: float32 ends near 1e-38, and engines differ in how."""
+
+_NUM_TIMED_RUNS = 5
 
 _TIE = 1e-5
 """Two classes whose reference probabilities are nearer than this are one guess."""
 
 
-def compare(expected: np.ndarray, actual: np.ndarray, engine: Engine, tolerance: Tolerance, pictures: str) -> ParityRow:
-    """Return the agreement of an engine's probabilities with the trained network's, both float (N, K)."""
+def compare(
+    expected: np.ndarray,
+    actual: np.ndarray,
+    engine: Engine,
+    pictures: str,
+    *,
+    tolerance: Tolerance | None = None,
+    truths: np.ndarray | None = None,
+    latency_ms: float | None = None,
+) -> ParityRow:
+    """Return the agreement of an engine's probabilities with the trained network's, both float (N, K).
+
+    Without a `tolerance` it is that of the precision of the graph that the engine runs. `truths` are the pictures'
+    classes, int (N,), where they are known. A share of first guesses is only held against pictures enough to tell: 99 %
+    says nothing of eight.
+    """
+    tolerance = tolerance or TOLERANCES[engine.info.precision]
     assert expected.shape == actual.shape, "both are of the same pictures"
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     errors = np.abs(candidate - reference)
@@ -44,21 +73,26 @@ def compare(expected: np.ndarray, actual: np.ndarray, engine: Engine, tolerance:
         failures.append(f"a probability is off by {max_error:.3g}, over {tolerance.probability:g}")
     if not max_log_error <= tolerance.log_probability:
         failures.append(f"a log-probability is off by {max_log_error:.3g}, over {tolerance.log_probability:g}")
-    if not top1_agreement >= tolerance.top1_agreement:
+    num_spare = len(reference) * (1 - tolerance.top1_agreement)
+    if not top1_agreement >= tolerance.top1_agreement and not 0 < num_spare < 1:
         failures.append(f"{top1_agreement:.2%} have the same first guess, under {tolerance.top1_agreement:.2%}")
     info = engine.info
     return ParityRow(
         backend=info.backend,
         version=info.version,
         device=info.device,
+        precision=info.precision,
         arithmetic=info.arithmetic,
         pictures=pictures,
         num_images=len(reference),
         max_error=max_error,
         p99_error=float(np.quantile(errors, 0.99)),
         max_log_error=max_log_error,
+        kl_divergence=float(divergences(reference, candidate).mean()),
         top1_agreement=top1_agreement,
         top5_agreement=top5_agreement,
+        top1_accuracy=None if truths is None else float((candidate.argmax(axis=1) == truths).mean()),
+        latency_ms=latency_ms,
         failures=tuple(failures),
     )
 
@@ -71,15 +105,49 @@ def separation(expected: np.ndarray, faulty: np.ndarray, tolerance: Tolerance) -
     return float(max(moved, moved_log))
 
 
-def prove(engine: Engine, bundle: Bundle) -> ParityRow:
+def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     """Run a bundle's golden pictures on an engine, and compare; raises IntegrityError for damaged vectors.
 
-    The tolerance is this program's own: what the bundle says of it is a record, not a permission.
+    An engine of an int8 graph is compared with the trained network and with what the graph itself says. The tolerances
+    are this program's own: what the bundle says of them is a record, not a permission.
     """
     golden = bundle.manifest.golden
     expected = bundle.read_tensor(golden.probabilities)
-    actual = engine.run(bundle.read_tensor(golden.images))
-    return compare(expected, actual, engine, TOLERANCES[bundle.manifest.precision], GOLDEN_PICTURES)
+    images = bundle.read_tensor(golden.images)
+    actual = engine.run(images)
+    latency_ms = latency_of(engine, images[:1])
+    rows = [compare(expected, actual, engine, GOLDEN_PICTURES, latency_ms=latency_ms)]
+    if golden.graph is not None and engine.info.precision == "int8":
+        own = bundle.read_tensor(golden.graph.probabilities)
+        row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=INT8_GRAPH_TOLERANCE, latency_ms=latency_ms)
+        rows.append(msgspec.structs.replace(row, against="graph"))
+    return tuple(rows)
+
+
+def latency_of(engine: Engine, images: np.ndarray) -> float:
+    """Return the median time of a run of these pictures in milliseconds, after the engine has run once before."""
+    seconds = []
+    for _ in range(_NUM_TIMED_RUNS):
+        begun = time.perf_counter()
+        engine.run(images)
+        seconds.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(seconds)
+
+
+def divergences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return the Kullback-Leibler divergence of each candidate row from its reference row, in nats, float64 (N,)."""
+    wanted, found = reference.astype(np.float64), candidate.astype(np.float64)
+    terms: np.ndarray = wanted * (_log(wanted) - _log(found))
+    # Rows of float32 sum to 1 only nearly, which can make a divergence of nothing come out negative.
+    sums: np.ndarray = np.maximum(terms.sum(axis=1), 0.0)
+    return sums
+
+
+def same_first_guess(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return for each row whether both guess the same first, bool (N,); a near tie of the reference counts as same."""
+    first = reference[np.arange(len(reference)), candidate.argmax(axis=1)]
+    same: np.ndarray = first >= reference.max(axis=1) - _TIE
+    return same
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
@@ -89,9 +157,7 @@ def _log(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _agreement(reference: np.ndarray, candidate: np.ndarray) -> tuple[float, float]:
-    rows = np.arange(len(reference))
-    first = reference[rows, candidate.argmax(axis=1)]
-    top1 = float((first >= reference.max(axis=1) - _TIE).mean())
+    top1 = float(same_first_guess(reference, candidate).mean())
     num_guesses = min(5, reference.shape[1])
     best = np.argsort(-reference, axis=1, kind="stable")[:, :num_guesses]
     found = np.argsort(-candidate, axis=1, kind="stable")[:, :num_guesses]

@@ -5,7 +5,7 @@ attributes, each constant, the contract. What numbers might let through - an LRN
 not feel, a crop that golden pictures do not show - is found here by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 import onnx
@@ -34,12 +34,19 @@ def audit_graph(
     # Stand-ins of one number, stretched: the structure does not need 61 million.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     expected = write_graph(
-        manifest.architecture, trained, manifest.preprocessing, manifest.views.crops, manifest.precision
+        manifest.architecture,
+        trained,
+        manifest.preprocessing,
+        manifest.views.crops,
+        manifest.precision,
+        manifest.quantization,
     )
+    # An int8 weight's scales come from the weight.
+    unknown = frozenset() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
     problems = [
         *_compare_facts(model, facts_for_graph(manifest, labels)),
         *_compare_nodes(expected.node, model.graph.node),
-        *_compare_constants(expected, model.graph, trained=None if tensors is not None else frozenset(shapes)),
+        *_compare_constants(expected, model.graph, unknown),
     ]
     for kind in ("input", "output"):
         if list(getattr(model.graph, kind)) != list(getattr(expected, kind)):
@@ -98,10 +105,8 @@ def _compare_node(expected: onnx.NodeProto, found: onnx.NodeProto) -> Iterator[s
             yield f"{expected.name}: {name} is {actual.get(name)}, the table says {wanted.get(name)}"
 
 
-def _compare_constants(
-    expected: onnx.GraphProto, found: onnx.GraphProto, trained: frozenset[str] | None
-) -> Iterator[str]:
-    """Compare each constant; of those in `trained` only type and shape, and that they are finite."""
+def _compare_constants(expected: onnx.GraphProto, found: onnx.GraphProto, unknown: Set[str]) -> Iterator[str]:
+    """Compare each constant; of those that are `unknown` only type and shape, and that they are finite."""
     by_name = {tensor.name: tensor for tensor in found.initializer}
     if len(by_name) != len(found.initializer):
         yield "two constants share a name"
@@ -113,11 +118,9 @@ def _compare_constants(
             yield f"{tensor.name}: is of shape {list(other.dims)}, the table says {list(tensor.dims)}"
         else:
             actual = numpy_helper.to_array(other)
-            if actual.dtype == np.float32 and not np.isfinite(actual).all():
+            if actual.dtype.kind == "f" and not np.isfinite(actual).all():
                 yield f"{tensor.name}: holds {int((~np.isfinite(actual)).sum())} values that are NaN or infinite"
-            elif (trained is None or tensor.name not in trained) and not np.array_equal(
-                actual, numpy_helper.to_array(tensor)
-            ):
+            elif tensor.name not in unknown and not np.array_equal(actual, numpy_helper.to_array(tensor)):
                 yield f"{tensor.name}: {_first_difference(actual, numpy_helper.to_array(tensor))}"
     for name in by_name:
         yield f"{name}: a constant that the table does not have"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import ALL_HELP, HELP, RENEW_HELP, Run
 
-from alexnet_deploy import cli, doctor, ship
+from alexnet_deploy import check, cli, doctor
 from alexnet_deploy.core import drawing
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import BundleError
@@ -74,7 +74,7 @@ def test_unforeseen_error_is_one_line_and_names_debug(run: Run, latest: Path, mo
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing\nat all")
 
-    monkeypatch.setattr(ship, "check", fail)
+    monkeypatch.setattr(check, "check", fail)
     said = run("check").refused(3)
     assert said == "ZeroDivisionError: by nothing at all; --debug shows where it arose"
 
@@ -96,7 +96,7 @@ def test_interrupt_leaves_with_130_and_without_a_traceback(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ship, "check", interrupt)
+    monkeypatch.setattr(check, "check", interrupt)
     outcome = run("check")
     assert outcome.code == 130
     assert outcome.out == ""
@@ -194,7 +194,7 @@ def test_doctor_has_a_line_for_every_part(run: Run) -> None:
     assert outcome.err == ""
     lines = {line[4:18].strip(): (line[:2], line[19:]) for line in outcome.out.splitlines()}
     parts = ["python", "processor", "gpu", "openvino", "onnxruntime", "torch", "onnx", "tensorrt-rtx", "tensorrt"]
-    assert list(lines) == parts
+    assert list(lines) == [*parts, "cuda"]
     for part in ("openvino", "onnxruntime", "torch", "onnx"):
         mark, words = lines[part]
         assert mark == "ok"
@@ -206,7 +206,7 @@ def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.Mo
     outcome = run("doctor")
     assert outcome.code == 0
     missing = [line for line in outcome.out.splitlines() if line.startswith("--") and "pip install" in line]
-    assert len(missing) == 6
+    assert len(missing) == 7
 
 
 def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

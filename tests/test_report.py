@@ -1,170 +1,25 @@
 """The page that a person looks at: complete, self-contained, safe, and never more hopeful than the numbers."""
 
 import re
-from collections.abc import Sequence
-from html.parser import HTMLParser
 
 import matplotlib
 import msgspec
 import numpy as np
 import pytest
-
-from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING, architecture_by_name
-from alexnet_deploy.core.manifest import (
-    Golden,
-    Manifest,
-    ParityRow,
-    Provenance,
-    TensorFile,
-    Tolerance,
-    Views,
-    contract_for,
+from report_pages import (
+    IMAGES,
+    LABELS,
+    SEPARATION,
+    Page,
+    make_manifest,
+    make_pictures,
+    make_training,
+    parity_row,
+    render,
 )
-from alexnet_deploy.core.views import views_by_name
-from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
-from alexnet_deploy.report import Picture, render_report
 
-LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-IMAGES = golden_pictures()
-SEPARATION = {"mean dropped": 1.5e5, "crop off by one": 1.6e4, "LRN alpha times 5": 12.0}
-
-
-class Page(HTMLParser):
-    """What is in a page, with its tags checked as they come."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.references: list[str] = []
-        self.ids: list[str] = []
-        self.texts: list[str] = []
-        self.feed(page.decode())
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            assert not name.startswith("on")
-            if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
-                self.references.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-
-def parity_row(backend: str = "onnxruntime", **changes: object) -> ParityRow:
-    row = ParityRow(
-        backend=backend,
-        version="1.23.0",
-        device="cpu",
-        arithmetic="float32",
-        pictures="golden",
-        num_images=8,
-        max_error=2.4e-7,
-        p99_error=8e-8,
-        max_log_error=1.4e-5,
-        top1_agreement=1.0,
-        top5_agreement=1.0,
-        failures=(),
-    )
-    return msgspec.structs.replace(row, **changes)
-
-
-def make_manifest(
-    architecture: Architecture | None = None,
-    separation: dict[str, float] = SEPARATION,
-    parity: tuple[ParityRow, ...] = (parity_row(), parity_row("openvino", max_error=1.8e-7)),
-) -> Manifest:
-    architecture = architecture or architecture_by_name("tiny").with_num_classes(len(LABELS))
-    num_classes = architecture.num_classes
-    return Manifest(
-        created="2025-11-20T22:51:07+00:00",
-        precision="fp32",
-        contract=contract_for(num_classes),
-        architecture=architecture,
-        preprocessing=PUBLISHED_PREPROCESSING["tiny"],
-        views=Views(name="ten", crops=views_by_name("ten", architecture.input_size)),
-        provenance=Provenance(weights_sha256="ab12" * 16, data_sha256="cd34" * 16),
-        tools={"alexnet-deploy": "0.1.0", "python": "3.11.7"},
-        golden=Golden(
-            images=TensorFile(file="golden/images.u8", dtype="uint8", shape=(8, 256, 256, 3)),
-            probabilities=TensorFile(file="golden/probabilities.f32", dtype="float32", shape=(8, num_classes)),
-            tolerance=Tolerance(probability=1e-5, log_probability=2e-4, top1_agreement=1.0),
-            separation=separation,
-        ),
-        parity=parity,
-        files={},
-    )
-
-
-def make_training(num_epochs: int = 8, num_classes: int = 4, **changes: object) -> TrainingRecord:
-    confusion = 20 * np.eye(num_classes, dtype=int) + 3 * np.eye(num_classes, k=1, dtype=int)
-    record = TrainingRecord(
-        recipe={"name": "drawn", "epochs": 8, "learning_rate": 0.01, "color_noise": 0.0},
-        data="/data/drawn",
-        data_sha256="cd34" * 16,
-        num_train=600,
-        num_validation=100,
-        excluded={},
-        epochs=tuple(
-            EpochMetrics(
-                epoch=number,
-                learning_rate=0.01 if number < 6 else 0.001,
-                train_loss=1.2 / number,
-                validation_loss=0.5 / number**3,
-                validation_top1=1 - 0.4 / number,
-                validation_top5=1 - 0.1 / number,
-                images_per_second=240.0,
-            )
-            for number in range(1, num_epochs + 1)
-        ),
-        best_epoch=num_epochs,
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        interrupted=False,
-        seconds=119.0,
-        device="cpu, 2 threads",
-    )
-    return msgspec.structs.replace(record, **changes)
-
-
-def make_pictures(labels: Sequence[str] = LABELS) -> list[Picture]:
-    guesses = ((labels[0], 0.9712), (labels[1], 0.0287))
-    truths = (labels[0], labels[1], None)
-    return [
-        Picture(caption=f"picture {number}", image=IMAGES[number], guesses=guesses, truth=truth)
-        for number, truth in enumerate(truths)
-    ]
-
-
-def render(**changes: object) -> bytes:
-    arguments: dict[str, object] = {
-        "name": "drawn-fp32.bundle",
-        "manifest": make_manifest(),
-        "labels": LABELS,
-        "training": None,
-        "pictures": (),
-    }
-    return render_report(**(arguments | changes))  # type: ignore[arg-type]
+from alexnet_deploy.core.family import architecture_by_name
+from alexnet_deploy.report import Picture
 
 
 def render_all() -> bytes:
@@ -295,6 +150,11 @@ def test_nan_fails_even_where_no_failure_was_noted() -> None:
     assert "1 of 1 comparison failed" in text
     assert "NaN" in text
     assert "passed" not in text
+
+
+def test_numbers_are_two_digits_and_end_with_one() -> None:
+    row = parity_row(max_log_error=12.3, p99_error=0.1, failures=("a log-probability is off by 12.3",))
+    assert " 0.10 12 " in Page(render(manifest=make_manifest(parity=(row,)))).text
 
 
 def test_nothing_measured_is_nothing_proved() -> None:

@@ -1,33 +1,40 @@
 """What a bundle says of itself: manifest.json, as typed records.
 
-    {"format": "alexnet-deploy bundle", "format_version": 1, "created": ..., "precision": ..., "contract": ...,
-     "architecture": ..., "preprocessing": ..., "views": ..., "provenance": ..., "tools": ..., "golden": ...,
-     "parity": [...], "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
+    {"format": "alexnet-deploy bundle", "format_version": 2, "created": ..., "precision": ..., "contract": ...,
+     "architecture": ..., "preprocessing": ..., "views": ..., "quantization": ..., "provenance": ..., "tools": ...,
+     "golden": ..., "parity": [...], "gate": ..., "plans": [...],
+     "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
 
 Digests prove that the bytes are those that were published; they do not say by whom.
 """
 
 import re
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
+from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.files import sha256
+from alexnet_deploy.core.plans import PlanRecord
+from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.core.quantization import Quantization
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 
 FORMAT = "alexnet-deploy bundle"
-FORMAT_VERSION = 1
-
-Precision: TypeAlias = Literal["fp32", "fp16"]
+FORMAT_VERSION = 2
 
 # Plain names and forward slashes only, so that no entry means something else on another system.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+
+IMAGES = "images"
+PROBABILITIES = "probabilities"
+"""The graph's one input and one output."""
 
 GOLDEN_PICTURES = "golden"
 """What a ParityRow calls the bundle's own pictures."""
@@ -76,10 +83,10 @@ def contract_for(num_classes: int) -> Contract:
     """Return the one contract of every engine: uint8 pictures in, float32 probabilities out."""
     return Contract(
         input=TensorContract(
-            name="images", dtype="uint8", shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3), meaning="RGB, upright, 0..255"
+            name=IMAGES, dtype="uint8", shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3), meaning="RGB, upright, 0..255"
         ),
         output=TensorContract(
-            name="probabilities",
+            name=PROBABILITIES,
             dtype="float32",
             shape=("N", num_classes),
             meaning="each row sums to 1, in the order of labels.txt",
@@ -98,12 +105,25 @@ class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Least share of pictures with the same first guess, 0..1, near ties left out."""
 
 
+class GoldenGraph(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an int8 graph itself says of the golden pictures, by ONNX's own definition of its operators.
+
+    Rounding to int8 moves it from the trained network, most on pictures unlike those it was calibrated on; an engine
+    that runs the graph has far less excuse, and is held against this.
+    """
+
+    probabilities: TensorFile
+    tolerance: Tolerance
+
+
 class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Stored pictures and what the trained network said of them."""
 
     images: TensorFile
     probabilities: TensorFile
     tolerance: Tolerance
+    graph: GoldenGraph | None = None
+    """The graph's own answers, in int8; None where the trained network's are near enough to hold engines against."""
     separation: dict[str, float]
     """For each planted fault: how far it moves these vectors, as a multiple of the tolerance. Under 1 it would pass."""
 
@@ -114,8 +134,12 @@ class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backend: str
     version: str
     device: str
+    precision: Precision
+    """The graph's that it ran."""
     arithmetic: str
     """What the multiplications were done in."""
+    against: Literal["network", "graph"] = "network"
+    """What it was held against: the trained network, or what its own int8 graph says by ONNX's definition."""
     pictures: str
     """Which pictures they were compared on."""
     num_images: int
@@ -125,10 +149,16 @@ class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The difference that 99 % of the probabilities stay under."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
+    kl_divergence: float
+    """Mean Kullback-Leibler divergence from the trained network's probabilities to the engine's, in nats."""
     top1_agreement: float
     """Share of pictures with the same first guess, 0..1."""
     top5_agreement: float
     """Share of the reference's first five that are among the engine's first five, 0..1."""
+    top1_accuracy: float | None
+    """Share of the pictures whose first guess is right, 0..1; None where their classes are not known."""
+    latency_ms: float | None
+    """Median time of one picture alone, from pixels in memory to probabilities; None where it was not measured."""
     failures: tuple[str, ...]
     """What was out of tolerance; none where it passed."""
 
@@ -169,10 +199,15 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     architecture: Architecture
     preprocessing: Preprocessing
     views: Views
+    quantization: Quantization | None = None
+    """How an int8 graph counts; None for the other precisions."""
     provenance: Provenance
     tools: dict[str, str]
     golden: Golden
     parity: tuple[ParityRow, ...]
+    gate: Gate | None = None
+    """What an int8 graph had to pass; None for the other precisions."""
+    plans: tuple[PlanRecord, ...] = ()
     files: dict[str, FileEntry]
     """Every file but the manifest, by path below the bundle."""
     sha256: str = ""
@@ -187,6 +222,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         shapes = (self.golden.images.shape, self.golden.probabilities.shape)
         if shapes != ((num_images, IMAGE_SIZE, IMAGE_SIZE, 3), (num_images, num_classes)):
             raise ValueError(f"golden vectors cannot have the shapes {shapes}")
+        if (self.precision == "int8") != (self.quantization is not None):
+            raise ValueError(
+                f"precision {self.precision} {'has no' if self.precision == 'int8' else 'takes no'} ranges"
+            )
         for name in self.files:
             if not _SAFE_PATH.fullmatch(name):
                 raise ValueError(f"the path {name!r} is not a plain one below the bundle")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,8 +13,14 @@ from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
 from alexnet_deploy.core.errors import BundleError, IntegrityError
-from alexnet_deploy.core.manifest import Manifest, decode_manifest, encode_manifest
+from alexnet_deploy.core.manifest import FORMAT_VERSION, Manifest, decode_manifest, encode_manifest
 from alexnet_deploy.engines.engine import open_engine
+
+QUANTIZATION: dict[str, Any] = {
+    "ranges": {"conv1": 1.0},
+    "rest": "fp32",
+    "calibration": {"method": "minmax", "num_images": 1, "images_sha256": "0" * 64, "graph_sha256": "0" * 64},
+}
 
 
 @pytest.fixture
@@ -110,15 +117,15 @@ def test_path_that_may_leave_the_bundle_is_refused(copy: Path, name: str) -> Non
     refuses(copy, "not a plain one below the bundle")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, 99])
 def test_unknown_version_is_refused(copy: Path, version: int) -> None:
     edit_manifest(copy, {"format_version": version})
-    refuses(copy, f"version {version}, where this program reads alexnet-deploy bundle version 1")
+    refuses(copy, f"version {version}, where this program reads alexnet-deploy bundle version {FORMAT_VERSION}")
 
 
 def test_another_format_is_refused(copy: Path) -> None:
     edit_manifest(copy, {"format": "something else"})
-    refuses(copy, "something else version 1")
+    refuses(copy, f"something else version {FORMAT_VERSION}")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,7 @@ def test_another_format_is_refused(copy: Path) -> None:
         b"{",
         b"[]",
         b"\xff\xfe",
-        b'{"format": "alexnet-deploy bundle", "format_version": 1}',
+        b'{"format": "alexnet-deploy bundle", "format_version": %d}' % FORMAT_VERSION,
         b"null",
         b'{"a": "\xd8"}',
         b'{"a":' + b"[" * 100_000,
@@ -173,7 +180,17 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         ("contract/input/name", "foo", "the contract is not the one that every engine keeps"),
         ("architecture/layers/0/stride", 0, "must be 1 or more"),
         ("architecture/layers/0/groups", 0, "must be 1 or more"),
-        ("precision", "int8", "Invalid enum value 'int8'"),
+        ("precision", "int4", "Invalid enum value 'int4'"),
+        ("precision", "int8", "precision int8 has no ranges"),
+        ("quantization", QUANTIZATION, "precision fp32 takes no ranges"),
+        ("quantization", {**QUANTIZATION, "ranges": {"conv1": 0.0}}, "conv1: a range of 0.0 holds no numbers"),
+        ("quantization", {**QUANTIZATION, "ranges": {"conv1": -1.0}}, "conv1: a range of -1.0 holds no numbers"),
+        ("quantization", {**QUANTIZATION, "rest": "bf16"}, "Invalid enum value 'bf16'"),
+        (
+            "quantization",
+            {**QUANTIZATION, "calibration": {**QUANTIZATION["calibration"], "num_images": 0}},
+            "ranges come from one picture or more",
+        ),
     ],
 )
 def test_manifest_that_makes_no_sense_is_refused(copy: Path, place: str, value: object, message: str) -> None:

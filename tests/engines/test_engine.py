@@ -2,7 +2,9 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.bundle import Bundle
@@ -134,10 +136,63 @@ def test_backend_that_was_named_is_never_replaced(bundle: Bundle, monkeypatch: p
 def test_what_is_no_backend_device_or_number_of_threads_is_refused(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="'tflite' is no backend"):
         open_engine(bundle, "tflite")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="'cuda' is no device of these backends"):
-        open_engine(bundle, device="cuda")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'tpu' is no device; there are auto, cpu, cuda"):
+        open_engine(bundle, device="tpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 threads"):
         open_engine(bundle, threads=0)
+
+
+def test_device_that_a_backend_does_not_have_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="openvino does not run on cuda"):
+        open_engine(bundle, "openvino", "cuda")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for name in ("onnxruntime", "auto"):
+        with pytest.raises(BackendError, match="as installed does not run on cuda; `pip install onnxruntime-gpu`"):
+            open_engine(bundle, name, "cuda")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_cuda_without_a_gpu_is_refused_by_onnxruntime_itself(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime runs on CUDA")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(BackendError, match="fallback to CPU EP has been explicitly disabled"):
+        open_engine(bundle, "onnxruntime", "cuda")
+
+
+@pytest.mark.parametrize("taken", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+def test_cuda_is_what_was_really_taken(taken: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        can_fall_back = True
+
+        def __init__(self, data: bytes, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+            assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+            assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"  # type: ignore[attr-defined]
+
+        def get_providers(self) -> list[str]:
+            return [taken]
+
+        def disable_fallback(self) -> None:
+            self.can_fall_back = False
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    if taken == "CPUExecutionProvider":
+        with pytest.raises(BackendError, match="asked for CUDAExecutionProvider and took CPUExecutionProvider"):
+            open_engine(bundle, "onnxruntime", "cuda")
+    else:
+        info = open_engine(bundle, "onnxruntime", "cuda").info
+        assert (info.device, info.arithmetic) == ("cuda", "float32")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_onnxruntime_on_cuda_says_what_it_says_on_the_cpu(bundle: Bundle) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime does not run on CUDA")
+    with open_engine(bundle, "onnxruntime", "cuda") as cuda, open_engine(bundle, "onnxruntime", "cpu") as cpu:
+        np.testing.assert_allclose(cuda.run(PICTURES), cpu.run(PICTURES), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -1,12 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.manifest import ParityRow, Tolerance
+from alexnet_deploy.core.precision import Precision
+from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, EngineInfo
-from alexnet_deploy.engines.parity import TOLERANCES, compare, prove, separation
+from alexnet_deploy.engines.parity import (
+    INT8_GRAPH_TOLERANCE,
+    TOLERANCES,
+    compare,
+    divergences,
+    prove,
+    same_first_guess,
+    separation,
+)
 
-FP32 = TOLERANCES["fp32"]
 INFO = EngineInfo(
     backend="a backend",
     version="1",
@@ -31,12 +42,15 @@ class Fixed:
         self.probabilities = np.empty(0)
 
 
-def engine(probabilities: np.ndarray) -> Engine:
-    return Engine(Fixed(probabilities), INFO, num_classes=probabilities.shape[1], max_batch=100)
+def engine(probabilities: np.ndarray, precision: Precision = "fp32") -> Engine:
+    info = replace(INFO, precision=precision)
+    return Engine(Fixed(probabilities), info, num_classes=probabilities.shape[1], max_batch=100)
 
 
-def row(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance = FP32) -> ParityRow:
-    return compare(expected, actual, engine(actual), tolerance, "given")
+def row(
+    expected: np.ndarray, actual: np.ndarray, precision: Precision = "fp32", tolerance: Tolerance | None = None
+) -> ParityRow:
+    return compare(expected, actual, engine(actual, precision), "given", tolerance=tolerance)
 
 
 def distribution(num_images: int = 6, num_classes: int = 10, seed: int = 0) -> np.ndarray:
@@ -70,7 +84,7 @@ def test_probability_gate_stands_at_its_tolerance(shift: float, passes: bool) ->
     expected = np.full((2, 2), 0.5)
     actual = expected + np.array([shift, -shift])
     tolerance = Tolerance(probability=1e-5, log_probability=1.0, top1_agreement=0.0)
-    assert row(expected, actual, tolerance).passed is passes
+    assert row(expected, actual, tolerance=tolerance).passed is passes
 
 
 def test_log_gate_sees_what_a_saturated_softmax_hides() -> None:
@@ -88,9 +102,9 @@ def test_probabilities_under_the_floor_are_alike() -> None:
 
 
 def test_flipped_first_guess_fails() -> None:
-    expected, actual = np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.4, 0.6], [0.2, 0.8]])
+    expected, actual = np.array([[0.6, 0.4], [0.2, 0.8]] * 10), np.array([[0.4, 0.6], [0.2, 0.8]] * 10)
     loose = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=0.9)
-    found = row(expected, actual, loose)
+    found = row(expected, actual, tolerance=loose)
     assert found.top1_agreement == 0.5
     assert found.failures == ("50.00% have the same first guess, under 90.00%",)
 
@@ -123,5 +137,89 @@ def test_separation_is_the_larger_of_both_errors_in_tolerances() -> None:
 
 def test_proof_is_of_the_golden_pictures_in_their_order(bundle: Bundle) -> None:
     expected = bundle.read_tensor(bundle.manifest.golden.probabilities)
-    assert prove(engine(expected), bundle).passed
-    assert not prove(engine(expected[::-1].copy()), bundle).passed
+    assert [row.passed for row in prove(engine(expected), bundle)] == [True]
+    assert [row.passed for row in prove(engine(expected[::-1].copy()), bundle)] == [False]
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_tolerance_is_that_of_the_graph_that_the_engine_runs(precision: Precision) -> None:
+    limit = TOLERANCES[precision].probability
+    expected = np.array([[0.7, 0.3]])
+    assert row(expected, expected + 0.9 * limit * np.array([1, -1]), precision).passed
+    failed = row(expected, expected + 1.1 * limit * np.array([1, -1]), precision)
+    assert failed.precision == precision
+    assert f"a probability is off by {1.1 * limit:.3g}, over {limit:g}" in failed.failures
+
+
+def test_accuracy_is_of_the_engine_s_own_first_guesses() -> None:
+    expected = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
+    actual = np.array([[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]])
+    truths = np.array([1, 1, 1])
+    given = compare(expected, actual, engine(actual), "given", truths=truths)
+    assert given.top1_accuracy == pytest.approx(2 / 3)
+    assert row(expected, actual).top1_accuracy is None
+    assert row(expected, actual).latency_ms is None
+
+
+def test_divergence_is_that_of_the_formula_and_of_nothing_is_nothing() -> None:
+    wanted, found = distribution(seed=1), distribution(seed=2)
+    by_hand = [
+        sum(p * np.log(p / q) for p, q in zip(one, other, strict=True))
+        for one, other in zip(wanted, found, strict=True)
+    ]
+    np.testing.assert_allclose(divergences(wanted, found), by_hand, rtol=1e-5)
+    assert row(wanted, found).kl_divergence == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert divergences(wanted, wanted).tolist() == [0.0] * len(wanted)
+    # A class that the reference rules out costs nothing; one that the candidate rules out costs much, not infinitely.
+    np.testing.assert_allclose(divergences(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])), [np.log(2)])
+    assert 10 < divergences(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))[0] < 100
+
+
+def test_first_guess_is_the_same_where_the_reference_ties() -> None:
+    reference = np.array([[0.5, 0.3, 0.2], [0.400004, 0.4, 0.199996], [0.5, 0.3, 0.2]])
+    candidate = np.array([[0.4, 0.35, 0.25], [0.39, 0.41, 0.2], [0.3, 0.5, 0.2]])
+    assert same_first_guess(reference, candidate).tolist() == [True, True, False]
+
+
+def test_proof_is_timed(bundle: Bundle) -> None:
+    expected = bundle.read_tensor(bundle.manifest.golden.probabilities)
+    (row,) = prove(engine(expected), bundle)
+    assert row.latency_ms is not None
+    assert row.latency_ms > 0
+
+
+def test_int8_engine_is_held_against_the_network_and_against_its_graph(
+    int8_shipment: tuple[LoadedWeights, Bundle],
+) -> None:
+    _, bundle = int8_shipment
+    golden = bundle.manifest.golden
+    assert golden.graph is not None
+    network, own = (bundle.read_tensor(file) for file in (golden.probabilities, golden.graph.probabilities))
+    assert np.abs(network - own).max() > 1e-4, "int8 shows"
+    for actual, errors in ((network, (0.0, None)), (own, (None, 0.0))):
+        rows = prove(engine(actual, "int8"), bundle)
+        assert [row.against for row in rows] == ["network", "graph"]
+        for row, error in zip(rows, errors, strict=True):
+            assert error is None or row.max_error == error
+    # Rounding may take it further from the network than an engine may be from its graph: this one runs another.
+    between = 2 * INT8_GRAPH_TOLERANCE.probability
+    *_, second, first = np.argsort(own, axis=1).T
+    other, places = own.copy(), np.arange(len(own))
+    other[places, first] -= between
+    other[places, second] += between
+    assert [row.passed for row in prove(engine(other, "int8"), bundle)] == [True, False]
+
+
+def test_share_is_held_only_against_pictures_enough_to_tell() -> None:
+    """99 % of eight pictures is all of them, which one near call fails; of a thousand it says something."""
+    loose = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=0.99)
+    for number, num_flipped, passes in ((8, 1, True), (1000, 10, True), (1000, 11, False), (100, 2, False)):
+        expected = np.tile([0.6, 0.4], (number, 1))
+        actual = expected.copy()
+        actual[:num_flipped] = [0.4, 0.6]
+        found = compare(expected, actual, engine(actual, "int8"), "given", tolerance=loose)
+        assert found.passed is passes, (number, num_flipped)
+    # Where all must, all must, however few there are.
+    flipped = np.array([[0.4, 0.6]])
+    strict = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=1.0)
+    assert not compare(flipped[:, ::-1], flipped, engine(flipped), "given", tolerance=strict).passed

@@ -1,0 +1,169 @@
+"""Ranges for an INT8 graph, found on real pictures through the real decode path.
+
+The pictures are seen through the centre view: where a crop lies changes a range by less than which pictures were taken.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.core.batches import PictureSet, decode_batches, look_through
+from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.errors import DataError, ParityError, UsageError
+from alexnet_deploy.core.files import sha256
+from alexnet_deploy.core.inputs import find_inputs
+from alexnet_deploy.core.precision import CalibrationMethod, Rest
+from alexnet_deploy.core.quantization import Calibration
+from alexnet_deploy.core.say import Say
+from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.export.calibrate import Histogram, gather, ranges_for
+from alexnet_deploy.export.calibration_cache import load_cache, save_cache
+from alexnet_deploy.export.graph import build_graph
+
+NUM_CALIBRATION_IMAGES = 512
+
+_MOST_BEYOND_RANGE = 0.03
+"""Ranges found on photographs and on drawn pictures left out at most 1 % of the golden ones; on flat or noisy ones that
+harm a network, 4 to 48 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Request:
+    """What an INT8 export was asked for."""
+
+    calibrate: Path | None = None
+    """Folder of pictures to calibrate on; None: the training pictures that the weights name."""
+    num_images: int = NUM_CALIBRATION_IMAGES
+    """Most pictures to calibrate on, evenly spaced among those there are."""
+    method: CalibrationMethod = "mse"
+    rest: Rest = "fp32"
+    keep_float: tuple[str, ...] = ()
+    """Layers that are not to be in int8."""
+    max_drop_points: float = 0.5
+    """Most percentage points of top-1 that may be lost on `data`."""
+    cache: Path | None = None
+    """File that keeps the histograms between exports."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for numbers that ask for nothing."""
+        if self.num_images < 1:
+            raise UsageError(f"{self.num_images} pictures are none to calibrate on; 1 or more are needed")
+        if not self.max_drop_points >= 0:
+            raise UsageError(f"a drop of {self.max_drop_points} points cannot be allowed; it must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What calibration found."""
+
+    pictures: PictureSet
+    """What it was found on."""
+    histograms: dict[str, Histogram]
+    """Of each layer's input, the first layer's excepted."""
+    ranges: dict[str, float]
+    """For each layer that can be in int8, in order: the magnitude of its input that becomes 127."""
+    calibration: Calibration
+
+
+def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
+    """Find the range of each layer's input.
+
+    Raises UsageError where there is nothing to calibrate on, DataError where none of it can be decoded, ExportError for
+    a kept calibration that is damaged, ParityError for ranges that real pictures reach far beyond.
+    """
+    pictures = _calibration_pictures(weights, request, say)
+    graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
+    graph_sha256 = sha256(graph.SerializeToString(deterministic=True))
+    histograms = _kept_histograms(request.cache, graph_sha256, pictures.sha256, say)
+    if histograms is None:
+        say(f"calibrating on {len(pictures.files):,} pictures")
+        histograms = gather(graph, decode_batches(pictures.files, weights.preprocessing.resize))
+        if request.cache is not None:
+            save_cache(
+                request.cache,
+                histograms,
+                graph_sha256=graph_sha256,
+                images_sha256=pictures.sha256,
+                num_images=len(pictures.files),
+            )
+    ranges = ranges_for(graph, weights.preprocessing, histograms, request.method)
+    _refuse_ranges_too_small(ranges, gather(graph, [golden_pictures()]))
+    calibration = Calibration(
+        method=request.method,
+        num_images=len(pictures.files),
+        images_sha256=pictures.sha256,
+        graph_sha256=graph_sha256,
+    )
+    return Calibrated(pictures=pictures, histograms=histograms, ranges=ranges, calibration=calibration)
+
+
+def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> PictureSet:
+    """Return the pictures to calibrate on, those set aside that cannot be decoded."""
+    if request.calibrate is not None:
+        files = _files_in(request.calibrate)
+    else:
+        files = _training_files(weights)
+        say(f"calibrating on the training pictures in {_training_folder(weights)}")
+    step = max(1.0, len(files) / request.num_images)
+    chosen = [files[int(place * step)] for place in range(min(len(files), request.num_images))]
+    found = look_through(chosen, weights.preprocessing.resize)
+    for path, error in found.excluded:
+        say(f"left out, {error.code.value}: {path}")
+    if not found.files:
+        raise DataError("none of the pictures to calibrate on can be decoded")
+    return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder of pictures to calibrate on")
+    files = [found.path for found in find_inputs([folder])]
+    if not files:
+        raise UsageError(f"{folder}: holds no pictures to calibrate on")
+    return files
+
+
+def _training_folder(weights: Weights) -> Path:
+    if weights.training is None:
+        raise UsageError("these weights name no training pictures; `--calibrate DIR` gives some to calibrate on")
+    return Path(weights.training.data)
+
+
+def _training_files(weights: Weights) -> list[Path]:
+    """Return the training pictures that the weights name, in a fixed order that mixes the classes."""
+    from alexnet_deploy.train.dataset import find_pictures, survey
+
+    folder = _training_folder(weights)
+    assert weights.training is not None
+    remedy = "`--calibrate DIR` gives pictures to calibrate on"
+    try:
+        found = survey(find_pictures(folder), weights.preprocessing.resize)
+    except DataError as error:
+        raise UsageError(f"the training pictures are gone, {error}; {remedy}") from error
+    if found.sha256 != weights.training.data_sha256:
+        raise UsageError(f"{folder}: no longer holds the pictures that the weights were trained on; {remedy}")
+    return [example.path for example in found.folder.train]
+
+
+def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, say: Say) -> dict[str, Histogram] | None:
+    if path is None or not path.exists():
+        return None
+    cache = load_cache(path)
+    if mismatch := cache.mismatch(graph_sha256, images_sha256):
+        say(f"{path}: {mismatch}, so it is not used, and written anew")
+        return None
+    say(f"{path}: of this graph and these pictures, used again")
+    return cache.histograms()
+
+
+def _refuse_ranges_too_small(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> None:
+    """Raise ParityError, by name, where pictures that are pictures reach far beyond a layer's range."""
+    shares = {layer: found.share_beyond(ranges[layer]) for layer, found in golden.items()}
+    worst = max(shares, key=lambda layer: shares[layer], default=None)
+    if worst is not None and not shares[worst] <= _MOST_BEYOND_RANGE:
+        raise ParityError(
+            f"nothing was published: {shares[worst]:.1%} of what {worst} sees of the golden pictures lies beyond the "
+            f"{ranges[worst]:.3g} that calibration found, and {_MOST_BEYOND_RANGE:.0%} may; calibrate on pictures like "
+            "those that it will be asked about"
+        )

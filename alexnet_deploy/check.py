@@ -1,0 +1,183 @@
+"""The check of a bundle that is there: its bytes, its graph, its engines, and the whole chain that led to them."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from alexnet_deploy.building import plan_problems
+from alexnet_deploy.core.batches import decode_batches
+from alexnet_deploy.core.bundle import GRAPH, Bundle
+from alexnet_deploy.core.errors import DataError, UsageError
+from alexnet_deploy.core.inputs import find_inputs
+from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_labelled
+from alexnet_deploy.core.manifest import Manifest, ParityRow
+from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.weights import LoadedWeights, Weights
+from alexnet_deploy.engines.engine import Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE, TOLERANCES, compare, prove
+from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check found."""
+
+    rows: tuple[ParityRow, ...]
+    """Each engine against the golden vectors and, where weights were given, the trained network."""
+    problems: tuple[str, ...]
+    """What in the graph is not as the table says."""
+    not_done: tuple[str, ...]
+    """What could not be checked here, and what would make it possible."""
+
+    @property
+    def passed(self) -> bool:
+        """True where nothing that was checked failed."""
+        return not self.problems and all(row.passed for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Files to compare on, all of which must be readable."""
+
+    files: tuple[Path, ...]
+    truths: tuple[int, ...] | None = None
+    """Their classes, indices into the labels; None where they are not known."""
+
+    @classmethod
+    def of(cls, folder: LabelledFolder) -> Self:
+        """Return the pictures of a labelled folder, with their classes."""
+        return cls(
+            files=tuple(picture.path for picture in folder.pictures),
+            truths=tuple(picture.label for picture in folder.pictures),
+        )
+
+
+def pictures_in(folder: Path, labels: Sequence[str]) -> Pictures:
+    """Return the pictures below a folder, with their classes where its folders are named after `labels`.
+
+    Raises DataError where there are none.
+    """
+    if is_labelled(folder, labels):
+        return Pictures.of(find_labelled(folder, labels))
+    files = tuple(found.path for found in find_inputs([folder]))
+    if not files:
+        raise DataError(f"{folder}: holds no pictures to compare on")
+    return Pictures(files=files)
+
+
+def check(
+    bundle: Bundle,
+    *,
+    backends: Sequence[Backend] | None = None,
+    weights: LoadedWeights | None = None,
+    pictures: Pictures | None = None,
+    say: Say = say_nothing,
+) -> CheckResult:
+    """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
+
+    With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
+    engine - on the golden pictures and on `pictures`, and the graph's tensors are compared with theirs. `backends`
+    are those that are installed unless named. Raises IntegrityError for bytes that are not those published,
+    UsageError for weights of another bundle or pictures without weights, DataError for a picture that cannot be read,
+    BackendError where there is no engine.
+    """
+    manifest = bundle.manifest
+    if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
+        raise UsageError(
+            f"{weights.path}: SHA-256 {weights.sha256[:12]}..., where {bundle.path} was made from "
+            f"{manifest.provenance.weights_sha256[:12]}..."
+        )
+    if pictures is not None and weights is None:
+        raise UsageError("pictures are compared with the trained network: give its --weights as well")
+    chosen = tuple(backends) if backends is not None else _backends_here(bundle)
+    say("verifying the bundle's bytes")
+    bundle.verify()
+    labels = bundle.labels
+    problems, not_done = _audit(bundle, labels, weights)
+    if weights is None:
+        not_done = (*not_done, "the trained network was not asked; --weights FILE does that")
+    else:
+        problems = (*problems, *_compare_with_weights(manifest, labels, weights.weights))
+    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
+        problems = (*problems, f"golden.tolerance: is not what this program allows {manifest.precision}")
+    if manifest.golden.graph is not None and manifest.golden.graph.tolerance != INT8_GRAPH_TOLERANCE:
+        problems = (*problems, "golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
+    problems = (*problems, *plan_problems(manifest))
+    not_done = (
+        *not_done,
+        *(f"{record.file} was not run here" for record in manifest.plans if record.backend not in chosen),
+    )
+    rows: list[ParityRow] = []
+    expected: np.ndarray | None = None
+    for opened in _chain(bundle, weights, chosen, say):
+        with opened as engine:
+            rows.extend(prove(engine, bundle))
+            if pictures is not None:
+                actual = _answers(engine, pictures.files, manifest.preprocessing.resize)
+                # The first of the chain is the trained network.
+                expected = actual if expected is None else expected
+                rows.append(_compare_on(pictures, expected, actual, engine))
+    return CheckResult(rows=tuple(rows), problems=problems, not_done=not_done)
+
+
+def _chain(bundle: Bundle, weights: LoadedWeights | None, backends: Sequence[Backend], say: Say) -> Iterator[Engine]:
+    """Open one after another: the trained network, its FP32 graph where this one is another, this graph's engines."""
+    crops = bundle.manifest.views.crops
+    if weights is not None:
+        from alexnet_deploy.engines.torch_engine import open_reference
+
+        say("asking the trained network")
+        yield open_reference(weights.weights, crops)
+        if bundle.manifest.precision != "fp32" and _is_installed("onnx"):
+            from alexnet_deploy.quantizing import open_weights
+
+            say("proving its FP32 graph")
+            yield open_weights(weights.weights, crops)
+    for backend in backends:
+        say(f"proving it on {backend}")
+        yield open_engine(bundle, backend)
+
+
+def _backends_here(bundle: Bundle) -> tuple[Backend, ...]:
+    plan = plan_backend_here(bundle) if bundle.manifest.plans else None
+    return installed_backends() if plan is None else (*installed_backends(), plan)
+
+
+def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
+    truths = None if pictures.truths is None else np.array(pictures.truths)
+    return compare(expected, actual, engine, f"{len(pictures.files)} given", truths=truths)
+
+
+def _answers(engine: Engine, files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:
+    return np.concatenate([engine.run(images) for images in decode_batches(files, resize)])
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _audit(
+    bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what in the graph is not as its table says, and what could not be looked at."""
+    if not _is_installed("onnx"):
+        return (), ("the graph was not compared with its table; `pip install onnx` makes that possible",)
+    from alexnet_deploy.export.audit import audit_graph
+
+    tensors = None if weights is None else weights.weights.tensors
+    return audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors), ()
+
+
+def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:
+    """Compare what the manifest says the network is with what the weights themselves say."""
+    if manifest.architecture != weights.architecture:
+        yield "architecture: the manifest's table is not that of the weights"
+    if manifest.preprocessing != weights.preprocessing:
+        yield "preprocessing: the manifest's is not that of the weights"
+    if labels != weights.labels:
+        yield "labels.txt: is not in the order of the weights' labels"

@@ -1,0 +1,109 @@
+"""The commands: parse, call one function, print. Results go to stdout, words to stderr.
+
+Libraries are imported inside the commands: `--help` answers at once, and `predict` needs no torch.
+"""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from alexnet_deploy.cli import build, check, export, look, predict, train
+from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
+
+app = typer.Typer(
+    name="alexnet-deploy",
+    help="AlexNet, from pictures to a verified engine.",
+    epilog="Begin with: alexnet-deploy train, then export, then predict images/.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """AlexNet, from pictures to a verified engine."""
+
+
+# In the order of a first use, which is that of --help.
+for command in (
+    train.train,
+    export.export,
+    predict.predict,
+    check.check,
+    build.build,
+    look.inspect,
+    look.doctor,
+    look.demo,
+):
+    app.command()(command)
+
+_EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "google": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "onnxruntime": "cpu",
+    "openvino": "cpu",
+}
+
+
+def main() -> None:
+    """Run the command line; an error becomes one sentence and an exit code, or with --debug a traceback."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed, and results go there")
+        _run(arguments)
+    except BrokenPipeError:
+        # Whoever read our rows has gone, and has what it wanted.
+        _drop_results()
+        sys.exit(141)
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        sys.stderr.write(f"error: {' '.join(_in_words(error).splitlines())}\n")
+        if isinstance(error, OSError):
+            _drop_results()
+        sys.exit(error.exit_code if isinstance(error, AlexNetDeployError) else 3)
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        app(args=arguments)
+    except SystemExit as leaving:
+        # Typer makes a 1 of a broken pipe, which here says that a check or an input failed.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise leaving.__context__ from None
+        # Now, while results that cannot be written still change the exit code.
+        sys.stdout.flush()
+        raise
+
+
+def _drop_results() -> None:
+    """Keep Python from flushing, as it ends, what could not be written."""
+    # A stdout that a program around us has put there need have no descriptor, and nothing to flush.
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, AlexNetDeployError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        extra = _EXTRAS[(error.name or "").split(".")[0]]
+        return f"this command needs {error.name}, which is not installed; `pip install 'alexnet-deploy[{extra}]'`"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}; --debug shows where it arose"

@@ -1,0 +1,56 @@
+"""`alexnet-deploy build`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_deploy.cli.options import (
+    BundleArgument,
+    EngineOption,
+    HardwareCompatibleOption,
+    MaxBatchOption,
+    MinBatchOption,
+    OptBatchOption,
+    VersionCompatibleOption,
+    WorkspaceOption,
+    debug_line,
+    plan_request,
+)
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.defaults import BUNDLES, latest_bundle, note_latest
+
+
+def build(
+    bundle: BundleArgument = None,
+    engine: EngineOption = None,
+    min_batch: MinBatchOption = None,
+    opt_batch: OptBatchOption = None,
+    max_batch: MaxBatchOption = None,
+    workspace: WorkspaceOption = None,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatible: HardwareCompatibleOption = False,
+    out: Annotated[Path | None, typer.Option(help="The new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+) -> None:
+    """Build a TensorRT plan of a bundle's graph, into a new bundle beside it."""
+    from alexnet_deploy.building import build as build_bundle
+    from alexnet_deploy.building import why_no_plan
+    from alexnet_deploy.core.bundle import open_bundle
+    from alexnet_deploy.describe import describe_plan
+    from alexnet_deploy.terminal import building_bar, say, stages
+
+    request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    if request is None:
+        raise UsageError(why_no_plan() if engine is None else "--engine none builds nothing; name a library")
+    path = bundle or latest_bundle()
+    opened = open_bundle(path)
+    manifest = opened.manifest
+    name = f"{manifest.architecture.name}-{manifest.precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
+    with stages() as stage, building_bar() as show:
+        built = build_bundle(opened, out or BUNDLES / name, request, say=stage, on_progress=show, debug=debug_line())
+    note_latest(built.path)
+    record = built.manifest.plans[-1]
+    say(f"{record.file}: {describe_plan(record)}; {record.build_seconds:.1f} s")
+    typer.echo(built.path)
+    say(f"next: alexnet-deploy check {built.path}")

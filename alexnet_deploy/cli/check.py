@@ -1,0 +1,49 @@
+"""`alexnet-deploy check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_deploy.cli.options import BackendOption, BundleArgument
+from alexnet_deploy.defaults import latest_bundle, latest_weights_if
+
+
+def check(
+    bundle: BundleArgument = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights it was made from; the latest run's where they are those.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
+    backend: BackendOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Prove a bundle again: its bytes, its graph, and every engine against the trained network."""
+    import msgspec
+
+    from alexnet_deploy.check import check as check_bundle
+    from alexnet_deploy.check import pictures_in
+    from alexnet_deploy.core.bundle import open_bundle
+    from alexnet_deploy.core.weights import load_weights
+    from alexnet_deploy.describe import parity_table
+    from alexnet_deploy.terminal import say, stages
+
+    opened = open_bundle(bundle or latest_bundle())
+    trained = weights or latest_weights_if(opened.manifest.provenance.weights_sha256)
+    loaded = load_weights(trained) if trained else None
+    pictures = pictures_in(data, opened.labels) if data else None
+    with stages() as stage:
+        result = check_bundle(
+            opened, backends=None if backend == "auto" else [backend], weights=loaded, pictures=pictures, say=stage
+        )
+    if as_json:
+        typer.echo(msgspec.json.encode({"passed": result.passed, "rows": result.rows, "problems": result.problems}))
+    else:
+        typer.echo(parity_table(result.rows))
+        for problem in result.problems:
+            typer.echo(f"FAILED: {problem}")
+    for line in result.not_done:
+        say(f"not done: {line}")
+    say(f"{opened.path}: {'passed' if result.passed else 'FAILED'}")
+    if not result.passed:
+        raise typer.Exit(1)

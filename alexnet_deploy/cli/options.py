@@ -1,0 +1,81 @@
+"""Options that several commands take."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.say import Say, say_nothing
+
+if TYPE_CHECKING:
+    from alexnet_deploy.building import PlanRequest
+
+BackendName: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+BackendOption = Annotated[BackendName, typer.Option(help="What runs the bundle; auto takes the fastest.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads for the engine; the backend's own choice unless given.")
+]
+BundleOption = Annotated[Path | None, typer.Option(help="The bundle; the latest unless given.")]
+BundleArgument = Annotated[Path | None, typer.Argument(help="The bundle; the latest unless given.")]
+
+EngineName: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "none"]
+EngineOption = Annotated[
+    EngineName | None,
+    typer.Option(help="Library that builds a plan; tensorrt-rtx needs no GPU. Default: what is here, with a GPU."),
+]
+MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: fewest pictures at once. Default: 1.")]
+OptBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: pictures it is fastest at. Default: 8.")]
+MaxBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: most pictures at once. Default: 16.")]
+WorkspaceOption = Annotated[
+    int | None, typer.Option(min=1, help="plan: most scratch memory of a layer, MiB. Default: the library's.")
+]
+VersionCompatibleOption = Annotated[
+    bool, typer.Option("--version-compatible", help="plan: runs on later releases of tensorrt, a little slower.")
+]
+HardwareCompatibleOption = Annotated[
+    bool, typer.Option("--hardware-compatible", help="plan: runs on GPUs of Ampere and later, a little slower.")
+]
+
+
+def plan_request(
+    engine: EngineName | None,
+    min_batch: int | None,
+    opt_batch: int | None,
+    max_batch: int | None,
+    workspace: int | None,
+    version_compatible: bool,
+    hardware_compatible: bool,
+) -> "PlanRequest | None":
+    """Return the plan that the options ask for, None where there is none to build.
+
+    Raises UsageError for batches that are no profile, or for options of a plan where none is to be built.
+    """
+    from alexnet_deploy.building import PlanRequest, backend_that_builds_here
+    from alexnet_deploy.core.plans import PlanOptions, Profile
+
+    backend = None if engine == "none" else engine or backend_that_builds_here()
+    batches = {"min_batch": min_batch, "opt_batch": opt_batch, "max_batch": max_batch}
+    given = {name: size for name, size in batches.items() if size is not None}
+    if backend is None:
+        if given or workspace is not None or version_compatible or hardware_compatible:
+            raise UsageError("these options are a plan's, and no plan is built here: name its library with --engine")
+        return None
+    try:
+        profile = Profile(**given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    options = PlanOptions(
+        workspace_bytes=None if workspace is None else workspace << 20,
+        is_version_compatible=version_compatible,
+        is_hardware_compatible=hardware_compatible,
+    )
+    return PlanRequest(backend=backend, profile=profile, options=options)
+
+
+def debug_line() -> Say:
+    """Return what shows a library's own log: stderr with --debug, nowhere without."""
+    from alexnet_deploy.terminal import say
+
+    return say if "--debug" in sys.argv else say_nothing

@@ -1,0 +1,178 @@
+"""From trained weights and pictures to an INT8 graph that says what they say: calibration, sensitivity, the gate.
+
+The trained network speaks here through its FP32 graph on the fastest engine, which is proved against it first: the same
+answers to 1e-5, several times as fast.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.calibrating import Int8Request, calibrate
+from alexnet_deploy.core.accuracy import Accuracy, Fallback, Gate
+from alexnet_deploy.core.batches import PictureSet, decode_batches
+from alexnet_deploy.core.errors import ParityError, UsageError
+from alexnet_deploy.core.labelled import LabelledFolder
+from alexnet_deploy.core.precision import Precision
+from alexnet_deploy.core.quantization import Quantization
+from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.views import View, views_by_name
+from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.engines.accuracy import measure_accuracy
+from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
+from alexnet_deploy.engines.parity import TOLERANCES, divergences, same_first_guess
+from alexnet_deploy.export.calibrate import Histogram
+from alexnet_deploy.export.graph import build_graph
+
+_NUM_SENSITIVITY_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """An INT8 graph's ranges, and what was measured on the way to them."""
+
+    quantization: Quantization
+    gate: Gate
+    histograms: dict[str, Histogram]
+    """Of each layer's input, the first layer's excepted."""
+
+
+def quantize(
+    weights: Weights,
+    views: Sequence[View],
+    request: Int8Request,
+    *,
+    data: LabelledFolder | None,
+    say: Say = say_nothing,
+) -> Quantized:
+    """Find ranges on real pictures, measure what INT8 costs, and move layers back to float until the gate holds.
+
+    With `data` the gate is the drop in top-1 on it, otherwise the agreement on the calibration pictures. Raises
+    ParityError where it cannot hold, UsageError for a layer that there is none of, DataError for want of pictures.
+    """
+    calibrated = calibrate(weights, request, say)
+    ranges, pictures = calibrated.ranges, calibrated.pictures
+    if unknown := set(request.keep_float) - ranges.keys():
+        raise UsageError(f"{', '.join(sorted(unknown))}: no layer that could be in int8; those are {', '.join(ranges)}")
+    asked = {layer: largest for layer, largest in ranges.items() if layer not in request.keep_float}
+    wanted = Quantization(ranges=asked, rest=request.rest, calibration=calibrated.calibration)
+    say("measuring how much each layer alone costs in int8")
+    sensitivity = _sensitivities(weights, wanted, pictures)
+    judge = _Judge(weights, views, request, pictures, data, say)
+    quantization, verdict, fallbacks = _fall_back(wanted, sensitivity, judge, say)
+    gate = Gate(
+        calibration_agreement=verdict.measured if isinstance(verdict.measured, float) else None,
+        accuracy=verdict.measured if isinstance(verdict.measured, Accuracy) else None,
+        sensitivity=sensitivity,
+        fallbacks=fallbacks,
+    )
+    return Quantized(quantization=quantization, gate=gate, histograms=calibrated.histograms)
+
+
+def open_weights(weights: Weights, views: Sequence[View], quantization: Quantization | None = None) -> Engine:
+    """Open a network on the fastest engine, as a graph of no bundle: in INT8, or in FP32 without `quantization`."""
+    precision: Precision = "fp32" if quantization is None else "int8"
+    source = GraphSource(
+        name=f"the {precision} graph of {weights.architecture.name}",
+        data=build_graph(weights, views, precision, quantization).SerializeToString(),
+        precision=precision,
+        num_classes=weights.architecture.num_classes,
+        num_views=len(views),
+    )
+    return open_graph(source)
+
+
+def _answers(engine: Engine, batches: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([engine.run(images) for images in batches])
+
+
+def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet) -> dict[str, float]:
+    """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
+    files = pictures.files[:: max(1, len(pictures.files) // _NUM_SENSITIVITY_IMAGES)][:_NUM_SENSITIVITY_IMAGES]
+    center = views_by_name("center", weights.architecture.input_size)
+    batches = list(decode_batches(files, weights.preprocessing.resize))
+    with open_weights(weights, center) as engine:
+        expected = _answers(engine, batches)
+    found = {}
+    for layer, largest in wanted.ranges.items():
+        alone = msgspec.structs.replace(wanted, ranges={layer: largest})
+        with open_weights(weights, center, alone) as engine:
+            found[layer] = float(divergences(expected, _answers(engine, batches)).mean())
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What the gate is held against: accuracy where there are labelled pictures, agreement where there are none."""
+
+    measured: Accuracy | float
+
+    @property
+    def passed(self) -> bool:
+        if isinstance(self.measured, Accuracy):
+            return self.measured.passed
+        return self.measured >= TOLERANCES["int8"].top1_agreement
+
+    @property
+    def words(self) -> str:
+        if isinstance(found := self.measured, Accuracy):
+            low, high = found.interval_points
+            return (
+                f"top-1 {found.candidate_top1:.2%} against {found.reference_top1:.2%}, a drop of "
+                f"{found.drop_points:.2f} points ({low:.2f} to {high:.2f}) where {found.max_drop_points:g} are allowed"
+            )
+        needed = TOLERANCES["int8"].top1_agreement
+        return f"{found:.2%} of the calibration pictures agree, where {needed:.0%} must"
+
+
+class _Judge:
+    """Knows what the trained network says of the pictures, and holds candidates against it."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        views: Sequence[View],
+        request: Int8Request,
+        pictures: PictureSet,
+        data: LabelledFolder | None,
+        say: Say,
+    ) -> None:
+        self._weights, self._views, self._request, self._data = weights, views, request, data
+        self._files = pictures.files if data is None else tuple(picture.path for picture in data.pictures)
+        say(f"asking the FP32 graph about {len(self._files):,} pictures")
+        self._expected = self._ask(None)
+
+    def __call__(self, quantization: Quantization) -> _Verdict:
+        actual = self._ask(quantization)
+        if self._data is None:
+            return _Verdict(measured=float(same_first_guess(self._expected, actual).mean()))
+        limit = self._request.max_drop_points
+        return _Verdict(
+            measured=measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit)
+        )
+
+    def _ask(self, quantization: Quantization | None) -> np.ndarray:
+        with open_weights(self._weights, self._views, quantization) as engine:
+            return _answers(engine, decode_batches(self._files, self._weights.preprocessing.resize))
+
+
+def _fall_back(
+    wanted: Quantization, sensitivity: dict[str, float], judge: _Judge, say: Say
+) -> tuple[Quantization, _Verdict, tuple[Fallback, ...]]:
+    """Take the most sensitive layer that is left out of int8, again and again, until the gate holds."""
+    quantization = wanted
+    fallbacks: list[Fallback] = []
+    worst_first = iter(sensitivity)
+    while not (verdict := judge(quantization)).passed:
+        say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")
+        if len(quantization.ranges) == 1:
+            raise ParityError(f"nothing was published: even with all layers but one in float, {verdict.words}")
+        layer = next(worst_first)
+        say(f"{layer}, the most sensitive of them, goes back to float")
+        remaining = {name: largest for name, largest in quantization.ranges.items() if name != layer}
+        quantization = msgspec.structs.replace(quantization, ranges=remaining)
+        fallbacks.append(Fallback(layer=layer, because=verdict.words))
+    say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")
+    return quantization, verdict, tuple(fallbacks)

@@ -1,0 +1,55 @@
+"""What an INT8 export takes, by the number of calibration pictures: seconds, and the most memory it held.
+
+    python benchmarks/calibration.py --weights runs/X/weights.safetensors --out results/calibration-MACHINE.json
+
+Each export is a process of its own; its memory is the kernel's ru_maxrss.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from alexnet_deploy.core.versions import tool_versions
+from alexnet_deploy.core.weights import load_weights
+
+
+def export(weights: Path, num_images: int, options: list[str]) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "export", str(weights)]
+        command += ["--precision", "int8", "--calibration-images", str(num_images), "--out", f"{folder}/a.bundle"]
+        begun = time.perf_counter()
+        process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+    if status:
+        raise SystemExit(f"the export of {num_images} pictures failed")
+    return {"calibration_images": num_images, "seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, nargs="+", default=[128, 512, 1024])
+    options, others = parser.parse_known_args()
+    rows = [export(options.weights, num_images, others) for num_images in options.images]
+    result = {
+        "architecture": load_weights(options.weights).weights.architecture.name,
+        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "tools": tool_versions("torch", "onnxruntime", "openvino"),
+        "options": others,
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

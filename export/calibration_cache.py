@@ -1,0 +1,89 @@
+"""Histograms kept between exports: one JSON file, used again only for the same graph and the same pictures."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.files import sha256, write_atomically
+from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
+
+_FORMAT = "alexnet-deploy calibration"
+_FORMAT_VERSION = 1
+
+
+class _Counts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    counts: tuple[int, ...]
+    upper: float
+    largest: float
+
+
+class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was counted, and on what."""
+
+    format: str = _FORMAT
+    format_version: int = _FORMAT_VERSION
+    graph_sha256: str
+    """Of the FP32 graph that the pictures were run through."""
+    images_sha256: str
+    """Of the pictures' pixels, in order."""
+    num_images: int
+    layers: dict[str, _Counts]
+    sha256: str = ""
+    """Digest of this record with an empty digest."""
+
+    def mismatch(self, graph_sha256: str, images_sha256: str) -> str | None:
+        """Return what this was not made from, in words; None where it was made from exactly these."""
+        if self.graph_sha256 != graph_sha256:
+            return "made from another graph"
+        if self.images_sha256 != images_sha256:
+            return "made from other pictures"
+        return None
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Return the histogram of each layer's input."""
+        return {
+            layer: Histogram(counts=np.array(kept.counts, dtype=np.int64), upper=kept.upper, largest=kept.largest)
+            for layer, kept in self.layers.items()
+        }
+
+
+def save_cache(
+    path: Path, histograms: dict[str, Histogram], *, graph_sha256: str, images_sha256: str, num_images: int
+) -> None:
+    """Write the file in one rename; raises ExportError where it cannot be written."""
+    cache = CalibrationCache(
+        graph_sha256=graph_sha256,
+        images_sha256=images_sha256,
+        num_images=num_images,
+        layers={
+            layer: _Counts(counts=tuple(found.counts.tolist()), upper=found.upper, largest=found.largest)
+            for layer, found in histograms.items()
+        },
+    )
+    try:
+        write_atomically(path, msgspec.json.encode(msgspec.structs.replace(cache, sha256=_digest(cache))))
+    except OSError as error:
+        raise ExportError(f"{path}: the calibration cannot be kept there: {error.strerror}") from error
+
+
+def load_cache(path: Path) -> CalibrationCache:
+    """Read the file; raises ExportError where it is no calibration or not the one that was written."""
+    try:
+        cache = msgspec.json.decode(path.read_bytes(), type=CalibrationCache)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path}: is no kept calibration: {error}; remove it, or name another file") from error
+    whole = all(len(kept.counts) == NUM_BINS for kept in cache.layers.values())
+    if (cache.format, cache.format_version) != (_FORMAT, _FORMAT_VERSION) or not whole:
+        raise ExportError(f"{path}: is a calibration of another format; remove it, or name another file")
+    if cache.sha256 != _digest(cache):
+        raise ExportError(f"{path}: is not the calibration that was written: its digest does not fit it; remove it")
+    return cache
+
+
+def _digest(cache: CalibrationCache) -> str:
+    return sha256(msgspec.json.encode(msgspec.structs.replace(cache, sha256=""), order="deterministic"))

@@ -1,0 +1,116 @@
+"""A graph in INT8: QuantizeLinear and DequantizeLinear before the products, explicit and symmetric.
+
+Convolutions and fully connected layers only: each takes its input and its weights through int8 and adds its bias in
+float. Normalisations, softmax and the average over the views stay what they are.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.precision import Rest
+from alexnet_deploy.core.quantization import MAX_LEVEL, Quantization
+
+_PRODUCTS = frozenset({"Conv", "Gemm"})
+
+_ZERO = "zero"
+"""The one zero point: int8, 0."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The graph being written, and what each tensor is now called."""
+
+    graph: onnx.GraphProto
+    rest: Rest
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def node(self, op: str, name: str, inputs: list[str], **attributes: object) -> str:
+        self.graph.node.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def input_scale(self, layer: str, largest: float) -> str:
+        return self.constant(f"{layer}.input.scale", scales_for(np.array(largest, dtype=np.float32), self.rest))
+
+    def weights(self, layer: str, name: str, weights: np.ndarray) -> str:
+        """Write a layer's weights as int8 with one scale for each output channel; return what stands for them."""
+        scales = weight_scales(weights, self.rest)
+        if not np.isfinite(scales).all():
+            raise ExportError(
+                f"{name}: weights up to {np.abs(weights).max():g} have no scale in float16; --rest fp32 has"
+            )
+        steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
+        self.constant(name, np.clip(steps, -MAX_LEVEL, MAX_LEVEL).astype(np.int8))
+        inputs = [name, self.constant(f"{name}.scale", scales)]
+        return self.node("DequantizeLinear", f"{layer}_weight_dequantized", inputs, axis=0)
+
+
+def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, views: str) -> onnx.GraphProto:
+    """Return the FP32 graph with the layers of `quantization` in int8, inputs and outputs unchanged.
+
+    Where the first layer is among them, the picture `pixels` is quantised before the `views` are cut from it: a fifth
+    of the numbers to round, and a quarter of the bytes to copy. Raises ExportError, by name, for a layer that is no
+    product of the graph, or whose weights are too large for a scale in float16.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    products = {node.name: node for node in graph.node if node.op_type in _PRODUCTS}
+    if missing := quantization.ranges.keys() - products.keys():
+        raise ExportError(f"{', '.join(sorted(missing))}: no convolution or fully connected layer of this graph")
+    quantised_weights = {products[name].input[1] for name in quantization.ranges}
+    written = onnx.GraphProto()
+    written.CopyFrom(graph)
+    del written.node[:], written.initializer[:]
+    written.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in quantised_weights)
+    work = _Pass(graph=written, rest=quantization.rest)
+    work.constant(_ZERO, np.array(0, dtype=np.int8))
+    first = next((name for name in quantization.ranges if products[name].input[0] == views), None)
+    scale = "" if first is None else work.input_scale(first, quantization.ranges[first])
+    for node in graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend(work.renamed.get(name, name) for name in node.input)
+        if node.name in quantization.ranges:
+            if node.name != first:
+                _quantise_input(work, copy, quantization.ranges[node.name])
+            copy.input[1] = work.weights(node.name, node.input[1], constants[node.input[1]])
+        written.node.append(copy)
+        if first is not None and node.name == pixels:
+            work.renamed[pixels] = work.node("QuantizeLinear", f"{pixels}_quantized", [pixels, scale, _ZERO])
+        if first is not None and node.name == views:
+            work.renamed[views] = work.node("DequantizeLinear", f"{views}_dequantized", [views, scale, _ZERO])
+    return written
+
+
+def _quantise_input(work: _Pass, node: onnx.NodeProto, largest: float) -> None:
+    scale = work.input_scale(node.name, largest)
+    rounded = work.node("QuantizeLinear", f"{node.name}_input_quantized", [node.input[0], scale, _ZERO])
+    node.input[0] = work.node("DequantizeLinear", f"{node.name}_input_dequantized", [rounded, scale, _ZERO])
+
+
+def weight_scales(weights: np.ndarray, rest: Rest) -> np.ndarray:
+    """Return one scale for each output channel, float32 (O,), for weights float32 (O, ...); 1 where all are 0."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    return scales_for(np.where(largest > 0, largest, np.float32(MAX_LEVEL)), rest)
+
+
+def scales_for(largest: np.ndarray, rest: Rest) -> np.ndarray:
+    """Return the float32 scales with which these magnitudes become 127.
+
+    For a remainder in float16 they are numbers that float16 holds, rounded up, so that the graph dequantises with the
+    very scale that it was quantised with and nothing is cut; infinity where float16 has none so large.
+    """
+    scales = np.asarray(largest / np.float32(MAX_LEVEL), dtype=np.float32)
+    if rest == "fp32":
+        return scales
+    with np.errstate(over="ignore", under="ignore"):
+        near = scales.astype(np.float16)
+        up = np.where(near < scales, np.nextafter(near, np.float16(np.inf)), near)
+    return up.astype(np.float32)

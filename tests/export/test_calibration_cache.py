@@ -1,0 +1,182 @@
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.precision import CALIBRATION_METHODS
+from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
+from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
+
+GRAPH, PICTURES = "a" * 64, "b" * 64
+
+
+def histogram(seed: int, size: int = 1000) -> Histogram:
+    found = Histogram()
+    found.add(np.random.default_rng(seed).exponential(1.0, size).astype(np.float32))
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "kept.json"
+
+
+@pytest.fixture
+def kept(path: Path) -> Path:
+    """A file that keeps two layers."""
+    save_cache(
+        path,
+        {"conv2": histogram(1), "fc6": histogram(2)},
+        graph_sha256=GRAPH,
+        images_sha256=PICTURES,
+        num_images=12,
+    )
+    return path
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(ExportError, match=match) as caught:
+        load_cache(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+
+
+@given(
+    counts=st.lists(st.integers(0, 2**62), min_size=NUM_BINS // 512, max_size=NUM_BINS // 512),
+    upper=st.floats(0, allow_infinity=False),
+    largest=st.floats(0, allow_infinity=False),
+)
+@settings(max_examples=20)
+def test_what_is_kept_is_read_back_exactly(
+    counts: list[int], upper: float, largest: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "kept.json"
+    written = Histogram(counts=np.tile(np.array(counts, dtype=np.int64), 512), upper=upper, largest=largest)
+    save_cache(path, {"conv2": written}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+    (name, read), *others = load_cache(path).histograms().items()
+    assert (name, others) == ("conv2", [])
+    assert (read.upper, read.largest, read.counts.dtype) == (upper, largest, np.int64)
+    np.testing.assert_array_equal(read.counts, written.counts)
+
+
+def test_every_method_gives_the_range_that_it_gave_before(kept: Path) -> None:
+    read = load_cache(kept)
+    assert read.num_images == 12
+    for method in CALIBRATION_METHODS:
+        assert read.histograms()["fc6"].range_by(method) == histogram(2).range_by(method)
+
+
+def test_histogram_that_was_read_counts_on(kept: Path) -> None:
+    read, fresh = load_cache(kept).histograms()["conv2"], histogram(1)
+    for found in (read, fresh):
+        found.add(np.array([100.0], np.float32))
+    np.testing.assert_array_equal(read.counts, fresh.counts)
+
+
+def test_same_counts_are_the_same_bytes(kept: Path, tmp_path: Path) -> None:
+    load = load_cache(kept)
+    again = tmp_path / "again.json"
+    save_cache(again, load.histograms(), graph_sha256=GRAPH, images_sha256=PICTURES, num_images=12)
+    assert again.read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("graph", "pictures", "words"),
+    [
+        (GRAPH, PICTURES, None),
+        ("c" * 64, PICTURES, "made from another graph"),
+        (GRAPH, "c" * 64, "made from other pictures"),
+        ("c" * 64, "c" * 64, "made from another graph"),
+    ],
+)
+def test_what_it_was_not_made_from_is_said(graph: str, pictures: str, words: str | None, kept: Path) -> None:
+    assert load_cache(kept).mismatch(graph, pictures) == words
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_part_of_a_file_is_refused(length: int, kept: Path) -> None:
+    kept.write_bytes(kept.read_bytes()[:length])
+    refused(kept, "is no kept calibration: .*; remove it, or name another file")
+
+
+def test_flipped_bit_anywhere_is_refused_or_says_the_same(kept: Path) -> None:
+    whole = kept.read_bytes()
+    original = load_cache(kept)
+    num_refused = 0
+    places = [*range(300), *range(300, len(whole), 97), *range(len(whole) - 100, len(whole))]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        kept.write_bytes(damaged)
+        try:
+            assert load_cache(kept) == original
+        except ExportError:
+            num_refused += 1
+    assert num_refused > 0.99 * len(places)
+
+
+def edited(kept: Path, **changes: object) -> None:
+    record = msgspec.json.decode(kept.read_bytes())
+    kept.write_bytes(msgspec.json.encode({**record, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"graph_sha256": "c" * 64}, "is not the calibration that was written: its digest does not fit it"),
+        ({"images_sha256": "c" * 64}, "its digest does not fit it"),
+        ({"num_images": 13}, "its digest does not fit it"),
+        ({"format": "something else"}, "is a calibration of another format"),
+        ({"format_version": 99}, "is a calibration of another format"),
+        ({"layers": {"conv2": {"counts": [1, 2, 3], "upper": 1.0, "largest": 1.0}}}, "of another format"),
+        ({"layers": {"conv2": {"counts": "many", "upper": 1.0, "largest": 1.0}}}, "is no kept calibration"),
+        ({"surprise": 1}, "is no kept calibration"),
+    ],
+)
+def test_edited_file_is_refused(changes: dict[str, object], match: str, kept: Path) -> None:
+    edited(kept, **changes)
+    refused(kept, match)
+
+
+@pytest.mark.parametrize(
+    "data", [b"TRT-100300-EntropyCalibration2\nimages: 3c010a14\n", b"\x89PNG\r\n\x1a\n", b"[]", b"\xff\xfe", b"null"]
+)
+def test_foreign_file_is_refused(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+    refused(path, "is no kept calibration: .*; remove it, or name another file")
+
+
+def test_file_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    refused(tmp_path / "folder", "cannot be read: Is a directory")
+    nowhere = tmp_path / "nothing" / "kept.json"
+    with pytest.raises(ExportError, match="the calibration cannot be kept there: No such file or directory"):
+        save_cache(nowhere, {}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+
+
+def test_file_appears_whole_and_leaves_nothing_beside_it(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kept.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        save_cache(kept, {}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+    assert kept.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_record_is_what_the_file_says(kept: Path) -> None:
+    record = load_cache(kept)
+    assert isinstance(record, CalibrationCache)
+    assert record.layers.keys() == {"conv2", "fc6"}
+    assert record.sha256 == msgspec.json.decode(kept.read_bytes())["sha256"]

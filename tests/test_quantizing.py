@@ -1,0 +1,222 @@
+"""The gate: which layers end in int8, what was measured on the way, and what is refused."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import RESTS, answers, constants_of, source_of
+from networks import saved, shipped
+from onnx import TensorProto, load_model_from_string
+
+from alexnet_deploy.calibrating import Int8Request
+from alexnet_deploy.check import check
+from alexnet_deploy.core.architecture import Conv
+from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityError, UsageError
+from alexnet_deploy.core.labelled import LabelledFolder, find_labelled
+from alexnet_deploy.core.precision import Rest
+from alexnet_deploy.core.views import View, views_by_name
+from alexnet_deploy.core.weights import LoadedWeights, Weights
+from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.quantizing import Quantized, quantize
+from alexnet_deploy.ship import ship
+
+PRODUCTS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+def center(weights: Weights) -> tuple[View, ...]:
+    return views_by_name("center", weights.architecture.input_size)
+
+
+def quantized(weights: Weights, data: LabelledFolder | None = None, **options: object) -> tuple[Quantized, list[str]]:
+    """What came of it through the centre view, and what was said meanwhile."""
+    said: list[str] = []
+    request = Int8Request(**options)  # type: ignore[arg-type]
+    return quantize(weights, center(weights), request, data=data, say=said.append), said
+
+
+def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **options: object) -> None:
+    with pytest.raises(error, match=match) as caught:
+        quantized(weights, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def known(drawn: Path, sure: Weights) -> LabelledFolder:
+    """Labelled pictures, each of which the network gets right."""
+    return find_labelled(drawn / "train", sure.labels)
+
+
+@pytest.fixture(scope="module")
+def loud(sure: Weights) -> Weights:
+    """The same function, with one of conv3's outputs a thousand times as large and conv4 a thousand times as deaf.
+
+    Its range leaves conv4's other inputs no steps.
+    """
+    return with_loud_channel(sure, 0, 1000.0)
+
+
+def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
+    layers = {layer.name: layer for layer in weights.architecture.layers}
+    conv3, conv4 = layers["conv3"], layers["conv4"]
+    assert isinstance(conv3, Conv)
+    assert isinstance(conv4, Conv)
+    # Of conv4's outputs only those of the group that the channel lies in look at it, each by its place in the group.
+    group, place = divmod(channel, conv3.out_channels // conv4.groups)
+    of_group = slice(group * conv4.out_channels // conv4.groups, (group + 1) * conv4.out_channels // conv4.groups)
+    tensors = {name: weights.tensors[name].copy() for name in ("conv3.weight", "conv3.bias", "conv4.weight")}
+    tensors["conv3.weight"][channel] *= np.float32(factor)
+    tensors["conv3.bias"][channel] *= np.float32(factor)
+    tensors["conv4.weight"][of_group, place] /= np.float32(factor)
+    return replace(weights, tensors={**weights.tensors, **tensors})
+
+
+# The gate
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_network_that_int8_does_not_harm_keeps_every_layer_in_it(
+    labelled: bool, sure: Weights, known: LabelledFolder
+) -> None:
+    found, said = quantized(sure, known if labelled else None)
+    assert tuple(found.quantization.ranges) == PRODUCTS
+    assert found.gate.fallbacks == ()
+    assert set(found.gate.sensitivity) == set(PRODUCTS)
+    worst_first = list(found.gate.sensitivity.values())
+    assert worst_first == sorted(worst_first, reverse=True)
+    assert 0 < worst_first[-1] <= worst_first[0] < 0.1
+    assert said[-1].startswith(f"int8 in {', '.join(PRODUCTS)}: ")
+
+
+def test_loud_channel_changes_nothing_in_float(sure: Weights, loud: Weights) -> None:
+    images = golden_pictures()
+    for backend in BACKENDS:
+        plain, same = (answers(source_of(w, center(sure), "fp32"), backend, images) for w in (sure, loud))
+        np.testing.assert_allclose(plain, same, atol=3e-7)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_layer_that_int8_harms_goes_back_to_float(labelled: bool, loud: Weights, known: LabelledFolder) -> None:
+    data = known if labelled else None
+    found, said = quantized(loud, data, method="minmax")
+    (fallback,) = found.gate.fallbacks
+    assert fallback.layer == "conv4"
+    assert tuple(found.quantization.ranges) == tuple(layer for layer in PRODUCTS if layer != "conv4")
+    assert next(iter(found.gate.sensitivity)) == "conv4"
+    assert found.gate.sensitivity["conv4"] > 10 * found.gate.sensitivity["conv3"]
+    # What had been measured with it is kept, and said when it happened.
+    if labelled:
+        accuracy = found.gate.accuracy
+        assert accuracy is not None
+        assert accuracy.passed
+        assert re.fullmatch(
+            r"top-1 \d+\.\d\d% against 100\.00%, a drop of \d+\.\d\d points \(.* to .*\) where 0\.5 are allowed",
+            fallback.because,
+        )
+    else:
+        assert re.fullmatch(r"\d\d\.\d\d% of the calibration pictures agree, where 99% must", fallback.because)
+        assert found.gate.calibration_agreement == 1.0
+    place = said.index("conv4, the most sensitive of them, goes back to float")
+    assert said[place - 1] == f"int8 in {', '.join(PRODUCTS)}: {fallback.because}"
+
+
+def test_loud_network_ships_with_its_fallback_on_record(loud: Weights, tmp_path: Path) -> None:
+    loaded, bundle = shipped(loud, tmp_path, precision="int8", int8=Int8Request(method="minmax"))
+    manifest = bundle.manifest
+    assert manifest.gate is not None
+    assert [fallback.layer for fallback in manifest.gate.fallbacks] == ["conv4"]
+    assert manifest.quantization is not None
+    assert "conv4" not in manifest.quantization.ranges
+    constants = constants_of(load_model_from_string(bundle.read("model.onnx")).graph)
+    np.testing.assert_array_equal(constants["conv4.weight"], loud.tensors["conv4.weight"], strict=True)
+    assert constants["conv3.weight"].dtype == np.int8
+    assert check(bundle, weights=loaded).passed
+
+
+def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) -> None:
+    """The one layer that may be in int8 is the one that must not."""
+    loaded = saved(loud, tmp_path / "weights.safetensors")
+    others = tuple(layer for layer in PRODUCTS if layer != "conv4")
+    request = Int8Request(method="minmax", keep_float=others)
+    with pytest.raises(ParityError, match=r"nothing was published: even with all layers but one in float, .* agree,"):
+        ship(loaded, tmp_path / "new.bundle", precision="int8", int8=request)
+    assert list(tmp_path.iterdir()) == [loaded.path]
+
+
+def test_drop_that_is_allowed_needs_no_fallback(loud: Weights, known: LabelledFolder) -> None:
+    found, _ = quantized(loud, known, method="minmax", max_drop_points=100.0)
+    assert found.gate.fallbacks == ()
+    assert found.gate.accuracy is not None
+    assert found.gate.accuracy.drop_points > 0.5
+    assert len(found.gate.accuracy.flips) == round(found.gate.accuracy.drop_points / 100 * len(known.pictures))
+
+
+def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
+    """Without labelled pictures; of accuracy see test_cli_export."""
+    _, bundle = int8_shipment
+    gate = bundle.manifest.gate
+    assert gate is not None
+    assert gate.accuracy is None
+    assert gate.calibration_agreement == 1.0
+
+
+# Options
+
+
+def test_layers_that_are_kept_stay_in_float(sure: Weights) -> None:
+    found, _ = quantized(sure, keep_float=("conv1", "fc8"))
+    assert tuple(found.quantization.ranges) == PRODUCTS[1:-1]
+    assert found.gate.fallbacks == ()
+    assert set(found.gate.sensitivity) == set(PRODUCTS[1:-1])
+    refused(
+        "conv9, relu1: no layer that could be in int8; those are conv1, ",
+        UsageError,
+        sure,
+        keep_float=("relu1", "conv9"),
+    )
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_rest_is_what_everything_else_computes_in(rest: Rest, request: pytest.FixtureRequest) -> None:
+    loaded, bundle = request.getfixturevalue("int8_shipment" if rest == "fp32" else "half_int8_shipment")
+    assert bundle.manifest.quantization is not None
+    assert bundle.manifest.quantization.rest == rest
+    graph = load_model_from_string(bundle.read("model.onnx")).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    number = TensorProto.FLOAT16 if rest == "fp16" else TensorProto.FLOAT
+    assert {types["conv3.bias"], types["fc7.bias"], types["conv3.weight.scale"]} == {number}
+    assert types["mean"] == TensorProto.FLOAT
+    result = check(bundle, weights=loaded)
+    assert result.passed, result
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"num_images": 0},
+        {"num_images": -1},
+        {"max_drop_points": -0.1},
+        {"max_drop_points": float("nan")},
+    ],
+)
+def test_numbers_that_ask_for_nothing_are_refused(request_: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Int8Request(**request_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_belongs_to_int8_is_refused_elsewhere(precision: str, loaded: LoadedWeights, tmp_path: Path) -> None:
+    for options in ({"int8": Int8Request()}, {"data": tmp_path}):
+        with pytest.raises(UsageError, match=f"belong to int8; {precision} is held against the trained network"):
+            ship(loaded, tmp_path / "new.bundle", precision=precision, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, pictures: Path, tmp_path: Path) -> None:
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match="holds no pictures in folders named after classes"):
+        ship(loaded, tmp_path / "new.bundle", precision="int8", data=pictures)
+    assert list(tmp_path.iterdir()) == [loaded.path]
