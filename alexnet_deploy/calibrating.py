@@ -3,7 +3,7 @@
 The pictures are seen through the centre view: where a crop lies changes a range by less than which pictures were taken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,13 +101,11 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
 def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> PictureSet:
     """Return the pictures to calibrate on, those set aside that cannot be decoded."""
     if request.calibrate is not None:
-        files = _files_in(request.calibrate)
+        files = files_in(request.calibrate)
     else:
         files = _training_files(weights)
         say(f"calibrating on the training pictures in {_training_folder(weights)}")
-    step = max(1.0, len(files) / request.num_images)
-    chosen = [files[int(place * step)] for place in range(min(len(files), request.num_images))]
-    found = look_through(chosen, weights.preprocessing.resize)
+    found = look_through(evenly(files, request.num_images), weights.preprocessing.resize)
     for path, error in found.excluded:
         say(f"left out, {error.code.value}: {path}")
     if not found.files:
@@ -115,7 +113,14 @@ def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> P
     return found
 
 
-def _files_in(folder: Path) -> list[Path]:
+def evenly(files: Sequence[Path], most: int) -> list[Path]:
+    """Return at most so many of the files, evenly spaced among them, in their order."""
+    step = max(1.0, len(files) / most)
+    return [files[int(place * step)] for place in range(min(len(files), most))]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return what is below a folder to calibrate on; raises UsageError where there is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder of pictures to calibrate on")
     files = [found.path for found in find_inputs([folder])]
@@ -131,7 +136,7 @@ def _training_folder(weights: Weights) -> Path:
 
 
 def _training_files(weights: Weights) -> list[Path]:
-    """Return the training pictures that the weights name, in a fixed order that mixes the classes."""
+    """Return the training pictures that the weights name, where they are still those, class by class."""
     from alexnet_deploy.train.dataset import find_pictures, survey
 
     folder = _training_folder(weights)

@@ -11,7 +11,7 @@ import numpy as np
 from alexnet_deploy.building import plan_problems
 from alexnet_deploy.core.batches import decode_batches
 from alexnet_deploy.core.bundle import GRAPH, Bundle
-from alexnet_deploy.core.errors import DataError, UsageError
+from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.manifest import Manifest, ParityRow
@@ -19,7 +19,7 @@ from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import Backend, Engine, installed_backends, open_engine
-from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE, TOLERANCES, compare, prove
+from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, prove
 from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
 
 
@@ -60,13 +60,13 @@ class Pictures:
 def pictures_in(folder: Path, labels: Sequence[str]) -> Pictures:
     """Return the pictures below a folder, with their classes where its folders are named after `labels`.
 
-    Raises DataError where there are none.
+    Raises UsageError where there are none.
     """
     if is_labelled(folder, labels):
         return Pictures.of(find_labelled(folder, labels))
     files = tuple(found.path for found in find_inputs([folder]))
     if not files:
-        raise DataError(f"{folder}: holds no pictures to compare on")
+        raise UsageError(f"{folder}: holds no pictures to compare on")
     return Pictures(files=files)
 
 
@@ -105,7 +105,8 @@ def check(
         problems = (*problems, *_compare_with_weights(manifest, labels, weights.weights))
     if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
         problems = (*problems, f"golden.tolerance: is not what this program allows {manifest.precision}")
-    if manifest.golden.graph is not None and manifest.golden.graph.tolerance != INT8_GRAPH_TOLERANCE:
+    own = manifest.golden.graph
+    if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
         problems = (*problems, "golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
     problems = (*problems, *plan_problems(manifest))
     not_done = (

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from alexnet_deploy.calibrating import Int8Request, calibrate
+from alexnet_deploy.calibrating import Int8Request, calibrate, evenly, files_in
 from alexnet_deploy.core.accuracy import Accuracy, Fallback, Gate
+from alexnet_deploy.core.architecture import Architecture, Conv, Linear
 from alexnet_deploy.core.batches import PictureSet, decode_batches
 from alexnet_deploy.core.errors import ParityError, UsageError
 from alexnet_deploy.core.labelled import LabelledFolder
@@ -22,11 +23,15 @@ from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.engines.accuracy import measure_accuracy
 from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
-from alexnet_deploy.engines.parity import TOLERANCES, divergences, same_first_guess
+from alexnet_deploy.engines.parity import TOLERANCES, divergences, least_agreement, same_first_guess
 from alexnet_deploy.export.calibrate import Histogram
 from alexnet_deploy.export.graph import build_graph
 
 _NUM_SENSITIVITY_IMAGES = 64
+
+_TIE_OF_INT8 = 0.02
+"""Without labels, classes that the trained network holds nearer than this are one guess: on photographs int8 moved 99 %
+of the probabilities by less than 0.018."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +55,12 @@ def quantize(
     """Find ranges on real pictures, measure what INT8 costs, and move layers back to float until the gate holds.
 
     With `data` the gate is the drop in top-1 on it, otherwise the agreement on the calibration pictures. Raises
-    ParityError where it cannot hold, UsageError for a layer that there is none of, DataError for want of pictures.
+    ParityError where it cannot hold, UsageError for a request that is wrong, DataError for want of pictures.
     """
+    refuse_request(weights.architecture, request)
     calibrated = calibrate(weights, request, say)
-    ranges, pictures = calibrated.ranges, calibrated.pictures
-    if unknown := set(request.keep_float) - ranges.keys():
-        raise UsageError(f"{', '.join(sorted(unknown))}: no layer that could be in int8; those are {', '.join(ranges)}")
-    asked = {layer: largest for layer, largest in ranges.items() if layer not in request.keep_float}
+    pictures = calibrated.pictures
+    asked = {layer: largest for layer, largest in calibrated.ranges.items() if layer not in request.keep_float}
     wanted = Quantization(ranges=asked, rest=request.rest, calibration=calibrated.calibration)
     say("measuring how much each layer alone costs in int8")
     sensitivity = _sensitivities(weights, wanted, pictures)
@@ -69,6 +73,19 @@ def quantize(
         fallbacks=fallbacks,
     )
     return Quantized(quantization=quantization, gate=gate, histograms=calibrated.histograms)
+
+
+def refuse_request(architecture: Architecture, request: Int8Request) -> None:
+    """Raise UsageError for what can be seen to be wrong with a request before anything is measured."""
+    products = [layer.name for layer in architecture.layers if isinstance(layer, Conv | Linear)]
+    if unknown := set(request.keep_float) - set(products):
+        raise UsageError(
+            f"{', '.join(sorted(unknown))}: no layer that could be in int8; those are {', '.join(products)}"
+        )
+    if set(request.keep_float) == set(products):
+        raise UsageError("every layer is to stay in float, so that nothing would be in int8; export fp32 or fp16")
+    if request.calibrate is not None:
+        files_in(request.calibrate)
 
 
 def open_weights(weights: Weights, views: Sequence[View], quantization: Quantization | None = None) -> Engine:
@@ -90,7 +107,7 @@ def _answers(engine: Engine, batches: Iterable[np.ndarray]) -> np.ndarray:
 
 def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet) -> dict[str, float]:
     """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
-    files = pictures.files[:: max(1, len(pictures.files) // _NUM_SENSITIVITY_IMAGES)][:_NUM_SENSITIVITY_IMAGES]
+    files = evenly(pictures.files, _NUM_SENSITIVITY_IMAGES)
     center = views_by_name("center", weights.architecture.input_size)
     batches = list(decode_batches(files, weights.preprocessing.resize))
     with open_weights(weights, center) as engine:
@@ -108,12 +125,13 @@ class _Verdict:
     """What the gate is held against: accuracy where there are labelled pictures, agreement where there are none."""
 
     measured: Accuracy | float
+    num_images: int
 
     @property
     def passed(self) -> bool:
         if isinstance(self.measured, Accuracy):
             return self.measured.passed
-        return self.measured >= TOLERANCES["int8"].top1_agreement
+        return self.measured >= self._least
 
     @property
     def words(self) -> str:
@@ -123,8 +141,11 @@ class _Verdict:
                 f"top-1 {found.candidate_top1:.2%} against {found.reference_top1:.2%}, a drop of "
                 f"{found.drop_points:.2f} points ({low:.2f} to {high:.2f}) where {found.max_drop_points:g} are allowed"
             )
-        needed = TOLERANCES["int8"].top1_agreement
-        return f"{found:.2%} of the calibration pictures agree, where {needed:.0%} must"
+        return f"{found:.2%} of the calibration pictures agree, where {self._least:.2%} must"
+
+    @property
+    def _least(self) -> float:
+        return least_agreement(TOLERANCES["int8"], self.num_images)
 
 
 class _Judge:
@@ -147,10 +168,12 @@ class _Judge:
     def __call__(self, quantization: Quantization) -> _Verdict:
         actual = self._ask(quantization)
         if self._data is None:
-            return _Verdict(measured=float(same_first_guess(self._expected, actual).mean()))
+            same = same_first_guess(self._expected, actual, _TIE_OF_INT8)
+            return _Verdict(measured=float(same.mean()), num_images=len(same))
         limit = self._request.max_drop_points
         return _Verdict(
-            measured=measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit)
+            measured=measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit),
+            num_images=len(actual),
         )
 
     def _ask(self, quantization: Quantization | None) -> np.ndarray:

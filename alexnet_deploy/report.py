@@ -21,7 +21,7 @@ from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, T
 from alexnet_deploy.core.plans import PLAN_BACKENDS
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.weights import TrainingRecord
-from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE, TOLERANCES
+from alexnet_deploy.engines.parity import TOLERANCES
 from alexnet_deploy.export.calibrate import Histogram
 from alexnet_deploy.plots import training_curves
 from alexnet_deploy.report_int8 import int8_part
@@ -122,7 +122,8 @@ def _template() -> Template:
 def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
     """Return what a row may differ by: what the bundle says of its own graph, and the usual for another."""
     if row.against == "graph":
-        return INT8_GRAPH_TOLERANCE if manifest.golden.graph is None else manifest.golden.graph.tolerance
+        assert manifest.golden.graph is not None, "such rows are those of int8"
+        return manifest.golden.graph.tolerance
     return manifest.golden.tolerance if row.precision == manifest.precision else TOLERANCES[row.precision]
 
 

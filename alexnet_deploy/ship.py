@@ -43,12 +43,12 @@ from alexnet_deploy.core.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import installed_backends, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
-from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE, TOLERANCES, compare, latency_of, prove, separation
+from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
 from alexnet_deploy.engines.torch_engine import open_reference
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.exact import exact_answers
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
-from alexnet_deploy.quantizing import Quantized, open_weights, quantize
+from alexnet_deploy.quantizing import Quantized, open_weights, quantize, refuse_request
 from alexnet_deploy.report import Picture, render_report
 
 
@@ -80,6 +80,9 @@ def ship(
         raise UsageError(f"{precision!r} is no precision; there are {', '.join(TOLERANCES)}")
     if precision != "int8" and (int8 is not None or data is not None):
         raise UsageError(f"calibration and accuracy belong to int8; {precision} is held against the trained network")
+    request = int8 or Int8Request()
+    if precision == "int8":
+        refuse_request(loaded.weights.architecture, request)
     backends = installed_backends()
     weights = loaded.weights
     crops = views_by_name(views, weights.architecture.input_size)
@@ -91,7 +94,7 @@ def ship(
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
         quantized = None
         if precision == "int8":
-            quantized = quantize(weights, crops, int8 or Int8Request(), data=folder, say=say)
+            quantized = quantize(weights, crops, request, data=folder, say=say)
         golden = _golden(weights, crops, images, expected, precision)
         manifest = _manifest(loaded, precision, Views(name=views, crops=crops), golden, quantized)
         say("writing the graph")
@@ -172,7 +175,7 @@ def _golden(
     probabilities = TensorFile(file=GOLDEN_PROBABILITIES, dtype="float32", shape=expected.shape)
     if precision == "int8":
         own = TensorFile(file=GOLDEN_GRAPH_PROBABILITIES, dtype="float32", shape=expected.shape)
-        graph = GoldenGraph(probabilities=own, tolerance=INT8_GRAPH_TOLERANCE)
+        graph = GoldenGraph(probabilities=own, tolerance=int8_graph_tolerance(len(crops)))
     tightest = TOLERANCES[precision] if graph is None else graph.tolerance
     return Golden(
         images=TensorFile(file=GOLDEN_IMAGES, dtype="uint8", shape=images.shape),

@@ -7,6 +7,7 @@ import numpy as np
 from alexnet_deploy.core.accuracy import Accuracy, Flip
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.labelled import LabelledFolder
+from alexnet_deploy.engines.parity import first_guesses
 
 _Z_95 = 1.959964
 """The standard normal's 97.5 % quantile: two sides make 95 %."""
@@ -22,14 +23,14 @@ def measure_accuracy(
 ) -> Accuracy:
     """Return both accuracies on a folder's N pictures from both networks' probabilities, float (N, K)."""
     truths = np.array([picture.label for picture in folder.pictures])
-    first, other = reference.argmax(axis=1), candidate.argmax(axis=1)
+    first, other = first_guesses(reference), first_guesses(candidate)
     is_right, is_right_too = first == truths, other == truths
     flips = tuple(
         Flip(
             path=Input(name=str(folder.pictures[place].path.relative_to(folder.root))).text,
             truth=labels[truths[place]],
-            reference=labels[first[place]],
-            candidate=labels[other[place]],
+            reference=_said(labels, first[place]),
+            candidate=_said(labels, other[place]),
         )
         for place in np.flatnonzero(first != other)
     )
@@ -60,6 +61,10 @@ def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tupl
     return float(100 * (lost - won - margin)), float(100 * (lost - won + margin))
 
 
+def _said(labels: Sequence[str], guess: int) -> str:
+    return labels[guess] if guess >= 0 else "nothing, for NaN"
+
+
 def _top5(probabilities: np.ndarray, truths: np.ndarray) -> float:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    return float((best == truths[:, None]).any(axis=1).mean())
+    return float(((best == truths[:, None]).any(axis=1) & (first_guesses(probabilities) >= 0)).mean())

@@ -3,6 +3,7 @@
 Every gate is written so that NaN fails it. Differences are taken in float64.
 """
 
+import math
 import statistics
 import time
 from types import MappingProxyType
@@ -29,10 +30,23 @@ TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
 )
 """What each precision may cost against the trained network, and why; the manifest repeats it."""
 
-# Engines round elsewhere than the graph says: 0.007 and 0.06 over all the same networks, 0.016 and 0.16 with a
-# remainder in float16, which CPUs compute in float32.
-INT8_GRAPH_TOLERANCE = Tolerance(probability=0.03, log_probability=0.3, top1_agreement=0.99)
-"""How far an engine may be from what its own int8 graph says."""
+_GRAPH_PROBABILITY, _GRAPH_LOG_PROBABILITY = 0.03, 0.3
+"""Engines round elsewhere than an int8 graph says. The mean of ten views: 0.007 and 0.06 over all the same networks,
+0.016 and 0.16 with a remainder in float16, which CPUs compute in float32. One view: 0.047 and 0.20."""
+
+
+def int8_graph_tolerance(num_views: int) -> Tolerance:
+    """Return how far an engine may be from what its own int8 graph says, whose answers are a mean over `num_views`.
+
+    Roundings of different views are independent: the mean of ten strays a third as far as one.
+    """
+    wider = math.sqrt(10 / num_views)
+    return Tolerance(
+        probability=_GRAPH_PROBABILITY * wider,
+        log_probability=_GRAPH_LOG_PROBABILITY * wider,
+        top1_agreement=TOLERANCES["int8"].top1_agreement,
+    )
+
 
 _LOG_FLOOR = 1e-30
 """Smaller probabilities count as this: float32 ends near 1e-38, and engines differ in how."""
@@ -56,8 +70,7 @@ def compare(
     """Return the agreement of an engine's probabilities with the trained network's, both float (N, K).
 
     Without a `tolerance` it is that of the precision of the graph that the engine runs. `truths` are the pictures'
-    classes, int (N,), where they are known. A share of first guesses is only held against pictures enough to tell: 99 %
-    says nothing of eight.
+    classes, int (N,), where they are known.
     """
     tolerance = tolerance or TOLERANCES[engine.info.precision]
     assert expected.shape == actual.shape, "both are of the same pictures"
@@ -73,8 +86,7 @@ def compare(
         failures.append(f"a probability is off by {max_error:.3g}, over {tolerance.probability:g}")
     if not max_log_error <= tolerance.log_probability:
         failures.append(f"a log-probability is off by {max_log_error:.3g}, over {tolerance.log_probability:g}")
-    num_spare = len(reference) * (1 - tolerance.top1_agreement)
-    if not top1_agreement >= tolerance.top1_agreement and not 0 < num_spare < 1:
+    if not top1_agreement >= least_agreement(tolerance, len(reference)):
         failures.append(f"{top1_agreement:.2%} have the same first guess, under {tolerance.top1_agreement:.2%}")
     info = engine.info
     return ParityRow(
@@ -91,10 +103,19 @@ def compare(
         kl_divergence=float(divergences(reference, candidate).mean()),
         top1_agreement=top1_agreement,
         top5_agreement=top5_agreement,
-        top1_accuracy=None if truths is None else float((candidate.argmax(axis=1) == truths).mean()),
+        top1_accuracy=None if truths is None else float((first_guesses(candidate) == truths).mean()),
         latency_ms=latency_ms,
         failures=tuple(failures),
     )
+
+
+def least_agreement(tolerance: Tolerance, num_images: int) -> float:
+    """Return the least share of first guesses that must be the same of so many pictures, 0..1.
+
+    Where any may differ, one may: of eight pictures 99 % cannot be asked for.
+    """
+    needed = tolerance.top1_agreement
+    return needed if needed == 1.0 else min(needed, 1 - 1 / num_images)
 
 
 def separation(expected: np.ndarray, faulty: np.ndarray, tolerance: Tolerance) -> float:
@@ -119,7 +140,8 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     rows = [compare(expected, actual, engine, GOLDEN_PICTURES, latency_ms=latency_ms)]
     if golden.graph is not None and engine.info.precision == "int8":
         own = bundle.read_tensor(golden.graph.probabilities)
-        row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=INT8_GRAPH_TOLERANCE, latency_ms=latency_ms)
+        own_tolerance = int8_graph_tolerance(len(bundle.manifest.views.crops))
+        row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=own_tolerance, latency_ms=latency_ms)
         rows.append(msgspec.structs.replace(row, against="graph"))
     return tuple(rows)
 
@@ -143,11 +165,21 @@ def divergences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return sums
 
 
-def same_first_guess(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Return for each row whether both guess the same first, bool (N,); a near tie of the reference counts as same."""
-    first = reference[np.arange(len(reference)), candidate.argmax(axis=1)]
-    same: np.ndarray = first >= reference.max(axis=1) - _TIE
+def same_first_guess(reference: np.ndarray, candidate: np.ndarray, tie: float = _TIE) -> np.ndarray:
+    """Return for each row whether both guess the same first, bool (N,).
+
+    Classes whose reference probabilities are nearer than `tie` are one guess. A row that holds NaN guesses nothing.
+    """
+    guesses = first_guesses(candidate)
+    first = reference[np.arange(len(reference)), guesses]
+    same: np.ndarray = (guesses >= 0) & (first >= reference.max(axis=1) - tie)
     return same
+
+
+def first_guesses(probabilities: np.ndarray) -> np.ndarray:
+    """Return the most probable class of each row, int (N,); -1 where the row holds NaN or infinity."""
+    guesses: np.ndarray = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    return guesses
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

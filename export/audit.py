@@ -114,7 +114,10 @@ def _compare_constants(expected: onnx.GraphProto, found: onnx.GraphProto, unknow
         other = by_name.pop(tensor.name, None)
         if other is None:
             yield f"{tensor.name}: is missing"
-        elif other.data_type != tensor.data_type or list(other.dims) != list(tensor.dims):
+        elif other.data_type != tensor.data_type:
+            found_type, wanted_type = (onnx.TensorProto.DataType.Name(one.data_type) for one in (other, tensor))
+            yield f"{tensor.name}: is of type {found_type}, the table says {wanted_type}"
+        elif list(other.dims) != list(tensor.dims):
             yield f"{tensor.name}: is of shape {list(other.dims)}, the table says {list(tensor.dims)}"
         else:
             actual = numpy_helper.to_array(other)

@@ -53,7 +53,7 @@ class Histogram:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(NUM_BINS // 2, np.int64)])
             self.upper *= 2.0
         # Three times as fast as np.histogram, which is the slowest step of a calibration.
-        places = np.minimum((magnitudes * np.float32(NUM_BINS / self.upper)).astype(np.int32), NUM_BINS - 1)
+        places = np.minimum((magnitudes / np.float32(self.upper) * NUM_BINS).astype(np.int32), NUM_BINS - 1)
         self.counts += np.bincount(places, minlength=NUM_BINS)
 
     def range_by(self, method: CalibrationMethod) -> float:

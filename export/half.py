@@ -37,19 +37,16 @@ def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
     del half.node[:], half.initializer[:]
     half.initializer.extend(_in_half(tensor) if tensor.name in halved else tensor for tensor in graph.initializer)
     computes_in_half = {node.name for node in half_nodes}
-    int8: set[str] = set()
     for node in graph.node:
         wanted = _HALF if node.name in computes_in_half else _FLOAT
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        # What is in `types` is a tensor of float numbers; pictures, int8, indices and shapes stay as they are.
+        # What is in `types` is a tensor of numbers; pictures, indices and shapes stay as they are.
         del written.input[:]
         written.input.extend(_cast(half, types, name, wanted) if name in types else name for name in node.input)
         half.node.append(written)
-        if node.op_type == "QuantizeLinear" or (node.input[0] in int8 and node.op_type != "DequantizeLinear"):
-            int8.add(node.output[0])
-        else:
-            types[node.output[0]] = wanted
+        # What is int8 goes from half nodes to half nodes, and so is never cast.
+        types[node.output[0]] = wanted
     return half
 
 

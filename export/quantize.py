@@ -98,7 +98,9 @@ def _quantise_input(work: _Pass, node: onnx.NodeProto, largest: float) -> None:
 def weight_scales(weights: np.ndarray, rest: Rest) -> np.ndarray:
     """Return one scale for each output channel, float32 (O,), for weights float32 (O, ...); 1 where all are 0."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    return scales_for(np.where(largest > 0, largest, np.float32(MAX_LEVEL)), rest)
+    # The least scale that float32 holds in full; what is smaller rounds to 0 anyway.
+    least = MAX_LEVEL * np.finfo(np.float32).tiny
+    return scales_for(np.where(largest > 0, np.maximum(largest, least), np.float32(MAX_LEVEL)), rest)
 
 
 def scales_for(largest: np.ndarray, rest: Rest) -> np.ndarray:

@@ -284,4 +284,4 @@ def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run
 
 def test_data_without_a_picture_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
     Path("images").mkdir()
-    assert run("check", "--data", "images").refused(3).startswith("images: holds no pictures")
+    assert run("check", "--data", "images").refused(2).startswith("images: holds no pictures")

@@ -11,7 +11,7 @@ from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.precision import Rest
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.engines.parity import INT8_GRAPH_TOLERANCE
+from alexnet_deploy.engines.parity import int8_graph_tolerance
 from alexnet_deploy.engines.torch_engine import open_reference
 from alexnet_deploy.export.exact import exact_answers
 
@@ -26,7 +26,7 @@ def test_answers_are_those_of_onnx_s_own_definition(rest: Rest) -> None:
     (expected,) = ReferenceEvaluator(onnx.load_model_from_string(graph)).run(None, {"images": PICTURES[4:6]})
     found = exact_answers(graph, PICTURES[4:6])
     # Float16 sums that are rounded elsewhere tip numbers from one step to the next.
-    np.testing.assert_allclose(found, expected, atol=1e-5 if rest == "fp32" else INT8_GRAPH_TOLERANCE.probability)
+    np.testing.assert_allclose(found, expected, atol=1e-5 if rest == "fp32" else int8_graph_tolerance(1).probability)
 
 
 def test_answers_of_a_float_graph_are_the_trained_network_s(weights: Weights) -> None:
