@@ -99,20 +99,13 @@ def check(
     bundle.verify()
     labels = bundle.labels
     problems, not_done = _audit(bundle, labels, weights)
+    problems += _wrong_tolerances(manifest) + plan_problems(manifest)
     if weights is None:
-        not_done = (*not_done, "the trained network was not asked; --weights FILE does that")
+        not_done.append("the trained network was not asked; --weights FILE does that")
     else:
-        problems = (*problems, *_compare_with_weights(manifest, labels, weights.weights))
-    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
-        problems = (*problems, f"golden.tolerance: is not what this program allows {manifest.precision}")
-    own = manifest.golden.graph
-    if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
-        problems = (*problems, "golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
-    problems = (*problems, *plan_problems(manifest))
-    not_done = (
-        *not_done,
-        *(f"{record.file} was not run here" for record in manifest.plans if record.backend not in chosen),
-    )
+        problems += _compare_with_weights(manifest, labels, weights.weights)
+    unrun = [record.file for record in manifest.plans if record.backend not in chosen]
+    not_done += [f"{file} was not run, for want of its library or GPU" for file in unrun]
     rows: list[ParityRow] = []
     expected: np.ndarray | None = None
     for opened in _chain(bundle, weights, chosen, say):
@@ -123,7 +116,7 @@ def check(
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(pictures, expected, actual, engine))
-    return CheckResult(rows=tuple(rows), problems=problems, not_done=not_done)
+    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
 
 
 def _chain(bundle: Bundle, weights: LoadedWeights | None, backends: Sequence[Backend], say: Say) -> Iterator[Engine]:
@@ -162,16 +155,25 @@ def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _audit(
-    bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None) -> tuple[list[str], list[str]]:
     """Return what in the graph is not as its table says, and what could not be looked at."""
     if not _is_installed("onnx"):
-        return (), ("the graph was not compared with its table; `pip install onnx` makes that possible",)
+        return [], ["the graph was not compared with its table; `pip install onnx` makes that possible"]
     from alexnet_deploy.export.audit import audit_graph
 
     tensors = None if weights is None else weights.weights.tensors
-    return audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors), ()
+    return list(audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors)), []
+
+
+def _wrong_tolerances(manifest: Manifest) -> list[str]:
+    """Return where the bundle was published under other tolerances than this program's."""
+    own = manifest.golden.graph
+    problems = []
+    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
+        problems.append(f"golden.tolerance: is not what this program allows {manifest.precision}")
+    if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
+        problems.append("golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
+    return problems
 
 
 def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:
