@@ -14,7 +14,7 @@ from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend, PlanOptions, P
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.device_memory import find_gpu
 from alexnet_deploy.engines.parity import prove
-from alexnet_deploy.engines.tensorrt_build import BuildProgress, build_plan, default_timing_cache
+from alexnet_deploy.engines.tensorrt_build import BuildProgress, build_plan, default_timing_cache, refuse_build
 from alexnet_deploy.engines.tensorrt_engine import open_plan
 from alexnet_deploy.engines.tensorrt_library import is_installed
 
@@ -42,9 +42,11 @@ def why_no_plan() -> str:
     """Return in one line why no plan is built where none is asked for, and what would build one."""
     if is_installed("tensorrt-rtx"):
         return "no plan was built, for want of a GPU; --engine tensorrt-rtx builds one for GPUs of Ampere and later"
+    if is_installed("tensorrt"):
+        return "no plan was built, for want of a GPU; `alexnet-deploy build --engine tensorrt` builds one on it"
     return (
-        "no plan was built, for want of a GPU and a library; `pip install 'alexnet-deploy[rtx]'` and "
-        "--engine tensorrt-rtx build one without a GPU"
+        "no plan was built, for want of a library; `pip install 'alexnet-deploy[rtx]'` and --engine tensorrt-rtx build "
+        "one, without a GPU too"
     )
 
 
@@ -108,6 +110,7 @@ def build(
     out: Path,
     request: PlanRequest,
     *,
+    force: bool = False,
     say: Say = say_nothing,
     on_progress: OnProgress | None = None,
     debug: Say = say_nothing,
@@ -119,7 +122,8 @@ def build(
     """
     if out.resolve() == bundle.path.resolve():
         raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")
-    with publishing(out) as stage:
+    refuse_build(request.backend, request.options, request.timing_cache)
+    with publishing(out, force=force) as stage:
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
         graph = bundle.read(GRAPH)
@@ -130,11 +134,19 @@ def build(
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
 
 
-def plan_problems(manifest: Manifest) -> list[str]:
-    """Return what can be seen to be wrong with a bundle's plans without running them."""
-    entry = manifest.files.get(GRAPH)
-    return [
-        f"{record.file}: is a plan of another graph, {record.graph_sha256[:12]}..., and not of {GRAPH}"
-        for record in manifest.plans
-        if entry is None or record.graph_sha256 != entry.sha256
-    ]
+def plan_problems(bundle: Bundle) -> list[str]:
+    """Return what can be seen to be wrong with a bundle's plans without running them.
+
+    A plan holds the digest of its graph as its network's name, in plain characters: see build_plan. Raises
+    IntegrityError for bytes that are not those published.
+    """
+    entry = bundle.manifest.files.get(GRAPH)
+    problems = []
+    for record in bundle.manifest.plans:
+        if entry is None or record.graph_sha256 != entry.sha256:
+            problems.append(f"{record.file}: is a plan of another graph, {record.graph_sha256[:12]}..., not of {GRAPH}")
+        elif record.file not in bundle.manifest.files:
+            problems.append(f"{record.file}: is not among the bundle's files")
+        elif record.graph_sha256.encode() not in bundle.read(record.file):
+            problems.append(f"{record.file}: its own bytes do not name this graph, so it is a plan of another, or none")
+    return problems

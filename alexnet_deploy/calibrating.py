@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alexnet_deploy.core.batches import PictureSet, decode_batches, look_through
 from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.errors import DataError, ParityError, UsageError
+from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
@@ -20,8 +20,10 @@ from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export.calibrate import Histogram, gather, ranges_for
 from alexnet_deploy.export.calibration_cache import load_cache, save_cache
 from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.export.half import HALF_MAX
 
 NUM_CALIBRATION_IMAGES = 512
+_FEW_IMAGES = 32
 
 _MOST_BEYOND_RANGE = 0.03
 """Ranges found on photographs and on drawn pictures left out at most 1 % of the golden ones; on flat or noisy ones that
@@ -49,8 +51,8 @@ class Int8Request:
         """Raise UsageError for numbers that ask for nothing."""
         if self.num_images < 1:
             raise UsageError(f"{self.num_images} pictures are none to calibrate on; 1 or more are needed")
-        if not self.max_drop_points >= 0:
-            raise UsageError(f"a drop of {self.max_drop_points} points cannot be allowed; it must be 0 or more")
+        if not 0 <= self.max_drop_points <= 100:
+            raise UsageError(f"a drop of {self.max_drop_points} points cannot be allowed; it must be 0 to 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,10 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
                 num_images=len(pictures.files),
             )
     ranges = ranges_for(graph, weights.preprocessing, histograms, request.method)
-    _refuse_ranges_too_small(ranges, gather(graph, [golden_pictures()]))
+    golden = gather(graph, [golden_pictures()])
+    _refuse_ranges_too_small(ranges, {layer: golden[layer] for layer in golden if layer not in request.keep_float})
+    if request.rest == "fp16":
+        _refuse_beyond_half(histograms)
     calibration = Calibration(
         method=request.method,
         num_images=len(pictures.files),
@@ -108,6 +113,8 @@ def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> P
     found = look_through(evenly(files, request.num_images), weights.preprocessing.resize)
     for path, error in found.excluded:
         say(f"left out, {error.code.value}: {path}")
+    if len(found.files) < _FEW_IMAGES:
+        say(f"calibration pictures: {len(found.files)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
     if not found.files:
         raise DataError("none of the pictures to calibrate on can be decoded")
     return found
@@ -160,6 +167,15 @@ def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, s
         return None
     say(f"{path}: of this graph and these pictures, used again")
     return cache.histograms()
+
+
+def _refuse_beyond_half(histograms: Mapping[str, Histogram]) -> None:
+    for layer, found in histograms.items():
+        if not found.largest <= HALF_MAX:
+            raise ExportError(
+                f"{layer}: gets numbers up to {found.largest:.3g}, and float16 ends at {HALF_MAX:g}; "
+                "--rest fp32 holds them"
+            )
 
 
 def _refuse_ranges_too_small(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> None:

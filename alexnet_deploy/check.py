@@ -99,7 +99,7 @@ def check(
     bundle.verify()
     labels = bundle.labels
     problems, not_done = _audit(bundle, labels, weights)
-    problems += _wrong_tolerances(manifest) + plan_problems(manifest)
+    problems += _wrong_tolerances(manifest) + plan_problems(bundle)
     if weights is None:
         not_done.append("the trained network was not asked; --weights FILE does that")
     else:

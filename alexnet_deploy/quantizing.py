@@ -86,6 +86,8 @@ def refuse_request(architecture: Architecture, request: Int8Request) -> None:
         raise UsageError("every layer is to stay in float, so that nothing would be in int8; export fp32 or fp16")
     if request.calibrate is not None:
         files_in(request.calibrate)
+    if request.cache is not None and not request.cache.parent.is_dir():
+        raise UsageError(f"{request.cache}: there is no such folder to keep a calibration in")
 
 
 def open_weights(weights: Weights, views: Sequence[View], quantization: Quantization | None = None) -> Engine:

@@ -10,6 +10,7 @@ import numpy as np
 
 from alexnet_deploy.building import OnProgress, PlanRequest, add_plan
 from alexnet_deploy.calibrating import Int8Request
+from alexnet_deploy.core.batches import look_through
 from alexnet_deploy.core.bundle import (
     GOLDEN_GRAPH_PROBABILITIES,
     GOLDEN_IMAGES,
@@ -22,8 +23,8 @@ from alexnet_deploy.core.bundle import (
     publishing,
 )
 from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.errors import ExportError, ParityError, UsageError
-from alexnet_deploy.core.labelled import find_labelled
+from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
+from alexnet_deploy.core.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.labels import encode_labels
 from alexnet_deploy.core.manifest import (
     GOLDEN_PICTURES,
@@ -44,8 +45,10 @@ from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import installed_backends, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
 from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
+from alexnet_deploy.engines.tensorrt_build import refuse_build
 from alexnet_deploy.engines.torch_engine import open_reference
 from alexnet_deploy.export.audit import audit_graph
+from alexnet_deploy.export.calibrate import refuse_beyond_half
 from alexnet_deploy.export.exact import exact_answers
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.quantizing import Quantized, open_weights, quantize, refuse_request
@@ -83,15 +86,20 @@ def ship(
     request = int8 or Int8Request()
     if precision == "int8":
         refuse_request(loaded.weights.architecture, request)
+    if plan is not None:
+        refuse_build(plan.backend, plan.options, plan.timing_cache)
     backends = installed_backends()
     weights = loaded.weights
     crops = views_by_name(views, weights.architecture.input_size)
-    folder = None if data is None else find_labelled(data, weights.labels)
+    folder = None if data is None else _readable(data, weights, say)
     with publishing(out, force=force) as stage:
         say("asking the trained network about the golden pictures")
         images = golden_pictures()
         expected = _reference_answers(weights, crops, images)
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
+        if precision == "fp16" or (precision == "int8" and request.rest == "fp16"):
+            center = views_by_name("center", weights.architecture.input_size)
+            refuse_beyond_half(build_graph(weights, center), images)
         quantized = None
         if precision == "int8":
             quantized = quantize(weights, crops, request, data=folder, say=say)
@@ -118,6 +126,18 @@ def ship(
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
 
 
+def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
+    """Return the labelled pictures, all of which can be decoded; say of which classes there are none."""
+    folder = find_labelled(data, weights.labels)
+    found = look_through([picture.path for picture in folder.pictures], weights.preprocessing.resize)
+    for path, error in found.excluded:
+        raise DataError(f"{path}: accuracy cannot be measured on it: {error}")
+    present = {picture.label for picture in folder.pictures}
+    if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
+        say(f"{folder.root}: no pictures of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
+    return folder
+
+
 def _prove_fp32(
     weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, say: Say
 ) -> ParityRow:
@@ -132,7 +152,9 @@ def _prove_fp32(
 def _refuse_failures(rows: Sequence[ParityRow]) -> None:
     if failed := [row for row in rows if not row.passed]:
         reasons = "; ".join(f"{row.backend}, {row.precision}: {', '.join(row.failures)}" for row in failed)
-        raise ParityError(f"nothing was published: {reasons}")
+        is_int8 = any(row.precision == "int8" for row in failed)
+        remedy = "; more calibration pictures, --method minmax or --keep-float may help" if is_int8 else ""
+        raise ParityError(f"nothing was published: {reasons}{remedy}")
 
 
 def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:

@@ -53,6 +53,8 @@ _LOG_FLOOR = 1e-30
 
 _NUM_TIMED_RUNS = 5
 
+_FEWEST_THAT_LOSE_ONE = 8
+
 _TIE = 1e-5
 """Two classes whose reference probabilities are nearer than this are one guess."""
 
@@ -112,10 +114,11 @@ def compare(
 def least_agreement(tolerance: Tolerance, num_images: int) -> float:
     """Return the least share of first guesses that must be the same of so many pictures, 0..1.
 
-    Where any may differ, one may: of eight pictures 99 % cannot be asked for.
+    Where any may differ, one may: of eight pictures 99 % cannot be asked for. Of fewer, all must be the same.
     """
     needed = tolerance.top1_agreement
-    return needed if needed == 1.0 else min(needed, 1 - 1 / num_images)
+    may_lose_one = needed < 1.0 and num_images >= _FEWEST_THAT_LOSE_ONE
+    return min(needed, 1 - 1 / num_images) if may_lose_one else 1.0
 
 
 def separation(expected: np.ndarray, faulty: np.ndarray, tolerance: Tolerance) -> float:

@@ -95,6 +95,14 @@ def build_plan(
     )
 
 
+def refuse_build(backend: PlanBackend, options: PlanOptions, timing_cache: Path | None) -> None:
+    """Raise at once what build_plan would raise before it looks at a graph."""
+    library = load_library(backend)
+    _check_options(library, options, timing_cache)
+    if not library.traits.builds_without_gpu:
+        _target_here(library)
+
+
 def default_timing_cache(backend: PlanBackend) -> Path | None:
     """Return this user's file of timings for this library and GPU, None where the library keeps none.
 

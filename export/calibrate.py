@@ -18,6 +18,7 @@ from alexnet_deploy.core.precision import CalibrationMethod
 from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.quantization import MAX_LEVEL
 from alexnet_deploy.export.graph import VIEWS
+from alexnet_deploy.export.half import HALF_MAX
 
 NUM_BINS = 4096
 _NUM_LEVELS = MAX_LEVEL + 1
@@ -123,13 +124,7 @@ def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, H
     a number is NaN or infinite.
     """
     inputs = {node.name: node.input[0] for node in products_of(graph.graph) if node.input[0] != VIEWS}
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs.values())
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = _tapped(graph, inputs.values())
     histograms = {layer: Histogram() for layer in inputs}
     for images in batches:
         found: list[np.ndarray] = session.run(list(inputs.values()), {IMAGES: images})
@@ -139,6 +134,36 @@ def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, H
             except ValueError as error:
                 raise ExportError(f"{layer}: {error} on calibration pictures") from error
     return histograms
+
+
+def refuse_beyond_half(graph: onnx.ModelProto, images: np.ndarray) -> None:
+    """Raise ExportError, by name, where a layer of an FP32 graph gives numbers that float16 does not hold.
+
+    Engines on a CPU compute half graphs in float32, and would not show it. `images` are uint8 (N, 256, 256, 3).
+    """
+    layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "LRN")]
+    for layer, values in zip(layers, _run(graph, layers, images), strict=True):
+        largest = float(np.abs(values).max(initial=0.0))
+        if not largest <= HALF_MAX:
+            raise ExportError(
+                f"{layer}: gives numbers up to {largest:.3g} on the golden pictures, and float16 ends at {HALF_MAX:g}"
+            )
+
+
+def _run(graph: onnx.ModelProto, tensors: list[str], images: np.ndarray) -> list[np.ndarray]:
+    found: list[np.ndarray] = _tapped(graph, tensors).run(tensors, {IMAGES: images})
+    return found
+
+
+def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.InferenceSession:
+    """Open a graph whose outputs are these float tensors of it."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(graph)
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

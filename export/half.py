@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.core.errors import ExportError
 
-_HALF_MAX = 65504.0
+HALF_MAX = 65504.0
+"""The largest number that float16 holds."""
 
 _HALF, _FLOAT = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
 
@@ -63,6 +64,6 @@ def _cast(graph: onnx.GraphProto, types: dict[str, int], name: str, wanted: int)
 
 def _in_half(tensor: onnx.TensorProto) -> onnx.TensorProto:
     values = numpy_helper.to_array(tensor)
-    if not np.abs(values).max(initial=0.0) <= _HALF_MAX:
-        raise ExportError(f"{tensor.name}: {np.abs(values).max():g} is outside float16's range of {_HALF_MAX:g}")
+    if not np.abs(values).max(initial=0.0) <= HALF_MAX:
+        raise ExportError(f"{tensor.name}: {np.abs(values).max():g} is outside float16's range of {HALF_MAX:g}")
     return numpy_helper.from_array(values.astype(np.float16), tensor.name)

@@ -11,13 +11,14 @@ from alexnet_deploy import building
 from alexnet_deploy.building import PlanRequest, backend_that_builds_here, build, why_no_plan
 from alexnet_deploy.check import check
 from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle
-from alexnet_deploy.core.errors import BundleError, ParityError, UsageError
+from alexnet_deploy.core.errors import BackendError, BundleError, ParityError, UsageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.plans import PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines import tensorrt_engine
 from alexnet_deploy.engines.tensorrt_build import BuiltPlan
 from alexnet_deploy.engines.tensorrt_library import TRAITS, Library
+from alexnet_deploy.ship import ship
 
 H100 = "sm_90 NVIDIA H100 80GB HBM3"
 
@@ -25,9 +26,9 @@ H100 = "sm_90 NVIDIA H100 80GB HBM3"
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     """tensorrt on a GPU that is not there; what it builds is the graph that it is given, behind a header."""
-    install(monkeypatch, FakeCuda())
-    fake = FakeTensorRt(building_cuda := FakeCuda(), makes_graphs=False)
-    install(monkeypatch, building_cuda)
+    cuda = FakeCuda()
+    install(monkeypatch, cuda)
+    fake = FakeTensorRt(cuda, makes_graphs=False)
     fake.library = Library(
         backend="tensorrt", trt=fake, version="10.13.0.35", traits=TRAITS["tensorrt"], logger=None, listeners=[]
     )
@@ -36,6 +37,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setattr(building, "is_installed", lambda name: name == "tensorrt")
     monkeypatch.setattr(building, "build_plan", lambda graph, *_, **__: built_of(graph, graph))
     monkeypatch.setattr(building, "default_timing_cache", lambda name: None)
+    monkeypatch.setattr(building, "refuse_build", lambda *_: None)
     return fake
 
 
@@ -185,3 +187,36 @@ def test_plan_is_built_without_a_gpu_from_the_command_line(run: Run, latest: Pat
     assert outcome.code == 0
     assert f"not done: {record.file} was not run" in outcome.err
     assert record.file in run("inspect", "built.bundle").out
+
+
+def test_plan_whose_bytes_are_of_something_else_is_found_by_check_without_a_gpu(
+    library: FakeTensorRt, bundle: Bundle, tmp_path: Path
+) -> None:
+    built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"))
+    (record,) = built.manifest.plans
+    for number, data in enumerate((bytes(100), fake_plan(b"another", name="0" * 64, min_batch=1, max_batch=16))):
+        forged = republished(built, tmp_path / f"{number}.bundle", {record.file: data})
+        result = check(forged, backends=["openvino"])
+        assert any(f"{record.file}: its own bytes do not name this graph" in problem for problem in result.problems)
+
+
+def test_plan_that_is_not_there_is_found(library: FakeTensorRt, bundle: Bundle, tmp_path: Path) -> None:
+    built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"))
+    ghost = msgspec.structs.replace(built.manifest.plans[0], file="plans/ghost.engine")
+    forged = republished(built, tmp_path / "f.bundle", {}, msgspec.structs.replace(built.manifest, plans=(ghost,)))
+    assert "plans/ghost.engine: is not among the bundle's files" in check(forged, backends=["openvino"]).problems
+
+
+def test_force_moves_what_is_there_aside(library: FakeTensorRt, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "there.bundle"
+    out.mkdir()
+    build(bundle, out, PlanRequest(backend="tensorrt"), force=True)
+    assert open_bundle(out).manifest.plans
+    assert [path.name for path in tmp_path.glob("there.bundle.old-*")]
+
+
+def test_library_that_is_missing_is_said_before_any_work(loaded: LoadedWeights, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(BackendError, match="tensorrt is not installed"):
+        ship(loaded, tmp_path / "a.bundle", plan=PlanRequest(backend="tensorrt"), say=said.append)
+    assert said == []

@@ -125,8 +125,8 @@ def test_option_of_int8_is_refused_with_another_precision(precision: str, option
     ("options", "code", "sentence"),
     [
         ("--max-drop 1", 2, "--max-drop is measured on labelled pictures: give their folder as --data"),
-        ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 or more"),
-        ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 or more"),
+        ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 to 100"),
+        ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
         ("--calibrate nothing", 2, "nothing: is no folder of pictures to calibrate on"),
         ("--data nothing", 3, "nothing: is no folder"),
         ("--data EMPTY", 3, "EMPTY: holds no pictures in folders named after classes; needed are CLASS/"),

@@ -1,6 +1,7 @@
 """The gate: which layers end in int8, what was measured on the way, and what is refused."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +226,31 @@ def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, pictures: Path, 
 
 def test_int8_of_nothing_is_refused(sure: Weights) -> None:
     refused("every layer is to stay in float", UsageError, sure, keep_float=PRODUCTS)
+
+
+def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weights, tmp_path: Path) -> None:
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    for options, sentence in (
+        ({"keep_float": ("conv9",)}, "no layer that could be in int8"),
+        ({"calibrate": tmp_path / "nothing"}, "is no folder of pictures"),
+        ({"cache": tmp_path / "nothing/cache.json"}, "there is no such folder to keep a calibration in"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            ship(loaded, tmp_path / "a.bundle", precision="int8", int8=Int8Request(**options), say=said.append)  # type: ignore[arg-type]
+    assert said == []
+    with pytest.raises(UsageError, match="inf points cannot be allowed"):
+        Int8Request(max_drop_points=float("inf"))
+
+
+def test_bad_picture_to_measure_on_is_named_before_anything_is_measured(
+    sure: Weights, drawn: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn / "val", tmp_path / "val")
+    bad = sorted((tmp_path / "val").rglob("*.jpg"))[0]
+    bad.write_bytes(b"not a picture")
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
+        ship(loaded, tmp_path / "a.bundle", precision="int8", data=tmp_path, say=said.append)
+    assert said == []

@@ -32,6 +32,7 @@ def build(
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
     out: Annotated[Path | None, typer.Option(help="The new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
 ) -> None:
     """Build a TensorRT plan of a bundle's graph, into a new bundle beside it."""
     from alexnet_deploy.building import build as build_bundle
@@ -48,7 +49,9 @@ def build(
     manifest = opened.manifest
     name = f"{manifest.architecture.name}-{manifest.precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
     with stages() as stage, building_bar() as show:
-        built = build_bundle(opened, out or BUNDLES / name, request, say=stage, on_progress=show, debug=debug_line())
+        built = build_bundle(
+            opened, out or BUNDLES / name, request, force=force, say=stage, on_progress=show, debug=debug_line()
+        )
     note_latest(built.path)
     record = built.manifest.plans[-1]
     say(f"{record.file}: {describe_plan(record)}; {record.build_seconds:.1f} s")

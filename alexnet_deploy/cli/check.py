@@ -42,6 +42,8 @@ def check(
         typer.echo(parity_table(result.rows))
         for problem in result.problems:
             typer.echo(f"FAILED: {problem}")
+    if pictures is not None and pictures.truths is None:
+        say(f"accuracy was not measured: the folders in {data} are not named after the labels, or not all of them")
     for line in result.not_done:
         say(f"not done: {line}")
     say(f"{opened.path}: {'passed' if result.passed else 'FAILED'}")

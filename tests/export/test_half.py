@@ -132,3 +132,16 @@ def test_nvidia_s_builder_makes_a_plan_of_it(name: str) -> None:
     plan = builder.build_serialized_network(network, config)
     assert plan is not None
     assert plan.nbytes > 2 * weights.architecture.num_parameters
+
+
+def test_numbers_that_half_does_not_hold_are_refused_though_no_cpu_shows_them(tmp_path: Path) -> None:
+    """One channel of conv3 thousands of times as large and what takes it as much smaller: the same function."""
+    weights = separating_weights(narrowed(ARCHITECTURES["single_tower"]))
+    tensors = {name: values.copy() for name, values in weights.tensors.items()}
+    for name in ("conv3.weight", "conv3.bias"):
+        tensors[name][5] *= 2.0**20
+    tensors["conv4.weight"][:, 5] /= 2.0**20
+    loud = replace(weights, tensors=tensors)
+    with pytest.raises(ExportError, match=r"conv3: gives numbers up to .* and float16 ends at 65504"):
+        shipped(loud, tmp_path, precision="fp16")
+    assert shipped(loud, tmp_path, precision="fp32")[1].manifest.parity[0].passed
