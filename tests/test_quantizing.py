@@ -254,3 +254,14 @@ def test_bad_picture_to_measure_on_is_named_before_anything_is_measured(
     with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
         ship(loaded, tmp_path / "a.bundle", precision="int8", data=tmp_path, say=said.append)
     assert said == []
+
+
+@pytest.mark.parametrize(("side", "is_said"), [("train", True), ("val", False), ("", False)])
+def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
+    side: str, is_said: bool, sure: Weights, drawn: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    request = Int8Request(max_drop_points=100)
+    ship(loaded, tmp_path / "a.bundle", precision="int8", int8=request, data=drawn / side, say=said.append)
+    assert any("the network learnt from these pictures" in line for line in said) is is_said

@@ -238,7 +238,9 @@ class _Header(Struct, kw_only=True):
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return manifest.json: UTF-8, indented, its own digest filled in; the same bytes for the same manifest."""
-    sealed = msgspec.structs.replace(manifest, sha256=_digest(manifest))
+    # As a reader will hold it: 100 where a float belongs is written 100 and read 100.0.
+    as_read = msgspec.json.decode(_encode(manifest), type=Manifest)
+    sealed = msgspec.structs.replace(as_read, sha256=_digest(as_read))
     return msgspec.json.format(_encode(sealed), indent=2) + b"\n"
 
 

@@ -305,3 +305,9 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
 def test_two_bundles_of_the_same_files_differ_in_nothing_but_their_place(bundle: Bundle, tmp_path: Path) -> None:
     again = republished(bundle, tmp_path / "again.bundle", {})
     assert again.sha256 == bundle.sha256
+
+
+def test_whole_number_where_a_float_belongs_is_sealed_like_any_other(bundle: Bundle) -> None:
+    row = msgspec.structs.replace(bundle.manifest.parity[0], latency_ms=100)
+    manifest = msgspec.structs.replace(bundle.manifest, parity=(row,))
+    assert decode_manifest(encode_manifest(manifest), "a bundle").parity[0].latency_ms == 100.0
