@@ -106,7 +106,8 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
 def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> PictureSet:
     """Return the pictures to calibrate on, those set aside that cannot be decoded."""
     if request.calibrate is not None:
-        files = files_in(request.calibrate)
+        refuse_empty(request.calibrate)
+        files = [found.path for found in find_inputs([request.calibrate])]
     else:
         files = _training_files(weights)
         say(f"calibrating on the training pictures in {_training_folder(weights)}")
@@ -126,14 +127,12 @@ def evenly(files: Sequence[Path], most: int) -> list[Path]:
     return [files[int(place * step)] for place in range(min(len(files), most))]
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Return what is below a folder to calibrate on; raises UsageError where there is none."""
+def refuse_empty(folder: Path) -> None:
+    """Raise UsageError where there is nothing to calibrate on; no more than the first file is looked for."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder of pictures to calibrate on")
-    files = [found.path for found in find_inputs([folder])]
-    if not files:
+    if next(find_inputs([folder]), None) is None:
         raise UsageError(f"{folder}: holds no pictures to calibrate on")
-    return files
 
 
 def _training_folder(weights: Weights) -> Path:

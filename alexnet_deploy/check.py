@@ -15,7 +15,6 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.manifest import Manifest, ParityRow
-from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import Backend, Engine, installed_backends, open_engine
@@ -112,7 +111,7 @@ def check(
         with opened as engine:
             rows.extend(prove(engine, bundle))
             if pictures is not None:
-                actual = _answers(engine, pictures.files, manifest.preprocessing.resize)
+                actual = engine.run_all(decode_batches(pictures.files, manifest.preprocessing.resize))
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(pictures, expected, actual, engine))
@@ -145,10 +144,6 @@ def _backends_here(bundle: Bundle) -> tuple[Backend, ...]:
 def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
     truths = None if pictures.truths is None else np.array(pictures.truths)
     return compare(expected, actual, engine, f"{len(pictures.files)} given", truths=truths)
-
-
-def _answers(engine: Engine, files: Sequence[Path], resize: ResizePolicy) -> np.ndarray:
-    return np.concatenate([engine.run(images) for images in decode_batches(files, resize)])
 
 
 def _is_installed(module: str) -> bool:

@@ -1,5 +1,6 @@
 """What a command takes when it is told nothing: what the one before it made, in the working directory."""
 
+import time
 from pathlib import Path
 
 from alexnet_deploy.core.errors import UsageError, WeightsError
@@ -11,6 +12,11 @@ BUNDLES = Path("bundles")
 DRAWN = Path("drawn")
 
 _WEIGHTS = "weights.safetensors"
+
+
+def new_bundle(architecture: str, precision: str) -> Path:
+    """Return the place of a bundle that is made now and that nobody named."""
+    return BUNDLES / f"{architecture}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
 
 
 def note_latest(entry: Path) -> None:

@@ -105,7 +105,7 @@ def gate_words(gate: Gate) -> str:
 def describe_plan(record: PlanRecord) -> str:
     """Return one line about a plan."""
     batches = f"{record.profile.min_batch} to {record.profile.max_batch} pictures, best at {record.profile.opt_batch}"
-    return f"{record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
+    return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
 def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _bundle_lines(bundle: Bundle) -> Iterator[str]:
         yield f"calibrated    on {calibration.num_images:,} pictures, {calibration.method}; rest {quantization.rest}"
         yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
     for record in manifest.plans:
-        yield f"plan          {record.file}: {describe_plan(record)}"
+        yield f"plan          {describe_plan(record)}"
     yield ""
     yield parity_table(manifest.parity)
     if manifest.gate is not None:

@@ -4,13 +4,13 @@ The trained network speaks here through its FP32 graph on the fastest engine, wh
 answers to 1e-5, several times as fast.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from alexnet_deploy.calibrating import Int8Request, calibrate, evenly, files_in
+from alexnet_deploy.calibrating import Int8Request, calibrate, evenly, refuse_empty
 from alexnet_deploy.core.accuracy import Accuracy, Fallback, Gate
 from alexnet_deploy.core.architecture import Architecture, Conv, Linear
 from alexnet_deploy.core.batches import PictureSet, decode_batches
@@ -85,7 +85,7 @@ def refuse_request(architecture: Architecture, request: Int8Request) -> None:
     if set(request.keep_float) == set(products):
         raise UsageError("every layer is to stay in float, so that nothing would be in int8; export fp32 or fp16")
     if request.calibrate is not None:
-        files_in(request.calibrate)
+        refuse_empty(request.calibrate)
     if request.cache is not None and not request.cache.parent.is_dir():
         raise UsageError(f"{request.cache}: there is no such folder to keep a calibration in")
 
@@ -103,22 +103,18 @@ def open_weights(weights: Weights, views: Sequence[View], quantization: Quantiza
     return open_graph(source)
 
 
-def _answers(engine: Engine, batches: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([engine.run(images) for images in batches])
-
-
 def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet) -> dict[str, float]:
     """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
     files = evenly(pictures.files, _NUM_SENSITIVITY_IMAGES)
     center = views_by_name("center", weights.architecture.input_size)
     batches = list(decode_batches(files, weights.preprocessing.resize))
     with open_weights(weights, center) as engine:
-        expected = _answers(engine, batches)
+        expected = engine.run_all(batches)
     found = {}
     for layer, largest in wanted.ranges.items():
         alone = msgspec.structs.replace(wanted, ranges={layer: largest})
         with open_weights(weights, center, alone) as engine:
-            found[layer] = float(divergences(expected, _answers(engine, batches)).mean())
+            found[layer] = float(divergences(expected, engine.run_all(batches)).mean())
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
@@ -180,7 +176,7 @@ class _Judge:
 
     def _ask(self, quantization: Quantization | None) -> np.ndarray:
         with open_weights(self._weights, self._views, quantization) as engine:
-            return _answers(engine, decode_batches(self._files, self._weights.preprocessing.resize))
+            return engine.run_all(decode_batches(self._files, self._weights.preprocessing.resize))
 
 
 def _fall_back(

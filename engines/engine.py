@@ -5,6 +5,7 @@ probabilities  float32  (N, K)             each row sums to 1
 """
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
 
@@ -99,6 +100,10 @@ class Engine:
             # Copied: a backend may write its next result into the same buffer.
             probabilities[start : start + len(part)] = self._runner.run(part)
         return probabilities
+
+    def run_all(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the probabilities of all batches in their order, float32 (N, K); raises what run does."""
+        return np.concatenate([self.run(images) for images in batches])
 
     def close(self) -> None:
         """Give back what the engine holds; more than once does nothing."""

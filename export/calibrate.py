@@ -19,6 +19,7 @@ from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.quantization import MAX_LEVEL
 from alexnet_deploy.export.graph import VIEWS
 from alexnet_deploy.export.half import HALF_MAX
+from alexnet_deploy.export.quantize import products_of
 
 NUM_BINS = 4096
 _NUM_LEVELS = MAX_LEVEL + 1
@@ -164,11 +165,6 @@ def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.Infer
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the convolutions and fully connected layers, in order."""
-    return [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
 
 
 def pixel_range(preprocessing: Preprocessing) -> float:

@@ -14,8 +14,6 @@ from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.precision import Rest
 from alexnet_deploy.core.quantization import MAX_LEVEL, Quantization
 
-_PRODUCTS = frozenset({"Conv", "Gemm"})
-
 _ZERO = "zero"
 """The one zero point: int8, 0."""
 
@@ -60,7 +58,7 @@ def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, vie
     product of the graph, or whose weights are too large for a scale in float16.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    products = {node.name: node for node in graph.node if node.op_type in _PRODUCTS}
+    products = {node.name: node for node in products_of(graph)}
     if missing := quantization.ranges.keys() - products.keys():
         raise ExportError(f"{', '.join(sorted(missing))}: no convolution or fully connected layer of this graph")
     quantised_weights = {products[name].input[1] for name in quantization.ranges}
@@ -87,6 +85,11 @@ def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, vie
         if first is not None and node.name == views:
             work.renamed[views] = work.node("DequantizeLinear", f"{views}_dequantized", [views, scale, _ZERO])
     return written
+
+
+def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the convolutions and fully connected layers, in order."""
+    return [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
 
 
 def _quantise_input(work: _Pass, node: onnx.NodeProto, largest: float) -> None:

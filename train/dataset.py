@@ -14,20 +14,11 @@ from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.image import decode_image, read_file, read_image
 from alexnet_deploy.core.inputs import Input, find_inputs
+from alexnet_deploy.core.labelled import LabelledPicture, class_names
 from alexnet_deploy.core.labels import is_label
 from alexnet_deploy.core.preprocessing import ResizePolicy
 
 _VALIDATION_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One labelled picture."""
-
-    path: Path
-    """Its file."""
-    label: int
-    """Its class, an index into the labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +29,9 @@ class PictureFolder:
     """What was named."""
     labels: tuple[str, ...]
     """The class folders' names, sorted."""
-    train: tuple[Example, ...]
+    train: tuple[LabelledPicture, ...]
     """What is learnt from."""
-    validation: tuple[Example, ...]
+    validation: tuple[LabelledPicture, ...]
     """What is only measured on."""
 
 
@@ -70,14 +61,14 @@ def find_pictures(root: Path) -> PictureFolder:
     if not root.is_dir():
         raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
     if (root / "train").is_dir():
-        labels = _class_names(root / "train")
+        labels = class_names(root / "train")
         if not (root / "val").is_dir():
             raise DataError(f"{root}: has train/ but no val/; without both, put the class folders right below it")
-        if (others := _class_names(root / "val")) != labels:
+        if (others := class_names(root / "val")) != labels:
             raise DataError(f"{root}: train/ and val/ differ in {', '.join(sorted(set(labels) ^ set(others)))}")
         train, validation = (_examples(root / side, labels) for side in ("train", "val"))
     else:
-        labels = _class_names(root)
+        labels = class_names(root)
         everything = _examples(root, labels)
         validation = tuple(example for example in everything if _is_kept(example.path.relative_to(root)))
         train = tuple(example for example in everything if not _is_kept(example.path.relative_to(root)))
@@ -93,7 +84,7 @@ def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
     """
     digest = hashlib.sha256()
     excluded: dict[str, str] = {}
-    good: dict[str, list[Example]] = {"train": [], "validation": []}
+    good: dict[str, list[LabelledPicture]] = {"train": [], "validation": []}
     num_pixels, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for side, examples in (("train", folder.train), ("validation", folder.validation)):
         looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=decode_threads(), ahead=64)
@@ -125,7 +116,7 @@ def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: tuple[Example, ...], resize: ResizePolicy) -> None:
+    def __init__(self, examples: tuple[LabelledPicture, ...], resize: ResizePolicy) -> None:
         self._examples = examples
         self._resize: ResizePolicy = resize
 
@@ -149,7 +140,7 @@ class _Look:
     products: np.ndarray
 
 
-def _look_at(example: Example, resize: ResizePolicy) -> tuple[Example, _Look | ImageError]:
+def _look_at(example: LabelledPicture, resize: ResizePolicy) -> tuple[LabelledPicture, _Look | ImageError]:
     try:
         data = read_file(example.path)
         pixels = decode_image(data, resize).reshape(-1, 3).astype(np.float64)
@@ -159,14 +150,9 @@ def _look_at(example: Example, resize: ResizePolicy) -> tuple[Example, _Look | I
     return example, look
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    names = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return tuple(sorted(names))
-
-
-def _examples(root: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
+def _examples(root: Path, labels: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
     return tuple(
-        Example(path=found.path, label=label)
+        LabelledPicture(path=found.path, label=label)
         for label, name in enumerate(labels)
         for found in find_inputs([root / name])
     )

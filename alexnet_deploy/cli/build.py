@@ -1,6 +1,5 @@
 """`alexnet-deploy build`."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from alexnet_deploy.cli.options import (
     plan_request,
 )
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import BUNDLES, latest_bundle, note_latest
+from alexnet_deploy.defaults import latest_bundle, new_bundle, note_latest
 
 
 def build(
@@ -47,13 +46,11 @@ def build(
     path = bundle or latest_bundle()
     opened = open_bundle(path)
     manifest = opened.manifest
-    name = f"{manifest.architecture.name}-{manifest.precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
+    place = out or new_bundle(manifest.architecture.name, manifest.precision)
     with stages() as stage, building_bar() as show:
-        built = build_bundle(
-            opened, out or BUNDLES / name, request, force=force, say=stage, on_progress=show, debug=debug_line()
-        )
+        built = build_bundle(opened, place, request, force=force, say=stage, on_progress=show, debug=debug_line())
     note_latest(built.path)
     record = built.manifest.plans[-1]
-    say(f"{record.file}: {describe_plan(record)}; {record.build_seconds:.1f} s")
+    say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     typer.echo(built.path)
     say(f"next: alexnet-deploy check {built.path}")

@@ -1,6 +1,5 @@
 """`alexnet-deploy export`."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +18,7 @@ from alexnet_deploy.cli.options import (
 )
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
-from alexnet_deploy.defaults import BUNDLES, latest_weights, note_latest
+from alexnet_deploy.defaults import BUNDLES, latest_weights, new_bundle, note_latest
 
 
 def export(
@@ -88,11 +87,10 @@ def export(
         weights = latest_weights()
         say(f"no WEIGHTS given: taking {weights}")
     loaded = load_weights(weights)
-    name = f"{loaded.weights.architecture.name}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}.bundle"
     with stages() as stage, building_bar() as show:
         bundle = ship(
             loaded,
-            out or BUNDLES / name,
+            out or new_bundle(loaded.weights.architecture.name, precision),
             precision=precision,
             views=views,
             int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
@@ -108,7 +106,7 @@ def export(
     if bundle.manifest.gate is not None:
         say(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:
-        say(f"{record.file}: {describe_plan(record)}; {record.build_seconds:.1f} s")
+        say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     if plan is None and engine is None:
         say(why_no_plan())
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]

@@ -35,7 +35,7 @@ class LabelledFolder:
 def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
     """Return whether the folder, or its val, holds folders, all of which are named after `labels`."""
     root = _root(folder)
-    return root.is_dir() and bool(names := _class_names(root)) and set(names) <= set(labels)
+    return root.is_dir() and bool(names := class_names(root)) and set(names) <= set(labels)
 
 
 def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
@@ -47,7 +47,7 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
     if not root.is_dir():
         raise DataError(f"{folder}: is no folder")
     places = {label: index for index, label in enumerate(labels)}
-    classes = _class_names(root)
+    classes = class_names(root)
     if strangers := [name for name in classes if name not in places]:
         raise DataError(
             f"{root}: {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''} is no class of these weights, "
@@ -68,8 +68,10 @@ def _root(folder: Path) -> Path:
     return folder / "val" if (folder / "val").is_dir() else folder
 
 
-def _class_names(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def class_names(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out."""
+    names = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return tuple(sorted(names))
 
 
 def _digest(root: Path, pictures: Sequence[LabelledPicture]) -> str:

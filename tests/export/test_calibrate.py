@@ -19,8 +19,9 @@ from alexnet_deploy.core.precision import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.quantization import MAX_LEVEL
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.export.calibrate import NUM_BINS, Histogram, gather, pixel_range, products_of, ranges_for
+from alexnet_deploy.export.calibrate import NUM_BINS, Histogram, gather, pixel_range, ranges_for
 from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.export.quantize import products_of
 
 PICTURES = golden_pictures()
 
