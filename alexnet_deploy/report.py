@@ -21,7 +21,7 @@ from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, T
 from alexnet_deploy.core.plans import PLAN_BACKENDS
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.weights import TrainingRecord
-from alexnet_deploy.engines.parity import TOLERANCES
+from alexnet_deploy.engines.parity import TOLERANCES, least_agreement
 from alexnet_deploy.export.calibrate import Histogram
 from alexnet_deploy.plots import training_curves
 from alexnet_deploy.report_int8 import int8_part
@@ -200,9 +200,10 @@ def _cost(manifest: Manifest) -> tuple[str, bool]:
             f"where {found.max_drop_points:g} may be lost"
         )
         return words, found.passed
-    agreement, needed = gate.calibration_agreement, manifest.golden.tolerance.top1_agreement
-    if agreement is None:
+    agreement, quantization = gate.calibration_agreement, manifest.quantization
+    if agreement is None or quantization is None:
         return "", True
+    needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
     words = f"{wording.percent(agreement)} of the calibration pictures keep their first guess"
     return words, agreement >= needed
 

@@ -232,6 +232,17 @@ def test_too_little_agreement_is_the_verdict(agreement: float) -> None:
     assert "This engine does not say what the trained network says" in text
 
 
+@pytest.mark.parametrize(("agreement", "holds"), [(15 / 16, True), (14 / 16, False)])
+def test_verdict_on_few_pictures_is_the_gate_s(agreement: float, holds: bool) -> None:
+    """Of 16 pictures one may differ: what the gate let through is not called a failure."""
+    manifest = make_int8(make_gate(accuracy=None, calibration_agreement=agreement))
+    assert manifest.quantization is not None
+    few = msgspec.structs.replace(manifest.quantization.calibration, num_images=16)
+    quantization = msgspec.structs.replace(manifest.quantization, calibration=few)
+    text = text_of(msgspec.structs.replace(manifest, quantization=quantization))
+    assert ("This engine says what the trained network says" in text) is holds
+
+
 def test_what_went_back_to_float_is_told_from_what_was_kept_there() -> None:
     raw = render(manifest=make_int8())
     text = Page(raw).text
