@@ -5,10 +5,11 @@ for prediction in predictor.predict(["images/"]):
     print(prediction.path, prediction.top[0].label)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -17,10 +18,9 @@ from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
 from alexnet_deploy.core.inputs import Input, find_inputs
-from alexnet_deploy.engines.engine import Backend, Device, Engine, EngineInfo, open_engine
+from alexnet_deploy.engines.engine import Backend, Device, Engine, EngineInfo, Tuning, open_engine
 
-DEFAULT_BATCH_SIZE = 8
-"""Ten views each make 80 crops: enough for every engine here to be at its full speed."""
+_Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,26 +72,32 @@ class Predictor:
         inputs: Iterable[str | Path] | str | Path,
         *,
         topk: int = 5,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         limits: DecodeLimits = DEFAULT_LIMITS,
         listed: Iterable[bytes] | None = None,
+        done: Iterable[str] = (),
     ) -> Iterator[Prediction]:
         """Yield one prediction for each input, in order; see core/inputs.py for what names may stand for.
 
-        `topk` guesses each, or all classes where there are fewer. `batch_size` pictures go to the engine at once.
-        `listed` are the lines that the name `-` stands for. What cannot be read is a prediction with an error, never
-        an exception. Raises UsageError for a topk or batch_size under 1 and for a `-` without a list, BackendError
-        where the engine fails.
+        `topk` guesses each, or all classes where there are fewer. `batch_size` pictures go to the engine at once; the
+        engine's own choice unless given. `listed` are the lines that the name `-` stands for. `done` are the paths of
+        predictions that were made before: the first inputs, which are passed over. What cannot be read is a
+        prediction with an error, never an exception. Pictures are decoded, and other batches run, while the caller
+        uses what it was given; how far ahead does not depend on how many there are.
+
+        Raises UsageError for a topk or batch_size under 1, for a `-` without a list and for `done` that are not the
+        first inputs, BackendError where the engine fails.
         """
-        if topk < 1 or batch_size < 1:
-            raise UsageError(f"topk {topk} and batch size {batch_size} must both be 1 or more")
+        size = self.info.batch_size if batch_size is None else batch_size
+        if topk < 1 or size < 1:
+            raise UsageError(f"topk {topk} and batch size {size} must both be 1 or more")
         names = [inputs] if isinstance(inputs, str | Path) else inputs
-        return self._stream(find_inputs(names, listed), topk, batch_size, limits)
+        return self._stream(_pass_over(done, find_inputs(names, listed)), topk, size, limits)
 
     def _stream(
         self, inputs: Iterable[Input], topk: int, batch_size: int, limits: DecodeLimits
     ) -> Iterator[Prediction]:
-        def read(item: Input) -> tuple[Input, np.ndarray | ImageError]:
+        def read(item: Input) -> _Read:
             if item.error is not None:
                 return item, ImageError(*item.error)
             try:
@@ -99,18 +105,23 @@ class Predictor:
             except ImageError as error:
                 return item, error
 
-        waiting: list[tuple[Input, np.ndarray | ImageError]] = []
-        num_images = 0
-        for found in map_ahead(read, inputs, threads=decode_threads(), ahead=2 * batch_size):
-            waiting.append(found)
-            num_images += isinstance(found[1], np.ndarray)
-            # Failures do not fill a batch; but a long run of them must not pile up behind one picture either.
-            if num_images == batch_size or len(waiting) == 4 * batch_size:
-                yield from self._answer(waiting, topk)
-                waiting, num_images = [], 0
-        yield from self._answer(waiting, topk)
+        def answer(batch: list[_Read]) -> list[Prediction]:
+            return list(self._answer(batch, topk))
 
-    def _answer(self, batch: list[tuple[Input, np.ndarray | ImageError]], topk: int) -> Iterator[Prediction]:
+        num_streams = self.info.num_streams
+        pictures = map_ahead(read, inputs, threads=decode_threads(), ahead=(num_streams + 1) * batch_size)
+        batches = _in_batches(pictures, batch_size)
+        # What runs one batch at a time runs it in this thread: a GPU's context belongs to the thread that opened it.
+        if num_streams == 1:
+            answers = (answer(batch) for batch in batches)
+        else:
+            answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams)
+        # From the end to the beginning, so that a caller who stops leaves no thread behind.
+        with closing(pictures), closing(batches), closing(answers):
+            for predictions in answers:
+                yield from predictions
+
+    def _answer(self, batch: list[_Read], topk: int) -> Iterator[Prediction]:
         images = [result for _, result in batch if isinstance(result, np.ndarray)]
         rows = iter(self._engine.run(np.stack(images)) if images else ())
         for item, result in batch:
@@ -132,6 +143,30 @@ class Predictor:
         self.close()
 
 
+def _pass_over(done: Iterable[str], inputs: Iterator[Input]) -> Iterator[Input]:
+    for number, path in enumerate(done, start=1):
+        found = next(inputs, None)
+        if found is None or found.text != path:
+            there = "there is no input any more" if found is None else f"the input there is {found.text} now"
+            raise UsageError(f"row {number:,} is of {path}, and {there}; rows of other inputs cannot be gone on with")
+    yield from inputs
+
+
+def _in_batches(pictures: Iterable[_Read], batch_size: int) -> Generator[list[_Read]]:
+    """Yield them in order, each time as many as hold `batch_size` that could be read."""
+    batch: list[_Read] = []
+    num_images = 0
+    for found in pictures:
+        batch.append(found)
+        num_images += isinstance(found[1], np.ndarray)
+        # Failures do not fill a batch; but a long run of them must not pile up behind one picture either.
+        if num_images == batch_size or len(batch) == 4 * batch_size:
+            yield batch
+            batch, num_images = [], 0
+    if batch:
+        yield batch
+
+
 def best_guesses(probabilities: np.ndarray, labels: tuple[str, ...], topk: int) -> tuple[Guess, ...]:
     """Return the `topk` likeliest classes of one row, float32 (K,), best first, equals by index."""
     order = np.argsort(-probabilities, kind="stable")[:topk]
@@ -145,7 +180,11 @@ def load(
     backend: Backend | Literal["auto"] = "auto",
     device: Device | Literal["auto"] = "auto",
     threads: int | None = None,
+    tuned_for: Tuning = "throughput",
 ) -> Predictor:
-    """Open a bundle for prediction; see open_engine for `backend`, `device` and `threads`, and for what is raised."""
+    """Open a bundle for prediction; see open_engine for what the rest means, and for what is raised.
+
+    Whoever waits for single pictures one after another is answered sooner by an engine that is tuned for latency.
+    """
     opened = open_bundle(Path(bundle))
-    return Predictor(opened, open_engine(opened, backend, device, threads))
+    return Predictor(opened, open_engine(opened, backend, device, threads, tuned_for))

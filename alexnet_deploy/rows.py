@@ -3,15 +3,20 @@
 import csv
 import io
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
+from alexnet_deploy.core.errors import ImageErrorCode
 from alexnet_deploy.predict import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 
 _PATH_WIDTH = 40
+
+_CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
 class RowWriter:
@@ -24,6 +29,11 @@ class RowWriter:
         self._format = row_format
         self._topk = topk
         self._label_width = label_width
+
+    @property
+    def form(self) -> tuple[RowFormat, int]:
+        """What a file of its rows looks like: their format, and how many guesses each has."""
+        return self._format, self._topk
 
     def header(self) -> str:
         """Return the first line with its end, or nothing where the format has none."""
@@ -59,6 +69,77 @@ class RowWriter:
                 yield from (guess.index, guess.label, f"{guess.probability:.6g}")
             else:
                 yield from ("", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRow:
+    """What a row in a file says of its input."""
+
+    path: str
+    outcome: str
+    """`ok`, or its error's code."""
+
+
+def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | None, int]]:
+    """Yield each whole row that `writer` wrote into `file`, jsonl or csv, and the byte that it ends at.
+
+    The header counts as a row of None. The first row that is cut off or damaged is the end: what follows is not read.
+    """
+    row_format, _ = writer.form
+    end = 0
+    if header := writer.header().encode():
+        if file.read(len(header)) != header:
+            return
+        end = len(header)
+        yield None, end
+    for record in _records(file, row_format):
+        row = _json_row(record) if row_format == "jsonl" else _csv_row(record)
+        if row is None:
+            return
+        end += len(record)
+        yield row, end
+
+
+def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
+    record = b""
+    for line in file:
+        record += line
+        # A path in a csv row may hold line breaks, between quotes.
+        if row_format == "csv" and record.count(b'"') % 2:
+            continue
+        if not record.endswith(b"\n"):
+            return
+        yield record
+        record = b""
+
+
+class _JsonError(Struct):
+    code: str
+
+
+class _JsonRow(Struct):
+    path: str
+    ok: bool
+    error: _JsonError | None = None
+
+
+def _json_row(record: bytes) -> WrittenRow | None:
+    try:
+        row = msgspec.json.decode(record, type=_JsonRow)
+    except msgspec.DecodeError:
+        return None
+    return WrittenRow(path=row.path, outcome="ok" if row.error is None else row.error.code)
+
+
+def _csv_row(record: bytes) -> WrittenRow | None:
+    try:
+        ((path, ok, code, *_),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
+    except (ValueError, csv.Error):
+        return None
+    # Nearly any line of text is csv, zeros before a row too.
+    if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
+        return None
+    return WrittenRow(path=path, outcome=code or "ok")
 
 
 def _record(prediction: Prediction) -> dict[str, object]:

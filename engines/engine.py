@@ -5,7 +5,8 @@ probabilities  float32  (N, K)             each row sums to 1
 """
 
 import importlib.util
-from collections.abc import Iterable
+import queue
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
 
@@ -20,6 +21,8 @@ from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
 Backend: TypeAlias = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device: TypeAlias = Literal["cpu", "cuda"]
+Tuning: TypeAlias = Literal["latency", "throughput"]
+"""What the processors are spent on: all of them on one run, or one run on each."""
 
 BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
 """What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
@@ -40,7 +43,11 @@ class EngineInfo:
     arithmetic: str
     """What its multiplications are done in, which may be wider than the graph's precision."""
     num_threads: int
-    """Threads that one run uses; 0 where the backend chooses."""
+    """Processor threads it may use; 0 where the backend chooses."""
+    num_streams: int
+    """Runs that go on at once; more wait for one of them."""
+    batch_size: int
+    """Pictures a run at which it is at its full speed, without more memory than that takes."""
     bundle_sha256: str | None
     """Digest of the bundle's manifest; None for the trained network, which has no bundle."""
 
@@ -75,10 +82,13 @@ class Runner(Protocol):
 
 
 class Engine:
-    """Something that runs: pictures in, probabilities out, of any batch size, until it is closed."""
+    """Something that runs: pictures in, probabilities out, of any batch size, from any thread, until it is closed."""
 
-    def __init__(self, runner: Runner, info: EngineInfo, *, num_classes: int, max_batch: int) -> None:
-        self._runner: Runner | None = runner
+    def __init__(self, runners: Sequence[Runner], info: EngineInfo, *, num_classes: int, max_batch: int) -> None:
+        """Make an engine of one runner for each of its streams; the engine closes them."""
+        self._idle: queue.SimpleQueue[Runner | None] = queue.SimpleQueue()
+        for runner in runners:
+            self._idle.put(runner)
         self._num_classes = num_classes
         self._max_batch = max_batch
         self.info = info
@@ -86,19 +96,24 @@ class Engine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (N, K), for `images`, uint8 (N, 256, 256, 3), RGB, N of 1 or more.
 
-        The result is the caller's. A batch larger than the engine takes at once is split. Raises UsageError for
-        images of another shape or type, BackendError after close() or where the backend fails.
+        The result is the caller's. A batch larger than the engine takes at once is split. Where all streams are busy
+        with other threads' runs it waits. Raises UsageError for images of another shape or type, BackendError after
+        close() or where the backend fails.
         """
-        if self._runner is None:
-            raise BackendError(f"{self.info.backend}: this engine is closed")
         expected = (IMAGE_SIZE, IMAGE_SIZE, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise UsageError(f"images are {images.dtype} {images.shape}, where uint8 (N, 256, 256, 3) is needed")
         probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
-        for start in range(0, len(images), self._max_batch):
-            part = np.ascontiguousarray(images[start : start + self._max_batch])
-            # Copied: a backend may write its next result into the same buffer.
-            probabilities[start : start + len(part)] = self._runner.run(part)
+        runner = self._idle.get()
+        try:
+            if runner is None:
+                raise BackendError(f"{self.info.backend}: this engine is closed")
+            for start in range(0, len(images), self._max_batch):
+                part = np.ascontiguousarray(images[start : start + self._max_batch])
+                # Copied: a backend may write its next result into the same buffer.
+                probabilities[start : start + len(part)] = runner.run(part)
+        finally:
+            self._idle.put(runner)
         return probabilities
 
     def run_all(self, batches: Iterable[np.ndarray]) -> np.ndarray:
@@ -106,10 +121,13 @@ class Engine:
         return np.concatenate([self.run(images) for images in batches])
 
     def close(self) -> None:
-        """Give back what the engine holds; more than once does nothing."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        """Give back what the engine holds, when the runs that go on have ended; more than once does nothing."""
+        for _ in range(self.info.num_streams):
+            if (runner := self._idle.get()) is None:
+                break
+            runner.close()
+        # Whoever asks from now on, or waits already, finds that nothing is left.
+        self._idle.put(None)
 
     def __enter__(self) -> Self:
         return self
@@ -134,13 +152,15 @@ def open_engine(
     backend: Backend | Literal["auto"] = "auto",
     device: Device | Literal["auto"] = "auto",
     threads: int | None = None,
+    tuned_for: Tuning = "latency",
 ) -> Engine:
     """Open a bundle on a backend.
 
     `auto` is a plan of the bundle's that runs on this machine's GPU, where there is one and neither `cpu` nor
     `threads` is asked for; else the first of BACKENDS that is installed and has the device, which for `auto` is the
     CPU. Engine.info says which it became. Anything else is obeyed or refused, never replaced. `threads` limits the
-    processor threads of one run; None leaves them to the backend.
+    processor threads; None leaves them to the backend. `tuned_for` says what they do: all work on one run (latency), or
+    as many runs as pay go on at once (throughput; call run from EngineInfo.num_streams threads).
 
     Raises UsageError for a name that is no backend or device, or a backend that does not have the device;
     BackendError where the backend is not installed or cannot load the graph or the plan; IntegrityError where their
@@ -164,7 +184,7 @@ def open_engine(
         num_views=len(manifest.views.crops),
         bundle_sha256=bundle.sha256,
     )
-    return _open(source, backend, device, threads)
+    return _open(source, backend, device, threads, tuned_for)
 
 
 def open_graph(
@@ -175,7 +195,7 @@ def open_graph(
 ) -> Engine:
     """Open a graph that lies in no bundle yet, as open_engine does one that does; raises the same."""
     _check_request(backend, device, threads)
-    return _open(source, backend, device, threads)
+    return _open(source, backend, device, threads, "latency")
 
 
 def _runs_plans(backend: Backend | Literal["auto"]) -> TypeGuard[PlanBackend]:
@@ -199,7 +219,11 @@ def _check_request(backend: Backend | Literal["auto"], device: Device | Literal[
 
 
 def _open(
-    source: GraphSource, backend: Backend | Literal["auto"], device: Device | Literal["auto"], threads: int | None
+    source: GraphSource,
+    backend: Backend | Literal["auto"],
+    device: Device | Literal["auto"],
+    threads: int | None,
+    tuned_for: Tuning,
 ) -> Engine:
     installed = installed_backends()
     if backend == "auto":
@@ -210,7 +234,7 @@ def _open(
     if backend == "openvino":
         from alexnet_deploy.engines.openvino_engine import open_openvino
 
-        return open_openvino(source, threads)
+        return open_openvino(source, threads, tuned_for)
     from alexnet_deploy.engines.onnxruntime_engine import open_onnxruntime
 
     return open_onnxruntime(source, threads, "cuda" if device == "cuda" else "cpu")
@@ -218,7 +242,7 @@ def _open(
 
 def engine_of_graph(
     source: GraphSource,
-    runner: Runner,
+    runners: Sequence[Runner],
     *,
     backend: GraphBackend,
     version: str,
@@ -226,7 +250,7 @@ def engine_of_graph(
     arithmetic: str,
     threads: int | None,
 ) -> Engine:
-    """Return the engine around a backend's runner of this graph."""
+    """Return the engine around a backend's runners of this graph, one a stream."""
     info = EngineInfo(
         backend=backend,
         version=version,
@@ -234,9 +258,11 @@ def engine_of_graph(
         precision=source.precision,
         arithmetic=arithmetic,
         num_threads=threads or 0,
+        num_streams=len(runners),
+        batch_size=batch_size_for(source.num_views),
         bundle_sha256=source.bundle_sha256,
     )
-    return Engine(runner, info, num_classes=source.num_classes, max_batch=max_batch_for(source.num_views))
+    return Engine(runners, info, num_classes=source.num_classes, max_batch=max_batch_for(source.num_views))
 
 
 def in_one_line(error: Exception) -> str:
@@ -251,3 +277,11 @@ def max_batch_for(num_views: int) -> int:
     here gains from more.
     """
     return max(1, 160 // num_views)
+
+
+def batch_size_for(num_views: int) -> int:
+    """Return with how many pictures a run a processor is at its full speed.
+
+    40 views are enough that the fully connected layers' weights are not read anew for each of a few.
+    """
+    return max(1, 40 // num_views)

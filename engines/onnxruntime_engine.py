@@ -81,7 +81,7 @@ def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = 
         )
     return engine_of_graph(
         source,
-        _Runner(session),
+        [_Runner(session)],
         backend="onnxruntime",
         version=onnxruntime.__version__,
         device=device,

@@ -73,7 +73,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None) -> 
             raise BackendError(f"{name}: {error}; {remedy}") from error
         runner.owned = stack.pop_all()
     engine = Engine(
-        runner,
+        [runner],
         _info(bundle, record, library, memory.gpu),
         num_classes=bundle.manifest.architecture.num_classes,
         max_batch=record.profile.max_batch,
@@ -165,6 +165,8 @@ def _info(bundle: Bundle, record: PlanRecord, library: Library, gpu: Gpu) -> Eng
         precision=precision,
         arithmetic=_ARITHMETIC[precision],
         num_threads=0,
+        num_streams=1,
+        batch_size=record.profile.opt_batch,
         bundle_sha256=bundle.sha256,
     )
 

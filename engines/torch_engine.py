@@ -12,7 +12,7 @@ from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.network import Network, cut, network_from, preprocess
 from alexnet_deploy.core.views import View
 from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.engines.engine import Engine, EngineInfo, max_batch_for
+from alexnet_deploy.engines.engine import Engine, EngineInfo, batch_size_for, max_batch_for
 
 
 class _Runner:
@@ -56,10 +56,12 @@ def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu")
         precision="fp32",
         arithmetic="float32",
         num_threads=torch.get_num_threads(),
+        num_streams=1,
+        batch_size=batch_size_for(len(views)),
         bundle_sha256=None,
     )
     return Engine(
-        _Runner(network, weights, tuple(views), torch.device(device)),
+        [_Runner(network, weights, tuple(views), torch.device(device))],
         info,
         num_classes=weights.architecture.num_classes,
         max_batch=max_batch_for(len(views)),

@@ -211,11 +211,13 @@ def test_a_long_run_of_failures_does_not_pile_up(
     names = [*(str(inputs / name) for name in first), "-"]
     rows = predictor.predict(names, batch_size=batch_size, listed=failures())
     next(rows)
-    # Four batches waiting for the picture's batch to fill, two being read ahead, and the one in hand.
-    assert taken <= 6 * batch_size + 1
+    # Batches of four times their size where nothing can be read, one more of them than run at once; as many plain
+    # ones being read ahead; and the input in hand.
+    ahead = (predictor.info.num_streams + 1) * (4 + 1) * batch_size + 1
+    assert taken <= ahead
     for used, row in enumerate(islice(rows, 100), start=2):
         assert row.error == ImageErrorCode.MISSING
-        assert taken <= used + 6 * batch_size + 1
+        assert taken <= used + ahead
     rows.close()  # type: ignore[attr-defined]
 
 
@@ -231,8 +233,8 @@ def test_pictures_are_not_read_far_ahead_of_their_use(predictor: Predictor, inpu
     rows = predictor.predict("-", batch_size=2, listed=names())
     for used in range(1, 11):
         assert next(rows).ok
-        # The batch that is being given out, and two being read ahead.
-        assert taken <= used + 3 * 2 + 1
+        # The batch that is being given out, those that run, and as many being read ahead.
+        assert taken <= used + (1 + 2 * (predictor.info.num_streams + 1)) * 2 + 1
     rows.close()  # type: ignore[attr-defined]
 
 

@@ -1,19 +1,22 @@
 """`alexnet-deploy predict`."""
 
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from alexnet_deploy.cli.options import BackendOption, BundleOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.files import umask
 from alexnet_deploy.defaults import latest_bundle
+
+if TYPE_CHECKING:
+    from alexnet_deploy.predict import Predictor
+    from alexnet_deploy.rows import RowWriter
 
 
 def predict(
@@ -25,72 +28,95 @@ def predict(
     views: Annotated[
         Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that go to the engine at once.")] = 8,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures that go to the engine at once; its own choice unless given.")
+    ] = None,
     topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
     row_format: Annotated[
         Literal["table", "jsonl", "csv"], typer.Option("--format", help="One row for each input, in order.")
     ] = "table",
     output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of to stdout.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the rows that a stopped run left of --output.")
+    ] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
-    from collections import Counter
-
     from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.predict import load
     from alexnet_deploy.rows import RowWriter
     from alexnet_deploy.terminal import counting_bar, say
 
+    if resume and (output is None or row_format == "table"):
+        raise UsageError("--resume goes on with the rows of an --output, with --format jsonl or csv")
+    if resume and output is not None and output.exists():
+        say(f"{output}: is whole already")
+        return
     path = bundle or latest_bundle()
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
-    outcomes: Counter[str] = Counter()
     with load(path, backend, device, threads) as predictor:
-        held = predictor.bundle.manifest.views.name
-        if views is not None and views != held:
-            raise UsageError(
-                f"{path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` makes another"
-            )
+        _refuse_other_views(predictor, views)
         info = predictor.info
-        say(f"{path}, {held} views, on {info.backend} {info.version}, {info.device}, {info.arithmetic}")
+        say(
+            f"{path}, {predictor.bundle.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
+            f"{info.arithmetic}, {info.num_streams} at a time of {batch_size or info.batch_size}"
+        )
         label_width = min(24, max(len(label) for label in predictor.labels))
         writer = RowWriter(row_format, min(topk, len(predictor.labels)), label_width)
-        # A program without a terminal may have no stdin at all.
-        listed = () if sys.stdin is None else sys.stdin.buffer
-        predictions = predictor.predict(images, topk=topk, batch_size=batch_size, limits=limits, listed=listed)
-        with _rows_to(output) as rows, counting_bar("pictures") as count:
-            rows.write(writer.header())
+        depends_on = f"{info.bundle_sha256} {limits}"
+        with _rows_to(output, writer, depends_on, resume=resume) as rows, counting_bar("pictures") as count:
+            predictions = predictor.predict(
+                images,
+                topk=topk,
+                batch_size=batch_size,
+                limits=limits,
+                # A program without a terminal may have no stdin at all.
+                listed=() if sys.stdin is None else sys.stdin.buffer,
+                done=rows.done,
+            )
             for prediction in predictions:
                 rows.write(writer.row(prediction))
-                outcomes["ok" if prediction.error is None else prediction.error.value] += 1
+                rows.outcomes["ok" if prediction.error is None else prediction.error.value] += 1
                 count()
-    num_good = outcomes.pop("ok", 0)
+    num_good = rows.outcomes.pop("ok", 0)
     say(f"{num_good:,} predicted")
-    if outcomes:
-        reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
-        say(f"{outcomes.total():,} could not be read: {reasons}")
+    if rows.outcomes:
+        reasons = ", ".join(f"{code} {number:,}" for code, number in rows.outcomes.most_common())
+        say(f"{rows.outcomes.total():,} could not be read: {reasons}")
         raise typer.Exit(1)
 
 
+def _refuse_other_views(predictor: "Predictor", views: str | None) -> None:
+    held = predictor.bundle.manifest.views.name
+    if views is not None and views != held:
+        raise UsageError(
+            f"{predictor.bundle.path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` "
+            "makes another"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    write: Callable[[str], object]
+    outcomes: Counter[str]
+    done: Iterable[str]
+
+
 @contextmanager
-def _rows_to(output: Path | None) -> Iterator[TextIO]:
-    """Give where rows go. A file gets its name when it is whole; until then it is hidden beside its place."""
+def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool) -> Iterator[_Rows]:
+    from alexnet_deploy.row_file import open_row_file
+    from alexnet_deploy.terminal import say
+
     if output is None:
-        yield sys.stdout
+        sys.stdout.write(writer.header())
+        yield _Rows(write=sys.stdout.write, outcomes=Counter(), done=())
         return
-    if os.path.lexists(output):
-        raise UsageError(f"{output}: exists already; choose another --output")
-    try:
-        # Hidden, so that it is no input itself where it lies among them.
-        descriptor, partial = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield file
-            os.fchmod(descriptor, 0o666 & ~umask())
-        if os.path.lexists(output):
-            raise UsageError(f"{output}: has appeared meanwhile")
-        Path(partial).rename(output)
-    except BaseException:
-        sys.stderr.write(f"the rows so far are in {partial}\n")
-        raise
+    with open_row_file(output, writer, depends_on, resume=resume) as rows:
+        if rows.outcomes:
+            say(f"going on after {rows.outcomes.total():,} rows")
+        try:
+            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.kept_paths())
+        except BaseException:
+            if rows.outcomes:
+                say(f"the rows so far are in {rows.place}; the same command with --resume goes on with them")
+            raise

@@ -9,6 +9,7 @@
     ├── ExportError           a graph that did not come out as the table says
     ├── BundleError           a bundle that cannot be written or read
     │   └── IntegrityError    a bundle whose bytes are not those that were published
+    ├── OutputError           results that cannot be written
     ├── BackendError          an engine that this machine or this bundle cannot give
     └── ParityError           an engine that disagrees with the trained network
 
@@ -52,7 +53,7 @@ class ImageErrorCode(StrEnum):
     TRUNCATED = "truncated"
     """The header is an image's; the pixels end early or are damaged."""
     TOO_LARGE = "too_large"
-    """More bytes or pixels than the limits allow."""
+    """More bytes, pixels or scans than the limits allow."""
     UNREADABLE = "unreadable"
     """The operating system would not let it be read."""
     MISSING = "missing"
@@ -81,6 +82,10 @@ class BundleError(AlexNetDeployError):
 
 class IntegrityError(BundleError):
     """A bundle's bytes are not those that were published, or its paths leave it."""
+
+
+class OutputError(AlexNetDeployError):
+    """Results cannot be written where they were to go."""
 
 
 class BackendError(AlexNetDeployError):

@@ -7,7 +7,8 @@
 - `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole picture, brought to 256 x 256.
   Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), and at the
   square's edges reads past them, as it would when the whole picture is resized.
-- Refused from the header, before any pixel is decoded: formats outside ALLOWED_FORMATS, and sizes over the limits.
+- Refused before any pixel is decoded: formats outside ALLOWED_FORMATS, and sizes over the limits.
+- The work is bounded by the limits too, not by a clock, which would give the same file different rows.
 """
 
 import io
@@ -69,6 +70,9 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Those that begin a segment, and the end: among the coded pixels of a scan 0xff stands only before 0 and restarts.
+_JPEG_MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
+
 _warnings_lock = threading.Lock()
 
 
@@ -80,13 +84,15 @@ class DecodeLimits:
     """Width times height. The default is Pillow's own limit."""
     max_bytes: int = 256 * 1024 * 1024
     """The file's size."""
+    max_scans: int = 100
+    """Of a JPEG: each goes over all pixels again, and may be 127 bytes long. The default is libtiff's own limit."""
 
     def __post_init__(self) -> None:
         ceiling = 2 * (Image.MAX_IMAGE_PIXELS or self.max_pixels)
         if not 1 <= self.max_pixels <= ceiling:
             raise UsageError(f"a limit of {self.max_pixels:,} pixels lies outside Pillow's own, 1 to {ceiling:,}")
-        if self.max_bytes < 1:
-            raise UsageError(f"a limit of {self.max_bytes} bytes admits no file")
+        if self.max_bytes < 1 or self.max_scans < 1:
+            raise UsageError(f"limits of {self.max_bytes} bytes and {self.max_scans} scans admit no file")
 
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -151,6 +157,8 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
             if num_pixels > limits.max_pixels:
                 found = f"{image.width} x {image.height} is {num_pixels:,} pixels"
                 raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
+            if name == "JPEG":
+                _check_num_scans(data, limits)
             image.load()
             if name == "PNG":
                 # The header is the first chunk and the depth its ninth byte.
@@ -162,6 +170,19 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
         if _UNKNOWN_LAYOUT.search(str(error)):
             raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {error}") from error
         raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {error}") from error
+
+
+def _check_num_scans(data: bytes, limits: DecodeLimits) -> None:
+    # A look at each segment takes a fifth of a photograph's decoding; counting two bytes takes next to nothing.
+    if data.count(b"\xff\xda") <= limits.max_scans:
+        return
+    num_scans, position = 0, 2
+    # Up to the picture's end: a phone's film may follow, with any bytes.
+    while (marker := _JPEG_MARKER.search(data, position)) is not None and marker[1] != b"\xd9":
+        num_scans += marker[1] == b"\xda"
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    if num_scans > limits.max_scans:
+        raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_scans:,} scans, the limit is {limits.max_scans:,}")
 
 
 def _format_of(data: bytes) -> str:

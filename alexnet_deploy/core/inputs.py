@@ -96,10 +96,15 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _walk(start: str) -> Iterator[Input]:
-    # A stack, not recursion: folders may nest deeper than Python's own calls.
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [(start, frozenset())]
+    # A stack, not recursion: folders may nest deeper than Python's own calls. Of each folder it holds the names that
+    # are still to come, which are joined to paths one by one: a million of them would take a second.
+    stack: list[tuple[Iterator[str], frozenset[tuple[int, int]]]] = [(iter([start]), frozenset())]
     while stack:
-        name, ancestors = stack.pop()
+        names, ancestors = stack[-1]
+        name = next(names, None)
+        if name is None:
+            stack.pop()
+            continue
         try:
             if not Path(name).is_dir():
                 yield Input(name=name)
@@ -109,11 +114,12 @@ def _walk(start: str) -> Iterator[Input]:
             if identity in ancestors:
                 yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
                 continue
-            with os.scandir(name) as entries:
-                names = [entry.name for entry in entries if not entry.name.startswith(".")]
+            stack.append((_names_in(name), ancestors | {identity}))
         except OSError as error:
             yield Input(name=name, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
-            continue
-        names.sort(key=os.fsencode, reverse=True)
-        lineage = ancestors | {identity}
-        stack.extend((os.path.join(name, below), lineage) for below in names)  # noqa: PTH118
+
+
+def _names_in(folder: str) -> Iterator[str]:
+    below = os.listdir(os.fsencode(folder))  # noqa: PTH208
+    below.sort()
+    return (os.path.join(folder, os.fsdecode(name)) for name in below if not name.startswith(b"."))  # noqa: PTH118

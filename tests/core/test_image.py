@@ -311,3 +311,27 @@ def test_a_damaged_file_is_a_picture_or_an_image_error(
         data = data[: int(keep * len(data))]
     result = outcome(bytes(data), DecodeLimits(max_pixels=100_000))
     assert isinstance(result, ImageErrorCode) or result.shape == (256, 256, 3)
+
+
+def _with_scans(num_scans: int) -> bytes:
+    """A progressive JPEG whose last scan, which changes nothing, is repeated."""
+    data = encode(Image.new("L", (64, 64), 100), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (num_scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_more_scans_than_the_limit_is_refused_undecoded() -> None:
+    assert colour_of(_with_scans(100)) == (100, 100, 100)
+    with pytest.raises(ImageError, match=r"^8,000 scans, the limit is 100$") as caught:
+        decode_image(_with_scans(8000), "warp")
+    assert caught.value.code is ImageErrorCode.TOO_LARGE
+    assert code_of(_with_scans(9), DecodeLimits(max_scans=8)) is ImageErrorCode.TOO_LARGE
+    with pytest.raises(UsageError, match="0 scans admit no file"):
+        DecodeLimits(max_scans=0)
+
+
+def test_what_looks_like_scans_beside_the_picture_counts_for_none() -> None:
+    data = _with_scans(6)
+    note = b"\xff\xe1" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200
+    film = b"\xff\xda\0\x02" * 1000
+    assert colour_of(data[:2] + note + data[2:] + film) == (100, 100, 100)

@@ -1,4 +1,7 @@
 import importlib.util
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
+from alexnet_deploy.core.ahead import map_ahead
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.errors import BackendError, UsageError
@@ -221,3 +225,49 @@ def test_ten_views_are_the_average_of_each_view_alone() -> None:
     alone = [open_reference(weights, [view]).run(images) for view in views]
     together = open_reference(weights, views).run(images)
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_threads_that_share_an_engine_get_their_own_answers(name: str, bundle: Bundle) -> None:
+    batches = [np.roll(PICTURES[:2], 31 * number, axis=1) for number in range(24)]
+    with open_engine(bundle, name, tuned_for="throughput") as engine:  # type: ignore[arg-type]
+        expected = [engine.run(batch) for batch in batches]
+        answers = list(map_ahead(engine.run, batches, threads=engine.info.num_streams + 2, ahead=24))
+    assert len({answer.tobytes() for answer in expected}) == len(batches)
+    assert all((answer == one).all() for answer, one in zip(answers, expected, strict=True))
+
+
+def test_a_throughput_engine_says_what_a_latency_engine_says(bundle: Bundle) -> None:
+    with open_engine(bundle, "openvino") as one, open_engine(bundle, "openvino", tuned_for="throughput") as many:
+        assert one.info.num_streams == 1
+        assert np.abs(one.run(PICTURES) - many.run(PICTURES)).max() <= 1e-6
+
+
+def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: Bundle) -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def run(self, images: np.ndarray) -> np.ndarray:
+            begun.set()
+            assert may_end.wait(30)
+            ended.set()
+            return np.ones((len(images), 2), dtype=np.float32)
+
+        def close(self) -> None:
+            assert ended.is_set()
+
+    with open_engine(bundle, "onnxruntime") as real:
+        engine = Engine([Slow()], real.info, num_classes=2, max_batch=8)
+    with ThreadPoolExecutor(3) as threads:
+        running = threads.submit(engine.run, PICTURES)
+        assert begun.wait(30)
+        waiting = threads.submit(engine.run, PICTURES)
+        closing = threads.submit(engine.close)
+        may_end.set()
+        assert (running.result(30) == 1).all()
+        closing.result(30)
+        # It was asked for before the engine was closed, or after: answered, or refused in words; it does not hang.
+        with suppress(BackendError):
+            assert (waiting.result(30) == 1).all()
+    with pytest.raises(BackendError, match="closed"):
+        engine.run(PICTURES)

@@ -25,6 +25,8 @@ INFO = EngineInfo(
     precision="fp32",
     arithmetic="float32",
     num_threads=1,
+    num_streams=1,
+    batch_size=8,
     bundle_sha256=None,
 )
 
@@ -44,7 +46,7 @@ class Fixed:
 
 def engine(probabilities: np.ndarray, precision: Precision = "fp32") -> Engine:
     info = replace(INFO, precision=precision)
-    return Engine(Fixed(probabilities), info, num_classes=probabilities.shape[1], max_batch=100)
+    return Engine([Fixed(probabilities)], info, num_classes=probabilities.shape[1], max_batch=100)
 
 
 def row(

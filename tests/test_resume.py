@@ -1,0 +1,287 @@
+import fcntl
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from commands import MAIN, Outcome, Run
+
+from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.predict import Guess, Prediction
+from alexnet_deploy.row_file import open_row_file
+from alexnet_deploy.rows import RowFormat, RowWriter
+
+FORMATS: tuple[RowFormat, ...] = ("jsonl", "csv")
+
+Rows = Callable[..., Outcome]
+
+
+@pytest.fixture
+def images(pictures: Path, tmp_path: Path) -> Path:
+    """Seven inputs, of which three fail, with names that csv must quote and jsonl must escape."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.jpg", 'b, "b".jpg', "c\nc.jpg", "d\r.jpg"):
+        (folder / name).write_bytes((pictures / "a.jpg").read_bytes())
+    (folder / "empty\n.jpg").touch()
+    (folder / "f, text").write_text("Dear reader")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).touch()
+    return folder
+
+
+@pytest.fixture
+def rows(run: Run, latest: Path, images: Path) -> Rows:
+    """`predict images --output out` in one format, with what a test adds."""
+
+    def rows(row_format: str, *more: object) -> Outcome:
+        return run("predict", "images", "--format", row_format, "--output", "out", *more)
+
+    return rows
+
+
+@contextmanager
+def stopped_after(num_rows: int) -> Iterator[None]:
+    """A run in it is interrupted when so many rows are written."""
+    written = 0
+    row = RowWriter.row
+
+    def interrupt(self: RowWriter, *arguments: object) -> str:
+        nonlocal written
+        written += 1
+        if written > num_rows:
+            raise KeyboardInterrupt
+        return row(self, *arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowWriter, "row", interrupt)
+        yield
+
+
+def hidden() -> list[str]:
+    return sorted(path.name for path in Path().glob(".*"))
+
+
+@pytest.fixture(params=FORMATS)
+def row_format(request: pytest.FixtureRequest) -> RowFormat:
+    name: RowFormat = request.param
+    return name
+
+
+@pytest.fixture
+def undisturbed(rows: Rows, row_format: str) -> bytes:
+    """What a run that nothing stopped writes."""
+    assert rows(row_format).code == 1
+    whole = Path("out").read_bytes()
+    Path("out").unlink()
+    return whole
+
+
+@pytest.fixture
+def partial(rows: Rows, row_format: str, undisturbed: bytes) -> Path:
+    """Where a run that was stopped after three rows left them."""
+    with stopped_after(3):
+        outcome = rows(row_format)
+    assert outcome.code == 130
+    assert not Path("out").exists()
+    (name,) = hidden()
+    assert re.fullmatch(r"\.out\.[0-9a-f]{12}\.partial", name)
+    assert f"the rows so far are in {name}; the same command with --resume goes on with them" in outcome.err
+    assert undisturbed.startswith(Path(name).read_bytes())
+    return Path(name)
+
+
+def test_a_run_that_was_stopped_is_gone_on_with(rows: Rows, row_format: str, partial: Path, undisturbed: bytes) -> None:
+    outcome = rows(row_format, "--resume")
+    assert outcome.code == 1
+    assert Path("out").read_bytes() == undisturbed
+    assert "going on after 3 rows" in outcome.err
+    assert outcome.err.splitlines()[-2:] == ["4 predicted", "3 could not be read: empty 2, not_an_image 1"]
+    assert hidden() == []
+
+
+PREDICTIONS = [
+    Prediction(path="a.jpg", top=(Guess(index=1, label="ship, large", probability=0.5),), error=None, message=""),
+    Prediction(path="b\n,\r'\".jpg", top=(), error=ImageErrorCode.EMPTY, message="no bytes"),
+    Prediction(
+        path="\u00e9\\xff.jpg", top=(Guess(index=0, label='"\u4e2d"', probability=1.0),), error=None, message=""
+    ),
+    Prediction(path="", top=(), error=ImageErrorCode.MISSING, message='the name is "empty"\n'),
+]
+
+
+def write(row_format: RowFormat, output: Path, *, num_rows: int = len(PREDICTIONS), resume: bool = True) -> int:
+    """Write rows until there are `num_rows`, where a run is stopped before all are; return how many were kept."""
+    writer = RowWriter(row_format, topk=2)
+    with suppress(KeyboardInterrupt), open_row_file(output, writer, "a bundle", resume=resume) as rows:
+        num_kept = rows.outcomes.total()
+        assert list(rows.kept_paths()) == [prediction.path for prediction in PREDICTIONS[:num_kept]]
+        for prediction in PREDICTIONS[num_kept:num_rows]:
+            rows.write(writer.row(prediction))
+            rows.outcomes["any"] += 1
+        if num_rows < len(PREDICTIONS):
+            raise KeyboardInterrupt
+    return num_kept
+
+
+@pytest.fixture
+def whole(row_format: RowFormat, tmp_path: Path) -> bytes:
+    write(row_format, tmp_path / "whole")
+    return (tmp_path / "whole").read_bytes()
+
+
+@pytest.fixture
+def place(row_format: RowFormat, tmp_path: Path) -> Path:
+    """Where the rows of a run that is stopped are."""
+    write(row_format, tmp_path / "out", num_rows=1)
+    (place,) = tmp_path.glob(".out.*")
+    return place
+
+
+def test_wherever_the_file_ends_no_row_is_doubled_or_lost(
+    row_format: RowFormat, tmp_path: Path, place: Path, whole: bytes
+) -> None:
+    output = tmp_path / "out"
+    kept = []
+    for end in range(len(whole) + 1):
+        place.write_bytes(whole[:end])
+        kept.append(write(row_format, output))
+        assert output.read_bytes() == whole, end
+        output.unlink()
+    assert kept == sorted(kept)
+    assert [kept.count(number) > 10 for number in range(len(PREDICTIONS))] == [True] * len(PREDICTIONS)
+    assert kept.count(len(PREDICTIONS)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", [bytes(40), b"\n", b"{}\n", b'"\n', b'{"path": 3, "ok": true}\n', b"a,true\n", b"\xff,a,b,c\n"]
+)
+def test_from_a_damaged_row_on_rows_are_made_again(
+    damage: bytes, row_format: RowFormat, tmp_path: Path, place: Path, whole: bytes
+) -> None:
+    # A power cut may leave zeros, or what another file held.
+    place.write_bytes(place.read_bytes() + damage + whole)
+    assert write(row_format, tmp_path / "out") == 1
+    assert (tmp_path / "out").read_bytes() == whole
+
+
+def test_it_may_be_stopped_again_and_again(row_format: RowFormat, tmp_path: Path, whole: bytes) -> None:
+    output = tmp_path / "out"
+    assert [write(row_format, output, num_rows=number) for number in (1, 1, 2, 3, 4)] == [0, 1, 1, 2, 3]
+    assert output.read_bytes() == whole
+
+
+def test_resume_of_what_is_whole_does_nothing(rows: Rows, row_format: str) -> None:
+    assert rows(row_format, "--resume").code == 1
+    whole = Path("out").read_bytes()
+    outcome = rows(row_format, "--resume")
+    assert (outcome.code, outcome.err) == (0, "out: is whole already\n")
+    assert Path("out").read_bytes() == whole
+
+
+def test_a_run_stopped_before_its_first_row_leaves_nothing(rows: Rows, row_format: str) -> None:
+    with stopped_after(0):
+        assert rows(row_format).code == 130
+    assert hidden() == []
+
+
+def test_rows_of_a_stopped_run_are_not_written_over(rows: Rows, row_format: str, partial: Path) -> None:
+    kept = partial.read_bytes()
+    said = rows(row_format).refused(2)
+    assert said == f"{partial}: holds the rows of a run that was stopped; --resume goes on with them"
+    assert partial.read_bytes() == kept
+
+
+@pytest.mark.parametrize("other", [("--topk", 1), ("--max-pixels", 70_000)])
+def test_rows_of_another_form_are_not_gone_on_with(
+    other: tuple[object, ...], rows: Rows, row_format: str, partial: Path
+) -> None:
+    kept = partial.read_bytes()
+    said = rows(row_format, "--resume", *other).refused(2)
+    assert said == f"{partial}: its rows are of another bundle or form; without --resume they are left alone"
+    assert partial.read_bytes() == kept
+
+
+def test_rows_of_another_bundle_are_not_gone_on_with(
+    rows: Rows, row_format: str, partial: Path, run: Run, run_directory: Path
+) -> None:
+    assert run("export", "--views", "center", "--out", "bundles/other.bundle").code == 0
+    said = rows(row_format, "--resume", "--bundle", "bundles/other.bundle").refused(2)
+    assert said.startswith(f"{partial}: its rows are of another bundle or form")
+
+
+def test_rows_of_other_inputs_are_not_gone_on_with(rows: Rows, row_format: str, partial: Path) -> None:
+    kept = partial.read_bytes()
+    Path("images/aa.jpg").touch()
+    said = rows(row_format, "--resume").refused(2)
+    assert said == (
+        'row 2 is of images/b, "b".jpg, and the input there is images/aa.jpg now; rows of other inputs cannot be gone '
+        "on with"
+    )
+    for path in Path("images").iterdir():
+        path.unlink()
+    said = rows(row_format, "--resume").refused(2)
+    assert said.startswith("row 1 is of images/a.jpg, and there is no input any more; ")
+    assert partial.read_bytes() == kept
+
+
+def test_two_runs_do_not_write_the_same_rows(rows: Rows, row_format: str, partial: Path) -> None:
+    with partial.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert rows(row_format, "--resume").refused(2) == "out: another run is writing it now"
+    assert rows(row_format, "--resume").code == 1
+
+
+def test_full_disk_is_one_sentence_and_loses_no_row(rows: Rows, row_format: str, undisturbed: bytes) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) - 20, hard))
+    try:
+        outcome = rows(row_format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert outcome.refused(3) == "out: cannot be written: File too large"
+    assert rows(row_format, "--resume").code == 1
+    assert Path("out").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--format", "jsonl"), ("--output", "out"), ("--output", "out", "--format", "table")]
+)
+def test_resume_needs_rows_that_can_be_read_again(more: tuple[str, ...], run: Run, latest: Path, images: Path) -> None:
+    said = run("predict", "images", "--resume", *more).refused(2)
+    assert said == "--resume goes on with the rows of an --output, with --format jsonl or csv"
+
+
+def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, pictures: Path, row_format: str, tmp_path: Path) -> None:
+    names = [f"{path}\n".encode() for path in sorted(pictures.iterdir())] * 10
+    arguments = ["predict", "-", "--format", row_format, "--output", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    # It waits for more names, with the rows of those it was given written.
+    process.stdin.write(b"".join(names[:100]))
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not any(Path(name).read_bytes().count(b"\n") > 20 for name in hidden()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    (name,) = hidden()
+    num_kept = Path(name).read_bytes().count(b"\n") - (row_format == "csv")
+    outcome = run(*arguments, "--resume", stdin=b"".join(names))
+    assert outcome.code == 0
+    assert f"going on after {num_kept} rows" in outcome.err
+    resumed = Path("out").read_bytes()
+    assert run("predict", "-", "--format", row_format, stdin=b"".join(names)).out == resumed.decode()
+    if row_format == "jsonl":
+        assert [json.loads(line)["path"] + "\n" for line in resumed.splitlines()] == [name.decode() for name in names]
