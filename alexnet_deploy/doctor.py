@@ -1,7 +1,6 @@
 """What this machine can run, what is missing, and how to get it."""
 
 import importlib
-import os
 import platform
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from alexnet_deploy.core.machine import num_processors, processor_name
 from alexnet_deploy.core.versions import installed_version
 from alexnet_deploy.engines.device_memory import find_gpu
 
@@ -81,7 +81,7 @@ _PARTS = (
 def examine() -> Iterator[Finding]:
     """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
     yield Finding(state="fact", subject="python", words=f"{platform.python_version()}, {platform.platform()}")
-    yield Finding(state="fact", subject="processor", words=f"{_processor()}, {os.cpu_count()} threads")
+    yield Finding(state="fact", subject="processor", words=f"{processor_name()}, {num_processors()} threads")
     yield _gpu()
     for part in _PARTS:
         yield _look_at(part)
@@ -118,15 +118,6 @@ def _look_at(part: _Part) -> Finding:
             state="broken", subject=part.subject, words=f"{versions[0]} is installed and does not load: {error}"
         )
     return Finding(state="ok", subject=part.subject, words=f"{versions[0]} {part.use}")
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
 
 
 def _gpu() -> Finding:

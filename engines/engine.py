@@ -6,9 +6,12 @@ probabilities  float32  (N, K)             each row sums to 1
 
 import importlib.util
 import queue
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
+from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -81,6 +84,27 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """What one run spends its time on, measured by the device itself."""
+
+    upload_ms: float
+    """Pictures to the device."""
+    compute_ms: float
+    """The graph."""
+    download_ms: float
+    """Probabilities from the device."""
+
+
+@runtime_checkable
+class StagedRunner(Runner, Protocol):
+    """A runner whose pictures go to a device with memory of its own."""
+
+    def time_stages(self, images: np.ndarray) -> StageTimes:
+        """Run a contiguous batch within the limit, each stage by itself."""
+        ...
+
+
 class Engine:
     """Something that runs: pictures in, probabilities out, of any batch size, from any thread, until it is closed."""
 
@@ -91,7 +115,14 @@ class Engine:
             self._idle.put(runner)
         self._num_classes = num_classes
         self._max_batch = max_batch
+        self._clock = threading.Lock()
+        self._busy_seconds = 0.0
         self.info = info
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long runs have taken so far, those that went on at once each counted."""
+        return self._busy_seconds
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (N, K), for `images`, uint8 (N, 256, 256, 3), RGB, N of 1 or more.
@@ -104,17 +135,33 @@ class Engine:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise UsageError(f"images are {images.dtype} {images.shape}, where uint8 (N, 256, 256, 3) is needed")
         probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
-        runner = self._idle.get()
-        try:
-            if runner is None:
-                raise BackendError(f"{self.info.backend}: this engine is closed")
+        with self._taken() as runner:
+            begun = time.perf_counter()
             for start in range(0, len(images), self._max_batch):
                 part = np.ascontiguousarray(images[start : start + self._max_batch])
                 # Copied: a backend may write its next result into the same buffer.
                 probabilities[start : start + len(part)] = runner.run(part)
+            with self._clock:
+                self._busy_seconds += time.perf_counter() - begun
+        return probabilities
+
+    def time_stages(self, images: np.ndarray) -> StageTimes | None:
+        """Return the stages' times of one run of so many pictures; None where they are read where they are.
+
+        `images` are as run takes them, no more than go to the device at once. Raises what run does.
+        """
+        with self._taken() as runner:
+            return runner.time_stages(images[: self._max_batch]) if isinstance(runner, StagedRunner) else None
+
+    @contextmanager
+    def _taken(self) -> Iterator[Runner]:
+        runner = self._idle.get()
+        try:
+            if runner is None:
+                raise BackendError(f"{self.info.backend}: this engine is closed")
+            yield runner
         finally:
             self._idle.put(runner)
-        return probabilities
 
     def run_all(self, batches: Iterable[np.ndarray]) -> np.ndarray:
         """Return the probabilities of all batches in their order, float32 (N, K); raises what run does."""

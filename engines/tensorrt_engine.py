@@ -17,7 +17,7 @@ from alexnet_deploy.core.plans import AHEAD_OF_TIME, PlanBackend, PlanRecord
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.device_memory import DeviceMemory, Gpu, find_gpu, open_device
-from alexnet_deploy.engines.engine import Engine, EngineInfo
+from alexnet_deploy.engines.engine import Engine, EngineInfo, StageTimes
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.engines.tensorrt_library import Library, LogLines, is_installed, load_library, version_numbers
 
@@ -230,6 +230,18 @@ class _Runner:
         self._met.add(batch)
         return self._probabilities[:num_images]
 
+    def time_stages(self, images: np.ndarray) -> StageTimes:
+        self.run(images)
+        batch, context, memory = max(len(images), self._min_batch), self._contexts[0], self._memory
+        self._set_batch(context, batch)
+        return StageTimes(
+            upload_ms=memory.elapsed_ms(lambda: memory.upload(self._addresses[IMAGES], self._images[:batch])),
+            compute_ms=memory.elapsed_ms(lambda: self._execute(context, batch)),
+            download_ms=memory.elapsed_ms(
+                lambda: memory.download(self._probabilities[:batch], self._addresses[PROBABILITIES])
+            ),
+        )
+
     def close(self) -> None:
         self._graphs.clear()
         self._contexts.clear()
@@ -276,8 +288,11 @@ class _Runner:
 
     def _ask(self, context: Any, batch: int) -> None:
         self._memory.upload(self._addresses[IMAGES], self._images[:batch])
-        self._insist(context.execute_async_v3(self._memory.stream), f"run a batch of {batch}")
+        self._execute(context, batch)
         self._memory.download(self._probabilities[:batch], self._addresses[PROBABILITIES])
+
+    def _execute(self, context: Any, batch: int) -> None:
+        self._insist(context.execute_async_v3(self._memory.stream), f"run a batch of {batch}")
 
     def _insist(self, done: bool, what: str) -> None:
         if not done:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli import build, check, export, look, predict, train
+from alexnet_deploy.cli import bench, build, check, export, look, predict, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ for command in (
     export.export,
     predict.predict,
     check.check,
+    bench.bench,
     build.build,
     look.inspect,
     look.doctor,
@@ -60,8 +61,9 @@ def main() -> None:
     """Run the command line; an error becomes one sentence and an exit code, or with --debug a traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is.
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+        # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is. A row is
+        # there for the next program when it is there for us.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
     try:
         if sys.stdout is None:
             raise UsageError("standard output is closed, and results go there")

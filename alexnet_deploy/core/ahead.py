@@ -1,10 +1,11 @@
 """Work done ahead of its use, in threads, in order, never more than a set amount of it."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from alexnet_deploy.core.machine import num_processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,8 +16,7 @@ def decode_threads() -> int:
 
     More would gain little and hold more large pictures in memory at once.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, usable)
+    return min(8, num_processors())
 
 
 def map_ahead(

@@ -111,19 +111,28 @@ def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAU
 
     Raises ImageError, with one of its codes, for anything that stands in the way.
     """
+    return to_square(decode_pixels(data, limits), resize)
+
+
+def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return the picture in these bytes in RGB, upright, in its own size; raises ImageError."""
     if not data:
         raise ImageError(ImageErrorCode.EMPTY, "the file has no bytes")
     _check_num_bytes(len(data), limits)
     try:
-        rgb = _decode(data, limits)
+        return _decode(data, limits)
     except Warning:
         # The caller's filters turn warnings into errors. Pillow warns of broken notes beside the pixels, and decodes
         # on; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rgb = _decode(data, limits)
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return np.array(rgb.resize(size, Image.Resampling.BILINEAR, box=_source_box(rgb.width, rgb.height, resize)))
+            return _decode(data, limits)
+
+
+def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
+    """Return a decoded picture as uint8 (256, 256, 3)."""
+    box = _source_box(image.width, image.height, resize)
+    return np.array(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=box))
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:

@@ -11,7 +11,7 @@ from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.plans import PlanBackend, PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.engines import tensorrt_engine
-from alexnet_deploy.engines.engine import Engine, installed_backends, open_engine
+from alexnet_deploy.engines.engine import Engine, StageTimes, installed_backends, open_engine
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.engines.tensorrt_build import build_plan
 from alexnet_deploy.engines.tensorrt_engine import open_plan
@@ -102,6 +102,13 @@ def test_batch_of_any_size_gives_what_the_graph_gives(engine: Engine, bundle: Bu
 def test_each_part_goes_up_through_and_down(engine: Engine, cuda: FakeCuda) -> None:
     engine.run(PICTURES[:7])
     assert cuda.done == 2 * ["upload", "execute", "download"]
+
+
+def test_stages_are_timed_one_by_one(engine: Engine, cuda: FakeCuda) -> None:
+    assert engine.time_stages(PICTURES[:3]) == StageTimes(upload_ms=1.5, compute_ms=1.5, download_ms=1.5)
+    # Once all together, which puts the pictures where they are taken from, and each by itself between two events.
+    stages = ["upload", "execute", "download"]
+    assert cuda.done == [*stages, *(step for stage in stages for step in ("event", stage, "event"))]
 
 
 def test_result_is_the_caller_s_and_outlives_the_next_run(engine: Engine) -> None:

@@ -1,0 +1,261 @@
+"""How fast pictures become rows: loops written by hand, `predict`, and the limit of this machine; and what it costs.
+
+    python benchmarks/predict.py PICTURES... --weights W --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
+
+The bundles are exports of the weights. The same thousand photographs, ten views, rows to a jsonl file, in one run; what
+is compared is done in turn, `--rounds` times, and the medians are kept. `--skip-memory` leaves out the two long runs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+
+from alexnet_deploy.bench import bench
+from alexnet_deploy.core.ahead import decode_threads, map_ahead
+from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle
+from alexnet_deploy.core.image import read_image
+from alexnet_deploy.core.inputs import find_inputs
+from alexnet_deploy.core.machine import num_processors, processor_name
+from alexnet_deploy.core.network import network_from
+from alexnet_deploy.core.versions import tool_versions
+from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.engines.engine import open_engine
+from alexnet_deploy.predict import Predictor
+from alexnet_deploy.rows import RowWriter
+
+BATCH = 8
+NUM_PICTURES = 1000
+MANY_PICTURES = 20_000
+MAIN = "from alexnet_deploy.cli import main; main()"
+
+
+# By hand: what somebody writes with PIL, torch and no more.
+
+
+def resized(path: Path) -> Image.Image:
+    """As torchvision's Resize(256)."""
+    image = Image.open(path).convert("RGB")
+    scale = 256 / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def ten_crops(image: Image.Image, size: int) -> list[torch.Tensor]:
+    """As torchvision's TenCrop and PILToTensor."""
+    right, bottom = image.width - size, image.height - size
+    corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
+    crops = [image.crop((x, y, x + size, y + size)) for x, y in corners]
+    crops += [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
+    return [torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() for crop in crops]
+
+
+@torch.inference_mode()
+def by_hand_torch(files: Sequence[Path], weights: Path, rows: Path) -> None:
+    trained = load_weights(weights).weights
+    network = network_from(trained.architecture, trained.tensors).eval()
+    mean = torch.tensor(trained.preprocessing.mean).view(3, 1, 1)
+    scale = torch.tensor(trained.preprocessing.scale).view(3, 1, 1)
+    size = trained.architecture.input_size
+    with rows.open("w") as file:
+        for paths in in_batches(files, BATCH):
+            crops = [crop for path in paths for crop in ten_crops(resized(path), size)]
+            logits = network((torch.stack(crops) - mean) * scale)
+            probabilities = torch.softmax(logits, 1).view(len(paths), 10, -1).mean(1)
+            write(file, paths, probabilities.numpy(), trained.labels)
+
+
+def by_hand_onnxruntime(files: Sequence[Path], bundle: Bundle, rows: Path) -> None:
+    """The bundle's graph, which holds the crops, in a session with its defaults."""
+    session = onnxruntime.InferenceSession(bundle.read(GRAPH))
+    with rows.open("w") as file:
+        for paths in in_batches(files, BATCH):
+            images = np.stack([np.array(resized(path).resize((256, 256))) for path in paths])
+            (probabilities,) = session.run(None, {"images": images})
+            write(file, paths, probabilities, bundle.labels)
+
+
+def write(file, paths: Sequence[Path], probabilities: np.ndarray, labels: Sequence[str]) -> None:
+    for path, row in zip(paths, probabilities, strict=True):
+        top = [{"label": labels[index], "probability": float(row[index])} for index in np.argsort(-row)[:5]]
+        file.write(json.dumps({"path": str(path), "top": top}) + "\n")
+
+
+def in_batches(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    return (files[start : start + size] for start in range(0, len(files), size))
+
+
+# Ours.
+
+
+def ours(files: Sequence[Path], bundle: Bundle, rows: Path) -> float:
+    """The engine's idle share between the first file and the last row."""
+    with open_engine(bundle, tuned_for="throughput") as engine, rows.open("w", buffering=1) as file:
+        writer, predictor = RowWriter("jsonl", 5), Predictor(bundle, engine)
+        next(predictor.predict(files[0]))
+        busy, begun = engine.busy_seconds, time.perf_counter()
+        for prediction in predictor.predict(files):
+            file.write(writer.row(prediction))
+        elapsed = time.perf_counter() - begun
+        return 1 - (engine.busy_seconds - busy) / (elapsed * engine.info.num_streams)
+
+
+def network_alone(images: np.ndarray, bundle: Bundle) -> None:
+    with open_engine(bundle, tuned_for="throughput") as engine:
+        streams, size = engine.info.num_streams, engine.info.batch_size
+        for _ in map_ahead(engine.run, in_batches(images, size), threads=streams, ahead=streams):
+            pass
+
+
+def decoding_alone(files: Sequence[Path], bundle: Bundle) -> np.ndarray:
+    read = partial(read_image, resize=bundle.manifest.preprocessing.resize)
+    return np.stack(list(map_ahead(read, files, threads=decode_threads(), ahead=64)))
+
+
+def first_guesses(rows: Path) -> list[str]:
+    return [json.loads(line)["top"][0]["label"] for line in rows.read_text().splitlines()]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, rounds: int) -> dict[str, object]:
+    """Times of a to e in turn, round after round; opening an engine, a fifth of a second, is inside each."""
+    images = decoding_alone(files, int8)
+    found: dict[str, list[float]] = {}
+    idle: dict[str, list[float]] = {"c": [], "d": []}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {name: Path(folder) / name for name in "abcd"}
+        runs: dict[str, Callable[[], object]] = {
+            "a": lambda: by_hand_torch(files, weights, rows["a"]),
+            "b": lambda: by_hand_onnxruntime(files, fp32, rows["b"]),
+            "c": lambda: idle["c"].append(ours(files, fp32, rows["c"])),
+            "d": lambda: idle["d"].append(ours(files, int8, rows["d"])),
+            "network": lambda: network_alone(images, int8),
+            "decoding": lambda: decoding_alone(files, int8),
+        }
+        for _ in range(rounds):
+            for name, run in runs.items():
+                found.setdefault(name, []).append(seconds(run))
+                print(f"{name}: {found[name][-1]:.1f} s", file=sys.stderr)
+        guesses = {name: first_guesses(path) for name, path in rows.items()}
+    median = {name: statistics.median(times) for name, times in found.items()}
+    limits = [network + decoding for network, decoding in zip(found["network"], found["decoding"], strict=True)]
+    agree = {
+        f"first_guess_{one}_as_{other}": np.mean([x == y for x, y in zip(guesses[one], guesses[other], strict=True)])
+        for one, other in ("ca", "dc")
+    }
+    return {
+        "rounds": rounds,
+        "pictures_per_second": {name: len(files) / time for name, time in median.items()},
+        "limit_pictures_per_second": len(files) / statistics.median(limits),
+        "against_a": {name: median["a"] / median[name] for name in "abcd"},
+        "share_of_limit": statistics.median([e / d for e, d in zip(limits, found["d"], strict=True)]),
+        "engine_idle": {name: statistics.median(shares) for name, shares in idle.items()},
+        **agree,
+    }
+
+
+# A process of its own.
+
+COLD_PARTS = """
+import sys, time
+marks = [("interpreter", time.time())]
+mark = lambda name: marks.append((name, time.time()))
+import alexnet_deploy.cli, alexnet_deploy.rows, alexnet_deploy.row_file; mark("imports")
+from pathlib import Path
+from alexnet_deploy.core.bundle import GRAPH, open_bundle
+bundle = open_bundle(Path(sys.argv[1])); bundle.read(GRAPH); mark("verify the bundle")
+import openvino; mark("import openvino")
+from alexnet_deploy.engines.engine import open_engine
+from alexnet_deploy.predict import Predictor
+engine = open_engine(bundle, tuned_for="throughput"); mark("verify again, compile")
+list(Predictor(bundle, engine).predict(sys.argv[2])); mark("decode, first run")
+import json; print(json.dumps(marks))
+"""
+
+
+def cold(bundle: Path, picture: Path, repeats: int = 9) -> dict[str, object]:
+    """Wall time of `predict one.jpg` as a shell starts it, and where it goes."""
+    command = [sys.executable, "-c", MAIN, "predict", str(picture), "--bundle", str(bundle)]
+    whole = [seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(repeats)]
+    parts: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        begun = time.time()
+        done = subprocess.run(
+            [sys.executable, "-c", COLD_PARTS, str(bundle), str(picture)], capture_output=True, check=True
+        )
+        for name, at in json.loads(done.stdout):
+            parts.setdefault(name, []).append(at - begun)
+            begun = at
+    median_parts = {name: statistics.median(times) for name, times in parts.items()}
+    return {"median_seconds": statistics.median(whole), "worst_seconds": max(whole), "parts_seconds": median_parts}
+
+
+def peak_bytes(bundle: Path, files: Sequence[Path], num_pictures: int) -> dict[str, float]:
+    """The most memory that a process of `predict` held, and how long it took."""
+    names = b"".join(os.fsencode(path) + b"\n" for path in islice(cycle(files), num_pictures))
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "list"
+        listed.write_bytes(names)
+        command = [sys.executable, "-c", MAIN, "predict", "-", "--bundle", str(bundle), "--format", "jsonl"]
+        begun = time.perf_counter()
+        with listed.open("rb") as stdin:
+            process = subprocess.Popen([*command, "--output", f"{folder}/rows"], stdin=stdin, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        assert (Path(folder) / "rows").read_bytes().count(b"\n") == num_pictures
+    elapsed = time.perf_counter() - begun
+    return {"peak_bytes": 1024 * usage.ru_maxrss, "seconds": elapsed, "pictures_per_second": num_pictures / elapsed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--fp32", type=Path, required=True)
+    parser.add_argument("--int8", type=Path, required=True)
+    parser.add_argument("--center", type=Path, help="An INT8 bundle of the centre view.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--skip-memory", action="store_true")
+    options = parser.parse_args()
+    files = [found.path for found in islice(find_inputs(options.pictures), NUM_PICTURES)]
+    fp32, int8 = open_bundle(options.fp32), open_bundle(options.int8)
+    result: dict[str, object] = {
+        "architecture": int8.manifest.architecture.name,
+        "pictures": len(files),
+        "mean_bytes": sum(path.stat().st_size for path in files) // len(files),
+        "machine": f"{processor_name()}, {num_processors()} threads",
+        "tools": tool_versions("torch", "onnxruntime", "openvino"),
+        "compared": compare(files, options.weights, fp32, int8, options.rounds),
+        "cold": {bundle.manifest.precision: cold(bundle.path, files[0]) for bundle in (fp32, int8)},
+    }
+    timed = [fp32, int8, *([open_bundle(options.center)] if options.center else [])]
+    result["bench"] = [bench(bundle, data=options.pictures[0], batch_sizes=(1, 8), seconds=5.0) for bundle in timed]
+    if not options.skip_memory:
+        result["memory"] = {number: peak_bytes(int8.path, files, number) for number in (NUM_PICTURES, MANY_PICTURES)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    print(options.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
