@@ -116,8 +116,12 @@ def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAU
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rgb = _decode(data, limits)
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return np.array(rgb.resize(size, Image.Resampling.BILINEAR, box=_source_box(rgb.width, rgb.height, resize)))
+    return _to_square(rgb, resize)
+
+
+def resize_pixels(pixels: np.ndarray, resize: ResizePolicy) -> np.ndarray:
+    """Return pixels that come without a file format, uint8 (H, W, 3), RGB, upright, as uint8 (256, 256, 3)."""
+    return _to_square(Image.fromarray(pixels), resize)
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
@@ -134,6 +138,30 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
+
+
+def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return `num_bytes` of a file from `offset` on, where a picture lies in an archive.
+
+    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the picture does).
+    """
+    _check_num_bytes(num_bytes, limits)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(num_bytes)
+    except FileNotFoundError as error:
+        raise ImageError(ImageErrorCode.MISSING, f"there is no {path}") from error
+    except OSError as error:
+        raise ImageError(ImageErrorCode.UNREADABLE, error.strerror or str(error)) from error
+    if len(data) < num_bytes:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends within it")
+    return data
+
+
+def _to_square(rgb: Image.Image, resize: ResizePolicy) -> np.ndarray:
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    return np.array(rgb.resize(size, Image.Resampling.BILINEAR, box=_source_box(rgb.width, rgb.height, resize)))
 
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
