@@ -110,7 +110,7 @@ def test_weights_are_the_best_epochs_and_last_the_newests(name: str, request: py
 def test_where_validation_only_gets_worse_an_early_epoch_is_kept(misled: Run) -> None:
     record = record_of(misled.best)
     assert record.best_epoch < 4
-    assert misled.epochs[-1].validation_top1 == 0.0
+    assert misled.epochs[-1].validation_loss > 1.5 * misled.epochs[record.best_epoch - 1].validation_loss
     assert len(record.epochs) == 8
     assert not are_equal(misled.best, misled.last)
     np.testing.assert_array_equal(np.sum(record.confusion, axis=1), [2, 2])
