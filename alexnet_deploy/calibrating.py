@@ -138,19 +138,18 @@ def refuse_empty(folder: Path) -> None:
 def _training_folder(weights: Weights) -> Path:
     if weights.training is None:
         raise UsageError("these weights name no training pictures; `--calibrate DIR` gives some to calibrate on")
-    return Path(weights.training.data)
+    from alexnet_deploy.train.packed import packed_from
+
+    # The digest in the weights is that of the files, packed or not.
+    return packed_from(Path(weights.training.data))
 
 
 def _training_files(weights: Weights) -> list[Path]:
     """Return the training pictures that the weights name, where they are still those, class by class."""
     from alexnet_deploy.train.dataset import find_pictures, survey
     from alexnet_deploy.train.folders import FilePicture
-    from alexnet_deploy.train.packed import is_packed, open_pack
 
     folder = _training_folder(weights)
-    if is_packed(folder):
-        # The digest in the weights is that of the files that were packed.
-        folder = Path(open_pack(folder).header.source)
     assert weights.training is not None
     remedy = "`--calibrate DIR` gives pictures to calibrate on"
     try:

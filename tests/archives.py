@@ -163,3 +163,11 @@ def write_cifar(root: Path, batches: Mapping[str, bytes]) -> Path:
             found.size = len(data)
             tar.addfile(found, io.BytesIO(data))
     return root
+
+
+def write_batches(folder: Path, batches: Mapping[str, bytes]) -> Path:
+    """The .bin files themselves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in batches.items():
+        (folder / name).write_bytes(data)
+    return folder

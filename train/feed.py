@@ -83,8 +83,9 @@ class CopyingFeed:
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the pictures of these places, copied ahead of their use."""
-        groups = torch.split(order, batch_size)
-        for images, labels in map_ahead(self._copy, groups, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
+        for images, labels in map_ahead(
+            self._copy, _groups(order, batch_size), threads=_COPY_THREADS, ahead=_BATCHES_AHEAD
+        ):
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _copy(self, group: torch.Tensor) -> Batch:
@@ -113,5 +114,11 @@ class ResidentFeed:
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the pictures of these places; nothing leaves the device but the order."""
-        for group in torch.split(order.to(self._pictures.device), batch_size):
+        for group in _groups(order.to(self._pictures.device), batch_size):
             yield self._pictures.index_select(0, group), self._labels.index_select(0, group)
+
+
+def _groups(order: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
+    # torch.split makes one empty group of no pictures.
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -182,6 +182,11 @@ def is_packed(path: Path) -> bool:
     return (path / HEADER).is_file()
 
 
+def packed_from(path: Path) -> Path:
+    """Return what a packed set was made of, and any other path as it is; raises DataError for a damaged header."""
+    return Path(_read_header(path).source) if is_packed(path) else path
+
+
 def open_pack(path: Path) -> Pack:
     """Open a packed set: the header is checked, the labels are, and the size of the pictures, which stay unread.
 

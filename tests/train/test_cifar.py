@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import cifar_batches, write_cifar
+from archives import cifar_batches, write_batches, write_cifar
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
@@ -14,18 +14,9 @@ from alexnet_deploy.train.dataset import find_pictures, survey
 BATCHES = cifar_batches()
 
 
-def write_batches(folder: Path, **changes: bytes | None) -> Path:
-    folder.mkdir(parents=True)
-    for name, data in BATCHES.items():
-        changed = changes.get(name.removesuffix(".bin"), data)
-        if changed is not None:
-            (folder / name).write_bytes(changed)
-    return folder
-
-
 def test_the_archive_its_folder_and_the_batches_are_one_data_set(tmp_path: Path) -> None:
     archive = write_cifar(tmp_path / "archive", BATCHES)
-    batches = write_batches(tmp_path / "unpacked/cifar-10-batches-bin")
+    batches = write_batches(tmp_path / "unpacked/cifar-10-batches-bin", BATCHES)
     sources = [find_pictures(root) for root in (archive, archive / ARCHIVE, batches, batches.parent)]
     surveys = [survey(source, "shorter-side") for source in (sources[0], sources[2])]
     assert surveys[0].sha256 == surveys[1].sha256
@@ -63,8 +54,10 @@ def test_planes_become_pixels_and_are_resized_like_any_other_picture(tmp_path: P
 def test_batches_that_are_missing_or_damaged_are_refused(
     tmp_path: Path, changes: dict[str, bytes | None], message: str
 ) -> None:
+    batches = {name: changes.get(name.removesuffix(".bin"), data) for name, data in BATCHES.items()}
+    root = write_batches(tmp_path, {name: data for name, data in batches.items() if data is not None})
     with pytest.raises(DataError, match=message):
-        find_pictures(write_batches(tmp_path / "data", **changes))
+        find_pictures(root)
 
 
 def cut(archive: Path) -> None:
