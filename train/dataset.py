@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
@@ -140,9 +140,11 @@ def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: Sequence[Example], resize: ResizePolicy) -> None:
+    def __init__(self, examples: Sequence[Example], resize: ResizePolicy, num_workers: int = 0) -> None:
+        """Take pictures that `num_workers` processes decode ahead; 0 decodes in this one."""
         self._examples = examples
         self._resize: ResizePolicy = resize
+        self._num_workers = num_workers
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -154,6 +156,16 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
             return torch.from_numpy(example.decode(example.read(), self._resize)), example.label
         except ImageError as error:
             raise DataError(f"{example.place}: could be read before, and now cannot: {error}") from error
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield pictures, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
+        yield from DataLoader(
+            self,
+            batch_sampler=[batch.tolist() for batch in numbers],
+            num_workers=self._num_workers,
+            # The loader draws a number for its processes: out of torch's own generator it would change the dropout.
+            generator=torch.Generator(),
+        )
 
 
 def _look_at(example: Example, resize: ResizePolicy) -> Look:

@@ -27,8 +27,9 @@ from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord, Weights, load_weights
 from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
+from alexnet_deploy.train.batches import in_batches
 from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.feed import feed_of
+from alexnet_deploy.train.feed import batches_of
 from alexnet_deploy.train.initialise import initialise
 from alexnet_deploy.train.recipe import Recipe
 
@@ -90,7 +91,7 @@ class Trainer:
         self._preprocessing = training_preprocessing(self._architecture.name, recipe, survey)
         self._color_axes = color_axes(survey.covariance)
         self._train, self._validation = (
-            feed_of(examples, self._preprocessing.resize, self._device, num_workers=num_workers)
+            batches_of(examples, self._preprocessing.resize, self._device, num_workers=num_workers)
             for examples in (survey.folder.train, survey.folder.validation)
         )
         # Dropout draws from torch's own generator.
@@ -154,8 +155,8 @@ class Trainer:
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         begun, num_seen, loss_sum = time.perf_counter(), 0, 0.0
         before = (epoch - 1) * num_examples
-        for images, labels in self._train.batches(order, self._recipe.batch_size):
-            loss = self._step(images, labels, augmentation)
+        for images, labels in self._train.batches(in_batches(order, self._recipe.batch_size)):
+            loss = self._step(images.to(self._device), labels.to(self._device), augmentation)
             self._check_loss(loss, epoch, learning_rate)
             num_seen += len(images)
             loss_sum += loss * len(images)
@@ -203,9 +204,9 @@ class Trainer:
         num_images = len(self._survey.folder.validation)
         loss_sum, top5 = 0.0, 0
         confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        for images, on_device in self._validation.batches(torch.arange(num_images), _VALIDATION_BATCH):
+        for images, on_device in self._validation.batches(in_batches(torch.arange(num_images), _VALIDATION_BATCH)):
             labels = on_device.cpu()
-            pixels = preprocess(images, self._preprocessing)
+            pixels = preprocess(images.to(self._device), self._preprocessing)
             logits = self._network(cut(pixels, center, size)).cpu()
             loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
             guesses = logits.topk(min(5, num_classes)).indices

@@ -45,7 +45,7 @@ from alexnet_deploy.train.packed import (
 )
 from alexnet_deploy.train.sources import Example, PictureSource, check_source
 
-# 201 MB: an interruption loses a second or two of work, and ImageNet has 1,301 digests.
+# 201 MB: an interruption loses a second or two of work, and ImageNet has 1,300 digests.
 CHUNK_PICTURES = 1024
 
 OnProgress = Callable[[int, int], None]

@@ -114,7 +114,10 @@ class Pack:
         return os.fsdecode(ast.literal_eval(literal))
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Have these pictures read from the disk, if they are not in memory yet, without waiting for them."""
+        """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
+
+        Raises ValueError where there is no picture of such a number.
+        """
         for number in numbers.tolist():
             self.mapping.madvise(mmap.MADV_WILLNEED, number * PICTURE_BYTES, PICTURE_BYTES)
 

@@ -14,8 +14,9 @@ from training import NARROW, RECIPE, paint
 
 from alexnet_deploy.train import feed, loop
 from alexnet_deploy.train import packed as packed_format
+from alexnet_deploy.train.batches import Batches, in_batches
 from alexnet_deploy.train.dataset import Pictures, find_pictures
-from alexnet_deploy.train.feed import CopyingFeed, DecodingFeed, Feed, ResidentFeed, feed_of, is_resident
+from alexnet_deploy.train.feed import CopiedPictures, ResidentPictures, batches_of, is_resident
 from alexnet_deploy.train.pack import pack
 from alexnet_deploy.train.packed import PICTURE_BYTES, Pack, PackedSide
 from alexnet_deploy.train.run import look_over, train_on
@@ -82,12 +83,12 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
         assert sum(place == picture for place, picture in enumerate(order)) < 12
 
 
-def feeds_of(packed: Pack) -> dict[str, Feed]:
+def feeds_of(packed: Pack) -> dict[str, Batches]:
     side = side_of(packed)
     return {
-        "decoding": DecodingFeed(Pictures(side, "shorter-side"), CPU),
-        "copying": CopyingFeed(side, CPU),
-        "resident": ResidentFeed(side, CPU),
+        "decoding": Pictures(side, "shorter-side"),
+        "copying": CopiedPictures(side, CPU),
+        "resident": ResidentPictures(side, CPU),
     }
 
 
@@ -99,30 +100,40 @@ def test_every_feed_gives_the_pictures_that_are_asked_for_in_that_order(
     found = feeds_of(packed)[name]
     order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(1))[:200]
     before = torch.get_rng_state()
-    batches = list(found.batches(order, batch_size))
+    batches = list(found.batches(in_batches(order, batch_size)))
     # What training draws next is dropout, which is not to depend on where its pictures come from.
     assert torch.equal(torch.get_rng_state(), before)
     assert [len(images) for images, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert len(found) == NUM_TRAIN
     assert images.dtype == torch.uint8
     assert labels.dtype == torch.int64
     assert numbers_in(images) == order.tolist()
     assert labels.tolist() == [number % 10 for number in order.tolist()]
-    assert list(found.batches(order[:0], batch_size)) == []
+    assert list(found.batches(in_batches(order[:0], batch_size))) == []
+
+
+def test_a_number_of_no_picture_is_refused_and_not_clipped_to_the_last(packed: Pack) -> None:
+    for name, found in feeds_of(packed).items():
+        for number in (NUM_TRAIN + NUM_VALIDATION, -NUM_TRAIN - 1):
+            # The packed side, torch on the device, and Python.
+            error = {"copying": ValueError, "resident": (IndexError, RuntimeError), "decoding": IndexError}[name]
+            with pytest.raises(error):
+                list(found.batches([torch.tensor([0, number])]))
 
 
 def test_the_validation_side_begins_where_the_training_side_ends(packed: Pack) -> None:
     validation = look_over(packed.path, NARROW).folder.validation
-    ((images, labels),) = feed_of(validation, "shorter-side", CPU).batches(torch.arange(NUM_VALIDATION), 64)
+    ((images, labels),) = batches_of(validation, "shorter-side", CPU).batches([torch.arange(NUM_VALIDATION)])
     assert numbers_in(images) == list(range(2000, 2050))
     assert labels.tolist() == 5 * list(range(10))
 
 
 def test_a_batch_is_the_loops_own_to_write_to(packed: Pack) -> None:
-    found = CopyingFeed(side_of(packed), CPU)
-    (images, _), *_ = found.batches(torch.arange(8), 8)
+    found = CopiedPictures(side_of(packed), CPU)
+    (images, _), *_ = found.batches([torch.arange(8)])
     images[:] = 255
-    (again, _), *_ = found.batches(torch.arange(8), 8)
+    (again, _), *_ = found.batches([torch.arange(8)])
     assert numbers_in(again) == list(range(8))
 
 
@@ -133,14 +144,14 @@ def test_pictures_stay_on_a_gpu_that_has_twice_the_room(packed: Pack, monkeypatc
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80_000_000_000))
         assert is_resident(NUM_TRAIN, gpu) == fits
     assert not is_resident(1, CPU)
-    for fits, kind in ((True, ResidentFeed), (False, CopyingFeed)):
+    for fits, kind in ((True, ResidentPictures), (False, CopiedPictures)):
         monkeypatch.setattr(feed, "is_resident", lambda num_pictures, device, fits=fits: fits)
-        assert type(feed_of(side_of(packed), "shorter-side", CPU)) is kind
+        assert type(batches_of(side_of(packed), "shorter-side", CPU)) is kind
 
 
 def test_pictures_that_are_not_packed_are_decoded(tmp_path: Path) -> None:
     train = find_pictures(paint(tmp_path / "data", {"blue": ((1, 2, 3),), "red": ((4, 5, 6),)})).train
-    assert type(feed_of(train, "shorter-side", CPU)) is DecodingFeed
+    assert type(batches_of(train, "shorter-side", CPU)) is Pictures
 
 
 @pytest.mark.gpu
@@ -148,9 +159,9 @@ def test_pictures_that_are_not_packed_are_decoded(tmp_path: Path) -> None:
 def test_a_gpu_is_fed_the_same_pictures_by_both_ways(packed: Pack) -> None:
     gpu = torch.device("cuda")
     order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(1))
-    for found in (CopyingFeed(side_of(packed), gpu), ResidentFeed(side_of(packed), gpu)):
+    for found in (CopiedPictures(side_of(packed), gpu), ResidentPictures(side_of(packed), gpu)):
         seen = []
-        for images, labels in found.batches(order, 100):
+        for images, labels in found.batches(in_batches(order, 100)):
             assert images.device.type == labels.device.type == "cuda"
             seen += numbers_in(images)
             assert labels.tolist() == [number % 10 for number in seen[-len(labels) :]]
@@ -161,8 +172,9 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 import torch
+from alexnet_deploy.train.batches import Batches, in_batches
 from alexnet_deploy.train.dataset import find_pictures
-from alexnet_deploy.train.feed import feed_of
+from alexnet_deploy.train.feed import batches_of
 from alexnet_deploy.train.pack import pack
 from alexnet_deploy.train.packed import survey_of
 
@@ -178,10 +190,10 @@ def note(num_seen, num_examples):
 
 found = pack(source, Path(sys.argv[2]), "shorter-side", threads=2, on_progress=note)
 examples = survey_of(found, "shorter-side").folder.train
-feed = feed_of(examples, "shorter-side", torch.device("cpu"))
+feed = batches_of(examples, "shorter-side", torch.device("cpu"))
 epochs = []
 for _ in range(4):
-    epochs.append(max(anonymous_mb() for _ in feed.batches(torch.randperm(len(examples)), 16)))
+    epochs.append(max(anonymous_mb() for _ in feed.batches(in_batches(torch.randperm(len(examples)), 16))))
 print(json.dumps({"before": before, "packing": packing, "epochs": epochs}))
 """
 
