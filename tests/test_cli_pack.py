@@ -39,6 +39,17 @@ def test_verifying_reads_all_of_a_pack(run: Run, data: Path) -> None:
     assert refused.startswith("drawn.pack/pictures.u8: pictures 0 to 11 are not what was packed")
 
 
+def test_inspect_tells_a_packed_set(run: Run, data: Path) -> None:
+    (data / "val/umbrella/notes.txt").write_bytes(b"x")
+    run("pack", data, "drawn.pack")
+    header = open_pack(Path("drawn.pack")).header
+    lines = run("inspect", "drawn.pack").out.splitlines()
+    assert lines[0] == "drawn.pack: packed set of 12 pictures, 4 classes, 0.00 GB"
+    assert lines[1:4] == ["learnt from   8 pictures", "validated on  4 pictures", f"made of       {data}"]
+    assert header.source_sha256 in lines[4]
+    assert lines[-1] == "left out      val/umbrella/notes.txt: not_an_image"
+
+
 def test_an_interruption_is_130_and_the_same_command_goes_on(
     run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
