@@ -138,12 +138,16 @@ def refuse_empty(folder: Path) -> None:
 def _training_folder(weights: Weights) -> Path:
     if weights.training is None:
         raise UsageError("these weights name no training pictures; `--calibrate DIR` gives some to calibrate on")
-    return Path(weights.training.data)
+    from alexnet_deploy.train.packed import packed_from
+
+    # The digest in the weights is that of the files, packed or not.
+    return packed_from(Path(weights.training.data))
 
 
 def _training_files(weights: Weights) -> list[Path]:
     """Return the training pictures that the weights name, where they are still those, class by class."""
     from alexnet_deploy.train.dataset import find_pictures, survey
+    from alexnet_deploy.train.folders import FilePicture
 
     folder = _training_folder(weights)
     assert weights.training is not None
@@ -154,7 +158,10 @@ def _training_files(weights: Weights) -> list[Path]:
         raise UsageError(f"the training pictures are gone, {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:
         raise UsageError(f"{folder}: no longer holds the pictures that the weights were trained on; {remedy}")
-    return [example.path for example in found.folder.train]
+    files = [example.path for example in found.folder.train if isinstance(example, FilePicture)]
+    if not files:
+        raise UsageError(f"{folder}: its pictures are in archives, and calibration reads files; {remedy}")
+    return files
 
 
 def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, say: Say) -> dict[str, Histogram] | None:

@@ -13,6 +13,9 @@ from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
 
+# Its room needs torch, which `inspect` of a bundle does not.
+_PACK_HEADER = "pack.json"
+
 
 def describe(architecture: Architecture) -> str:
     """Return the table of layers: name, kind, output shape, parameters and multiply-adds for one view."""
@@ -29,18 +32,22 @@ def describe(architecture: Architecture) -> str:
 
 
 def describe_path(path: Path) -> str:
-    """Return what the weights file, bundle or graph at `path` is.
+    """Return what the weights file, bundle, graph or packed set at `path` is.
 
     Raises UsageError where it is none of them, and what reading it raises.
     """
     if path.is_dir() and (path / MANIFEST).exists():
         return "\n".join(_bundle_lines(open_bundle(path)))
+    if (path / _PACK_HEADER).exists():
+        return "\n".join(_pack_lines(path))
     if path.suffix == ".safetensors":
         return "\n".join(_weights_lines(load_weights(path)))
     if path.suffix == ".onnx":
         return "\n".join(_graph_lines(path))
     found = "there is nothing there" if not path.exists() else "is none of these"
-    raise UsageError(f"{path}: {found}; a bundle's directory, a .safetensors or an .onnx file can be inspected")
+    raise UsageError(
+        f"{path}: {found}; a bundle's directory, a packed set's, a .safetensors or an .onnx file can be inspected"
+    )
 
 
 def parity_table(rows: Sequence[ParityRow]) -> str:
@@ -127,6 +134,24 @@ def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
             yield f"left out      {name}: {code}"
     yield ""
     yield describe(weights.architecture)
+
+
+def _pack_lines(path: Path) -> Iterator[str]:
+    from alexnet_deploy.train.packed import PICTURE_BYTES, open_pack
+
+    header = open_pack(path).header
+    size = f"{header.num_pictures * PICTURE_BYTES / 1e9:,.2f} GB"
+    yield f"{path}: packed set of {header.num_pictures:,} pictures, {len(header.labels)} classes, {size}"
+    yield f"learnt from   {header.num_train:,} pictures"
+    yield f"validated on  {header.num_validation:,} pictures"
+    yield f"made of       {header.source}"
+    yield f"sha-256       {header.source_sha256} (of its names and bytes, as trained weights name it)"
+    yield f"labels        {_few(header.labels)}"
+    yield f"resize        {header.resize}"
+    yield f"mean          {', '.join(f'{value:.2f}' for value in header.mean)}"
+    yield f"made with     {_versions(header.tools)}"
+    for name, code in header.excluded.items():
+        yield f"left out      {name}: {code}"
 
 
 def _bundle_lines(bundle: Bundle) -> Iterator[str]:

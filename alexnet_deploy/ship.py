@@ -136,7 +136,9 @@ def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
     if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
         say(f"{folder.root}: no pictures of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
     if weights.training is not None:
-        learnt = Path(weights.training.data).resolve()
+        from alexnet_deploy.train.packed import packed_from
+
+        learnt = packed_from(Path(weights.training.data)).resolve()
         # Without a val/ of its own a training folder was split by its names, nine tenths of it to learn from.
         if folder.root.resolve() in (learnt, learnt / "train"):
             say(f"{folder.root}: the network learnt from these pictures, so that accuracy on them says little")

@@ -79,6 +79,34 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
 
 
 @contextmanager
+def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many of how many pictures are done."""
+    console = _console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task(what, total=1, visible=False, speed="")
+        first: list[int] = []
+
+        def show(done: int, total: int) -> None:
+            # What was there already is no measure of speed.
+            if not first:
+                first.append(done)
+            elapsed = progress.tasks[0].elapsed or 0.0
+            speed = f"{(done - first[0]) / elapsed:,.0f} pictures/s" if elapsed > 1 else ""
+            progress.update(task, total=total, completed=done, visible=True, speed=speed)
+
+        yield show
+
+
+@contextmanager
 def counting_bar(what: str) -> Iterator[Callable[[], None]]:
     """Give a function that counts one more done; shown only on a terminal that does not show the results too."""
     console = _console()

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from archives import cifar_batches, write_cifar
 from networks import separating_weights
 
 from alexnet_deploy.calibrating import Calibrated, Int8Request, calibrate
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.precision import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.train.dataset import find_pictures, survey
+from alexnet_deploy.train.pack import pack
 
 
 def calibrated(weights: Weights, folder: Path | None = None, **options: object) -> tuple[Calibrated, list[str]]:
@@ -49,6 +52,25 @@ def test_training_pictures_that_are_others_now_are_refused(sure: Weights, drawn:
     picture = next((tmp_path / "drawn/train").rglob("*.jpg"))
     shutil.copy(next((tmp_path / "drawn/val").rglob("*.jpg")), picture)
     refused(r"drawn: no longer holds the pictures that .*; `--calibrate DIR` gives pictures", UsageError, moved)
+
+
+def test_weights_trained_on_a_pack_calibrate_on_the_files_that_were_packed(
+    sure: Weights, drawn: Path, tmp_path: Path
+) -> None:
+    assert sure.training is not None
+    pack(find_pictures(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    packed = replace(sure, training=msgspec.structs.replace(sure.training, data=str(tmp_path / "drawn.pack")))
+    found, said = calibrated(packed)
+    assert said[0] == f"calibrating on the training pictures in {drawn}"
+    assert found.ranges == calibrated(sure)[0].ranges
+
+
+def test_weights_trained_on_archives_need_files_to_calibrate_on(sure: Weights, tmp_path: Path) -> None:
+    assert sure.training is not None
+    root = write_cifar(tmp_path, cifar_batches())
+    digest = survey(find_pictures(root), sure.preprocessing.resize).sha256
+    learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(root), data_sha256=digest))
+    refused(r"its pictures are in archives, and calibration reads files; `--calibrate DIR` gives", UsageError, learnt)
 
 
 def test_weights_of_unknown_origin_need_pictures(sure: Weights, pictures: Path) -> None:

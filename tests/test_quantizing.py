@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from graphs import RESTS, answers, constants_of, source_of
@@ -24,6 +25,8 @@ from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import BACKENDS
 from alexnet_deploy.quantizing import Quantized, quantize
 from alexnet_deploy.ship import ship
+from alexnet_deploy.train.dataset import find_pictures
+from alexnet_deploy.train.pack import pack
 
 PRODUCTS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
@@ -265,3 +268,17 @@ def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
     request = Int8Request(max_drop_points=100)
     ship(loaded, tmp_path / "a.bundle", precision="int8", int8=request, data=drawn / side, say=said.append)
     assert any("the network learnt from these pictures" in line for line in said) is is_said
+
+
+def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, drawn: Path, tmp_path: Path) -> None:
+    assert sure.training is not None
+    found = pack(find_pictures(drawn), tmp_path / "drawn.pack", "shorter-side")
+    learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(found.path)))
+    loaded = saved(learnt, tmp_path / "weights.safetensors")
+
+    def stop(line: str) -> None:
+        # Said before anything is measured.
+        raise StopAsyncIteration(line)
+
+    with pytest.raises(StopAsyncIteration, match="the network learnt from these pictures"):
+        ship(loaded, tmp_path / "a.bundle", precision="int8", data=drawn / "train", say=stop)

@@ -1,45 +1,34 @@
-"""Folders of pictures as a data set: one folder a class, in `train/` and `val/`, or split by the hash of the name."""
+"""Labelled pictures as a data set: found wherever they lie, looked at once, and decoded when they are asked for."""
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.files import sha256
-from alexnet_deploy.core.image import decode_image, read_file, read_image
-from alexnet_deploy.core.inputs import Input, find_inputs
-from alexnet_deploy.core.labelled import LabelledPicture, class_names
-from alexnet_deploy.core.labels import is_label
-from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.inputs import Input
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.train.cifar import find_cifar10, is_cifar10
+from alexnet_deploy.train.folders import find_in_folder
+from alexnet_deploy.train.ilsvrc import find_ilsvrc, is_ilsvrc
+from alexnet_deploy.train.sources import Example, PictureSource, check_source
 
-_VALIDATION_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFolder:
-    """A labelled folder, split for training."""
-
-    root: Path
-    """What was named."""
-    labels: tuple[str, ...]
-    """The class folders' names, sorted."""
-    train: tuple[LabelledPicture, ...]
-    """What is learnt from."""
-    validation: tuple[LabelledPicture, ...]
-    """What is only measured on."""
+# Decoded and not yet used: 12 MiB.
+_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What one pass over all pictures found."""
 
-    folder: PictureFolder
+    folder: PictureSource
     """The pictures that can be decoded."""
     excluded: dict[str, str]
     """Those that cannot: path below the root, to error code."""
@@ -51,74 +40,111 @@ class Survey:
     """Of the training pictures' RGB, float64 (3, 3), on 0..255."""
 
 
-def find_pictures(root: Path) -> PictureFolder:
-    """Return the labelled pictures below `root`, unopened.
+@dataclass(slots=True, kw_only=True)
+class ColorSums:
+    """Sums over pixels, RGB on 0..255; whole numbers, so that no order of adding changes them."""
 
-    `root/train/CLASS/...` and `root/val/CLASS/...`; or `root/CLASS/...`, of which a tenth, chosen by the hash of its
-    name (so that adding pictures moves no other), is kept for validation. Raises DataError where that does not give
-    two classes or more, the same on both sides, with pictures in each, or where a class's name cannot be a label.
+    num_pixels: int = 0
+    """How many pixels."""
+    total: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
+    """Of the values, int64 (3,)."""
+    products: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), np.int64))
+    """Of the products of two channels, int64 (3, 3)."""
+
+    def add(self, other: "ColorSums") -> None:
+        """Count the pixels of another in."""
+        self.num_pixels += other.num_pixels
+        self.total += other.total
+        self.products += other.products
+
+    @property
+    def mean(self) -> np.ndarray:
+        """float64 (3,)."""
+        return np.asarray(self.total / self.num_pixels)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """float64 (3, 3)."""
+        return np.asarray(self.products / self.num_pixels - np.outer(self.mean, self.mean))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One picture, looked at."""
+
+    example: Example
+    """Which."""
+    error: ImageError | None = None
+    """Why it cannot be used; then there is nothing else."""
+    line: bytes = b""
+    """Its name and the SHA-256 of its bytes, as the survey's digest takes them."""
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    """uint8 (256, 256, 3), RGB, upright."""
+    sums: ColorSums = field(default_factory=ColorSums)
+    """Of its pixels."""
+
+    @property
+    def name(self) -> str:
+        """Its name as text that any encoding can hold."""
+        return Input(name=self.example.name).text
+
+
+def find_pictures(root: Path) -> PictureSource:
+    """Return the labelled pictures in `root`, undecoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
+
+    Raises DataError where there are not two classes or more with pictures on both sides, a class's name cannot be a
+    label, or an archive is damaged.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
-    if (root / "train").is_dir():
-        labels = class_names(root / "train")
-        if not (root / "val").is_dir():
-            raise DataError(f"{root}: has train/ but no val/; without both, put the class folders right below it")
-        if (others := class_names(root / "val")) != labels:
-            raise DataError(f"{root}: train/ and val/ differ in {', '.join(sorted(set(labels) ^ set(others)))}")
-        train, validation = (_examples(root / side, labels) for side in ("train", "val"))
+    if is_ilsvrc(root):
+        source = find_ilsvrc(root)
+    elif is_cifar10(root):
+        source = find_cifar10(root)
     else:
-        labels = class_names(root)
-        everything = _examples(root, labels)
-        validation = tuple(example for example in everything if _is_kept(example.path.relative_to(root)))
-        train = tuple(example for example in everything if not _is_kept(example.path.relative_to(root)))
-    folder = PictureFolder(root=root, labels=labels, train=train, validation=validation)
-    _check(folder)
-    return folder
+        source = find_in_folder(root)
+    check_source(source)
+    return source
 
 
-def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
+def look_at_each(examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> Iterator[Look]:
+    """Read and decode every picture, in order, in `threads` threads; at most a few dozen are in memory at a time."""
+    return map_ahead(
+        lambda example: _look_at(example, resize), examples, threads=threads or decode_threads(), ahead=_AHEAD
+    )
+
+
+def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
     """Read and decode every picture once: what cannot be decoded is set apart, the rest is counted and digested.
 
-    The mean and covariance are accumulated picture by picture, in float64. Raises DataError where too few are left.
+    Raises DataError where too few are left.
     """
     digest = hashlib.sha256()
     excluded: dict[str, str] = {}
-    good: dict[str, list[LabelledPicture]] = {"train": [], "validation": []}
-    num_pixels, total, products = 0, np.zeros(3), np.zeros((3, 3))
-    for side, examples in (("train", folder.train), ("validation", folder.validation)):
-        looks = map_ahead(lambda example: _look_at(example, resize), examples, threads=decode_threads(), ahead=64)
-        for example, look in looks:
-            name = Input(name=str(example.path.relative_to(folder.root)))
-            if isinstance(look, ImageError):
-                excluded[name.text] = look.code.value
+    good: dict[str, list[Example]] = {"train": [], "validation": []}
+    sums = ColorSums()
+    for side, examples in (("train", source.train), ("validation", source.validation)):
+        for look in look_at_each(examples, resize):
+            if look.error is not None:
+                excluded[look.name] = look.error.code.value
                 continue
-            digest.update(f"{os.fsencode(name.name)!r} {look.sha256}\n".encode())
-            good[side].append(example)
+            digest.update(look.line)
+            good[side].append(look.example)
             if side == "train":
-                num_pixels += look.num_pixels
-                total += look.total
-                products += look.products
-    kept = PictureFolder(
-        root=folder.root, labels=folder.labels, train=tuple(good["train"]), validation=tuple(good["validation"])
+                sums.add(look.sums)
+    kept = PictureSource(
+        root=source.root, labels=source.labels, train=tuple(good["train"]), validation=tuple(good["validation"])
     )
-    _check(kept)
-    mean = total / num_pixels
-    return Survey(
-        folder=kept,
-        excluded=excluded,
-        sha256=digest.hexdigest(),
-        mean=mean,
-        covariance=products / num_pixels - np.outer(mean, mean),
-    )
+    check_source(kept)
+    return Survey(folder=kept, excluded=excluded, sha256=digest.hexdigest(), mean=sums.mean, covariance=sums.covariance)
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: tuple[LabelledPicture, ...], resize: ResizePolicy) -> None:
+    def __init__(self, examples: Sequence[Example], resize: ResizePolicy, num_workers: int = 0) -> None:
+        """Take pictures that `num_workers` processes decode ahead; 0 decodes in this one."""
         self._examples = examples
         self._resize: ResizePolicy = resize
+        self._num_workers = num_workers
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -127,51 +153,39 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         """Return one picture; raises DataError where it can no longer be read."""
         example = self._examples[index]
         try:
-            return torch.from_numpy(read_image(example.path, self._resize)), example.label
+            return torch.from_numpy(example.decode(example.read(), self._resize)), example.label
         except ImageError as error:
-            raise DataError(f"{example.path}: could be read before, and now cannot: {error}") from error
+            raise DataError(f"{example.place}: could be read before, and now cannot: {error}") from error
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield pictures, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
+        yield from DataLoader(
+            self,
+            batch_sampler=[batch.tolist() for batch in numbers],
+            num_workers=self._num_workers,
+            # The loader draws a number for its processes: out of torch's own generator it would change the dropout.
+            generator=torch.Generator(),
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    sha256: str
-    num_pixels: int
-    total: np.ndarray
-    products: np.ndarray
-
-
-def _look_at(example: LabelledPicture, resize: ResizePolicy) -> tuple[LabelledPicture, _Look | ImageError]:
+def _look_at(example: Example, resize: ResizePolicy) -> Look:
     try:
-        data = read_file(example.path)
-        pixels = decode_image(data, resize).reshape(-1, 3).astype(np.float64)
+        data = example.read()
+        pixels = example.decode(data, resize)
     except ImageError as error:
-        return example, error
-    look = _Look(sha256=sha256(data), num_pixels=len(pixels), total=pixels.sum(axis=0), products=pixels.T @ pixels)
-    return example, look
+        return Look(example=example, error=error)
+    line = f"{os.fsencode(example.name)!r} {sha256(data)}\n".encode()
+    return Look(example=example, line=line, pixels=pixels, sums=color_sums(pixels))
 
 
-def _examples(root: Path, labels: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
-    return tuple(
-        LabelledPicture(path=found.path, label=label)
-        for label, name in enumerate(labels)
-        for found in find_inputs([root / name])
+def color_sums(pixels: np.ndarray) -> ColorSums:
+    """Return the sums over one picture, uint8 (256, 256, 3)."""
+    # A picture's sums are whole numbers under 2^53, which float64 holds. Its products of rows took 0.3 ms, those of
+    # columns, as the pixels lie, 2.2.
+    values = np.empty((3, IMAGE_SIZE**2))
+    values[:] = pixels.reshape(-1, 3).T
+    return ColorSums(
+        num_pixels=IMAGE_SIZE**2,
+        total=values.sum(axis=1).astype(np.int64),
+        products=(values @ values.T).astype(np.int64),
     )
-
-
-def _is_kept(name: Path) -> bool:
-    number = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
-    return number < _VALIDATION_SHARE * 2**64
-
-
-def _check(folder: PictureFolder) -> None:
-    if len(folder.labels) < 2:
-        raise DataError(f"{folder.root}: {len(folder.labels)} class folders, where a classifier needs two or more")
-    for name in folder.labels:
-        # Refused before the first epoch, not by the first weights that are saved.
-        if not is_label(name):
-            raise DataError(f"{folder.root}: the class folder {name!r} cannot be a label, which is one line of UTF-8")
-    for side, examples in (("training", folder.train), ("validation", folder.validation)):
-        seen = {example.label for example in examples}
-        for label, name in enumerate(folder.labels):
-            if label not in seen:
-                raise DataError(f"{folder.root}: the class {name!r} has no {side} picture that can be read")

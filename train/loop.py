@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import TrainingError
@@ -28,13 +27,17 @@ from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord, Weights, load_weights
 from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
-from alexnet_deploy.train.dataset import Pictures, Survey
+from alexnet_deploy.train.batches import in_batches
+from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.feed import batches_of
 from alexnet_deploy.train.initialise import initialise
 from alexnet_deploy.train.recipe import Recipe
 
 BEST = "weights.safetensors"
 LAST = "last.safetensors"
 METRICS = "metrics.jsonl"
+
+_VALIDATION_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +88,12 @@ class Trainer:
         self._survey = survey
         self._directory = directory
         self._device = torch.device(device)
-        self._num_workers = num_workers
         self._preprocessing = training_preprocessing(self._architecture.name, recipe, survey)
         self._color_axes = color_axes(survey.covariance)
+        self._train, self._validation = (
+            batches_of(examples, self._preprocessing.resize, self._device, num_workers=num_workers)
+            for examples in (survey.folder.train, survey.folder.validation)
+        )
         # Dropout draws from torch's own generator.
         torch.manual_seed(recipe.seed)
         network = Network(self._architecture)
@@ -141,22 +147,15 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, on_progress: Callable[[Progress], None]) -> None:
         self._network.train()
-        examples = self._survey.folder.train
-        # Order and augmentation depend on the seed and the epoch alone. They do not share a generator, because the
-        # loader draws ahead of the steps, and how far depends on its processes.
+        num_examples = len(self._survey.folder.train)
+        # Order and augmentation depend on the seed and the epoch alone, and on nothing that they share.
         first_seed = self._recipe.seed * 1_000_003 + 2 * epoch
-        order, augmentation = (torch.Generator().manual_seed(first_seed + number) for number in (0, 1))
-        loader = DataLoader(
-            Pictures(examples, self._preprocessing.resize),
-            batch_size=self._recipe.batch_size,
-            shuffle=True,
-            num_workers=self._num_workers,
-            generator=order,
-        )
+        shuffling, augmentation = (torch.Generator().manual_seed(first_seed + stream) for stream in (4, 5))
+        order = torch.randperm(num_examples, generator=shuffling)
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         begun, num_seen, loss_sum = time.perf_counter(), 0, 0.0
-        before = (epoch - 1) * len(examples)
-        for images, labels in loader:
+        before = (epoch - 1) * num_examples
+        for images, labels in self._train.batches(in_batches(order, self._recipe.batch_size)):
             loss = self._step(images.to(self._device), labels.to(self._device), augmentation)
             self._check_loss(loss, epoch, learning_rate)
             num_seen += len(images)
@@ -202,17 +201,17 @@ class Trainer:
         size = self._architecture.input_size
         (center,) = views_by_name("center", size)
         num_classes = self._architecture.num_classes
-        pictures = Pictures(self._survey.folder.validation, self._preprocessing.resize)
+        num_images = len(self._survey.folder.validation)
         loss_sum, top5 = 0.0, 0
         confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        for images, labels in DataLoader(pictures, batch_size=64, num_workers=self._num_workers):
+        for images, on_device in self._validation.batches(in_batches(torch.arange(num_images), _VALIDATION_BATCH)):
+            labels = on_device.cpu()
             pixels = preprocess(images.to(self._device), self._preprocessing)
             logits = self._network(cut(pixels, center, size)).cpu()
             loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
             guesses = logits.topk(min(5, num_classes)).indices
             top5 += int((guesses == labels[:, None]).any(1).sum())
             np.add.at(confusion, (labels.numpy(), guesses[:, 0].numpy()), 1)
-        num_images = len(pictures)
         return _Validation(
             loss=loss_sum / num_images,
             top1=float(np.trace(confusion) / num_images),

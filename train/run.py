@@ -11,12 +11,14 @@ from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.train.dataset import Survey, find_pictures, survey
 from alexnet_deploy.train.loop import Progress, Trainer
+from alexnet_deploy.train.packed import is_packed, open_pack, survey_of
 from alexnet_deploy.train.recipe import Recipe
 
 
 def look_over(data: Path, architecture: Architecture) -> Survey:
-    """Find the labelled pictures below `data` and read each once; raises DataError."""
-    return survey(find_pictures(data), PUBLISHED_PREPROCESSING[architecture.name].resize)
+    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError."""
+    resize = PUBLISHED_PREPROCESSING[architecture.name].resize
+    return survey_of(open_pack(data), resize) if is_packed(data) else survey(find_pictures(data), resize)
 
 
 def train_on(

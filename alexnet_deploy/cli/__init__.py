@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli import bench, build, check, export, look, predict, train
+from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ def options(
 # In the order of a first use, which is that of --help.
 for command in (
     train.train,
+    pack.pack,
     export.export,
     predict.predict,
     check.check,

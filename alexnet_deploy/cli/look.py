@@ -9,8 +9,10 @@ import typer
 from alexnet_deploy.core.errors import UsageError
 
 
-def inspect(path: Annotated[Path, typer.Argument(help="A weights file, a bundle or an ONNX graph.")]) -> None:
-    """Say what a weights file, a bundle or a graph is."""
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A weights file, a bundle, an ONNX graph or a packed set.")],
+) -> None:
+    """Say what a weights file, a bundle, a graph or a packed set is."""
     from alexnet_deploy.describe import describe_path
 
     typer.echo(describe_path(path))

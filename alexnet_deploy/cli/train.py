@@ -14,7 +14,10 @@ from alexnet_deploy.defaults import DRAWN, RUNS, note_latest
 def train(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; drawn pictures unless given."),
+        typer.Argument(
+            help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; a packed "
+            "set; drawn pictures unless given."
+        ),
     ] = None,
     arch: Annotated[
         str | None,

@@ -151,6 +151,25 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
 
 
+def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return `num_bytes` of a file from `offset` on, where a picture lies in an archive.
+
+    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the picture does).
+    """
+    _check_num_bytes(num_bytes, limits)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(num_bytes)
+    except FileNotFoundError as error:
+        raise ImageError(ImageErrorCode.MISSING, f"there is no {path}") from error
+    except OSError as error:
+        raise ImageError(ImageErrorCode.UNREADABLE, error.strerror or str(error)) from error
+    if len(data) < num_bytes:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends within it")
+    return data
+
+
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
     if num_bytes > limits.max_bytes:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_bytes:,} bytes, the limit is {limits.max_bytes:,}")

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from alexnet_deploy.core.network import preprocess
+from alexnet_deploy.core.preprocessing import ChannelOrder, Preprocessing
 from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
 
 # Deviations of RGB along its principal axes that the authors' code released, on 0..255.
@@ -71,6 +73,73 @@ def test_a_generators_seed_decides_the_crops() -> None:
     draws = generator(3)
     assert torch.equal(crop_and_mirror(images, 227, draws), first)
     assert not torch.equal(crop_and_mirror(images, 227, draws), first)
+
+
+# Against plain NumPy
+
+
+def in_numpy(
+    images: np.ndarray, size: int, axes: np.ndarray, deviation: float, preprocessing: Preprocessing, seed: int
+) -> np.ndarray:
+    """What a batch becomes, picture by picture, in float64: (N, 3, size, size)."""
+    draws = generator(seed)
+    corners = torch.randint(0, 256 - size + 1, (2, len(images), 1), generator=draws).numpy()
+    mirrored = torch.randint(0, 2, (len(images), 1), generator=draws).numpy()
+    normals = torch.randn((len(images), 3), generator=draws).numpy().astype(np.float64)
+    views = []
+    for number, image in enumerate(images):
+        top, left = corners[:, number, 0]
+        crop = image[top : top + size, left : left + size].astype(np.float64)
+        if mirrored[number, 0]:
+            crop = crop[:, ::-1]
+        for axis, normal in zip(axes.T.astype(np.float64), normals[number], strict=True):
+            crop = crop + deviation * normal * axis
+        fed = (crop - np.array(preprocessing.mean)) * np.array(preprocessing.scale)
+        fed = fed[..., ::-1] if preprocessing.channel_order == "BGR" else fed
+        views.append(fed.transpose(2, 0, 1))
+    return np.stack(views)
+
+
+def on_device(
+    images: torch.Tensor, size: int, axes: torch.Tensor, deviation: float, preprocessing: Preprocessing, seed: int
+) -> torch.Tensor:
+    """The same as the training loop does it, for the whole batch."""
+    draws = generator(seed)
+    crops = crop_and_mirror(images, size, draws).float()
+    shift = color_shift(len(crops), axes, deviation, draws).to(images.device)
+    return preprocess(crops + shift[:, None, None, :], preprocessing)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("size", [224, 227])
+def test_a_batch_becomes_what_plain_numpy_makes_of_it(size: int, order: ChannelOrder) -> None:
+    images = np.random.default_rng(7).integers(0, 256, (12, 256, 256, 3), dtype=np.uint8)
+    axes = color_axes(np.cov(images.reshape(-1, 3).T.astype(np.float64)) + np.diag(RELEASED**2))
+    preprocessing = Preprocessing(
+        resize="shorter-side", channel_order=order, mean=(120.0, 110.0, 100.0), scale=(0.01, 0.02, 0.03)
+    )
+    wanted = in_numpy(images, size, axes.numpy(), 0.1, preprocessing, seed=9)
+    found = on_device(torch.from_numpy(images), size, axes, 0.1, preprocessing, seed=9)
+    # float32 carries 2^-24 of pixels up to 300.
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=300 * 0.03 * 2**-22)
+    # With nothing added and nothing scaled, bit for bit.
+    plain = Preprocessing(resize="shorter-side", channel_order=order, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
+    wanted = in_numpy(images, size, axes.numpy(), 0.0, plain, seed=9)
+    np.testing.assert_array_equal(on_device(torch.from_numpy(images), size, axes, 0.0, plain, seed=9).numpy(), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_draws_and_computes_as_the_cpu_does() -> None:
+    images = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (64, 256, 256, 3), dtype=np.uint8))
+    axes = color_axes(np.diag(RELEASED**2))
+    crops = [crop_and_mirror(images.to(device), 227, generator(3)).cpu() for device in ("cpu", "cuda")]
+    assert torch.equal(*crops)
+    preprocessing = Preprocessing(
+        resize="warp", channel_order="BGR", mean=(120.0, 110.0, 100.0), scale=(0.01, 0.02, 0.03)
+    )
+    views = [on_device(images.to(device), 227, axes, 0.1, preprocessing, seed=4).cpu() for device in ("cpu", "cuda")]
+    torch.testing.assert_close(*views, rtol=0, atol=300 * 0.03 * 2**-22)
 
 
 # Colour noise

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
-from alexnet_deploy.train.dataset import PictureFolder, Pictures, Survey, find_pictures, survey
+from alexnet_deploy.train.dataset import Pictures, Survey, find_pictures, survey
+from alexnet_deploy.train.sources import PictureSource
 
 
 def touch(root: Path, *names: str) -> None:
@@ -35,11 +36,9 @@ def paint_folder(root: Path) -> dict[str, np.ndarray]:
     return {name: paint(root / name, seed) for seed, name in enumerate(names)}
 
 
-def names_in(folder: PictureFolder) -> tuple[list[str], list[str]]:
+def names_in(folder: PictureSource) -> tuple[list[str], list[str]]:
     """The paths below the root that are trained on, and those that are validated on."""
-    train, validation = (
-        [str(example.path.relative_to(folder.root)) for example in side] for side in (folder.train, folder.validation)
-    )
+    train, validation = ([example.name for example in side] for side in (folder.train, folder.validation))
     return train, validation
 
 
@@ -70,7 +69,7 @@ def test_hidden_folders_are_no_classes_and_files_beside_the_classes_no_pictures(
     assert names_in(folder) == (["train/a/1.jpg", "train/b/1.jpg"], ["val/a/1.jpg", "val/b/1.jpg"])
 
 
-def many(root: Path, numbers: range) -> PictureFolder:
+def many(root: Path, numbers: range) -> PictureSource:
     touch(root, *(f"{label}/{number:04}.jpg" for label in ("cat", "dog") for number in numbers), ".hidden/0001.jpg")
     return find_pictures(root)
 
@@ -184,7 +183,7 @@ def test_pictures_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Pa
     np.testing.assert_array_equal(found.mean, clean.mean)
     np.testing.assert_array_equal(found.covariance, clean.covariance)
     for example, name in zip(found.folder.train, [name for name in painted if name.startswith("train")], strict=True):
-        assert example.path == tmp_path / name
+        assert example.place == str(tmp_path / name)
 
 
 def test_a_class_with_only_unreadable_pictures_is_refused(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_names_that_are_not_utf_8_are_surveyed_and_can_be_recorded(tmp_path: Pat
     paint(good, 99)
     broken.write_bytes(b"")
     found = surveyed(tmp_path)
-    assert good in [example.path for example in found.folder.train]
+    assert str(good) in [example.place for example in found.folder.train]
     assert found.excluded == {r"train/a/caf\xe9.png": "empty"}
 
 

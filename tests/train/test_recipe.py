@@ -18,10 +18,11 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.image import read_image
 from alexnet_deploy.core.network import Network, tensors_of
-from alexnet_deploy.train.dataset import PictureFolder, Survey
+from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.initialise import initialise
 from alexnet_deploy.train.loop import training_preprocessing
 from alexnet_deploy.train.recipe import RECIPES, Initialisation, recipe_by_name
+from alexnet_deploy.train.sources import PictureSource
 
 
 @pytest.mark.parametrize("name", ["paper", "original"])
@@ -96,7 +97,7 @@ def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> 
 
 
 def survey_of(mean: list[float], covariance: np.ndarray) -> Survey:
-    folder = PictureFolder(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
+    folder = PictureSource(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
     return Survey(folder=folder, excluded={}, sha256="", mean=np.array(mean), covariance=covariance)
 
 
@@ -160,7 +161,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
     run = trained(honest, tmp_path / "run", epochs=1, color_noise=0.0)
     assert [len(batch) for batch in batches["train"]] == [4, 4, 2]
     mean, scale = planes(run)
-    originals = [read_image(example.path, "shorter-side") for example in honest.folder.train]
+    originals = [read_image(Path(example.place), "shorter-side") for example in honest.folder.train]
     seen = []
     for views in batches["train"]:
         for view in np.rint(views / scale + mean).astype(np.uint8).transpose(0, 2, 3, 1):
@@ -173,7 +174,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
     assert [number for number, _ in seen] != list(range(10))
     (validation,) = batches["validation"]
     for example, view in zip(honest.folder.validation, validation, strict=True):
-        expected = read_image(example.path, "shorter-side")[14 : 14 + 227, 14 : 14 + 227].transpose(2, 0, 1)
+        expected = read_image(Path(example.place), "shorter-side")[14 : 14 + 227, 14 : 14 + 227].transpose(2, 0, 1)
         np.testing.assert_allclose(view / scale + mean, expected, atol=1e-3)
 
 

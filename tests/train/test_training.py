@@ -8,12 +8,12 @@ import pytest
 import torch
 from training import BLUE, GREEN, GREY, NARROW, RECIPE, RED, Run, are_equal, fed, flat_folder, paint, record_of, trained
 
-from alexnet_deploy.core.image import read_image
+from alexnet_deploy.core.image import decode_image, read_image
 from alexnet_deploy.core.network import Network, cut, network_from, preprocess, tensors_of
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import EpochMetrics
-from alexnet_deploy.train import dataset
+from alexnet_deploy.train import folders
 from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.initialise import initialise
 from alexnet_deploy.train.loop import BEST, LAST, METRICS
@@ -44,7 +44,7 @@ def test_the_best_weights_measure_what_their_record_says(learnt: Run) -> None:
 def validated(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and the best weights' logits, of the validation pictures, apart from the training loop."""
     examples = run.survey.folder.validation
-    images = np.stack([read_image(example.path, "shorter-side") for example in examples])
+    images = np.stack([read_image(Path(example.place), "shorter-side") for example in examples])
     (center,) = views_by_name("center", 227)
     with torch.inference_mode():
         pixels = preprocess(torch.from_numpy(images), run.best.preprocessing)
@@ -110,7 +110,7 @@ def test_weights_are_the_best_epochs_and_last_the_newests(name: str, request: py
 def test_where_validation_only_gets_worse_an_early_epoch_is_kept(misled: Run) -> None:
     record = record_of(misled.best)
     assert record.best_epoch < 4
-    assert misled.epochs[-1].validation_top1 == 0.0
+    assert misled.epochs[-1].validation_loss > 1.5 * misled.epochs[record.best_epoch - 1].validation_loss
     assert len(record.epochs) == 8
     assert not are_equal(misled.best, misled.last)
     np.testing.assert_array_equal(np.sum(record.confusion, axis=1), [2, 2])
@@ -174,11 +174,11 @@ def test_training_begins_with_the_first_values_of_its_seed(honest: Survey, tmp_p
 def test_decoding_in_another_process_changes_no_bit(
     honest: Survey, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def noted(path: Path, resize: ResizePolicy) -> np.ndarray:
+    def noted(data: bytes, resize: ResizePolicy) -> np.ndarray:
         (tmp_path / f"decoded in {os.getpid()}").touch()
-        return read_image(path, resize)
+        return decode_image(data, resize)
 
-    monkeypatch.setattr(dataset, "read_image", noted)
+    monkeypatch.setattr(folders, "decode_image", noted)
     run = trained(honest, tmp_path / "run", learning_rate=0.02, num_workers=1)
     assert are_equal(run.last, plain.last)
     # One process for training and one for validation, in each of two epochs.

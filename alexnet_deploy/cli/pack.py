@@ -1,0 +1,86 @@
+"""`alexnet-deploy pack`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alexnet_deploy.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from alexnet_deploy.core.preprocessing import ResizePolicy
+
+
+def pack(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of pictures; archives of ILSVRC-2012 or CIFAR-10 as they are downloaded; with --verify a "
+            "packed set."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Argument(help="New directory for the packed set.")] = None,
+    resize: Annotated[
+        Literal["shorter-side", "warp"],
+        typer.Option(help="The central square, or the whole picture squeezed to one, as caffe and caffenet are fed."),
+    ] = "shorter-side",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode. Default: one a processor, 8 at most.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all of a packed set with its digests.")] = False,
+) -> None:
+    """Decode pictures once, for training that decodes none: 197 kB a picture. Goes on where it was interrupted."""
+    from alexnet_deploy.terminal import say
+    from alexnet_deploy.train.packed import is_packed
+
+    if verify:
+        if out is not None:
+            raise UsageError("--verify reads the packed set that is named first, and makes none; leave OUT away")
+        _verify(data, threads)
+        return
+    if out is None:
+        raise UsageError("a place for the packed set is needed: alexnet-deploy pack DATA OUT")
+    if is_packed(data):
+        raise UsageError(f"{data}: is packed already")
+    _pack(data, out, resize, threads)
+    typer.echo(out)
+    say(f"next: alexnet-deploy train {out}")
+
+
+def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) -> None:
+    from alexnet_deploy.terminal import pictures_bar, say
+    from alexnet_deploy.train.dataset import find_pictures
+    from alexnet_deploy.train.pack import pack
+    from alexnet_deploy.train.packed import PICTURE_BYTES
+
+    begun = time.perf_counter()
+    source = find_pictures(data)
+    say(
+        f"{data}: {len(source.train):,} pictures to learn from, {len(source.validation):,} to validate, "
+        f"{len(source.labels)} classes"
+    )
+    try:
+        with pictures_bar("packing") as show:
+            header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        raise
+    for name, code in header.excluded.items():
+        say(f"left out, {code}: {name}")
+    say(
+        f"{header.num_train:,} pictures to learn from and {header.num_validation:,} to validate, "
+        f"{header.num_pictures * PICTURE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} left out; "
+        f"{time.perf_counter() - begun:.0f} s in all"
+    )
+
+
+def _verify(path: Path, threads: int | None) -> None:
+    from alexnet_deploy.terminal import pictures_bar
+    from alexnet_deploy.train.packed import open_pack, verify
+
+    found = open_pack(path)
+    with pictures_bar("verifying") as show:
+        for num_verified in verify(found, threads):
+            show(num_verified, found.header.num_pictures)
+    typer.echo(f"{path}: {found.header.num_pictures:,} pictures, all as they were packed")

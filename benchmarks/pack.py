@@ -1,0 +1,105 @@
+"""How fast pictures are packed, and how fast they then come: decoded from a folder against copied from its pack.
+
+    python benchmarks/pack.py --data pictures --out results/pack-MACHINE.json
+
+Each row is the median of its runs, in pictures a second of the clock and of the processors' time. `cold` is after the
+system was told to forget the file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from alexnet_deploy.core.versions import tool_versions
+from alexnet_deploy.train.batches import Batches, in_batches
+from alexnet_deploy.train.dataset import find_pictures, survey
+from alexnet_deploy.train.feed import batches_of
+from alexnet_deploy.train.pack import pack
+from alexnet_deploy.train.packed import PICTURES, open_pack, survey_of, verify
+
+BATCH_SIZE = 128
+
+
+def timed(work: Callable[[], int], num_runs: int, before: Callable[[], object] = lambda: None) -> dict[str, float]:
+    """Pictures a second, `work` saying how many there were."""
+    by_clock, by_processor = [], []
+    for _ in range(num_runs):
+        before()
+        clock, processor = time.perf_counter(), time.process_time()
+        num_pictures = work()
+        by_clock.append(num_pictures / (time.perf_counter() - clock))
+        by_processor.append(num_pictures / (time.process_time() - processor))
+    return {"a_second": statistics.median(by_clock), "a_processor_second": statistics.median(by_processor)}
+
+
+def forget(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    source, cpu = find_pictures(options.data), torch.device("cpu")
+    num_pictures = len(source.train) + len(source.validation)
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
+        out = Path(folder) / "one.pack"
+
+        def packed(threads: int) -> int:
+            pack(source, out, "shorter-side", threads=threads)
+            return num_pictures
+
+        for threads in sorted({1, os.cpu_count() or 1}):
+            rows[f"pack, {threads} threads"] = timed(
+                lambda threads=threads: packed(threads),
+                options.runs,
+                lambda: shutil.rmtree(out, ignore_errors=True),
+            )
+        rows["verify"] = timed(lambda: list(verify(open_pack(out)))[-1], options.runs)
+        surveyed = survey(source, "shorter-side")
+
+        def epoch(pictures: Batches) -> int:
+            order = in_batches(torch.randperm(len(pictures)), BATCH_SIZE)
+            return sum(len(images) for images, _ in pictures.batches(order))
+
+        for num_workers in (0, 2):
+            decoded = batches_of(surveyed.folder.train, "shorter-side", cpu, num_workers=num_workers)
+            rows[f"folder, {num_workers} processes"] = timed(lambda decoded=decoded: epoch(decoded), options.runs)
+
+        def opened_epoch() -> int:
+            # Opened each time: the pages of a file that stays mapped are not forgotten.
+            side = survey_of(open_pack(out), "shorter-side").folder.train
+            return epoch(batches_of(side, "shorter-side", cpu))
+
+        rows["pack"] = timed(opened_epoch, options.runs)
+        rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: forget(out / PICTURES))
+    result = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "load_average": os.getloadavg()[0],
+        "tools": tool_versions("torch"),
+        "pictures": num_pictures,
+        "runs": options.runs,
+        "batch_size": BATCH_SIZE,
+        "pictures_a_second": rows,
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""A packed set: pictures decoded once and stored as they are fed, for training that decodes nothing.
+
+    PACK/pack.json      PackHeader
+    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the pictures to learn from, then those to validate on
+    PACK/labels.i32     int32 (N,), little-endian
+    PACK/sources.txt    a line a picture: its name, and the SHA-256 of the bytes that it was decoded from
+
+196,608 bytes a picture: the 1,281,167 training pictures of ILSVRC-2012 are 251.9 GB, its 50,000 others 9.8 GB.
+"""
+
+import ast
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from alexnet_deploy.core.ahead import decode_threads, map_ahead
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.files import sha256, sha256_of_file
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.sources import PictureSource
+
+FORMAT_VERSION = 1
+
+HEADER = "pack.json"
+PICTURES = "pictures.u8"
+LABELS = "labels.i32"
+SOURCES = "sources.txt"
+
+PICTURE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
+
+_PIECE_BYTES = 8 * 1024 * 1024
+
+
+class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a packed set is; the same whatever the number of threads and interruptions it was made in."""
+
+    format_version: int
+    labels: tuple[str, ...]
+    """The names of the classes, in the order of their numbers."""
+    num_train: int
+    """The first so many pictures are learnt from."""
+    num_validation: int
+    """The others are only measured on."""
+    resize: ResizePolicy
+    """How they became 256 x 256."""
+    mean: RGB
+    """Of the training pictures, on 0..255."""
+    covariance: tuple[RGB, RGB, RGB]
+    """Of the training pictures' RGB, on 0..255."""
+    source: str
+    """What was packed."""
+    source_sha256: str
+    """Digest of its names and bytes, as a survey of it gives; that of sources.txt."""
+    excluded: dict[str, str]
+    """The pictures that could not be decoded: name, to error code. Nothing stands in for them."""
+    chunk_pictures: int
+    """How many pictures are digested together."""
+    chunks_sha256: tuple[str, ...]
+    """Of pictures.u8, so many pictures at a time."""
+    labels_sha256: str
+    """Of labels.i32."""
+    tools: dict[str, str]
+    """What decoded them, and its version."""
+    sha256: str = ""
+    """Of this header, with this field empty."""
+
+    @property
+    def num_pictures(self) -> int:
+        """Of both sides."""
+        return self.num_train + self.num_validation
+
+
+def encode_header(header: PackHeader) -> bytes:
+    """Return the content of pack.json, sealed."""
+    sealed = msgspec.structs.replace(header, sha256=_seal(header))
+    return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """A packed set, opened."""
+
+    path: Path
+    """Its directory."""
+    header: PackHeader
+    """What it is."""
+    pictures: np.ndarray = field(repr=False, compare=False)
+    """uint8 (N, 256, 256, 3), mapped from the file, not to be written to."""
+    labels: np.ndarray = field(repr=False, compare=False)
+    """int64 (N,)."""
+    mapping: mmap.mmap = field(repr=False, compare=False)
+    """What `pictures` lies in."""
+
+    @cached_property
+    def _sources(self) -> list[bytes]:
+        try:
+            return (self.path / SOURCES).read_bytes().splitlines()
+        except OSError as error:
+            raise DataError(f"{self.path / SOURCES}: cannot be read: {error.strerror}") from error
+
+    def name_of(self, number: int) -> str:
+        """Return the name that a picture had in its source; raises DataError where that cannot be read."""
+        literal, _, _ = self._sources[number].decode().rpartition(" ")
+        return os.fsdecode(ast.literal_eval(literal))
+
+    def expect(self, numbers: np.ndarray) -> None:
+        """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
+
+        Raises ValueError where there is no picture of such a number.
+        """
+        for number in numbers.tolist():
+            self.mapping.madvise(mmap.MADV_WILLNEED, number * PICTURE_BYTES, PICTURE_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPicture:
+    """One picture of a packed set."""
+
+    pack: Pack
+    """The set."""
+    number: int
+    """Its place there."""
+
+    @property
+    def name(self) -> str:
+        """The name that it had in its source."""
+        return self.pack.name_of(self.number)
+
+    @property
+    def label(self) -> int:
+        """Its class, an index into the labels."""
+        return int(self.pack.labels[self.number])
+
+    @property
+    def place(self) -> str:
+        """The set and the name."""
+        return f"{self.pack.path}, {self.name}"
+
+    def read(self) -> bytes:
+        """Return its pixels."""
+        return bytes(self.pack.pictures[self.number].data)
+
+    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+        """Return what `read` gave as uint8 (256, 256, 3); `resize` is the set's own."""
+        assert resize == self.pack.header.resize
+        return np.frombuffer(data, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).copy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedSide(Sequence[PackedPicture]):
+    """The pictures of one side of a packed set."""
+
+    pack: Pack
+    """The set."""
+    numbers: range
+    """Their places there."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> PackedPicture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PackedSide": ...
+
+    def __getitem__(self, index: int | slice) -> "PackedPicture | PackedSide":
+        if isinstance(index, slice):
+            return PackedSide(pack=self.pack, numbers=self.numbers[index])
+        return PackedPicture(pack=self.pack, number=self.numbers[index])
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a directory says that it is a packed set."""
+    return (path / HEADER).is_file()
+
+
+def packed_from(path: Path) -> Path:
+    """Return what a packed set was made of, and any other path as it is; raises DataError for a damaged header."""
+    return Path(_read_header(path).source) if is_packed(path) else path
+
+
+def open_pack(path: Path) -> Pack:
+    """Open a packed set: the header is checked, the labels are, and the size of the pictures, which stay unread.
+
+    Raises DataError where something is missing, damaged, or of another format; see `verify` for the pictures.
+    """
+    header = _read_header(path)
+    labels = _read(path / LABELS)
+    if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_pictures:
+        raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")
+    numbers = np.frombuffer(labels, "<i4").astype(np.int64)
+    wanted = header.num_pictures * PICTURE_BYTES
+    try:
+        with (path / PICTURES).open("rb") as file:
+            if (found := os.fstat(file.fileno()).st_size) != wanted:
+                raise DataError(f"{path / PICTURES}: has {found:,} bytes, where {wanted:,} were packed; pack anew")
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error
+    pictures = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return Pack(path=path, header=header, pictures=pictures, labels=numbers, mapping=mapping)
+
+
+def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
+    """Return what a survey of the pictures would have found before they were packed.
+
+    Raises DataError where they were resized otherwise than `resize`.
+    """
+    header = pack.header
+    if header.resize != resize:
+        raise DataError(
+            f"{pack.path}: was packed with --resize {header.resize}, and this architecture is fed {resize}; pack anew"
+        )
+    train, validation = (
+        PackedSide(pack=pack, numbers=numbers)
+        for numbers in (range(header.num_train), range(header.num_train, header.num_pictures))
+    )
+    return Survey(
+        folder=PictureSource(root=pack.path, labels=header.labels, train=train, validation=validation),
+        excluded=header.excluded,
+        sha256=header.source_sha256,
+        mean=np.array(header.mean),
+        covariance=np.array(header.covariance),
+    )
+
+
+def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
+    """Read all of the pictures and compare them with their digests; yield how many have been, as that grows.
+
+    Raises DataError, which says which pictures are not what was packed.
+    """
+    header = pack.header
+    if _digest_of(pack.path / SOURCES) != header.source_sha256:
+        raise DataError(f"{pack.path / SOURCES}: is not what was packed; pack anew, into another directory")
+    starts = range(0, header.num_pictures, header.chunk_pictures)
+    chunks = [range(start, min(start + header.chunk_pictures, header.num_pictures)) for start in starts]
+    digests = digests_of(pack.path / PICTURES, chunks, threads)
+    for chunk, found, wanted in zip(chunks, digests, header.chunks_sha256, strict=True):
+        if found != wanted:
+            raise DataError(
+                f"{pack.path / PICTURES}: pictures {chunk.start:,} to {chunk.stop - 1:,} are not what was packed; "
+                "pack anew, into another directory"
+            )
+        yield chunk.stop
+
+
+def digests_of(pictures: Path, chunks: Sequence[range], threads: int | None = None) -> Iterator[str]:
+    """Yield the SHA-256 of each range of pictures of a file, in order; raises DataError where it cannot be read."""
+    threads = threads or decode_threads()
+    return map_ahead(lambda chunk: _digest_of(pictures, chunk), chunks, threads=threads, ahead=threads)
+
+
+def _digest_of(path: Path, pictures: range | None = None) -> str:
+    try:
+        if pictures is None:
+            return sha256_of_file(path)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(pictures.start * PICTURE_BYTES)
+            left = len(pictures) * PICTURE_BYTES
+            while left and (piece := file.read(min(left, _PIECE_BYTES))):
+                digest.update(piece)
+                left -= len(piece)
+        return digest.hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _seal(header: PackHeader) -> str:
+    return sha256(msgspec.json.encode(msgspec.structs.replace(header, sha256="")))
+
+
+def _read_header(path: Path) -> PackHeader:
+    data = _read(path / HEADER)
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path}: is of format version {version}, where {FORMAT_VERSION} is read here; pack anew")
+        header = msgspec.json.decode(data, type=PackHeader)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path / HEADER}: is damaged: {error}; pack anew, into another directory") from error
+    if header.sha256 != _seal(header):
+        raise DataError(f"{path / HEADER}: is not as it was written; pack anew, into another directory")
+    return header
+
+
+class _Version(Struct):
+    format_version: int
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
