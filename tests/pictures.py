@@ -45,11 +45,13 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + header + before + pixels + after + chunk(b"IEND", b"")
 
 
-def tiff(bits: tuple[int, ...], raster: bytes, photometric: int = 1, **tags: int) -> bytes:
-    """One strip, one row, of as many pixels as fill it."""
+def tiff(bits: tuple[int, ...], raster: bytes, photometric: int = 1, **tags: int | tuple[int, ...]) -> bytes:
+    """One strip, one row, of as many pixels as fill it, where the tags (t322=16) do not say otherwise."""
     width = len(raster) * 8 // sum(bits)
     entries = {256: (width,), 257: (1,), 258: bits, 259: (1,), 262: (photometric,), 277: (len(bits),), 278: (1,)}
-    entries |= {273: (400,), 279: (len(raster),)} | {int(tag[1:]): (value,) for tag, value in tags.items()}
+    entries |= {273: (400,), 279: (len(raster),)} | {
+        int(tag[1:]): value if isinstance(value, tuple) else (value,) for tag, value in tags.items()
+    }
     ifd, beside = struct.pack("<H", len(entries)), b""
     for tag, values in sorted(entries.items()):
         packed = struct.pack(f"<{len(values)}H", *values)

@@ -53,7 +53,7 @@ class ImageErrorCode(StrEnum):
     TRUNCATED = "truncated"
     """The header is an image's; the pixels end early or are damaged."""
     TOO_LARGE = "too_large"
-    """More bytes, pixels or scans than the limits allow."""
+    """More bytes, pixels or work to decode them than the limits allow."""
     UNREADABLE = "unreadable"
     """The operating system would not let it be read."""
     MISSING = "missing"

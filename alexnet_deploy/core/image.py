@@ -8,7 +8,8 @@
   Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), and at the
   square's edges reads past them, as it would when the whole picture is resized.
 - Refused before any pixel is decoded: formats outside ALLOWED_FORMATS, and sizes over the limits.
-- The work is bounded by the limits too, not by a clock, which would give the same file different rows.
+- The work is bounded by the limits too (see core/work.py), not by a clock, which would give the same file different
+  rows.
 """
 
 import io
@@ -36,6 +37,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.work import check_notes, check_work
 
 # Pillow's classes, not Image.open: it would warn of sizes that are ours to judge, and hide why a header failed.
 _DECODERS: dict[str, tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = {
@@ -70,9 +72,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Those that begin a segment, and the end: among the coded pixels of a scan 0xff stands only before 0 and restarts.
-_JPEG_MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
-
 _warnings_lock = threading.Lock()
 
 
@@ -85,7 +84,10 @@ class DecodeLimits:
     max_bytes: int = 256 * 1024 * 1024
     """The file's size."""
     max_scans: int = 100
-    """Of a JPEG: each goes over all pixels again, and may be 127 bytes long. The default is libtiff's own limit."""
+    """Of a JPEG: each goes over all pixels again, and may be 127 bytes long. The default is libtiff's own limit.
+
+    In all together they may go over 20 times `max_pixels`.
+    """
 
     def __post_init__(self) -> None:
         ceiling = 2 * (Image.MAX_IMAGE_PIXELS or self.max_pixels)
@@ -179,14 +181,14 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
     """Return the first frame in RGB, upright, in its own size."""
     name = _format_of(data)
     decoder = _DECODERS[name][1]
+    check_notes(name, data)
     try:
         with decoder(io.BytesIO(data)) as image:
             num_pixels = image.width * image.height
             if num_pixels > limits.max_pixels:
                 found = f"{image.width} x {image.height} is {num_pixels:,} pixels"
                 raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
-            if name == "JPEG":
-                _check_num_scans(data, limits)
+            check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
             image.load()
             if name == "PNG":
                 # The header is the first chunk and the depth its ninth byte.
@@ -198,19 +200,6 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
         if _UNKNOWN_LAYOUT.search(str(error)):
             raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {error}") from error
         raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {error}") from error
-
-
-def _check_num_scans(data: bytes, limits: DecodeLimits) -> None:
-    # A look at each segment takes a fifth of a photograph's decoding; counting two bytes takes next to nothing.
-    if data.count(b"\xff\xda") <= limits.max_scans:
-        return
-    num_scans, position = 0, 2
-    # Up to the picture's end: a phone's film may follow, with any bytes.
-    while (marker := _JPEG_MARKER.search(data, position)) is not None and marker[1] != b"\xd9":
-        num_scans += marker[1] == b"\xda"
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    if num_scans > limits.max_scans:
-        raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_scans:,} scans, the limit is {limits.max_scans:,}")
 
 
 def _format_of(data: bytes) -> str:
