@@ -69,7 +69,7 @@ class Network(nn.Module):
         super().__init__()
         self.architecture = architecture
         for cost in architecture.costs():
-            self.add_module(cost.layer.name, _module(cost.layer, cost.in_shape))
+            self.add_module(cost.layer.name, module_of(cost.layer, cost.in_shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, float (N, K), for preprocessed views, float (N, 3, input_size, input_size)."""
@@ -98,7 +98,8 @@ class ConvModule(nn.Conv2d):
         return super().forward(x if self.is_symmetric else functional.pad(x, self.margins))
 
 
-def _module(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
+def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
+    """Return the module of one row of a table, for an input of this shape; see LayerCost."""
     match layer:
         case Conv():
             return ConvModule(layer, in_shape[0])
