@@ -223,6 +223,24 @@ def test_columns_stay_on_their_devices_and_exchange_only_where_a_layer_sees_both
     assert all(parameter.grad is not None for parameter in columns.columns[0].parameters())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_gpu_and_another_device_compute_what_one_does(grouped: Network) -> None:
+    images, labels = fed()
+    whole = double(grouped)
+    columns = two_columns(whole, ("cuda:0", "cuda:1" if torch.cuda.device_count() > 1 else "cpu"))
+    logits = columns(images.double())
+    assert str(logits.device) == "cuda:0"
+    functional.cross_entropy(logits, labels.to("cuda:0")).backward()
+    functional.cross_entropy(theirs := whole(images.double()), labels).backward()
+    assert distance(logits.cpu(), theirs) <= EXACT
+    for name, parameter in whole.named_parameters():
+        assert parameter.grad is not None
+        halves = [dict(column.named_parameters()).get(name) for column in columns.columns]
+        ours = torch.cat([half.grad.cpu() for half in halves if half is not None and half.grad is not None])
+        assert distance(ours, parameter.grad) <= EXACT, name
+
+
 # Tables that are no two columns
 
 
