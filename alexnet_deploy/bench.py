@@ -4,9 +4,10 @@ Every time is of one thing done again and again in this process, after it was do
 which pay for what the others find ready, are told apart.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -220,14 +221,17 @@ def _time_stream(
 ) -> tuple[EngineInfo, float, float]:
     """Return what ran, pictures a second from files to guesses, and the engine's idle share meanwhile."""
     with open_engine(bundle, backend, threads=threads, tuned_for="throughput") as engine:
-        predictor = Predictor(bundle, engine)
-        list(predictor.predict(files))
-        begun, busy, num_pictures, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
-        while not num_pictures or elapsed < seconds:
-            num_pictures += sum(1 for _ in predictor.predict(files))
-            elapsed = time.perf_counter() - begun
-        busy = engine.busy_seconds - busy
-        return engine.info, num_pictures / elapsed, 1 - busy / (elapsed * engine.info.num_streams)
+        # One stream of pictures without an end: where it began, the engine waited for the first of them.
+        names = (os.fsencode(path) + b"\n" for path in cycle(files))
+        with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
+            for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
+                pass
+            begun, busy, num_pictures, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
+            while not num_pictures or elapsed < seconds:
+                num_pictures += sum(1 for _ in islice(predictions, engine.info.batch_size))
+                elapsed = time.perf_counter() - begun
+            busy = engine.busy_seconds - busy
+        return engine.info, num_pictures / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
 
 
 def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:

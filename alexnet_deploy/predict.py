@@ -76,14 +76,15 @@ class Predictor:
         limits: DecodeLimits = DEFAULT_LIMITS,
         listed: Iterable[bytes] | None = None,
         done: Iterable[str] = (),
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Yield one prediction for each input, in order; see core/inputs.py for what names may stand for.
 
         `topk` guesses each, or all classes where there are fewer. `batch_size` pictures go to the engine at once; the
         engine's own choice unless given. `listed` are the lines that the name `-` stands for. `done` are the paths of
         predictions that were made before: the first inputs, which are passed over. What cannot be read is a
         prediction with an error, never an exception. Pictures are decoded, and other batches run, while the caller
-        uses what it was given; how far ahead does not depend on how many there are.
+        uses what it was given; how far ahead does not depend on how many there are. A caller who stops early may
+        close() it, which ends that work.
 
         Raises UsageError for a topk or batch_size under 1, for a `-` without a list and for `done` that are not the
         first inputs, BackendError where the engine fails.
@@ -96,7 +97,7 @@ class Predictor:
 
     def _stream(
         self, inputs: Iterable[Input], topk: int, batch_size: int, limits: DecodeLimits
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         def read(item: Input) -> _Read:
             if item.error is not None:
                 return item, ImageError(*item.error)

@@ -43,17 +43,25 @@ BATCH = 8
 NUM_PICTURES = 1000
 MANY_PICTURES = 20_000
 MAIN = "from alexnet_deploy.cli import main; main()"
+# Not getrusage: a child's peak there is at least what its parent held.
+MEASURED = f"""
+import atexit, sys
+peak = lambda: next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+atexit.register(lambda: sys.stderr.write(f"{{peak()}}\\n"))
+{MAIN}
+"""
 
 
 # By hand: what somebody writes with PIL, torch and no more.
 
 
-def resized(path: Path) -> Image.Image:
-    """As torchvision's Resize(256)."""
+def square(path: Path) -> Image.Image:
+    """As torchvision's Resize(256) and CenterCrop(256)."""
     image = Image.open(path).convert("RGB")
     scale = 256 / min(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
-    return image.resize(size, Image.Resampling.BILINEAR)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - 256) // 2, (image.height - 256) // 2
+    return image.crop((left, top, left + 256, top + 256))
 
 
 def ten_crops(image: Image.Image, size: int) -> list[torch.Tensor]:
@@ -74,7 +82,7 @@ def by_hand_torch(files: Sequence[Path], weights: Path, rows: Path) -> None:
     size = trained.architecture.input_size
     with rows.open("w") as file:
         for paths in in_batches(files, BATCH):
-            crops = [crop for path in paths for crop in ten_crops(resized(path), size)]
+            crops = [crop for path in paths for crop in ten_crops(square(path), size)]
             logits = network((torch.stack(crops) - mean) * scale)
             probabilities = torch.softmax(logits, 1).view(len(paths), 10, -1).mean(1)
             write(file, paths, probabilities.numpy(), trained.labels)
@@ -85,7 +93,7 @@ def by_hand_onnxruntime(files: Sequence[Path], bundle: Bundle, rows: Path) -> No
     session = onnxruntime.InferenceSession(bundle.read(GRAPH))
     with rows.open("w") as file:
         for paths in in_batches(files, BATCH):
-            images = np.stack([np.array(resized(path).resize((256, 256))) for path in paths])
+            images = np.stack([np.array(square(path)) for path in paths])
             (probabilities,) = session.run(None, {"images": images})
             write(file, paths, probabilities, bundle.labels)
 
@@ -122,9 +130,9 @@ def network_alone(images: np.ndarray, bundle: Bundle) -> None:
             pass
 
 
-def decoding_alone(files: Sequence[Path], bundle: Bundle) -> np.ndarray:
+def decoding_alone(files: Sequence[Path], bundle: Bundle) -> Iterator[np.ndarray]:
     read = partial(read_image, resize=bundle.manifest.preprocessing.resize)
-    return np.stack(list(map_ahead(read, files, threads=decode_threads(), ahead=64)))
+    return map_ahead(read, files, threads=decode_threads(), ahead=64)
 
 
 def first_guesses(rows: Path) -> list[str]:
@@ -139,7 +147,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, rounds: int) -> dict[str, object]:
     """Times of a to e in turn, round after round; opening an engine, a fifth of a second, is inside each."""
-    images = decoding_alone(files, int8)
+    images = np.stack(list(decoding_alone(files, int8)))
     found: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {"c": [], "d": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +158,7 @@ def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, ro
             "c": lambda: idle["c"].append(ours(files, fp32, rows["c"])),
             "d": lambda: idle["d"].append(ours(files, int8, rows["d"])),
             "network": lambda: network_alone(images, int8),
-            "decoding": lambda: decoding_alone(files, int8),
+            "decoding": lambda: sum(1 for _ in decoding_alone(files, int8)),
         }
         for round_number in range(rounds):
             for name, run in runs.items():
@@ -220,15 +228,19 @@ def peak_bytes(bundle: Path, files: Sequence[Path], num_pictures: int) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list"
         listed.write_bytes(names)
-        command = [sys.executable, "-c", MAIN, "predict", "-", "--bundle", str(bundle), "--format", "jsonl"]
+        command = [sys.executable, "-c", MEASURED, "predict", "-", "--bundle", str(bundle), "--format", "jsonl"]
         begun = time.perf_counter()
         with listed.open("rb") as stdin:
-            process = subprocess.Popen([*command, "--output", f"{folder}/rows"], stdin=stdin, stderr=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0
+            done = subprocess.run(
+                [*command, "--output", f"{folder}/rows"], stdin=stdin, stderr=subprocess.PIPE, text=True, check=True
+            )
         assert (Path(folder) / "rows").read_bytes().count(b"\n") == num_pictures
     elapsed = time.perf_counter() - begun
-    return {"peak_bytes": 1024 * usage.ru_maxrss, "seconds": elapsed, "pictures_per_second": num_pictures / elapsed}
+    return {
+        "peak_bytes": 1024 * int(done.stderr.split()[-1]),
+        "seconds": elapsed,
+        "pictures_per_second": num_pictures / elapsed,
+    }
 
 
 def main() -> None:
