@@ -8,14 +8,11 @@ A chunk's line is written after its pictures are: what the journal does not name
 names is compared with its digest before it is relied on.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +26,8 @@ from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import RGB, ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.train.dataset import ColorSums, Look, look_at_each
+from alexnet_deploy.train.dataset import ColorSums, look_at_each
+from alexnet_deploy.train.journal import Chunk, Draft, claimed, noted_chunks, ranges_of
 from alexnet_deploy.train.packed import (
     FORMAT_VERSION,
     HEADER,
@@ -51,7 +49,6 @@ CHUNK_PICTURES = 1024
 OnProgress = Callable[[int, int], None]
 
 _PLAN = "plan.json"
-_JOURNAL = "journal.jsonl"
 _STAGE = "pack"
 
 
@@ -64,22 +61,6 @@ class _Plan(Struct, frozen=True, kw_only=True):
     resize: ResizePolicy
     chunk_pictures: int
     tools: dict[str, str]
-
-
-class _Chunk(Struct, frozen=True, kw_only=True):
-    """A chunk that has reached the disk, and where everything stood after it."""
-
-    num_seen: int
-    num_pictures: int
-    sources_bytes: int
-    sha256: str
-    sources_sha256: str
-    excluded: tuple[tuple[int, str, str], ...]
-    """Place in the source, name, error code."""
-    num_pixels: int
-    total: tuple[int, ...]
-    products: tuple[tuple[int, ...], ...]
-    """Of the training pictures, as ColorSums."""
 
 
 def pack(
@@ -113,7 +94,7 @@ def pack(
     )
     try:
         work.stage.mkdir(parents=True, exist_ok=True)
-        with _claimed(partial) as journal:
+        with claimed(partial) as journal:
             _agree_on_plan(partial / _PLAN, work)
             chunks = _recover(work, journal, say, threads)
             _refuse_small_disk(work, chunks)
@@ -142,65 +123,6 @@ class _Work:
         return Input(name=str(self.source.root.resolve())).text
 
 
-@dataclass(slots=True, kw_only=True)
-class _Draft:
-    """The chunk that is being written."""
-
-    num_seen: int
-    num_pictures: int
-    sources_bytes: int
-    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    sources_digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    excluded: list[tuple[int, str, str]] = field(default_factory=list)
-    sums: ColorSums = field(default_factory=ColorSums)
-
-    @classmethod
-    def after(cls, chunks: Sequence[_Chunk]) -> "_Draft":
-        if not chunks:
-            return cls(num_seen=0, num_pictures=0, sources_bytes=0)
-        last = chunks[-1]
-        return cls(num_seen=last.num_seen, num_pictures=last.num_pictures, sources_bytes=last.sources_bytes)
-
-    def add(self, look: Look, pictures: BinaryIO, sources: BinaryIO, *, is_train: bool) -> None:
-        if look.error is not None:
-            self.excluded.append((self.num_seen, look.name, look.error.code.value))
-        else:
-            data = look.pixels.data
-            pictures.write(data)
-            sources.write(look.line)
-            self.digest.update(data)
-            self.sources_digest.update(look.line)
-            self.num_pictures += 1
-            self.sources_bytes += len(look.line)
-            if is_train:
-                self.sums.add(look.sums)
-        self.num_seen += 1
-
-    def finished(self) -> _Chunk:
-        return _Chunk(
-            num_seen=self.num_seen,
-            num_pictures=self.num_pictures,
-            sources_bytes=self.sources_bytes,
-            sha256=self.digest.hexdigest(),
-            sources_sha256=self.sources_digest.hexdigest(),
-            excluded=tuple(self.excluded),
-            num_pixels=self.sums.num_pixels,
-            total=tuple(self.sums.total.tolist()),
-            products=tuple(tuple(row) for row in self.sums.products.tolist()),
-        )
-
-
-@contextmanager
-def _claimed(partial: Path) -> Iterator[BinaryIO]:
-    """Open the journal for this process alone, until it ends, however it ends."""
-    with (partial / _JOURNAL).open("a+b", buffering=0) as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{partial}: another process is packing into it; wait for that one") from error
-        yield journal
-
-
 def _agree_on_plan(path: Path, work: _Work) -> None:
     digest = hashlib.sha256()
     for example in work.examples:
@@ -222,9 +144,9 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         )
 
 
-def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> list[_Chunk]:
+def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> list[Chunk]:
     """Return the chunks that are there and whole, and cut off whatever follows them."""
-    noted = _noted(journal)
+    noted = noted_chunks(journal)
     pictures, sources = work.stage / PICTURES, work.stage / SOURCES
     for path in (pictures, sources):
         path.touch()
@@ -233,46 +155,25 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
         if path not in (pictures, sources):
             path.unlink()
     lines = memoryview(sources.read_bytes())
-    digests = digests_of(pictures, _ranges([chunk for chunk, _ in noted]), threads)
-    good: list[_Chunk] = []
+    digests = digests_of(pictures, ranges_of([chunk for chunk, _ in noted]), threads)
+    good: list[Chunk] = []
     length = position = 0
     for (chunk, line_bytes), digest in zip(noted, digests, strict=True):
         if digest != chunk.sha256 or sha256(bytes(lines[position : chunk.sources_bytes])) != chunk.sources_sha256:
-            say(f"{pictures}: pictures from {_Draft.after(good).num_pictures:,} on are damaged, and made again")
+            say(f"{pictures}: pictures from {Draft.after(good).num_pictures:,} on are damaged, and made again")
             break
         good.append(chunk)
         length, position = length + line_bytes, chunk.sources_bytes
     os.ftruncate(journal.fileno(), length)
-    os.truncate(pictures, _Draft.after(good).num_pictures * PICTURE_BYTES)
+    os.truncate(pictures, Draft.after(good).num_pictures * PICTURE_BYTES)
     os.truncate(sources, position)
     if good:
         say(f"going on after {good[-1].num_seen:,} of {len(work.examples):,} pictures, which are as they were written")
     return good
 
 
-def _noted(journal: BinaryIO) -> list[tuple[_Chunk, int]]:
-    """Return the journal's chunks and the length of each line, up to one that was not written to its end."""
-    journal.seek(0)
-    noted = []
-    for line in journal.read().splitlines(keepends=True):
-        try:
-            chunk = msgspec.json.decode(line, type=_Chunk)
-        except msgspec.DecodeError:
-            break
-        if not line.endswith(b"\n"):
-            break
-        noted.append((chunk, len(line)))
-    return noted
-
-
-def _ranges(chunks: Sequence[_Chunk]) -> list[range]:
-    """Return which pictures each chunk holds; the last may hold none."""
-    ends = [chunk.num_pictures for chunk in chunks]
-    return [range(start, end) for start, end in pairwise([0, *ends])]
-
-
-def _refuse_small_disk(work: _Work, chunks: Sequence[_Chunk]) -> None:
-    needed = (len(work.examples) - _Draft.after(chunks).num_seen) * PICTURE_BYTES
+def _refuse_small_disk(work: _Work, chunks: Sequence[Chunk]) -> None:
+    needed = (len(work.examples) - Draft.after(chunks).num_seen) * PICTURE_BYTES
     free = shutil.disk_usage(work.stage).free
     if needed > free:
         raise DataError(
@@ -282,10 +183,10 @@ def _refuse_small_disk(work: _Work, chunks: Sequence[_Chunk]) -> None:
 
 
 def _write_rest(
-    work: _Work, journal: BinaryIO, chunks: Sequence[_Chunk], threads: int | None, on_progress: OnProgress
-) -> list[_Chunk]:
-    draft = _Draft.after(chunks)
-    written: list[_Chunk] = []
+    work: _Work, journal: BinaryIO, chunks: Sequence[Chunk], threads: int | None, on_progress: OnProgress
+) -> list[Chunk]:
+    draft = Draft.after(chunks)
+    written: list[Chunk] = []
     num_examples, num_train = len(work.examples), len(work.source.train)
     rest = work.examples[draft.num_seen :]
     on_progress(draft.num_seen, num_examples)
@@ -301,12 +202,12 @@ def _write_rest(
                 written.append(draft.finished())
                 journal.write(msgspec.json.encode(written[-1]) + b"\n")
                 os.fsync(journal.fileno())
-                draft = _Draft.after(written)
+                draft = Draft.after(written)
                 first = draft.num_pictures
     return written
 
 
-def _publish(work: _Work, chunks: Sequence[_Chunk]) -> None:
+def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
     excluded = {place: (name, code) for chunk in chunks for place, name, code in chunk.excluded}
     kept = [example for place, example in enumerate(work.examples) if place not in excluded]
     num_validation = sum(place not in excluded for place in range(len(work.source.train), len(work.examples)))
@@ -336,7 +237,7 @@ def _publish(work: _Work, chunks: Sequence[_Chunk]) -> None:
         excluded=dict(excluded[place] for place in sorted(excluded)),
         chunk_pictures=work.chunk_pictures,
         chunks_sha256=tuple(
-            chunk.sha256 for chunk, numbers in zip(chunks, _ranges(chunks), strict=True) if len(numbers)
+            chunk.sha256 for chunk, numbers in zip(chunks, ranges_of(chunks), strict=True) if len(numbers)
         ),
         labels_sha256=sha256(labels),
         tools=tool_versions(),
