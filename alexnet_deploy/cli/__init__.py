@@ -4,8 +4,10 @@ Libraries are imported inside the commands: `--help` answers at once, and `predi
 """
 
 import io
+import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Annotated
 
@@ -65,6 +67,9 @@ def main() -> None:
         # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is. A row is
         # there for the next program when it is there for us.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
+    # Pillow's remarks on files are of no use beside rows that say what came of each.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         if sys.stdout is None:
             raise UsageError("standard output is closed, and results go there")
