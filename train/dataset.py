@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
@@ -17,6 +18,8 @@ from alexnet_deploy.core.inputs import Input, find_inputs
 from alexnet_deploy.core.labelled import LabelledPicture, class_names
 from alexnet_deploy.core.labels import is_label
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.train.batches import TrainingSet
+from alexnet_deploy.train.stopping import leave_stopping_to_parent
 
 _VALIDATION_SHARE = 0.1
 
@@ -116,9 +119,11 @@ def survey(folder: PictureFolder, resize: ResizePolicy) -> Survey:
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: tuple[LabelledPicture, ...], resize: ResizePolicy) -> None:
+    def __init__(self, examples: tuple[LabelledPicture, ...], resize: ResizePolicy, num_workers: int = 0) -> None:
+        """Take pictures that `num_workers` processes decode ahead; 0 decodes in this one."""
         self._examples = examples
         self._resize: ResizePolicy = resize
+        self._num_workers = num_workers
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -130,6 +135,29 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
             return torch.from_numpy(read_image(example.path, self._resize)), example.label
         except ImageError as error:
             raise DataError(f"{example.path}: could be read before, and now cannot: {error}") from error
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield pictures, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
+        yield from DataLoader(
+            self,
+            batch_sampler=(batch.tolist() for batch in numbers),
+            num_workers=self._num_workers,
+            worker_init_fn=leave_stopping_to_parent,
+        )
+
+
+def training_set(found: Survey, resize: ResizePolicy, *, num_workers: int = 0) -> TrainingSet:
+    """Return surveyed pictures as the training loop takes them, decoded as they are asked for."""
+    return TrainingSet(
+        root=found.folder.root,
+        labels=found.folder.labels,
+        train=Pictures(found.folder.train, resize, num_workers),
+        validation=Pictures(found.folder.validation, resize, num_workers),
+        excluded=found.excluded,
+        sha256=found.sha256,
+        mean=found.mean,
+        covariance=found.covariance,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,6 +25,8 @@ from alexnet_deploy.core.preprocessing import Preprocessing
 METADATA_KEY = "alexnet-deploy"
 FORMAT_VERSION = 1
 
+RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
+
 
 class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one pass over the training pictures gave."""
@@ -31,8 +34,9 @@ class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     epoch: int
     """1 is the first."""
     learning_rate: float
+    """Of the weights, at the epoch's middle step."""
     train_loss: float
-    """Mean cross-entropy in nats, over augmented crops, dropout on."""
+    """Mean of what was minimised, cross-entropy in nats, over augmented crops, dropout on."""
     validation_loss: float
     """Mean cross-entropy in nats, centre view."""
     validation_top1: float
@@ -46,7 +50,7 @@ class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How weights came to be."""
 
-    recipe: dict[str, int | float | str]
+    recipe: dict[str, RecipeValue]
     """The resolved recipe, field by field."""
     data: str
     """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
@@ -65,6 +69,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """True where fewer epochs were finished than the recipe has."""
     seconds: float
     device: str
+    remarks: tuple[str, ...] = ()
+    """What was noticed about the run, each one sentence with its remedy."""
 
 
 class _Version(Struct, kw_only=True):
