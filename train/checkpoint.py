@@ -19,11 +19,10 @@ from msgspec import Struct
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
 from alexnet_deploy.core.files import write_atomically
-from alexnet_deploy.core.weights import EpochMetrics
+from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
-METADATA_KEY = "alexnet-deploy-checkpoint"
 FORMAT_VERSION = 1
 
 
@@ -97,14 +96,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, to
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     whole = msgspec.structs.replace(checkpoint, tensors_sha256=_digest(stored))
     text = msgspec.json.encode(whole, order="deterministic").decode()
-    write_atomically(path, safetensors.torch.save(stored, metadata={METADATA_KEY: text}))
+    write_atomically(path, safetensors.torch.save(stored, metadata={CHECKPOINT_KEY: text}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read all of a checkpoint but its tensors; raises TrainingError where there is none or an unknown one."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
+            text = (file.metadata() or {}).get(CHECKPOINT_KEY)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: there is no such file to resume from") from error
     except OSError as error:
@@ -112,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except safetensors.SafetensorError as error:
         raise TrainingError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
     if text is None:
-        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {METADATA_KEY!r} in it")
+        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {CHECKPOINT_KEY!r} in it")
     try:
         version = msgspec.json.decode(text, type=_Version).format_version
         if version != FORMAT_VERSION:

@@ -23,6 +23,7 @@ from alexnet_deploy.core.preprocessing import Preprocessing
 
 # One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
 METADATA_KEY = "alexnet-deploy"
+CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 FORMAT_VERSION = 1
 
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
@@ -167,6 +168,8 @@ def load_weights(path: Path) -> LoadedWeights:
 
 
 def _decode_header(path: Path, metadata: Mapping[str, str]) -> _Header:
+    if CHECKPOINT_KEY in metadata:
+        raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
     try:

@@ -19,11 +19,11 @@ from commands import Run as Command
 from networks import narrowed
 from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, record_of
 
-from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError
+from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.weights import EpochMetrics, load_weights
+from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
 from alexnet_deploy.train import directory as run_directory
-from alexnet_deploy.train.checkpoint import CHECKPOINT, METADATA_KEY, load_checkpoint, load_tensors
+from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from alexnet_deploy.train.directory import BEST, METRICS
 from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.loop import Pace
@@ -327,7 +327,7 @@ def make_newer(path: Path) -> None:
 
 
 def make_strange(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(METADATA_KEY.encode(), METADATA_KEY[::-1].encode()))
+    path.write_bytes(path.read_bytes().replace(CHECKPOINT_KEY.encode(), CHECKPOINT_KEY[::-1].encode()))
 
 
 def make_nonsense(path: Path) -> None:
@@ -353,6 +353,13 @@ def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], 
     damage(stopped / CHECKPOINT)
     with pytest.raises(TrainingError, match=sentence):
         resumed(stopped)
+
+
+def test_a_checkpoint_is_not_taken_for_weights(stopped: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"safetensors: a checkpoint to resume training from; the weights are beside"
+    ):
+        load_weights(stopped / CHECKPOINT)
 
 
 def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_path: Path) -> None:
