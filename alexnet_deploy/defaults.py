@@ -12,6 +12,7 @@ BUNDLES = Path("bundles")
 DRAWN = Path("drawn")
 
 _WEIGHTS = "weights.safetensors"
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 def new_bundle(architecture: str, precision: str) -> Path:
@@ -33,6 +34,15 @@ def latest_weights() -> Path:
 def latest_bundle() -> Path:
     """Return the newest bundle; raises UsageError where there is none."""
     return get_latest(BUNDLES, made_by="alexnet-deploy export")
+
+
+def latest_checkpoint() -> Path:
+    """Return the run below runs/ whose checkpoint is the newest; raises UsageError where there is none."""
+    # `latest` names a run only once it has weights to export.
+    checkpoints = [path for path in RUNS.glob(f"*/{_CHECKPOINT}") if path.is_file()]
+    if not checkpoints:
+        raise UsageError(f"there is no {RUNS}/*/{_CHECKPOINT} yet; `alexnet-deploy train` makes one")
+    return max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def latest_weights_if(sha256: str) -> Path | None:

@@ -23,8 +23,8 @@ from alexnet_deploy.describe import parity_table
 from alexnet_deploy.predict import Prediction, load
 from alexnet_deploy.report import Picture, render_report
 from alexnet_deploy.ship import ship
-from alexnet_deploy.train.loop import Progress
 from alexnet_deploy.train.recipe import recipe_by_name
+from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import look_over, train_on
 
 _SHOWN_PER_CLASS = 3
@@ -63,6 +63,7 @@ def run_demo(
             architecture,
             recipe_by_name("drawn"),
             directory / "runs/demo",
+            say=say,
             on_progress=show,
         )
     loaded = load_weights(path)

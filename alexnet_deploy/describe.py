@@ -12,6 +12,7 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
+from alexnet_deploy.wording import setting
 
 # Its room needs torch, which `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
@@ -125,11 +126,13 @@ def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
     if (training := weights.training) is not None:
         yield f"trained on    {training.data}, {training.num_train:,} pictures"
         yield f"validated on  {training.num_validation:,} pictures"
-        yield f"recipe        {', '.join(f'{name} {value}' for name, value in training.recipe.items())}"
+        yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in training.recipe.items())}"
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:
             yield "              training was interrupted"
+        for remark in training.remarks:
+            yield f"remark        {remark}"
         for name, code in training.excluded.items():
             yield f"left out      {name}: {code}"
     yield ""

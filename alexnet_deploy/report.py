@@ -108,6 +108,8 @@ def _template() -> Template:
         "percent": wording.percent,
         "points": wording.points,
         "power": wording.power,
+        "sentence": wording.sentence,
+        "setting": wording.setting,
         "short": wording.short,
         "size": wording.size,
         "thumbnail": _thumbnail,

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 if TYPE_CHECKING:
     from alexnet_deploy.engines.tensorrt_build import BuildProgress
-    from alexnet_deploy.train.loop import Progress as TrainingProgress
+    from alexnet_deploy.train.record import Progress as TrainingProgress
 
 
 def say(line: str) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 from alexnet_deploy.core.architecture import Conv, Dropout, Flatten, Layer, Linear, LocalNorm, MaxPool, SpatialNorm
+from alexnet_deploy.core.weights import RecipeValue
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MINUS = "\N{MINUS SIGN}"
@@ -46,6 +47,24 @@ def short(value: float, form: str = ".2g") -> str:
     # With `#` zeros stay at the end, and a point that nothing follows with them.
     plain = re.sub(r"\.(?=e|$)", "", format(value, form))
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].replace('+', '')}", plain)
+
+
+def setting(value: RecipeValue) -> str:
+    """Return a recipe's value as 0.005, yes, 25, 51, 79, or none."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(map(str, value)) or "none"
+        case _:
+            return str(value)
+
+
+def sentence(text: str) -> str:
+    """Return words as a sentence of their own."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def multiple(value: float) -> str:

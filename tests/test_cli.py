@@ -14,6 +14,7 @@ from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.train import loop
+from alexnet_deploy.train.learner import Learner
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,21 @@ from alexnet_deploy.train import loop
         ("inspect a.bundle", 2, "a.bundle: there is nothing there; a bundle's directory, "),
         ("inspect .", 2, ".: is none of these; a bundle's directory, "),
         ("train --arch alexnet", 2, "'alexnet' is no "),
-        ("train --recipe cake", 2, "'cake' is no recipe; there are drawn, folder, paper"),
-        ("train --lr -1", 2, "learning_rate of -1.0 trains nothing; it must be over 0"),
+        (
+            "train --recipe cake",
+            2,
+            "'cake' is no recipe; there are drawn, fast, folder, original, paper, and files",
+        ),
+        ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
+        ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),
+        ("train --set size=3", 2, "recipe drawn: size is no field of a recipe; there are epochs, batch_size, "),
+        ("train --set patience=x", 2, "recipe drawn: Expected `int`, got `str` - at `$.patience`"),
+        (
+            "train --lr 1 --set learning_rate=2",
+            2,
+            "--set learning_rate=2: has an option of its own, which is giv",
+        ),
+        ("train --lr -1", 2, "recipe drawn: learning_rate of -1.0 trains nothing; it must be over 0, and finite"),
         ("demo --out .", 2, ".: exists already; choose another --out"),
     ],
 )
@@ -108,16 +122,17 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(("out", "is_latest"), [(None, True), ("runs/mine", True), ("there", False)])
-def test_interrupted_training_says_where_its_weights_are(
+def test_interrupted_training_says_how_it_goes_on(
     out: str | None, is_latest: bool, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
+    monkeypatch.setattr(Learner, "step", interrupted)
     options = ["--out", out] if out else []
     outcome = run("train", data, "--arch", "tiny", *options)
     assert outcome.code == 130
     assert outcome.out == ""
-    (said,) = re.findall(r"interrupted; the weights of this moment are in (\S+)/last\.safetensors\n", outcome.err)
-    assert Path(said, "last.safetensors").exists()
+    (said,) = re.findall(r"interrupted; `alexnet-deploy train --resume --out (\S+)` goes on from here\n", outcome.err)
+    assert Path(said, "checkpoint.safetensors").exists()
+    assert Path(said, "weights.safetensors").exists()
     assert "Traceback" not in outcome.err
     pointer = Path(said).with_name("latest")
     assert pointer.exists() is is_latest
@@ -130,14 +145,14 @@ def test_interruption_before_there_are_weights_promises_none(
     monkeypatch.setattr(loop.Trainer, "__init__", interrupted)
     outcome = run("train", data, "--arch", "tiny", "--out", "there")
     assert outcome.code == 130
-    assert "interrupted; the weights" not in outcome.err
+    assert "interrupted; " not in outcome.err
     assert not Path("there").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--out", "here"], 2, "here: exists already; choose another --out"),
+        (["--out", "here"], 2, "here: exists already; choose another --out, or --resume it"),
         (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
     ],
 )

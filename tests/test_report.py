@@ -136,6 +136,23 @@ def test_pictures_that_were_left_out_are_named() -> None:
     assert "umbrella/torn.jpg truncated" in text
 
 
+def test_what_was_noticed_and_every_kind_of_setting_is_told() -> None:
+    recipe = {
+        "epochs": 8,
+        "learning_rate": 1e-05,
+        "compile": True,
+        "nesterov": False,
+        "step_epochs": (3, 5),
+        "none": (),
+    }
+    text = Page(render(training=make_training(recipe=recipe, remarks=("the loss stands still; try less",)))).text
+    assert "The loss stands still; try less." in text
+    found = re.search(r"Recipe(.*)Data and run", text, flags=re.DOTALL)
+    assert found is not None
+    words = " ".join(found[1].split())
+    assert words == "Epochs 8 Learning rate 1e-05 Compile yes Nesterov no Step epochs 3, 5 None none"
+
+
 def test_a_failed_comparison_is_the_verdict() -> None:
     failure = "a probability is off by 0.0024, over 1e-05"
     rows = (parity_row(), parity_row("openvino", max_error=2.4e-3, failures=(failure,)))

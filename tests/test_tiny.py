@@ -24,8 +24,8 @@ def test_three_lines_in_an_empty_directory(
 ) -> None:
     # Only the sizes are a test's: sixteen pictures, one epoch and a quarter of the width in place of 700, 8 and all.
     monkeypatch.setattr(drawing, "draw_folder", partial(drawing.draw_folder, num_train=3, num_validation=1))
-    short = msgspec.structs.replace(recipe.RECIPES["drawn"], epochs=1)
-    monkeypatch.setattr(recipe, "RECIPES", MappingProxyType({**recipe.RECIPES, "drawn": short}))
+    short = msgspec.structs.replace(recipe.recipe_by_name("drawn"), epochs=1)
+    monkeypatch.setattr(recipe, "recipe_by_name", {"drawn": short}.__getitem__)
     narrow = narrowed(family.ARCHITECTURES["tiny"], divisor=4)
     monkeypatch.setattr(family, "ARCHITECTURES", MappingProxyType({**family.ARCHITECTURES, "tiny": narrow}))
     monkeypatch.chdir(tmp_path)

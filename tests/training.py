@@ -1,22 +1,27 @@
 """Training runs of a second on painted pictures, and what they leave behind."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 from networks import narrowed
 from PIL import Image
 
-from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.network import Network
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord, Weights, load_weights
+from alexnet_deploy.train.batches import TrainingSet
+from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.loop import BEST, LAST, Progress
-from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.directory import BEST
+from alexnet_deploy.train.loop import Pace
+from alexnet_deploy.train.recipe import Recipe, with_settings
+from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import look_over, train_on
 
 NARROW = narrowed(ARCHITECTURES["paper"])
@@ -49,9 +54,10 @@ class Run:
     recipe: Recipe
     best: Weights
     last: Weights
+    """The network as it was at the end."""
     progress: list[Progress]
     after_epochs: list[Weights]
-    """last.safetensors as it was after each epoch."""
+    """The network as it was after each epoch."""
 
     @property
     def epochs(self) -> tuple[EpochMetrics, ...]:
@@ -63,25 +69,76 @@ def record_of(weights: Weights) -> TrainingRecord:
     return weights.training
 
 
-def trained(survey: Survey, out: Path, *, num_workers: int = 0, **changes: int | float | str) -> Run:
-    recipe = msgspec.structs.replace(RECIPE, **changes)
+ALWAYS = Pace(share=math.inf, least_seconds=0.0)
+"""A checkpoint after every step."""
+
+
+def network_in(out: Path) -> Weights:
+    """The network in a run's checkpoint, without a record."""
+    checkpoint = load_checkpoint(out / CHECKPOINT)
+    tensors = load_tensors(out / CHECKPOINT, checkpoint).items()
+    return Weights(
+        architecture=checkpoint.architecture,
+        tensors={name.removeprefix("network."): t.numpy() for name, t in tensors if name.startswith("network.")},
+        preprocessing=PUBLISHED_PREPROCESSING["paper"],
+        labels=tuple(f"class {number}" for number in range(checkpoint.architecture.num_classes)),
+        training=None,
+        tools={},
+    )
+
+
+def trained(survey: Survey, out: Path, *, num_workers: int = 0, **changes: object) -> Run:
+    recipe = with_settings(RECIPE, changes)
     progress, after_epochs = [], []
 
     def note(now: Progress) -> None:
         progress.append(now)
         if now.finished:
-            after_epochs.append(load_weights(out / LAST).weights)
+            after_epochs.append(network_in(out))
 
-    path = train_on(survey, NARROW, recipe, out, num_workers=num_workers, on_progress=note)
+    path = train_on(survey, NARROW, recipe, out, num_workers=num_workers, pace=ALWAYS, on_progress=note)
     assert path == out / BEST
     return Run(
         directory=out,
         survey=survey,
         recipe=recipe,
         best=load_weights(path).weights,
-        last=load_weights(out / LAST).weights,
+        last=network_in(out),
         progress=progress,
         after_epochs=after_epochs,
+    )
+
+
+class InMemory:
+    """Pictures that are there already, uint8 (N, 256, 256, 3), with their labels."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in numbers:
+            yield self._images[batch], self._labels[batch]
+
+
+def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> TrainingSet:
+    """Red and blue pictures that no file holds."""
+    rng = np.random.default_rng(3)
+    colors = np.array((RED, BLUE))
+    labels = np.arange(num_train + num_validation) % 2
+    pixels = rng.normal(colors[labels][:, None, None, :], 60.0, (len(labels), 256, 256, 3)) + shift
+    images, labels = torch.from_numpy(np.clip(pixels, 0, 255).astype(np.uint8)), torch.from_numpy(labels)
+    return TrainingSet(
+        root=Path("nowhere"),
+        labels=("red", "blue"),
+        train=InMemory(images[:num_train], labels[:num_train]),
+        validation=InMemory(images[num_train:], labels[num_train:]),
+        excluded={},
+        sha256=hashlib.sha256(images.numpy().data).hexdigest(),
+        mean=np.array([115.0, 50.0, 110.0]),
+        covariance=np.diag([900.0, 400.0, 900.0]),
     )
 
 

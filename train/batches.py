@@ -1,8 +1,11 @@
 """What the training loop asks of pictures: batches of them, by their numbers, wherever they come from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 
@@ -22,3 +25,25 @@ class Batches(Protocol):
 def in_batches(numbers: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Return picture numbers, int64 (N,), in runs of `batch_size`, the last one perhaps shorter."""
     return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Pictures to learn from and to validate on, with what the loop has to know of them."""
+
+    root: Path
+    """What was named."""
+    labels: tuple[str, ...]
+    """The classes' names, in the order of the pictures' labels."""
+    train: Batches
+    """What is learnt from."""
+    validation: Batches
+    """What is only measured on."""
+    excluded: Mapping[str, str]
+    """Pictures that were left out: name to error code."""
+    sha256: str
+    """Digest of all pictures and labels that are used: what equal runs have in common."""
+    mean: np.ndarray
+    """Of the training pictures' RGB, float64 (3,), on 0..255."""
+    covariance: np.ndarray
+    """Of the training pictures' RGB, float64 (3, 3), on 0..255."""

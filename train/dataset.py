@@ -19,6 +19,7 @@ from alexnet_deploy.train.cifar import find_cifar10, is_cifar10
 from alexnet_deploy.train.folders import find_in_folder
 from alexnet_deploy.train.ilsvrc import find_ilsvrc, is_ilsvrc
 from alexnet_deploy.train.sources import Example, PictureSource, check_source
+from alexnet_deploy.train.stopping import leave_stopping_to_parent
 
 # Decoded and not yet used: 12 MiB.
 _AHEAD = 64
@@ -163,6 +164,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
             self,
             batch_sampler=[batch.tolist() for batch in numbers],
             num_workers=self._num_workers,
+            worker_init_fn=leave_stopping_to_parent,
             # The loader draws a number for its processes: out of torch's own generator it would change the dropout.
             generator=torch.Generator(),
         )

@@ -11,8 +11,8 @@ import torch
 
 from alexnet_deploy.core.ahead import map_ahead
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
-from alexnet_deploy.train.batches import Batches, in_batches
-from alexnet_deploy.train.dataset import Pictures
+from alexnet_deploy.train.batches import Batches, TrainingSet, in_batches
+from alexnet_deploy.train.dataset import Pictures, Survey
 from alexnet_deploy.train.packed import PICTURE_BYTES, PackedSide
 from alexnet_deploy.train.sources import Example
 
@@ -24,6 +24,24 @@ _BATCHES_AHEAD = 4
 _SHARE_OF_DEVICE = 0.5
 
 _UPLOAD_PICTURES = 512
+
+
+def training_set(found: Survey, resize: ResizePolicy, device: torch.device, *, num_workers: int = 0) -> TrainingSet:
+    """Return surveyed pictures as the training loop takes them; see batches_of."""
+    train, validation = (
+        batches_of(examples, resize, device, num_workers=num_workers)
+        for examples in (found.folder.train, found.folder.validation)
+    )
+    return TrainingSet(
+        root=found.folder.root,
+        labels=found.folder.labels,
+        train=train,
+        validation=validation,
+        excluded=found.excluded,
+        sha256=found.sha256,
+        mean=found.mean,
+        covariance=found.covariance,
+    )
 
 
 def batches_of(

@@ -1,295 +1,247 @@
-"""The training loop: epochs of steps, a validation after each, and files that are whole at every moment.
+"""The training loop: epochs of steps, a validation after each, and checkpoints from which it goes on exactly."""
 
-RUN/weights.safetensors    the best epoch so far, by validation error
-RUN/last.safetensors       the newest state, also after an interruption
-RUN/metrics.jsonl          one line an epoch
-"""
-
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
 
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.errors import TrainingError
-from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
-from alexnet_deploy.core.inputs import Input
-from alexnet_deploy.core.network import Network, cut, preprocess, tensors_of
-from alexnet_deploy.core.preprocessing import RGB, Preprocessing
+from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
+from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.core.views import views_by_name
-from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord, Weights, load_weights
-from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
-from alexnet_deploy.train.batches import in_batches
-from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.feed import batches_of
-from alexnet_deploy.train.initialise import initialise
+from alexnet_deploy.core.weights import EpochMetrics, Weights
+from alexnet_deploy.train.batches import TrainingSet, in_batches
+from alexnet_deploy.train.checkpoint import FORMAT_VERSION, Checkpoint, Position, this_machine
+from alexnet_deploy.train.directory import RunDirectory
+from alexnet_deploy.train.draws import epoch_order
+from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.record import Progress, after_epoch, data_name, training_preprocessing, training_record
+from alexnet_deploy.train.remarks import plateau_remarks
+from alexnet_deploy.train.schedule import learning_rate
+from alexnet_deploy.train.stopping import stopping
+from alexnet_deploy.train.validate import validate
 
-BEST = "weights.safetensors"
-LAST = "last.safetensors"
-METRICS = "metrics.jsonl"
-
-_VALIDATION_BATCH = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where training is, after a step or an epoch."""
-
-    epoch: int
-    """1 is the first."""
-    num_images: int
-    """Training pictures seen so far, over all epochs."""
-    total_images: int
-    """Training pictures that the whole recipe sees."""
-    loss: float
-    """Mean cross-entropy of this epoch so far, in nats."""
-    images_per_second: float
-    """Since training began, validation included."""
-    finished: EpochMetrics | None
-    """The epoch's results, when it has just ended."""
+# Reading a loss makes a GPU wait until it is known.
+_STEPS_PER_READING = {"cpu": 1, "cuda": 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Validation:
-    loss: float
-    top1: float
-    top5: float
-    confusion: np.ndarray
+class Pace:
+    """How often a checkpoint is written."""
+
+    share: float = 0.02
+    """Of the time: the next is written when writing the last took less than that share of the time since."""
+    least_seconds: float = 5.0
+    """Between two of them, and before the first."""
 
 
 class Trainer:
-    """One training run; `run` does it."""
+    """One training run; `run` does it, or the rest of it."""
 
     def __init__(
         self,
         architecture: Architecture,
         recipe: Recipe,
-        survey: Survey,
-        directory: Path,
+        data: TrainingSet,
+        directory: RunDirectory,
         *,
         device: str = "cpu",
-        num_workers: int = 0,
+        pace: Pace | None = None,
+        say: Say = say_nothing,
     ) -> None:
-        """Set up a run of `recipe` on the surveyed pictures, whose files go into the existing `directory`.
+        """Set up a run of `recipe` on the pictures, whose files go into `directory`.
 
-        `device` is what choose_device returns; `num_workers` processes decode ahead, 0 decodes in this one.
+        `architecture` has as many classes as the pictures, `device` is what choose_device returns, `pace` is Pace()
+        unless given.
         """
-        self._architecture = architecture.with_num_classes(len(survey.folder.labels))
+        self._architecture = architecture
         self._recipe = recipe
-        self._survey = survey
+        self._data = data
         self._directory = directory
         self._device = torch.device(device)
-        self._preprocessing = training_preprocessing(self._architecture.name, recipe, survey)
-        self._color_axes = color_axes(survey.covariance)
-        self._train, self._validation = (
-            batches_of(examples, self._preprocessing.resize, self._device, num_workers=num_workers)
-            for examples in (survey.folder.train, survey.folder.validation)
-        )
-        # Dropout draws from torch's own generator.
-        torch.manual_seed(recipe.seed)
-        network = Network(self._architecture)
-        initialise(network, recipe.initialisation, recipe.seed)
-        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = torch.optim.SGD(
-            _parameter_groups(self._network, recipe.weight_decay), lr=recipe.learning_rate, momentum=recipe.momentum
-        )
-        # torch counts the epochs that are put up with, one fewer than those after which the rate is divided.
-        self._schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimizer, factor=0.1, patience=recipe.patience - 1, threshold=1e-4, threshold_mode="abs"
-        )
-        self._epochs: list[EpochMetrics] = []
-        self._best: tuple[float, float] | None = None
-        self._best_epoch = 0
-        self._confusion = np.zeros((self._architecture.num_classes,) * 2, dtype=np.int64)
-        self._started = time.perf_counter()
+        self._pace = pace or Pace()
+        self._say = say
+        self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
+        self._learner = Learner(architecture, recipe, self._preprocessing, data.covariance, self._device)
+        self._tools = tool_versions("torch")
+        self._position = Position()
+        # The best epoch's, of which files follow with the next checkpoint.
+        self._best: dict[str, torch.Tensor] | None = None
+        self._best_is_saved = True
+        self._begun = self._saved_at = time.perf_counter()
+        self._saving_seconds = self._seconds_before = 0.0
+        self._num_images_before = 0
 
-    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Path:
-        """Train to the recipe's end; return the file of the best epoch's weights.
+    def go_on_from(self, position: Position, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
+        """Take up a run where it was: its position and tensors, and its best weights.
 
-        When interrupted (KeyboardInterrupt), the state of that moment is saved first, and there is a `weights` file
-        in any case. Raises TrainingError where the loss stops being a number; the files of the epochs before stay.
+        Raises TrainingError where the tensors do not fit the network.
         """
-        self._started = time.perf_counter()
         try:
-            for epoch in range(1, self._recipe.epochs + 1):
-                self._train_epoch(epoch, on_progress)
-        except KeyboardInterrupt:
-            self._save(LAST)
-            # The first best epoch may have been known and not yet written.
-            if self._best is None or not (self._directory / BEST).exists():
-                self._save(BEST)
-            else:
-                self._complete_best()
-            raise
-        self._complete_best()
-        return self._directory / BEST
+            self._learner.take(_below("network.", tensors), _below("momentum.", tensors))
+        except RuntimeError as error:
+            raise TrainingError(f"{self._directory.path}: its checkpoint does not fit the network: {error}") from error
+        self._position = position
+        self._seconds_before = position.seconds
+        self._num_images_before = self._num_images()
+        if best is not None:
+            self._best = {name: torch.from_numpy(values) for name, values in best.tensors.items()}
 
-    def _complete_best(self) -> None:
-        """Write the whole run's record into the best weights, which were saved before its later epochs."""
-        best = load_weights(self._directory / BEST).weights
-        assert best.training is not None
-        # Which epoch they are of is what their file says: a better one may have been known and not yet written.
-        record = msgspec.structs.replace(
-            self._record(),
-            best_epoch=best.training.best_epoch,
-            confusion=best.training.confusion,
-        )
-        replace(best, training=record).save(self._directory / BEST)
+    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+        """Train to the recipe's end.
 
-    def _train_epoch(self, epoch: int, on_progress: Callable[[Progress], None]) -> None:
-        self._network.train()
-        num_examples = len(self._survey.folder.train)
-        # Order and augmentation depend on the seed and the epoch alone, and on nothing that they share.
-        first_seed = self._recipe.seed * 1_000_003 + 2 * epoch
-        shuffling, augmentation = (torch.Generator().manual_seed(first_seed + stream) for stream in (4, 5))
-        order = torch.randperm(num_examples, generator=shuffling)
-        learning_rate = float(self._optimizer.param_groups[0]["lr"])
-        begun, num_seen, loss_sum = time.perf_counter(), 0, 0.0
-        before = (epoch - 1) * num_examples
-        for images, labels in self._train.batches(in_batches(order, self._recipe.batch_size)):
-            loss = self._step(images.to(self._device), labels.to(self._device), augmentation)
-            self._check_loss(loss, epoch, learning_rate)
-            num_seen += len(images)
-            loss_sum += loss * len(images)
-            on_progress(self._progress(epoch, before + num_seen, loss_sum / num_seen, None))
-        train_seconds = time.perf_counter() - begun
-        validation = self._validate()
-        # After the last step's weights, which no training loss has seen.
-        self._check_loss(validation.loss, epoch, learning_rate)
-        metrics = EpochMetrics(
-            epoch=epoch,
-            learning_rate=learning_rate,
-            train_loss=loss_sum / num_seen,
-            validation_loss=validation.loss,
-            validation_top1=validation.top1,
-            validation_top5=validation.top5,
-            images_per_second=num_seen / train_seconds,
-        )
-        self._keep(metrics, validation)
-        on_progress(self._progress(epoch, before + num_seen, metrics.train_loss, metrics))
+        When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
+        there is a `weights` file in any case. Raises TrainingError where the loss stops being a number; what the
+        epochs before gave stays.
+        """
+        self._begun = self._saved_at = time.perf_counter()
+        with stopping() as stop_if_asked:
+            try:
+                while self._position.epoch <= self._recipe.epochs:
+                    self._train_epoch(on_progress, stop_if_asked)
+            except (KeyboardInterrupt, SystemExit):
+                self._save(with_best=True)
+                raise
+            except AlexNetDeployError:
+                if not self._best_is_saved:
+                    self._directory.save_best(self._best_weights())
+                raise
+            self._save(with_best=True)
 
-    def _check_loss(self, loss: float, epoch: int, learning_rate: float) -> None:
-        if not np.isfinite(loss):
-            kept = f"what the epochs before gave is in {self._directory}, and " if self._epochs else ""
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}; {kept}a --lr under {learning_rate:g} may hold"
+    def _train_epoch(self, on_progress: Callable[[Progress], None], stop_if_asked: Callable[[], None]) -> None:
+        """Do what is left of the epoch under way."""
+        recipe, start = self._recipe, self._position
+        numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
+        loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._device)
+        begun = time.perf_counter()
+        for step, (images, labels) in enumerate(self._data.train.batches(numbers[start.step :]), start.step):
+            rate = learning_rate(recipe, start.epochs, step, len(numbers))
+            loss_sum += self._learner.step(images, labels, epoch=start.epoch, step=step, rate=rate) * len(images)
+            if (step + 1) % _STEPS_PER_READING[self._device.type] and step + 1 < len(numbers):
+                continue
+            self._check_loss(loss_sum.item())
+            self._position = msgspec.structs.replace(
+                start,
+                step=step + 1,
+                loss_sum=loss_sum.item(),
+                epoch_seconds=start.epoch_seconds + time.perf_counter() - begun,
             )
-
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> float:
-        crops = crop_and_mirror(images, self._architecture.input_size, generator).float()
-        shift = color_shift(len(crops), self._color_axes, self._recipe.color_noise, generator)
-        views = preprocess(crops + shift.to(self._device)[:, None, None, :], self._preprocessing)
-        loss = functional.cross_entropy(self._network(views.contiguous(memory_format=torch.channels_last)), labels)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return loss.item()
-
-    @torch.inference_mode()
-    def _validate(self) -> _Validation:
-        """Measure on the validation pictures, centre view."""
-        self._network.eval()
-        size = self._architecture.input_size
-        (center,) = views_by_name("center", size)
-        num_classes = self._architecture.num_classes
-        num_images = len(self._survey.folder.validation)
-        loss_sum, top5 = 0.0, 0
-        confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        for images, on_device in self._validation.batches(in_batches(torch.arange(num_images), _VALIDATION_BATCH)):
-            labels = on_device.cpu()
-            pixels = preprocess(images.to(self._device), self._preprocessing)
-            logits = self._network(cut(pixels, center, size)).cpu()
-            loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
-            guesses = logits.topk(min(5, num_classes)).indices
-            top5 += int((guesses == labels[:, None]).any(1).sum())
-            np.add.at(confusion, (labels.numpy(), guesses[:, 0].numpy()), 1)
-        return _Validation(
-            loss=loss_sum / num_images,
-            top1=float(np.trace(confusion) / num_images),
-            top5=top5 / num_images,
-            confusion=confusion,
+            on_progress(self._progress())
+            stop_if_asked()
+            self._save_if_due()
+        metrics = self._finish_epoch(
+            learning_rate(recipe, start.epochs, len(numbers) // 2, len(numbers)), stop_if_asked
         )
+        on_progress(self._progress(metrics))
+        stop_if_asked()
+        self._save_if_due()
 
-    def _keep(self, metrics: EpochMetrics, validation: _Validation) -> None:
-        self._epochs.append(metrics)
-        self._schedule.step(1 - metrics.validation_top1)
-        with (self._directory / METRICS).open("ab") as file:
-            file.write(msgspec.json.encode(metrics) + b"\n")
-        score = (metrics.validation_top1, -metrics.validation_loss)
-        if self._best is None or score > self._best:
-            self._best, self._best_epoch, self._confusion = score, metrics.epoch, validation.confusion
-            self._save(BEST)
-        self._save(LAST)
-
-    def _record(self) -> TrainingRecord:
-        survey = self._survey
-        return TrainingRecord(
-            recipe=msgspec.structs.asdict(self._recipe),
-            data=Input(name=str(survey.folder.root.resolve())).text,
-            data_sha256=survey.sha256,
-            num_train=len(survey.folder.train),
-            num_validation=len(survey.folder.validation),
-            excluded=survey.excluded,
-            epochs=tuple(self._epochs),
-            best_epoch=self._best_epoch,
-            confusion=tuple(tuple(int(count) for count in row) for row in self._confusion),
-            interrupted=len(self._epochs) < self._recipe.epochs,
-            seconds=time.perf_counter() - self._started,
-            device=_device_name(self._device),
+    def _finish_epoch(self, rate: float, stop_if_asked: Callable[[], None]) -> EpochMetrics:
+        """Validate, and count the epoch in; return what it gave."""
+        validation = validate(
+            self._learner.logits,
+            self._data.validation,
+            self._preprocessing,
+            size=self._architecture.input_size,
+            num_classes=self._architecture.num_classes,
+            device=self._device,
+            stop_if_asked=stop_if_asked,
         )
+        # After the last step's weights, which no training loss has seen.
+        self._check_loss(validation.loss)
+        before = self._position
+        self._position = after_epoch(before, validation, num_train=len(self._data.train), rate=rate)
+        metrics = self._position.epochs[-1]
+        if self._position.best_epoch == metrics.epoch:
+            self._best = {name: tensor.clone() for name, tensor in self._learner.weights().items()}
+            self._best_is_saved = False
+        self._directory.add(metrics)
+        remarks, known = (
+            plateau_remarks(self._recipe, position.epochs, self._architecture.num_classes)
+            for position in (self._position, before)
+        )
+        for remark in remarks[len(known) :]:
+            self._say(remark)
+        return metrics
 
-    def _save(self, name: str) -> None:
-        weights = Weights(
+    def _check_loss(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            position = self._position
+            kept = f"what the epochs before gave is in {self._directory.path}, and " if position.epochs else ""
+            raise TrainingError(f"the loss became {loss} in epoch {position.epoch}; {kept}{self._lower_rate()}")
+
+    def _lower_rate(self) -> str:
+        return f"a --lr under {learning_rate(self._recipe, self._position.epochs, 0, 1):g} may hold"
+
+    def _save_if_due(self) -> None:
+        waited = time.perf_counter() - self._saved_at
+        if waited >= self._pace.least_seconds and self._saving_seconds <= self._pace.share * waited:
+            self._save(with_best=not self._best_is_saved)
+
+    def _save(self, *, with_best: bool) -> None:
+        """Write a checkpoint of now, and the best weights with a record up to now."""
+        begun = time.perf_counter()
+        weights = self._learner.weights()
+        for name, tensor in weights.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")
+        checkpoint = Checkpoint(
+            format_version=FORMAT_VERSION,
             architecture=self._architecture,
-            tensors=tensors_of(self._network),
-            preprocessing=self._preprocessing,
-            labels=self._survey.folder.labels,
-            training=self._record(),
-            tools=tool_versions("torch"),
+            recipe=self._recipe,
+            data=data_name(self._data),
+            data_sha256=self._data.sha256,
+            machine=this_machine(self._device),
+            position=msgspec.structs.replace(self._position, seconds=self._seconds()),
+            tools=self._tools,
         )
-        weights.save(self._directory / name)
+        tensors = {
+            **{f"network.{name}": tensor for name, tensor in weights.items()},
+            **{f"momentum.{name}": tensor for name, tensor in self._learner.momenta().items()},
+        }
+        self._directory.save(checkpoint, tensors, self._best_weights() if with_best else None)
+        self._best_is_saved = self._best_is_saved or with_best
+        self._saved_at = time.perf_counter()
+        self._saving_seconds = self._saved_at - begun
 
-    def _progress(self, epoch: int, num_images: int, loss: float, finished: EpochMetrics | None) -> Progress:
+    def _best_weights(self) -> Weights:
+        """Return the best epoch's weights, before there is one those of now, with the record of the run so far."""
+        best = self._learner.weights() if self._best is None else self._best
+        return Weights(
+            architecture=self._architecture,
+            tensors={name: tensor.cpu().numpy() for name, tensor in best.items()},
+            preprocessing=self._preprocessing,
+            labels=self._data.labels,
+            training=training_record(
+                self._recipe, self._data, self._position, device=self._device, seconds=self._seconds()
+            ),
+            tools=self._tools,
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._begun
+
+    def _num_images(self) -> int:
+        """Return how many pictures have been learnt from."""
+        num_train, position = len(self._data.train), self._position
+        return (position.epoch - 1) * num_train + min(position.step * self._recipe.batch_size, num_train)
+
+    def _progress(self, finished: EpochMetrics | None = None) -> Progress:
+        position, num_images = self._position, self._num_images()
+        num_seen = num_images - (position.epoch - 1) * len(self._data.train)
         return Progress(
-            epoch=epoch,
+            epoch=position.epoch if finished is None else finished.epoch,
             num_images=num_images,
-            total_images=self._recipe.epochs * len(self._survey.folder.train),
-            loss=loss,
-            images_per_second=num_images / (time.perf_counter() - self._started),
+            total_images=self._recipe.epochs * len(self._data.train),
+            loss=position.loss_sum / num_seen if finished is None else finished.train_loss,
+            images_per_second=(num_images - self._num_images_before) / (time.perf_counter() - self._begun),
             finished=finished,
         )
 
 
-def training_preprocessing(architecture: str, recipe: Recipe, survey: Survey) -> Preprocessing:
-    """Return what a network trained on these pictures is fed: their own mean and, unless as the paper, deviation."""
-    published = PUBLISHED_PREPROCESSING[architecture]
-    deviation = np.sqrt(np.diagonal(survey.covariance))
-    # A channel without any variation (one flat colour) would be divided by zero.
-    scale = np.ones(3) if recipe.initialisation == "paper" else 1.0 / np.maximum(deviation, 1.0)
-    return msgspec.structs.replace(published, mean=_rgb(survey.mean), scale=_rgb(scale))
-
-
-def _rgb(values: np.ndarray) -> RGB:
-    red, green, blue = (float(np.float32(value)) for value in values)
-    return (red, green, blue)
-
-
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    weights = [tensor for name, tensor in network.named_parameters() if name.endswith(".weight")]
-    biases = [tensor for name, tensor in network.named_parameters() if name.endswith(".bias")]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu, {platform.machine()}, {torch.get_num_threads()} threads"
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,67 +1,152 @@
-"""How a network is trained: every number that has a say, in one record that the weights keep."""
+"""How a network is trained: every number that has a say, in one record that the weights keep.
 
-from types import MappingProxyType
+Recipes are TOML files, those in `train/recipes/` shipped under their names.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
 
-Initialisation: TypeAlias = Literal["kaiming", "paper"]
+Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
+Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
+TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
+
+_SHIPPED = Path(__file__).parent / "recipes"
+_BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """SGD with momentum; the learning rate is divided by 10 when validation error stops improving.
-
-    Source of the scheme: Krizhevsky et al. 2012, sections 4 and 5. What differs from the paper is the
-    initialisation "kaiming" (He et al. 2015), which does not stall at ln K as the paper's small weights can on small
-    data, and its inputs, which are divided by their deviation.
-    """
+    """SGD with momentum on random crops and mirrors, with everything about it that can be chosen."""
 
     name: str
+    """That of its file."""
     epochs: int
     """Passes over the training pictures."""
     batch_size: int
     """Pictures a step."""
     learning_rate: float
+    """The highest that the schedule reaches."""
+    bias_learning_rate: float = 0.0
+    """Of the biases, the same throughout; 0 is that of the weights."""
+    schedule: Schedule = "plateau"
+    """`plateau`: divided by 10 when validation error stops improving; `step`: at the epochs of step_epochs; `cosine`:
+    down to 0 along half a cosine."""
+    patience: int = 5
+    """plateau: epochs in a row without a better validation error before the rate is divided."""
+    divisions: int = 3
+    """plateau: how often the rate is divided at most."""
+    step_epochs: tuple[int, ...] = ()
+    """step: the epochs from which on the rate is a tenth of what it was, 1 being the first."""
+    warmup_epochs: int = 0
+    """Epochs over which the rate first rises from 0, in proportion to the steps."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     """On weights, not on biases."""
-    patience: int
-    """Epochs without a better validation error before the learning rate is divided by 10."""
     initialisation: Initialisation = "kaiming"
-    """`paper`: N(0, 0.01), biases 1 on conv2, conv4, conv5, fc6, fc7, pixels on 0..255."""
+    """The first values, see `initialise`; with `paper` and `original` pixels stay on 0..255."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, 0..1; the training loss then holds it too."""
+    min_crop_area: float = 1.0
+    """Least share of the picture that a random crop is scaled from, 0..1; 1 is crops of the input's size, unscaled."""
     color_noise: float = 0.1
     """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0 is none."""
+    color_noise_epochs: int = 0
+    """The first epochs, which alone have colour noise; 0 is all."""
+    precision: TrainingPrecision = "fp32"
+    """What layers are multiplied in, in training and in validation; weights and their updates are float32 always."""
+    compile: bool = False
+    """The network through torch.compile, on CUDA."""
     seed: int = 0
-    """Of initialisation, order and augmentation."""
+    """Of initialisation, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0")
-        if not (self.color_noise >= 0 and self.weight_decay >= 0 and 0 <= self.momentum < 1):
-            raise UsageError("color_noise and weight_decay must be 0 or more, momentum 0 or more and under 1")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0, and finite")
+        for name in ("bias_learning_rate", "divisions", "warmup_epochs", "weight_decay", "color_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and under 1")
+        if not 0 < self.min_crop_area <= 1:
+            raise UsageError(f"min_crop_area is {self.min_crop_area}; it must be over 0 and at most 1")
+        if not 0 <= self.color_noise_epochs <= self.epochs:
+            raise UsageError(f"color_noise_epochs is {self.color_noise_epochs}, with {self.epochs} epochs in all")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed of {self.seed} is out of range; it must be 0 to {2**32 - 1}")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise UsageError(
+                f"step_epochs is {list(self.step_epochs)} and schedule {self.schedule!r}; each needs the other"
+            )
+        if list(self.step_epochs) != sorted({number for number in self.step_epochs if number > 1}):
+            raise UsageError(f"step_epochs is {list(self.step_epochs)}; needed are rising numbers from 2 on")
+        if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
+            raise UsageError(
+                f"warmup_epochs is {self.warmup_epochs}; a cosine needs fewer than the {self.epochs} epochs"
+            )
 
 
-RECIPES = MappingProxyType(
-    {
-        recipe.name: recipe
-        for recipe in (
-            Recipe(name="drawn", epochs=8, batch_size=16, learning_rate=0.005, patience=2, color_noise=0.0),
-            Recipe(name="folder", epochs=24, batch_size=64, learning_rate=0.01, patience=5),
-            Recipe(name="paper", epochs=90, batch_size=128, learning_rate=0.01, patience=6, initialisation="paper"),
-        )
-    }
-)
-"""`drawn` for the pictures this program draws, `folder` for a few thousand photographs, `paper` for ImageNet."""
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that are shipped, sorted."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
 
 
 def recipe_by_name(name: str) -> Recipe:
-    """Return the recipe of this name; raises UsageError for any other."""
+    """Return the shipped recipe of this name, or that of a file, where the name ends in .toml.
+
+    Raises UsageError for any other name, and for a file that cannot be read or holds no recipe; it says which field.
+    """
+    if name not in recipe_names() and not name.endswith(".toml"):
+        raise UsageError(f"{name!r} is no recipe; there are {', '.join(recipe_names())}, and files ending in .toml")
+    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     try:
-        return RECIPES[name]
-    except KeyError:
-        raise UsageError(f"{name!r} is no recipe; there are {', '.join(RECIPES)}") from None
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: is no TOML: {error}") from error
+    return _recipe({"name": path.stem}, fields, subject=str(path))
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """Return the recipe with these fields changed; raises UsageError for an unknown field or a value it cannot have."""
+    return _recipe(msgspec.to_builtins(recipe), settings, subject=f"recipe {recipe.name}")
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, object]:
+    """Return fields and values of `FIELD=VALUE`s, the values as TOML has them; a bare word is a string.
+
+    Raises UsageError for what is none, and for a field that is set twice.
+    """
+    settings: dict[str, object] = {}
+    for word in words:
+        field, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not field.isidentifier():
+            raise UsageError(f"--set {word}: needed is FIELD=VALUE")
+        if field in settings:
+            raise UsageError(f"--set {word}: {field} is set twice")
+        is_word = _BARE_WORD.fullmatch(value) and value not in ("true", "false", "inf", "nan")
+        try:
+            (settings[field],) = tomllib.loads(f'value = "{value}"' if is_word else f"value = {value}").values()
+        except ValueError as error:
+            raise UsageError(f"--set {word}: {value!r} is no TOML value") from error
+    return settings
+
+
+def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subject: str) -> Recipe:
+    if strangers := [name for name in fields if name == "name" or name not in Recipe.__struct_fields__]:
+        others = ", ".join(name for name in Recipe.__struct_fields__ if name != "name")
+        raise UsageError(f"{subject}: {strangers[0]} is no field of a recipe; there are {others}")
+    try:
+        return msgspec.convert({**known, **fields}, Recipe)
+    except (msgspec.ValidationError, UsageError) as error:
+        raise UsageError(f"{subject}: {error}") from error

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,10 +10,16 @@ import torch
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.train.batches import TrainingSet
+from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, load_tensors, this_machine
 from alexnet_deploy.train.dataset import Survey, find_pictures, survey
-from alexnet_deploy.train.loop import Progress, Trainer
+from alexnet_deploy.train.directory import BEST, holding
+from alexnet_deploy.train.feed import training_set
+from alexnet_deploy.train.loop import Pace, Trainer
 from alexnet_deploy.train.packed import is_packed, open_pack, survey_of
 from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.record import Progress
 
 
 def look_over(data: Path, architecture: Architecture) -> Survey:
@@ -29,25 +36,81 @@ def train_on(
     *,
     device: str = "cpu",
     num_workers: int = 0,
+    resume: bool = False,
+    any_machine: bool = False,
+    pace: Pace | None = None,
+    say: Say = say_nothing,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train in a new directory `out`, and return the file of the best weights.
+    """Train on surveyed pictures, which `num_workers` processes decode ahead; see `train_on_set`."""
+    resize = PUBLISHED_PREPROCESSING[architecture.name].resize
+    data = training_set(found, resize, torch.device(device), num_workers=num_workers)
+    return train_on_set(
+        data,
+        architecture,
+        recipe,
+        out,
+        device=device,
+        resume=resume,
+        any_machine=any_machine,
+        pace=pace,
+        say=say,
+        on_progress=on_progress,
+    )
 
-    An interruption (KeyboardInterrupt) leaves the weights of that moment there. Raises TrainingError where `out` exists
-    or cannot be written, and what Trainer raises.
+
+def train_on_set(
+    data: TrainingSet,
+    architecture: Architecture,
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    any_machine: bool = False,
+    pace: Pace | None = None,
+    say: Say = say_nothing,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train in a new directory `out`, or go on where its checkpoint is (`resume`); return the best weights' file.
+
+    An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
+    run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
+    run, on the same machine unless `any_machine`. Raises TrainingError where `out` exists, cannot be written, or holds
+    no checkpoint that can be resumed, UsageError or DataError where its run was another, and what Trainer raises.
     """
+    architecture = architecture.with_num_classes(len(data.labels))
+    saved = load_checkpoint(out / CHECKPOINT) if resume else None
+    if saved is None:
+        try:
+            out.mkdir(parents=True)
+        except OSError as error:
+            raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
     try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
-        trainer = Trainer(architecture, recipe, found, out, device=device, num_workers=num_workers)
-        return trainer.run(on_progress)
+        with holding(out) as directory:
+            trainer = Trainer(architecture, recipe, data, directory, device=device, pace=pace, say=say)
+            if saved is not None:
+                # Now that nobody else trains there.
+                saved = load_checkpoint(out / CHECKPOINT)
+                check_same(
+                    out / CHECKPOINT,
+                    saved,
+                    architecture=architecture,
+                    recipe=recipe,
+                    data_sha256=data.sha256,
+                    machine=this_machine(torch.device(device)),
+                    any_machine=any_machine,
+                )
+                tensors = load_tensors(out / CHECKPOINT, saved)
+                trainer.go_on_from(saved.position, tensors, directory.settle(saved.position))
+            trainer.run(on_progress)
     except OSError as error:
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
     finally:
-        if not any(out.iterdir()):
+        with suppress(OSError):
+            # Only where it is empty.
             out.rmdir()
+    return out / BEST
 
 
 def choose_device(device: str) -> str:

@@ -3,12 +3,17 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import DRAWN, RUNS, note_latest
+from alexnet_deploy.defaults import DRAWN, RUNS, latest_checkpoint, note_latest
+
+if TYPE_CHECKING:
+    from alexnet_deploy.train.checkpoint import Checkpoint
+    from alexnet_deploy.train.dataset import Survey
+    from alexnet_deploy.train.recipe import Recipe
 
 
 def train(
@@ -24,40 +29,119 @@ def train(
         typer.Option(help="A member of the AlexNet family. Default: paper; for drawn pictures tiny."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="drawn, folder or paper. Default: folder; for drawn pictures drawn.")
+        str | None,
+        typer.Option(
+            help="drawn, fast, folder, original, paper, or a file ending in .toml. Default: folder; for drawn pictures "
+            "drawn."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; may be repeated."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures. Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step. Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="First learning rate. Default: the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of everything that is random. Default: the recipe's.")
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode ahead; 0 decodes in this one.")] = 0,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, or the newest in runs/, as if it had never stopped."
+        ),
+    ] = False,
+    any_machine: Annotated[
+        bool,
+        typer.Option("--any-machine", help="Resume also with other threads, torch or device: to other last bits."),
+    ] = False,
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
-    import msgspec
+    import torch
 
     from alexnet_deploy.core.family import architecture_by_name
-    from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.terminal import say, training_bar
-    from alexnet_deploy.train.recipe import recipe_by_name
+    from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
+    from alexnet_deploy.train.recipe import parse_settings, recipe_by_name, with_settings
     from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train_on
 
-    is_drawn = data is None
-    architecture = architecture_by_name(arch or ("tiny" if is_drawn else "paper"))
-    wanted = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "seed": seed}
-    plan = msgspec.structs.replace(
-        recipe_by_name(recipe or ("drawn" if is_drawn else "folder")),
-        **{name: value for name, value in wanted.items() if value is not None},
+    if any_machine and not resume:
+        raise UsageError("--any-machine is for --resume")
+    begun = time.perf_counter()
+    changes = _changes(
+        parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
     )
     chosen = choose_device(device)
-    run = out or RUNS / new_run_name(architecture)
-    if os.path.lexists(run):
-        raise UsageError(f"{run}: exists already; choose another --out")
-    begun = time.perf_counter()
-    found = look_over(_drawn_pictures() if data is None else data, architecture)
+    if resume:
+        run = out or latest_checkpoint()
+        saved = load_checkpoint(run / CHECKPOINT)
+        architecture = architecture_by_name(arch) if arch else saved.architecture
+        plan = with_settings(recipe_by_name(recipe) if recipe else saved.recipe, changes)
+        folder = data or Path(saved.data)
+        # The pictures, which may take long to read, are compared later.
+        check_same(
+            run / CHECKPOINT,
+            saved,
+            architecture=architecture.with_num_classes(saved.architecture.num_classes),
+            recipe=plan,
+            data_sha256=saved.data_sha256,
+            machine=this_machine(torch.device(chosen)),
+            any_machine=any_machine,
+        )
+        say(_standing(run, saved))
+    else:
+        architecture = architecture_by_name(arch or ("tiny" if data is None else "paper"))
+        plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
+        run = out or RUNS / new_run_name(architecture)
+        if os.path.lexists(run):
+            raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+        folder = data or _drawn_pictures()
+    found = look_over(folder, architecture)
+    _announce(found, plan, architecture.name, chosen)
+    try:
+        with training_bar() as show:
+            path = train_on(
+                found,
+                architecture,
+                plan,
+                run,
+                device=chosen,
+                num_workers=workers,
+                resume=resume,
+                any_machine=any_machine,
+                say=say,
+                on_progress=show,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if (run / CHECKPOINT).exists():
+            note_latest(run)
+            say(f"interrupted; `alexnet-deploy train --resume --out {run}` goes on from here")
+        raise
+    note_latest(run)
+    _conclude(path, seconds=time.perf_counter() - begun)
+
+
+def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
+    """Return what is to be changed in the recipe; raises UsageError where an option and a --set name the same field."""
+    changes = {name: value for name, value in options.items() if value is not None}
+    for name in changes.keys() & settings.keys():
+        raise UsageError(f"--set {name}={settings[name]}: has an option of its own, which is given too")
+    return changes | settings
+
+
+def _standing(run: Path, saved: "Checkpoint") -> str:
+    position = saved.position
+    if position.epoch > saved.recipe.epochs:
+        return f"{run}: all {saved.recipe.epochs} epochs are done"
+    return f"{run}: going on in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
+
+
+def _announce(found: "Survey", plan: "Recipe", architecture: str, device: str) -> None:
+    from alexnet_deploy.terminal import say
+
     folder = found.folder
     say(
         f"{folder.root}: {len(folder.train):,} pictures to learn from, {len(folder.validation):,} to validate, "
@@ -65,25 +149,24 @@ def train(
     )
     for name, code in found.excluded.items():
         say(f"left out, {code}: {name}")
-    say(f"training {architecture.name} on {chosen}, recipe {plan.name}, {plan.epochs} epochs")
-    try:
-        with training_bar() as show:
-            path = train_on(found, architecture, plan, run, device=chosen, num_workers=workers, on_progress=show)
-    except KeyboardInterrupt:
-        if (run / "last.safetensors").exists():
-            note_latest(run)
-            say(f"interrupted; the weights of this moment are in {run}/last.safetensors")
-        raise
-    note_latest(run)
+    say(f"training {architecture} on {device}, recipe {plan.name}, {plan.epochs} epochs")
+    if plan.compile and device == "cpu":
+        say("the recipe's compile is for CUDA, and does nothing on a CPU")
+
+
+def _conclude(path: Path, *, seconds: float) -> None:
+    from alexnet_deploy.core.weights import load_weights
+    from alexnet_deploy.terminal import say
+
     record = load_weights(path).weights.training
     assert record is not None
     best = record.epochs[record.best_epoch - 1]
     say(
         f"{best.validation_top1:.1%} of {record.num_validation} validation pictures right, centre view, after epoch "
-        f"{best.epoch} of {plan.epochs}; {time.perf_counter() - begun:.0f} s in all"
+        f"{best.epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
     )
     typer.echo(path)
-    say("next: alexnet-deploy export" + ("" if run.parent == RUNS else f" {path}"))
+    say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {path}"))
 
 
 def _drawn_pictures() -> Path:

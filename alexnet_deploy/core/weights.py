@@ -7,6 +7,7 @@ The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,7 +23,10 @@ from alexnet_deploy.core.preprocessing import Preprocessing
 
 # One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
 METADATA_KEY = "alexnet-deploy"
+CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 FORMAT_VERSION = 1
+
+RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
 
 class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,8 +35,9 @@ class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     epoch: int
     """1 is the first."""
     learning_rate: float
+    """Of the weights, at the epoch's middle step."""
     train_loss: float
-    """Mean cross-entropy in nats, over augmented crops, dropout on."""
+    """Mean of what was minimised, cross-entropy in nats, over augmented crops, dropout on."""
     validation_loss: float
     """Mean cross-entropy in nats, centre view."""
     validation_top1: float
@@ -46,7 +51,7 @@ class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How weights came to be."""
 
-    recipe: dict[str, int | float | str]
+    recipe: dict[str, RecipeValue]
     """The resolved recipe, field by field."""
     data: str
     """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
@@ -65,6 +70,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """True where fewer epochs were finished than the recipe has."""
     seconds: float
     device: str
+    remarks: tuple[str, ...] = ()
+    """What was noticed about the run, each one sentence with its remedy."""
 
 
 class _Version(Struct, kw_only=True):
@@ -161,6 +168,8 @@ def load_weights(path: Path) -> LoadedWeights:
 
 
 def _decode_header(path: Path, metadata: Mapping[str, str]) -> _Header:
+    if CHECKPOINT_KEY in metadata:
+        raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
     try:

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from alexnet_deploy.core.network import preprocess
 from alexnet_deploy.core.preprocessing import ChannelOrder, Preprocessing
-from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror
+from alexnet_deploy.train.augment import color_axes, color_shift, crop_and_mirror, scaled_crop_and_mirror
 
 # Deviations of RGB along its principal axes that the authors' code released, on 0..255.
 RELEASED = np.array([19.721, 37.094, 121.780])
@@ -198,3 +198,61 @@ def test_each_picture_has_a_shift_of_its_own_and_a_deviation_of_0_none() -> None
     np.testing.assert_array_equal(shifts, color_shift(50, axes, 0.1, generator(6)).numpy())
     assert not np.array_equal(shifts, color_shift(50, axes, 0.1, generator(7)).numpy())
     assert np.count_nonzero(color_shift(50, axes, 0.0, generator(6)).numpy()) == 0
+
+
+# Scaled crops
+
+
+def read_off(picture: np.ndarray, top: float, left: float, side: float, size: int, mirrored: bool) -> np.ndarray:
+    """A square of a picture, places in pixels from its corner, scaled to size x size, bilinearly, pixel by pixel."""
+    scaled = np.empty((size, size, 3))
+    for row in range(size):
+        for column in range(size):
+            steps = size - 1 - column if mirrored else column
+            y = min(max(top + (row + 0.5) * side / size - 0.5, 0), 255)
+            x = min(max(left + (steps + 0.5) * side / size - 0.5, 0), 255)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, 255), min(x0 + 1, 255)
+            upper = picture[y0, x0] * (1 - (x - x0)) + picture[y0, x1] * (x - x0)
+            lower = picture[y1, x0] * (1 - (x - x0)) + picture[y1, x1] * (x - x0)
+            scaled[row, column] = upper * (1 - (y - y0)) + lower * (y - y0)
+    return scaled
+
+
+def test_scaled_crops_are_what_plain_arithmetic_reads_off_the_same_draws() -> None:
+    num_images, size, least = 6, 40, 0.2
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num_images, 256, 256, 3), dtype=np.uint8)
+    crops = scaled_crop_and_mirror(torch.from_numpy(images), size, least, generator(3))
+    assert (crops.dtype, crops.shape) == (torch.float32, (num_images, size, size, 3))
+    draws = generator(3)
+    areas, tops, lefts = torch.rand((3, num_images), generator=draws).double().numpy()
+    mirrored = torch.randint(0, 2, (num_images,), generator=draws).numpy() == 1
+    assert set(mirrored) == {False, True}
+    for number in range(num_images):
+        side = 256 * np.sqrt(least + (1 - least) * areas[number])
+        top, left = (256 - side) * tops[number], (256 - side) * lefts[number]
+        expected = read_off(images[number].astype(float), top, left, side, size, mirrored[number])
+        # float32 places a pixel to 1e-5 of it, and neighbours differ by up to 255.
+        np.testing.assert_allclose(crops[number].numpy(), expected, atol=0.02)
+
+
+def test_scaled_crops_cover_areas_and_places_evenly_and_stay_inside() -> None:
+    # The picture holds its own rows and columns, so that a crop tells where it was.
+    ramps = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
+    ramps[..., 0], ramps[..., 1] = torch.arange(256)[:, None], torch.arange(256)
+    crops = scaled_crop_and_mirror(ramps.expand(2000, -1, -1, -1), 9, 0.25, generator(8)).numpy()
+    heights = (crops[:, 8, 4, 0] - crops[:, 0, 4, 0]) * 9 / 8
+    widths = (crops[:, 4, 8, 1] - crops[:, 4, 0, 1]) * 9 / 8
+    np.testing.assert_allclose(np.abs(widths), heights, atol=0.01)
+    areas = (heights / 256) ** 2
+    assert 0.249 < areas.min() < 0.26
+    assert 0.99 < areas.max() < 1.001
+    # Of evenly drawn numbers, with four deviations of what is estimated.
+    assert abs(areas.mean() - 0.625) < 4 * 0.75 / np.sqrt(12 * 2000)
+    assert abs((widths < 0).mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)
+    middles = crops[:, 4, 4, :2] + 0.5
+    room = (256 - heights[:, None]) / 2
+    shares = (middles - 128)[heights < 200] / room[heights < 200]
+    assert np.abs(shares).max() < 1.001
+    assert (np.abs(shares.mean(axis=0)) < 4 / np.sqrt(3 * len(shares))).all()

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from training import (
+    ALWAYS,
     BLUE,
     NARROW,
     RECIPE,
@@ -15,29 +17,30 @@ from training import (
     are_equal,
     at_step,
     interrupt,
+    network_in,
     paint,
     record_of,
 )
 
 from alexnet_deploy.core.errors import BackendError, DataError, TrainingError, UsageError
 from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.train.checkpoint import CHECKPOINT
 from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.loop import BEST, LAST, METRICS, Progress
+from alexnet_deploy.train.directory import BEST, METRICS
+from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train_on
 
 
 def test_an_interruption_in_the_first_epoch_leaves_the_weights_of_that_moment(honest: Survey, tmp_path: Path) -> None:
-    out = tmp_path / "runs/one"
-    with pytest.raises(KeyboardInterrupt):
-        train_on(honest, NARROW, RECIPE, out, on_progress=at_step(2, interrupt))
-    best, last = (load_weights(out / name).weights for name in (BEST, LAST))
-    assert are_equal(best, last)
-    for weights in (best, last):
+    for number, step in enumerate((2, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            train_on(honest, NARROW, RECIPE, tmp_path / f"run {number}", on_progress=at_step(step, interrupt))
+    one, other = (load_weights(tmp_path / f"run {number}" / BEST).weights for number in (0, 1))
+    assert are_equal(one, network_in(tmp_path / "run 0"))
+    assert not are_equal(one, other)
+    for weights in (one, other):
         record = record_of(weights)
         assert (record.interrupted, record.epochs, record.best_epoch) == (True, (), 0)
-    with pytest.raises(KeyboardInterrupt):
-        train_on(honest, NARROW, RECIPE, tmp_path / "runs/two", on_progress=at_step(1, interrupt))
-    assert not are_equal(load_weights(tmp_path / "runs/two" / LAST).weights, last)
 
 
 def test_an_interruption_after_an_epoch_keeps_the_best_epochs_weights(
@@ -46,21 +49,20 @@ def test_an_interruption_after_an_epoch_keeps_the_best_epochs_weights(
     out = tmp_path / "runs/cut"
     with pytest.raises(KeyboardInterrupt):
         train_on(honest, NARROW, plain.recipe, out, on_progress=at_step(4, interrupt))
-    best, last = (load_weights(out / name).weights for name in (BEST, LAST))
+    best = load_weights(out / BEST).weights
     assert are_equal(best, plain.after_epochs[0])
-    assert not are_equal(best, last)
-    for weights in (best, last):
-        record = record_of(weights)
-        assert (record.interrupted, len(record.epochs), record.best_epoch) == (True, 1, 1)
+    assert not are_equal(best, network_in(out))
+    record = record_of(best)
+    assert (record.interrupted, len(record.epochs), record.best_epoch) == (True, 1, 1)
     assert len((out / METRICS).read_bytes().splitlines()) == 1
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("call", range(1, 6))
 def test_an_interruption_while_files_are_written_leaves_a_record_that_fits_its_weights(
     honest: Survey, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, call: int
 ) -> None:
-    # Each file is written with two calls, itself and its directory: the first is in the best, the third in the last.
+    # An epoch's end syncs the weights, their directory, the checkpoint, its directory, and the directory again.
     out = tmp_path / "runs/cut"
     fsync, calls = os.fsync, []
 
@@ -70,38 +72,49 @@ def test_an_interruption_while_files_are_written_leaves_a_record_that_fits_its_w
             interrupt()
         fsync(descriptor)
 
-    steps_an_epoch = 3
-    arm = at_step(steps_an_epoch * epoch, lambda: monkeypatch.setattr(os, "fsync", interrupted))
+    def arm(now: Progress) -> None:
+        if now.finished and now.finished.epoch == epoch:
+            monkeypatch.setattr(os, "fsync", interrupted)
+
     with pytest.raises(KeyboardInterrupt):
-        train_on(honest, NARROW, plain.recipe, out, on_progress=arm)
-    for name in (BEST, LAST):
-        weights = load_weights(out / name).weights
-        record = record_of(weights)
-        assert record.interrupted == (len(record.epochs) < 2)
-        assert len(record.epochs) == epoch
-        if name == BEST:
-            whole = plain.after_epochs[record.best_epoch - 1]
-            assert are_equal(weights, whole)
-            assert record.confusion == record_of(whole).confusion
+        train_on(honest, NARROW, plain.recipe, out, pace=ALWAYS, on_progress=arm)
+    assert len(calls) > 5
+    weights = load_weights(out / BEST).weights
+    record = record_of(weights)
+    assert record.interrupted == (epoch < 2)
+    assert len(record.epochs) == epoch
+    whole = plain.after_epochs[record.best_epoch - 1]
+    assert are_equal(weights, whole)
+    assert are_equal(network_in(out), plain.after_epochs[epoch - 1])
+    if record_of(plain.best).best_epoch == record.best_epoch:
+        assert record.confusion == record_of(plain.best).confusion
 
 
-def test_a_loss_that_is_no_number_stops_training_and_leaves_the_epochs_before(honest: Survey, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_the_last_checkpoint(
+    honest: Survey, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     kept: dict[str, bytes] = {}
 
     def keep(now: Progress) -> None:
         assert math.isfinite(now.loss)
-        if now.finished:
-            kept.update({path.name: path.read_bytes() for path in out.iterdir()})
+        if (out / CHECKPOINT).exists():
+            kept[CHECKPOINT] = (out / CHECKPOINT).read_bytes()
 
     recipe = msgspec.structs.replace(RECIPE, epochs=9, batch_size=10, learning_rate=10.0)
     with pytest.raises(TrainingError) as caught:
         train_on(honest, NARROW, recipe, out, on_progress=keep)
     assert str(out) in str(caught.value)
     assert "a --lr under 10 may hold" in str(caught.value)
-    assert kept
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
-    assert load_weights(out / BEST).weights.training is not None
+    # No checkpoint was due in so short a time.
+    assert {path.name for path in out.iterdir()} == {BEST, METRICS}
+    record = record_of(load_weights(out / BEST).weights)
+    assert len(record.epochs) == len((out / METRICS).read_bytes().splitlines()) >= record.best_epoch > 0
+    with pytest.raises(TrainingError) as again:
+        train_on(honest, NARROW, recipe, tmp_path / "again", pace=ALWAYS, on_progress=keep)
+    assert str(again.value) == str(caught.value).replace(str(out), str(tmp_path / "again"))
+    state = network_in(tmp_path / "again")
+    assert all(np.isfinite(tensor).all() for tensor in state.tensors.values())
 
 
 @pytest.mark.parametrize("batch_size", [4, 10])
@@ -118,24 +131,47 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_are_no_numbers_replace_no_checkpoint(
+    honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A step may leave them while its own loss was one still.
+    out = tmp_path / "run"
+    sgd = torch.optim.SGD.step
+    kept: list[bytes] = []
+
+    def spoil(optimiser: torch.optim.SGD) -> None:
+        kept.append((out / CHECKPOINT).read_bytes())
+        sgd(optimiser)
+        with torch.no_grad():
+            optimiser.param_groups[1]["params"][0].fill_(math.inf)
+
+    arm = at_step(2, lambda: monkeypatch.setattr(torch.optim.SGD, "step", spoil))
+    with pytest.raises(
+        TrainingError, match=r"conv1\.bias is infinite or NaN in epoch 1; a --lr under 0\.005 may hold$"
+    ):
+        train_on(honest, NARROW, RECIPE, out, pace=ALWAYS, on_progress=arm)
+    assert (out / CHECKPOINT).read_bytes() == kept[0]
+
+
+def disk_full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
     honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     kept: dict[str, bytes] = {}
 
-    def disk_full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     def fill(now: Progress) -> None:
-        if now.finished:
-            kept.update({name: (out / name).read_bytes() for name in (BEST, LAST)})
+        if now.epoch == 2:
+            kept.update({name: (out / name).read_bytes() for name in (BEST, CHECKPOINT)})
             monkeypatch.setattr(os, "fsync", disk_full)
 
     with pytest.raises(TrainingError) as caught:
-        train_on(honest, NARROW, RECIPE, out, on_progress=fill)
+        train_on(honest, NARROW, RECIPE, out, pace=ALWAYS, on_progress=fill)
     assert str(caught.value) == f"{out}: could not be written: No space left on device"
-    assert {path.name for path in out.iterdir()} == {BEST, LAST, METRICS}
+    assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}
     for name, data in kept.items():
         assert (out / name).read_bytes() == data
 

@@ -14,9 +14,10 @@ from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import EpochMetrics
 from alexnet_deploy.train import folders
+from alexnet_deploy.train.checkpoint import CHECKPOINT
 from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.directory import BEST, METRICS
 from alexnet_deploy.train.initialise import initialise
-from alexnet_deploy.train.loop import BEST, LAST, METRICS
 from alexnet_deploy.train.run import look_over
 
 
@@ -74,17 +75,16 @@ def test_progress_counts_pictures_and_the_end_of_an_epoch_carries_its_metrics(pl
 
 
 def test_the_record_says_what_was_done(learnt: Run) -> None:
-    for weights in (learnt.best, learnt.last):
-        record = record_of(weights)
-        assert record.recipe == msgspec.structs.asdict(learnt.recipe)
-        assert record.data == str(learnt.survey.folder.root)
-        assert record.data_sha256 == learnt.survey.sha256
-        assert (record.num_train, record.num_validation, record.excluded) == (40, 16, {})
-        assert record.device.startswith("cpu, ")
-        assert not record.interrupted
-        assert {"torch", "numpy", "alexnet-deploy"} <= weights.tools.keys()
-        assert weights.labels == ("hot-air balloon", "mountain bike")
-        assert weights.architecture == NARROW.with_num_classes(2)
+    record = record_of(learnt.best)
+    assert record.recipe == msgspec.structs.asdict(learnt.recipe)
+    assert record.data == str(learnt.survey.folder.root)
+    assert record.data_sha256 == learnt.survey.sha256
+    assert (record.num_train, record.num_validation, record.excluded) == (40, 16, {})
+    assert record.device.startswith("cpu, ")
+    assert not record.interrupted
+    assert {"torch", "numpy", "alexnet-deploy"} <= learnt.best.tools.keys()
+    assert learnt.best.labels == ("hot-air balloon", "mountain bike")
+    assert learnt.best.architecture == NARROW.with_num_classes(2)
 
 
 @pytest.mark.parametrize("name", ["learnt", "misled"])
@@ -93,15 +93,14 @@ def test_metrics_has_a_line_an_epoch_and_they_are_the_records(name: str, request
     lines = (run.directory / METRICS).read_bytes().splitlines()
     assert [msgspec.json.decode(line, type=EpochMetrics) for line in lines] == list(run.epochs)
     assert [metrics.epoch for metrics in run.epochs] == list(range(1, 9))
-    assert record_of(run.last).epochs == run.epochs
-    assert sorted(path.name for path in run.directory.iterdir()) == sorted([BEST, LAST, METRICS])
+    assert sorted(path.name for path in run.directory.iterdir()) == sorted([BEST, CHECKPOINT, METRICS])
 
 
 @pytest.mark.parametrize("name", ["learnt", "misled"])
-def test_weights_are_the_best_epochs_and_last_the_newests(name: str, request: pytest.FixtureRequest) -> None:
+def test_weights_are_the_best_epochs_and_the_checkpoint_the_newest(name: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(name)
     best = min(run.epochs, key=lambda metrics: (-metrics.validation_top1, metrics.validation_loss)).epoch
-    assert record_of(run.best).best_epoch == record_of(run.last).best_epoch == best
+    assert record_of(run.best).best_epoch == best
     assert are_equal(run.best, run.after_epochs[best - 1])
     assert are_equal(run.last, run.after_epochs[-1])
     assert not are_equal(run.after_epochs[0], run.after_epochs[1])
@@ -120,9 +119,8 @@ def test_pictures_that_could_not_be_read_are_in_the_record(tmp_path: Path) -> No
     root = paint(tmp_path / os.fsdecode(b"data \xe9"), {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
     run = trained(look_over(root, NARROW), tmp_path / "run", epochs=1)
-    for weights in (run.best, run.last):
-        assert record_of(weights).excluded == {r"train/red/caf\xe9.png": "empty"}
-        assert record_of(weights).data.endswith(r"data \xe9")
+    assert record_of(run.best).excluded == {r"train/red/caf\xe9.png": "empty"}
+    assert record_of(run.best).data.endswith(r"data \xe9")
 
 
 def test_a_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(

@@ -1,0 +1,119 @@
+"""python kills.py FOLDER SEED: train once undisturbed, then under one SIGKILL after another; print the counts as JSON.
+
+torch is loaded once, and each process that is killed is forked from here: that takes 10 ms, where starting Python takes
+two seconds. One thread, and no network computed here, so that there is no pool of threads for a fork to lose.
+"""
+
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import torch
+from training import NARROW, RECIPE, memory_set
+
+from alexnet_deploy.train.checkpoint import CHECKPOINT
+from alexnet_deploy.train.loop import Pace
+from alexnet_deploy.train.run import train_on_set
+
+MOST_KILLS = 26
+PICTURES = memory_set()
+KILLED_RECIPE = msgspec.structs.replace(RECIPE, epochs=6, batch_size=4, learning_rate=0.01, seed=5)
+
+
+def train(out: Path, notice: Callable[[bytes], None], least_seconds: float) -> None:
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        notice(b"w")
+        time.sleep(0.01)
+        fsync(descriptor)
+
+    os.fsync = slow
+    pace = Pace(share=float("inf"), least_seconds=least_seconds)
+    resume = (out / CHECKPOINT).exists()
+    if out.exists() and not resume:
+        # Killed before there was anything to resume.
+        for path in out.iterdir():
+            path.unlink()
+        out.rmdir()
+    notice(b"s")
+    train_on_set(PICTURES, NARROW, KILLED_RECIPE, out, resume=resume, pace=pace)
+
+
+def forked(out: Path, least_seconds: float) -> tuple[int, int]:
+    """Start training in a process of its own; return it and a pipe that tells of its start and its writes."""
+    reader, writer = os.pipe()
+    if (process := os.fork()) == 0:
+        code = 1
+        try:
+            os.close(reader)
+            train(out, lambda what: os.write(writer, what) and None, least_seconds)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writer)
+    return process, reader
+
+
+def wait_for(reader: int, what: bytes, number: int) -> None:
+    """Wait until that was told so often, or the process has ended."""
+    while number > 0 and select.select([reader], [], [], 30)[0] and (told := os.read(reader, 1)):
+        number -= told == what
+
+
+def killed(out: Path, draws: random.Random, seconds: float) -> tuple[bool, bool]:
+    """Train on for a while; return whether that was ended by the kill, and whether a write was under way."""
+    process, reader = forked(out, draws.choice((0.0, 0.05)))
+    known = set(out.glob(".*.partial")) if out.exists() else set()
+    kind = draws.random()
+    if kind < 0.4:
+        wait_for(reader, b"w", draws.randint(1, 8))
+        time.sleep(draws.uniform(0, 0.01))
+    elif kind < 0.9:
+        wait_for(reader, b"s", 1)
+        time.sleep(draws.uniform(0, seconds))
+    else:
+        time.sleep(draws.uniform(0, 0.02))
+    os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    os.close(reader)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the training failed by itself"
+    return os.WIFSIGNALED(status), bool(set(out.glob(".*.partial")) - known)
+
+
+def main(folder: Path, seed: int) -> None:
+    torch.set_num_threads(1)
+    # The first optimiser loads another second of torch.
+    torch.optim.SGD([torch.zeros(1)])
+    draws = random.Random(seed)
+    begun = time.perf_counter()
+    process, reader = forked(folder / "whole", 0.0)
+    assert os.waitpid(process, 0)[1] == 0
+    os.close(reader)
+    seconds = (time.perf_counter() - begun) / 10
+    num_kills = num_in_writes = num_runs = 0
+    while num_kills < MOST_KILLS:
+        out = folder / f"killed {num_runs}"
+        num_runs += 1
+        was_killed = True
+        while was_killed and num_kills < MOST_KILLS:
+            was_killed, in_write = killed(out, draws, seconds)
+            num_kills += was_killed
+            num_in_writes += in_write
+        if was_killed:
+            process, reader = forked(out, 0.0)
+            assert os.waitpid(process, 0)[1] == 0
+            os.close(reader)
+    print(json.dumps({"kills": num_kills, "in_writes": num_in_writes, "runs": num_runs}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

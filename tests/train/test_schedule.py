@@ -1,0 +1,96 @@
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from training import NARROW, RECIPE, record_of
+
+from alexnet_deploy.core.architecture import Dropout
+from alexnet_deploy.core.weights import EpochMetrics, load_weights
+from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.recipe import recipe_by_name
+from alexnet_deploy.train.remarks import plateau_remarks
+from alexnet_deploy.train.run import train_on
+from alexnet_deploy.train.schedule import learning_rate
+
+
+def metrics_of(epoch: int, error: float, train_loss: float = 1.0) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        learning_rate=0.1,
+        train_loss=train_loss,
+        validation_loss=1.0,
+        validation_top1=1 - error,
+        validation_top5=1.0,
+        images_per_second=1.0,
+    )
+
+
+def after(num_epochs: int) -> list[EpochMetrics]:
+    return [metrics_of(number, 0.5) for number in range(1, num_epochs + 1)]
+
+
+def test_original_divides_where_the_released_codes_log_does() -> None:
+    original = recipe_by_name("original")
+    assert (original.initialisation, original.bias_learning_rate, original.color_noise_epochs) == ("original", 0.02, 66)
+    rates = {epoch: learning_rate(original, after(epoch - 1), 0, 10) for epoch in range(1, original.epochs + 1)}
+    assert [epoch for epoch in range(2, 91) if rates[epoch] != rates[epoch - 1]] == [25, 51, 79]
+    np.testing.assert_allclose([rates[n] for n in (1, 25, 51, 79)], [1e-2, 1e-3, 1e-4, 1e-5], rtol=1e-12)
+
+
+def test_a_cosine_rises_from_nothing_and_falls_to_nothing() -> None:
+    cosine = msgspec.structs.replace(RECIPE, schedule="cosine", epochs=10, warmup_epochs=2, learning_rate=0.4)
+    rates = [learning_rate(cosine, after(epoch), step, 5) for epoch in range(10) for step in range(5)]
+    np.testing.assert_allclose(rates[:10], 0.04 * np.arange(1, 11))
+    np.testing.assert_allclose(rates[10:], 0.2 * (1 + np.cos(np.pi * np.arange(40) / 40)))
+    assert rates[10] == 0.4
+    assert 0 < rates[-1] < 0.001
+
+
+def test_a_plateau_divides_as_often_as_the_recipe_has_it() -> None:
+    waiting = msgspec.structs.replace(RECIPE, patience=2, divisions=2, learning_rate=1.0)
+    errors = [0.5, 0.4, 0.4, 0.4, 0.39995, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+    epochs = [metrics_of(number, error) for number, error in enumerate(errors, 1)]
+    rates = [learning_rate(waiting, epochs[:number], 1, 2) for number in range(len(errors) + 1)]
+    # 0.39995 is no improvement on 0.4 to speak of.
+    np.testing.assert_allclose(rates, [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01], rtol=1e-12)
+
+
+# Standing still at ln K
+
+
+def test_three_epochs_at_ln_k_are_told_with_their_remedy_each_time_they_occur() -> None:
+    blind = math.log(4)
+    losses = [blind, 1.009 * blind, 0.991 * blind, blind, 0.9 * blind, blind, blind, 1.02 * blind, blind, blind, blind]
+    epochs = [metrics_of(number, 0.75, loss) for number, loss in enumerate(losses, 1)]
+    assert plateau_remarks(RECIPE, epochs[:2], 4) == ()
+    first, second = plateau_remarks(RECIPE, epochs, 4)
+    assert plateau_remarks(RECIPE, epochs[:3], 4) == plateau_remarks(RECIPE, epochs[:10], 4) == (first,)
+    assert first == (
+        "for 3 epochs up to 3 the training loss has stood within 1% of ln 4 = 1.386, where nothing is learnt; "
+        "try a --lr of 0.0017 or 0.015, and look at the labels"
+    )
+    assert second.startswith("for 3 epochs up to 11 ")
+    assert plateau_remarks(RECIPE, epochs, 5) == ()
+    as_paper = msgspec.structs.replace(RECIPE, initialisation="paper")
+    assert plateau_remarks(as_paper, epochs, 4)[0].endswith("are known for it: --set initialisation=kaiming")
+
+
+def test_a_run_that_stands_still_says_so_once_and_its_weights_keep_it(honest: Survey, tmp_path: Path) -> None:
+    said: list[str] = []
+    # The paper's small first values, with steps too small to leave them, and no dropout to make a few pictures differ.
+    layers = tuple(
+        msgspec.structs.replace(layer, probability=0.0) if isinstance(layer, Dropout) else layer
+        for layer in NARROW.layers
+    )
+    sober = msgspec.structs.replace(NARROW, layers=layers)
+    still = msgspec.structs.replace(RECIPE, epochs=4, initialisation="paper", learning_rate=1e-9)
+    path = train_on(honest, sober, still, tmp_path / "still", say=said.append)
+    (remark,) = record_of(load_weights(path).weights).remarks
+    assert said == [remark]
+    assert "within 1% of ln 2 = 0.693" in remark
+    assert "--set initialisation=kaiming" in remark
+    learning = msgspec.structs.replace(RECIPE, epochs=4, learning_rate=0.02)
+    path = train_on(honest, sober, learning, tmp_path / "learning", say=said.append)
+    assert record_of(load_weights(path).weights).remarks == ()
+    assert len(said) == 1

@@ -1,0 +1,187 @@
+"""A run on disk, whole, in one file from which it goes on as if it had never stopped: RUN/checkpoint.safetensors.
+
+The tensors are the network's (`network.conv1.weight`) and, after the first step, the momentum of each
+(`momentum.conv1.weight`). The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON object: the `Checkpoint`. It
+holds no state of a random generator, since every draw is made from the seed, the epoch and the step; nor of the
+schedule, which follows from the epochs' metrics.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import safetensors
+import safetensors.torch
+import torch
+from msgspec import Struct
+
+from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
+from alexnet_deploy.core.files import write_atomically
+from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
+from alexnet_deploy.train.recipe import Recipe
+
+CHECKPOINT = "checkpoint.safetensors"
+FORMAT_VERSION = 1
+
+
+class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides the last bits of a sum, beside the numbers in it."""
+
+    device: str
+    """`cpu`, or the GPU's name."""
+    threads: int
+    """Of torch, on the CPU."""
+    instructions: str
+    """The widest vectors that torch uses, as it names them."""
+    torch: str
+    """Its version."""
+
+
+class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a run stands: with its tensors, all that the next step depends on."""
+
+    epoch: int = 1
+    """The epoch under way; one more than the recipe has, at the end."""
+    step: int = 0
+    """How many of its steps are done."""
+    loss_sum: float = 0.0
+    """Of the loss over the pictures of those steps."""
+    epochs: tuple[EpochMetrics, ...] = ()
+    """Those that are over."""
+    best_epoch: int = 0
+    """The one with the best validation error; 0 before there is one."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Validation pictures by true class (row) and first guess (column), at the best epoch."""
+    epoch_seconds: float = 0.0
+    """What those steps of the epoch took."""
+    seconds: float = 0.0
+    """What the whole run has taken."""
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of a checkpoint but the tensors."""
+
+    format_version: int
+    architecture: Architecture
+    """The full table, with its classes."""
+    recipe: Recipe
+    data: str
+    """The folder that is trained on, absolute."""
+    data_sha256: str
+    machine: Machine
+    position: Position
+    tools: dict[str, str]
+    tensors_sha256: str = ""
+    """Digest of the tensors' names and bytes."""
+
+
+class _Version(Struct, kw_only=True):
+    format_version: int
+
+
+def this_machine(device: torch.device) -> Machine:
+    """Return what computes here."""
+    return Machine(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        torch=str(torch.__version__),
+    )
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write the file in one rename; raises OSError, and then leaves what was there."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = msgspec.structs.replace(checkpoint, tensors_sha256=_digest(stored))
+    text = msgspec.json.encode(whole, order="deterministic").decode()
+    write_atomically(path, safetensors.torch.save(stored, metadata={CHECKPOINT_KEY: text}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read all of a checkpoint but its tensors; raises TrainingError where there is none or an unknown one."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(CHECKPOINT_KEY)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path}: there is no such file to resume from") from error
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise TrainingError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+    if text is None:
+        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {CHECKPOINT_KEY!r} in it")
+    try:
+        version = msgspec.json.decode(text, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise TrainingError(f"{path}: checkpoint format {version}, where this program reads {FORMAT_VERSION}")
+        return msgspec.json.decode(text, type=Checkpoint)
+    except (msgspec.DecodeError, UsageError) as error:
+        raise TrainingError(f"{path}: its header cannot be read: {error}") from error
+
+
+def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Read the tensors of a loaded checkpoint; raises TrainingError where they are not those that were saved."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise TrainingError(f"{path}: its tensors cannot be read: {error}") from error
+    if (found := _digest(tensors)) != checkpoint.tensors_sha256:
+        raise TrainingError(
+            f"{path}: is damaged: its tensors' SHA-256 is {found[:12]}, and was {checkpoint.tensors_sha256[:12]} when "
+            "they were saved"
+        )
+    return tensors
+
+
+def check_same(
+    path: Path,
+    saved: Checkpoint,
+    *,
+    architecture: Architecture,
+    recipe: Recipe,
+    data_sha256: str,
+    machine: Machine,
+    any_machine: bool,
+) -> None:
+    """Raise where a run would not go on as it began: UsageError, or DataError where it is the pictures.
+
+    With `any_machine` another one is allowed, which computes other last bits.
+    """
+    if architecture != saved.architecture:
+        raise UsageError(
+            f"{path}: trains {_named(saved.architecture)}, which is not the {_named(architecture)} asked for; a run is "
+            "resumed with what it was begun with"
+        )
+    for name in Recipe.__struct_fields__:
+        was, wanted = getattr(saved.recipe, name), getattr(recipe, name)
+        if was != wanted:
+            raise UsageError(
+                f"{path}: was begun with a recipe whose {name} is {was}, where {wanted} is asked for; a run is resumed "
+                "with what it was begun with"
+            )
+    if data_sha256 != saved.data_sha256:
+        raise DataError(
+            f"{path}: was begun on other pictures than those there now (their SHA-256 was {saved.data_sha256[:12]}, "
+            f"and is {data_sha256[:12]}); a run is resumed on what it was begun on"
+        )
+    for name in Machine.__struct_fields__ if not any_machine else ():
+        was, now = getattr(saved.machine, name), getattr(machine, name)
+        if was != now:
+            raise UsageError(
+                f"{path}: was begun with {name} {was}, where there is {now} now, which gives other last bits; "
+                "--any-machine goes on all the same"
+            )
+
+
+def _named(architecture: Architecture) -> str:
+    return f"{architecture.name} of {architecture.num_classes} classes and {architecture.num_parameters:,} parameters"
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""The learning rate of every step, from the recipe and the epochs behind it alone: nothing to be kept between steps."""
+
+import math
+from collections.abc import Sequence
+
+from alexnet_deploy.core.weights import EpochMetrics
+from alexnet_deploy.train.recipe import Recipe
+
+# Of a validation error, 0..1: less than that is no improvement.
+_IMPROVEMENT = 1e-4
+
+
+def learning_rate(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num_steps: int) -> float:
+    """Return the rate of a step of the epoch that comes after `epochs`.
+
+    `step` is 0 for the epoch's first of `num_steps`.
+    """
+    done = len(epochs) + step / num_steps
+    if done < recipe.warmup_epochs:
+        # The first step learns something too.
+        return recipe.learning_rate * (done + 1 / num_steps) / recipe.warmup_epochs
+    match recipe.schedule:
+        case "cosine":
+            share = (done - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+            return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
+        case "step":
+            divisions = sum(epoch <= len(epochs) + 1 for epoch in recipe.step_epochs)
+        case "plateau":
+            divisions = min(recipe.divisions, _plateaus(recipe.patience, epochs))
+    return float(recipe.learning_rate / 10**divisions)
+
+
+def _plateaus(patience: int, epochs: Sequence[EpochMetrics]) -> int:
+    """Return how often `patience` epochs in a row had no validation error clearly under the least before."""
+    least, waited, num_plateaus = math.inf, 0, 0
+    for metrics in epochs:
+        error = 1 - metrics.validation_top1
+        if error < least - _IMPROVEMENT:
+            least, waited = error, 0
+        else:
+            waited += 1
+        if waited == patience:
+            num_plateaus, waited = num_plateaus + 1, 0
+    return num_plateaus
