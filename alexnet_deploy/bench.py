@@ -20,7 +20,7 @@ from PIL import Image
 from alexnet_deploy.core.batches import look_through
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_picture
-from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.image import decode_image, decode_pixels, read_file, to_square
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.machine import num_processors, processor_name
@@ -40,7 +40,7 @@ class Timing(Struct, frozen=True, kw_only=True):
     """How long one stage took, in milliseconds."""
 
     stage: str
-    """One of STAGES."""
+    """decode, resize, upload, compute, download or whole; see STAGES."""
     batch: int
     """Pictures at once."""
     p50_ms: float
@@ -53,9 +53,12 @@ STAGES = {
     "decode": "a picture's bytes to its pixels, in one thread",
     "resize": "to 256 x 256, in one thread",
     "upload": "to the device's memory, by the device's clock",
-    "compute": "the graph, views and softmax in it; on a CPU by all its threads, with no copy before or after",
+    "open": "from the bundle's directory to an engine: its bytes verified, the library imported, the graph compiled",
+    "first run": "of one picture, when nothing has run before",
+    "compute": "the graph, views and softmax in it, all threads on one batch; one too large for the engine is split",
     "download": "from the device's memory, by the device's clock",
     "whole": "a picture's bytes to its guesses, one picture after another",
+    "pictures/s": "as `predict` works: an engine that runs several batches at a time, decoding beside it",
 }
 """What each stage's time includes."""
 
@@ -112,7 +115,8 @@ def bench(
     """Time each backend - those that run any graph here unless given - on up to 64 pictures of `data`, or drawn ones.
 
     `batch_sizes` are those that `compute` is timed at, besides the engine's own. Each stage is timed for `seconds`, and
-    20 times at least. Raises DataError where `data` has no picture that can be read, and what open_engine raises.
+    20 times at least. Raises UsageError where `data` is not there, DataError where no picture in it can be read, and
+    what open_engine raises.
     """
     with _files(data, bundle.manifest.preprocessing.resize) as files:
         encoded = [read_file(path) for path in files]
@@ -139,6 +143,8 @@ def bench(
 @contextmanager
 def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
     if data is not None:
+        if not data.exists():
+            raise UsageError(f"{data}: there is no such file or folder")
         found = look_through([found.path for found in islice(find_inputs([data]), _MOST_PICTURES)], resize)
         if not found.files:
             raise DataError(f"{data}: has no picture among its first {_MOST_PICTURES} files, and nothing can be timed")
@@ -237,7 +243,8 @@ def _time_stream(
 def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
     run()
     times: list[float] = []
-    while len(times) < _LEAST_RUNS or sum(times) < 1e3 * seconds:
+    end = time.perf_counter() + seconds
+    while len(times) < _LEAST_RUNS or time.perf_counter() < end:
         begun = time.perf_counter()
         run()
         times.append(1e3 * (time.perf_counter() - begun))

@@ -93,7 +93,7 @@ class Predictor:
         if topk < 1 or size < 1:
             raise UsageError(f"topk {topk} and batch size {size} must both be 1 or more")
         names = [inputs] if isinstance(inputs, str | Path) else inputs
-        return self._stream(_pass_over(done, find_inputs(names, listed)), topk, size, limits)
+        return self._stream(pass_over(done, find_inputs(names, listed)), topk, size, limits)
 
     def _stream(
         self, inputs: Iterable[Input], topk: int, batch_size: int, limits: DecodeLimits
@@ -104,7 +104,7 @@ class Predictor:
             try:
                 return item, read_image(item.path, self._resize, limits)
             except ImageError as error:
-                return item, error
+                return item, error.alone()
 
         def answer(batch: list[_Read]) -> list[Prediction]:
             return list(self._answer(batch, topk))
@@ -144,7 +144,8 @@ class Predictor:
         self.close()
 
 
-def _pass_over(done: Iterable[str], inputs: Iterator[Input]) -> Iterator[Input]:
+def pass_over(done: Iterable[str], inputs: Iterator[Input]) -> Iterator[Input]:
+    """Yield the inputs after those of `done`, paths in order; raises UsageError where they are not the first inputs."""
     for number, path in enumerate(done, start=1):
         found = next(inputs, None)
         if found is None or found.text != path:

@@ -6,6 +6,7 @@ what the rows depend on: rows of another bundle or form are not gone on with.
 
 import fcntl
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
-from alexnet_deploy.rows import RowWriter, read_rows
+from alexnet_deploy.rows import RowWriter, WrittenRow, read_rows
 
 
 class RowFile:
@@ -70,35 +71,67 @@ def open_row_file(output: Path, writer: RowWriter, depends_on: str, *, resume: b
 
     `depends_on` is what the rows depend on beside their form. With `resume` the rows of a run that was stopped are
     kept, where there are any. Raises UsageError where `output` exists or cannot be made, where rows of a stopped run
-    are there and `resume` is not given or they are of other settings, or while another run writes them; OutputError
-    where the file cannot be finished.
+    are there and `resume` is not given or they are of other settings, while another run writes them, or where `output`
+    has appeared meanwhile; OutputError where the file cannot be finished.
     """
     _refuse_existing(output)
     partial = output.with_name(f".{output.name}.{sha256(repr((writer.form, depends_on)).encode())[:12]}.partial")
-    if resume and not partial.exists() and (others := sorted(output.parent.glob(f".{output.name}.*.partial"))):
-        raise UsageError(f"{others[0]}: its rows are of another bundle or form; without --resume they are left alone")
-    if not resume and partial.exists():
-        raise UsageError(f"{partial}: holds the rows of a run that was stopped; --resume goes on with them")
+    if resume and not partial.exists() and (others := _partials(output)):
+        raise UsageError(
+            f"{others[0]}: its rows are of another bundle, engine or form; without --resume they are left alone"
+        )
     try:
         file = FileIO(partial, "a+")
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
     with file:
-        _lock(file, output)
-        rows = RowFile(file, writer, output)
+        with _in_words(output, partial):
+            _lock(file, output, partial)
+            if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
+                remedy = "remove it" if writer.form[0] == "table" else "--resume goes on with them"
+                raise UsageError(f"{partial}: holds the rows of a run that was stopped; {remedy}")
+            rows = RowFile(file, writer, output)
         try:
             yield rows
         except BaseException:
             if not rows.outcomes:
                 partial.unlink()
             raise
-        _refuse_existing(output)
-        try:
+        if os.path.lexists(output):
+            raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {partial}")
+        with _in_words(output, partial):
             os.fsync(file.fileno())
             partial.rename(output)
             sync_directory(output.parent)
-        except OSError as error:
-            raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
+    """Yield the rows of a file that is whole; raises UsageError where it is none of this form."""
+    if not output.is_file():
+        raise UsageError(f"{output}: is no file; choose another --output")
+    end = 0
+    with output.open("rb") as file:
+        for row, row_end in read_rows(file, writer):
+            end = row_end
+            if row is not None:
+                yield row
+    if end != output.stat().st_size:
+        raise UsageError(
+            f"{output}: exists, and from byte {end:,} on holds no rows of this form; choose another --output"
+        )
+
+
+def _partials(output: Path) -> list[Path]:
+    name = re.compile(rf"\.{re.escape(output.name)}\.[0-9a-f]{{12}}\.partial")
+    return sorted(path for path in output.parent.iterdir() if name.fullmatch(path.name))
+
+
+@contextmanager
+def _in_words(output: Path, partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}; the rows so far are in {partial}") from error
 
 
 def _refuse_existing(output: Path) -> None:
@@ -106,10 +139,12 @@ def _refuse_existing(output: Path) -> None:
         raise UsageError(f"{output}: exists already; choose another --output")
 
 
-def _lock(file: FileIO, output: Path) -> None:
+def _lock(file: FileIO, output: Path, partial: Path) -> None:
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UsageError(f"{output}: another run is writing it now") from error
-    # That run may have finished between our opening and our locking.
+    # That run may have finished, or given up, between our opening and our locking.
     _refuse_existing(output)
+    if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+        raise UsageError(f"{output}: another run was writing it until now; start again")

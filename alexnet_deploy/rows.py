@@ -16,6 +16,9 @@ RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 
 _PATH_WIDTH = 40
 
+# Of one row: a path is 4,096 bytes at most, and so many line breaks.
+_MOST_LINES = 8192
+
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
@@ -101,16 +104,18 @@ def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | 
 
 
 def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
-    record = b""
+    lines: list[bytes] = []
+    is_quoted = False
     for line in file:
-        record += line
-        # A path in a csv row may hold line breaks, between quotes.
-        if row_format == "csv" and record.count(b'"') % 2:
+        lines.append(line)
+        # A path in a csv row may hold line breaks, between quotes; a quote that is damage would open one of them all.
+        is_quoted ^= row_format == "csv" and line.count(b'"') % 2 == 1
+        if is_quoted and len(lines) <= _MOST_LINES:
             continue
-        if not record.endswith(b"\n"):
+        if is_quoted or not line.endswith(b"\n"):
             return
-        yield record
-        record = b""
+        yield b"".join(lines)
+        lines.clear()
 
 
 class _JsonError(Struct):

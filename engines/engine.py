@@ -113,6 +113,8 @@ class Engine:
         self._idle: queue.SimpleQueue[Runner | None] = queue.SimpleQueue()
         for runner in runners:
             self._idle.put(runner)
+        self._num_open = len(runners)
+        self._closing = threading.Lock()
         self._num_classes = num_classes
         self._max_batch = max_batch
         self._clock = threading.Lock()
@@ -169,12 +171,16 @@ class Engine:
 
     def close(self) -> None:
         """Give back what the engine holds, when the runs that go on have ended; more than once does nothing."""
-        for _ in range(self.info.num_streams):
-            if (runner := self._idle.get()) is None:
-                break
-            runner.close()
-        # Whoever asks from now on, or waits already, finds that nothing is left.
-        self._idle.put(None)
+        with self._closing:
+            if not self._num_open:
+                return
+            while self._num_open:
+                runner = self._idle.get()
+                self._num_open -= 1
+                assert runner is not None
+                runner.close()
+            # Whoever asks from now on, or waits already, finds that nothing is left.
+            self._idle.put(None)
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet_deploy.bench import DRAWN_SIZE, STAGES, bench
 from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.engines.engine import BACKENDS
 
 
@@ -50,6 +50,8 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, pictures
 
 def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("Dear reader")
+    with pytest.raises(UsageError, match="nowhere: there is no such file or folder"):
+        bench(bundle, data=tmp_path / "nowhere")
     with pytest.raises(DataError, match="has no picture among its first 64 files"):
         bench(bundle, data=tmp_path)
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "z.png")

@@ -1,5 +1,6 @@
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from alexnet_deploy import predict as predict_module
+from alexnet_deploy.core.ahead import decode_threads
 from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.errors import BackendError, ImageErrorCode, UsageError
+from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DecodeLimits, read_image
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.predict import Guess, Prediction, Predictor, best_guesses, load
@@ -218,7 +221,7 @@ def test_a_long_run_of_failures_does_not_pile_up(
     for used, row in enumerate(islice(rows, 100), start=2):
         assert row.error == ImageErrorCode.MISSING
         assert taken <= used + ahead
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()
 
 
 def test_pictures_are_not_read_far_ahead_of_their_use(predictor: Predictor, inputs: Path) -> None:
@@ -235,7 +238,7 @@ def test_pictures_are_not_read_far_ahead_of_their_use(predictor: Predictor, inpu
         assert next(rows).ok
         # The batch that is being given out, those that run, and as many being read ahead.
         assert taken <= used + (1 + 2 * (predictor.info.num_streams + 1)) * 2 + 1
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()
 
 
 @pytest.mark.parametrize("num_used", [0, 1, 5])
@@ -246,3 +249,25 @@ def test_iterator_that_is_left_early_leaves_no_thread(num_used: int, predictor: 
     assert len(list(islice(rows, num_used))) == num_used
     del rows
     assert threading.active_count() == before
+
+
+def test_a_picture_that_failed_is_not_held_until_its_row(
+    predictor: Predictor, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pixels:
+        """What a traceback's frames would keep."""
+
+    held: list[weakref.ref[Pixels]] = []
+
+    def fail(*_: object) -> None:
+        pixels = Pixels()
+        held.append(weakref.ref(pixels))
+        raise ImageError(ImageErrorCode.TRUNCATED, "damaged")
+
+    monkeypatch.setattr(predict_module, "read_image", fail)
+    rows = predictor.predict([inputs / "a.jpg"] * 40, batch_size=8)
+    next(rows)
+    assert len(held) > 20
+    # Those that are being decoded now.
+    assert sum(reference() is not None for reference in held) <= decode_threads()
+    rows.close()

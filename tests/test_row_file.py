@@ -161,7 +161,17 @@ def test_wherever_the_file_ends_no_row_is_doubled_or_lost(
 
 
 @pytest.mark.parametrize(
-    "damage", [bytes(40), b"\n", b"{}\n", b'"\n', b'{"path": 3, "ok": true}\n', b"a,true\n", b"\xff,a,b,c\n"]
+    "damage",
+    [
+        bytes(40),
+        b"\n",
+        b"{}\n",
+        b'"\n',
+        b'{"path": 3, "ok": true}\n',
+        b"a,true\n",
+        b"\xff,a,b,c\n",
+        b'"\n' + 20_000 * b",\n",
+    ],
 )
 def test_from_a_damaged_row_on_rows_are_made_again(
     damage: bytes, row_format: RowFormat, tmp_path: Path, place: Path, whole: bytes
@@ -182,8 +192,57 @@ def test_resume_of_what_is_whole_does_nothing(rows: Rows, row_format: str) -> No
     assert rows(row_format, "--resume").code == 1
     whole = Path("out").read_bytes()
     outcome = rows(row_format, "--resume")
-    assert (outcome.code, outcome.err) == (0, "out: is whole already\n")
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        "out: is whole already, a row for each of these inputs",
+        "4 predicted",
+        "3 could not be read: empty 2, not_an_image 1",
+    ]
+    Path(os.fsdecode(b"images/\xff\xff.jpg")).touch()
+    said = rows(row_format, "--resume").refused(2)
+    assert said == (r"out: is whole with 7 rows, and images/\xff\xff.jpg comes after them now; choose another --output")
     assert Path("out").read_bytes() == whole
+
+
+def test_what_is_no_file_of_such_rows_is_not_taken_for_a_whole_one(rows: Rows, row_format: str) -> None:
+    assert rows(row_format).code == 1
+    whole = Path("out").read_bytes()
+    assert rows(row_format, "--resume", "--topk", 1).refused(2) if row_format == "csv" else True
+    Path("out").write_bytes(whole + b"x")
+    said = rows(row_format, "--resume").refused(2)
+    assert said.startswith(f"out: exists, and from byte {len(whole):,} on holds no rows of this form; ")
+    Path("out").unlink()
+    Path("out").mkdir()
+    assert rows(row_format, "--resume").refused(2) == "out: is no file; choose another --output"
+
+
+def test_a_file_that_appears_meanwhile_is_left_alone_and_the_rows_are_named(
+    rows: Rows, row_format: str, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = RowWriter.row
+
+    def appear(*arguments: object) -> str:
+        Path("out").write_text("precious")
+        return row(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowWriter, "row", appear)
+        outcome = rows(row_format)
+    (partial,) = hidden()
+    assert outcome.code == 2
+    assert outcome.err.endswith(f"error: out: has appeared meanwhile; the rows are all in {partial}\n")
+    assert Path("out").read_text() == "precious"
+    assert Path(partial).read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(("output", "other", "is_of_it"), [("b[1]", ".b[1].", True), ("c", ".c.jsonl.", False)])
+def test_only_rows_of_the_same_output_are_its_rows(
+    output: str, other: str, is_of_it: bool, rows: Rows, run: Run
+) -> None:
+    Path(f"{other}{'0' * 12}.partial").write_text("x")
+    outcome = run("predict", "images", "--format", "jsonl", "--output", output, "--resume")
+    assert outcome.code == (2 if is_of_it else 1)
+    assert Path(f"{other}{'0' * 12}.partial").read_text() == "x"
 
 
 def test_a_run_stopped_before_its_first_row_leaves_nothing(rows: Rows, row_format: str) -> None:
@@ -199,13 +258,13 @@ def test_rows_of_a_stopped_run_are_not_written_over(rows: Rows, row_format: str,
     assert partial.read_bytes() == kept
 
 
-@pytest.mark.parametrize("other", [("--topk", 1), ("--max-pixels", 70_000)])
+@pytest.mark.parametrize("other", [("--topk", 1), ("--max-pixels", 70_000), ("--backend", "onnxruntime")])
 def test_rows_of_another_form_are_not_gone_on_with(
     other: tuple[object, ...], rows: Rows, row_format: str, partial: Path
 ) -> None:
     kept = partial.read_bytes()
     said = rows(row_format, "--resume", *other).refused(2)
-    assert said == f"{partial}: its rows are of another bundle or form; without --resume they are left alone"
+    assert said == f"{partial}: its rows are of another bundle, engine or form; without --resume they are left alone"
     assert partial.read_bytes() == kept
 
 
@@ -214,7 +273,7 @@ def test_rows_of_another_bundle_are_not_gone_on_with(
 ) -> None:
     assert run("export", "--views", "center", "--out", "bundles/other.bundle").code == 0
     said = rows(row_format, "--resume", "--bundle", "bundles/other.bundle").refused(2)
-    assert said.startswith(f"{partial}: its rows are of another bundle or form")
+    assert said.startswith(f"{partial}: its rows are of another bundle, engine or form")
 
 
 def test_rows_of_other_inputs_are_not_gone_on_with(rows: Rows, row_format: str, partial: Path) -> None:
@@ -246,7 +305,9 @@ def test_full_disk_is_one_sentence_and_loses_no_row(rows: Rows, row_format: str,
         outcome = rows(row_format)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert outcome.refused(3) == "out: cannot be written: File too large"
+    said = outcome.err.splitlines()
+    assert outcome.code == 3
+    assert said[-1].startswith("error: out: cannot be written: File too large")
     assert rows(row_format, "--resume").code == 1
     assert Path("out").read_bytes() == undisturbed
 

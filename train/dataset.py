@@ -175,7 +175,7 @@ def _look_at(example: Example, resize: ResizePolicy) -> Look:
         data = example.read()
         pixels = example.decode(data, resize)
     except ImageError as error:
-        return Look(example=example, error=error)
+        return Look(example=example, error=error.alone())
     line = f"{os.fsencode(example.name)!r} {sha256(data)}\n".encode()
     return Look(example=example, line=line, pixels=pixels, sums=color_sums(pixels))
 

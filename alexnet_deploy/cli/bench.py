@@ -66,7 +66,9 @@ def _lines(result: "Benchmark") -> Iterator[str]:
             f"{engine.batch_size}; the engine was idle {engine.engine_idle:.1%} of the time"
         )
     yield ""
-    timed = {timing.stage for timing in (*result.decoding, *(line for each in result.engines for line in each.stages))}
+    timed = {"open", "first run", "pictures/s"} | {
+        timing.stage for timing in (*result.decoding, *(line for each in result.engines for line in each.stages))
+    }
     yield from (f"{stage:<10} {words}" for stage, words in STAGES.items() if stage in timed)
 
 

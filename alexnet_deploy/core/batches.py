@@ -49,7 +49,7 @@ def look_through(files: Sequence[Path], resize: ResizePolicy) -> PictureSet:
         try:
             return path, hashlib.sha256(read_image(path, resize).tobytes()).digest()
         except ImageError as error:
-            return path, error
+            return path, error.alone()
 
     digest = hashlib.sha256()
     good, excluded = [], []

@@ -67,6 +67,10 @@ class ImageError(AlexNetDeployError):
         super().__init__(message)
         self.code = code
 
+    def alone(self) -> "ImageError":
+        """Return it without its traceback, whose frames hold the picture's bytes and pixels."""
+        return ImageError(self.code, str(self))
+
 
 class WeightsError(AlexNetDeployError):
     """A weights file cannot be read, or its tensors do not fit its table."""

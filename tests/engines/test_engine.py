@@ -1,5 +1,6 @@
 import importlib.util
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -269,5 +270,30 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
         # It was asked for before the engine was closed, or after: answered, or refused in words; it does not hang.
         with suppress(BackendError):
             assert (waiting.result(30) == 1).all()
+    with pytest.raises(BackendError, match="closed"):
+        engine.run(PICTURES)
+
+
+def test_two_threads_may_close_it(bundle: Bundle) -> None:
+    with open_engine(bundle, "onnxruntime") as real:
+        info = real.info
+    both = threading.Barrier(2)
+
+    class Slow:
+        def run(self, images: np.ndarray) -> np.ndarray:
+            raise AssertionError
+
+        def close(self) -> None:
+            time.sleep(0.05)
+
+    engine = Engine([Slow(), Slow()], info, num_classes=2, max_batch=8)
+
+    def close() -> None:
+        both.wait(30)
+        engine.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        for closing in [threads.submit(close) for _ in range(2)]:
+            closing.result(30)
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
