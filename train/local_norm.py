@@ -49,7 +49,7 @@ class _Normalise(torch.autograd.Function):
         return (values * factors).to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         layer: LocalNorm = ctx.layer  # type: ignore[attr-defined]
         values, sums, factors = ctx.saved_tensors  # type: ignore[attr-defined]

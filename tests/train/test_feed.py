@@ -12,11 +12,12 @@ import torch
 from archives import write_batches
 from training import NARROW, RECIPE, paint
 
-from alexnet_deploy.train import feed, loop
+from alexnet_deploy.train import feed
 from alexnet_deploy.train import packed as packed_format
 from alexnet_deploy.train.batches import Batches, in_batches
 from alexnet_deploy.train.dataset import Pictures, find_pictures
 from alexnet_deploy.train.feed import CopiedPictures, ResidentPictures, batches_of, is_resident
+from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.pack import pack
 from alexnet_deploy.train.packed import PICTURE_BYTES, Pack, PackedSide
 from alexnet_deploy.train.run import look_over, train_on
@@ -64,14 +65,14 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
 ) -> None:
     seen: list[int] = []
 
-    def note(trainer: loop.Trainer, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> float:
+    def note(learner: Learner, images: torch.Tensor, labels: torch.Tensor, **place: object) -> torch.Tensor:
         numbers = numbers_in(images)
         assert labels.tolist() == [number % 10 for number in numbers]
         seen.extend(numbers)
-        return 1.0
+        return torch.tensor(1.0)
 
     # The pictures are looked at, and the network is left alone: a step takes longer than all of this.
-    monkeypatch.setattr(loop.Trainer, "_step", note)
+    monkeypatch.setattr(Learner, "step", note)
     recipe = msgspec.structs.replace(RECIPE, epochs=3, batch_size=100)
     train_on(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
     assert len(seen) == 3 * NUM_TRAIN
