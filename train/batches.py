@@ -18,7 +18,7 @@ class Batches(Protocol):
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield for each tensor of picture numbers, int64 (N,), the pictures in that order and their labels.
 
-        Pictures are uint8 (N, 256, 256, 3), RGB, upright; labels int64 (N,); both on any device.
+        Pictures are uint8 (N, 256, 256, 3), RGB, upright; labels int64 (N,); both on any device. N may be 0.
         """
 
 

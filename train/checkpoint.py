@@ -29,6 +29,8 @@ FORMAT_VERSION = 1
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What decides the last bits of a sum, beside the numbers in it."""
 
+    processes: int = 1
+    """That train together."""
     device: str
     """`cpu`, or the GPU's name."""
     threads: int
@@ -81,13 +83,14 @@ class _Version(Struct, kw_only=True):
     format_version: int
 
 
-def this_machine(device: torch.device) -> Machine:
-    """Return what computes here."""
+def this_machine(device: torch.device, processes: int = 1) -> Machine:
+    """Return what computes here, in so many processes."""
     return Machine(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         torch=str(torch.__version__),
+        processes=processes,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
@@ -164,10 +164,18 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
             self,
             batch_sampler=[batch.tolist() for batch in numbers],
             num_workers=self._num_workers,
+            collate_fn=_collate,
             worker_init_fn=leave_stopping_to_parent,
             # The loader draws a number for its processes: out of torch's own generator it would change the dropout.
             generator=torch.Generator(),
         )
+
+
+def _collate(pictures: list[tuple[torch.Tensor, int]]) -> Sequence[torch.Tensor]:
+    if pictures:
+        return default_collate(pictures)  # type: ignore[no-any-return]
+    none = torch.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8)
+    return none, torch.empty(0, dtype=torch.int64)
 
 
 def _look_at(example: Example, resize: ResizePolicy) -> Look:

@@ -17,9 +17,13 @@ def augmentation_draws(seed: int, epoch: int, step: int) -> torch.Generator:
     return _generator(seed, _AUGMENTATION, epoch, step)
 
 
-def seed_dropout(seed: int, epoch: int, step: int) -> None:
-    """Set torch's own generators, on every device, to those of a step: dropout draws from them."""
-    torch.manual_seed(_number(seed, _DROPOUT, epoch, step))
+def seed_dropout(seed: int, epoch: int, step: int, rank: int = 0) -> None:
+    """Set torch's own generators, on every device, to those of a step: dropout draws from them.
+
+    Of processes that train together each has masks of its own, the first those of one alone.
+    """
+    own = (rank,) if rank else ()
+    torch.manual_seed(_number(seed, _DROPOUT, epoch, step, *own))
 
 
 def _generator(*place: int) -> torch.Generator:

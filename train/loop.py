@@ -18,6 +18,7 @@ from alexnet_deploy.train.checkpoint import FORMAT_VERSION, Checkpoint, Position
 from alexnet_deploy.train.directory import RunDirectory
 from alexnet_deploy.train.draws import epoch_order
 from alexnet_deploy.train.learner import Learner
+from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import Progress, after_epoch, data_name, training_preprocessing, training_record
 from alexnet_deploy.train.remarks import plateau_remarks
@@ -50,23 +51,25 @@ class Trainer:
         directory: RunDirectory,
         *,
         device: str = "cpu",
+        ranks: Ranks = ALONE,
         pace: Pace | None = None,
         say: Say = say_nothing,
     ) -> None:
         """Set up a run of `recipe` on the pictures, whose files go into `directory`.
 
         `architecture` has as many classes as the pictures, `device` is what choose_device returns, `pace` is Pace()
-        unless given.
+        unless given. Of several `ranks` each learns from its share of every batch, and the first alone writes and says.
         """
         self._architecture = architecture
         self._recipe = recipe
         self._data = data
         self._directory = directory
         self._device = torch.device(device)
+        self._ranks = ranks
         self._pace = pace or Pace()
         self._say = say
         self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
-        self._learner = Learner(architecture, recipe, self._preprocessing, data.covariance, self._device)
+        self._learner = Learner(architecture, recipe, self._preprocessing, data.covariance, self._device, ranks)
         self._tools = tool_versions("torch")
         self._position = Position()
         # The best epoch's, of which files follow with the next checkpoint.
@@ -99,12 +102,14 @@ class Trainer:
         epochs before gave stays.
         """
         self._begun = self._saved_at = time.perf_counter()
-        with stopping() as stop_if_asked:
+        with stopping(self._ranks.sum) as stop_if_asked:
             try:
                 while self._position.epoch <= self._recipe.epochs:
                     self._train_epoch(on_progress, stop_if_asked)
             except (KeyboardInterrupt, SystemExit):
                 self._save(with_best=True)
+                # torchrun ends all once one has ended: not while the first still writes.
+                self._ranks.wait()
                 raise
             except AlexNetDeployError:
                 if not self._best_is_saved:
@@ -118,11 +123,16 @@ class Trainer:
         numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
         loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._device)
         begun = time.perf_counter()
-        for step, (images, labels) in enumerate(self._data.train.batches(numbers[start.step :]), start.step):
+        shares = [self._ranks.share(batch) for batch in numbers[start.step :]]
+        for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
             rate = learning_rate(recipe, start.epochs, step, len(numbers))
-            loss_sum += self._learner.step(images, labels, epoch=start.epoch, step=step, rate=rate) * len(images)
+            part = self._ranks.part(len(numbers[step]))
+            loss = self._learner.step(images, labels, epoch=start.epoch, step=step, rate=rate, part=part)
+            loss_sum += loss * part.num_images
             if (step + 1) % _STEPS_PER_READING[self._device.type] and step + 1 < len(numbers):
                 continue
+            # In every rank the whole's from here on, as if all had just been resumed.
+            loss_sum.fill_(self._ranks.mean(loss_sum.item()))
             self._check_loss(loss_sum.item())
             self._position = msgspec.structs.replace(
                 start,
@@ -149,6 +159,7 @@ class Trainer:
             size=self._architecture.input_size,
             num_classes=self._architecture.num_classes,
             device=self._device,
+            ranks=self._ranks,
             stop_if_asked=stop_if_asked,
         )
         # After the last step's weights, which no training loss has seen.
@@ -156,6 +167,12 @@ class Trainer:
         before = self._position
         self._position = after_epoch(before, validation, num_train=len(self._data.train), rate=rate)
         metrics = self._position.epochs[-1]
+        if self._ranks.is_first:
+            self._note(metrics, before)
+        return metrics
+
+    def _note(self, metrics: EpochMetrics, before: Position) -> None:
+        """Keep what an epoch gave, and say what is to be said of it."""
         if self._position.best_epoch == metrics.epoch:
             self._best = {name: tensor.clone() for name, tensor in self._learner.weights().items()}
             self._best_is_saved = False
@@ -166,7 +183,6 @@ class Trainer:
         )
         for remark in remarks[len(known) :]:
             self._say(remark)
-        return metrics
 
     def _check_loss(self, loss: float) -> None:
         if not np.isfinite(loss):
@@ -183,7 +199,9 @@ class Trainer:
             self._save(with_best=not self._best_is_saved)
 
     def _save(self, *, with_best: bool) -> None:
-        """Write a checkpoint of now, and the best weights with a record up to now."""
+        """Write a checkpoint of now, and the best weights with a record up to now, where this rank is the first."""
+        if not self._ranks.is_first:
+            return
         begun = time.perf_counter()
         weights = self._learner.weights()
         for name, tensor in weights.items():
@@ -195,7 +213,7 @@ class Trainer:
             recipe=self._recipe,
             data=data_name(self._data),
             data_sha256=self._data.sha256,
-            machine=this_machine(self._device),
+            machine=this_machine(self._device, self._ranks.size),
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),
             tools=self._tools,
         )

@@ -12,7 +12,7 @@ import ast
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +100,10 @@ class Pack:
     """int64 (N,)."""
     mapping: mmap.mmap = field(repr=False, compare=False)
     """What `pictures` lies in."""
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Pack"], tuple[Path]]:
+        """Be opened anew by the process that it is sent to: a mapping is one process's own."""
+        return open_pack, (self.path,)
 
     @cached_property
     def _sources(self) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -12,12 +12,20 @@ from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.batches import TrainingSet
-from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, load_tensors, this_machine
+from alexnet_deploy.train.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    check_same,
+    load_checkpoint,
+    load_tensors,
+    this_machine,
+)
 from alexnet_deploy.train.dataset import Survey, find_pictures, survey
-from alexnet_deploy.train.directory import BEST, holding
+from alexnet_deploy.train.directory import BEST, RunDirectory, holding
 from alexnet_deploy.train.feed import training_set
 from alexnet_deploy.train.loop import Pace, Trainer
 from alexnet_deploy.train.packed import is_packed, open_pack, survey_of
+from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import Progress
 
@@ -36,6 +44,7 @@ def train_on(
     *,
     device: str = "cpu",
     num_workers: int = 0,
+    ranks: Ranks = ALONE,
     resume: bool = False,
     any_machine: bool = False,
     pace: Pace | None = None,
@@ -51,6 +60,7 @@ def train_on(
         recipe,
         out,
         device=device,
+        ranks=ranks,
         resume=resume,
         any_machine=any_machine,
         pace=pace,
@@ -66,6 +76,7 @@ def train_on_set(
     out: Path,
     *,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     resume: bool = False,
     any_machine: bool = False,
     pace: Pace | None = None,
@@ -76,41 +87,62 @@ def train_on_set(
 
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
-    run, on the same machine unless `any_machine`. Raises TrainingError where `out` exists, cannot be written, or holds
-    no checkpoint that can be resumed, UsageError or DataError where its run was another, and what Trainer raises.
+    run, on the same machine unless `any_machine`. Of several `ranks` the first alone writes; all read the checkpoint.
+    Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
+    or DataError where its run was another or a batch has fewer pictures than there are ranks, and what Trainer raises.
     """
     architecture = architecture.with_num_classes(len(data.labels))
-    saved = load_checkpoint(out / CHECKPOINT) if resume else None
-    if saved is None:
-        try:
-            out.mkdir(parents=True)
-        except OSError as error:
-            raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
+    _check_batch(recipe, ranks)
+    if resume:
+        load_checkpoint(out / CHECKPOINT)
+    elif ranks.is_first:
+        _make(out)
+
+    def saved_run() -> Checkpoint:
+        saved = load_checkpoint(out / CHECKPOINT)
+        check_same(
+            out / CHECKPOINT,
+            saved,
+            architecture=architecture,
+            recipe=recipe,
+            data_sha256=data.sha256,
+            machine=this_machine(torch.device(device), ranks.size),
+            any_machine=any_machine,
+        )
+        return saved
+
     try:
-        with holding(out) as directory:
-            trainer = Trainer(architecture, recipe, data, directory, device=device, pace=pace, say=say)
-            if saved is not None:
+        with holding(out) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
+            trainer = Trainer(architecture, recipe, data, directory, device=device, ranks=ranks, pace=pace, say=say)
+            if resume:
                 # Now that nobody else trains there.
-                saved = load_checkpoint(out / CHECKPOINT)
-                check_same(
-                    out / CHECKPOINT,
-                    saved,
-                    architecture=architecture,
-                    recipe=recipe,
-                    data_sha256=data.sha256,
-                    machine=this_machine(torch.device(device)),
-                    any_machine=any_machine,
-                )
-                tensors = load_tensors(out / CHECKPOINT, saved)
-                trainer.go_on_from(saved.position, tensors, directory.settle(saved.position))
+                saved = ranks.given(saved_run)
+                best = directory.settle(saved.position) if ranks.is_first else None
+                trainer.go_on_from(saved.position, load_tensors(out / CHECKPOINT, saved), best)
             trainer.run(on_progress)
     except OSError as error:
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):
-            # Only where it is empty.
-            out.rmdir()
+        if ranks.is_first:
+            with suppress(OSError):
+                # Only where it is empty.
+                out.rmdir()
     return out / BEST
+
+
+def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
+    if recipe.batch_size < ranks.size:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} leaves some of {ranks.size} processes without a picture; "
+            f"a --batch-size of {ranks.size} or more does not"
+        )
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
 
 
 def choose_device(device: str) -> str:

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import numpy as np
+
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], None]]:
+def stopping(total: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Iterator[Callable[[], None]]:
     """Give a function that raises, where it is called, what was asked for since the last call.
 
     That is KeyboardInterrupt for SIGINT and SystemExit(143) for SIGTERM. In the middle of a step either would leave
     weights of two steps. A second signal ends the process at once. Signals reach Python's main thread only, so in
-    another thread nothing is ever raised.
+    another thread no signal is taken. Of processes that train together, of which `total` gives the sum, all raise what
+    one was asked for.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -28,10 +29,14 @@ def stopping() -> Iterator[Callable[[], None]]:
         asked.append(number)
 
     def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        interrupted, ended = total(np.array([asked[:1] == [number] for number in numbers]))
+        if interrupted:
+            raise KeyboardInterrupt
+        if ended:
+            raise SystemExit(128 + signal.SIGTERM)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (numbers if is_main else ())}
     try:
         yield stop_if_asked
     finally:
@@ -40,6 +45,9 @@ def stopping() -> Iterator[Callable[[], None]]:
 
 
 def leave_stopping_to_parent(worker: int) -> None:
-    """Make a process that decodes ahead end when its parent says so, and not of a terminal's Ctrl-C."""
+    """Make a process that decodes ahead end when its parent does with it, and not of signals that a group is sent.
+
+    Those are a terminal's Ctrl-C, and torchrun's SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

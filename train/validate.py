@@ -11,6 +11,7 @@ from alexnet_deploy.core.network import cut, preprocess
 from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.train.batches import Batches, in_batches
+from alexnet_deploy.train.parallel import Ranks
 
 _BATCH_SIZE = 64
 
@@ -38,13 +39,19 @@ def validate(
     size: int,
     num_classes: int,
     device: torch.device,
+    ranks: Ranks,
     stop_if_asked: Callable[[], None],
 ) -> Validation:
-    """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size) on `device`."""
+    """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size) on `device`.
+
+    Of several `ranks` each looks at its share of the pictures, and all return what the whole gave.
+    """
     (center,) = views_by_name("center", size)
     loss_sum, top5 = 0.0, 0
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for images, labels in pictures.batches(in_batches(torch.arange(len(pictures)), _BATCH_SIZE)):
+    # As many batches in every rank: each of them asks all whether to stop.
+    numbers = in_batches(torch.arange(len(pictures)), _BATCH_SIZE * ranks.size)
+    for images, labels in pictures.batches([ranks.share(batch) for batch in numbers]):
         stop_if_asked()
         pixels = preprocess(images.to(device), preprocessing)
         logits, truth = forward(cut(pixels, center, size)).float().cpu(), labels.cpu()
@@ -52,6 +59,8 @@ def validate(
         guesses = logits.topk(min(5, num_classes)).indices
         top5 += int((guesses == truth[:, None]).any(1).sum())
         np.add.at(confusion, (truth.numpy(), guesses[:, 0].numpy()), 1)
+    loss_sum, top5, *counts = ranks.sum(np.array([loss_sum, top5, *confusion.ravel()])).tolist()
+    confusion = np.array(counts, dtype=np.int64).reshape(confusion.shape)
     return Validation(
         loss=loss_sum / len(pictures),
         top1=float(np.trace(confusion) / len(pictures)),

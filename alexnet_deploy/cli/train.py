@@ -2,6 +2,8 @@
 
 import os
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +13,7 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.defaults import DRAWN, RUNS, latest_checkpoint, note_latest
 
 if TYPE_CHECKING:
+    from alexnet_deploy.core.architecture import Architecture
     from alexnet_deploy.train.checkpoint import Checkpoint
     from alexnet_deploy.train.dataset import Survey
     from alexnet_deploy.train.recipe import Recipe
@@ -60,13 +63,12 @@ def train(
     ] = False,
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
-    import torch
-
-    from alexnet_deploy.core.family import architecture_by_name
+    from alexnet_deploy.core.say import say_nothing
     from alexnet_deploy.terminal import say, training_bar
-    from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
-    from alexnet_deploy.train.recipe import parse_settings, recipe_by_name, with_settings
-    from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train_on
+    from alexnet_deploy.train.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.parallel import joined
+    from alexnet_deploy.train.recipe import parse_settings
+    from alexnet_deploy.train.run import choose_device, look_over, train_on
 
     if any_machine and not resume:
         raise UsageError("--any-machine is for --resume")
@@ -75,53 +77,104 @@ def train(
         parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
     )
     chosen = choose_device(device)
-    if resume:
-        run = out or latest_checkpoint()
-        saved = load_checkpoint(run / CHECKPOINT)
-        architecture = architecture_by_name(arch) if arch else saved.architecture
-        plan = with_settings(recipe_by_name(recipe) if recipe else saved.recipe, changes)
-        folder = data or Path(saved.data)
-        # The pictures, which may take long to read, are compared later.
-        check_same(
-            run / CHECKPOINT,
-            saved,
-            architecture=architecture.with_num_classes(saved.architecture.num_classes),
-            recipe=plan,
-            data_sha256=saved.data_sha256,
-            machine=this_machine(torch.device(chosen)),
-            any_machine=any_machine,
-        )
-        say(_standing(run, saved))
-    else:
-        architecture = architecture_by_name(arch or ("tiny" if data is None else "paper"))
-        plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
-        run = out or RUNS / new_run_name(architecture)
-        if os.path.lexists(run):
-            raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
-        folder = data or _drawn_pictures()
-    found = look_over(folder, architecture)
-    _announce(found, plan, architecture.name, chosen)
-    try:
-        with training_bar() as show:
-            path = train_on(
-                found,
-                architecture,
-                plan,
-                run,
-                device=chosen,
-                num_workers=workers,
-                resume=resume,
-                any_machine=any_machine,
-                say=say,
-                on_progress=show,
+    with joined(chosen) as (ranks, own_device):
+        # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
+        task = ranks.given(
+            lambda: (
+                _saved_task(out, data, arch, recipe, changes, own_device, ranks.size, any_machine=any_machine)
+                if resume
+                else _new_task(out, data, arch, recipe, changes)
             )
-    except (KeyboardInterrupt, SystemExit):
-        if (run / CHECKPOINT).exists():
-            note_latest(run)
-            say(f"interrupted; `alexnet-deploy train --resume --out {run}` goes on from here")
-        raise
-    note_latest(run)
-    _conclude(path, seconds=time.perf_counter() - begun)
+        )
+        found = ranks.given(lambda: look_over(task.data, task.architecture))
+        if ranks.is_first:
+            _announce(found, task, chosen, ranks.size)
+        try:
+            with training_bar() if ranks.is_first else nullcontext(lambda progress: None) as show:
+                path = train_on(
+                    found,
+                    task.architecture,
+                    task.recipe,
+                    task.run,
+                    device=own_device,
+                    num_workers=workers,
+                    ranks=ranks,
+                    resume=resume,
+                    any_machine=any_machine,
+                    say=say if ranks.is_first else say_nothing,
+                    on_progress=show,
+                )
+        except (KeyboardInterrupt, SystemExit):
+            if ranks.is_first and (task.run / CHECKPOINT).exists():
+                note_latest(task.run)
+                say(f"interrupted; `alexnet-deploy train --resume --out {task.run}` goes on from here")
+            raise
+    if ranks.is_first:
+        note_latest(task.run)
+        _conclude(path, seconds=time.perf_counter() - begun)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is to be trained, on what, and where."""
+
+    run: Path
+    data: Path
+    architecture: "Architecture"
+    recipe: "Recipe"
+
+
+def _new_task(
+    out: Path | None, data: Path | None, arch: str | None, recipe: str | None, changes: dict[str, object]
+) -> _Task:
+    """Return what was asked for; raises UsageError where its directory is there already."""
+    from alexnet_deploy.core.family import architecture_by_name
+    from alexnet_deploy.train.recipe import recipe_by_name, with_settings
+    from alexnet_deploy.train.run import new_run_name
+
+    architecture = architecture_by_name(arch or ("tiny" if data is None else "paper"))
+    plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
+    run = out or RUNS / new_run_name(architecture)
+    if os.path.lexists(run):
+        raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+    return _Task(run=run, data=data or _drawn_pictures(), architecture=architecture, recipe=plan)
+
+
+def _saved_task(
+    out: Path | None,
+    data: Path | None,
+    arch: str | None,
+    recipe: str | None,
+    changes: dict[str, object],
+    device: str,
+    processes: int,
+    *,
+    any_machine: bool,
+) -> _Task:
+    """Return what a run's checkpoint is of, and say where it stands; raises UsageError where another was asked for."""
+    import torch
+
+    from alexnet_deploy.core.family import architecture_by_name
+    from alexnet_deploy.terminal import say
+    from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
+    from alexnet_deploy.train.recipe import recipe_by_name, with_settings
+
+    run = out or latest_checkpoint()
+    saved = load_checkpoint(run / CHECKPOINT)
+    architecture = architecture_by_name(arch) if arch else saved.architecture
+    plan = with_settings(recipe_by_name(recipe) if recipe else saved.recipe, changes)
+    # The pictures, which may take long to read, are compared later.
+    check_same(
+        run / CHECKPOINT,
+        saved,
+        architecture=architecture.with_num_classes(saved.architecture.num_classes),
+        recipe=plan,
+        data_sha256=saved.data_sha256,
+        machine=this_machine(torch.device(device), processes),
+        any_machine=any_machine,
+    )
+    say(_standing(run, saved))
+    return _Task(run=run, data=data or Path(saved.data), architecture=architecture, recipe=plan)
 
 
 def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
@@ -139,7 +192,7 @@ def _standing(run: Path, saved: "Checkpoint") -> str:
     return f"{run}: going on in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 
-def _announce(found: "Survey", plan: "Recipe", architecture: str, device: str) -> None:
+def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
     from alexnet_deploy.terminal import say
 
     folder = found.folder
@@ -149,7 +202,9 @@ def _announce(found: "Survey", plan: "Recipe", architecture: str, device: str) -
     )
     for name, code in found.excluded.items():
         say(f"left out, {code}: {name}")
-    say(f"training {architecture} on {device}, recipe {plan.name}, {plan.epochs} epochs")
+    plan = task.recipe
+    together = f", {processes} processes" if processes > 1 else ""
+    say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {plan.epochs} epochs{together}")
     if plan.compile and device == "cpu":
         say("the recipe's compile is for CUDA, and does nothing on a CPU")
 

@@ -1,0 +1,356 @@
+"""How fast our training loop is against a plain PyTorch loop, how long each waits for pictures, and what is to gain.
+
+    python benchmarks/train.py --out benchmarks/results/train-MACHINE.json
+    python benchmarks/train.py --data pictures --pack pictures.pack --batch-size 256 --steps 200 --workers 16 --out ...
+
+On the CPU and, where torch finds one, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network
+on the same files in as large batches, in turn, `--repeats` times, the first steps of each not counted; each figure is
+the median. "packed" is our loop on the packed set that is named. The plain loop is what one writes first: DataLoader,
+PIL, the usual transforms, SGD. "network" is its step on one batch that is there already.
+
+Waiting is the time in which a loop's next batch is being fetched, on the host. On CUDA our loop reads its loss every
+twenty steps, and is timed where it does: the first twenty are not counted there.
+
+FLOP/s are two for each multiply-add of the table, three times over: forward, and backward to the inputs and to the
+weights. The ceiling is a square matrix product of the same type. Without --data, JPEGs of 500 x 375 pixels are made up.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from alexnet_deploy.core.ahead import decode_threads
+from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING, architecture_by_name
+from alexnet_deploy.core.network import Network
+from alexnet_deploy.core.versions import tool_versions
+from alexnet_deploy.train.batches import Batches
+from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.feed import training_set
+from alexnet_deploy.train.folders import FilePicture
+from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
+from alexnet_deploy.train.record import Progress
+from alexnet_deploy.train.run import look_over, train_on_set
+
+WARM_UP = {"cpu": 3, "cuda": 20}
+FLOP_PER_MULTIPLY_ADD = 2 * 3
+DTYPES: dict[TrainingPrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+Fetched = TypeVar("Fetched")
+
+
+class Timer:
+    """Steps and the waits for their pictures, timed alike in every loop."""
+
+    def __init__(self, warm_up: int, batch_size: int) -> None:
+        self.warm_up = warm_up
+        self.batch_size = batch_size
+        self.ends: dict[int, float] = {}
+        self.waits: list[float] = []
+
+    def steps_done(self, number: int) -> None:
+        self.ends[number] = time.perf_counter()
+
+    def watched(self, batches: Iterator[Fetched]) -> Iterator[Fetched]:
+        while True:
+            begun = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waits.append(time.perf_counter() - begun)
+            yield batch
+
+    def result(self) -> dict[str, float]:
+        last = max(self.ends)
+        seconds = self.ends[last] - self.ends[self.warm_up]
+        return {
+            "images_per_second": (last - self.warm_up) * self.batch_size / seconds,
+            "waiting_share": sum(self.waits[self.warm_up : last]) / seconds,
+        }
+
+
+# The plain loop
+
+
+class PlainPictures(Dataset[tuple[torch.Tensor, int]]):
+    """Shorter side to 256, a random crop and mirror, then float channels less the mean by the deviation."""
+
+    def __init__(self, examples: Sequence[FilePicture], num_images: int, size: int) -> None:
+        self.examples = examples
+        self.num_images = num_images
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        example = self.examples[index % len(self.examples)]
+        image = Image.open(example.path).convert("RGB")
+        scale = 256 / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        left = int(torch.randint(image.width - self.size + 1, ()))
+        top = int(torch.randint(image.height - self.size + 1, ()))
+        image = image.crop((left, top, left + self.size, top + self.size))
+        if torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        return (pixels - mean[:, None, None]) / deviation[:, None, None], example.label
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    architecture: Architecture
+    found: Survey
+    batch_size: int
+    steps: int
+    workers: int
+    device: str
+    precision: TrainingPrecision
+    pack: Survey | None
+
+    @property
+    def warm_up(self) -> int:
+        return WARM_UP[self.device]
+
+    @property
+    def num_images(self) -> int:
+        return self.batch_size * (self.warm_up + self.steps)
+
+    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self.device, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
+
+    @property
+    def table(self) -> Architecture:
+        return self.architecture.with_num_classes(len(self.found.folder.labels))
+
+
+def plain_step(case: Case) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    network = Network(case.table).to(case.device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> float:
+        with case.arithmetic():
+            loss = functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def plain(case: Case, timer: Timer) -> None:
+    loader = DataLoader(
+        PlainPictures(case.found.folder.train, case.num_images, case.architecture.input_size),
+        batch_size=case.batch_size,
+        shuffle=True,
+        num_workers=case.workers,
+        pin_memory=case.device == "cuda",
+    )
+    step = plain_step(case)
+    for number, (images, labels) in enumerate(timer.watched(iter(loader)), 1):
+        step(images.to(case.device, non_blocking=True), labels.to(case.device, non_blocking=True))
+        timer.steps_done(number)
+
+
+def network(case: Case, timer: Timer) -> None:
+    size = case.architecture.input_size
+    images = torch.randn((case.batch_size, 3, size, size), device=case.device)
+    labels = torch.arange(case.batch_size, device=case.device) % case.table.num_classes
+    step = plain_step(case)
+    for number in range(1, case.warm_up + case.steps + 1):
+        step(images, labels)
+        timer.steps_done(number)
+
+
+# Ours
+
+
+class Repeated:
+    """So many of some pictures, over and over if need be; the waits for them are noted where there is a timer."""
+
+    def __init__(self, pictures: Batches, num_images: int, timer: Timer | None) -> None:
+        self.pictures = pictures
+        self.num_images = num_images
+        self.timer = timer
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        batches = self.pictures.batches([batch % len(self.pictures) for batch in numbers])
+        return batches if self.timer is None else self.timer.watched(batches)
+
+
+def train_ours(case: Case, timer: Timer, found: Survey) -> None:
+    recipe = Recipe(
+        name="benchmark", epochs=1, batch_size=case.batch_size, learning_rate=0.001, precision=case.precision
+    )
+    resize = PUBLISHED_PREPROCESSING[case.architecture.name].resize
+    data = training_set(found, resize, torch.device(case.device), num_workers=case.workers)
+    data = dataclasses.replace(
+        data, train=Repeated(data.train, case.num_images, timer), validation=Repeated(data.validation, 1, None)
+    )
+
+    def note(now: Progress) -> None:
+        if now.finished is None:
+            timer.steps_done(now.num_images // case.batch_size)
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_on_set(data, case.architecture, recipe, Path(folder) / "run", device=case.device, on_progress=note)
+
+
+def ours(case: Case, timer: Timer) -> None:
+    train_ours(case, timer, case.found)
+
+
+def packed(case: Case, timer: Timer) -> None:
+    assert case.pack is not None
+    train_ours(case, timer, case.pack)
+
+
+LOOPS = {"ours": ours, "packed": packed, "plain": plain, "network": network}
+
+
+# What they are measured against
+
+
+def ceiling(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product; on CUDA float32 products may use TF32, as torch's convolutions do."""
+    side = 8192 if device == "cuda" else 2048
+    one, other = (torch.randn((side, side), device=device).to(dtype) for _ in range(2))
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device == "cuda" else kept)
+    seconds = []
+    for _ in range(12):
+        begun = time.perf_counter()
+        one @ other
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    torch.set_float32_matmul_precision(kept)
+    return 2 * side**3 / statistics.median(seconds[2:])
+
+
+def made_up(root: Path, num_train: int = 128) -> Path:
+    """Two classes of JPEGs the size of ImageNet's, smooth with some grain, of about its 110 KB."""
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        for side, number in (("train", num_train // 2), ("val", 1)):
+            (root / side / label).mkdir(parents=True)
+            for n in range(number):
+                coarse = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resize((500, 375))
+                grain = rng.normal(0, 9, (375, 500, 3))
+                pixels = np.asarray(coarse.filter(ImageFilter.GaussianBlur(4))) + grain
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / side / label / f"{n}.jpg", quality=90)
+    return root
+
+
+def measure(case: Case, repeats: int) -> list[dict[str, object]]:
+    loops = {name: loop for name, loop in LOOPS.items() if name != "packed" or case.pack is not None}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    for _ in range(repeats):
+        for name, loop in loops.items():
+            timer = Timer(case.warm_up, case.batch_size)
+            loop(case, timer)
+            wanted = case.warm_up + case.steps
+            if max(timer.ends) != wanted or len(timer.waits) != (0 if name == "network" else wanted):
+                raise SystemExit(f"{name}: took {max(timer.ends)} steps and waited {len(timer.waits)} times")
+            results[name].append(timer.result())
+            print(case.device, case.precision, name, results[name][-1], file=sys.stderr)
+    most = ceiling(case.device, DTYPES[case.precision])
+    rows: list[dict[str, object]] = []
+    for name, measured in results.items():
+        speed = statistics.median(result["images_per_second"] for result in measured)
+        flops = speed * case.table.num_multiply_adds * FLOP_PER_MULTIPLY_ADD
+        ratios = [
+            a["images_per_second"] / b["images_per_second"] for a, b in zip(measured, results["plain"], strict=True)
+        ]
+        rows.append(
+            {
+                "device": case.device,
+                "precision": case.precision,
+                "loop": name,
+                "images_per_second": speed,
+                "speed_against_plain": statistics.median(ratios),
+                "waiting_share": statistics.median(result["waiting_share"] for result in measured),
+                "flop_per_second": flops,
+                "ceiling_flop_per_second": most,
+                "share_of_ceiling": flops / most,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="labelled folder; made up unless given")
+    parser.add_argument("--pack", type=Path, help="packed set, for our loop to be timed on besides")
+    parser.add_argument("--arch", default="paper")
+    parser.add_argument("--device", choices=["cpu", "cuda"], action="append", help="default: all there are")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=decode_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    architecture = architecture_by_name(options.arch)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = look_over(options.data or made_up(Path(folder) / "data"), architecture)
+        pack = None if options.pack is None else look_over(options.pack, architecture)
+        for device in options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+            for precision in DTYPES:
+                case = Case(
+                    architecture=architecture,
+                    found=found,
+                    batch_size=options.batch_size,
+                    steps=options.steps,
+                    workers=options.workers,
+                    device=device,
+                    precision=precision,
+                    pack=pack,
+                )
+                rows += measure(case, options.repeats)
+    result = {
+        "architecture": options.arch,
+        "batch": options.batch_size,
+        "steps": options.steps,
+        "repeats": options.repeats,
+        "workers": options.workers,
+        "pictures": "made up" if options.data is None else options.data.name,
+        "multiply_adds_per_image": case.table.num_multiply_adds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_before": load,
+        "tools": tool_versions("torch"),
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
