@@ -218,3 +218,18 @@ def test_command_that_there_is_not_is_found_out(line: str) -> None:
     assert click_error.__name__ == "ClickException"
     with pytest.raises(click_error):
         parse(line.split())
+
+
+def test_predict_calls_nobody_and_starts_no_process(bundle: Bundle, pictures: Path) -> None:
+    program = """
+import sys
+sys.addaudithook(lambda event, _: event.startswith(("socket.", "subprocess.", "os.fork")) and print(event))
+from alexnet_deploy import load
+with load(sys.argv[1]) as predictor:
+    assert all(row.ok for row in predictor.predict(sys.argv[2]))
+assert "openvino" in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, bundle.path, pictures], capture_output=True, check=True, timeout=60, text=True
+    )
+    assert done.stdout == ""
