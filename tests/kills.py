@@ -24,7 +24,18 @@ from alexnet_deploy.train.run import train_on_set
 
 MOST_KILLS = 26
 PICTURES = memory_set()
-KILLED_RECIPE = msgspec.structs.replace(RECIPE, epochs=6, batch_size=4, learning_rate=0.01, seed=5)
+KILLED_RECIPE = msgspec.structs.replace(
+    RECIPE,
+    epochs=6,
+    batch_size=4,
+    learning_rate=0.001,
+    optimiser="adamw",
+    ema_decay=0.9,
+    min_crop_area=0.5,
+    color_jitter=0.2,
+    erasing=0.3,
+    seed=5,
+)
 
 
 def train(out: Path, notice: Callable[[bytes], None], least_seconds: float) -> None:

@@ -35,7 +35,7 @@ from alexnet_deploy.train.learner import Learner
         (
             "train --recipe cake",
             2,
-            "'cake' is no recipe; there are drawn, fast, folder, original, paper, and files",
+            "'cake' is no recipe; there are drawn, fast, folder, original, paper, two-class, and files",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),

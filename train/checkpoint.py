@@ -1,9 +1,9 @@
 """A run on disk, whole, in one file from which it goes on as if it had never stopped: RUN/checkpoint.safetensors.
 
-The tensors are the network's (`network.conv1.weight`) and, after the first step, the momentum of each
-(`momentum.conv1.weight`). The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON object: the `Checkpoint`. It
-holds no state of a random generator, since every draw is made from the seed, the epoch and the step; nor of the
-schedule, which follows from the epochs' metrics.
+The tensors are those of `Learner.state`: the network's (`network.conv1.weight`), what the optimiser keeps of each, and
+their running mean where there is one. The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON object: the
+`Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch and the step;
+nor of the schedule, which follows from the epochs' metrics.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,5 +1,7 @@
-"""A network that learns, a batch at a time: augmentation, gradients, SGD with momentum."""
+"""A network that learns, a batch at a time: augmentation, gradients, the optimiser's step."""
 
+import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,12 +12,24 @@ from torch.nn import functional
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.network import Network, preprocess
 from alexnet_deploy.core.preprocessing import Preprocessing
-from alexnet_deploy.train.augment import Part, color_axes, color_shift, crop_and_mirror, scaled_crop_and_mirror, whole
+from alexnet_deploy.train.augment import (
+    CropRange,
+    Part,
+    color_axes,
+    color_shift,
+    crop_and_mirror,
+    erase,
+    jitter_colors,
+    scaled_crop_and_mirror,
+    whole,
+)
 from alexnet_deploy.train.draws import augmentation_draws, seed_dropout
 from alexnet_deploy.train.initialise import initialise
 from alexnet_deploy.train.local_norm import with_training_norms
 from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
+
+_BETA2 = 0.999
 
 
 class Learner:
@@ -46,9 +60,11 @@ class Learner:
         is_compiled = recipe.compile and device.type == "cuda"
         shared = ranks.wrap(self._network)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
-        self._optimiser = torch.optim.SGD(
-            _parameter_groups(self._network, recipe.weight_decay), lr=recipe.learning_rate, momentum=recipe.momentum
-        )
+        self._optimiser = _optimiser(recipe, self._network)
+        # What is validated and kept: the network itself, or the running mean of its weights.
+        self._result, self._result_forward = self._network, self._forward
+        if recipe.ema_decay:
+            self._result = self._result_forward = copy.deepcopy(self._network).requires_grad_(False)
 
     def step(
         self,
@@ -65,74 +81,112 @@ class Learner:
         What is random in it is drawn from the recipe's seed, the epoch and the step. The batch is whole unless `part`
         says which of it these are; then the mean of what all ranks return is the batch's.
         """
-        recipe = self._recipe
+        recipe, part = self._recipe, part or whole(len(images))
         for group, own_rate in zip(self._optimiser.param_groups, (0.0, recipe.bias_learning_rate), strict=True):
             group["lr"] = own_rate or rate
         self._network.train()
         views = self._augmented(images.to(self._device), epoch, augmentation_draws(recipe.seed, epoch, step), part)
         seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
-        loss = self._loss(views, labels.to(self._device)) * self._weight(len(images), part)
+        # What a mean over so many pictures counts for in the mean of all ranks' means.
+        weight = len(images) * self._ranks.size / part.num_images
+        loss = self._loss(views, labels.to(self._device)) * weight
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
+        if recipe.ema_decay:
+            # The first values fade at once: a mean over what there is, as in TensorFlow's ExponentialMovingAverage.
+            self._average(min(recipe.ema_decay, (1 + step) / (10 + step)) if epoch == 1 else recipe.ema_decay)
         return loss.detach()
 
     def logits(self, views: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 (N, K), of preprocessed views, (N, 3, S, S), without dropout."""
-        self._network.eval()
-        return self._logits(views)
+        """Return logits, float32 (N, K), of preprocessed views, (N, 3, S, S), by `weights` and without dropout."""
+        self._result.eval()
+        return self._logits(self._result_forward, views)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the network's tensors by name: not copies."""
-        return {name: tensor.detach() for name, tensor in self._network.state_dict().items()}
+        """Return the tensors that training results in, by the table's names: not copies."""
+        return {name: tensor.detach() for name, tensor in self._result.state_dict().items()}
 
-    def momenta(self) -> dict[str, torch.Tensor]:
-        """Return the momentum of each tensor, by its name, not copies; none before the first step or without any."""
-        momenta = {
-            name: self._optimiser.state[tensor].get("momentum_buffer")
-            for name, tensor in self._network.named_parameters()
-            if tensor in self._optimiser.state
-        }
-        return {name: momentum for name, momentum in momenta.items() if momentum is not None}
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all that the next step depends on, by name: not copies.
 
-    def take(self, weights: Mapping[str, torch.Tensor], momenta: Mapping[str, torch.Tensor]) -> None:
-        """Copy tensors into the network and its optimiser; raises RuntimeError where they do not fit."""
-        self._network.load_state_dict(dict(weights), strict=True)
-        for name, tensor in self._network.named_parameters() if momenta else ():
-            if name not in momenta or momenta[name].shape != tensor.shape:
-                raise RuntimeError(f"the momentum of {name} is missing, or of another shape")
-            self._optimiser.state[tensor]["momentum_buffer"] = torch.empty_like(tensor).copy_(momenta[name])
+        `network.conv1.weight`; after the first step the optimiser's, under torch's names for them
+        (`momentum_buffer.conv1.weight`, `exp_avg.conv1.weight`); where weights are averaged, `mean.conv1.weight`.
+        """
+        state = {f"network.{name}": tensor.detach() for name, tensor in self._network.state_dict().items()}
+        for name, tensor in self._network.named_parameters():
+            own = self._optimiser.state.get(tensor, {})
+            state |= {f"{key}.{name}": value for key, value in own.items() if value is not None}
+        if self._result is not self._network:
+            state |= {f"mean.{name}": tensor for name, tensor in self.weights().items()}
+        return state
 
-    def _weight(self, num_images: int, part: Part | None) -> float:
-        """Return what a mean over so many pictures counts for in the mean of all ranks' means."""
-        return 1.0 if part is None else num_images * self._ranks.size / part.num_images
+    def take(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a state into the network and its optimiser; raises RuntimeError where it does not fit."""
+        groups: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        for name, tensor in state.items():
+            group, _, own_name = name.partition(".")
+            groups[group][own_name] = tensor
+        self._network.load_state_dict(groups.pop("network", {}))
+        if self._result is not self._network:
+            self._result.load_state_dict(groups.pop("mean", {}))
+        for key, tensors in groups.items():
+            for name, parameter in self._network.named_parameters():
+                if name not in tensors or tensors[name].shape not in (parameter.shape, ()):
+                    raise RuntimeError(f"{key} of {name} is missing, or of another shape")
+                self._optimiser.state[parameter][key] = _laid_out_as(parameter, tensors[name])
+
+    def _average(self, decay: float) -> None:
+        with torch.no_grad():
+            for mean, latest in zip(self._result.parameters(), self._network.parameters(), strict=True):
+                mean.lerp_(latest, 1 - decay)
 
     def _loss(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = self._logits(views)
+        logits = self._logits(self._forward, views)
         if not len(labels):
             # The mean of none is NaN. The other ranks wait for gradients, which are zeros then.
             return logits.sum()
         return functional.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
 
-    def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part | None) -> torch.Tensor:
+    def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe
-        own = () if part is None else (part,)
-        if recipe.min_crop_area < 1:
-            crops = scaled_crop_and_mirror(images, self._size, recipe.min_crop_area, draws, *own)
+        if recipe.min_crop_area < 1 or recipe.max_crop_aspect > 1 or recipe.max_rotation > 0:
+            limits = CropRange(
+                min_area=recipe.min_crop_area, max_aspect=recipe.max_crop_aspect, max_rotation=recipe.max_rotation
+            )
+            crops = scaled_crop_and_mirror(images, self._size, limits, draws, part)
         else:
-            crops = crop_and_mirror(images, self._size, draws, *own).float()
+            crops = crop_and_mirror(images, self._size, draws, part).float()
+        if recipe.color_jitter:
+            crops = jitter_colors(crops, self._preprocessing.mean, recipe.color_jitter, draws, part)
         if epoch <= recipe.color_noise_epochs or not recipe.color_noise_epochs:
-            part = part or whole(len(images))
-            shift = color_shift(part.num_images, self._color_axes, recipe.color_noise, draws)[part.rows]
+            shift = color_shift(self._color_axes, recipe.color_noise, draws, part)
             crops = crops + shift.to(self._device)[:, None, None, :]
-        return preprocess(crops, self._preprocessing).contiguous(memory_format=torch.channels_last)
+        views = preprocess(crops, self._preprocessing)
+        if recipe.erasing:
+            views = erase(views, recipe.erasing, draws, part)
+        return views.contiguous(memory_format=torch.channels_last)
 
-    def _logits(self, views: torch.Tensor) -> torch.Tensor:
+    def _logits(self, forward: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-            return self._forward(views).float()
+            return forward(views).float()
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     weights = [tensor for name, tensor in network.named_parameters() if name.endswith(".weight")]
     biases = [tensor for name, tensor in network.named_parameters() if name.endswith(".bias")]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    groups = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+    # Fused: one pass over the memory, which is most of what a step of so many weights takes.
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, _BETA2), fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of an optimiser's tensor, in memory as it would be had it been made here."""
+    if tensor.shape != parameter.shape:
+        return tensor.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(tensor).detach()

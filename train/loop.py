@@ -85,7 +85,7 @@ class Trainer:
         Raises TrainingError where the tensors do not fit the network.
         """
         try:
-            self._learner.take(_below("network.", tensors), _below("momentum.", tensors))
+            self._learner.take(tensors)
         except RuntimeError as error:
             raise TrainingError(f"{self._directory.path}: its checkpoint does not fit the network: {error}") from error
         self._position = position
@@ -203,8 +203,8 @@ class Trainer:
         if not self._ranks.is_first:
             return
         begun = time.perf_counter()
-        weights = self._learner.weights()
-        for name, tensor in weights.items():
+        state = self._learner.state()
+        for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")
         checkpoint = Checkpoint(
@@ -217,11 +217,7 @@ class Trainer:
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),
             tools=self._tools,
         )
-        tensors = {
-            **{f"network.{name}": tensor for name, tensor in weights.items()},
-            **{f"momentum.{name}": tensor for name, tensor in self._learner.momenta().items()},
-        }
-        self._directory.save(checkpoint, tensors, self._best_weights() if with_best else None)
+        self._directory.save(checkpoint, state, self._best_weights() if with_best else None)
         self._best_is_saved = self._best_is_saved or with_best
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - begun
@@ -259,7 +255,3 @@ class Trainer:
             images_per_second=(num_images - self._num_images_before) / (time.perf_counter() - self._begun),
             finished=finished,
         )
-
-
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -17,6 +17,7 @@ from alexnet_deploy.core.errors import UsageError
 
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
+Optimiser: TypeAlias = Literal["sgd", "adamw"]
 TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -24,7 +25,7 @@ _BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """SGD with momentum on random crops and mirrors, with everything about it that can be chosen."""
+    """Steps down the gradient on random crops and mirrors, with everything about them that can be chosen."""
 
     name: str
     """That of its file."""
@@ -47,19 +48,32 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """step: the epochs from which on the rate is a tenth of what it was, 1 being the first."""
     warmup_epochs: int = 0
     """Epochs over which the rate first rises from 0, in proportion to the steps."""
+    optimiser: Optimiser = "sgd"
+    """`sgd`: with momentum; `adamw`: Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
     momentum: float = 0.9
+    """What a step keeps of the sum of gradients, or of their mean: beta1 of adamw, whose beta2 is 0.999."""
     weight_decay: float = 5e-4
     """On weights, not on biases."""
+    ema_decay: float = 0.0
+    """What the running mean of the weights keeps at a step; that mean is validated and kept, unless this is 0."""
     initialisation: Initialisation = "kaiming"
     """The first values, see `initialise`; with `paper` and `original` pixels stay on 0..255."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes, 0..1; the training loss then holds it too."""
     min_crop_area: float = 1.0
     """Least share of the picture that a random crop is scaled from, 0..1; 1 is crops of the input's size, unscaled."""
+    max_crop_aspect: float = 1.0
+    """Greatest ratio of a scaled crop's sides, either way."""
+    max_rotation: float = 0.0
+    """Greatest angle that a scaled crop is turned by, either way, in degrees."""
+    color_jitter: float = 0.0
+    """Greatest share by which brightness, contrast and saturation grow or shrink, each by its own draw, 0..1."""
     color_noise: float = 0.1
     """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0 is none."""
     color_noise_epochs: int = 0
     """The first epochs, which alone have colour noise; 0 is all."""
+    erasing: float = 0.0
+    """Share of the pictures of which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
     precision: TrainingPrecision = "fp32"
     """What layers are multiplied in, in training and in validation; weights and their updates are float32 always."""
     compile: bool = False
@@ -74,11 +88,17 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("bias_learning_rate", "divisions", "warmup_epochs", "weight_decay", "color_noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
-        for name in ("momentum", "label_smoothing"):
+        for name in ("momentum", "ema_decay", "label_smoothing", "color_jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and under 1")
         if not 0 < self.min_crop_area <= 1:
             raise UsageError(f"min_crop_area is {self.min_crop_area}; it must be over 0 and at most 1")
+        if not 1 <= self.max_crop_aspect < math.inf:
+            raise UsageError(f"max_crop_aspect is {self.max_crop_aspect}; it must be 1 or more, and finite")
+        if not 0 <= self.max_rotation <= 180:
+            raise UsageError(f"max_rotation is {self.max_rotation}; it must be 0 to 180 degrees")
+        if not 0 <= self.erasing <= 1:
+            raise UsageError(f"erasing is {self.erasing}; it must be 0 to 1")
         if not 0 <= self.color_noise_epochs <= self.epochs:
             raise UsageError(f"color_noise_epochs is {self.color_noise_epochs}, with {self.epochs} epochs in all")
         if not 0 <= self.seed < 2**32:

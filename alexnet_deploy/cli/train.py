@@ -34,8 +34,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="drawn, fast, folder, original, paper, or a file ending in .toml. Default: folder; for drawn pictures "
-            "drawn."
+            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml. Default: folder; for "
+            "drawn pictures drawn."
         ),
     ] = None,
     settings: Annotated[

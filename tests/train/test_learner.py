@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 from training import NARROW, RECIPE, are_equal, memory_set, network_in
 
-from alexnet_deploy.core.network import Network, tensors_of
+from alexnet_deploy.core.network import Network
 from alexnet_deploy.train import learner
-from alexnet_deploy.train.initialise import initialise
+from alexnet_deploy.train.augment import CropRange
 from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import training_preprocessing
@@ -78,18 +78,85 @@ def test_colour_noise_ends_after_its_epochs() -> None:
     assert not np.array_equal(a_step(noisy, 4)[1]["fc8.weight"], a_step(PLAIN, 4)[1]["fc8.weight"])
 
 
-def test_crops_are_scaled_where_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-    scaled = learner.scaled_crop_and_mirror
+@pytest.mark.parametrize(
+    ("change", "name", "wanted"),
+    [
+        ({"min_crop_area": 0.3}, "scaled_crop_and_mirror", CropRange(min_area=0.3)),
+        ({"max_crop_aspect": 1.5}, "scaled_crop_and_mirror", CropRange(min_area=1.0, max_aspect=1.5)),
+        ({"max_rotation": 9.0}, "scaled_crop_and_mirror", CropRange(min_area=1.0, max_rotation=9.0)),
+        ({"color_jitter": 0.2}, "jitter_colors", 0.2),
+        ({"erasing": 0.9}, "erase", 0.9),
+    ],
+)
+def test_pictures_are_augmented_as_the_recipe_has_it(
+    change: dict[str, float], name: str, wanted: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    augmented = getattr(learner, name)
 
-    def noted(images: torch.Tensor, size: int, min_area: float, draws: torch.Generator) -> torch.Tensor:
-        seen.append(min_area)
-        return scaled(images, size, min_area, draws)
+    def noted(*arguments: object) -> torch.Tensor:
+        seen.extend(argument for argument in arguments if isinstance(argument, CropRange | float))
+        result: torch.Tensor = augmented(*arguments)
+        return result
 
-    monkeypatch.setattr(learner, "scaled_crop_and_mirror", noted)
-    plain, scaled_loss = a_step(PLAIN)[0], a_step(msgspec.structs.replace(PLAIN, min_crop_area=0.3))[0]
-    assert seen == [0.3]
-    assert plain != scaled_loss
+    monkeypatch.setattr(learner, name, noted)
+    plain = a_step(PLAIN)[0]
+    assert seen == []
+    changed = a_step(msgspec.structs.replace(PLAIN, **change))[0]
+    assert seen == [wanted]
+    assert plain != changed
+
+
+def test_adamw_is_adam_with_a_decay_apart_from_the_gradient() -> None:
+    # In double precision, from the paper's algorithm 2, on gradients read off a step of plain descent.
+    recipe = msgspec.structs.replace(PLAIN, optimiser="adamw", momentum=0.8, weight_decay=0.3)
+    learning = learner_of(recipe)
+    first, second, tensors = {}, {}, {name: value.double() for name, value in learning.weights().items()}
+    ((images, labels),) = DATA.train.batches([torch.arange(6)])
+    for step in range(3):
+        plain = learner_of(PLAIN)
+        plain.take({name: value for name, value in learning.state().items() if name.startswith("network.")})
+        before = {name: value.double() for name, value in plain.weights().items()}
+        plain.step(images, labels, epoch=1, step=step, rate=1.0)
+        for name, value in plain.weights().items():
+            gradient = before[name] - value.double()
+            first[name] = 0.8 * first.get(name, 0.0) + 0.2 * gradient
+            second[name] = 0.999 * second.get(name, 0.0) + 0.001 * gradient.square()
+            scaled = (first[name] / (1 - 0.8 ** (step + 1))) / (
+                (second[name] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+            )
+            decay = 0.3 * tensors[name] if name.endswith(".weight") else 0.0
+            tensors[name] = tensors[name] - 0.001 * (scaled + decay)
+        learning.step(images, labels, epoch=1, step=step, rate=0.001)
+    for name, value in learning.weights().items():
+        # Where a gradient is next to nothing, its rounding in `before - value` decides the step's sign.
+        wrong = (value.double() - tensors[name]).abs() > 1e-5
+        assert wrong.double().mean() < 0.02, name
+
+
+def test_the_running_mean_of_the_weights_is_what_training_results_in() -> None:
+    recipe = msgspec.structs.replace(PLAIN, ema_decay=0.7)
+    averaged, plain = learner_of(recipe), learner_of(PLAIN)
+    mean = {name: value.double() for name, value in plain.weights().items()}
+    ((images, labels),) = DATA.train.batches([torch.arange(6)])
+    for epoch in (1, 2):
+        for step in range(2):
+            for learning in (averaged, plain):
+                learning.step(images, labels, epoch=epoch, step=step, rate=0.01)
+            decay = (1 + step) / (10 + step) if epoch == 1 else 0.7
+            for name, value in plain.weights().items():
+                mean[name] = decay * mean[name] + (1 - decay) * value.double()
+    latest = {name: value for name, value in averaged.state().items() if name.startswith("network.")}
+    for name, value in plain.weights().items():
+        # The mean has no say in what is learnt.
+        assert torch.equal(latest[f"network.{name}"], value)
+        torch.testing.assert_close(averaged.weights()[name].double(), mean[name], rtol=1e-5, atol=1e-7)
+        assert not torch.equal(averaged.weights()[name], value)
+    views = torch.randn((2, 3, 227, 227), generator=torch.Generator().manual_seed(1))
+    by_mean = Network(TWO)
+    by_mean.load_state_dict(averaged.weights())
+    with torch.no_grad():
+        torch.testing.assert_close(averaged.logits(views), by_mean.eval()(views), rtol=1e-4, atol=1e-5)
 
 
 def test_bf16_multiplies_in_bfloat16_and_keeps_float32_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,17 +216,45 @@ def test_a_step_draws_dropout_from_its_own_place(tmp_path: Path) -> None:
     assert a_step(PLAIN, epoch=1)[0] != a_step(PLAIN, epoch=2)[0]
 
 
+ADAMW = msgspec.structs.replace(PLAIN, optimiser="adamw", ema_decay=0.9, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kept"),
+    [
+        (PLAIN, {"network"}),
+        (RECIPE, {"network", "momentum_buffer"}),
+        (ADAMW, {"network", "exp_avg", "exp_avg_sq", "step", "mean"}),
+    ],
+)
+def test_a_learner_that_takes_the_state_of_another_goes_on_as_it_would(recipe: Recipe, kept: set[str]) -> None:
+    one, other = learner_of(recipe), learner_of(msgspec.structs.replace(recipe, seed=recipe.seed))
+    ((images, labels),) = DATA.train.batches([torch.arange(6)])
+    for step in range(2):
+        one.step(images, labels, epoch=1, step=step, rate=0.01)
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in one.state().items()}
+    assert {name.partition(".")[0] for name in state} == kept
+    other.take(state)
+    losses = [learning.step(images, labels, epoch=1, step=2, rate=0.01).item() for learning in (one, other)]
+    assert losses[0] == losses[1]
+    assert one.state().keys() == other.state().keys()
+    assert all(torch.equal(tensor, other.state()[name]) for name, tensor in one.state().items())
+    # Copies: what was taken does not move with the network.
+    assert not torch.equal(state["network.fc8.weight"], other.state()["network.fc8.weight"])
+
+
 def test_what_does_not_fit_is_not_taken() -> None:
-    learning = learner_of(RECIPE)
-    first = Network(TWO)
-    initialise(first, "kaiming", RECIPE.seed)
-    weights = {name: torch.from_numpy(values) for name, values in tensors_of(first).items()}
-    learning.take(weights, {})
-    assert learning.momenta() == {}
-    learning.take(weights, weights)
-    assert learning.momenta().keys() == weights.keys()
-    for wrong in ({"conv1.bias": weights["conv1.bias"]}, weights | {"conv1.bias": torch.zeros(3)}):
-        with pytest.raises(RuntimeError, match="the momentum of conv"):
-            learning.take(weights, wrong)
-        with pytest.raises(RuntimeError, match="conv1"):
-            learning.take(wrong, {})
+    trained = learner_of(ADAMW)
+    ((images, labels),) = DATA.train.batches([torch.arange(6)])
+    trained.step(images, labels, epoch=1, step=0, rate=0.01)
+    state = trained.state()
+    learning = learner_of(ADAMW)
+    for wrong in ({}, state | {"network.conv1.bias": torch.zeros(3)}, state | {"network.conv9.bias": torch.zeros(3)}):
+        with pytest.raises(RuntimeError, match=r"conv[19]"):
+            learning.take(wrong)
+    with pytest.raises(RuntimeError, match="fc8"):
+        learning.take({name: tensor for name, tensor in state.items() if name != "mean.fc8.weight"})
+    missing = {name: tensor for name, tensor in state.items() if name != "exp_avg.conv1.bias"}
+    for wrong in (missing, state | {"exp_avg.conv1.bias": torch.zeros(3)}):
+        with pytest.raises(RuntimeError, match=r"^exp_avg of conv1\.bias is missing, or of another shape$"):
+            learning.take(wrong)

@@ -1,5 +1,6 @@
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,17 @@ from training import BLUE, NARROW, RED, at_step, interrupt, memory_set, network_
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.network import Network, tensors_of
 from alexnet_deploy.core.weights import Weights, load_weights
-from alexnet_deploy.train.augment import crop_and_mirror, scaled_crop_and_mirror
+from alexnet_deploy.train.augment import (
+    CropRange,
+    Part,
+    color_axes,
+    color_shift,
+    crop_and_mirror,
+    erase,
+    jitter_colors,
+    scaled_crop_and_mirror,
+    whole,
+)
 from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint
 from alexnet_deploy.train.dataset import Pictures, Survey, find_pictures
 from alexnet_deploy.train.directory import BEST, METRICS
@@ -248,17 +259,26 @@ def test_shares_are_even_and_each_picture_is_in_one(num_images: int, size: int) 
     assert max(lengths) - min(lengths) <= 1
 
 
+LIMITS = CropRange(min_area=0.3, max_aspect=1.5, max_rotation=20.0)
+AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator, Part], torch.Tensor]] = {
+    "crops": lambda images, draws, part: crop_and_mirror(images, 227, draws, part).float(),
+    "scaled crops": lambda images, draws, part: scaled_crop_and_mirror(images, 227, LIMITS, draws, part),
+    "noise": lambda images, draws, part: color_shift(color_axes(np.diag([9.0, 4.0, 1.0])), 0.1, draws, part),
+    "jitter": lambda images, draws, part: jitter_colors(images.float(), (1.0, 2.0, 3.0), 0.3, draws, part),
+    "erasing": lambda images, draws, part: erase(images.permute(0, 3, 1, 2).float(), 0.5, draws, part),
+}
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("num_images", [1, 5, 6])
-def test_a_part_of_a_batch_is_cropped_as_in_the_whole(num_images: int) -> None:
+def test_a_part_of_a_batch_looks_as_in_the_whole(num_images: int, augmentation: str) -> None:
     images = torch.randint(0, 256, (num_images, 256, 256, 3), dtype=torch.uint8, generator=torch.Generator())
-    whole = crop_and_mirror(images, 227, torch.Generator().manual_seed(1))
-    scaled = scaled_crop_and_mirror(images, 227, 0.3, torch.Generator().manual_seed(1))
+    augmented = AUGMENTATIONS[augmentation]
+    everything = augmented(images, torch.Generator().manual_seed(1), whole(num_images))
     for rank in range(2):
         part = Ranks(rank=rank, size=2).part(num_images)
-        mine = crop_and_mirror(images[part.rows], 227, torch.Generator().manual_seed(1), part)
-        assert torch.equal(mine, whole[part.rows])
-        mine = scaled_crop_and_mirror(images[part.rows], 227, 0.3, torch.Generator().manual_seed(1), part)
-        torch.testing.assert_close(mine, scaled[part.rows], rtol=0, atol=1e-3)
+        mine = augmented(images[part.rows], torch.Generator().manual_seed(1), part)
+        torch.testing.assert_close(mine, everything[part.rows], rtol=0, atol=1e-3)
 
 
 def test_a_process_may_have_no_picture_of_a_batch(survey: Survey) -> None:

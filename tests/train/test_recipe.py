@@ -102,6 +102,18 @@ def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
         {"momentum": 1.0},
         {"momentum": -0.1},
         {"momentum": math.nan},
+        {"ema_decay": 1.0},
+        {"ema_decay": -0.1},
+        {"color_jitter": 1.0},
+        {"color_jitter": -0.1},
+        {"max_crop_aspect": 0.9},
+        {"max_crop_aspect": math.inf},
+        {"max_crop_aspect": math.nan},
+        {"max_rotation": -1.0},
+        {"max_rotation": 181.0},
+        {"erasing": -0.1},
+        {"erasing": 1.1},
+        {"erasing": math.nan},
     ],
 )
 def test_a_recipe_that_trains_nothing_is_refused(change: dict[str, object]) -> None:
@@ -120,6 +132,8 @@ def test_a_recipe_that_trains_nothing_is_refused(change: dict[str, object]) -> N
         {"divisions": 0},
         {"min_crop_area": 0.01},
         {"color_noise_epochs": 2},
+        {"max_rotation": 180.0},
+        {"erasing": 1.0},
         {"warmup_epochs": 1, "schedule": "cosine"},
         {"step_epochs": (2, 9), "schedule": "step"},
     ],
@@ -130,7 +144,7 @@ def test_a_recipe_at_its_bounds_is_taken(change: dict[str, object]) -> None:
 
 
 def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> None:
-    names = ("drawn", "fast", "folder", "original", "paper")
+    names = ("drawn", "fast", "folder", "original", "paper", "two-class")
     assert recipe_names() == names
     for name in names:
         assert recipe_by_name(name).name == name
