@@ -20,8 +20,9 @@ from alexnet_deploy.core.labelled import find_labelled
 from alexnet_deploy.core.say import Say
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
 from alexnet_deploy.describe import parity_table
+from alexnet_deploy.page import Picture
 from alexnet_deploy.predict import Prediction, load
-from alexnet_deploy.report import Picture, render_report
+from alexnet_deploy.report import render_report
 from alexnet_deploy.ship import ship
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.record import Progress

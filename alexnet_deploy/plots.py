@@ -4,17 +4,22 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.wording import short
 
 # Colours that matplotlib can draw with; the page's style sheet decides what they are in light and in dark.
 _INK, _MUTED, _ACCENT = "#0a0b01", "#0a0b02", "#0a0b03"
+_STEP = 3.0
+"""A learning rate that falls by so much from one epoch to the next has been divided."""
+_MOST_LEVELS = 5
+
 _PAGE_COLORS = {_INK: "currentColor", _MUTED: "var(--muted)", _ACCENT: "var(--accent)"}
 
 
@@ -52,7 +57,12 @@ def _draw_rate(axes: Axes, epochs: Sequence[EpochMetrics], best: int) -> None:
     edges = [epochs[0].epoch - 0.5 + step for step in range(len(rates) + 1)]
     axes.stairs(rates, edges, baseline=None, color=_ACCENT, lw=1.6)
     _mark(axes, epochs, rates, best)
-    _choose_scale(axes, rates, log_from=9)
+    # Steps read best on a logarithmic scale, named where they are; a slope, which may end near 0, on a linear one.
+    falls = [before / after for before, after in pairwise(rates) if before != after > 0]
+    is_divided = max(falls, default=1.0) >= _STEP and 2 * len(falls) < len(rates)
+    _choose_scale(axes, rates, log_from=_STEP if is_divided else math.inf)
+    if axes.get_yscale() == "log" and len(levels := sorted(set(rates))) <= _MOST_LEVELS:
+        axes.yaxis.set_major_locator(FixedLocator(levels))
 
 
 def _draw_line(axes: Axes, epochs: Sequence[EpochMetrics], values: Sequence[float], color: str) -> None:

@@ -1,55 +1,18 @@
-"""What a person looks at: one self-contained HTML page about a bundle and the network in it.
+"""What a person looks at: one self-contained HTML page about a bundle and the network in it."""
 
-The page asks nothing of a network, holds no script, and follows the reader's light or dark scheme.
-"""
-
-import base64
-import io
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from PIL import Image
 
 from alexnet_deploy import wording
-from alexnet_deploy.charts import BOX_HEIGHT, BOX_WIDTH, fault_chart
+from alexnet_deploy.charts import fault_chart
 from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.plans import PLAN_BACKENDS
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.engines.parity import TOLERANCES, least_agreement
 from alexnet_deploy.export.calibrate import Histogram
-from alexnet_deploy.plots import training_curves
+from alexnet_deploy.page import Picture, Verdict, render_page
 from alexnet_deploy.report_int8 import int8_part
+from alexnet_deploy.report_training import training_part
 from alexnet_deploy.wording import counted, points, short
-
-_THUMBNAIL = 176
-_MAX_HEATMAP_CLASSES = 30
-_NUM_WORST = 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One picture with what the network said of it."""
-
-    caption: str
-    """What it is called."""
-    image: np.ndarray
-    """uint8 (256, 256, 3), RGB."""
-    guesses: tuple[tuple[str, float], ...]
-    """Label and probability, best first."""
-    truth: str | None
-    """Its class; None where that is not known."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError where the image is not one that an engine takes."""
-        if self.image.dtype != np.uint8 or self.image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
-            found = f"{self.image.dtype} {self.image.shape}"
-            raise ValueError(f"{self.caption}: an image of {found}, where uint8 (256, 256, 3) is needed")
 
 
 def render_report(
@@ -67,7 +30,8 @@ def render_report(
     those that an int8 graph's ranges were chosen from, by layer; None where they are not at hand. The page makes no
     request and holds no script, every name in it is escaped, and the same input gives the same bytes.
     """
-    page = _template().render(
+    return render_page(
+        "report.html.jinja",
         name=name,
         manifest=manifest,
         verdict=_verdict(manifest),
@@ -79,46 +43,10 @@ def render_report(
         int8=int8_part(manifest, histograms or {}),
         faults=fault_chart(manifest.golden.separation),
         labels=labels,
-        training=training,
-        curves=training_curves(training, len(labels)) if training is not None and training.epochs else None,
-        confusion=_confusion(training.confusion, labels) if training is not None else None,
-        is_heatmap=len(labels) <= _MAX_HEATMAP_CLASSES,
+        training=training_part(training, labels) if training is not None else None,
         pictures=pictures,
         layers=list(manifest.architecture.costs()),
     )
-    # A file name that is no Unicode has surrogates in it.
-    return page.encode(errors="replace")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda number: f"{number:,}",
-        "duration": wording.duration,
-        "fine_percent": wording.fine_percent,
-        "kind": wording.kind,
-        "multiple": wording.multiple,
-        "percent": wording.percent,
-        "points": wording.points,
-        "power": wording.power,
-        "sentence": wording.sentence,
-        "setting": wording.setting,
-        "short": wording.short,
-        "size": wording.size,
-        "thumbnail": _thumbnail,
-        "tick": wording.tick,
-        "times": wording.times,
-        "words": wording.words,
-    }
-    environment.globals |= {"box_width": BOX_WIDTH, "box_height": BOX_HEIGHT}
-    return environment.get_template("report.html.jinja")
 
 
 def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
@@ -159,27 +87,18 @@ def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
     return {name: rows for name, rows in stages.items() if rows}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
-    """The page's first sentence."""
-
-    words: str
-    holds: bool | None
-    """None: nothing has been proved either way."""
-
-
-def _verdict(manifest: Manifest) -> _Verdict:
+def _verdict(manifest: Manifest) -> Verdict:
     rows, allowed = manifest.parity, manifest.golden.tolerance.probability
     refusal = "This engine does not say what the trained network says:"
     if num_failed := sum(not _holds(row, manifest) for row in rows):
-        return _Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
+        return Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
     cost, is_affordable = _cost(manifest)
     if not is_affordable:
-        return _Verdict(words=f"{refusal} {cost}.", holds=False)
+        return Verdict(words=f"{refusal} {cost}.", holds=False)
     of_this = [row for row in rows if row.precision == manifest.precision and row.backend != "torch"]
     own = [row for row in of_this if row.against == "network"]
     if not own:
-        return _Verdict(words="Nothing is proved yet: no engine has run the golden pictures.", holds=None)
+        return Verdict(words="Nothing is proved yet: no engine has run the golden pictures.", holds=None)
     numbers = {row.pictures: row.num_images for row in own}
     golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
     parts = ([counted(golden, "golden picture")] if golden else []) + ([counted(others, "picture")] if others else [])
@@ -188,7 +107,7 @@ def _verdict(manifest: Manifest) -> _Verdict:
         f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "
         f"{counted(len({row.backend for row in own}), 'engine')}, where {short(allowed)} is allowed."
     )
-    return _Verdict(words=f"{words} In int8 {cost}." if cost else words, holds=True)
+    return Verdict(words=f"{words} In int8 {cost}." if cost else words, holds=True)
 
 
 def _cost(manifest: Manifest) -> tuple[str, bool]:
@@ -208,45 +127,3 @@ def _cost(manifest: Manifest) -> tuple[str, bool]:
     needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
     words = f"{wording.percent(agreement)} of the calibration pictures keep their first guess"
     return words, agreement >= needed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Confusion:
-    """Who was taken for whom."""
-
-    accuracies: tuple[tuple[str, float | None], ...]
-    """Each class with its share of right guesses; None where it has no validation picture."""
-    worst: tuple[tuple[str, float | None], ...]
-    """The classes that are told apart worst."""
-    pairs: tuple[tuple[str, str, int, float], ...]
-    """Truth, guess, pictures, share of the truth's pictures; the most frequent first."""
-    num_right: int
-    num_pictures: int
-
-
-def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> _Confusion | None:
-    """Return what the matrix says; None where training ended before there was one."""
-    num_classes = len(labels)
-    if [len(row) for row in matrix] != num_classes * [num_classes]:
-        return None
-    counts = np.array(matrix, dtype=np.int64)
-    totals, right = counts.sum(axis=1), counts.diagonal()
-    wrong = counts - np.diag(right)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_WORST]
-    confused = [divmod(int(place), num_classes) for place in order if wrong.flat[place]]
-    known = zip(labels, right.tolist(), totals.tolist(), strict=True)
-    accuracies = tuple((label, hits / total if total else None) for label, hits, total in known)
-    return _Confusion(
-        accuracies=accuracies,
-        worst=tuple(sorted(accuracies, key=lambda pair: math.inf if pair[1] is None else pair[1])[:_NUM_WORST]),
-        pairs=tuple((labels[i], labels[j], int(wrong[i, j]), float(wrong[i, j] / totals[i])) for i, j in confused),
-        num_right=int(right.sum()),
-        num_pictures=int(totals.sum()),
-    )
-
-
-def _thumbnail(image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    small = Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    small.save(buffer, format="JPEG", quality=85, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

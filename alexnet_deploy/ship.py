@@ -51,8 +51,9 @@ from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibrate import refuse_beyond_half
 from alexnet_deploy.export.exact import exact_answers
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.page import Picture
 from alexnet_deploy.quantizing import Quantized, open_weights, quantize, refuse_request
-from alexnet_deploy.report import Picture, render_report
+from alexnet_deploy.report import render_report
 
 
 def ship(

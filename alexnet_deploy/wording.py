@@ -82,6 +82,12 @@ def percent(share: float) -> str:
     return f"{sign}{100 * min(max(share, 0.001), 0.999):.1f}{_SPACE}%"
 
 
+def interval(low: float, high: float) -> str:
+    """Return an interval of shares as 76.8 to 83.2 %."""
+    ends = (f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}" for share in (low, high))
+    return f"{' to '.join(ends)}{_SPACE}%"
+
+
 def fine_percent(share: float) -> str:
     """Return a share that is often tiny, in two significant digits: 0.010 %, 1.2e-5 %."""
     return f"{short(100 * share, '#.2g')}{_SPACE}%"

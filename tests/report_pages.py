@@ -26,7 +26,8 @@ from alexnet_deploy.core.quantization import Calibration, Quantization
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.export.calibrate import Histogram
-from alexnet_deploy.report import Picture, render_report
+from alexnet_deploy.page import Picture
+from alexnet_deploy.report import render_report
 
 LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -74,6 +75,24 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def check_self_contained(raw: bytes) -> None:
+    """Fail where a page would ask anything of a network, or of another file."""
+    page = Page(raw)
+    assert {"script", "link", "iframe", "object", "base"}.isdisjoint(page.tags)
+    assert page.references
+    assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
+    assert set(re.findall(rb"https?://[^\"\s]+", raw)) == {
+        b"http://www.w3.org/1999/xlink",
+        b"http://www.w3.org/2000/svg",
+    }
+    assert b"@import" not in raw
+    assert b"@font-face" not in raw
+    assert all(target.startswith(b"#") for target in re.findall(rb"url\(([^)]*)", raw))
+    targets = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert targets <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
 
 
 def parity_row(backend: str = "onnxruntime", **changes: object) -> ParityRow:

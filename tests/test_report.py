@@ -11,6 +11,7 @@ from report_pages import (
     LABELS,
     SEPARATION,
     Page,
+    check_self_contained,
     make_manifest,
     make_pictures,
     make_training,
@@ -19,7 +20,7 @@ from report_pages import (
 )
 
 from alexnet_deploy.core.family import architecture_by_name
-from alexnet_deploy.report import Picture
+from alexnet_deploy.page import Picture
 
 
 def render_all() -> bytes:
@@ -39,27 +40,13 @@ def test_the_verdict_and_the_facts_stand_in_the_page() -> None:
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
-    raw = render_all()
-    page = Page(raw)
-    assert {"script", "link", "iframe", "object", "base"}.isdisjoint(page.tags)
-    assert page.references
-    assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
-    assert set(re.findall(rb"https?://[^\"\s]+", raw)) == {
-        b"http://www.w3.org/1999/xlink",
-        b"http://www.w3.org/2000/svg",
-    }
-    assert b"@import" not in raw
-    assert b"@font-face" not in raw
-    assert all(target.startswith(b"#") for target in re.findall(rb"url\(([^)]*)", raw))
+    check_self_contained(render_all())
 
 
 def test_the_plots_share_the_page_without_sharing_names_or_styles() -> None:
     raw = render_all()
     page = Page(raw)
     assert page.tags.count("style") == 1
-    assert len(set(page.ids)) == len(page.ids)
-    targets = {reference[1:] for reference in page.references if reference.startswith("#")}
-    assert targets <= set(page.ids)
     assert b"#0a0b0" not in raw, "every colour is the page's own, for light and for dark"
 
 
@@ -121,6 +108,24 @@ def test_training_that_went_astray_renders(value: float) -> None:
     record = make_training(num_epochs=3)
     epochs = tuple(msgspec.structs.replace(epoch, train_loss=value, validation_loss=value) for epoch in record.epochs)
     Page(render(training=msgspec.structs.replace(record, epochs=epochs)))
+
+
+@pytest.mark.parametrize(
+    ("rates", "named"),
+    [
+        ([0.02] * 5 + [0.002] * 3, {"0.02", "0.002"}),
+        ([0.008, 0.016, *[0.02] * 6], {"0", "0.005", "0.01", "0.015", "0.02"}),
+        ([0.02 * (1 + np.cos(np.pi * (n + 0.5) / 8)) / 2 for n in range(8)], {"0", "0.005", "0.01", "0.015", "0.02"}),
+    ],
+)
+def test_divided_rates_are_named_and_slopes_begin_at_zero(rates: list[float], named: set[str]) -> None:
+    record = make_training()
+    epochs = [
+        msgspec.structs.replace(epoch, learning_rate=rate) for epoch, rate in zip(record.epochs, rates, strict=True)
+    ]
+    raw = render(training=msgspec.structs.replace(record, epochs=tuple(epochs)))
+    plot = raw.decode().split("over 8 epochs", 1)[1].split("</svg>", 1)[0]
+    assert set(re.findall(r">([\d.]+)</text>", plot)) - set("12345678") == named
 
 
 def test_a_class_without_pictures_has_no_accuracy() -> None:
