@@ -4,13 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alexnet_deploy.core.accuracy import Accuracy, Flip
+from alexnet_deploy.core.accuracy import Z_95, Accuracy, Flip
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.labelled import LabelledFolder
 from alexnet_deploy.engines.parity import first_guesses
-
-_Z_95 = 1.959964
-"""The standard normal's 97.5 % quantile: two sides make 95 %."""
 
 
 def measure_accuracy(
@@ -57,7 +54,7 @@ def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tupl
     "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data".
     """
     lost, won = (num_lost + 1) / (num_images + 2), (num_won + 1) / (num_images + 2)
-    margin = _Z_95 * np.sqrt((lost + won - (lost - won) ** 2) / (num_images + 2))
+    margin = Z_95 * np.sqrt((lost + won - (lost - won) ** 2) / (num_images + 2))
     return float(100 * (lost - won - margin)), float(100 * (lost - won + margin))
 
 

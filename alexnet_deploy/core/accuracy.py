@@ -1,6 +1,23 @@
 """What a bundle says of its accuracy: the candidate and the trained network on the same labelled pictures."""
 
+import math
+
 from msgspec import Struct
+
+Z_95 = 1.959964
+"""The standard normal's 97.5 % quantile: two sides make 95 %."""
+
+
+def share_interval(num_right: int, num_pictures: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval, 0..1, of a share that was found to be `num_right` of `num_pictures`.
+
+    It stays within 0..1 and does not shrink to nothing where all or none are right. Source: Wilson 1927, "Probable
+    inference, the law of succession, and statistical inference".
+    """
+    share, weight = num_right / num_pictures, Z_95**2 / num_pictures
+    middle = (share + weight / 2) / (1 + weight)
+    margin = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
+    return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
 class Flip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
