@@ -14,6 +14,7 @@ from alexnet_deploy.defaults import DRAWN, RUNS, latest_checkpoint, note_latest
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.architecture import Architecture
+    from alexnet_deploy.reporting import RunReport
     from alexnet_deploy.train.checkpoint import Checkpoint
     from alexnet_deploy.train.dataset import Survey
     from alexnet_deploy.train.recipe import Recipe
@@ -64,7 +65,8 @@ def train(
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
     from alexnet_deploy.core.say import say_nothing
-    from alexnet_deploy.terminal import say, training_bar
+    from alexnet_deploy.reporting import report_run
+    from alexnet_deploy.terminal import pictures_bar, say, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
     from alexnet_deploy.train.parallel import joined
     from alexnet_deploy.train.recipe import parse_settings
@@ -111,7 +113,13 @@ def train(
             raise
     if ranks.is_first:
         note_latest(task.run)
-        _conclude(path, seconds=time.perf_counter() - begun)
+        try:
+            with pictures_bar("asking by ten views") as show_pictures:
+                report = report_run(path, found, device=own_device, num_workers=workers, on_progress=show_pictures)
+        except KeyboardInterrupt:
+            say(f"interrupted; the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
+            raise
+        _conclude(report, seconds=time.perf_counter() - begun)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,17 +217,17 @@ def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None
         say("the recipe's compile is for CUDA, and does nothing on a CPU")
 
 
-def _conclude(path: Path, *, seconds: float) -> None:
-    from alexnet_deploy.core.weights import load_weights
+def _conclude(report: "RunReport", *, seconds: float) -> None:
     from alexnet_deploy.terminal import say
 
-    record = load_weights(path).weights.training
+    path, record, total = report.loaded.path, report.loaded.weights.training, report.num_pictures
     assert record is not None
-    best = record.epochs[record.best_epoch - 1]
+    part = f" of {record.num_validation:,}, evenly spread," if total < record.num_validation else ""
     say(
-        f"{best.validation_top1:.1%} of {record.num_validation} validation pictures right, centre view, after epoch "
-        f"{best.epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
+        f"{report.ten.top1:.1%} of {total:,} validation pictures{part} right by ten views, {report.center.top1:.1%} by "
+        f"the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
     )
+    say(f"what was learnt: {report.path}")
     typer.echo(path)
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {path}"))
 
