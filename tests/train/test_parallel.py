@@ -220,6 +220,9 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     said = Counter(done.stderr.splitlines())
     assert said["training tiny on cpu, recipe folder, 1 epochs, 2 processes"] == 1
     assert said["next: alexnet-deploy export"] == 1
+    report = Path(path).with_name("report.html")
+    assert said[f"what was learnt: {report}"] == 1
+    assert (tmp_path / report).is_file()
     assert [name.name for name in (tmp_path / "runs").iterdir() if name.name != "latest"] == [Path(path).parent.name]
 
 
@@ -236,6 +239,7 @@ def test_torchrun_that_is_ended_lets_the_command_save_though_others_decode_for_i
     assert "DataLoader worker" not in done.stderr
     assert load_checkpoint(run / CHECKPOINT).position.epoch > 1
     assert not (run / ".lock").exists()
+    assert not (run / "report.html").exists()
 
 
 def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: Path) -> None:
