@@ -131,7 +131,9 @@ def test_ten_views_and_one_are_held_against_each_other(some_weights: Weights) ->
     assert "Centre view 6 60.0 % 31.3 to 83.2 % 1.1125" in text, "-(6 ln 0.6 + 4 ln 0.4/3) / 10"
     assert "Ten views 7 70.0 % 39.7 to 89.2 % 0.9404" in text, "-(7 ln 0.7 + 3 ln 0.3/3) / 10"
     assert "both 4 ten views only 3 centre view only 2 neither 1" in text
-    assert "Ten views gain 10.00 points of top-1; the 95 % interval" in text
+    # (4 - 3) / 12, and 1.96 times the root of (7 / 12 - 1 / 144) / 12 to either side.
+    gain = "Ten views gain 10.00 points of top-1; the 95 % interval of what they gain is −34.62 to 51.29 points."
+    assert gain in text
     swapped = Page(render(some_weights, make_evaluation(truths, ten, center))).text
     assert "Ten views lose 10.00 points of top-1" in swapped
 
