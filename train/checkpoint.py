@@ -73,6 +73,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The folder that is trained on, absolute."""
     data_sha256: str
     machine: Machine
+    columns: bool = False
+    """Whether the tensors are those of two columns."""
     position: Position
     tools: dict[str, str]
     tensors_sha256: str = ""
@@ -145,6 +147,7 @@ def check_same(
     architecture: Architecture,
     recipe: Recipe,
     data_sha256: str,
+    columns: bool,
     machine: Machine,
     any_machine: bool,
 ) -> None:
@@ -164,6 +167,9 @@ def check_same(
                 f"{path}: was begun with a recipe whose {name} is {was}, where {wanted} is asked for; a run is resumed "
                 "with what it was begun with"
             )
+    if columns != saved.columns:
+        was, wanted = ("in two columns" if two else "as one network" for two in (saved.columns, columns))
+        raise UsageError(f"{path}: was begun {was}, and cannot go on {wanted}")
     if data_sha256 != saved.data_sha256:
         raise DataError(
             f"{path}: was begun on other pictures than those there now (their SHA-256 was {saved.data_sha256[:12]}, "

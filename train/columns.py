@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet_deploy.core.architecture import Architecture, Conv, Dropout, Layer, LayerCost, Linear, LocalNorm
-from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.network import Network, module_of
 
 
@@ -76,6 +76,19 @@ def two_columns(network: Network, devices: tuple[torch.device | str, torch.devic
     columns = TwoColumns(network.architecture, devices)
     columns.load_state_dict(network.state_dict(), assign=True)
     return columns.train(network.training)
+
+
+def second_device(first: torch.device) -> torch.device:
+    """Return where the second column goes: to the next GPU, or beside the first on a CPU.
+
+    Raises BackendError where there is no GPU but the first.
+    """
+    if first.type == "cpu":
+        return first
+    number = (first.index or 0) + 1
+    if number >= (there := torch.cuda.device_count()):
+        raise BackendError(f"two columns need two GPUs, and torch finds {there}; --device cpu has both on the CPU")
+    return torch.device("cuda", number)
 
 
 def check_columns(architecture: Architecture) -> None:

@@ -13,7 +13,7 @@ from alexnet_deploy.core.network import Network, cut, network_from, preprocess
 from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.train.batches import Batches, in_batches
-from alexnet_deploy.train.local_norm import with_training_norms
+from alexnet_deploy.train.local_norm import use_training_norms
 
 MOST_PICTURES = 2000
 """Measured unless told otherwise: full size, ten views of so many take minutes on a CPU."""
@@ -70,8 +70,8 @@ def evaluate(
     It sees each of a picture's ten views once: the centre view is one of them. `on_progress` is told how many of how
     many pictures are done. Raises what the pictures raise.
     """
-    network = with_training_norms(network_from(weights.architecture, weights.tensors))
-    place = torch.device(device)
+    network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
+    use_training_norms(network)
     network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = views_by_name("ten", weights.architecture.input_size)
     truths: list[np.ndarray] = []

@@ -23,9 +23,10 @@ from alexnet_deploy.train.augment import (
     scaled_crop_and_mirror,
     whole,
 )
+from alexnet_deploy.train.columns import two_columns
 from alexnet_deploy.train.draws import augmentation_draws, seed_dropout
 from alexnet_deploy.train.initialise import initialise
-from alexnet_deploy.train.local_norm import with_training_norms
+from alexnet_deploy.train.local_norm import use_training_norms
 from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
 
@@ -43,10 +44,12 @@ class Learner:
         covariance: np.ndarray,
         device: torch.device,
         ranks: Ranks = ALONE,
+        second_device: torch.device | None = None,
     ) -> None:
         """Set up a network with the recipe's first values on a device; `covariance` is that of the data's RGB.
 
-        Of several `ranks` each takes every step, on its part of the batch.
+        Of several `ranks` each takes every step, on its part of the batch. With a second device the network is two
+        columns, one on each; raises UsageError where the table is none.
         """
         self._recipe = recipe
         self._ranks = ranks
@@ -54,10 +57,14 @@ class Learner:
         self._preprocessing = preprocessing
         self._color_axes = color_axes(covariance)
         self._device = device
-        network = with_training_norms(Network(architecture))
+        network = Network(architecture)
         initialise(network, recipe.initialisation, recipe.seed)
-        self._network: Network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        is_compiled = recipe.compile and device.type == "cuda"
+        self._network: nn.Module = (
+            network.to(device) if second_device is None else two_columns(network, (device, second_device))
+        )
+        use_training_norms(self._network)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        is_compiled = recipe.compile and device.type == "cuda" and second_device is None
         shared = ranks.wrap(self._network)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
         self._optimiser = _optimiser(recipe, self._network)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from alexnet_deploy.core.architecture import LocalNorm
-from alexnet_deploy.core.network import LocalNormModule, Network
+from alexnet_deploy.core.network import LocalNormModule
 
 
 class TrainingLocalNorm(nn.Module):
@@ -30,12 +30,11 @@ class TrainingLocalNorm(nn.Module):
         return torch.cat(normed, dim=1) if num_groups > 1 else normed[0]
 
 
-def with_training_norms(network: Network) -> Network:
-    """Replace the network's local norms by those for training, in place; return it."""
-    for name, module in network.named_children():
+def use_training_norms(network: nn.Module) -> None:
+    """Replace the network's local norms, wherever they are in it, by those for training."""
+    for name, module in list(network.named_modules()):
         if isinstance(module, LocalNormModule):
             network.set_submodule(name, TrainingLocalNorm(module.layer))
-    return network
 
 
 class _Normalise(torch.autograd.Function):

@@ -15,6 +15,7 @@ from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import EpochMetrics, Weights
 from alexnet_deploy.train.batches import TrainingSet, in_batches
 from alexnet_deploy.train.checkpoint import FORMAT_VERSION, Checkpoint, Position, this_machine
+from alexnet_deploy.train.columns import second_device
 from alexnet_deploy.train.directory import RunDirectory
 from alexnet_deploy.train.draws import epoch_order
 from alexnet_deploy.train.learner import Learner
@@ -52,13 +53,15 @@ class Trainer:
         *,
         device: str = "cpu",
         ranks: Ranks = ALONE,
+        columns: bool = False,
         pace: Pace | None = None,
         say: Say = say_nothing,
     ) -> None:
         """Set up a run of `recipe` on the pictures, whose files go into `directory`.
 
         `architecture` has as many classes as the pictures, `device` is what choose_device returns, `pace` is Pace()
-        unless given. Of several `ranks` each learns from its share of every batch, and the first alone writes and says.
+        unless given. Of several `ranks` each learns from its share of every batch, and the first alone writes and says;
+        with `columns` this one has the table's two columns on two devices, see second_device.
         """
         self._architecture = architecture
         self._recipe = recipe
@@ -69,7 +72,10 @@ class Trainer:
         self._pace = pace or Pace()
         self._say = say
         self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
-        self._learner = Learner(architecture, recipe, self._preprocessing, data.covariance, self._device, ranks)
+        self._second_device = second_device(self._device) if columns else None
+        self._learner = Learner(
+            architecture, recipe, self._preprocessing, data.covariance, self._device, ranks, self._second_device
+        )
         self._tools = tool_versions("torch")
         self._position = Position()
         # The best epoch's, of which files follow with the next checkpoint.
@@ -213,6 +219,7 @@ class Trainer:
             recipe=self._recipe,
             data=data_name(self._data),
             data_sha256=self._data.sha256,
+            columns=self._second_device is not None,
             machine=this_machine(self._device, self._ranks.size),
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),
             tools=self._tools,

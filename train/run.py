@@ -20,6 +20,7 @@ from alexnet_deploy.train.checkpoint import (
     load_tensors,
     this_machine,
 )
+from alexnet_deploy.train.columns import check_columns
 from alexnet_deploy.train.dataset import Survey, find_pictures, survey
 from alexnet_deploy.train.directory import BEST, RunDirectory, holding
 from alexnet_deploy.train.feed import training_set
@@ -45,6 +46,7 @@ def train_on(
     device: str = "cpu",
     num_workers: int = 0,
     ranks: Ranks = ALONE,
+    columns: bool = False,
     resume: bool = False,
     any_machine: bool = False,
     pace: Pace | None = None,
@@ -61,6 +63,7 @@ def train_on(
         out,
         device=device,
         ranks=ranks,
+        columns=columns,
         resume=resume,
         any_machine=any_machine,
         pace=pace,
@@ -77,6 +80,7 @@ def train_on_set(
     *,
     device: str = "cpu",
     ranks: Ranks = ALONE,
+    columns: bool = False,
     resume: bool = False,
     any_machine: bool = False,
     pace: Pace | None = None,
@@ -88,11 +92,16 @@ def train_on_set(
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
     run, on the same machine unless `any_machine`. Of several `ranks` the first alone writes; all read the checkpoint.
+    With `columns` the table's two columns are on two devices, see second_device.
     Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
     or DataError where its run was another or a batch has fewer pictures than there are ranks, and what Trainer raises.
     """
     architecture = architecture.with_num_classes(len(data.labels))
     _check_batch(recipe, ranks)
+    if columns:
+        check_columns(architecture)
+        if ranks.size > 1:
+            raise UsageError(f"two columns train in one process, and torchrun started {ranks.size}")
     if resume:
         load_checkpoint(out / CHECKPOINT)
     elif ranks.is_first:
@@ -106,6 +115,7 @@ def train_on_set(
             architecture=architecture,
             recipe=recipe,
             data_sha256=data.sha256,
+            columns=columns,
             machine=this_machine(torch.device(device), ranks.size),
             any_machine=any_machine,
         )
@@ -113,7 +123,17 @@ def train_on_set(
 
     try:
         with holding(out) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
-            trainer = Trainer(architecture, recipe, data, directory, device=device, ranks=ranks, pace=pace, say=say)
+            trainer = Trainer(
+                architecture,
+                recipe,
+                data,
+                directory,
+                device=device,
+                ranks=ranks,
+                columns=columns,
+                pace=pace,
+                say=say,
+            )
             if resume:
                 # Now that nobody else trains there.
                 saved = ranks.given(saved_run)

@@ -50,6 +50,10 @@ def train(
         int | None, typer.Option(min=0, help="Of everything that is random. Default: the recipe's.")
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    columns: Annotated[
+        bool,
+        typer.Option("--columns", help="The paper's arrangement: the two columns of `original` on two GPUs."),
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode ahead; 0 decodes in this one.")] = 0,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
     resume: Annotated[
@@ -83,9 +87,11 @@ def train(
         # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
         task = ranks.given(
             lambda: (
-                _saved_task(out, data, arch, recipe, changes, own_device, ranks.size, any_machine=any_machine)
+                _saved_task(
+                    out, data, arch, recipe, changes, own_device, ranks.size, columns=columns, any_machine=any_machine
+                )
                 if resume
-                else _new_task(out, data, arch, recipe, changes)
+                else _new_task(out, data, arch, recipe, changes, own_device, columns=columns)
             )
         )
         found = ranks.given(lambda: look_over(task.data, task.architecture))
@@ -101,6 +107,7 @@ def train(
                     device=own_device,
                     num_workers=workers,
                     ranks=ranks,
+                    columns=task.columns,
                     resume=resume,
                     any_machine=any_machine,
                     say=say if ranks.is_first else say_nothing,
@@ -130,22 +137,37 @@ class _Task:
     data: Path
     architecture: "Architecture"
     recipe: "Recipe"
+    columns: bool
 
 
 def _new_task(
-    out: Path | None, data: Path | None, arch: str | None, recipe: str | None, changes: dict[str, object]
+    out: Path | None,
+    data: Path | None,
+    arch: str | None,
+    recipe: str | None,
+    changes: dict[str, object],
+    device: str,
+    *,
+    columns: bool,
 ) -> _Task:
     """Return what was asked for; raises UsageError where its directory is there already."""
+    import torch
+
     from alexnet_deploy.core.family import architecture_by_name
+    from alexnet_deploy.train.columns import check_columns, second_device
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import new_run_name
 
-    architecture = architecture_by_name(arch or ("tiny" if data is None else "paper"))
+    architecture = architecture_by_name(arch or ("tiny" if data is None else "original" if columns else "paper"))
+    if columns:
+        # Now, and not after a look at a million pictures.
+        check_columns(architecture)
+        second_device(torch.device(device))
     plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
     run = out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
         raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
-    return _Task(run=run, data=data or _drawn_pictures(), architecture=architecture, recipe=plan)
+    return _Task(run=run, data=data or _drawn_pictures(), architecture=architecture, recipe=plan, columns=columns)
 
 
 def _saved_task(
@@ -157,6 +179,7 @@ def _saved_task(
     device: str,
     processes: int,
     *,
+    columns: bool,
     any_machine: bool,
 ) -> _Task:
     """Return what a run's checkpoint is of, and say where it stands; raises UsageError where another was asked for."""
@@ -178,11 +201,13 @@ def _saved_task(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),
         recipe=plan,
         data_sha256=saved.data_sha256,
+        # Where it is not asked for, it goes on as it was begun.
+        columns=columns or saved.columns,
         machine=this_machine(torch.device(device), processes),
         any_machine=any_machine,
     )
     say(_standing(run, saved))
-    return _Task(run=run, data=data or Path(saved.data), architecture=architecture, recipe=plan)
+    return _Task(run=run, data=data or Path(saved.data), architecture=architecture, recipe=plan, columns=saved.columns)
 
 
 def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
@@ -211,10 +236,10 @@ def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None
     for name, code in found.excluded.items():
         say(f"left out, {code}: {name}")
     plan = task.recipe
-    together = f", {processes} processes" if processes > 1 else ""
+    together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
     say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {plan.epochs} epochs{together}")
-    if plan.compile and device == "cpu":
-        say("the recipe's compile is for CUDA, and does nothing on a CPU")
+    if plan.compile and (device == "cpu" or task.columns):
+        say("the recipe's compile is for one CUDA device, and does nothing here")
 
 
 def _conclude(report: "RunReport", *, seconds: float) -> None:

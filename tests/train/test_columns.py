@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -7,12 +8,17 @@ import torch
 from networks import narrowed, separating_weights
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from training import ALWAYS, RECIPE, at_step, interrupt, memory_set, network_in, record_of
 
 from alexnet_deploy.core.architecture import Architecture, LocalNorm
-from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.network import Network, network_from
-from alexnet_deploy.train.columns import TwoColumns, two_columns
+from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
+from alexnet_deploy.train.columns import TwoColumns, second_device, two_columns
+from alexnet_deploy.train.parallel import Ranks
+from alexnet_deploy.train.run import train_on_set
 
 TABLE = narrowed(ARCHITECTURES["original"])
 HERE = ("cpu", "cpu")
@@ -284,3 +290,53 @@ def test_a_table_made_with_two_columns_is_taken_whatever_its_name_and_classes() 
     images = torch.randn((2, 3, 227, 227), dtype=torch.float64)
     with torch.inference_mode():
         assert distance(two_columns(network, HERE)(images), network(images)) <= EXACT
+
+
+# Training
+
+
+ADAMW = msgspec.structs.replace(RECIPE, optimiser="adamw", learning_rate=1e-4, ema_decay=0.9, batch_size=6)
+
+
+def train(out: Path, **options: object) -> Path:
+    return train_on_set(memory_set(), TABLE, ADAMW, out, **options)  # type: ignore[arg-type]
+
+
+def test_a_run_in_two_columns_learns_what_one_of_the_whole_network_does(tmp_path: Path) -> None:
+    best = [load_weights(train(tmp_path / str(two), columns=two)).weights for two in (False, True)]
+    losses, other_losses = ([metrics.train_loss for metrics in record_of(weights).epochs] for weights in best)
+    # float32 sums in another order, through a few steps.
+    assert losses == pytest.approx(other_losses, rel=1e-3)
+    assert best[0].tensors.keys() == best[1].tensors.keys() == TABLE.tensor_shapes().keys()
+
+
+def test_a_run_in_two_columns_goes_on_to_the_same_bits_and_only_in_two_columns(tmp_path: Path) -> None:
+    train(tmp_path / "whole", columns=True)
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, columns=True, pace=ALWAYS, on_progress=at_step(3, interrupt))
+    with pytest.raises(UsageError, match=r"was begun in two columns, and cannot go on as one network$"):
+        train(out, resume=True, any_machine=True)
+    train(out, columns=True, resume=True)
+    states = [load_tensors(path / CHECKPOINT, load_checkpoint(path / CHECKPOINT)) for path in (out, tmp_path / "whole")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert network_in(out).tensors.keys() == TABLE.tensor_shapes().keys()
+
+
+def test_the_second_column_is_on_the_next_gpu_or_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert second_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert second_device(torch.device("cuda")) == second_device(torch.device("cuda:0")) == torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BackendError, match="two columns need two GPUs, and torch finds 1"):
+        second_device(torch.device("cuda"))
+
+
+def test_what_cannot_be_trained_in_two_columns_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
+    across = narrowed(ARCHITECTURES["caffenet"])
+    with pytest.raises(UsageError, match="two columns"):
+        train_on_set(memory_set(), across, ADAMW, tmp_path / "run", columns=True)
+    with pytest.raises(UsageError, match="two columns train in one process, and torchrun started 2"):
+        train(tmp_path / "run", columns=True, ranks=Ranks(rank=0, size=2))
+    assert list(tmp_path.iterdir()) == []
