@@ -23,7 +23,7 @@ from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_picture
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.image import decode_image, decode_pixels, read_file, to_square
 from alexnet_deploy.core.inputs import find_inputs
-from alexnet_deploy.core.machine import num_processors, processor_name
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Backend, Engine, EngineInfo, installed_backends, open_engine
@@ -132,7 +132,7 @@ def bench(
         bundle_sha256=bundle.sha256,
         precision=bundle.manifest.precision,
         views=bundle.manifest.views.name,
-        processor=f"{processor_name()}, {num_processors()} threads",
+        processor=processor(),
         pictures=f"{len(files)} of {data}" if data else f"{len(files)} {drawn}",
         mean_bytes=sum(map(len, encoded)) // len(encoded),
         decoding=decoding,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from alexnet_deploy.core.machine import num_processors, processor_name
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.versions import installed_version
 from alexnet_deploy.engines.device_memory import find_gpu
 
@@ -81,7 +81,7 @@ _PARTS = (
 def examine() -> Iterator[Finding]:
     """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
     yield Finding(state="fact", subject="python", words=f"{platform.python_version()}, {platform.platform()}")
-    yield Finding(state="fact", subject="processor", words=f"{processor_name()}, {num_processors()} threads")
+    yield Finding(state="fact", subject="processor", words=processor())
     yield _gpu()
     for part in _PARTS:
         yield _look_at(part)

@@ -6,15 +6,16 @@ Each export is a process of its own; its memory is the kernel's ru_maxrss.
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from record import record
+
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import load_weights
 
@@ -41,14 +42,12 @@ def main() -> None:
     rows = [export(options.weights, num_images, others) for num_images in options.images]
     result = {
         "architecture": load_weights(options.weights).weights.architecture.name,
-        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "machine": processor(),
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
         "options": others,
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    record(options.out, result)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ the same graph from its views on, fed ready views, timed in turn with the whole.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -23,10 +20,12 @@ import onnx
 import onnxruntime
 import openvino
 from onnx import helper
+from record import record
 
 from alexnet_deploy.calibrating import Int8Request
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import load_weights
 from alexnet_deploy.engines.engine import BACKENDS, Engine, open_engine
@@ -111,13 +110,11 @@ def main() -> None:
         "views": len(crops),
         "batch": len(images),
         "repeats": options.repeats,
-        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "machine": processor(),
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    record(options.out, result)
 
 
 def measure_precision(bundle: Bundle, images: np.ndarray, repeats: int) -> list[dict[str, object]]:

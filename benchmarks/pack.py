@@ -7,9 +7,7 @@ system was told to forget the file.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -18,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from record import record
 
+from alexnet_deploy.core.machine import num_processors, processor
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.train.batches import Batches, in_batches
 from alexnet_deploy.train.dataset import find_pictures, survey
@@ -64,7 +64,7 @@ def main() -> None:
             pack(source, out, "shorter-side", threads=threads)
             return num_pictures
 
-        for threads in sorted({1, os.cpu_count() or 1}):
+        for threads in sorted({1, num_processors()}):
             rows[f"pack, {threads} threads"] = timed(
                 lambda threads=threads: packed(threads),
                 options.runs,
@@ -89,7 +89,7 @@ def main() -> None:
         rows["pack"] = timed(opened_epoch, options.runs)
         rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: forget(out / PICTURES))
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "machine": processor(),
         "load_average": os.getloadavg()[0],
         "tools": tool_versions("torch"),
         "pictures": num_pictures,
@@ -97,8 +97,7 @@ def main() -> None:
         "batch_size": BATCH_SIZE,
         "pictures_a_second": rows,
     }
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    record(options.out, result)
 
 
 if __name__ == "__main__":

@@ -20,18 +20,18 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
+from record import record
 
 from alexnet_deploy.bench import bench
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.image import read_image
 from alexnet_deploy.core.inputs import find_inputs
-from alexnet_deploy.core.machine import num_processors, processor_name
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.network import network_from
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import load_weights
@@ -260,7 +260,7 @@ def main() -> None:
         "architecture": int8.manifest.architecture.name,
         "pictures": len(files),
         "mean_bytes": sum(path.stat().st_size for path in files) // len(files),
-        "machine": f"{processor_name()}, {num_processors()} threads",
+        "machine": processor(),
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
         "compared": compare(files, options.weights, fp32, int8, options.rounds),
         "cold": {bundle.manifest.precision: cold(bundle.path, files[0]) for bundle in (fp32, int8)},
@@ -269,9 +269,7 @@ def main() -> None:
     result["bench"] = [bench(bundle, data=options.pictures[0], batch_sizes=(1, 8), seconds=5.0) for bundle in timed]
     if not options.skip_memory:
         result["memory"] = {number: peak_bytes(int8.path, files, number) for number in (NUM_PICTURES, MANY_PICTURES)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-    print(options.out.read_text())
+    record(options.out, result)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ weights. The ceiling is a square matrix product of the same type. Without --data
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,12 +30,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from record import record
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_deploy.core.ahead import decode_threads
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING, architecture_by_name
+from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.network import Network
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.train.batches import Batches
@@ -341,15 +341,13 @@ def main() -> None:
         "workers": options.workers,
         "pictures": "made up" if options.data is None else options.data.name,
         "multiply_adds_per_image": case.table.num_multiply_adds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} threads",
+        "machine": processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_before": load,
         "tools": tool_versions("torch"),
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    record(options.out, result)
 
 
 if __name__ == "__main__":
