@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from alexnet_deploy.engines.tensorrt_build import BuildProgress
@@ -22,6 +30,11 @@ def say(line: str) -> None:
 
 def _console() -> Console:
     return Console(stderr=True, highlight=False)
+
+
+def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Progress:
+    console = _console()
+    return Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
 
 
 @contextmanager
@@ -48,16 +61,12 @@ def stages() -> Iterator[Callable[[str], None]]:
 @contextmanager
 def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
     """Give a function that shows training: a bar with loss, speed and time left, and a line for each epoch."""
-    console = _console()
-    with Progress(
+    with _bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
     ) as progress:
         task = progress.add_task("epoch 1", total=None, speed="")
 
@@ -70,7 +79,7 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
                 speed=f"{now.images_per_second:,.0f} images/s",
             )
             if (done := now.finished) is not None:
-                console.print(
+                progress.console.print(
                     f"epoch {done.epoch:>3}   loss {done.train_loss:.3f}   validation {done.validation_loss:.3f}, "
                     f"top-1 {done.validation_top1:6.1%}   {done.images_per_second:,.0f} images/s"
                 )
@@ -81,16 +90,12 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
 @contextmanager
 def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function that shows how many of how many pictures are done."""
-    console = _console()
-    with Progress(
+    with _bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
     ) as progress:
         task = progress.add_task(what, total=1, visible=False, speed="")
         first: list[int] = []
@@ -109,14 +114,11 @@ def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def counting_bar(what: str) -> Iterator[Callable[[], None]]:
     """Give a function that counts one more done; shown only on a terminal that does not show the results too."""
-    console = _console()
-    with Progress(
+    with _bar(
         SpinnerColumn(),
         TextColumn(f"{{task.completed:,.0f}} {what}"),
         TextColumn("{task.fields[speed]}"),
-        console=console,
-        disable=not console.is_terminal or sys.stdout.isatty(),
-        transient=True,
+        is_wanted=not sys.stdout.isatty(),
     ) as progress:
         task = progress.add_task(what, total=None, speed="")
 
@@ -130,15 +132,11 @@ def counting_bar(what: str) -> Iterator[Callable[[], None]]:
 @contextmanager
 def building_bar() -> Iterator[Callable[["BuildProgress"], None]]:
     """Give a function that shows how far the build of a plan is."""
-    console = _console()
-    with Progress(
+    with _bar(
         TextColumn("  {task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
     ) as progress:
         task = progress.add_task("building", total=1.0, visible=False)
 
