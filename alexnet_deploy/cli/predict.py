@@ -16,8 +16,8 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.defaults import latest_bundle
 
 if TYPE_CHECKING:
+    from alexnet_deploy.core.bundle import Bundle
     from alexnet_deploy.core.inputs import Input
-    from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter
 
 
@@ -56,7 +56,8 @@ def predict(
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs import find_inputs
-    from alexnet_deploy.predict import load
+    from alexnet_deploy.engines.engine import open_engine
+    from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter
     from alexnet_deploy.terminal import counting_bar, say
 
@@ -74,12 +75,12 @@ def predict(
     if resume and output is not None and os.path.lexists(output):
         _conclude(_confirm_whole(output, writer, find_inputs(images, listed)))
         return
+    _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
-    with load(path, backend, device, threads) as predictor:
-        _refuse_other_views(predictor, views)
+    with Predictor(opened, open_engine(opened, backend, device, threads, tuned_for="throughput")) as predictor:
         info = predictor.info
         say(
-            f"{path}, {predictor.bundle.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
+            f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {info.num_streams} at a time of {batch_size or info.batch_size}"
         )
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits}"
@@ -133,12 +134,11 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"])
     return outcomes
 
 
-def _refuse_other_views(predictor: "Predictor", views: str | None) -> None:
-    held = predictor.bundle.manifest.views.name
+def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
+    held = bundle.manifest.views.name
     if views is not None and views != held:
         raise UsageError(
-            f"{predictor.bundle.path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` "
-            "makes another"
+            f"{bundle.path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` makes another"
         )
 
 
