@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,6 +14,9 @@ from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.weights import LoadedWeights, load_weights
 from alexnet_deploy.wording import setting
+
+if TYPE_CHECKING:
+    from alexnet_deploy.train.sources import PictureSource
 
 # Its room needs torch, which `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
@@ -49,6 +53,19 @@ def describe_path(path: Path) -> str:
     raise UsageError(
         f"{path}: {found}; a bundle's directory, a packed set's, a .safetensors or an .onnx file can be inspected"
     )
+
+
+def describe_source(source: "PictureSource") -> str:
+    """Return one line about pictures to train on."""
+    return (
+        f"{source.root}: {len(source.train):,} pictures to learn from, {len(source.validation):,} to validate, "
+        f"{len(source.labels)} classes"
+    )
+
+
+def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line about each picture that cannot be trained on; `excluded` is names to error codes."""
+    return (f"left out, {code}: {name}" for name, code in excluded.items())
 
 
 def parity_table(rows: Sequence[ParityRow]) -> str:

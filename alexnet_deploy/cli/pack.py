@@ -49,6 +49,7 @@ def pack(
 
 
 def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) -> None:
+    from alexnet_deploy.describe import describe_excluded, describe_source
     from alexnet_deploy.terminal import pictures_bar, say
     from alexnet_deploy.train.dataset import find_pictures
     from alexnet_deploy.train.pack import pack
@@ -56,18 +57,15 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
 
     begun = time.perf_counter()
     source = find_pictures(data)
-    say(
-        f"{data}: {len(source.train):,} pictures to learn from, {len(source.validation):,} to validate, "
-        f"{len(source.labels)} classes"
-    )
+    say(describe_source(source))
     try:
         with pictures_bar("packing") as show:
             header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
         raise
-    for name, code in header.excluded.items():
-        say(f"left out, {code}: {name}")
+    for line in describe_excluded(header.excluded):
+        say(line)
     say(
         f"{header.num_train:,} pictures to learn from and {header.num_validation:,} to validate, "
         f"{header.num_pictures * PICTURE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} left out; "

@@ -226,15 +226,12 @@ def _standing(run: Path, saved: "Checkpoint") -> str:
 
 
 def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
+    from alexnet_deploy.describe import describe_excluded, describe_source
     from alexnet_deploy.terminal import say
 
-    folder = found.folder
-    say(
-        f"{folder.root}: {len(folder.train):,} pictures to learn from, {len(folder.validation):,} to validate, "
-        f"{len(folder.labels)} classes"
-    )
-    for name, code in found.excluded.items():
-        say(f"left out, {code}: {name}")
+    say(describe_source(found.folder))
+    for line in describe_excluded(found.excluded):
+        say(line)
     plan = task.recipe
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
     say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {plan.epochs} epochs{together}")
