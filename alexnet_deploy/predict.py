@@ -39,7 +39,7 @@ class Prediction:
     """What came of one input: guesses, or the reason there are none."""
 
     path: str
-    """The input's path; bytes that are not UTF-8 are written as backslash escapes."""
+    """The input's path; what UTF-8 cannot hold is written as backslash escapes."""
     top: tuple[Guess, ...]
     """The likeliest classes, best first, equals by index; empty where the picture could not be read."""
     error: ImageErrorCode | None

@@ -138,6 +138,15 @@ def test_file_name_that_is_not_utf_8_has_a_row_like_any_other(
     assert (bad.path, bad.error) == (rf"{tmp_path}/caf\xff.jpg", ImageErrorCode.EMPTY)
 
 
+def test_text_that_no_file_can_be_named_has_a_row_like_any_other(predictor: Predictor, inputs: Path) -> None:
+    names = [inputs / "a.jpg", "\ud800.jpg", Path("\udfff"), "\ud800/*", "nul\0.jpg", inputs / "b.jpg"]
+    first, *rows, last = predictor.predict(names)
+    assert first.ok
+    assert last.ok
+    assert [row.path for row in rows] == [r"\ud800.jpg", r"\udfff", r"\ud800/*", "nul\0.jpg"]
+    assert not any(row.ok for row in rows)
+
+
 # What the rows say
 
 

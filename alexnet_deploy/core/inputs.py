@@ -35,7 +35,10 @@ class Input:
     @property
     def text(self) -> str:
         r"""The name as text that any encoding can hold: bytes that are not UTF-8 are written as \xNN."""
-        return os.fsencode(self.name).decode("utf-8", "backslashreplace")
+        encoded = _encoded(self.name)
+        if encoded is None:
+            encoded = self.name.encode("utf-8", "backslashreplace")
+        return encoded.decode("utf-8", "backslashreplace")
 
 
 def find_inputs(names: Iterable[str | Path], listed: Iterable[bytes] | None = None) -> Iterator[Input]:
@@ -63,12 +66,22 @@ def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
     if not name:
         # Path("") is the working directory, which an unset variable does not mean.
         yield Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
+    elif _encoded(name) is None:
+        yield Input(name=name, error=(ImageErrorCode.MISSING, "no file can have such a name"))
     elif "\0" in name or not os.path.lexists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield next(matches, Input(name=name))
         yield from matches
     else:
         yield from _walk(name)
+
+
+def _encoded(name: str) -> bytes | None:
+    """Return the name as the file system has it; None for text that it cannot hold, as one half of a surrogate pair."""
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return None
 
 
 def _matches(name: str) -> Iterator[Input]:

@@ -246,6 +246,24 @@ def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> N
     assert item.text.encode("utf-8").decode() == text
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("\ud800.jpg", r"\ud800.jpg"),
+        (Path("é\udfff"), r"é\udfff"),
+        ("\ud800/*", r"\ud800/*"),
+        ("**/\udbff\udce9", r"**/\udbff\udce9"),
+        ("\ud800/**/*.jpg", r"\ud800/**/*.jpg"),
+    ],
+    ids=ascii,
+)
+def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text: str) -> None:
+    touch("a.jpg", "d/a.jpg")
+    (item,) = find_inputs([name])
+    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "no file can have such a name"))
+    assert item.text.encode("utf-8").decode() == text
+
+
 # Laws
 
 Tree: TypeAlias = "dict[str, Tree | None]"
