@@ -291,6 +291,16 @@ def test_rows_of_other_inputs_are_not_gone_on_with(rows: Rows, row_format: str, 
     assert partial.read_bytes() == kept
 
 
+def test_a_table_that_was_stopped_is_not_said_to_be_gone_on_with(rows: Rows) -> None:
+    with stopped_after(3):
+        outcome = rows("table")
+    assert outcome.code == 130
+    (name,) = hidden()
+    assert outcome.err.splitlines()[-1] == f"the rows so far are in {name}"
+    said = rows("table").refused(2)
+    assert said == f"{name}: holds the rows of a run that was stopped; remove it"
+
+
 def test_two_runs_do_not_write_the_same_rows(rows: Rows, row_format: str, partial: Path) -> None:
     with partial.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

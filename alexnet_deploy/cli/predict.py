@@ -167,5 +167,6 @@ def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resum
             raise
         except BaseException:
             if rows.outcomes:
-                say(f"the rows so far are in {rows.place}; the same command with --resume goes on with them")
+                remedy = "" if writer.form[0] == "table" else "; the same command with --resume goes on with them"
+                say(f"the rows so far are in {rows.place}{remedy}")
             raise
