@@ -52,9 +52,9 @@ class Timing(Struct, frozen=True, kw_only=True):
 STAGES = {
     "decode": "a picture's bytes to its pixels, in one thread",
     "resize": "to 256 x 256, in one thread",
-    "upload": "to the device's memory, by the device's clock",
     "open": "from the bundle's directory to an engine: its bytes verified, the library imported, the graph compiled",
     "first run": "of one picture, when nothing has run before",
+    "upload": "to the device's memory, by the device's clock",
     "compute": "the graph, views and softmax in it, all threads on one batch; one too large for the engine is split",
     "download": "from the device's memory, by the device's clock",
     "whole": "a picture's bytes to its guesses, one picture after another",

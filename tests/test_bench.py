@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_deploy.bench import DRAWN_SIZE, STAGES, bench
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import DataError, UsageError
-from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.engines.engine import BACKENDS, Engine, StageTimes
 
 
 def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundle) -> None:
@@ -46,6 +46,20 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, pictures
         assert outcome.out.count(f"\n{stage:<10} {STAGES[stage]}\n") == 1
     # There is no memory to copy to, and nothing is said of it.
     assert "upload" not in outcome.out
+
+
+def test_stages_are_explained_in_the_order_that_they_are_timed_in(
+    run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a device with memory of its own, where there are all of them.
+    times = StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=1.0)
+    monkeypatch.setattr(Engine, "time_stages", lambda *_: times)
+    outcome = run("bench", latest, "--backend", "onnxruntime", "--seconds", 0)
+    assert outcome.code == 0, outcome.err
+    _, table, legend = outcome.out.split("\n\n")
+    timed = re.findall(rf"^(?:[\d,.]+ )?({'|'.join(STAGES)})\b", table, flags=re.MULTILINE)
+    assert list(dict.fromkeys(timed)) == list(STAGES)
+    assert [line[:10].rstrip() for line in legend.splitlines()] == list(STAGES)
 
 
 def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -> None:
