@@ -17,7 +17,7 @@ from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
-from alexnet_deploy.core.inputs import Input, find_inputs
+from alexnet_deploy.core.inputs import PAUSE, Input, find_inputs
 from alexnet_deploy.engines.engine import Backend, Device, Engine, EngineInfo, Tuning, open_engine
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
@@ -74,13 +74,14 @@ class Predictor:
         topk: int = 5,
         batch_size: int | None = None,
         limits: DecodeLimits = DEFAULT_LIMITS,
-        listed: Iterable[bytes] | None = None,
+        listed: Iterable[bytes | None] | None = None,
         done: Iterable[str] = (),
     ) -> Generator[Prediction]:
         """Yield one prediction for each input, in order; see core/inputs.py for what names may stand for.
 
         `topk` guesses each, or all classes where there are fewer. `batch_size` pictures go to the engine at once; the
-        engine's own choice unless given. `listed` are the lines that the name `-` stands for. `done` are the paths of
+        engine's own choice unless given. `listed` are the lines that the name `-` stands for, None among them where no
+        more is there for now: what came before is answered then, in however small a batch. `done` are the paths of
         predictions that were made before: the first inputs, which are passed over. What cannot be read is a
         prediction with an error, never an exception. Pictures are decoded, and other batches run, while the caller
         uses what it was given; how far ahead does not depend on how many there are. A caller who stops early may
@@ -110,13 +111,19 @@ class Predictor:
             return list(self._answer(batch, topk))
 
         num_streams = self.info.num_streams
-        pictures = map_ahead(read, inputs, threads=decode_threads(), ahead=(num_streams + 1) * batch_size)
+        pictures = map_ahead(
+            read,
+            inputs,
+            threads=decode_threads(),
+            ahead=(num_streams + 1) * batch_size,
+            is_awaited=lambda item: item is PAUSE,
+        )
         batches = _in_batches(pictures, batch_size)
         # What runs one batch at a time runs it in this thread: a GPU's context belongs to the thread that opened it.
         if num_streams == 1:
             answers = (answer(batch) for batch in batches)
         else:
-            answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams)
+            answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams, is_awaited=_ends_in_pause)
         # From the end to the beginning, so that a caller who stops leaves no thread behind.
         with closing(pictures), closing(batches), closing(answers):
             for predictions in answers:
@@ -126,6 +133,8 @@ class Predictor:
         images = [result for _, result in batch if isinstance(result, np.ndarray)]
         rows = iter(self._engine.run(np.stack(images)) if images else ())
         for item, result in batch:
+            if item is PAUSE:
+                continue
             if isinstance(result, ImageError):
                 yield Prediction(path=item.text, top=(), error=result.code, message=str(result))
             else:
@@ -147,7 +156,7 @@ class Predictor:
 def pass_over(done: Iterable[str], inputs: Iterator[Input]) -> Iterator[Input]:
     """Yield the inputs after those of `done`, paths in order; raises UsageError where they are not the first inputs."""
     for number, path in enumerate(done, start=1):
-        found = next(inputs, None)
+        found = next((item for item in inputs if item is not PAUSE), None)
         if found is None or found.text != path:
             there = "there is no input any more" if found is None else f"the input there is {found.text} now"
             raise UsageError(f"row {number:,} is of {path}, and {there}; rows of other inputs cannot be gone on with")
@@ -162,11 +171,15 @@ def _in_batches(pictures: Iterable[_Read], batch_size: int) -> Generator[list[_R
         batch.append(found)
         num_images += isinstance(found[1], np.ndarray)
         # Failures do not fill a batch; but a long run of them must not pile up behind one picture either.
-        if num_images == batch_size or len(batch) == 4 * batch_size:
+        if num_images == batch_size or len(batch) == 4 * batch_size or _ends_in_pause(batch):
             yield batch
             batch, num_images = [], 0
     if batch:
         yield batch
+
+
+def _ends_in_pause(batch: list[_Read]) -> bool:
+    return batch[-1][0] is PAUSE
 
 
 def best_guesses(probabilities: np.ndarray, labels: tuple[str, ...], topk: int) -> tuple[Guess, ...]:

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,20 @@ def test_names_come_from_stdin_where_the_dash_stands(run: Run, latest: Path, pic
     paths = [json.loads(line)["path"] for line in outcome.out.splitlines()]
     assert paths == [f"{pictures}/a.jpg", f"{pictures}/b.jpg", "nothing.jpg", f"{pictures}/c.jpg"]
     assert outcome.code == 1
+
+
+def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, pictures: Path) -> None:
+    command = [sys.executable, "-c", MAIN, "predict", "-", "--bundle", bundle.path, "--format", "jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in (f"{pictures}/a.jpg", "nothing.jpg", f"{pictures}/b.jpg"):
+            process.stdin.write(f"{name}\n".encode())
+            came, _, _ = select.select([process.stdout], [], [], 60)
+            assert came or process.kill()
+            assert json.loads(process.stdout.readline())["path"] == name
+        process.stdin.close()
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])

@@ -16,7 +16,7 @@ from alexnet_deploy.core.ahead import decode_threads
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DecodeLimits, read_image
-from alexnet_deploy.engines.engine import open_engine
+from alexnet_deploy.engines.engine import Backend, open_engine
 from alexnet_deploy.predict import Guess, Prediction, Predictor, best_guesses, load
 
 # One picture of 300 x 300 is over it, those of 256 x 256 are not.
@@ -145,6 +145,33 @@ def test_text_that_no_file_can_be_named_has_a_row_like_any_other(predictor: Pred
     assert last.ok
     assert [row.path for row in rows] == [r"\ud800.jpg", r"\udfff", r"\ud800/*", "nul\0.jpg"]
     assert not any(row.ok for row in rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_what_was_listed_before_a_pause_is_answered_in_it(
+    batch_size: int, backend: Backend, bundle: Bundle, inputs: Path, alone: dict[str, Prediction]
+) -> None:
+    names = ["a.jpg", None, "b.jpg", "nothing.jpg", None, None, "empty.jpg", None, *["c.jpg"] * 9, None, "d.jpg"]
+    rows: list[Prediction] = []
+    num_answered = []
+
+    def listed() -> Iterator[bytes | None]:
+        for name in names:
+            yield None if name is None else os.fsencode(inputs / name)
+            if name is None:
+                num_answered.append(len(rows))
+
+    with load(bundle.path, backend) as predictor:
+        for row in predictor.predict("-", batch_size=batch_size, listed=listed()):
+            rows.append(row)
+        assert num_answered == [1, 3, 3, 4, 13]
+        assert len(rows) == 14
+        for name, row in zip([name for name in names if name is not None], rows, strict=True):
+            assert is_the_same(row, alone[name]), name
+        done = [row.path for row in rows[:3]]
+        rest = list(predictor.predict("-", batch_size=batch_size, listed=listed(), done=done))
+    assert [row.path for row in rest] == [row.path for row in rows[3:]]
 
 
 # What the rows say

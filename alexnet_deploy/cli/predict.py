@@ -1,5 +1,6 @@
 """`alexnet-deploy predict`."""
 
+import io
 import os
 import sys
 from collections import Counter
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 def predict(
     images: Annotated[
         list[str],
-        typer.Argument(
-            help="Files, folders, patterns; - for a list of names on stdin, whose rows follow some batches behind."
-        ),
+        typer.Argument(help="Files, folders, patterns; - for a list of names on stdin."),
     ],
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
@@ -55,7 +54,7 @@ def predict(
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
-    from alexnet_deploy.core.inputs import find_inputs
+    from alexnet_deploy.core.inputs import find_inputs, read_list
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter
@@ -71,9 +70,9 @@ def predict(
         label_width=min(24, max(len(label) for label in opened.labels)),
     )
     # A program without a terminal may have no stdin at all.
-    listed = () if sys.stdin is None else sys.stdin.buffer
+    stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
     if resume and output is not None and os.path.lexists(output):
-        _conclude(_confirm_whole(output, writer, find_inputs(images, listed)))
+        _conclude(_confirm_whole(output, writer, find_inputs(images, stdin)))
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
@@ -89,7 +88,7 @@ def predict(
             counting_bar("pictures") as count,
             closing(
                 predictor.predict(
-                    images, topk=topk, batch_size=batch_size, limits=limits, listed=listed, done=rows.done
+                    images, topk=topk, batch_size=batch_size, limits=limits, listed=read_list(stdin), done=rows.done
                 )
             ) as predictions,
         ):

@@ -20,19 +20,25 @@ def decode_threads() -> int:
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    ahead: int,
+    is_awaited: Callable[[Item], bool] = lambda item: False,
 ) -> Generator[Result]:
     """Yield function(item) for each item, in the items' order, up to `ahead` of them computed before they are used.
 
-    An exception of the function is raised in its place. When the caller stops early, what has not begun is dropped
-    and what has is waited for: no thread outlives the iterator.
+    Where an item `is_awaited`, its result is yielded before the next item is asked for. An exception of the function is
+    raised in its place. When the caller stops early, what has not begun is dropped and what has is waited for: no
+    thread outlives the iterator.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > ahead:
+                while len(pending) > (0 if is_awaited(item) else ahead):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

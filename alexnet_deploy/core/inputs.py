@@ -5,17 +5,24 @@
   which cannot be read.
 - A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
   folders, and stands for files only. A pattern that matches nothing is an input that is missing.
-- `-` reads names from a list, one a line; empty lines are passed over.
+- `-` reads names from a list, one a line; empty lines are passed over. A list that is still being written may say that
+  there is nothing more for now, so that nobody waits for the next name to have the row of the last.
 """
 
 import fnmatch
 import glob
+import io
 import os
+import select
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+
+# A list that comes faster than this fills whole batches.
+_PATIENCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +48,15 @@ class Input:
         return encoded.decode("utf-8", "backslashreplace")
 
 
-def find_inputs(names: Iterable[str | Path], listed: Iterable[bytes] | None = None) -> Iterator[Input]:
+PAUSE = Input(name="", error=(ImageErrorCode.MISSING, "the list holds no more names for now"))
+"""Stands between inputs, and is none itself: what came before it is awaited."""
+
+
+def find_inputs(names: Iterable[str | Path], listed: Iterable[bytes | None] | None = None) -> Iterator[Input]:
     """Return the files that `names` stand for, in order; where a name is `-`, those of `listed` (lines of bytes).
 
-    They are looked for as they are asked for. Raises UsageError at once for a `-` without a list.
+    They are looked for as they are asked for. For a None in `listed` there is a PAUSE among them. Raises UsageError at
+    once for a `-` without a list.
     """
     named = tuple(names)
     if "-" in named and listed is None:
@@ -52,11 +64,37 @@ def find_inputs(names: Iterable[str | Path], listed: Iterable[bytes] | None = No
     return _expand_all(named, listed or ())
 
 
-def _expand_all(names: Iterable[str | Path], listed: Iterable[bytes]) -> Iterator[Input]:
+def read_list(file: BinaryIO) -> Iterator[bytes | None]:
+    """Yield the lines of a list, and None where it holds no more for now: another program may still be writing it."""
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        # It is in memory, where all of it is there.
+        yield from file
+        return
+    begun: list[bytes] = []
+    while True:
+        if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
+            yield None
+            select.select([descriptor], [], [])
+        data = os.read(descriptor, 1 << 16)
+        if not data:
+            break
+        rest, *more = data.split(b"\n")
+        begun.append(rest)
+        for line in more:
+            yield b"".join(begun)
+            begun = [line]
+    yield b"".join(begun)
+
+
+def _expand_all(names: Iterable[str | Path], listed: Iterable[bytes | None]) -> Iterator[Input]:
     for name in names:
         if name == "-":
             for line in listed:
-                if stripped := line.rstrip(b"\r\n"):
+                if line is None:
+                    yield PAUSE
+                elif stripped := line.rstrip(b"\r\n"):
                     yield from _expand(os.fsdecode(stripped), is_pattern=False)
         else:
             yield from _expand(os.fspath(name), is_pattern=isinstance(name, str) and glob.has_magic(name))

@@ -1,3 +1,4 @@
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
-from alexnet_deploy.core.inputs import Input, find_inputs
+from alexnet_deploy.core.inputs import Input, find_inputs, read_list
 
 
 def touch(*names: str) -> None:
@@ -262,6 +263,30 @@ def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text
     (item,) = find_inputs([name])
     assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "no file can have such a name"))
     assert item.text.encode("utf-8").decode() == text
+
+
+def test_a_list_that_is_being_written_says_where_it_stops_for_now() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file:
+        lines = read_list(file)
+        os.write(writing, b"a.jpg\n\nb.j")
+        assert [next(lines) for _ in range(3)] == [b"a.jpg", b"", None]
+        os.write(writing, b"pg\n")
+        assert [next(lines), next(lines)] == [b"b.jpg", None]
+        os.write(writing, b"x" * 60_000)
+        os.write(writing, b"y\nlast")
+        os.close(writing)
+        assert list(lines) == [b"x" * 60_000 + b"y", b"last"]
+
+
+def test_a_list_that_is_whole_has_no_stop() -> None:
+    text = b"".join(b"%d.jpg\r\n" % number for number in range(20_000))
+    Path("list").write_bytes(text)
+    with Path("list").open("rb") as file:
+        lines = list(read_list(file))
+    assert None not in lines
+    for listed in (lines, list(read_list(io.BytesIO(text)))):
+        assert [item.name for item in find_inputs("-", listed)] == [f"{number}.jpg" for number in range(20_000)]
 
 
 # Laws
