@@ -32,6 +32,9 @@ def open_openvino(source: GraphSource, threads: int | None, tuned_for: Tuning) -
     settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": tuned_for.upper()}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+    # Its first use fills a table that every run reads. Two first runs at once would stop for good: one waits for the
+    # table and holds the interpreter's lock, the other fills the table and waits for that lock (3 of 20 processes did).
+    openvino.Type.u8.to_dtype()
     try:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(source.data), "CPU", settings)
