@@ -41,7 +41,7 @@ def report_run(
     found: Survey,
     *,
     device: str = "cpu",
-    num_workers: int = 0,
+    threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunReport:
     """Ask a run's weights of up to 2,000 of the surveyed validation pictures, and write the page beside them.
@@ -52,7 +52,7 @@ def report_run(
     loaded = load_weights(weights)
     examples, resize = found.folder.validation, loaded.weights.preprocessing.resize
     # On the CPU, from where a few travel: all of a packed set would settle on the GPU.
-    pictures = batches_of(examples, resize, torch.device("cpu"), num_workers=num_workers)
+    pictures = batches_of(examples, resize, torch.device("cpu"), threads=threads)
     numbers = spread_numbers(len(examples))
     evaluation = evaluate(loaded.weights, pictures, numbers, device=device, on_progress=on_progress)
     wrong = _gallery(evaluation, found, pictures, loaded.weights.labels)

@@ -206,7 +206,7 @@ def train_ours(case: Case, timer: Timer, found: Survey) -> None:
         name="benchmark", epochs=1, batch_size=case.batch_size, learning_rate=0.001, precision=case.precision
     )
     resize = PUBLISHED_PREPROCESSING[case.architecture.name].resize
-    data = training_set(found, resize, torch.device(case.device), num_workers=case.workers)
+    data = training_set(found, resize, torch.device(case.device), threads=case.workers)
     data = dataclasses.replace(
         data, train=Repeated(data.train, case.num_images, timer), validation=Repeated(data.validation, 1, None)
     )

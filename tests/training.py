@@ -87,7 +87,7 @@ def network_in(out: Path) -> Weights:
     )
 
 
-def trained(survey: Survey, out: Path, *, num_workers: int = 0, **changes: object) -> Run:
+def trained(survey: Survey, out: Path, *, threads: int | None = None, **changes: object) -> Run:
     recipe = with_settings(RECIPE, changes)
     progress, after_epochs = [], []
 
@@ -96,7 +96,7 @@ def trained(survey: Survey, out: Path, *, num_workers: int = 0, **changes: objec
         if now.finished:
             after_epochs.append(network_in(out))
 
-    path = train_on(survey, NARROW, recipe, out, num_workers=num_workers, pace=ALWAYS, on_progress=note)
+    path = train_on(survey, NARROW, recipe, out, threads=threads, pace=ALWAYS, on_progress=note)
     assert path == out / BEST
     return Run(
         directory=out,

@@ -3,12 +3,13 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, ImageError
@@ -19,7 +20,6 @@ from alexnet_deploy.train.cifar import find_cifar10, is_cifar10
 from alexnet_deploy.train.folders import find_in_folder
 from alexnet_deploy.train.ilsvrc import find_ilsvrc, is_ilsvrc
 from alexnet_deploy.train.sources import Example, PictureSource, check_source
-from alexnet_deploy.train.stopping import leave_stopping_to_parent
 
 # Decoded and not yet used: 12 MiB.
 _AHEAD = 64
@@ -138,44 +138,38 @@ def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
     return Survey(folder=kept, excluded=excluded, sha256=digest.hexdigest(), mean=sums.mean, covariance=sums.covariance)
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
+class Pictures:
     """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: Sequence[Example], resize: ResizePolicy, num_workers: int = 0) -> None:
-        """Take pictures that `num_workers` processes decode ahead; 0 decodes in this one."""
+    def __init__(self, examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> None:
+        """Take pictures that so many threads decode ahead, as many as decode_threads() unless given."""
         self._examples = examples
         self._resize: ResizePolicy = resize
-        self._num_workers = num_workers
+        self._threads = threads or decode_threads()
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Return one picture; raises DataError where it can no longer be read."""
         example = self._examples[index]
         try:
-            return torch.from_numpy(example.decode(example.read(), self._resize)), example.label
+            return example.decode(example.read(), self._resize), example.label
         except ImageError as error:
             raise DataError(f"{example.place}: could be read before, and now cannot: {error}") from error
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield pictures, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
-        yield from DataLoader(
-            self,
-            batch_sampler=[batch.tolist() for batch in numbers],
-            num_workers=self._num_workers,
-            collate_fn=_collate,
-            worker_init_fn=leave_stopping_to_parent,
-            # The loader draws a number for its processes: out of torch's own generator it would change the dropout.
-            generator=torch.Generator(),
-        )
-
-
-def _collate(pictures: list[tuple[torch.Tensor, int]]) -> Sequence[torch.Tensor]:
-    if pictures:
-        return default_collate(pictures)  # type: ignore[no-any-return]
-    none = torch.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8)
-    return none, torch.empty(0, dtype=torch.int64)
+        order = torch.cat([torch.empty(0, dtype=torch.int64), *numbers]).tolist()
+        # The next batch is whole when it is asked for.
+        ahead = max(map(len, numbers), default=0)
+        with closing(map_ahead(self.__getitem__, order, threads=self._threads, ahead=ahead)) as decoded:
+            for batch in numbers:
+                images = np.empty((len(batch), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+                labels = np.empty(len(batch), dtype=np.int64)
+                for place, picture in enumerate(islice(decoded, len(batch))):
+                    images[place], labels[place] = picture
+                yield torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def _look_at(example: Example, resize: ResizePolicy) -> Look:

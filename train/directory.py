@@ -85,10 +85,9 @@ class RunDirectory:
 @contextmanager
 def holding(path: Path) -> Iterator[RunDirectory]:
     """Keep any other process from training in a directory; raises TrainingError where one does."""
-    # A lock of this process alone: those that decode for it may outlive it by seconds.
     with (path / _LOCK).open("wb") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TrainingError(f"{path}: another process is training there") from error
         try:

@@ -26,10 +26,12 @@ _SHARE_OF_DEVICE = 0.5
 _UPLOAD_PICTURES = 512
 
 
-def training_set(found: Survey, resize: ResizePolicy, device: torch.device, *, num_workers: int = 0) -> TrainingSet:
+def training_set(
+    found: Survey, resize: ResizePolicy, device: torch.device, *, threads: int | None = None
+) -> TrainingSet:
     """Return surveyed pictures as the training loop takes them; see batches_of."""
     train, validation = (
-        batches_of(examples, resize, device, num_workers=num_workers)
+        batches_of(examples, resize, device, threads=threads)
         for examples in (found.folder.train, found.folder.validation)
     )
     return TrainingSet(
@@ -45,11 +47,11 @@ def training_set(found: Survey, resize: ResizePolicy, device: torch.device, *, n
 
 
 def batches_of(
-    examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, num_workers: int = 0
+    examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, threads: int | None = None
 ) -> Batches:
-    """Return these pictures as they are fed to a device; `num_workers` processes decode ahead what is not packed."""
+    """Return these pictures as they are fed to a device; `threads` decode ahead what is not packed."""
     if not isinstance(examples, PackedSide):
-        return Pictures(examples, resize, num_workers)
+        return Pictures(examples, resize, threads)
     is_kept = is_resident(len(examples), device)
     return ResidentPictures(examples, device) if is_kept else CopiedPictures(examples, device)
 

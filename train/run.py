@@ -44,7 +44,7 @@ def train_on(
     out: Path,
     *,
     device: str = "cpu",
-    num_workers: int = 0,
+    threads: int | None = None,
     ranks: Ranks = ALONE,
     columns: bool = False,
     resume: bool = False,
@@ -53,9 +53,9 @@ def train_on(
     say: Say = say_nothing,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train on surveyed pictures, which `num_workers` processes decode ahead; see `train_on_set`."""
+    """Train on surveyed pictures, which `threads` decode ahead; see `train_on_set`."""
     resize = PUBLISHED_PREPROCESSING[architecture.name].resize
-    data = training_set(found, resize, torch.device(device), num_workers=num_workers)
+    data = training_set(found, resize, torch.device(device), threads=threads)
     return train_on_set(
         data,
         architecture,

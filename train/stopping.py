@@ -42,12 +42,3 @@ def stopping(total: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Iterator
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def leave_stopping_to_parent(worker: int) -> None:
-    """Make a process that decodes ahead end when its parent does with it, and not of signals that a group is sent.
-
-    Those are a terminal's Ctrl-C, and torchrun's SIGTERM.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

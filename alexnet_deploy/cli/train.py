@@ -54,7 +54,9 @@ def train(
         bool,
         typer.Option("--columns", help="The paper's arrangement: the two columns of `original` on two GPUs."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode ahead; 0 decodes in this one.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode ahead. Default: one a processor, 8 at most.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
     resume: Annotated[
         bool,
@@ -105,7 +107,7 @@ def train(
                     task.recipe,
                     task.run,
                     device=own_device,
-                    num_workers=workers,
+                    threads=workers,
                     ranks=ranks,
                     columns=task.columns,
                     resume=resume,
@@ -122,7 +124,7 @@ def train(
         note_latest(task.run)
         try:
             with pictures_bar("asking by ten views") as show_pictures:
-                report = report_run(path, found, device=own_device, num_workers=workers, on_progress=show_pictures)
+                report = report_run(path, found, device=own_device, threads=workers, on_progress=show_pictures)
         except KeyboardInterrupt:
             say(f"interrupted; the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
             raise

@@ -236,7 +236,7 @@ def test_a_picture_comes_with_its_label(tmp_path: Path) -> None:
         assert len(pictures) == len(names)
         for index, name in enumerate(names):
             image, label = pictures[index]
-            np.testing.assert_array_equal(image.numpy(), painted[name])
+            np.testing.assert_array_equal(image, painted[name])
             assert folder.labels[label] == name.split("/")[1]
 
 

@@ -226,17 +226,16 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     assert [name.name for name in (tmp_path / "runs").iterdir() if name.name != "latest"] == [Path(path).parent.name]
 
 
-def test_torchrun_that_is_ended_lets_the_command_save_though_others_decode_for_it(folder: Path, tmp_path: Path) -> None:
+def test_torchrun_that_is_ended_lets_the_command_save(folder: Path, tmp_path: Path) -> None:
     arguments = ("train", folder / "data", "--arch", "tiny", "--epochs", "999", "--batch-size", "5", "--device", "cpu")
     run = tmp_path / "run"
     done = terminated(
-        *("-m", "alexnet_deploy", *arguments, "--workers", "1", "--out", run),
+        *("-m", "alexnet_deploy", *arguments, "--out", run),
         cwd=tmp_path,
         when=(run / METRICS).exists,
     )
     assert done.returncode != 0
     assert done.stderr.count(f"interrupted; `alexnet-deploy train --resume --out {run}` goes on from here") == 1
-    assert "DataLoader worker" not in done.stderr
     assert load_checkpoint(run / CHECKPOINT).position.epoch > 1
     assert not (run / ".lock").exists()
     assert not (run / "report.html").exists()

@@ -1,5 +1,6 @@
 import math
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -168,20 +169,24 @@ def test_training_begins_with_the_first_values_of_its_seed(honest: Survey, tmp_p
         np.testing.assert_allclose(run.last.tensors[name], first, rtol=0, atol=1e-25)
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_decoding_in_another_process_changes_no_bit(
-    honest: Survey, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [1, 3])
+def test_decoding_ahead_in_threads_changes_no_bit(
+    honest: Survey, plain: Run, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoders: set[str] = set()
+    together = threading.Barrier(threads, timeout=60)
+
     def noted(data: bytes, resize: ResizePolicy) -> np.ndarray:
-        (tmp_path / f"decoded in {os.getpid()}").touch()
+        if (name := threading.current_thread().name) not in decoders:
+            decoders.add(name)
+            # Until as many as were asked for are decoding.
+            together.wait()
         return decode_image(data, resize)
 
     monkeypatch.setattr(folders, "decode_image", noted)
-    run = trained(honest, tmp_path / "run", learning_rate=0.02, num_workers=1)
-    assert are_equal(run.last, plain.last)
-    # One process for training and one for validation, in each of two epochs.
-    assert len(list(tmp_path.glob("decoded in *"))) == 4
-    assert not (tmp_path / f"decoded in {os.getpid()}").exists()
+    run = trained(honest, tmp_path / "run", epochs=1, learning_rate=0.02, threads=threads)
+    assert are_equal(run.last, plain.after_epochs[0])
+    assert threading.current_thread().name not in decoders
 
 
 def test_weights_decay_and_biases_do_not(honest: Survey, tmp_path: Path) -> None:
