@@ -5,8 +5,8 @@
 
 On the CPU and, where torch finds one, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network
 on the same files in as large batches, in turn, `--repeats` times, the first steps of each not counted; each figure is
-the median. "packed" is our loop on the packed set that is named. The plain loop is what one writes first: DataLoader,
-PIL, the usual transforms, SGD. "network" is its step on one batch that is there already.
+the median, and each run has a process of its own. "packed" is our loop on the packed set that is named. The plain loop
+is what one writes first: DataLoader, PIL, the usual transforms, SGD. "network" is its step on one batch that is there.
 
 Waiting is the time in which a loop's next batch is being fetched, on the host. On CUDA our loop reads its loss every
 twenty steps, and is timed where it does: the first twenty are not counted there.
@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +46,7 @@ from alexnet_deploy.train.batches import Batches
 from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.feed import training_set
 from alexnet_deploy.train.folders import FilePicture
+from alexnet_deploy.train.host_memory import keep_freed_memory
 from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
 from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import look_over, train_on_set
@@ -215,6 +218,9 @@ def train_ours(case: Case, timer: Timer, found: Survey) -> None:
         if now.finished is None:
             timer.steps_done(now.num_images // case.batch_size)
 
+    if case.device == "cpu":
+        # As the command does.
+        keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         train_on_set(data, case.architecture, recipe, Path(folder) / "run", device=case.device, on_progress=note)
 
@@ -266,17 +272,21 @@ def made_up(root: Path, num_train: int = 128) -> Path:
     return root
 
 
+def timed(name: str, case: Case) -> dict[str, float]:
+    timer = Timer(case.warm_up, case.batch_size)
+    LOOPS[name](case, timer)
+    wanted = case.warm_up + case.steps
+    if max(timer.ends) != wanted or len(timer.waits) != (0 if name == "network" else wanted):
+        raise SystemExit(f"{name}: took {max(timer.ends)} steps and waited {len(timer.waits)} times")
+    return timer.result()
+
+
 def measure(case: Case, repeats: int) -> list[dict[str, object]]:
-    loops = {name: loop for name, loop in LOOPS.items() if name != "packed" or case.pack is not None}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in LOOPS if name != "packed" or case.pack}
     for _ in range(repeats):
-        for name, loop in loops.items():
-            timer = Timer(case.warm_up, case.batch_size)
-            loop(case, timer)
-            wanted = case.warm_up + case.steps
-            if max(timer.ends) != wanted or len(timer.waits) != (0 if name == "network" else wanted):
-                raise SystemExit(f"{name}: took {max(timer.ends)} steps and waited {len(timer.waits)} times")
-            results[name].append(timer.result())
+        for name in results:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                results[name].append(process.submit(timed, name, case).result())
             print(case.device, case.precision, name, results[name][-1], file=sys.stderr)
     most = ceiling(case.device, DTYPES[case.precision])
     rows: list[dict[str, object]] = []

@@ -74,6 +74,7 @@ def train(
     from alexnet_deploy.reporting import report_run
     from alexnet_deploy.terminal import pictures_bar, say, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.host_memory import keep_freed_memory
     from alexnet_deploy.train.parallel import joined
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over, train_on
@@ -85,6 +86,8 @@ def train(
         parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
     )
     chosen = choose_device(device)
+    if chosen == "cpu":
+        keep_freed_memory()
     with joined(chosen) as (ranks, own_device):
         # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
         task = ranks.given(

@@ -22,6 +22,7 @@ from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, rec
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
+from alexnet_deploy.reporting import REPORT
 from alexnet_deploy.train import directory as run_directory
 from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from alexnet_deploy.train.directory import BEST, METRICS
@@ -65,7 +66,8 @@ def assert_same_run(one: Path, other: Path) -> None:
         lines = (path / METRICS).read_bytes().splitlines()
         found = tuple(msgspec.json.decode(line, type=EpochMetrics) for line in lines)
         assert without_speed(found) == without_speed(record.epochs)
-        assert {entry.name for entry in path.iterdir()} == {BEST, CHECKPOINT, METRICS}
+        # The command adds a report.
+        assert {entry.name for entry in path.iterdir()} - {REPORT} == {BEST, CHECKPOINT, METRICS}
 
 
 @pytest.fixture(scope="module")
