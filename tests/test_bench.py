@@ -14,7 +14,7 @@ from alexnet_deploy.engines.engine import BACKENDS, Engine, StageTimes
 
 
 def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundle) -> None:
-    outcome = run("bench", "--json", "--seconds", 0, "--batch-size", 1, "--batch-size", 3)
+    outcome = run("bench", "--json", "--seconds", 0.2, "--batch-size", 1, "--batch-size", 3)
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "ten")
