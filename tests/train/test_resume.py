@@ -25,7 +25,7 @@ from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weigh
 from alexnet_deploy.reporting import REPORT
 from alexnet_deploy.train import directory as run_directory
 from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
-from alexnet_deploy.train.directory import BEST, METRICS
+from alexnet_deploy.train.directory import BEST, METRICS, holding
 from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.loop import Pace
 from alexnet_deploy.train.recipe import Recipe
@@ -373,17 +373,9 @@ def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_pat
         resumed(out)
 
 
-def test_two_processes_do_not_train_in_one_directory(stopped: Path) -> None:
-    # A lock of one's own process does not keep one out.
-    program = "import fcntl, sys; file = open(sys.argv[1], 'wb'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
-    command = [sys.executable, "-c", program, stopped / ".lock"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdin is not None
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(TrainingError, match=r"run: another process is training there$"):
-            resumed(stopped)
-        other.communicate(b"\n")
+def test_two_runs_do_not_train_in_one_directory(stopped: Path) -> None:
+    with holding(stopped), pytest.raises(TrainingError, match=r"run: another process is training there$"):
+        resumed(stopped)
     resumed(stopped)
 
 
