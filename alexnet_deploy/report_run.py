@@ -148,9 +148,9 @@ def _verdict(evaluation: Evaluation, comparison: _Comparison, labels: Sequence[s
     counts = np.bincount(evaluation.truths, minlength=len(labels))
     most = int(counts.max())
     if ten.interval[0] <= most / num_pictures:
-        words += (
-            f" That is hardly more than always saying “{labels[int(counts.argmax())]}”: {percent(most / num_pictures)}."
-        )
+        how = "no" if ten.num_right <= most else "hardly"
+        blind = labels[int(counts.argmax())]
+        words += f" That is {how} more than always saying “{blind}”: {percent(most / num_pictures)}."
         return Verdict(words=words, holds=False if ten.num_right <= most else None)
     return Verdict(words=words, holds=True)
 

@@ -61,10 +61,7 @@ def report_run(
     try:
         write_atomically(path, page)
     except OSError as error:
-        raise OutputError(
-            f"{path}: could not be written: {error.strerror}; the weights are in {weights}, and "
-            f"`alexnet-deploy train --resume --out {weights.parent}` tries the report again"
-        ) from error
+        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
     return RunReport(
         path=path,
         loaded=loaded,

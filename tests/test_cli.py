@@ -38,7 +38,11 @@ from alexnet_deploy.train.learner import Learner
             "'cake' is no recipe; there are drawn, fast, folder, original, paper, two-class, and files",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
-        ("train --columns", 2, "tiny: norm1 normalises across 1 groups of channels, where two columns need 2; "),
+        (
+            "train --columns --arch tiny",
+            2,
+            "tiny: norm1 normalises across 1 groups of channels, where two columns ",
+        ),
         ("train data --columns --arch caffe", 2, "caffe: norm1 normalises across 1 groups of channels, where two "),
         ("train data --columns", 3, "data: there is no such folder"),
         ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),

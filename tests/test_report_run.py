@@ -154,7 +154,8 @@ def test_what_is_no_better_than_a_blind_guess_is_not_praised(some_weights: Weigh
     for num_right, words in ((50, True), (55, True), (90, False)):
         ten = [0] * 50 + [1] * (num_right - 50) + [0] * (100 - num_right)
         raw = render(some_weights, make_evaluation(truths, ten, ten))
-        said = f"That is hardly more than always saying “{LABELS[0]}”: 50.0 %."
+        how = "no" if num_right == 50 else "hardly"
+        said = f"That is {how} more than always saying “{LABELS[0]}”: 50.0 %."
         assert (said in Page(raw).text) is words
         assert (b'class="verdict good"' in raw) is not words
         assert (b'class="verdict bad"' in raw) == (num_right == 50)

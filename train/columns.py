@@ -20,7 +20,7 @@ class TwoColumns(nn.Module):
     """A grouped network computed as two columns, each on its device; the same numbers to rounding.
 
     `state_dict` gathers the ordinary tensors (conv1.weight, ..., fc8.bias) on the CPU, and `load_state_dict` parts
-    them again, so that weights and checkpoints do not know of the columns.
+    them again, so that weights do not know of the columns.
     """
 
     def __init__(self, architecture: Architecture, devices: tuple[torch.device | str, torch.device | str]) -> None:
@@ -91,8 +91,10 @@ def second_device(first: torch.device) -> torch.device:
     return torch.device("cuda", number)
 
 
-def check_columns(architecture: Architecture) -> None:
-    """Raise UsageError unless the table is two columns that meet only where a layer sees all channels."""
+def check_columns(architecture: Architecture, processes: int = 1) -> None:
+    """Raise UsageError unless the table is two columns, which meet only where a layer sees all, in one process."""
+    if processes > 1:
+        raise UsageError(f"two columns train in one process, and torchrun started {processes}")
     remedy = "`original` is a table of two columns"
     *layers, _ = architecture.layers
     for layer in layers:

@@ -74,6 +74,8 @@ def evaluate(
     use_training_norms(network)
     network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = views_by_name("ten", weights.architecture.input_size)
+    (middle,) = views_by_name("center", weights.architecture.input_size)
+    center = views.index(middle)
     truths: list[np.ndarray] = []
     answers: tuple[list[Answers], list[Answers]] = ([], [])
     num_done = 0
@@ -82,8 +84,6 @@ def evaluate(
             pixels = preprocess(images.to(place), weights.preprocessing)
             logs_VNK = _log_probabilities(network, pixels, views)
             truth = labels.to(place)
-            (middle,) = views_by_name("center", weights.architecture.input_size)
-            center = views.index(middle)
             for said, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
                 said.append(_answers(logs, truth))
             truths.append(labels.cpu().numpy())

@@ -2,7 +2,7 @@
 
 glibc gives every block of 32 MiB or more back to the system as it is freed. A step of a full-size network frees dozens
 of them, and the system hands them out again page by page, each cleared first: a third of the step's time. Kept, they
-cost about a fifth more memory at the most (docs/decisions.md).
+cost memory instead, a fifth more at its peak (docs/decisions.md), and what was needed once is not given back.
 """
 
 import ctypes

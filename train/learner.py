@@ -81,10 +81,12 @@ class Learner:
         epoch: int,
         step: int,
         rate: float,
+        mean_decay: float = 0.0,
         part: Part | None = None,
     ) -> torch.Tensor:
         """Learn from a batch, uint8 (N, 256, 256, 3) and int64 (N,), at a rate; return its mean loss before that.
 
+        `mean_decay` is what the running mean of the weights keeps, where the recipe has one.
         What is random in it is drawn from the recipe's seed, the epoch and the step. The batch is whole unless `part`
         says which of it these are; then the mean of what all ranks return is the batch's.
         """
@@ -101,8 +103,7 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         if recipe.ema_decay:
-            # The first values fade at once: a mean over what there is, as in TensorFlow's ExponentialMovingAverage.
-            self._average(min(recipe.ema_decay, (1 + step) / (10 + step)) if epoch == 1 else recipe.ema_decay)
+            self._average(mean_decay)
         return loss.detach()
 
     def logits(self, views: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import Progress, after_epoch, data_name, training_preprocessing, training_record
 from alexnet_deploy.train.remarks import plateau_remarks
-from alexnet_deploy.train.schedule import learning_rate
+from alexnet_deploy.train.schedule import learning_rate, mean_decay
 from alexnet_deploy.train.stopping import stopping
 from alexnet_deploy.train.validate import validate
 
@@ -81,6 +81,7 @@ class Trainer:
         # The best epoch's, of which files follow with the next checkpoint.
         self._best: dict[str, torch.Tensor] | None = None
         self._best_is_saved = True
+        self._is_over = False
         self._begun = self._saved_at = time.perf_counter()
         self._saving_seconds = self._seconds_before = 0.0
         self._num_images_before = 0
@@ -99,14 +100,17 @@ class Trainer:
         self._num_images_before = self._num_images()
         if best is not None:
             self._best = {name: torch.from_numpy(values) for name, values in best.tensors.items()}
+            self._is_over = best.training is not None and len(best.training.epochs) == self._recipe.epochs
 
     def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train to the recipe's end.
 
         When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
         there is a `weights` file in any case. Raises TrainingError where the loss stops being a number; what the
-        epochs before gave stays.
+        epochs before gave stays. A run that was over when it was taken up is left as it is, to the byte.
         """
+        if self._is_over:
+            return
         self._begun = self._saved_at = time.perf_counter()
         with stopping(self._ranks.sum) as stop_if_asked:
             try:
@@ -133,7 +137,15 @@ class Trainer:
         for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
             rate = learning_rate(recipe, start.epochs, step, len(numbers))
             part = self._ranks.part(len(numbers[step]))
-            loss = self._learner.step(images, labels, epoch=start.epoch, step=step, rate=rate, part=part)
+            loss = self._learner.step(
+                images,
+                labels,
+                epoch=start.epoch,
+                step=step,
+                rate=rate,
+                mean_decay=mean_decay(recipe, start.epochs, step, len(numbers)),
+                part=part,
+            )
             loss_sum += loss * part.num_images
             if (step + 1) % _STEPS_PER_READING[self._device.type] and step + 1 < len(numbers):
                 continue

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -111,8 +111,12 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise UsageError(f"step_epochs is {list(self.step_epochs)}; needed are rising numbers from 2 on")
         if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
             raise UsageError(
-                f"warmup_epochs is {self.warmup_epochs}; a cosine needs fewer than the {self.epochs} epochs"
+                f"warmup_epochs is {self.warmup_epochs}; a cosine needs fewer than the {self.epochs} epochs, as with "
+                "--set warmup_epochs=0"
             )
+
+
+_CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -166,6 +170,9 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
     if strangers := [name for name in fields if name == "name" or name not in Recipe.__struct_fields__]:
         others = ", ".join(name for name in Recipe.__struct_fields__ if name != "name")
         raise UsageError(f"{subject}: {strangers[0]} is no field of a recipe; there are {others}")
+    for name, choices in _CHOICES.items():
+        if fields.get(name, choices[0]) not in choices:
+            raise UsageError(f"{subject}: {name} is {fields[name]!r}; there are {', '.join(choices)}")
     try:
         return msgspec.convert({**known, **fields}, Recipe)
     except (msgspec.ValidationError, UsageError) as error:

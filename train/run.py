@@ -99,9 +99,7 @@ def train_on_set(
     architecture = architecture.with_num_classes(len(data.labels))
     _check_batch(recipe, ranks)
     if columns:
-        check_columns(architecture)
-        if ranks.size > 1:
-            raise UsageError(f"two columns train in one process, and torchrun started {ranks.size}")
+        check_columns(architecture, ranks.size)
     if resume:
         load_checkpoint(out / CHECKPOINT)
     elif ranks.is_first:

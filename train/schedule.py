@@ -1,4 +1,4 @@
-"""The learning rate of every step, from the recipe and the epochs behind it alone: nothing to be kept between steps."""
+"""What changes from step to step, from the recipe and the epochs behind it alone: nothing to be kept between steps."""
 
 import math
 from collections.abc import Sequence
@@ -28,6 +28,16 @@ def learning_rate(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num
         case "plateau":
             divisions = min(recipe.divisions, _plateaus(recipe.patience, epochs))
     return float(recipe.learning_rate / 10**divisions)
+
+
+def mean_decay(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num_steps: int) -> float:
+    """Return what the running mean of the weights keeps at a step; the arguments are those of learning_rate.
+
+    Over the first steps less than later, so that the first values fade: the rule of TensorFlow's
+    ExponentialMovingAverage for `num_updates`.
+    """
+    done = len(epochs) * num_steps + step
+    return min(recipe.ema_decay, (1 + done) / (10 + done))
 
 
 def _plateaus(patience: int, epochs: Sequence[EpochMetrics]) -> int:

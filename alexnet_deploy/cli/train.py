@@ -55,7 +55,8 @@ def train(
         typer.Option("--columns", help="The paper's arrangement: the two columns of `original` on two GPUs."),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode ahead. Default: one a processor, 8 at most.")
+        int | None,
+        typer.Option(min=1, help="Threads that decode ahead what is not packed. Default: one a processor, 8 at most."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
     resume: Annotated[
@@ -86,8 +87,6 @@ def train(
         parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
     )
     chosen = choose_device(device)
-    if chosen == "cpu":
-        keep_freed_memory()
     with joined(chosen) as (ranks, own_device):
         # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
         task = ranks.given(
@@ -96,10 +95,13 @@ def train(
                     out, data, arch, recipe, changes, own_device, ranks.size, columns=columns, any_machine=any_machine
                 )
                 if resume
-                else _new_task(out, data, arch, recipe, changes, own_device, columns=columns)
+                else _new_task(out, data, arch, recipe, changes, own_device, ranks.size, columns=columns)
             )
         )
         found = ranks.given(lambda: look_over(task.data, task.architecture))
+        if chosen == "cpu":
+            # From here on: the survey's pictures may be large, and are gone.
+            keep_freed_memory()
         if ranks.is_first:
             _announce(found, task, chosen, ranks.size)
         try:
@@ -125,11 +127,13 @@ def train(
             raise
     if ranks.is_first:
         note_latest(task.run)
+        # Whatever becomes of the report.
+        typer.echo(path)
         try:
             with pictures_bar("asking by ten views") as show_pictures:
                 report = report_run(path, found, device=own_device, threads=workers, on_progress=show_pictures)
-        except KeyboardInterrupt:
-            say(f"interrupted; the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
+        except BaseException:
+            say(f"the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
             raise
         _conclude(report, seconds=time.perf_counter() - begun)
 
@@ -152,6 +156,7 @@ def _new_task(
     recipe: str | None,
     changes: dict[str, object],
     device: str,
+    processes: int,
     *,
     columns: bool,
 ) -> _Task:
@@ -163,10 +168,10 @@ def _new_task(
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import new_run_name
 
-    architecture = architecture_by_name(arch or ("tiny" if data is None else "original" if columns else "paper"))
+    architecture = architecture_by_name(arch or ("original" if columns else "tiny" if data is None else "paper"))
     if columns:
         # Now, and not after a look at a million pictures.
-        check_columns(architecture)
+        check_columns(architecture, processes)
         second_device(torch.device(device))
     plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
     run = out or RUNS / new_run_name(architecture)
@@ -255,7 +260,6 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
         f"the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
     )
     say(f"what was learnt: {report.path}")
-    typer.echo(path)
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {path}"))
 
 

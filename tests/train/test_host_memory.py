@@ -2,6 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+from commands import Run
+
+from alexnet_deploy.train import host_memory
+from alexnet_deploy.train import run as training
 
 PROGRAM = """
 import resource, sys
@@ -38,3 +45,20 @@ def test_memory_that_was_freed_is_used_again_without_the_systems_help() -> None:
     kept, number = faults("keep")
     assert kept == "True"
     assert number < without / 10
+
+
+def test_the_command_keeps_memory_once_the_pictures_have_been_looked_over(
+    run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    look_over = training.look_over
+
+    def trained(*arguments: object, **options: object) -> None:
+        done.append("trained")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "look_over", lambda *found: (done.append("looked over"), look_over(*found))[1])
+    monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setattr(training, "train_on", trained)
+    run("train", drawn, "--arch", "tiny", "--device", "cpu")
+    assert done == ["looked over", "kept", "trained"]

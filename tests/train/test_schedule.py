@@ -11,7 +11,7 @@ from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.remarks import plateau_remarks
 from alexnet_deploy.train.run import train_on
-from alexnet_deploy.train.schedule import learning_rate
+from alexnet_deploy.train.schedule import learning_rate, mean_decay
 
 
 def metrics_of(epoch: int, error: float, train_loss: float = 1.0) -> EpochMetrics:
@@ -94,3 +94,11 @@ def test_a_run_that_stands_still_says_so_once_and_its_weights_keep_it(honest: Su
     path = train_on(honest, sober, learning, tmp_path / "learning", say=said.append)
     assert record_of(load_weights(path).weights).remarks == ()
     assert len(said) == 1
+
+
+def test_the_running_mean_keeps_more_the_more_steps_are_behind_it() -> None:
+    recipe = msgspec.structs.replace(RECIPE, ema_decay=0.9)
+    for num_steps in (1, 5):
+        kept = [mean_decay(recipe, after(epoch), step, num_steps) for epoch in range(100) for step in range(num_steps)]
+        np.testing.assert_allclose(kept, np.minimum(0.9, (1 + np.arange(len(kept))) / (10 + np.arange(len(kept)))))
+        assert kept[-1] == 0.9
