@@ -4,7 +4,6 @@ Until then they lie hidden beside its place, in .NAME.DIGEST.partial, each writt
 what the rows depend on: rows of another bundle or form are not gone on with.
 """
 
-import fcntl
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
+from alexnet_deploy.core.locks import try_lock
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_rows
 
 
@@ -140,10 +140,8 @@ def _refuse_existing(output: Path) -> None:
 
 
 def _lock(file: FileIO, output: Path, partial: Path) -> None:
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"{output}: another run is writing it now") from error
+    if not try_lock(file):
+        raise UsageError(f"{output}: another run is writing it now")
     # That run may have finished, or given up, between our opening and our locking.
     _refuse_existing(output)
     if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):

@@ -8,7 +8,6 @@ New best weights are written under another name, then the checkpoint that speaks
 where that is cut short, the checkpoint says which weights are meant.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 
 from alexnet_deploy.core.errors import TrainingError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
+from alexnet_deploy.core.locks import try_lock
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, save_checkpoint
 
@@ -86,10 +86,8 @@ class RunDirectory:
 def holding(path: Path) -> Iterator[RunDirectory]:
     """Keep any other process from training in a directory; raises TrainingError where one does."""
     with (path / _LOCK).open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(f"{path}: another process is training there") from error
+        if not try_lock(file):
+            raise TrainingError(f"{path}: another process is training there")
         try:
             yield RunDirectory(path=path)
         finally:

@@ -1,6 +1,5 @@
 """The journal of a pack in the making: which chunks of pictures have reached the disk, and what is known of them."""
 
-import fcntl
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.locks import try_lock
 from alexnet_deploy.train.dataset import ColorSums, Look
 
 JOURNAL = "journal.jsonl"
@@ -103,10 +103,8 @@ class Draft:
 def claimed(partial: Path) -> Iterator[BinaryIO]:
     """Open the journal for this process alone, until it ends, however it ends."""
     with (partial / JOURNAL).open("a+b", buffering=0) as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{partial}: another process is packing into it; wait for that one") from error
+        if not try_lock(journal):
+            raise DataError(f"{partial}: another process is packing into it; wait for that one")
         yield journal
 
 
