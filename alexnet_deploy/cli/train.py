@@ -89,15 +89,17 @@ def train(
     chosen = choose_device(device)
     with joined(chosen) as (ranks, own_device):
         # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
-        task = ranks.given(
-            lambda: (
-                _saved_task(
-                    out, data, arch, recipe, changes, own_device, ranks.size, columns=columns, any_machine=any_machine
-                )
-                if resume
-                else _new_task(out, data, arch, recipe, changes, own_device, ranks.size, columns=columns)
-            )
+        wish = _Wish(
+            out=out,
+            data=data,
+            arch=arch,
+            recipe=recipe,
+            changes=changes,
+            device=own_device,
+            processes=ranks.size,
+            columns=columns,
         )
+        task = ranks.given(lambda: _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish))
         found = ranks.given(lambda: look_over(task.data, task.architecture))
         if chosen == "cpu":
             # From here on: the survey's pictures may be large, and are gone.
@@ -139,6 +141,22 @@ def train(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What was asked for; None where nothing was."""
+
+    out: Path | None
+    data: Path | None
+    arch: str | None
+    recipe: str | None
+    changes: dict[str, object]
+    """Of the recipe."""
+    device: str
+    processes: int
+    """That train together."""
+    columns: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Task:
     """What is to be trained, on what, and where."""
 
@@ -149,17 +167,7 @@ class _Task:
     columns: bool
 
 
-def _new_task(
-    out: Path | None,
-    data: Path | None,
-    arch: str | None,
-    recipe: str | None,
-    changes: dict[str, object],
-    device: str,
-    processes: int,
-    *,
-    columns: bool,
-) -> _Task:
+def _new_task(wish: _Wish) -> _Task:
     """Return what was asked for; raises UsageError where its directory is there already."""
     import torch
 
@@ -168,30 +176,22 @@ def _new_task(
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import new_run_name
 
-    architecture = architecture_by_name(arch or ("original" if columns else "tiny" if data is None else "paper"))
-    if columns:
+    is_drawn = wish.data is None
+    architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
+    if wish.columns:
         # Now, and not after a look at a million pictures.
-        check_columns(architecture, processes)
-        second_device(torch.device(device))
-    plan = with_settings(recipe_by_name(recipe or ("drawn" if data is None else "folder")), changes)
-    run = out or RUNS / new_run_name(architecture)
+        check_columns(architecture, wish.processes)
+        second_device(torch.device(wish.device))
+    plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
+    run = wish.out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
         raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
-    return _Task(run=run, data=data or _drawn_pictures(), architecture=architecture, recipe=plan, columns=columns)
+    return _Task(
+        run=run, data=wish.data or _drawn_pictures(), architecture=architecture, recipe=plan, columns=wish.columns
+    )
 
 
-def _saved_task(
-    out: Path | None,
-    data: Path | None,
-    arch: str | None,
-    recipe: str | None,
-    changes: dict[str, object],
-    device: str,
-    processes: int,
-    *,
-    columns: bool,
-    any_machine: bool,
-) -> _Task:
+def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     """Return what a run's checkpoint is of, and say where it stands; raises UsageError where another was asked for."""
     import torch
 
@@ -200,10 +200,10 @@ def _saved_task(
     from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
 
-    run = out or latest_checkpoint()
+    run = wish.out or latest_checkpoint()
     saved = load_checkpoint(run / CHECKPOINT)
-    architecture = architecture_by_name(arch) if arch else saved.architecture
-    plan = with_settings(recipe_by_name(recipe) if recipe else saved.recipe, changes)
+    architecture = architecture_by_name(wish.arch) if wish.arch else saved.architecture
+    plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
     # The pictures, which may take long to read, are compared later.
     check_same(
         run / CHECKPOINT,
@@ -212,12 +212,14 @@ def _saved_task(
         recipe=plan,
         data_sha256=saved.data_sha256,
         # Where it is not asked for, it goes on as it was begun.
-        columns=columns or saved.columns,
-        machine=this_machine(torch.device(device), processes),
+        columns=wish.columns or saved.columns,
+        machine=this_machine(torch.device(wish.device), wish.processes),
         any_machine=any_machine,
     )
     say(_standing(run, saved))
-    return _Task(run=run, data=data or Path(saved.data), architecture=architecture, recipe=plan, columns=saved.columns)
+    return _Task(
+        run=run, data=wish.data or Path(saved.data), architecture=architecture, recipe=plan, columns=saved.columns
+    )
 
 
 def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
