@@ -17,7 +17,7 @@ from alexnet_deploy.core.batches import PictureSet, decode_batches
 from alexnet_deploy.core.errors import ParityError, UsageError
 from alexnet_deploy.core.labelled import LabelledFolder
 from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.core.quantization import Quantization
+from alexnet_deploy.core.quantization import WEIGHT_LEVEL, Quantization
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
@@ -61,7 +61,9 @@ def quantize(
     calibrated = calibrate(weights, request, say)
     pictures = calibrated.pictures
     asked = {layer: largest for layer, largest in calibrated.ranges.items() if layer not in request.keep_float}
-    wanted = Quantization(ranges=asked, rest=request.rest, calibration=calibrated.calibration)
+    wanted = Quantization(
+        ranges=asked, rest=request.rest, calibration=calibrated.calibration, weight_level=WEIGHT_LEVEL
+    )
     say("measuring how much each layer alone costs in int8")
     sensitivity = _sensitivities(weights, wanted, pictures)
     judge = _Judge(weights, views, request, pictures, data, say)
