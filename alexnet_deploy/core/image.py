@@ -73,6 +73,7 @@ _TRANSPOSITIONS = {
 }
 
 _warnings_lock = threading.Lock()
+_loading_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,31 @@ def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.I
             return _decode(data, limits)
 
 
+def convert_image(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return a PIL image in RGB, upright, in its own size: what the bytes of its file would give.
+
+    Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
+    otherwise. Its format and the work to decode it were the caller's to judge. A PNG whose pixels had been read before
+    has lost the depth of its colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
+    """
+    if not image.width or not image.height:
+        raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
+    refuse_large(image.width, image.height, limits)
+    try:
+        # Pillow reads an image's pixels in one thread at a time, and the same image may be given twice.
+        with _loading_lock:
+            depth = _unread_png_depth(image)
+            image.load()
+        if depth is not None and "transparency" in image.info:
+            image = image.copy()
+            _scale_colour_key(image, depth)
+        return _upright(_to_rgb(image), _orientation(image))
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
+    except _DAMAGE as error:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{image.format or image.mode}: cannot be read: {error}") from error
+
+
 def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
     """Return a decoded picture as uint8 (256, 256, 3)."""
     box = _source_box(image.width, image.height, resize)
@@ -172,6 +198,13 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     return data
 
 
+def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
+    """Raise ImageError (too_large) for more pixels than the limits allow."""
+    if (num_pixels := width * height) > limits.max_pixels:
+        found = f"{width} x {height} is {num_pixels:,} pixels"
+        raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
+
+
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
     if num_bytes > limits.max_bytes:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_bytes:,} bytes, the limit is {limits.max_bytes:,}")
@@ -184,10 +217,7 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
     check_notes(name, data)
     try:
         with decoder(io.BytesIO(data)) as image:
-            num_pixels = image.width * image.height
-            if num_pixels > limits.max_pixels:
-                found = f"{image.width} x {image.height} is {num_pixels:,} pixels"
-                raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
+            refuse_large(image.width, image.height, limits)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
             image.load()
             if name == "PNG":
@@ -239,6 +269,15 @@ def _scale_colour_key(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = (key & largest) * 255 // largest
     elif depth == 16 and image.mode == "RGB" and isinstance(key, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _unread_png_depth(image: Image.Image) -> int | None:
+    """Return a PNG's bits a sample, None where its pixels have been read: Pillow names them until then only."""
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return None
+    # The raw mode: L;2, L;4, RGB;16B; without a number it is 8.
+    depth = re.search(r";(\d+)", str(image.tile[0].args))
+    return int(depth[1]) if depth else 8
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
