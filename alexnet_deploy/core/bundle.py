@@ -4,7 +4,7 @@ tiny-fp32.bundle/
   manifest.json      what it is, how it was proved, and the digest of every other file
   model.onnx         the graph
   labels.txt         class names, one a line
-  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32
+  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt says what each is
   report.html        the same for people
 """
 
@@ -33,6 +33,7 @@ REPORT = "report.html"
 GOLDEN_IMAGES = "golden/images.u8"
 GOLDEN_PROBABILITIES = "golden/probabilities.f32"
 GOLDEN_GRAPH_PROBABILITIES = "golden/graph_probabilities.f32"
+GOLDEN_INDEX = "golden/index.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
