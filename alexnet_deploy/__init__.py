@@ -9,7 +9,13 @@ with alexnet_deploy.load("bundles/my.bundle") as predictor:
     probabilities = predictor.run(images)  # uint8 (N, 256, 256, 3) -> float32 (N, K)
 """
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    raise ImportError(
+        "alexnet-deploy runs on Linux and macOS; on Windows use it in WSL, the Windows Subsystem for Linux"
+    )
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.errors import (

@@ -59,6 +59,13 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A prediction that was made before, of an input that is to be asked again."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """What load() was asked for, beside the bundle: enough to open the same engine in another process."""
 
@@ -136,7 +143,7 @@ class Predictor:
         batch_size: int | None = None,
         limits: DecodeLimits = DEFAULT_LIMITS,
         listed: Iterable[bytes | None] | None = None,
-        done: Iterable[str] = (),
+        done: Iterable[str | Again] = (),
     ) -> Generator[Prediction]:
         """Yield one prediction for each input, in order.
 
@@ -148,10 +155,10 @@ class Predictor:
         `topk` guesses each, or all classes where there are fewer. `batch_size` images go to the engine at once; the
         engine's own choice unless given. `listed` are the lines that the name `-` stands for, None among them where no
         more is there for now: what came before is answered then, in however small a batch. `done` are the paths of
-        predictions that were made before: the first inputs, which are passed over. What cannot be read is a
-        prediction with an error, never an exception. Images are decoded, and other batches run, while the caller
-        uses what it was given; how far ahead does not depend on how many there are. A caller who stops early may
-        close() it, which ends that work.
+        predictions that were made before: the first inputs, which are passed over, but for those marked Again. What
+        cannot be read is a prediction with an error, never an exception. Images are decoded, and other batches run,
+        while the caller uses what it was given; how far ahead does not depend on how many there are. A caller who stops
+        early may close() it, which ends that work.
 
         Raises UsageError for a topk or batch_size under 1, for a `-` without a list, for arrays of another layout, for
         what is no input and for `done` that are not the first inputs, BackendError as run does.
@@ -225,13 +232,26 @@ class Predictor:
         self.close()
 
 
-def pass_over(done: Iterable[str], inputs: Iterator[Input]) -> Iterator[Input]:
-    """Yield the inputs after those of `done`, paths in order; raises UsageError where they are not the first inputs."""
-    for number, path in enumerate(done, start=1):
-        found = next((item for item in inputs if item is not PAUSE), None)
+def pass_over(done: Iterable[str | Again], inputs: Iterator[Input]) -> Iterator[Input]:
+    """Yield the inputs of `done` that are marked Again, and those after them all.
+
+    `done` are paths, in order. Raises UsageError where they are not those of the first inputs.
+    """
+    is_awaited = False
+    for number, mark in enumerate(done, start=1):
+        path = mark.path if isinstance(mark, Again) else mark
+        found = next(inputs, None)
+        while found is PAUSE:
+            if is_awaited:
+                yield PAUSE
+                is_awaited = False
+            found = next(inputs, None)
         if found is None or found.text != path:
-            there = "there is no input any more" if found is None else f"the input there is {found.text} now"
-            raise UsageError(f"row {number:,} is of {path}, and {there}; rows of other inputs cannot be gone on with")
+            there = "there are no more inputs" if found is None else f"input {number:,} is now {found.text}"
+            raise UsageError(f"cannot resume: row {number:,} was written for {path}, but {there}")
+        if isinstance(mark, Again):
+            yield found
+            is_awaited = True
     yield from inputs
 
 

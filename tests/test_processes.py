@@ -163,3 +163,16 @@ def test_what_load_did_not_open_is_not_pickled(bundle: Bundle) -> None:
         pytest.raises(TypeError, match=r"this Predictor was not opened by load\(\)"),
     ):
         pickle.dumps(predictor)
+
+
+# Systems
+
+
+def test_windows_is_refused_in_one_sentence() -> None:
+    program = (
+        "import sys; sys.platform = 'win32'\ntry:\n    import alexnet_deploy\nexcept ImportError as e:\n    print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, encoding="utf-8")
+    assert done.stdout == (
+        "alexnet-deploy runs on Linux and macOS; on Windows use it in WSL, the Windows Subsystem for Linux\n"
+    )

@@ -23,6 +23,7 @@ import numpy as np
 
 from alexnet_deploy.core.errors import BundleError, IntegrityError, WeightsError
 from alexnet_deploy.core.files import sha256, sync_directory, umask
+from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.labels import check_labels, decode_labels
 from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
 
@@ -164,7 +165,7 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
         raise BundleError(f"{out}: exists already; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        staging = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
     except OSError as error:
         raise BundleError(f"{out}: cannot be made: {error.strerror}") from error
     try:

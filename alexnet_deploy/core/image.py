@@ -36,6 +36,7 @@ from PIL import (
 from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
+from alexnet_deploy.core.patience import patiently
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.work import check_notes, check_work
 
@@ -164,14 +165,21 @@ def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
-    """Return the bytes of one picture file; raises ImageError (missing, unreadable, too_large)."""
-    try:
+    """Return the bytes of one image file; raises ImageError (missing, unreadable, too_large).
+
+    Errors of a file system that may pass are met with further attempts (core/patience.py).
+    """
+
+    def read() -> bytes:
         # A pipe or a device would block or never end.
         if not path.is_file() and path.exists():
             raise ImageError(ImageErrorCode.UNREADABLE, "it is not a regular file")
         with path.open("rb") as file:
             _check_num_bytes(os.fstat(file.fileno()).st_size, limits)
             return file.read()
+
+    try:
+        return patiently(read)
     except FileNotFoundError as error:
         raise ImageError(ImageErrorCode.MISSING, "there is no such file") from error
     except (OSError, ValueError) as error:
@@ -185,10 +193,14 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the picture does).
     """
     _check_num_bytes(num_bytes, limits)
-    try:
+
+    def read() -> bytes:
         with path.open("rb") as file:
             file.seek(offset)
-            data = file.read(num_bytes)
+            return file.read(num_bytes)
+
+    try:
+        data = patiently(read)
     except FileNotFoundError as error:
         raise ImageError(ImageErrorCode.MISSING, f"there is no {path}") from error
     except OSError as error:

@@ -7,10 +7,12 @@
   folders, and stands for files only. A pattern that matches nothing is an input that is missing.
 - An image that is already in memory is an input of its own; an array (N, H, W, 3) is N of them. They are called #0, #1
   and so on, in the order of those of one call.
-- `-` reads names from a list, one a line; empty lines are passed over. A list that is still being written may say that
+- `-` reads names from a list, one a line, or each ended by NUL; empty ones are passed over. A byte order mark of UTF-8
+  at its beginning is no part of a name; a list in UTF-16 is refused. A list that is still being written may say that
   there is nothing more for now, so that nobody waits for the next name to have the row of the last.
 """
 
+import codecs
 import fnmatch
 import glob
 import io
@@ -27,6 +29,9 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
+from alexnet_deploy.core.patience import patiently
+
+_NULL = "a list whose names end with NUL, as `find -print0` writes it, needs --null"
 
 # A list that comes faster than this fills whole batches.
 _PATIENCE_SECONDS = 0.05
@@ -102,13 +107,24 @@ def _refuse(source: Source, listed: Iterable[bytes | None] | None) -> None:
         raise UsageError(f"{type(source).__name__} is no image: needed is {kinds}")
 
 
-def read_list(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yield the lines of a list, and None where it holds no more for now: another program may still be writing it."""
+def read_list(file: BinaryIO, *, null: bool = False) -> Iterator[bytes | None]:
+    """Yield the lines of a list, and None where it holds no more for now: another program may still be writing it.
+
+    With `null` they are names that end with NUL, which they keep: find_inputs takes those as they are.
+    """
+    if not null:
+        yield from _split(file, b"\n")
+        return
+    for name in _split(file, b"\0"):
+        yield name if not name else name.removesuffix(b"\0") + b"\0"
+
+
+def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
     try:
         descriptor = file.fileno()
     except io.UnsupportedOperation:
         # It is in memory, where all of it is there.
-        yield from file
+        yield from file.read().split(separator)
         return
     begun: list[bytes] = []
     while True:
@@ -118,7 +134,7 @@ def read_list(file: BinaryIO) -> Iterator[bytes | None]:
         data = os.read(descriptor, 1 << 16)
         if not data:
             break
-        rest, *more = data.split(b"\n")
+        rest, *more = data.split(separator)
         begun.append(rest)
         for line in more:
             yield b"".join(begun)
@@ -140,18 +156,37 @@ def _expand_all(sources: Iterable[Source], listed: Iterable[bytes | None] | None
 
 
 def _expand_list(listed: Iterable[bytes | None]) -> Iterator[Input]:
+    numbers = count(start=1)
     for line in listed:
         if line is None:
             yield PAUSE
-        elif stripped := line.rstrip(b"\r\n"):
-            yield from _expand(os.fsdecode(stripped), is_pattern=False)
+        elif name := _name_in(line, next(numbers)):
+            if b"\0" in name:
+                yield Input(name=os.fsdecode(name), error=(ImageErrorCode.MISSING, f"no file name holds NUL; {_NULL}"))
+            else:
+                yield from _expand(os.fsdecode(name), is_pattern=False)
+
+
+def _name_in(line: bytes, number: int) -> bytes:
+    """Return the name in line `number` of a list; raises UsageError where the first shows that it is no such list."""
+    if line.endswith(b"\0"):
+        name = line[:-1]
+    else:
+        name = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
+    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not _exists(os.fsdecode(name)):
+        raise UsageError(
+            "the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST | alexnet-deploy predict -`"
+        )
+    if number == 1 and b"\0" in name:
+        raise UsageError(f"line 1 of the list holds NUL, which no file name does; {_NULL}")
+    return name
 
 
 def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
     item = _named(name)
     if item.error is not None:
         yield item
-    elif "\0" in name or not os.path.lexists(name):
+    elif "\0" in name or not _exists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield next(matches, item)
         yield from matches
@@ -166,6 +201,15 @@ def _named(name: str) -> Input:
     if _encoded(name) is None:
         return Input(name=name, error=(ImageErrorCode.MISSING, "no file can have such a name"))
     return Input(name=name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        patiently(lambda: os.lstat(name))
+    except (OSError, ValueError):
+        # Whatever it is: reading it will say.
+        return False
+    return True
 
 
 def _encoded(name: str) -> bytes | None:
@@ -211,10 +255,10 @@ def _walk(start: str) -> Iterator[Input]:
             stack.pop()
             continue
         try:
-            if not Path(name).is_dir():
+            if not patiently(Path(name).is_dir):
                 yield Input(name=name)
                 continue
-            status = Path(name).stat()
+            status = patiently(Path(name).stat)
             identity = (status.st_dev, status.st_ino)
             if identity in ancestors:
                 yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
@@ -225,6 +269,6 @@ def _walk(start: str) -> Iterator[Input]:
 
 
 def _names_in(folder: str) -> Iterator[str]:
-    below = os.listdir(os.fsencode(folder))  # noqa: PTH208
+    below = patiently(lambda: os.listdir(os.fsencode(folder)))  # noqa: PTH208
     below.sort()
     return (os.path.join(folder, os.fsdecode(name)) for name in below if not name.startswith(b"."))  # noqa: PTH118
