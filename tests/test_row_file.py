@@ -366,6 +366,7 @@ def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, 
     command = ["predict", "images", "--format", "jsonl", "--output"]
     with stopped_after(3):
         assert run(*command, name).code == 130
+    with stopped_after(3):
         assert run(*command, "n" * 253).code == 130
     assert len(hidden()) == 2
     assert run(*command, name, "--topk", 1, "--resume").refused(2).startswith(".")
