@@ -5,11 +5,19 @@ import alexnet_deploy
 with alexnet_deploy.load("bundles/my.bundle") as predictor:
     for prediction in predictor.predict(["images/"]):
         print(prediction.path, prediction.top)
+    print(predictor.classify(image_bytes).top[0].label)
+    probabilities = predictor.run(images)  # uint8 (N, 256, 256, 3) -> float32 (N, K)
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from alexnet_deploy.core.telemetry import disable_telemetry
+
+if sys.platform == "win32":
+    raise ImportError(
+        "alexnet-deploy runs on Linux and macOS; on Windows use it in WSL, the Windows Subsystem for Linux"
+    )
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.errors import (
@@ -27,7 +35,9 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from alexnet_deploy.core.image import DecodeLimits
     from alexnet_deploy.core.versions import __version__
+    from alexnet_deploy.engines.engine import EngineInfo
     from alexnet_deploy.predict import Guess, Prediction, Predictor, load
 
 __all__ = [
@@ -35,6 +45,8 @@ __all__ = [
     "BackendError",
     "BundleError",
     "DataError",
+    "DecodeLimits",
+    "EngineInfo",
     "ExportError",
     "Guess",
     "ImageError",
@@ -53,7 +65,12 @@ __all__ = [
 
 disable_telemetry()
 
-_PREDICT = ("Guess", "Prediction", "Predictor", "load")
+_HOMES = {
+    **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict"),
+    "DecodeLimits": "core.image",
+    "EngineInfo": "engines.engine",
+    "__version__": "core.versions",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -62,5 +79,9 @@ def __getattr__(name: str) -> object:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "predict" if name in _PREDICT else "core.versions" if name == "__version__" else "core.errors"
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'core.errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names too that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,10 @@
-"""Rows on their way into a file, which gets its name when it is whole; a run that was stopped can be gone on with.
+"""Rows on their way into a file, which gets its name when it is whole; a run that was stopped can be resumed.
 
 Until then they lie hidden beside its place, in .NAME.DIGEST.partial, each written out as it is made. The digest is of
-what the rows depend on: rows of another bundle or form are not gone on with.
+what the rows depend on: rows of another bundle or form are not resumed.
+
+Rows whose input is asked again go to .NAME.DIGEST.again.partial, with those before and after them, until that file
+takes the place of the older one. Both are there until then, so this can be stopped and resumed too.
 """
 
 import os
@@ -9,13 +12,44 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
+from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.locks import try_lock
-from alexnet_deploy.rows import RowWriter, WrittenRow, read_rows
+from alexnet_deploy.predict import Again
+from alexnet_deploy.rows import RowWriter, WrittenRow, read_row, read_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Older:
+    """Rows that were written before, of which some inputs are asked again."""
+
+    path: Path
+    is_whole: bool
+    """True for an `output` that is whole: nothing in it says which bundle its rows are of."""
+    codes: frozenset[str]
+    """Errors whose inputs are asked again."""
+
+    def rows(self, writer: RowWriter, start: int) -> Iterator[tuple[WrittenRow, bool]]:
+        """Yield each row from number `start` on, from 0, and whether its input is asked again.
+
+        Of a whole file that is the first prediction too, as a sample: it must come out as it was.
+        """
+        needs_sample = self.is_whole
+        with self.path.open("rb") as file:
+            number = 0
+            for row, _ in read_rows(file, writer):
+                if row is None:
+                    continue
+                if number >= start:
+                    is_sample = needs_sample and row.outcome == "ok"
+                    needs_sample = needs_sample and not is_sample
+                    yield row, is_sample or row.outcome in self.codes
+                number += 1
 
 
 class RowFile:
@@ -24,11 +58,12 @@ class RowFile:
     Whoever writes a row counts it in `outcomes`.
     """
 
-    def __init__(self, file: FileIO, writer: RowWriter, output: Path) -> None:
-        """Keep the whole rows at the beginning of `file`, and cut off what follows them."""
+    def __init__(self, file: FileIO, writer: RowWriter, output: Path, older: _Older | None = None) -> None:
+        """Keep the whole rows at the beginning of `file`, and cut off what follows them; then come those of `older`."""
         self._file = file
         self._writer = writer
         self._output = output
+        self._older = older
         self.outcomes: Counter[str] = Counter()
         """How many of its rows are `ok`, and how many have which error code."""
         end = 0
@@ -40,24 +75,65 @@ class RowFile:
                     self.outcomes[row.outcome] += 1
         file.truncate(end)
         file.seek(end)
+        self._num_kept = self.outcomes.total()
+        self._older_rows = iter(()) if older is None else older.rows(writer, self._num_kept)
         if not end:
-            self.write(writer.header())
+            self._append(writer.header().encode())
 
     @property
     def place(self) -> Path:
         """Where the rows are until the file is whole."""
         return Path(self._file.name)
 
-    def kept_paths(self) -> Iterator[str]:
-        """Yield the paths of the rows that were kept; to be used up before the next is written."""
+    def done(self) -> Iterator[str | Again]:
+        """Yield the paths of the rows that there are, marked where their input is asked again.
+
+        To be begun before the next row is written.
+        """
         with self.place.open("rb") as kept:
-            for row, _ in read_rows(kept, self._writer):
-                if row is not None:
-                    yield row.path
+            for number, row in enumerate(row for row, _ in read_rows(kept, self._writer) if row is not None):
+                if number == self._num_kept:
+                    # Written since.
+                    break
+                yield row.path
+        if self._older is not None:
+            for row, is_again in self._older.rows(self._writer, self._num_kept):
+                yield Again(path=row.path) if is_again else row.path
 
     def write(self, line: str) -> None:
-        """Hand one line to the operating system; raises OutputError where it does not take it."""
-        rest = memoryview(line.encode())
+        """Hand one line to the operating system, after the older rows that come before it.
+
+        Raises OutputError where it is not taken, UsageError where a sample came out otherwise than it was, or where
+        a whole file would grow.
+        """
+        replaced = self._copy_older()
+        record = line.encode()
+        if replaced is not None and replaced.outcome == "ok":
+            _agree(self._output, replaced, read_row(record, self._writer.form[0]))
+            record = replaced.record
+        elif replaced is None and self._older is not None and self._older.is_whole:
+            raise UsageError(
+                f"{self._output}: is whole with {self.outcomes.total():,} rows, and there are more inputs now; choose "
+                "another --output"
+            )
+        self._append(record)
+
+    def finish(self) -> None:
+        """Write the older rows that are left; raises OutputError, UsageError where one of them was to be replaced."""
+        replaced = self._copy_older()
+        assert replaced is None, "each input that is asked again has a row"
+
+    def _copy_older(self) -> WrittenRow | None:
+        """Write the older rows up to the next that is replaced, and return that; None where there are no more."""
+        for row, is_again in self._older_rows:
+            if is_again:
+                return row
+            self._append(row.record)
+            self.outcomes[row.outcome] += 1
+        return None
+
+    def _append(self, record: bytes) -> None:
+        rest = memoryview(record)
         try:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
@@ -65,44 +141,116 @@ class RowFile:
             raise OutputError(f"{self._output}: cannot be written: {error.strerror}") from error
 
 
+def _agree(output: Path, was: WrittenRow, now: WrittenRow | None) -> None:
+    if now is None or not was.is_like(now):
+        raise UsageError(
+            f"{output}: its row for {was.path} comes out differently now, so its rows are of another bundle, engine or "
+            "image; choose another --output"
+        )
+
+
 @contextmanager
-def open_row_file(output: Path, writer: RowWriter, depends_on: str, *, resume: bool) -> Iterator[RowFile]:
+def open_row_file(
+    output: Path, writer: RowWriter, depends_on: str, *, resume: bool, again: frozenset[str] = frozenset()
+) -> Iterator[RowFile]:
     """Give a file of rows that becomes `output` at the end; rows that were written before an exception stay, hidden.
 
     `depends_on` is what the rows depend on beside their form. With `resume` the rows of a run that was stopped are
-    kept, where there are any. Raises UsageError where `output` exists or cannot be made, where rows of a stopped run
-    are there and `resume` is not given or they are of other settings, while another run writes them, or where `output`
-    has appeared meanwhile; OutputError where the file cannot be finished.
+    kept, where there are any. With codes of errors in `again`, which needs `resume`, the rows may be whole too, and
+    those that have such an error are replaced.
+
+    Raises UsageError where `output` exists or cannot be made, where rows of a stopped run are there and `resume` is not
+    given or they are of other settings, while another run writes them, or where `output` has appeared meanwhile;
+    OutputError where the file cannot be finished.
     """
+    digest = sha256(repr((writer.form, depends_on)).encode())[:12]
+    partial = hidden_beside(output, f".{digest}.partial")
+    replacing = hidden_beside(output, f".{digest}.again.partial")
+    if again and (os.path.lexists(output) or partial.exists()):
+        with _replacing(output, partial, replacing, writer, again) as rows:
+            yield rows
+        return
     _refuse_existing(output)
-    partial = output.with_name(f".{output.name}.{sha256(repr((writer.form, depends_on)).encode())[:12]}.partial")
+    if resume and replacing.exists() and partial.exists():
+        raise UsageError(f"{replacing}: a run with --retry-failed was stopped; repeat --retry-failed, or remove it")
     if resume and not partial.exists() and (others := _partials(output)):
         raise UsageError(
             f"{others[0]}: its rows are of another bundle, engine or form; without --resume they are left alone"
         )
-    try:
-        file = FileIO(partial, "a+")
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
-    with file:
+    with _opened(output, partial) as file:
         with _in_words(output, partial):
             _lock(file, output, partial)
+            # That run may have finished, or given up, between our opening and our locking.
+            _refuse_existing(output)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
                 remedy = "remove it" if writer.form[0] == "table" else "--resume goes on with them"
                 raise UsageError(f"{partial}: holds the rows of a run that was stopped; {remedy}")
             rows = RowFile(file, writer, output)
-        try:
+        with _kept_if_any(rows, partial):
             yield rows
-        except BaseException:
-            if not rows.outcomes:
-                partial.unlink()
-            raise
-        if os.path.lexists(output):
-            raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {partial}")
-        with _in_words(output, partial):
-            os.fsync(file.fileno())
-            partial.rename(output)
-            sync_directory(output.parent)
+        _refuse_appeared(output, partial)
+        _publish(file, partial, output)
+
+
+@contextmanager
+def _replacing(
+    output: Path, partial: Path, replacing: Path, writer: RowWriter, codes: frozenset[str]
+) -> Iterator[RowFile]:
+    """Give a file that takes the place of older rows, whole or stopped, when each has been copied or replaced."""
+    is_whole = os.path.lexists(output)
+    older = _Older(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
+    # Nobody writes into a whole file; it may be a read-only one.
+    with _opened(output, older.path, "r" if is_whole else "r+") as source, _opened(output, replacing) as file:
+        with _in_words(output, replacing):
+            if not is_whole:
+                _lock(source, output, partial)
+            _lock(file, output, replacing)
+            rows = RowFile(file, writer, output, older)
+        with _kept_if_any(rows, replacing):
+            yield rows
+            rows.finish()
+        if not is_whole:
+            _refuse_appeared(output, replacing)
+        elif not os.path.lexists(output) or not os.path.samestat(os.fstat(source.fileno()), output.lstat()):
+            raise UsageError(f"{output}: has been replaced meanwhile; the rows are all in {replacing}")
+        _publish(file, replacing, output)
+        if not is_whole:
+            partial.unlink(missing_ok=True)
+
+
+def _opened(output: Path, path: Path, mode: str = "a+") -> FileIO:
+    try:
+        return FileIO(path, mode)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _kept_if_any(rows: RowFile, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if not rows.outcomes:
+            place.unlink()
+        raise
+
+
+def _refuse_appeared(output: Path, place: Path) -> None:
+    if os.path.lexists(output):
+        raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {place}")
+
+
+def _publish(file: FileIO, place: Path, output: Path) -> None:
+    with _in_words(output, place):
+        os.fsync(file.fileno())
+        place.replace(output)
+    try:
+        sync_directory(output.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: is whole, but its name may not survive a power cut: {output.parent} cannot be synced: "
+            f"{error.strerror}"
+        ) from error
 
 
 def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
@@ -122,8 +270,12 @@ def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
 
 
 def _partials(output: Path) -> list[Path]:
-    name = re.compile(rf"\.{re.escape(output.name)}\.[0-9a-f]{{12}}\.partial")
-    return sorted(path for path in output.parent.iterdir() if name.fullmatch(path.name))
+    ending = re.compile(r"\.[0-9a-f]{12}\.partial$")
+    return sorted(
+        path
+        for path in output.parent.iterdir()
+        if (found := ending.search(path.name)) is not None and path == hidden_beside(output, found[0])
+    )
 
 
 @contextmanager
@@ -139,10 +291,8 @@ def _refuse_existing(output: Path) -> None:
         raise UsageError(f"{output}: exists already; choose another --output")
 
 
-def _lock(file: FileIO, output: Path, partial: Path) -> None:
+def _lock(file: FileIO, output: Path, place: Path) -> None:
     if not try_lock(file):
         raise UsageError(f"{output}: another run is writing it now")
-    # That run may have finished, or given up, between our opening and our locking.
-    _refuse_existing(output)
-    if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+    if not place.exists() or not os.path.samestat(os.fstat(file.fileno()), place.stat()):
         raise UsageError(f"{output}: another run was writing it until now; start again")

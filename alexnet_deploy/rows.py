@@ -19,6 +19,9 @@ _PATH_WIDTH = 40
 # Of one row: a path is 4,096 bytes at most, and so many line breaks.
 _MOST_LINES = 8192
 
+# Of one image in batches of other sizes float32 strayed by less than 1e-6; csv rounds to six digits.
+_ROUNDING = 1e-5
+
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
@@ -81,6 +84,16 @@ class WrittenRow:
     path: str
     outcome: str
     """`ok`, or its error's code."""
+    probabilities: dict[int, float]
+    """Of the guesses, by the class's index; as they are written, which in csv is rounded."""
+    record: bytes
+    """The row itself, with its end."""
+
+    def is_like(self, other: "WrittenRow") -> bool:
+        """Return whether both guess the same, but for what another batch size may change in the last digits."""
+        if self.probabilities.keys() != other.probabilities.keys():
+            return False
+        return all(abs(value - other.probabilities[index]) <= _ROUNDING for index, value in self.probabilities.items())
 
 
 def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | None, int]]:
@@ -96,11 +109,16 @@ def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | 
         end = len(header)
         yield None, end
     for record in _records(file, row_format):
-        row = _json_row(record) if row_format == "jsonl" else _csv_row(record)
+        row = read_row(record, row_format)
         if row is None:
             return
         end += len(record)
         yield row, end
+
+
+def read_row(record: bytes, row_format: RowFormat) -> WrittenRow | None:
+    """Return what one row of jsonl or csv says, None where it is damaged."""
+    return _json_row(record) if row_format == "jsonl" else _csv_row(record)
 
 
 def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
@@ -122,10 +140,16 @@ class _JsonError(Struct):
     code: str
 
 
+class _JsonGuess(Struct):
+    index: int
+    probability: float
+
+
 class _JsonRow(Struct):
     path: str
     ok: bool
     error: _JsonError | None = None
+    top: tuple[_JsonGuess, ...] = ()
 
 
 def _json_row(record: bytes) -> WrittenRow | None:
@@ -133,18 +157,25 @@ def _json_row(record: bytes) -> WrittenRow | None:
         row = msgspec.json.decode(record, type=_JsonRow)
     except msgspec.DecodeError:
         return None
-    return WrittenRow(path=row.path, outcome="ok" if row.error is None else row.error.code)
+    return WrittenRow(
+        path=row.path,
+        outcome="ok" if row.error is None else row.error.code,
+        probabilities={guess.index: guess.probability for guess in row.top},
+        record=record,
+    )
 
 
 def _csv_row(record: bytes) -> WrittenRow | None:
     try:
-        ((path, ok, code, *_),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
+        ((path, ok, code, *rest),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
+        # After the message three cells a guess: its index, label and probability.
+        guesses = {int(index): float(value) for index, value in zip(rest[1::3], rest[3::3], strict=False) if index}
     except (ValueError, csv.Error):
         return None
     # Nearly any line of text is csv, zeros before a row too.
     if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
         return None
-    return WrittenRow(path=path, outcome=code or "ok")
+    return WrittenRow(path=path, outcome=code or "ok", probabilities=guesses, record=record)
 
 
 def _record(prediction: Prediction) -> dict[str, object]:

@@ -14,6 +14,7 @@ from alexnet_deploy.core.batches import look_through
 from alexnet_deploy.core.bundle import (
     GOLDEN_GRAPH_PROBABILITIES,
     GOLDEN_IMAGES,
+    GOLDEN_INDEX,
     GOLDEN_PROBABILITIES,
     GRAPH,
     LABELS,
@@ -44,6 +45,7 @@ from alexnet_deploy.core.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import installed_backends, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
+from alexnet_deploy.engines.golden_index import golden_index
 from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
 from alexnet_deploy.engines.tensorrt_build import refuse_build
 from alexnet_deploy.engines.torch_engine import open_reference
@@ -111,6 +113,7 @@ def ship(
         _write(stage, graph, weights.labels, images, expected)
         if golden.graph is not None:
             stage.write(golden.graph.probabilities.file, _raw(exact_answers(graph, images)))
+        stage.write(GOLDEN_INDEX, golden_index(manifest))
         candidate = stage.seal(manifest)
         for backend in backends:
             say(f"proving it on {backend}")

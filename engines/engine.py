@@ -5,6 +5,7 @@ probabilities  float32  (N, K)             each row sums to 1
 """
 
 import importlib.util
+import os
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_other_process, register_engine
 
 GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
 Backend: TypeAlias = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -109,7 +111,10 @@ class StagedRunner(Runner, Protocol):
 
 
 class Engine:
-    """Something that runs: pictures in, probabilities out, of any batch size, from any thread, until it is closed."""
+    """Something that runs: images in, probabilities out, of any batch size, from any thread, until it is closed.
+
+    It works in the process that opened it. In a fork of that process everything but close() raises BackendError.
+    """
 
     def __init__(self, runners: Sequence[Runner], info: EngineInfo, *, num_classes: int, max_batch: int) -> None:
         """Make an engine of one runner for each of its streams; the engine closes them."""
@@ -122,7 +127,9 @@ class Engine:
         self._max_batch = max_batch
         self._clock = threading.Lock()
         self._busy_seconds = 0.0
+        self._process = os.getpid()
         self.info = info
+        register_engine(self)
 
     @property
     def busy_seconds(self) -> float:
@@ -134,7 +141,7 @@ class Engine:
 
         The result is the caller's. A batch larger than the engine takes at once is split. Where all streams are busy
         with other threads' runs it waits. Raises UsageError for images of another shape or type, BackendError after
-        close() or where the backend fails.
+        close(), in a forked process, or where the backend fails.
         """
         expected = (IMAGE_SIZE, IMAGE_SIZE, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
@@ -158,8 +165,13 @@ class Engine:
         with self._taken() as runner:
             return runner.time_stages(images[: self._max_batch]) if isinstance(runner, StagedRunner) else None
 
+    def refuse_fork(self) -> None:
+        """Raise BackendError in a process that was forked from the one that opened this engine."""
+        refuse_other_process(self.info.backend, self._process)
+
     @contextmanager
     def _taken(self) -> Iterator[Runner]:
+        self.refuse_fork()
         runner = self._idle.get()
         try:
             if runner is None:
@@ -173,7 +185,12 @@ class Engine:
         return np.concatenate([self.run(images) for images in batches])
 
     def close(self) -> None:
-        """Give back what the engine holds, when the runs that go on have ended; more than once does nothing."""
+        """Give back what the engine holds, when the runs that go on have ended; more than once does nothing.
+
+        In a forked process it does nothing: what the engine holds is the parent's.
+        """
+        if os.getpid() != self._process:
+            return
         with self._closing:
             if not self._num_open:
                 return
@@ -288,6 +305,7 @@ def _open(
         backend = "onnxruntime" if device == "cuda" else _fastest(source, installed)
     if backend not in installed:
         raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
+    refuse_inherited_library(backend)
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
     if backend == "openvino":
         from alexnet_deploy.engines.openvino_engine import open_openvino

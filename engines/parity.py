@@ -48,14 +48,14 @@ def int8_graph_tolerance(num_views: int) -> Tolerance:
     )
 
 
-_LOG_FLOOR = 1e-30
+LOG_FLOOR = 1e-30
 """Smaller probabilities count as this: float32 ends near 1e-38, and engines differ in how."""
 
 _NUM_TIMED_RUNS = 5
 
 _FEWEST_THAT_LOSE_ONE = 8
 
-_TIE = 1e-5
+TIE = 1e-5
 """Two classes whose reference probabilities are nearer than this are one guess."""
 
 
@@ -168,7 +168,7 @@ def divergences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return sums
 
 
-def same_first_guess(reference: np.ndarray, candidate: np.ndarray, tie: float = _TIE) -> np.ndarray:
+def same_first_guess(reference: np.ndarray, candidate: np.ndarray, tie: float = TIE) -> np.ndarray:
     """Return for each row whether both guess the same first, bool (N,).
 
     Classes whose reference probabilities are nearer than `tie` are one guess. A row that holds NaN guesses nothing.
@@ -187,7 +187,7 @@ def first_guesses(probabilities: np.ndarray) -> np.ndarray:
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
     # np.maximum passes NaN on, so that it fails the gate.
-    logs: np.ndarray = np.log(np.maximum(probabilities, _LOG_FLOOR))
+    logs: np.ndarray = np.log(np.maximum(probabilities, LOG_FLOOR))
     return logs
 
 

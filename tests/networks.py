@@ -77,10 +77,12 @@ def shipped(weights: Weights, folder: Path, **options: object) -> tuple[LoadedWe
     return loaded, ship(loaded, folder / "a.bundle", **options)  # type: ignore[arg-type]
 
 
-def republished(bundle: Bundle, out: Path, files: dict[str, bytes], manifest: Manifest | None = None) -> Bundle:
+def republished(
+    bundle: Bundle, out: Path, files: dict[str, bytes], manifest: Manifest | None = None, *, leave_out: str = ""
+) -> Bundle:
     """Publish a bundle again with some files exchanged: whole by its digests, and wrong."""
     with publishing(out) as stage:
-        for name in bundle.manifest.files:
+        for name in bundle.manifest.files.keys() - {leave_out}:
             stage.write(name, files.get(name, bundle.read(name)))
         sealed = stage.seal(manifest or bundle.manifest)
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)

@@ -1,9 +1,11 @@
+import errno
 import fcntl
 import json
 import os
 import re
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -122,7 +124,7 @@ def write(row_format: RowFormat, output: Path, *, num_rows: int = len(PREDICTION
     writer = RowWriter(row_format, topk=2)
     with suppress(KeyboardInterrupt), open_row_file(output, writer, "a bundle", resume=resume) as rows:
         num_kept = rows.outcomes.total()
-        assert list(rows.kept_paths()) == [prediction.path for prediction in PREDICTIONS[:num_kept]]
+        assert list(rows.done()) == [prediction.path for prediction in PREDICTIONS[:num_kept]]
         for prediction in PREDICTIONS[num_kept:num_rows]:
             rows.write(writer.row(prediction))
             rows.outcomes["any"] += 1
@@ -280,14 +282,11 @@ def test_rows_of_other_inputs_are_not_gone_on_with(rows: Rows, row_format: str, 
     kept = partial.read_bytes()
     Path("images/aa.jpg").touch()
     said = rows(row_format, "--resume").refused(2)
-    assert said == (
-        'row 2 is of images/b, "b".jpg, and the input there is images/aa.jpg now; rows of other inputs cannot be gone '
-        "on with"
-    )
+    assert said == ('cannot resume: row 2 was written for images/b, "b".jpg, but input 2 is now images/aa.jpg')
     for path in Path("images").iterdir():
         path.unlink()
     said = rows(row_format, "--resume").refused(2)
-    assert said.startswith("row 1 is of images/a.jpg, and there is no input any more; ")
+    assert said == "cannot resume: row 1 was written for images/a.jpg, but there are no more inputs"
     assert partial.read_bytes() == kept
 
 
@@ -320,6 +319,61 @@ def test_full_disk_is_one_sentence_and_loses_no_row(rows: Rows, row_format: str,
     assert said[-1].startswith("error: out: cannot be written: File too large")
     assert rows(row_format, "--resume").code == 1
     assert Path("out").read_bytes() == undisturbed
+
+
+def test_a_folder_that_cannot_be_synced_is_said_of_a_file_that_is_whole(
+    rows: Rows, row_format: str, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def of_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", of_files)
+        outcome = rows(row_format)
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-1] == (
+        "error: out: is whole, but its name may not survive a power cut: . cannot be synced: Input/output error"
+    )
+    assert "the rows so far are in" not in outcome.err
+    assert Path("out").read_bytes() == undisturbed
+    assert hidden() == []
+
+
+def test_rows_that_cannot_be_synced_are_where_it_is_said(
+    rows: Rows, row_format: str, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        outcome = rows(row_format)
+    (partial,) = hidden()
+    assert outcome.code == 3
+    said = f"error: out: cannot be written: Input/output error; the rows so far are in {partial}"
+    assert outcome.err.splitlines()[-1] == said
+    assert Path(partial).read_bytes() == undisturbed
+    assert rows(row_format, "--resume").code == 1
+    assert Path("out").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 254 + "m"], ids=["ascii", "utf-8", "other end"])
+def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, images: Path) -> None:
+    command = ["predict", "images", "--format", "jsonl", "--output"]
+    with stopped_after(3):
+        assert run(*command, name).code == 130
+    with stopped_after(3):
+        assert run(*command, "n" * 253).code == 130
+    assert len(hidden()) == 2
+    assert run(*command, name, "--topk", 1, "--resume").refused(2).startswith(".")
+    assert run(*command, name, "--resume").code == 1
+    assert run(*command, "whole").code == 1
+    assert Path(name).read_bytes() == Path("whole").read_bytes()
+    assert len(hidden()) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.files import sha256, sha256_of_file, sync_directory, write_atomically
+from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import RGB, ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
@@ -83,7 +84,7 @@ def pack(
     """
     if os.path.lexists(out):
         raise UsageError(f"{out}: exists already; choose another place for the packed set")
-    partial = out.with_name(f".{out.name}.partial")
+    partial = hidden_beside(out, ".partial")
     work = _Work(
         source=source,
         examples=(*source.train, *source.validation),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,21 @@ from alexnet_deploy.defaults import latest_bundle
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle import Bundle
     from alexnet_deploy.core.inputs import Input
+    from alexnet_deploy.predict import Again
     from alexnet_deploy.rows import RowWriter
+
+
+class RetryCode(StrEnum):
+    """What --retry-failed takes: each code of ImageErrorCode, or all of them."""
+
+    ALL = "all"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
 
 
 def predict(
@@ -49,6 +64,16 @@ def predict(
             help="Go on with the jsonl or csv rows that a stopped run left of --output; same inputs, same order.",
         ),
     ] = False,
+    retry_failed: Annotated[
+        list[RetryCode] | None,
+        typer.Option(
+            help="With --resume: also ask again for rows with this error code, or all. Can be repeated. Works on a "
+            "finished --output too.",
+        ),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as `find -print0` writes them.")
+    ] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
@@ -62,6 +87,11 @@ def predict(
 
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume goes on with the rows of an --output, with --format jsonl or csv")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed replaces rows of an earlier run: give --resume as well")
+    if null and "-" not in images:
+        raise UsageError("--null is about a list on stdin: give - as well")
+    again = _codes(retry_failed or [])
     path = bundle or latest_bundle()
     opened = open_bundle(path)
     writer = RowWriter(
@@ -71,8 +101,8 @@ def predict(
     )
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
-    if resume and output is not None and os.path.lexists(output):
-        _conclude(_confirm_whole(output, writer, find_inputs(images, stdin)))
+    if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
+        _conclude(_confirm_whole(output, writer, find_inputs(images, read_list(stdin, null=null))))
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
@@ -84,11 +114,16 @@ def predict(
         )
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits}"
         with (
-            _rows_to(output, writer, depends_on, resume=resume) as rows,
+            _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
             counting_bar("pictures") as count,
             closing(
                 predictor.predict(
-                    images, topk=topk, batch_size=batch_size, limits=limits, listed=read_list(stdin), done=rows.done
+                    images,
+                    topk=topk,
+                    batch_size=batch_size,
+                    limits=limits,
+                    listed=read_list(stdin, null=null),
+                    done=rows.done,
                 )
             ) as predictions,
         ):
@@ -111,8 +146,22 @@ def _conclude(outcomes: Counter[str]) -> None:
         raise typer.Exit(1)
 
 
+def _codes(retry_failed: list[RetryCode]) -> frozenset[str]:
+    from alexnet_deploy.core.errors import ImageErrorCode
+
+    return frozenset(ImageErrorCode) if RetryCode.ALL in retry_failed else frozenset(retry_failed)
+
+
+def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
+    """Return whether a whole file has a row with one of these errors; raises UsageError where it is of another form."""
+    from alexnet_deploy.row_file import whole_rows
+
+    return bool(codes) and sum(row.outcome in codes for row in whole_rows(output, writer)) > 0
+
+
 def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> Counter[str]:
     """Return what the rows of a whole file say; raises UsageError where they are not those of the inputs."""
+    from alexnet_deploy.core.inputs import PAUSE
     from alexnet_deploy.predict import pass_over
     from alexnet_deploy.row_file import whole_rows
     from alexnet_deploy.terminal import say
@@ -124,7 +173,8 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"])
             outcomes[row.outcome] += 1
             yield row.path
 
-    if (more := next(pass_over(paths(), inputs), None)) is not None:
+    later = (item for item in pass_over(paths(), inputs) if item is not PAUSE)
+    if (more := next(later, None)) is not None:
         raise UsageError(
             f"{output}: is whole with {outcomes.total():,} rows, and {more.text} comes after them now; choose another "
             "--output"
@@ -145,11 +195,13 @@ def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
 class _Rows:
     write: Callable[[str], object]
     outcomes: Counter[str]
-    done: Iterable[str]
+    done: "Iterable[str | Again]"
 
 
 @contextmanager
-def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool) -> Iterator[_Rows]:
+def _rows_to(
+    output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
+) -> Iterator[_Rows]:
     from alexnet_deploy.row_file import open_row_file
     from alexnet_deploy.terminal import say
 
@@ -157,15 +209,15 @@ def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resum
         sys.stdout.write(writer.header())
         yield _Rows(write=sys.stdout.write, outcomes=Counter(), done=())
         return
-    with open_row_file(output, writer, depends_on, resume=resume) as rows:
+    with open_row_file(output, writer, depends_on, resume=resume, again=again) as rows:
         if rows.outcomes:
             say(f"going on after {rows.outcomes.total():,} rows")
         try:
-            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.kept_paths())
+            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done())
         except UsageError:
             raise
         except BaseException:
-            if rows.outcomes:
+            if rows.outcomes and rows.place.exists():
                 remedy = "" if writer.form[0] == "table" else "; the same command with --resume goes on with them"
                 say(f"the rows so far are in {rows.place}{remedy}")
             raise

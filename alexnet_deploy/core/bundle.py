@@ -4,7 +4,7 @@ tiny-fp32.bundle/
   manifest.json      what it is, how it was proved, and the digest of every other file
   model.onnx         the graph
   labels.txt         class names, one a line
-  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32
+  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt says what each is
   report.html        the same for people
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from alexnet_deploy.core.errors import BundleError, IntegrityError, WeightsError
 from alexnet_deploy.core.files import sha256, sync_directory, umask
+from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.labels import check_labels, decode_labels
 from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
 
@@ -33,6 +34,7 @@ REPORT = "report.html"
 GOLDEN_IMAGES = "golden/images.u8"
 GOLDEN_PROBABILITIES = "golden/probabilities.f32"
 GOLDEN_GRAPH_PROBABILITIES = "golden/graph_probabilities.f32"
+GOLDEN_INDEX = "golden/index.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
         raise BundleError(f"{out}: exists already; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        staging = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
     except OSError as error:
         raise BundleError(f"{out}: cannot be made: {error.strerror}") from error
     try:

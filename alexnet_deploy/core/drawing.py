@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 
 # Drawn at twice the size and brought down: smooth edges.
@@ -161,7 +162,7 @@ def draw_folder(root: Path, *, num_train: int = 150, num_validation: int = 25) -
 
     It appears whole, by one rename. Raises OSError, FileExistsError among them.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".partial", dir=root.parent) as partial:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(root), suffix=".partial", dir=root.parent) as partial:
         drawn = Path(partial) / root.name
         for thing in DRAWN_CLASSES:
             for side, numbers in (("train", range(num_train)), ("val", range(num_train, num_train + num_validation))):

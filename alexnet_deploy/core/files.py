@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from alexnet_deploy.core.hidden import temporary_prefix
+
 
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of the bytes, as 64 hexadecimal digits."""
@@ -22,7 +24,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises OSError; what stood there before then still stands, and nothing is left beside it.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=temporary_prefix(path), suffix=".partial", dir=path.parent)
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

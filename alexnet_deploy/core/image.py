@@ -36,6 +36,7 @@ from PIL import (
 from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
+from alexnet_deploy.core.patience import patiently
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.work import check_notes, check_work
 
@@ -73,6 +74,7 @@ _TRANSPOSITIONS = {
 }
 
 _warnings_lock = threading.Lock()
+_loading_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,31 @@ def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.I
             return _decode(data, limits)
 
 
+def convert_image(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return a PIL image in RGB, upright, in its own size: what the bytes of its file would give.
+
+    Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
+    otherwise. Its format and the work to decode it were the caller's to judge. A PNG whose pixels had been read before
+    has lost the depth of its colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
+    """
+    if not image.width or not image.height:
+        raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
+    refuse_large(image.width, image.height, limits)
+    try:
+        # Pillow reads an image's pixels in one thread at a time, and the same image may be given twice.
+        with _loading_lock:
+            depth = _unread_png_depth(image)
+            image.load()
+        if depth is not None and "transparency" in image.info:
+            image = image.copy()
+            _scale_colour_key(image, depth)
+        return _upright(_to_rgb(image), _orientation(image))
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
+    except _DAMAGE as error:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{image.format or image.mode}: cannot be read: {error}") from error
+
+
 def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
     """Return a decoded picture as uint8 (256, 256, 3)."""
     box = _source_box(image.width, image.height, resize)
@@ -138,14 +165,21 @@ def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
-    """Return the bytes of one picture file; raises ImageError (missing, unreadable, too_large)."""
-    try:
+    """Return the bytes of one image file; raises ImageError (missing, unreadable, too_large).
+
+    Errors of a file system that may pass are met with further attempts (core/patience.py).
+    """
+
+    def read() -> bytes:
         # A pipe or a device would block or never end.
         if not path.is_file() and path.exists():
             raise ImageError(ImageErrorCode.UNREADABLE, "it is not a regular file")
         with path.open("rb") as file:
             _check_num_bytes(os.fstat(file.fileno()).st_size, limits)
             return file.read()
+
+    try:
+        return patiently(read)
     except FileNotFoundError as error:
         raise ImageError(ImageErrorCode.MISSING, "there is no such file") from error
     except (OSError, ValueError) as error:
@@ -159,10 +193,14 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the picture does).
     """
     _check_num_bytes(num_bytes, limits)
-    try:
+
+    def read() -> bytes:
         with path.open("rb") as file:
             file.seek(offset)
-            data = file.read(num_bytes)
+            return file.read(num_bytes)
+
+    try:
+        data = patiently(read)
     except FileNotFoundError as error:
         raise ImageError(ImageErrorCode.MISSING, f"there is no {path}") from error
     except OSError as error:
@@ -170,6 +208,13 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     if len(data) < num_bytes:
         raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends within it")
     return data
+
+
+def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
+    """Raise ImageError (too_large) for more pixels than the limits allow."""
+    if (num_pixels := width * height) > limits.max_pixels:
+        found = f"{width} x {height} is {num_pixels:,} pixels"
+        raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
 
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
@@ -184,10 +229,7 @@ def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
     check_notes(name, data)
     try:
         with decoder(io.BytesIO(data)) as image:
-            num_pixels = image.width * image.height
-            if num_pixels > limits.max_pixels:
-                found = f"{image.width} x {image.height} is {num_pixels:,} pixels"
-                raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
+            refuse_large(image.width, image.height, limits)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
             image.load()
             if name == "PNG":
@@ -239,6 +281,15 @@ def _scale_colour_key(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = (key & largest) * 255 // largest
     elif depth == 16 and image.mode == "RGB" and isinstance(key, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _unread_png_depth(image: Image.Image) -> int | None:
+    """Return a PNG's bits a sample, None where its pixels have been read: Pillow names them until then only."""
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return None
+    # The raw mode: L;2, L;4, RGB;16B; without a number it is 8.
+    depth = re.search(r";(\d+)", str(image.tile[0].args))
+    return int(depth[1]) if depth else 8
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

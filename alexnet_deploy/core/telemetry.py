@@ -10,8 +10,8 @@ def disable_telemetry() -> None:
     A process that imports either before this package has made its own choice. ORT_DISABLE_TELEMETRY is left as the user
     set it.
     """
-    # ONNX Runtime 1.29 and later, on Linux: an id of this machine in ~/.cache, and events sent to Microsoft. It is
-    # silent where CI is set, so that no CI run shows it.
+    # ONNX Runtime 1.29 and later, on Linux: an id of this machine in ~/.cache, events sent to Microsoft, and a thread
+    # for which every forked child waits when it ends. It is silent where CI is set, so that no CI run shows it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # Importing openvino sends to Google Analytics, from a process forked beside running threads. It does without the
     # package that does so, as it does where that is not installed.

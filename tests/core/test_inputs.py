@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import tempfile
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet_deploy.core import patience
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.inputs import Input, find_inputs, read_list
 
@@ -233,7 +235,92 @@ def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
 
 def test_a_list_may_hold_any_bytes() -> None:
     names = [os.fsencode(name) for name in found("-", listed=(b"caf\xe9\xff.jpg\n", b"n\0l/*\n", b"x" * 5000))]
-    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*", b"x" * 5000]
+    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*!", b"x" * 5000]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+    assert found("-", listed=(b"\xef\xbb\xbfa.jpg\r\n", b"\xef\xbb\xbfb.jpg\n")) == ["a.jpg", "\ufeffb.jpg"]
+    assert found("-", listed=(b"\xef\xbb\xbf\n", b"a.jpg")) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> None:
+    lines = io.BytesIO("\ufeffa.jpg\nb.jpg\n".encode(encoding))
+    with pytest.raises(UsageError, match=r"^the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST \| "):
+        list(find_inputs(["-"], read_list(lines)))
+    touch(os.fsdecode(b"\xff\xfea.jpg"))
+    assert found("-", listed=(b"\xff\xfea.jpg\n",)) == [os.fsdecode(b"\xff\xfea.jpg")]
+
+
+@pytest.mark.parametrize("first", [b"a.jpg\0b.jpg\0", b"a\0.\0j\0p\0g\0\n"])
+def test_a_list_with_nul_names_the_option(first: bytes) -> None:
+    with pytest.raises(
+        UsageError, match=r"^line 1 of the list holds NUL, .* as `find -print0` writes it, needs --null$"
+    ):
+        list(find_inputs(["-"], [first]))
+    # Later, where rows have been given, it is a row of its own.
+    _, item = find_inputs(["-"], [b"a.jpg\n", first])
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.MISSING
+    assert "needs --null" in item.error[1]
+
+
+def test_a_list_of_names_that_end_with_nul() -> None:
+    names = ["a.jpg", "line\nbreak.jpg\n", "\ufeffb.jpg\r", os.fsdecode(b"\xff.jpg")]
+    touch(*names)
+    data = b"".join(os.fsencode(name) + b"\0" for name in names)
+    for text in (data, data[:-1], b"\0" + data):
+        assert found("-", listed=tuple(read_list(io.BytesIO(text), null=True))) == names  # type: ignore[arg-type]
+    Path("list").write_bytes(data)
+    with Path("list").open("rb") as file:
+        assert [item.name for item in find_inputs("-", read_list(file, null=True))] == names
+
+
+# File systems that are away for a moment
+
+
+class Flaky:
+    """A function of os that fails so many times for names that end in `x`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, number: int, times: int) -> None:
+        self.real, self.number, self.times = getattr(os, name), number, times
+        monkeypatch.setattr(os, name, self)
+
+    def __call__(self, path: object, *arguments: object, **options: object) -> object:
+        if os.fsdecode(path).endswith("x") and self.times:  # type: ignore[arg-type]
+            self.times -= 1
+            raise OSError(self.number, os.strerror(self.number))
+        return self.real(path, *arguments, **options)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited, each time; nobody waits."""
+    waits: list[float] = []
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(wait=waits.append))
+    return waits
+
+
+@pytest.mark.parametrize("call", ["stat", "listdir", "lstat"])
+def test_a_folder_that_is_away_for_a_moment_is_asked_again(
+    call: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch("d/x/a.jpg", "d/b.jpg")
+    flaky = Flaky(monkeypatch, call, errno.ESTALE, 3)
+    assert found("d/x", "d/b.jpg") == ["d/x/a.jpg", "d/b.jpg"]
+    assert flaky.times == 0
+    assert waits == [0.1, 0.5, 2.0]
+    Flaky(monkeypatch, call, errno.ESTALE, 99)
+    (item, *_) = find_inputs(["d/x"])
+    assert item.name == "d/x"
+
+
+def test_what_will_not_pass_is_not_waited_for(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("d/x/a.jpg")
+    Flaky(monkeypatch, "listdir", errno.EACCES, 1)
+    (item,) = find_inputs(["d/x"])
+    assert item.error == (ImageErrorCode.UNREADABLE, "Permission denied")
+    assert waits == []
 
 
 @pytest.mark.parametrize(

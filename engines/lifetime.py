@@ -1,0 +1,55 @@
+"""Engines across fork(): what a child process may not use is refused there in one sentence, and never hangs.
+
+OpenVINO and ONNX Runtime keep threads and locks that fork() does not copy. In a child, an engine of the parent waits
+for threads that do not exist; an engine that the child opens itself may run, and aborts or hangs when it is closed.
+"""
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from alexnet_deploy.core.errors import BackendError
+
+if TYPE_CHECKING:
+    from alexnet_deploy.engines.engine import Engine
+
+_LIBRARIES = ("openvino", "onnxruntime")
+_REMEDY = 'start the process with multiprocessing.get_context("spawn"), or load the bundle after the fork only'
+
+_open: "WeakSet[Engine]" = WeakSet()
+_inherited: set[str] = set()
+
+
+def register_engine(engine: "Engine") -> None:
+    """Keep an engine's native objects from being destroyed in a child that is forked while it exists."""
+    _open.add(engine)
+
+
+def refuse_other_process(backend: str, opened_in: int) -> None:
+    """Raise BackendError where this is not the process, by its id, that the engine was opened in."""
+    if (here := os.getpid()) != opened_in:
+        raise BackendError(
+            f"{backend}: this engine was opened in process {opened_in} and does not work in process {here}, a fork of "
+            f"it; {_REMEDY}"
+        )
+
+
+def refuse_inherited_library(backend: str) -> None:
+    """Raise BackendError where the backend's library was loaded before this process was forked."""
+    if backend in _inherited:
+        raise BackendError(
+            f"{backend}: was loaded before this process was forked, and does not work in a fork; {_REMEDY}"
+        )
+
+
+def _in_child() -> None:
+    _inherited.update(name for name in _LIBRARIES if name in sys.modules)
+    for engine in _open:
+        # Never freed: OpenVINO's destructors wait for threads that only the parent has, so that a child could not end.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
