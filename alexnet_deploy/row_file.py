@@ -78,7 +78,8 @@ def open_row_file(output: Path, writer: RowWriter, depends_on: str, *, resume: b
     partial = output.with_name(f".{output.name}.{sha256(repr((writer.form, depends_on)).encode())[:12]}.partial")
     if resume and not partial.exists() and (others := _partials(output)):
         raise UsageError(
-            f"{others[0]}: its rows are of another bundle, engine or form; without --resume they are left alone"
+            f"{others[0]}: its rows are of another bundle, engine, decoding policy or form; without --resume they are "
+            "left alone"
         )
     try:
         file = FileIO(partial, "a+")

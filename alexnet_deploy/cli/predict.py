@@ -55,6 +55,7 @@ def predict(
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs import find_inputs, read_list
+    from alexnet_deploy.core.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter
@@ -82,7 +83,7 @@ def predict(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {info.num_streams} at a time of {batch_size or info.batch_size}"
         )
-        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits}"
+        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with (
             _rows_to(output, writer, depends_on, resume=resume) as rows,
             counting_bar("pictures") as count,

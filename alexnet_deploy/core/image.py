@@ -36,7 +36,8 @@ from PIL import (
 from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.work import check_notes, check_work
 
 # Pillow's classes, not Image.open: it would warn of sizes that are ours to judge, and hide why a header failed.
@@ -129,12 +130,6 @@ def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.I
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decode(data, limits)
-
-
-def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
-    """Return a decoded picture as uint8 (256, 256, 3)."""
-    box = _source_box(image.width, image.height, resize)
-    return np.array(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=box))
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
@@ -271,14 +266,3 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
     if (key := image.info.get("transparency")) is not None:
         grey[values == key] = 255
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-
-
-def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int, int, int]:
-    if resize == "warp":
-        return (0, 0, width, height)
-    # Resizing the central square, not cropping the resized whole: no rounding of the longer side, and a picture
-    # of 1 x 1,000,000 does not become one of 256 x 256,000,000 on the way. Whole pixels: half of one would blur
-    # a picture of 341 x 256, which needs no resizing.
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return (left, top, left + side, top + side)
