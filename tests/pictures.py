@@ -18,6 +18,9 @@ from alexnet_deploy.core.preprocessing import ResizePolicy
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
+# To save only: what decodes must not need to have it registered.
+Image.register_save("HEIF", pillow_heif.as_plugin._save_heif)
+
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 
 
@@ -26,11 +29,7 @@ POLICIES: tuple[ResizePolicy, ...] = ("shorter-side", "warp")
 
 def encode(image: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A002
     file = io.BytesIO()
-    if format == "HEIF":
-        # Without having it registered with Pillow: what decodes must not need that.
-        pillow_heif.from_pillow(image).save(file, **options)
-    else:
-        image.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -93,3 +92,7 @@ def colour_of(data: bytes, resize: ResizePolicy = "warp") -> tuple[int, ...]:
 
 
 PICTURES = {name: encode(Image.fromarray(noise(64, 64)), name) for name in ALLOWED_FORMATS}
+
+QUADRANTS = np.kron([[[200, 30, 30], [30, 160, 40]], [[40, 40, 190], [220, 220, 60]]], np.ones((128, 128, 1))).astype(
+    np.uint8
+)

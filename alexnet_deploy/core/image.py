@@ -9,7 +9,7 @@
   samples fill their depth by its standard, whatever its sBIT says. Nothing else tells 12 bits in 16 from a dark image.
 - CMYK and YCCK become RGB as Pillow converts them. 32-bit integer, float and signed pixels have no defined range,
   and are refused.
-- Colours: see core/profile.py.
+- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/profile.py).
 - `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole image, brought to 256 x 256.
   Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), across first
   and then down, and at the square's edges reads past them, as it would when the whole image is resized
@@ -42,6 +42,7 @@ from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.heif import HeifFile
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.profile import ToSrgb, conversion_of
 from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.tiff import check_tiff
 from alexnet_deploy.core.work import check_notes, check_work
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+Finish = Callable[[Image.Image, ToSrgb | None], Result]
 
 # What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test images.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, RuntimeError, EOFError, struct.error)
@@ -123,15 +125,20 @@ def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAU
 
     Raises ImageError, with one of its codes, for anything that stands in the way.
     """
-    return _decoded(data, limits, lambda image: to_square(image, resize))
+
+    def finish(image: Image.Image, conversion: ToSrgb | None) -> np.ndarray:
+        square = to_square(image, resize)
+        return square if conversion is None else conversion.apply(square)
+
+    return _decoded(data, limits, finish)
 
 
 def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Return the image in these bytes in RGB, upright, in its own size; raises ImageError."""
-    return _decoded(data, limits, lambda image: image)
+    """Return the image in these bytes in RGB, upright, in its own size and gamut; raises ImageError."""
+    return _decoded(data, limits, lambda image, _: image)
 
 
-def _decoded(data: bytes, limits: DecodeLimits, finish: Callable[[Image.Image], Result]) -> Result:
+def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     if not data:
         raise ImageError(ImageErrorCode.EMPTY, "the file has no bytes")
     _check_num_bytes(len(data), limits)
@@ -185,7 +192,7 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_bytes:,} bytes, the limit is {limits.max_bytes:,}")
 
 
-def _decode(data: bytes, limits: DecodeLimits, finish: Callable[[Image.Image], Result]) -> Result:
+def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     """Return what `finish` makes of the first frame in RGB, upright, in its own size."""
     name = format_of(data)
     check_notes(name, data)
@@ -202,7 +209,8 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Callable[[Image.Image], R
                 if name == "PNG":
                     # The header is the first chunk and the depth its ninth byte.
                     scale_colour_key(image, depth=data[24])
-                return finish(_upright(to_rgb(image), _orientation(image)))
+                conversion = conversion_of(image, data)
+                return finish(_upright(to_rgb(image), _orientation(image)), conversion)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -213,14 +221,14 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Callable[[Image.Image], R
         raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {words}") from error
 
 
-def _decode_heif(data: bytes, limits: DecodeLimits, finish: Callable[[Image.Image], Result]) -> Result:
+def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     file = HeifFile(data)
     _check_num_pixels(*file.size, limits)
     with _room_for(file.size[0] * file.size[1]):
         image = file.load()
         # The coded image may be of another size than the container says.
         _check_num_pixels(*image.size, limits)
-        return finish(to_rgb(image))
+        return finish(to_rgb(image), conversion_of(image, data))
 
 
 def _check_num_pixels(width: int, height: int, limits: DecodeLimits) -> None:
