@@ -10,12 +10,28 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from alexnet_deploy.core.errors import OutputError, UsageError
+from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
 from alexnet_deploy.core.locks import try_lock
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_rows
+
+
+class Tally(Counter[str]):
+    """How many rows are `ok`, and how many have which error code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endings: Counter[str] = Counter()
+        """Of the names of those that are not_an_image: what lies in a camera's folder beside the images."""
+
+    def add(self, path: str, outcome: str) -> None:
+        """Count a row."""
+        self[outcome] += 1
+        if outcome == ImageErrorCode.NOT_AN_IMAGE.value:
+            ending = PurePath(path).suffix
+            self.endings[ending if ending and ending.isprintable() else "without ending"] += 1
 
 
 class RowFile:
@@ -29,15 +45,14 @@ class RowFile:
         self._file = file
         self._writer = writer
         self._output = output
-        self.outcomes: Counter[str] = Counter()
-        """How many of its rows are `ok`, and how many have which error code."""
+        self.outcomes = Tally()
         end = 0
         file.seek(0)
         with open(file.fileno(), "rb", closefd=False) as kept:
             for row, row_end in read_rows(kept, writer):
                 end = row_end
                 if row is not None:
-                    self.outcomes[row.outcome] += 1
+                    self.outcomes.add(row.path, row.outcome)
         file.truncate(end)
         file.seek(end)
         if not end:

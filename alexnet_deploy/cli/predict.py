@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from alexnet_deploy.defaults import latest_bundle
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle import Bundle
     from alexnet_deploy.core.inputs import Input
+    from alexnet_deploy.row_file import Tally
     from alexnet_deploy.rows import RowWriter
 
 
@@ -49,7 +49,7 @@ def predict(
             help="Go on with the jsonl or csv rows that a stopped run left of --output; same inputs, same order.",
         ),
     ] = False,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
     from alexnet_deploy.core.bundle import open_bundle
@@ -95,12 +95,12 @@ def predict(
         ):
             for prediction in predictions:
                 rows.write(writer.row(prediction))
-                rows.outcomes["ok" if prediction.error is None else prediction.error.value] += 1
+                rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
                 count()
     _conclude(rows.outcomes)
 
 
-def _conclude(outcomes: Counter[str]) -> None:
+def _conclude(outcomes: "Tally") -> None:
     """Say how many rows there are of what; exit 1 where inputs failed."""
     from alexnet_deploy.terminal import say
 
@@ -109,20 +109,25 @@ def _conclude(outcomes: Counter[str]) -> None:
     if outcomes:
         reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
         say(f"{outcomes.total():,} could not be read: {reasons}")
+        if outcomes.endings:
+            endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
+            others = len(outcomes.endings) - 5
+            more = f", and {others:,} other endings" if others > 0 else ""
+            say(f"{outcomes.endings.total():,} not_an_image: {endings}{more}")
         raise typer.Exit(1)
 
 
-def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> Counter[str]:
+def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> "Tally":
     """Return what the rows of a whole file say; raises UsageError where they are not those of the inputs."""
     from alexnet_deploy.predict import pass_over
-    from alexnet_deploy.row_file import whole_rows
+    from alexnet_deploy.row_file import Tally, whole_rows
     from alexnet_deploy.terminal import say
 
-    outcomes: Counter[str] = Counter()
+    outcomes = Tally()
 
     def paths() -> Iterator[str]:
         for row in whole_rows(output, writer):
-            outcomes[row.outcome] += 1
+            outcomes.add(row.path, row.outcome)
             yield row.path
 
     if (more := next(pass_over(paths(), inputs), None)) is not None:
@@ -145,18 +150,18 @@ def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
     write: Callable[[str], object]
-    outcomes: Counter[str]
+    outcomes: "Tally"
     done: Iterable[str]
 
 
 @contextmanager
 def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool) -> Iterator[_Rows]:
-    from alexnet_deploy.row_file import open_row_file
+    from alexnet_deploy.row_file import Tally, open_row_file
     from alexnet_deploy.terminal import say
 
     if output is None:
         sys.stdout.write(writer.header())
-        yield _Rows(write=sys.stdout.write, outcomes=Counter(), done=())
+        yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=())
         return
     with open_row_file(output, writer, depends_on, resume=resume) as rows:
         if rows.outcomes:
