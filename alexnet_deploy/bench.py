@@ -21,10 +21,11 @@ from alexnet_deploy.core.batches import look_through
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_picture
 from alexnet_deploy.core.errors import DataError, UsageError
-from alexnet_deploy.core.image import decode_image, decode_pixels, read_file, to_square
+from alexnet_deploy.core.image import decode_image, decode_pixels, read_file
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Backend, Engine, EngineInfo, installed_backends, open_engine
 from alexnet_deploy.predict import Predictor, best_guesses

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from alexnet_deploy.core.errors import OutputError, UsageError
+from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.locks import try_lock
@@ -52,6 +52,22 @@ class _Older:
                 number += 1
 
 
+class Tally(Counter[str]):
+    """How many rows are `ok`, and how many have which error code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endings: Counter[str] = Counter()
+        """Of the names of those that are not_an_image: what lies in a camera's folder beside the images."""
+
+    def add(self, path: str, outcome: str) -> None:
+        """Count a row."""
+        self[outcome] += 1
+        if outcome == ImageErrorCode.NOT_AN_IMAGE.value:
+            ending = PurePath(path).suffix
+            self.endings[ending if ending and ending.isprintable() else "without ending"] += 1
+
+
 class RowFile:
     """A file of rows that is being written, from its first row or from where it was left.
 
@@ -64,15 +80,14 @@ class RowFile:
         self._writer = writer
         self._output = output
         self._older = older
-        self.outcomes: Counter[str] = Counter()
-        """How many of its rows are `ok`, and how many have which error code."""
+        self.outcomes = Tally()
         end = 0
         file.seek(0)
         with open(file.fileno(), "rb", closefd=False) as kept:
             for row, row_end in read_rows(kept, writer):
                 end = row_end
                 if row is not None:
-                    self.outcomes[row.outcome] += 1
+                    self.outcomes.add(row.path, row.outcome)
         file.truncate(end)
         file.seek(end)
         self._num_kept = self.outcomes.total()
@@ -129,7 +144,7 @@ class RowFile:
             if is_again:
                 return row
             self._append(row.record)
-            self.outcomes[row.outcome] += 1
+            self.outcomes.add(row.path, row.outcome)
         return None
 
     def _append(self, record: bytes) -> None:
@@ -175,7 +190,8 @@ def open_row_file(
         raise UsageError(f"{replacing}: a run with --retry-failed was stopped; repeat --retry-failed, or remove it")
     if resume and not partial.exists() and (others := _partials(output)):
         raise UsageError(
-            f"{others[0]}: its rows are of another bundle, engine or form; without --resume they are left alone"
+            f"{others[0]}: its rows are of another bundle, engine, decoding policy or form; without --resume they are "
+            "left alone"
         )
     with _opened(output, partial) as file:
         with _in_words(output, partial):

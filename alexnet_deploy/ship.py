@@ -39,6 +39,7 @@ from alexnet_deploy.core.manifest import (
     contract_for,
 )
 from alexnet_deploy.core.precision import Precision
+from alexnet_deploy.core.preprocessing import DECODING
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
@@ -232,6 +233,7 @@ def _manifest(
         contract=contract_for(weights.architecture.num_classes),
         architecture=weights.architecture,
         preprocessing=weights.preprocessing,
+        decoding=DECODING,
         views=views,
         quantization=None if quantized is None else quantized.quantization,
         provenance=Provenance(

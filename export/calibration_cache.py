@@ -28,7 +28,7 @@ class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     graph_sha256: str
     """Of the FP32 graph that the pictures were run through."""
     images_sha256: str
-    """Of the pictures' pixels, in order."""
+    """Of the images' pixels, in order: images decoded by another policy do not fit it."""
     num_images: int
     layers: dict[str, _Counts]
     sha256: str = ""
@@ -39,7 +39,7 @@ class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.graph_sha256 != graph_sha256:
             return "made from another graph"
         if self.images_sha256 != images_sha256:
-            return "made from other pictures"
+            return "made from other images, or from the same ones decoded by another policy"
         return None
 
     def histograms(self) -> dict[str, Histogram]:

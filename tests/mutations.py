@@ -59,6 +59,13 @@ def good_files() -> dict[str, bytes]:
         "webp-lossy": encode(rgb, "WEBP"),
         "webp-lossless": encode(alpha, "WEBP", lossless=True, exif=exif),
         "webp-animated": encode(flat, "WEBP", save_all=True, append_images=frames[1:]),
+        "avif-plain": encode(rgb, "AVIF", exif=exif),
+        "avif-alpha": encode(alpha, "AVIF"),
+        "heif-plain": encode(rgb, "HEIF", exif=exif.tobytes()),
+        "heif-alpha": encode(alpha, "HEIF"),
+        "jpeg2000-plain": encode(rgb, "JPEG2000"),
+        "jpeg2000-alpha": encode(alpha, "JPEG2000"),
+        "jpeg2000-16": encode(grey.convert("I;16"), "JPEG2000", no_jp2=True),
         "ppm-ascii": b"P3 # made by hand\n9 7\n255\n" + ascii_pixels,
         "ppm-bits": b"P1 8 4 " + b"0 1 " * 16,
         "ppm-binary": encode(rgb, "PPM"),
@@ -119,6 +126,10 @@ def _resize(chance: random.Random, data: bytes, _: dict[str, bytes]) -> bytes:
         return data[: frame.end()] + struct.pack(">HH", *size) + data[frame.end() + 4 :]
     if data.startswith(b"RIFF"):
         return data[:24] + struct.pack("<IH", long[0], size[1]) + data[30:]
+    if data[4:8] == b"ftyp":
+        return re.sub(rb"(?s)ispe....\x00{0}.{8}", lambda found: found[0][:8] + struct.pack(">II", *long), data)
+    if (codestream := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        return data[: codestream + 8] + struct.pack(">II", *long) + data[codestream + 16 :]
     if data.startswith(b"P"):
         return re.sub(rb"\d\d?(\s+)\d\d?", rb"%d\g<1>%d" % tuple(long), data, count=1)
     # A TIFF's width (tag 256) and height (257), of type short or long.

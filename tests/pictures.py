@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -16,6 +17,9 @@ from alexnet_deploy.core.preprocessing import ResizePolicy
 
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
+
+# To save only: what decodes must not need to have it registered.
+Image.register_save("HEIF", pillow_heif.as_plugin._save_heif)
 
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 
@@ -88,3 +92,7 @@ def colour_of(data: bytes, resize: ResizePolicy = "warp") -> tuple[int, ...]:
 
 
 PICTURES = {name: encode(Image.fromarray(noise(64, 64)), name) for name in ALLOWED_FORMATS}
+
+QUADRANTS = np.kron([[[200, 30, 30], [30, 160, 40]], [[40, 40, 190], [220, 220, 60]]], np.ones((128, 128, 1))).astype(
+    np.uint8
+)

@@ -141,7 +141,10 @@ def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, p
         calibrated(sure, pictures, cache=kept, num_images=5)
     stale = kept.read_bytes()
     found, said = calibrated(sure, pictures, cache=kept)
-    words = {"graph": "made from another graph", "pictures": "made from other pictures"}[what]
+    words = {
+        "graph": "made from another graph",
+        "pictures": "made from other images, or from the same ones decoded by another policy",
+    }[what]
     assert f"{kept}: {words}, so it is not used, and written anew" in said
     fresh, _ = calibrated(sure, pictures)
     assert (found.calibration, found.ranges) == (fresh.calibration, fresh.ranges)

@@ -114,7 +114,19 @@ def test_topk_and_max_pixels_are_obeyed(run: Run, latest: Path, pictures: Path) 
     assert len(next(csv.reader(io.StringIO(many.out)))) == 4 + 4 * 3
     small = run("predict", pictures / "a.jpg", "--max-pixels", 100, "--format", "jsonl")
     assert json.loads(small.out)["error"]["code"] == "too_large"
-    assert run("predict", "a.jpg", "--max-pixels", 10**12).refused(2).startswith("a limit of 1,000,000,000,000 pixels")
+    assert run("predict", pictures / "a.jpg", "--max-pixels", 10**12).code == 0
+
+
+def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, pictures: Path) -> None:
+    names = [*(f"IMG_{number}.AAE" for number in range(3)), "a.xmp", "b.xmp", "c.txt", "d.d", "e.e", "f.f", "Thumbs.db"]
+    for name in names:
+        Path(name).write_text("beside an image")
+    outcome = run("predict", pictures / "a.jpg", *names)
+    assert outcome.err.splitlines()[-3:] == [
+        "1 predicted",
+        "10 could not be read: not_an_image 10",
+        "10 not_an_image: 3 .AAE, 2 .xmp, 1 .txt, 1 .d, 1 .e, and 2 other endings",
+    ]
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

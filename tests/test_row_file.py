@@ -17,11 +17,14 @@ import pytest
 from commands import MAIN, Outcome, Run
 
 from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.predict import Guess, Prediction
 from alexnet_deploy.row_file import open_row_file
 from alexnet_deploy.rows import RowFormat, RowWriter
 
 FORMATS: tuple[RowFormat, ...] = ("jsonl", "csv")
+
+FAILED = ("3 could not be read: empty 2, not_an_image 1", "1 not_an_image: 1 without ending")
 
 Rows = Callable[..., Outcome]
 
@@ -105,8 +108,19 @@ def test_a_run_that_was_stopped_is_gone_on_with(rows: Rows, row_format: str, par
     assert outcome.code == 1
     assert Path("out").read_bytes() == undisturbed
     assert "going on after 3 rows" in outcome.err
-    assert outcome.err.splitlines()[-2:] == ["4 predicted", "3 could not be read: empty 2, not_an_image 1"]
+    assert outcome.err.splitlines()[-3:] == ["4 predicted", *FAILED]
     assert hidden() == []
+
+
+def test_rows_of_another_decoding_policy_are_not_gone_on_with(
+    rows: Rows, row_format: str, partial: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet_deploy.core.preprocessing.DECODING_VERSION", DECODING_VERSION + 1)
+    outcome = rows(row_format, "--resume")
+    assert outcome.code == 2
+    assert f"{partial.name}: its rows are of another bundle, engine, decoding policy or form;" in outcome.err
+    assert hidden() == [partial.name]
+    assert undisturbed.startswith(partial.read_bytes())
 
 
 PREDICTIONS = [
@@ -198,7 +212,7 @@ def test_resume_of_what_is_whole_does_nothing(rows: Rows, row_format: str) -> No
     assert outcome.err.splitlines() == [
         "out: is whole already, a row for each of these inputs",
         "4 predicted",
-        "3 could not be read: empty 2, not_an_image 1",
+        *FAILED,
     ]
     Path(os.fsdecode(b"images/\xff\xff.jpg")).touch()
     said = rows(row_format, "--resume").refused(2)
@@ -266,7 +280,8 @@ def test_rows_of_another_form_are_not_gone_on_with(
 ) -> None:
     kept = partial.read_bytes()
     said = rows(row_format, "--resume", *other).refused(2)
-    assert said == f"{partial}: its rows are of another bundle, engine or form; without --resume they are left alone"
+    words = "another bundle, engine, decoding policy or form; without --resume they are left alone"
+    assert said == f"{partial}: its rows are of {words}"
     assert partial.read_bytes() == kept
 
 
@@ -275,7 +290,7 @@ def test_rows_of_another_bundle_are_not_gone_on_with(
 ) -> None:
     assert run("export", "--views", "center", "--out", "bundles/other.bundle").code == 0
     said = rows(row_format, "--resume", "--bundle", "bundles/other.bundle").refused(2)
-    assert said.startswith(f"{partial}: its rows are of another bundle, engine or form")
+    assert said.startswith(f"{partial}: its rows are of another bundle, engine, decoding policy or form")
 
 
 def test_rows_of_other_inputs_are_not_gone_on_with(rows: Rows, row_format: str, partial: Path) -> None:

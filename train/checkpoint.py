@@ -19,6 +19,7 @@ from msgspec import Struct
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
 from alexnet_deploy.core.files import write_atomically
+from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
@@ -72,6 +73,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: str
     """The folder that is trained on, absolute."""
     data_sha256: str
+    decoding: int = 1
+    """Version of the decoding policy that the images are read by."""
     machine: Machine
     columns: bool = False
     """Whether the tensors are those of two columns."""
@@ -174,6 +177,11 @@ def check_same(
         raise DataError(
             f"{path}: was begun on other pictures than those there now (their SHA-256 was {saved.data_sha256[:12]}, "
             f"and is {data_sha256[:12]}); a run is resumed on what it was begun on"
+        )
+    if saved.decoding != DECODING_VERSION:
+        raise DataError(
+            f"{path}: its run was fed images decoded by policy {saved.decoding}, and this program's is "
+            f"{DECODING_VERSION}, which gives other pixels; start a new run, or resume with the version that began it"
         )
     for name in Machine.__struct_fields__ if not any_machine else ():
         was, now = getattr(saved.machine, name), getattr(machine, name)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
-from alexnet_deploy.core.image import to_square
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.train.sources import PictureSource
 from alexnet_deploy.train.tars import unpack
 

@@ -10,6 +10,7 @@ import torch
 
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
+from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import EpochMetrics, Weights
@@ -231,6 +232,7 @@ class Trainer:
             recipe=self._recipe,
             data=data_name(self._data),
             data_sha256=self._data.sha256,
+            decoding=DECODING_VERSION,
             columns=self._second_device is not None,
             machine=this_machine(self._device, self._ranks.size),
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),

@@ -24,7 +24,7 @@ from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.files import sha256, sha256_of_file, sync_directory, write_atomically
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.inputs import Input
-from alexnet_deploy.core.preprocessing import RGB, ResizePolicy
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, ResizePolicy
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.train.dataset import ColorSums, look_at_each
@@ -60,6 +60,7 @@ class _Plan(Struct, frozen=True, kw_only=True):
     source: str
     examples_sha256: str
     resize: ResizePolicy
+    decoding: int
     chunk_pictures: int
     tools: dict[str, str]
 
@@ -133,6 +134,7 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         source=work.source_text,
         examples_sha256=digest.hexdigest(),
         resize=work.resize,
+        decoding=DECODING_VERSION,
         chunk_pictures=work.chunk_pictures,
         tools=tool_versions(),
     )
@@ -141,7 +143,8 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         write_atomically(path, data)
     elif path.read_bytes() != data:
         raise DataError(
-            f"{path.parent}: was begun with other pictures, options or versions; remove it, or choose another place"
+            f"{path.parent}: was begun with other images, options, versions or another decoding policy; remove it, or "
+            "choose another place"
         )
 
 
@@ -231,6 +234,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
         num_train=num_train,
         num_validation=num_validation,
         resize=work.resize,
+        decoding=DECODING_VERSION,
         mean=_rgb(sums.mean),
         covariance=(_rgb(sums.covariance[0]), _rgb(sums.covariance[1]), _rgb(sums.covariance[2])),
         source=work.source_text,

@@ -25,7 +25,7 @@ from msgspec import Struct
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.files import sha256, sha256_of_file
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
 from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.sources import PictureSource
 
@@ -53,6 +53,8 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The others are only measured on."""
     resize: ResizePolicy
     """How they became 256 x 256."""
+    decoding: int | msgspec.UnsetType = msgspec.UNSET
+    """Version of the decoding policy; unset in packs of version 1."""
     mean: RGB
     """Of the training pictures, on 0..255."""
     covariance: tuple[RGB, RGB, RGB]
@@ -200,6 +202,11 @@ def open_pack(path: Path) -> Pack:
     Raises DataError where something is missing, damaged, or of another format; see `verify` for the pictures.
     """
     header = _read_header(path)
+    if header.decoding != DECODING_VERSION:
+        raise DataError(
+            f"{path}: its images were decoded by policy {header.decoding or 1}, and this program's is "
+            f"{DECODING_VERSION}, which gives other pixels; pack anew, into another directory"
+        )
     labels = _read(path / LABELS)
     if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_pictures:
         raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")

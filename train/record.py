@@ -9,7 +9,7 @@ import torch
 
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.inputs import Input
-from alexnet_deploy.core.preprocessing import RGB, Preprocessing
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, Preprocessing
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import Position
@@ -76,6 +76,7 @@ def training_record(
         interrupted=len(position.epochs) < recipe.epochs,
         seconds=seconds,
         device=_device_name(device),
+        decoding=DECODING_VERSION,
         remarks=plateau_remarks(recipe, position.epochs, num_classes),
     )
 

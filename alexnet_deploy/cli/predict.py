@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.bundle import Bundle
     from alexnet_deploy.core.inputs import Input
     from alexnet_deploy.predict import Again
+    from alexnet_deploy.row_file import Tally
     from alexnet_deploy.rows import RowWriter
 
 
@@ -74,12 +74,13 @@ def predict(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as `find -print0` writes them.")
     ] = False,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs import find_inputs, read_list
+    from alexnet_deploy.core.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter
@@ -112,7 +113,7 @@ def predict(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {info.num_streams} at a time of {batch_size or info.batch_size}"
         )
-        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits}"
+        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with (
             _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
             counting_bar("pictures") as count,
@@ -129,12 +130,12 @@ def predict(
         ):
             for prediction in predictions:
                 rows.write(writer.row(prediction))
-                rows.outcomes["ok" if prediction.error is None else prediction.error.value] += 1
+                rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
                 count()
     _conclude(rows.outcomes)
 
 
-def _conclude(outcomes: Counter[str]) -> None:
+def _conclude(outcomes: "Tally") -> None:
     """Say how many rows there are of what; exit 1 where inputs failed."""
     from alexnet_deploy.terminal import say
 
@@ -143,6 +144,11 @@ def _conclude(outcomes: Counter[str]) -> None:
     if outcomes:
         reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
         say(f"{outcomes.total():,} could not be read: {reasons}")
+        if outcomes.endings:
+            endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
+            others = len(outcomes.endings) - 5
+            more = f", and {others:,} other endings" if others > 0 else ""
+            say(f"{outcomes.endings.total():,} not_an_image: {endings}{more}")
         raise typer.Exit(1)
 
 
@@ -159,18 +165,18 @@ def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
     return bool(codes) and sum(row.outcome in codes for row in whole_rows(output, writer)) > 0
 
 
-def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> Counter[str]:
+def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> "Tally":
     """Return what the rows of a whole file say; raises UsageError where they are not those of the inputs."""
     from alexnet_deploy.core.inputs import PAUSE
     from alexnet_deploy.predict import pass_over
-    from alexnet_deploy.row_file import whole_rows
+    from alexnet_deploy.row_file import Tally, whole_rows
     from alexnet_deploy.terminal import say
 
-    outcomes: Counter[str] = Counter()
+    outcomes = Tally()
 
     def paths() -> Iterator[str]:
         for row in whole_rows(output, writer):
-            outcomes[row.outcome] += 1
+            outcomes.add(row.path, row.outcome)
             yield row.path
 
     later = (item for item in pass_over(paths(), inputs) if item is not PAUSE)
@@ -194,7 +200,7 @@ def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
     write: Callable[[str], object]
-    outcomes: Counter[str]
+    outcomes: "Tally"
     done: "Iterable[str | Again]"
 
 
@@ -202,12 +208,12 @@ class _Rows:
 def _rows_to(
     output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
 ) -> Iterator[_Rows]:
-    from alexnet_deploy.row_file import open_row_file
+    from alexnet_deploy.row_file import Tally, open_row_file
     from alexnet_deploy.terminal import say
 
     if output is None:
         sys.stdout.write(writer.header())
-        yield _Rows(write=sys.stdout.write, outcomes=Counter(), done=())
+        yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=())
         return
     with open_row_file(output, writer, depends_on, resume=resume, again=again) as rows:
         if rows.outcomes:

@@ -1,15 +1,24 @@
-"""One picture file to one 256 x 256 RGB array: the decoding policy, and the only place that has one.
+"""One image file to one 256 x 256 RGB array: the decoding policy, and the only place that has one.
 
-- Upright by EXIF. The first frame of an animation. ICC profiles are ignored.
-- Transparency (RGBA, LA, palette or colour key) is laid over white.
-- 16-bit grey is scaled to 8 bits, not clipped. CMYK and YCCK become RGB as Pillow converts them.
-- 32-bit integer and float pixels have no defined range, and are refused.
-- `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole picture, brought to 256 x 256.
-  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), and at the
-  square's edges reads past them, as it would when the whole picture is resized.
-- Refused before any pixel is decoded: formats outside ALLOWED_FORMATS, and sizes over the limits.
+- Formats: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP and AVIF by Pillow, HEIF by pillow-heif. Sound files of
+  other kinds are unsupported_format by name (core/formats.py): camera raws above all, whose first image is a preview
+  (core/tiff.py). The first frame of an animation, the first page of a TIFF, the primary image of a HEIF.
+- Upright by EXIF, or by the container's own turns in AVIF and HEIF.
+- Transparency (RGBA, LA, palette or colour key) is laid over white. A BMP whose alpha is 0 throughout is opaque.
+- 16-bit grey is scaled to 8 bits, not clipped; a TIFF's MaxSampleValue says how many of 16 bits are used. A PNG's
+  samples fill their depth by its standard, whatever its sBIT says. Nothing else tells 12 bits in 16 from a dark image.
+- CMYK and YCCK become RGB as Pillow converts them. 32-bit integer, float and signed pixels have no defined range,
+  and are refused.
+- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/profile.py).
+- `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole image, brought to 256 x 256.
+  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), across first
+  and then down, and at the square's edges reads past them, as it would when the whole image is resized
+  (core/resize.py).
+- Refused before any pixel is decoded: formats that are not read, and sizes over the limits.
 - The work is bounded by the limits too (see core/work.py), not by a clock, which would give the same file different
-  rows.
+  rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is set to (core/strict.py).
+
+Whoever changes what pixels a file gives raises DECODING_VERSION (core/preprocessing.py).
 """
 
 import io
@@ -18,50 +27,48 @@ import re
 import struct
 import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
+from alexnet_deploy.core.colour import scale_colour_key, to_rgb
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
+from alexnet_deploy.core.formats import ALLOWED_FORMATS, DECODERS, format_of
+from alexnet_deploy.core.heif import HeifFile
 from alexnet_deploy.core.patience import patiently
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.profile import ToSrgb, conversion_of
+from alexnet_deploy.core.resize import to_square
+from alexnet_deploy.core.tiff import check_tiff
 from alexnet_deploy.core.work import check_notes, check_work
 
-# Pillow's classes, not Image.open: it would warn of sizes that are ours to judge, and hide why a header failed.
-_DECODERS: dict[str, tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = {
-    # Two letters may begin any text: the size of the header that follows them is part of the signature.
-    "BMP": (re.compile(rb"(?s)BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"), BmpImagePlugin.BmpImageFile),
-    "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    "PPM": (re.compile(rb"P[1-6f]\s+[\d#]"), PpmImagePlugin.PpmImageFile),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    "WEBP": (re.compile(rb"(?s)RIFF.{4}WEBP"), WebPImagePlugin.WebPImageFile),
-}
+__all__ = [
+    "ALLOWED_FORMATS",
+    "DEFAULT_LIMITS",
+    "DecodeLimits",
+    "convert_image",
+    "decode_image",
+    "decode_pixels",
+    "read_file",
+    "read_image",
+    "read_section",
+    "refuse_large",
+]
 
-ALLOWED_FORMATS = tuple(_DECODERS)
+Result = TypeVar("Result")
+Finish = Callable[[Image.Image, ToSrgb | None], Result]
 
-# What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test pictures.
-_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, struct.error)
+# What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test images.
+_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, RuntimeError, EOFError, struct.error)
 
 # Pillow's words for a header that it understood and a layout of pixels that it does not.
 _UNKNOWN_LAYOUT = re.compile(r"Unsupported BMP|unknown pixel mode|samples per pixel")
-
-# What phones write, and Pillow does not read everywhere.
-_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,13 +83,21 @@ _TRANSPOSITIONS = {
 _warnings_lock = threading.Lock()
 _loading_lock = threading.Lock()
 
+# Larger ones are decoded two at a time, however many threads there are: 134 million pixels of a turned JPEG take
+# 1.1 GB on the way.
+_LARGE_PIXELS = 2**26
+_large_images = threading.BoundedSemaphore(2)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """How large a picture may be before it is refused from its header."""
+    """How large an image may be before it is refused from its header."""
 
-    max_pixels: int = 89_478_485
-    """Width times height. The default is Pillow's own limit."""
+    max_pixels: int = 2**27
+    """Width times height. The default, 134 million, admits what 108-megapixel phones write.
+
+    Any number, though a GIF or a WebP is refused beyond twice Pillow's own limit, Image.MAX_IMAGE_PIXELS.
+    """
     max_bytes: int = 256 * 1024 * 1024
     """The file's size."""
     max_scans: int = 100
@@ -92,18 +107,17 @@ class DecodeLimits:
     """
 
     def __post_init__(self) -> None:
-        ceiling = 2 * (Image.MAX_IMAGE_PIXELS or self.max_pixels)
-        if not 1 <= self.max_pixels <= ceiling:
-            raise UsageError(f"a limit of {self.max_pixels:,} pixels lies outside Pillow's own, 1 to {ceiling:,}")
-        if self.max_bytes < 1 or self.max_scans < 1:
-            raise UsageError(f"limits of {self.max_bytes} bytes and {self.max_scans} scans admit no file")
+        if self.max_pixels < 1 or self.max_bytes < 1 or self.max_scans < 1:
+            raise UsageError(
+                f"limits of {self.max_pixels} pixels, {self.max_bytes} bytes and {self.max_scans} scans admit no file"
+            )
 
 
 DEFAULT_LIMITS = DecodeLimits()
 
 
 def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Return the picture as uint8 (256, 256, 3), RGB, upright; the array is the caller's.
+    """Return the image as uint8 (256, 256, 3), RGB, upright; the array is the caller's.
 
     Raises ImageError, with one of its codes, for anything that stands in the way.
     """
@@ -111,34 +125,39 @@ def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_
 
 
 def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Return the picture in these bytes (of one file) as uint8 (256, 256, 3), RGB, upright.
+    """Return the image in these bytes (of one file) as uint8 (256, 256, 3), RGB, upright.
 
     Raises ImageError, with one of its codes, for anything that stands in the way.
     """
-    return to_square(decode_pixels(data, limits), resize)
+    return _decoded(data, limits, lambda image, conversion: _finished(image, conversion, resize))
 
 
 def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Return the picture in these bytes in RGB, upright, in its own size; raises ImageError."""
+    """Return the image in these bytes in RGB, upright, in its own size and gamut; raises ImageError."""
+    return _decoded(data, limits, lambda image, _: image)
+
+
+def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     if not data:
         raise ImageError(ImageErrorCode.EMPTY, "the file has no bytes")
     _check_num_bytes(len(data), limits)
     try:
-        return _decode(data, limits)
+        return _decode(data, limits, finish)
     except Warning:
         # The caller's filters turn warnings into errors. Pillow warns of broken notes beside the pixels, and decodes
         # on; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data, limits)
+            return _decode(data, limits, finish)
 
 
-def convert_image(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Return a PIL image in RGB, upright, in its own size: what the bytes of its file would give.
+def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Return a PIL image as uint8 (256, 256, 3), RGB, upright: what the bytes of its file would give.
 
     Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
-    otherwise. Its format and the work to decode it were the caller's to judge. A PNG whose pixels had been read before
-    has lost the depth of its colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
+    otherwise. Its format and the work to decode it were the caller's to judge. A PNG has lost its cICP chunk and, where
+    its pixels had been read before, the depth of its colour key: of 2, 4 or 16 bits a sample, the key may match no
+    pixel. Raises ImageError.
     """
     if not image.width or not image.height:
         raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
@@ -150,18 +169,12 @@ def convert_image(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> 
             image.load()
         if depth is not None and "transparency" in image.info:
             image = image.copy()
-            _scale_colour_key(image, depth)
-        return _upright(_to_rgb(image), _orientation(image))
+            scale_colour_key(image, depth)
+        return _finished(_upright(to_rgb(image), _orientation(image)), conversion_of(image, b""), resize)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
         raise ImageError(ImageErrorCode.TRUNCATED, f"{image.format or image.mode}: cannot be read: {error}") from error
-
-
-def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
-    """Return a decoded picture as uint8 (256, 256, 3)."""
-    box = _source_box(image.width, image.height, resize)
-    return np.array(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=box))
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
@@ -188,9 +201,9 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
 
 
 def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
-    """Return `num_bytes` of a file from `offset` on, where a picture lies in an archive.
+    """Return `num_bytes` of a file from `offset` on, where an image lies in an archive.
 
-    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the picture does).
+    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the image does).
     """
     _check_num_bytes(num_bytes, limits)
 
@@ -211,10 +224,18 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
 
 
 def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
-    """Raise ImageError (too_large) for more pixels than the limits allow."""
-    if (num_pixels := width * height) > limits.max_pixels:
-        found = f"{width} x {height} is {num_pixels:,} pixels"
-        raise ImageError(ImageErrorCode.TOO_LARGE, f"{found}, the limit is {limits.max_pixels:,}")
+    """Raise ImageError (too_large) where so many pixels are over the limit."""
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            ImageErrorCode.TOO_LARGE,
+            f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it by "
+            f"--max-pixels or DecodeLimits(max_pixels={width * height})",
+        )
+
+
+def _finished(image: Image.Image, conversion: ToSrgb | None, resize: ResizePolicy) -> np.ndarray:
+    square = to_square(image, resize)
+    return square if conversion is None else conversion.apply(square)
 
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
@@ -222,41 +243,53 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_bytes:,} bytes, the limit is {limits.max_bytes:,}")
 
 
-def _decode(data: bytes, limits: DecodeLimits) -> Image.Image:
-    """Return the first frame in RGB, upright, in its own size."""
-    name = _format_of(data)
-    decoder = _DECODERS[name][1]
+def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    """Return what `finish` makes of the first frame in RGB, upright, in its own size."""
+    name = format_of(data)
     check_notes(name, data)
+    if name == "TIFF":
+        check_tiff(data)
     try:
-        with decoder(io.BytesIO(data)) as image:
+        if name == "HEIF":
+            return _decode_heif(data, limits, finish)
+        with DECODERS[name](io.BytesIO(data)) as image:
             refuse_large(image.width, image.height, limits)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
-            image.load()
-            if name == "PNG":
-                # The header is the first chunk and the depth its ninth byte.
-                _scale_colour_key(image, depth=data[24])
-            return _upright(_to_rgb(image), _orientation(image))
+            with _room_for(image.width * image.height):
+                image.load()
+                if name == "PNG":
+                    # The header is the first chunk and the depth its ninth byte.
+                    scale_colour_key(image, depth=data[24])
+                conversion = conversion_of(image, data)
+                return finish(_upright(to_rgb(image), _orientation(image)), conversion)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
-        if _UNKNOWN_LAYOUT.search(str(error)):
-            raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {error}") from error
-        raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {error}") from error
+        # libheif ends its lines.
+        words = " ".join(str(error).split())
+        if _UNKNOWN_LAYOUT.search(words):
+            raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {words}") from error
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {words}") from error
 
 
-def _format_of(data: bytes) -> str:
-    for name, (signature, _) in _DECODERS.items():
-        if signature.match(data):
-            return name
-    # Only signatures are compared: no decoder outside the allow-list sees the file.
-    Image.init()
-    prefix = data[:16].ljust(16, b"\0")
-    found = ["HEIF or AVIF"] if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS else []
-    found += [name for name, (_, accepts) in Image.OPEN.items() if accepts is not None and accepts(prefix) is True]
-    other = next((name for name in found if name not in _DECODERS), None)
-    if other is None:
-        raise ImageError(ImageErrorCode.NOT_AN_IMAGE, "no decoder knows its header")
-    raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{other} is not among {', '.join(ALLOWED_FORMATS)}")
+def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    file = HeifFile(data)
+    refuse_large(*file.size, limits)
+    with _room_for(file.size[0] * file.size[1]):
+        image = file.load()
+        # The coded image may be of another size than the container says.
+        refuse_large(*image.size, limits)
+        return finish(to_rgb(image), conversion_of(image, data))
+
+
+@contextmanager
+def _room_for(num_pixels: int) -> Iterator[None]:
+    """Wait until few enough large images are being decoded."""
+    if num_pixels <= _LARGE_PIXELS:
+        yield
+        return
+    with _large_images:
+        yield
 
 
 def _orientation(image: Image.Image) -> int:
@@ -273,16 +306,6 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _scale_colour_key(image: Image.Image, depth: int) -> None:
-    # Pillow brings the pixels to 8 bits and leaves the key at the file's depth: no pixel would match it.
-    key = image.info.get("transparency")
-    if depth in (2, 4) and image.mode == "L" and isinstance(key, int):
-        largest = 2**depth - 1
-        image.info["transparency"] = (key & largest) * 255 // largest
-    elif depth == 16 and image.mode == "RGB" and isinstance(key, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
 def _unread_png_depth(image: Image.Image) -> int | None:
     """Return a PNG's bits a sample, None where its pixels have been read: Pillow names them until then only."""
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
@@ -290,46 +313,3 @@ def _unread_png_depth(image: Image.Image) -> int | None:
     # The raw mode: L;2, L;4, RGB;16B; without a number it is 8.
     depth = re.search(r";(\d+)", str(image.tile[0].args))
     return int(depth[1]) if depth else 8
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode == "P" and image.palette is None:
-        raise ImageError(ImageErrorCode.TRUNCATED, "its palette is missing")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return _scaled_grey(image)
-    if image.mode in ("I", "F", "LAB"):
-        raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{image.mode} pixels have no defined range")
-    if image.has_transparency_data:
-        # Pillow converts premultiplied grey in two steps only.
-        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scaled_grey(image: Image.Image) -> Image.Image:
-    # Pillow's convert("RGB") saturates 16-bit grey: 127.5 comes out as 254.5.
-    values = np.asarray(image).astype(np.uint32)
-    largest = 65535
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Pillow hands over 12 bits unscaled, and 16 bits where zero is white uninverted.
-        largest = 2 ** image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0] - 1
-        if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0:
-            values = largest - values
-    grey = (values * 255 + largest // 2) // largest
-    if (key := image.info.get("transparency")) is not None:
-        grey[values == key] = 255
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-
-
-def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int, int, int]:
-    if resize == "warp":
-        return (0, 0, width, height)
-    # Resizing the central square, not cropping the resized whole: no rounding of the longer side, and a picture
-    # of 1 x 1,000,000 does not become one of 256 x 256,000,000 on the way. Whole pixels: half of one would blur
-    # a picture of 341 x 256, which needs no resizing.
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return (left, top, left + side, top + side)

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
-from alexnet_deploy.core.image import DecodeLimits, convert_image, decode_image, refuse_large, to_square
+from alexnet_deploy.core.image import DecodeLimits, convert_image, decode_image, refuse_large
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.resize import to_square
 
 ImageInMemory: TypeAlias = bytes | bytearray | memoryview | Image.Image | np.ndarray
 """The bytes of an image file; a PIL image; or an array, uint8 (H, W, 3) or (N, H, W, 3), RGB, upright."""
@@ -34,7 +35,7 @@ def decode_in_memory(held: bytes | Image.Image | np.ndarray, resize: ResizePolic
     if isinstance(held, bytes):
         return decode_image(held, resize, limits)
     if isinstance(held, Image.Image):
-        return to_square(convert_image(held, limits), resize)
+        return convert_image(held, resize, limits)
     height, width, _ = held.shape
     if not held.size:
         raise ImageError(ImageErrorCode.EMPTY, f"an array of {height} x {width} has no pixels")

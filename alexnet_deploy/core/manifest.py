@@ -1,7 +1,8 @@
 """What a bundle says of itself: manifest.json, as typed records.
 
     {"format": "alexnet-deploy bundle", "format_version": 2, "created": ..., "precision": ..., "contract": ...,
-     "architecture": ..., "preprocessing": ..., "views": ..., "quantization": ..., "provenance": ..., "tools": ...,
+     "architecture": ..., "preprocessing": ..., "decoding": ...,
+     "views": ..., "quantization": ..., "provenance": ..., "tools": ...,
      "golden": ..., "parity": [...], "gate": ..., "plans": [...],
      "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
 
@@ -20,7 +21,7 @@ from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.quantization import Quantization
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 
@@ -198,6 +199,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     contract: Contract
     architecture: Architecture
     preprocessing: Preprocessing
+    decoding: Decoding | msgspec.UnsetType = msgspec.UNSET
+    """How files became the pixels that the graph was proved on; unset in bundles of decoding policy 1."""
     views: Views
     quantization: Quantization | None = None
     """How an int8 graph counts; None for the other precisions."""

@@ -7,9 +7,35 @@ from msgspec import Struct
 IMAGE_SIZE = 256
 """Side in pixels of the square that every picture is brought to; the views are cut from it."""
 
+DECODING_VERSION = 2
+"""Version of the decoding policy (core/image.py): under one version the same file gives the same pixels.
+
+Raise it when a file that was decoded before gives other pixels. A packed set, a run that is resumed and a partial file
+of rows hold pixels, or what came of them, of one version only. What each version meant:
+
+1: resized by one call of Pillow, whose version decided the last bit; colour profiles ignored.
+2: across first, then down; see core/image.py.
+"""
+
+RESIZE_FILTER = "Pillow bilinear, antialiased, horizontal pass first"
+"""How images become 256 x 256, in words for those who decode elsewhere; see core/resize.py."""
+
 ResizePolicy: TypeAlias = Literal["shorter-side", "warp"]
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 RGB: TypeAlias = tuple[float, float, float]
+
+
+class Decoding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How image files become the pixels that the network is fed."""
+
+    version: int
+    """Of the decoding policy: DECODING_VERSION of the program that wrote this."""
+    resize_filter: str
+    """The filter and the order of its passes."""
+
+
+DECODING = Decoding(version=DECODING_VERSION, resize_filter=RESIZE_FILTER)
+"""This program's."""
 
 
 class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

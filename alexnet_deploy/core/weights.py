@@ -70,6 +70,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """True where fewer epochs were finished than the recipe has."""
     seconds: float
     device: str
+    decoding: int = 1
+    """Version of the decoding policy that the images were read by."""
     remarks: tuple[str, ...] = ()
     """What was noticed about the run, each one sentence with its remedy."""
 

@@ -41,6 +41,9 @@ _MAX_PPM_COMMENTS = 10_000
 # Pillow decodes them in Python, byte by byte where a line ends early: a second and a half.
 _MAX_RUN_LENGTH_PIXELS = 2**24
 
+# It takes several times as long for a pixel as any other, and 562 bytes may hold 30 million.
+_JPEG2000_COST = 4
+
 # Of a TIFF's tags, by the number of their type: short and long.
 _NUMBERS = {3: "H", 4: "L"}
 
@@ -65,6 +68,8 @@ def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_
     """
     if image.format == "JPEG":
         _check_scans(data, min(max_scans, _MAX_SCANNED * max_pixels // (image.width * image.height)))
+    elif image.format == "JPEG2000":
+        _check(image.width * image.height, max_pixels // _JPEG2000_COST, "pixels of JPEG 2000")
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_tiles(image, data, max_pixels)
     elif image.tile and image.tile[0].codec_name == "bmp_rle":

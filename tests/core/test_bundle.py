@@ -14,6 +14,7 @@ from networks import republished
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.manifest import FORMAT_VERSION, Manifest, decode_manifest, encode_manifest
+from alexnet_deploy.core.preprocessing import DECODING
 from alexnet_deploy.engines.engine import open_engine
 
 QUANTIZATION: dict[str, Any] = {
@@ -57,6 +58,14 @@ def test_what_was_published_is_read_back(bundle: Bundle) -> None:
 
 def test_manifest_survives_json(bundle: Bundle) -> None:
     assert decode_manifest(encode_manifest(bundle.manifest), "a bundle") == bundle.manifest
+
+
+def test_the_manifest_names_the_decoding_policy_and_one_without_it_is_read(bundle: Bundle) -> None:
+    assert bundle.manifest.decoding == DECODING
+    assert DECODING.resize_filter == "Pillow bilinear, antialiased, horizontal pass first"
+    older = encode_manifest(msgspec.structs.replace(bundle.manifest, decoding=msgspec.UNSET))
+    assert b'"decoding"' not in older
+    assert decode_manifest(older, "a bundle").decoding is msgspec.UNSET
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from pictures import (
 from PIL import Image
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
-from alexnet_deploy.core.image import ALLOWED_FORMATS, DecodeLimits, decode_image, read_image
+from alexnet_deploy.core.image import ALLOWED_FORMATS, DEFAULT_LIMITS, DecodeLimits, decode_image, read_image
 from alexnet_deploy.core.preprocessing import ResizePolicy
 
 
@@ -47,8 +48,8 @@ from alexnet_deploy.core.preprocessing import ResizePolicy
         pytest.param(b"qoif\0\0\0\x10\0\0\0\x10\3\0", "unsupported_format", id="QOI"),
         pytest.param(encode(Image.new("RGB", (16, 16)), "ICO"), "unsupported_format", id="ICO"),
         pytest.param(b"8BPS\0\1", "unsupported_format", id="PSD"),
-        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format", id="HEIC"),
-        pytest.param(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "unsupported_format", id="AVIF"),
+        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "truncated", id="first box of a HEIC"),
+        pytest.param(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "truncated", id="first box of an AVIF"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_format", id="EPS"),
         pytest.param(encode(Image.new("F", (4, 4)), "TIFF"), "unsupported_format", id="float TIFF"),
         pytest.param(encode(Image.new("I", (4, 4)), "TIFF"), "unsupported_format", id="32-bit TIFF"),
@@ -127,13 +128,55 @@ def test_limits_are_inclusive(tmp_path: Path) -> None:
 
 def test_a_limit_above_the_size_that_pillow_warns_of_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
-    for data in PICTURES.values():
-        assert decode_image(data, "warp", DecodeLimits(max_pixels=64 * 64)).shape == (256, 256, 3)
+    for name, data in PICTURES.items():
+        # Of JPEG 2000 a quarter as many pixels are allowed, see test_work.py.
+        largest = 64 * 64 * (4 if name == "JPEG2000" else 1)
+        assert decode_image(data, "warp", DecodeLimits(max_pixels=largest)).shape == (256, 256, 3)
         assert code_of(data, DecodeLimits(max_pixels=64 * 64 - 1)) == "too_large"
 
 
-@pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_pixels": 10**9}, {"max_bytes": 0}], ids=str)
-def test_a_limit_that_admits_nothing_or_that_pillow_overrules_is_wrong_use(limits: dict[str, int]) -> None:
+def test_any_number_of_pixels_may_be_allowed_and_the_default_admits_108_million(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert DEFAULT_LIMITS.max_pixels >= 12_000 * 9_000
+    # Pillow's own limit, for which 4,096 pixels are more than twice too many.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for name in ("JPEG", "PNG", "TIFF"):
+        assert decode_image(PICTURES[name], "warp", DecodeLimits(max_pixels=10**9)).shape == (256, 256, 3)
+
+
+def test_the_refusal_of_a_large_image_names_the_option() -> None:
+    with pytest.raises(ImageError) as caught:
+        decode_image(PICTURES["PNG"], "warp", DecodeLimits(max_pixels=4095))
+    remedy = "raise it by --max-pixels or DecodeLimits(max_pixels=4096)"
+    assert str(caught.value) == f"64 x 64 is 4,096 pixels, the limit is 4,095; {remedy}"
+
+
+@pytest.mark.parametrize("name", ["PNG", "HEIF"])
+def test_no_more_than_two_large_images_are_decoded_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet_deploy.core.image._LARGE_PIXELS", 64 * 64 - 1)
+    at_once, most = 0, 0
+    both, lock = threading.Barrier(2), threading.Lock()
+
+    def counting(image: Image.Image) -> Image.Image:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        both.wait(timeout=60)
+        with lock:
+            at_once -= 1
+        return image.convert("RGB")
+
+    monkeypatch.setattr("alexnet_deploy.core.image.to_rgb", counting)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda _: decode_image(PICTURES[name], "warp"), range(6)))
+    assert most == 2
+    assert all(np.array_equal(found[0], pixels) for pixels in found)
+
+
+@pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_bytes": 0}], ids=str)
+def test_a_limit_that_admits_nothing_is_wrong_use(limits: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         DecodeLimits(**limits)
 

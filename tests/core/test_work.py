@@ -101,3 +101,10 @@ def test_strips_whose_bits_are_turned_are_not_larger_than_the_file() -> None:
 
     decode_image(turned(2), "warp")
     assert refusal_of(turned(60_000)).startswith("too_large: 60,000 bytes of strips")
+
+
+def test_jpeg_2000_takes_long_for_a_pixel_so_that_fewer_are_allowed() -> None:
+    data = PICTURES["JPEG2000"]
+    decode_image(data, "warp", DecodeLimits(max_pixels=4 * 64 * 64))
+    largest = DecodeLimits(max_pixels=4 * 64 * 64 - 1)
+    assert refusal_of(data, largest) == "too_large: 4,096 pixels of JPEG 2000, the limit is 4,095"

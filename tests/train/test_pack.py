@@ -17,10 +17,21 @@ from training import BLUE, NARROW, RED, are_equal, paint, trained
 
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, ResizePolicy
 from alexnet_deploy.train.dataset import Pictures, find_pictures, survey
 from alexnet_deploy.train.pack import pack
-from alexnet_deploy.train.packed import HEADER, LABELS, PICTURE_BYTES, PICTURES, SOURCES, Pack, open_pack, verify
+from alexnet_deploy.train.packed import (
+    HEADER,
+    LABELS,
+    PICTURE_BYTES,
+    PICTURES,
+    SOURCES,
+    Pack,
+    encode_header,
+    open_pack,
+    packed_from,
+    verify,
+)
 from alexnet_deploy.train.run import look_over
 
 CHUNK = 4
@@ -282,7 +293,7 @@ def test_other_pictures_or_options_do_not_go_on_with_a_partial_pack(folder: Path
     for change in ("resize", "pictures"):
         other = Path(shutil.copytree(folder, tmp_path / change))
         (other / "train/n01440764/new.JPEG").write_bytes(b"")
-        with pytest.raises(DataError, match=f"^{partial}: was begun with other pictures, options or versions; remove"):
+        with pytest.raises(DataError, match=f"^{partial}: was begun with other images, options, versions or "):
             packed(folder if change == "resize" else other, out, "warp" if change == "resize" else "shorter-side")
     assert files_of(partial / "pack") == before
 
@@ -424,6 +435,30 @@ def test_verifying_finds_a_flipped_bit_in_any_picture_and_in_the_names(
 def test_a_pack_resized_otherwise_than_the_network_is_fed_is_refused(plain: Path) -> None:
     with pytest.raises(DataError, match="was packed with --resize shorter-side, and this architecture is fed warp"):
         look_over(plain, ARCHITECTURES["caffe"])
+
+
+def test_a_pack_of_another_decoding_policy_is_refused_and_says_what_it_was_made_of(
+    plain: Path, folder: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(plain, tmp_path / "one.pack"))
+    header = open_pack(path).header
+    for decoding, named in ((msgspec.UNSET, 1), (DECODING_VERSION + 1, DECODING_VERSION + 1)):
+        (path / HEADER).write_bytes(encode_header(msgspec.structs.replace(header, decoding=decoding)))
+        assert (b'"decoding"' in (path / HEADER).read_bytes()) == (named != 1)
+        with pytest.raises(DataError, match=f"decoded by policy {named}, and this program's is {DECODING_VERSION}"):
+            open_pack(path)
+        # Its pixels are not used, only where the files are.
+        assert packed_from(path) == folder
+
+
+def test_a_partial_pack_of_another_decoding_policy_is_not_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = partial_of(folder, tmp_path / "one.pack")
+    monkeypatch.setattr("alexnet_deploy.train.pack.DECODING_VERSION", DECODING_VERSION + 1)
+    with pytest.raises(DataError, match="another decoding policy; remove it"):
+        packed(folder, tmp_path / "one.pack")
+    assert partial.exists()
 
 
 def test_a_mapped_picture_cannot_be_written_to(plain: Path) -> None:

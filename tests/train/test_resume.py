@@ -21,10 +21,11 @@ from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, rec
 
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
 from alexnet_deploy.reporting import REPORT
 from alexnet_deploy.train import directory as run_directory
-from alexnet_deploy.train.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
+from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, load_tensors
 from alexnet_deploy.train.directory import BEST, METRICS, holding
 from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.loop import Pace
@@ -286,6 +287,18 @@ def test_another_run_is_not_taken_for_the_same(
     assert str(caught.value).startswith(f"{stopped / CHECKPOINT}: ")
     assert sentence in str(caught.value)
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
+
+
+def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = load_checkpoint(stopped / CHECKPOINT)
+    assert saved.decoding == DECODING_VERSION
+    # One without the field is of the first version.
+    fields = msgspec.json.decode(msgspec.json.encode(saved))
+    del fields["decoding"]
+    assert msgspec.convert(fields, Checkpoint).decoding == 1
+    monkeypatch.setattr("alexnet_deploy.train.checkpoint.DECODING_VERSION", DECODING_VERSION + 1)
+    with pytest.raises(DataError, match=f"policy {DECODING_VERSION}, and this program's is {DECODING_VERSION + 1}, "):
+        resumed(stopped)
 
 
 def other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
