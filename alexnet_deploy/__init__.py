@@ -7,6 +7,7 @@ with alexnet_deploy.load("bundles/my.bundle") as predictor:
         print(prediction.path, prediction.top)
 """
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +49,16 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# os.path, as pathlib takes 10 ms to import.
+_HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+_BESIDE = os.path.dirname(_HERE)  # noqa: PTH120
+_IN_CHECKOUT = ("pyproject.toml", "train/__init__.py", "export/__init__.py", "engines/__init__.py")
+
+# Python that is started in a checkout takes this package from there, where the rooms lie beside it, not in it. An
+# installed copy holds its rooms, and a train/ that lies beside it is somebody else's.
+if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}") for name in _IN_CHECKOUT):  # noqa: PTH112, PTH113
+    __path__.append(_BESIDE)
 
 _PREDICT = ("Guess", "Prediction", "Predictor", "load")
 
