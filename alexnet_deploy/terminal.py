@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alexnet_deploy.core.interruption import unwinding
+
 if TYPE_CHECKING:
     from alexnet_deploy.engines.tensorrt_build import BuildProgress
     from alexnet_deploy.train.record import Progress as TrainingProgress
@@ -32,9 +34,13 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Progress:
+@contextmanager
+def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Iterator[Progress]:
     console = _console()
-    return Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
+    bar = Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
+    # What takes its time has something to tidy up, the bar itself at least.
+    with unwinding(), bar:
+        yield bar
 
 
 @contextmanager
@@ -42,10 +48,11 @@ def stages() -> Iterator[Callable[[str], None]]:
     """Give a function that names the stage now begun, a line each; on a terminal a spinner turns before the last."""
     console = _console()
     if not console.is_terminal:
-        yield lambda line: say(f"  {line}")
+        with unwinding():
+            yield lambda line: say(f"  {line}")
         return
     begun: list[str] = []
-    with console.status("") as status:
+    with unwinding(), console.status("") as status:
 
         def show(line: str) -> None:
             if begun:
