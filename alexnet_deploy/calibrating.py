@@ -130,7 +130,7 @@ def evenly(files: Sequence[Path], most: int) -> list[Path]:
 def refuse_empty(folder: Path) -> None:
     """Raise UsageError where there is nothing to calibrate on; no more than the first file is looked for."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: is no folder of pictures to calibrate on")
+        raise DataError(f"{folder}: is not a folder of images to calibrate on")
     if next(find_inputs([folder]), None) is None:
         raise UsageError(f"{folder}: holds no pictures to calibrate on")
 

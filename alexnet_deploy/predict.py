@@ -18,6 +18,7 @@ from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
 from alexnet_deploy.core.inputs import PAUSE, Input, find_inputs
+from alexnet_deploy.defaults import find_bundle
 from alexnet_deploy.engines.engine import Backend, Device, Engine, EngineInfo, Tuning, open_engine
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
@@ -197,9 +198,12 @@ def load(
     threads: int | None = None,
     tuned_for: Tuning = "throughput",
 ) -> Predictor:
-    """Open a bundle for prediction; see open_engine for what the rest means, and for what is raised.
+    """Open a bundle for prediction: its directory, a `latest` file, or its name in ./bundles.
+
+    See open_engine for what the rest means. Raises UsageError where there is no such bundle, and what open_bundle and
+    open_engine raise.
 
     Whoever waits for single pictures one after another is answered sooner by an engine that is tuned for latency.
     """
-    opened = open_bundle(Path(bundle))
+    opened = open_bundle(find_bundle(Path(bundle)))
     return Predictor(opened, open_engine(opened, backend, device, threads, tuned_for))

@@ -2,17 +2,24 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.predict import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
+
+FORMAT_OF_ENDING: Mapping[str, RowFormat] = MappingProxyType(
+    {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "table"}
+)
+"""What a file of rows is called."""
 
 _PATH_WIDTH = 40
 
@@ -20,6 +27,21 @@ _PATH_WIDTH = 40
 _MOST_LINES = 8192
 
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
+
+
+def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
+    """Return the format that is wanted or that the output's ending tells, a table on stdout.
+
+    Raises UsageError where the two contradict each other, or neither says.
+    """
+    if output is None:
+        return wanted or "table"
+    told = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if wanted is None and told is None:
+        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)} do); give --format")
+    if wanted is not None and told is not None and wanted != told:
+        raise UsageError(f"{output}: its ending means {told}, and --format asks for {wanted}; change one of them")
+    return wanted or told or "table"
 
 
 class RowWriter:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleOption, ThreadsOption
+from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import latest_bundle
+from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.defaults import find_bundle
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle import Bundle
@@ -29,7 +30,7 @@ def predict(
     ],
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
-    device: Annotated[Literal["auto", "cpu"], typer.Option(help="Where it runs.")] = "auto",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     views: Annotated[
         Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
@@ -39,8 +40,11 @@ def predict(
     ] = None,
     topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
     row_format: Annotated[
-        Literal["table", "jsonl", "csv"], typer.Option("--format", help="One row for each input, in order.")
-    ] = "table",
+        Literal["table", "jsonl", "csv"] | None,
+        typer.Option(
+            "--format", help="One row for each input, in order. Default: what the ending of --output tells, or table."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of to stdout.")] = None,
     resume: Annotated[
         bool,
@@ -48,6 +52,9 @@ def predict(
             "--resume",
             help="Go on with the jsonl or csv rows that a stopped run left of --output; same inputs, same order.",
         ),
+    ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Accept folders and lists without any file in them.")
     ] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger pictures. Default: 89,478,485.")] = None,
 ) -> None:
@@ -57,12 +64,13 @@ def predict(
     from alexnet_deploy.core.inputs import find_inputs, read_list
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
-    from alexnet_deploy.rows import RowWriter
+    from alexnet_deploy.rows import RowWriter, choose_format
     from alexnet_deploy.terminal import counting_bar, say
 
+    row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume goes on with the rows of an --output, with --format jsonl or csv")
-    path = bundle or latest_bundle()
+    path = find_bundle(bundle)
     opened = open_bundle(path)
     writer = RowWriter(
         row_format,
@@ -84,6 +92,7 @@ def predict(
         )
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits}"
         with (
+            unwinding(),
             _rows_to(output, writer, depends_on, resume=resume) as rows,
             counting_bar("pictures") as count,
             closing(
@@ -96,6 +105,8 @@ def predict(
                 rows.write(writer.row(prediction))
                 rows.outcomes["ok" if prediction.error is None else prediction.error.value] += 1
                 count()
+            if not rows.outcomes and not allow_empty:
+                raise UsageError(f"{' '.join(images)}: no file to predict; --allow-empty accepts that")
     _conclude(rows.outcomes)
 
 
