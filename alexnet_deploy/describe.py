@@ -9,6 +9,7 @@ from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
+from alexnet_deploy.core.say import lines_about_excluded
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
@@ -30,15 +31,15 @@ def describe(architecture: Architecture) -> str:
     return "\n".join(lines)
 
 
-def describe_facts(facts: Facts) -> str:
-    """Return a record of `inspect` in lines for a person."""
+def describe_facts(facts: Facts, width: int | None = None) -> str:
+    """Return a record of `inspect` in lines for a person; tables are `width` characters wide at most, if they can."""
     match facts:
         case RunFacts():
             lines = _run_lines(facts)
         case WeightsFacts():
             lines = _weights_lines(facts)
         case BundleFacts():
-            lines = _bundle_lines(facts)
+            lines = _bundle_lines(facts, width)
         case GraphFacts():
             lines = _graph_lines(facts)
         case PackFacts():
@@ -55,12 +56,19 @@ def describe_source(source: "PictureSource") -> str:
 
 
 def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line about each picture that cannot be trained on; `excluded` is names to error codes."""
-    return (f"left out, {code}: {name}" for name, code in excluded.items())
+    """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
+    return lines_about_excluded(excluded.items())
 
 
-def parity_table(rows: Sequence[ParityRow]) -> str:
-    """Return the measured agreement of each engine as a table; columns that no row has are left out."""
+_LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
+"""Columns of parity_table in the order in which a narrow terminal loses them."""
+
+
+def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
+    """Return the measured agreement of each engine as a table; columns that no row has are left out.
+
+    Where a `width` is given, so are the least important ones that do not fit; a verdict may still be longer.
+    """
     has_accuracy = any(row.top1_accuracy is not None for row in rows)
     columns: list[tuple[str, list[str]]] = [
         ("engine", [f"{row.backend} {row.version}" for row in rows]),
@@ -78,18 +86,29 @@ def parity_table(rows: Sequence[ParityRow]) -> str:
         *([("accuracy", [_or_dash(row.top1_accuracy, ".1%") for row in rows])] if has_accuracy else []),
         ("ms", [_or_dash(row.latency_ms, ".1f") for row in rows]),
     ]
+    for name in _LEAST_IMPORTANT:
+        if width is None or _width_of(columns) <= width:
+            break
+        columns = [column for column in columns if column[0] != name]
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
-    # Words from the left, numbers to the right.
-    num_words = 5
     lines = []
     verdicts = ["", *(_verdict(row) for row in rows)]
     for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
         aligned = [
-            cell.ljust(width) if column < num_words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(cells) if name in _WORDS else cell.rjust(cells)
+            for (name, _), cell, cells in zip(columns, line, widths, strict=True)
         ]
         lines.append("  ".join([*aligned, verdict]).rstrip())
     return "\n".join(lines)
+
+
+_WORDS = ("engine", "graph", "arithmetic", "against", "pictures")
+"""Columns of parity_table that begin at the left, as words do; numbers end at the right."""
+
+
+def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """Return how many characters a line of parity_table takes that ends in `passed`."""
+    return sum(max(len(cell) for cell in (name, *cells)) + 2 for name, cells in columns) + len("passed")
 
 
 def _or_dash(value: float | None, form: str) -> str:
@@ -180,7 +199,7 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
         yield f"left out      {name}: {code}"
 
 
-def _bundle_lines(bundle: BundleFacts) -> Iterator[str]:
+def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     manifest = bundle.manifest
     yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
     yield f"sha-256       {bundle.sha256} (of manifest.json, which holds that of each file)"
@@ -198,7 +217,7 @@ def _bundle_lines(bundle: BundleFacts) -> Iterator[str]:
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""
-    yield parity_table(manifest.parity)
+    yield parity_table(manifest.parity, width)
     if manifest.gate is not None:
         yield gate_words(manifest.gate)
     yield ""

@@ -1,9 +1,10 @@
 """What a person sees on stderr while something takes its time: bars on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +29,11 @@ def say(line: str) -> None:
     """Write one line to stderr, above any bar."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of the terminal takes that a stream goes to; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def _console() -> Console:

@@ -27,6 +27,18 @@ from alexnet_deploy.__main__ import main
 main()
 """
 
+# The graph of a bundle is being written into the hidden directory that will be the bundle.
+DURING_WRITE = """
+import os, signal, sys
+def send(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".partial/model.onnx"):
+        os.kill(os.getpid(), signal.{signal})
+sys.addaudithook(send)
+sys.argv = ["alexnet-deploy", *sys.argv[1:]]
+from alexnet_deploy.__main__ import main
+main()
+"""
+
 # A decoder that nothing can stop: a thread of its own, in C or waiting as here.
 ENDLESS_DECODER = """
 import sys, threading
@@ -134,13 +146,14 @@ def process_wait(process: subprocess.Popen[bytes]) -> None:
 def test_signal_while_a_bundle_is_made_leaves_nothing_half_made(
     number: signal.Signals, code: int, loaded_path: Path, tmp_path: Path
 ) -> None:
-    program = DURING_IMPORT.format(module="jinja2", signal=number.name)
+    program = DURING_WRITE.format(signal=number.name)
     out = tmp_path / "bundles/new.bundle"
     done = run(program, "export", loaded_path, "--out", out)
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.endswith(f"interrupted by {number.name}\n")
     assert "Traceback" not in done.stderr
+    # It was made, and the new bundle in it was not.
     assert list(out.parent.iterdir()) == []
 
 

@@ -29,13 +29,13 @@ def completed(line: str, home: Path) -> list[str]:
     bin_folder = home / "bin"
     bin_folder.mkdir(exist_ok=True)
     program = bin_folder / "alexnet-deploy"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
+    program.write_text(f"#!{sys.executable}\n{MAIN}\n")
     program.chmod(0o755)
     script = f"""
         [ -e ~/.bash_completions ] || alexnet-deploy --install-completion >&2
         . ~/.bashrc
         COMP_WORDS=({line}) COMP_CWORD={len(line.split()) - 1}
-        _alexnet_deploy_completion
+        _alexnet_deploy_completion alexnet-deploy
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """`alexnet-deploy check`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ def check(
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import parity_table
-    from alexnet_deploy.terminal import say, stages
+    from alexnet_deploy.terminal import say, stages, width_of
 
     opened = open_bundle(find_bundle(bundle))
     if data is not None:
@@ -46,7 +47,7 @@ def check(
     if as_json:
         print_json({"passed": result.passed, "rows": result.rows, "problems": result.problems})
     else:
-        typer.echo(parity_table(result.rows))
+        typer.echo(parity_table(result.rows, width_of(sys.stdout)))
         for problem in result.problems:
             typer.echo(f"FAILED: {problem}")
     if pictures is not None and pictures.truths is None:

@@ -1,6 +1,7 @@
 """`alexnet-deploy export`."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,7 +72,7 @@ def export(
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import describe_plan, gate_words, parity_table
     from alexnet_deploy.ship import ship
-    from alexnet_deploy.terminal import building_bar, say, stages
+    from alexnet_deploy.terminal import building_bar, say, stages, width_of
 
     wanted = {
         "calibrate": calibrate,
@@ -108,7 +109,7 @@ def export(
             debug=debug_line(),
         )
     note_latest(bundle.path)
-    say(parity_table(bundle.manifest.parity))
+    say(parity_table(bundle.manifest.parity, width_of(sys.stderr)))
     if bundle.manifest.gate is not None:
         say(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:

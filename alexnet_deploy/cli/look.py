@@ -1,6 +1,7 @@
 """`alexnet-deploy inspect`, `doctor` and `demo`."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +23,13 @@ def inspect(
     """Show what a run, a weights file, a bundle, a graph or a packed set is."""
     from alexnet_deploy.describe import describe_facts
     from alexnet_deploy.inspecting import inspect_path
+    from alexnet_deploy.terminal import width_of
 
     facts = inspect_path(find_anything(path))
     if as_json:
         print_json(facts)
     else:
-        typer.echo(describe_facts(facts))
+        typer.echo(describe_facts(facts, width_of(sys.stdout)))
 
 
 def doctor(as_json: JsonOption = False) -> None:

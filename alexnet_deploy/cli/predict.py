@@ -65,7 +65,7 @@ def predict(
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
     from alexnet_deploy.rows import RowWriter, choose_format
-    from alexnet_deploy.terminal import counting_bar, say
+    from alexnet_deploy.terminal import counting_bar, say, width_of
 
     row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
@@ -76,6 +76,7 @@ def predict(
         row_format,
         min(topk, len(opened.labels)),
         label_width=min(24, max(len(label) for label in opened.labels)),
+        width=width_of(sys.stdout) if output is None else None,
     )
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
@@ -105,6 +106,7 @@ def predict(
                 rows.write(writer.row(prediction))
                 rows.outcomes["ok" if prediction.error is None else prediction.error.value] += 1
                 count()
+            rows.write(writer.footer())
             if not rows.outcomes and not allow_empty:
                 raise UsageError(f"{' '.join(images)}: no file to predict; --allow-empty accepts that")
     _conclude(rows.outcomes)
