@@ -127,7 +127,8 @@ def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
 
 def prediction_of(images: Path, bundle: Path) -> str:
     """Return the command that predicts a folder with a bundle, for the working directory."""
-    place = images.resolve()
+    # A link stays the name that a person gave it.
+    place = Path(os.path.abspath(images))  # noqa: PTH100
     shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
     try:
         is_default = bundle.resolve() == latest_bundle().resolve()

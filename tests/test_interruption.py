@@ -64,7 +64,7 @@ def run(program: str, *arguments: object, ignored: signal.Signals | None = None)
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
         check=False,
-        timeout=100,
+        timeout=300,
         text=True,
         preexec_fn=ignore,
     )

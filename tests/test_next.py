@@ -77,6 +77,7 @@ def test_demo_ends_with_a_command_that_works(
     run: Run, loaded: LoadedWeights, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick(out: Path, **_: object) -> demo.DemoResult:
+        out.mkdir()
         draw_folder(out / "drawn", num_train=1, num_validation=1)
         made = out / "bundles/demo-fp32.bundle"
         shutil.copytree(bundle.path, made)
