@@ -1,6 +1,20 @@
-"""The command line as `python -m alexnet_deploy`, which is how torchrun starts it."""
+"""Where the command line begins, as `alexnet-deploy`, and as `python -m alexnet_deploy`, which torchrun starts."""
 
-from alexnet_deploy.cli import main
+from alexnet_deploy.core.interruption import install, is_interrupted, leave
+
+
+def main() -> None:
+    """Run the command line; signals are taken before the rest of the program is imported."""
+    install()
+    from alexnet_deploy.cli import main as run
+
+    try:
+        run()
+    except (KeyboardInterrupt, SystemExit):
+        if not is_interrupted():
+            raise
+        leave()
+
 
 if __name__ == "__main__":
     main()

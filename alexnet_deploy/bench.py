@@ -12,6 +12,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -27,7 +28,17 @@ from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.say import Say, say_nothing
-from alexnet_deploy.engines.engine import Backend, Engine, EngineInfo, installed_backends, open_engine
+from alexnet_deploy.engines.engine import (
+    Backend,
+    Device,
+    Engine,
+    EngineInfo,
+    Tuning,
+    cuda_index,
+    installed_backends,
+    open_engine,
+)
+from alexnet_deploy.engines.tensorrt_engine import backends_here
 from alexnet_deploy.predict import Predictor, best_guesses
 
 DRAWN_SIZE = (500, 375)
@@ -109,11 +120,15 @@ def bench(
     backends: Sequence[Backend] | None = None,
     data: Path | None = None,
     batch_sizes: Sequence[int] = (1,),
+    device: Device | Literal["auto"] = "auto",
     threads: int | None = None,
     seconds: float = 2.0,
     say: Say = say_nothing,
 ) -> Benchmark:
-    """Time each backend - those that run any graph here unless given - on up to 64 pictures of `data`, or drawn ones.
+    """Time each backend on up to 64 pictures of `data`, or drawn ones.
+
+    Unless they are given, the backends are those that run any graph on the CPU here, or all that have the GPU that
+    `device` names.
 
     `batch_sizes` are those that `compute` is timed at, besides the engine's own. Each stage is timed for `seconds`, and
     20 times at least. Raises UsageError where `data` is not there, DataError where no picture in it can be read, and
@@ -124,9 +139,11 @@ def bench(
         say(f"decoding {len(files)} pictures")
         decoding = _time_decoding(encoded, bundle, seconds)
         engines = []
-        for backend in backends or installed_backends():
+        on_gpu = cuda_index(device) is not None
+        for backend in backends or (backends_here(bundle, device) if on_gpu else installed_backends()):
             say(f"running on {backend}")
-            engines.append(_time_engine(bundle, backend, files, encoded, batch_sizes, threads, seconds))
+            opener = partial(open_engine, bundle, backend, device, threads)
+            engines.append(_time_engine(bundle, opener, files, encoded, batch_sizes, seconds))
     drawn = f"drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
     return Benchmark(
         bundle=str(bundle.path),
@@ -146,7 +163,10 @@ def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
     if data is not None:
         if not data.exists():
             raise UsageError(f"{data}: there is no such file or folder")
-        found = look_through([found.path for found in islice(find_inputs([data]), _MOST_PICTURES)], resize)
+        inputs = [found.path for found in islice(find_inputs([data]), _MOST_PICTURES)]
+        if not inputs:
+            raise UsageError(f"{data}: holds no images to time")
+        found = look_through(inputs, resize)
         if not found.files:
             raise DataError(f"{data}: has no picture among its first {_MOST_PICTURES} files, and nothing can be timed")
         yield found.files
@@ -171,11 +191,10 @@ def _time_decoding(encoded: Sequence[bytes], bundle: Bundle, seconds: float) -> 
 
 def _time_engine(
     bundle: Bundle,
-    backend: Backend,
+    opener: Callable[[Tuning], Engine],
     files: Sequence[Path],
     encoded: Sequence[bytes],
     batch_sizes: Sequence[int],
-    threads: int | None,
     seconds: float,
 ) -> EngineTimes:
     resize = bundle.manifest.preprocessing.resize
@@ -183,7 +202,7 @@ def _time_engine(
         [decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_PICTURES, *batch_sizes))]
     )
     begun = time.perf_counter()
-    with open_engine(bundle, backend, threads=threads) as engine:
+    with opener("latency") as engine:
         opened = time.perf_counter()
         engine.run(images[:1])
         first_ms = 1e3 * (time.perf_counter() - opened)
@@ -195,7 +214,7 @@ def _time_engine(
             return best_guesses(row, bundle.labels, topk=5)
 
         stages += (_timing("whole", 1, _run_times_ms(whole, seconds)),)
-    info, rate, idle = _time_stream(bundle, backend, files, threads, seconds)
+    info, rate, idle = _time_stream(bundle, opener, files, seconds)
     return EngineTimes(
         backend=info.backend,
         version=info.version,
@@ -224,10 +243,10 @@ def _time_stages(engine: Engine, images: np.ndarray, batch_sizes: set[int], seco
 
 
 def _time_stream(
-    bundle: Bundle, backend: Backend, files: Sequence[Path], threads: int | None, seconds: float
+    bundle: Bundle, opener: Callable[[Tuning], Engine], files: Sequence[Path], seconds: float
 ) -> tuple[EngineInfo, float, float]:
     """Return what ran, pictures a second from files to guesses, and the engine's idle share meanwhile."""
-    with open_engine(bundle, backend, threads=threads, tuned_for="throughput") as engine:
+    with opener("throughput") as engine:
         # One stream of pictures without an end: where it began, the engine waited for the first of them.
         names = (os.fsencode(path) + b"\n" for path in cycle(files))
         with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:

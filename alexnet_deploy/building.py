@@ -9,6 +9,7 @@ import msgspec
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle, StagedBundle, publishing
 from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
+from alexnet_deploy.core.installation import install_command
 from alexnet_deploy.core.manifest import Manifest, ParityRow
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend, PlanOptions, PlanRecord, Profile
 from alexnet_deploy.core.say import Say, say_nothing
@@ -41,12 +42,12 @@ def backend_that_builds_here() -> PlanBackend | None:
 def why_no_plan() -> str:
     """Return in one line why no plan is built where none is asked for, and what would build one."""
     if is_installed("tensorrt-rtx"):
-        return "no plan was built, for want of a GPU; --engine tensorrt-rtx builds one for GPUs of Ampere and later"
+        return "no GPU found: skipped the TensorRT plan; --engine tensorrt-rtx builds one for GPUs of Ampere and later"
     if is_installed("tensorrt"):
-        return "no plan was built, for want of a GPU; `alexnet-deploy build --engine tensorrt` builds one on it"
+        return "no GPU found: skipped the TensorRT plan; `alexnet-deploy build --engine tensorrt` builds one on a GPU"
     return (
-        "no plan was built, for want of a library; `pip install 'alexnet-deploy[rtx]'` and --engine tensorrt-rtx build "
-        "one, without a GPU too"
+        f"no library that builds plans was found: skipped the TensorRT plan; `{install_command('rtx')}` and "
+        "--engine tensorrt-rtx build one, without a GPU too"
     )
 
 
@@ -117,8 +118,8 @@ def build(
 ) -> Bundle:
     """Publish a new bundle at `out`: all that `bundle` holds, and a plan that is built here.
 
-    Its report stays that of the export. Raises what add_plan raises, BundleError where `out` exists or cannot be
-    written, IntegrityError where the bundle's bytes are not those that were published.
+    Its report stays that of the export. Raises what add_plan raises, UsageError where `out` exists, BundleError where
+    it cannot be written, IntegrityError where the bundle's bytes are not those that were published.
     """
     if out.resolve() == bundle.path.resolve():
         raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")

@@ -14,7 +14,7 @@ from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
 from alexnet_deploy.core.quantization import Calibration
-from alexnet_deploy.core.say import Say
+from alexnet_deploy.core.say import Say, lines_about_excluded
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export.calibrate import Histogram, gather, ranges_for
@@ -112,8 +112,8 @@ def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> P
         files = _training_files(weights)
         say(f"calibrating on the training pictures in {_training_folder(weights)}")
     found = look_through(evenly(files, request.num_images), weights.preprocessing.resize)
-    for path, error in found.excluded:
-        say(f"left out, {error.code.value}: {path}")
+    for line in lines_about_excluded((str(path), error.code.value) for path, error in found.excluded):
+        say(line)
     if len(found.files) < _FEW_IMAGES:
         say(f"calibration pictures: {len(found.files)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
     if not found.files:
@@ -130,7 +130,7 @@ def evenly(files: Sequence[Path], most: int) -> list[Path]:
 def refuse_empty(folder: Path) -> None:
     """Raise UsageError where there is nothing to calibrate on; no more than the first file is looked for."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: is no folder of pictures to calibrate on")
+        raise DataError(f"{folder}: is not a folder of images to calibrate on")
     if next(find_inputs([folder]), None) is None:
         raise UsageError(f"{folder}: holds no pictures to calibrate on")
 

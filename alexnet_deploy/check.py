@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_label
 from alexnet_deploy.core.manifest import Manifest, ParityRow
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import LoadedWeights, Weights
-from alexnet_deploy.engines.engine import Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.engine import Backend, Device, Engine, open_engine
 from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, prove
-from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
+from alexnet_deploy.engines.tensorrt_engine import backends_here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def pictures_in(folder: Path, labels: Sequence[str]) -> Pictures:
         return Pictures.of(find_labelled(folder, labels))
     files = tuple(found.path for found in find_inputs([folder]))
     if not files:
-        raise UsageError(f"{folder}: holds no pictures to compare on")
+        raise UsageError(f"{folder}: holds no images to compare on")
     return Pictures(files=files)
 
 
@@ -73,6 +73,7 @@ def check(
     bundle: Bundle,
     *,
     backends: Sequence[Backend] | None = None,
+    device: Device | Literal["auto"] = "auto",
     weights: LoadedWeights | None = None,
     pictures: Pictures | None = None,
     say: Say = say_nothing,
@@ -81,9 +82,10 @@ def check(
 
     With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
     engine - on the golden pictures and on `pictures`, and the graph's tensors are compared with theirs. `backends`
-    are those that are installed unless named. Raises IntegrityError for bytes that are not those published,
-    UsageError for weights of another bundle or pictures without weights, DataError for a picture that cannot be read,
-    BackendError where there is no engine.
+    are those that are installed and have the `device` unless named; the trained network stays on the CPU.
+
+    Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or pictures
+    without weights, DataError for a picture that cannot be read, BackendError where there is no engine.
     """
     manifest = bundle.manifest
     if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
@@ -93,7 +95,7 @@ def check(
         )
     if pictures is not None and weights is None:
         raise UsageError("pictures are compared with the trained network: give its --weights as well")
-    chosen = tuple(backends) if backends is not None else _backends_here(bundle)
+    chosen = tuple(backends) if backends is not None else backends_here(bundle, device)
     say("verifying the bundle's bytes")
     bundle.verify()
     labels = bundle.labels
@@ -107,7 +109,7 @@ def check(
     not_done += [f"{file} was not run, for want of its library or GPU" for file in unrun]
     rows: list[ParityRow] = []
     expected: np.ndarray | None = None
-    for opened in _chain(bundle, weights, chosen, say):
+    for opened in _chain(bundle, weights, chosen, device, say):
         with opened as engine:
             rows.extend(prove(engine, bundle))
             if pictures is not None:
@@ -118,7 +120,13 @@ def check(
     return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
 
 
-def _chain(bundle: Bundle, weights: LoadedWeights | None, backends: Sequence[Backend], say: Say) -> Iterator[Engine]:
+def _chain(
+    bundle: Bundle,
+    weights: LoadedWeights | None,
+    backends: Sequence[Backend],
+    device: Device | Literal["auto"],
+    say: Say,
+) -> Iterator[Engine]:
     """Open one after another: the trained network, its FP32 graph where this one is another, this graph's engines."""
     crops = bundle.manifest.views.crops
     if weights is not None:
@@ -133,12 +141,7 @@ def _chain(bundle: Bundle, weights: LoadedWeights | None, backends: Sequence[Bac
             yield open_weights(weights.weights, crops)
     for backend in backends:
         say(f"proving it on {backend}")
-        yield open_engine(bundle, backend)
-
-
-def _backends_here(bundle: Bundle) -> tuple[Backend, ...]:
-    plan = plan_backend_here(bundle) if bundle.manifest.plans else None
-    return installed_backends() if plan is None else (*installed_backends(), plan)
+        yield open_engine(bundle, backend, device)
 
 
 def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:

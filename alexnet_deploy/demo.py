@@ -38,6 +38,8 @@ class DemoResult:
     report: Path
     """The page that shows everything."""
     bundle: Path
+    images: Path
+    """The validation images."""
     accuracy: float
     """Share of the validation pictures that the shipped engine, ten views, gets right, 0..1."""
     num_pictures: int
@@ -85,6 +87,7 @@ def run_demo(
     return DemoResult(
         report=report,
         bundle=bundle.path,
+        images=drawn / "val",
         accuracy=float(np.mean(right)),
         num_pictures=len(right),
         seconds=time.perf_counter() - begun,

@@ -1,25 +1,20 @@
-"""What a weights file, a graph or a bundle is, in words and numbers for a person."""
+"""Runs, weights, graphs, bundles and measurements in words and numbers for a person."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.bundle import MANIFEST, Bundle, open_bundle
-from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
-from alexnet_deploy.core.weights import LoadedWeights, load_weights
+from alexnet_deploy.core.say import lines_about_excluded
+from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
 if TYPE_CHECKING:
     from alexnet_deploy.train.sources import PictureSource
-
-# Its room needs torch, which `inspect` of a bundle does not.
-_PACK_HEADER = "pack.json"
 
 
 def describe(architecture: Architecture) -> str:
@@ -36,23 +31,20 @@ def describe(architecture: Architecture) -> str:
     return "\n".join(lines)
 
 
-def describe_path(path: Path) -> str:
-    """Return what the weights file, bundle, graph or packed set at `path` is.
-
-    Raises UsageError where it is none of them, and what reading it raises.
-    """
-    if path.is_dir() and (path / MANIFEST).exists():
-        return "\n".join(_bundle_lines(open_bundle(path)))
-    if (path / _PACK_HEADER).exists():
-        return "\n".join(_pack_lines(path))
-    if path.suffix == ".safetensors":
-        return "\n".join(_weights_lines(load_weights(path)))
-    if path.suffix == ".onnx":
-        return "\n".join(_graph_lines(path))
-    found = "there is nothing there" if not path.exists() else "is none of these"
-    raise UsageError(
-        f"{path}: {found}; a bundle's directory, a packed set's, a .safetensors or an .onnx file can be inspected"
-    )
+def describe_facts(facts: Facts, width: int | None = None) -> str:
+    """Return a record of `inspect` in lines for a person; tables are `width` characters wide at most, if they can."""
+    match facts:
+        case RunFacts():
+            lines = _run_lines(facts)
+        case WeightsFacts():
+            lines = _weights_lines(facts)
+        case BundleFacts():
+            lines = _bundle_lines(facts, width)
+        case GraphFacts():
+            lines = _graph_lines(facts)
+        case PackFacts():
+            lines = _pack_lines(facts)
+    return "\n".join(lines)
 
 
 def describe_source(source: "PictureSource") -> str:
@@ -64,12 +56,19 @@ def describe_source(source: "PictureSource") -> str:
 
 
 def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line about each picture that cannot be trained on; `excluded` is names to error codes."""
-    return (f"left out, {code}: {name}" for name, code in excluded.items())
+    """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
+    return lines_about_excluded(excluded.items())
 
 
-def parity_table(rows: Sequence[ParityRow]) -> str:
-    """Return the measured agreement of each engine as a table; columns that no row has are left out."""
+_LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
+"""Columns of parity_table in the order in which a narrow terminal loses them."""
+
+
+def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
+    """Return the measured agreement of each engine as a table; columns that no row has are left out.
+
+    Where a `width` is given, so are the least important ones that do not fit; a verdict may still be longer.
+    """
     has_accuracy = any(row.top1_accuracy is not None for row in rows)
     columns: list[tuple[str, list[str]]] = [
         ("engine", [f"{row.backend} {row.version}" for row in rows]),
@@ -87,18 +86,29 @@ def parity_table(rows: Sequence[ParityRow]) -> str:
         *([("accuracy", [_or_dash(row.top1_accuracy, ".1%") for row in rows])] if has_accuracy else []),
         ("ms", [_or_dash(row.latency_ms, ".1f") for row in rows]),
     ]
+    for name in _LEAST_IMPORTANT:
+        if width is None or _width_of(columns) <= width:
+            break
+        columns = [column for column in columns if column[0] != name]
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
-    # Words from the left, numbers to the right.
-    num_words = 5
     lines = []
     verdicts = ["", *(_verdict(row) for row in rows)]
     for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
         aligned = [
-            cell.ljust(width) if column < num_words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(cells) if name in _WORDS else cell.rjust(cells)
+            for (name, _), cell, cells in zip(columns, line, widths, strict=True)
         ]
         lines.append("  ".join([*aligned, verdict]).rstrip())
     return "\n".join(lines)
+
+
+_WORDS = ("engine", "graph", "arithmetic", "against", "pictures")
+"""Columns of parity_table that begin at the left, as words do; numbers end at the right."""
+
+
+def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """Return how many characters a line of parity_table takes that ends in `passed`."""
+    return sum(max(len(cell) for cell in (name, *cells)) + 2 for name, cells in columns) + len("passed")
 
 
 def _or_dash(value: float | None, form: str) -> str:
@@ -133,10 +143,24 @@ def describe_plan(record: PlanRecord) -> str:
     return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
-def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
-    weights = loaded.weights
-    yield f"{loaded.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
-    yield f"sha-256       {loaded.sha256}"
+def _run_lines(run: RunFacts) -> Iterator[str]:
+    state = "finished" if run.is_finished else "not finished"
+    yield f"{run.path}: run of {run.architecture}, {run.num_classes} classes, {state}"
+    yield f"epochs        {run.epochs_done} of {run.epochs} done"
+    if run.best_epoch is not None:
+        yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
+    yield f"trained on    {run.data}"
+    yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in run.recipe.items())}"
+    yield f"weights       {run.weights or 'none yet: the first epoch has not ended'}"
+    yield f"checkpoint    {run.checkpoint or 'none'}"
+    yield f"metrics       {run.metrics or 'none'}"
+    yield f"report        {run.report or 'none'}"
+    yield f"next          {run.next}"
+
+
+def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
+    yield f"{weights.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
+    yield f"sha-256       {weights.sha256}"
     yield f"labels        {_few(weights.labels)}"
     yield f"preprocessing {_facts(weights.preprocessing)}"
     yield f"made with     {_versions(weights.tools)}"
@@ -156,12 +180,13 @@ def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
     yield describe(weights.architecture)
 
 
-def _pack_lines(path: Path) -> Iterator[str]:
-    from alexnet_deploy.train.packed import PICTURE_BYTES, open_pack
+def _pack_lines(pack: PackFacts) -> Iterator[str]:
+    from alexnet_deploy.train.packed import PackHeader
 
-    header = open_pack(path).header
-    size = f"{header.num_pictures * PICTURE_BYTES / 1e9:,.2f} GB"
-    yield f"{path}: packed set of {header.num_pictures:,} pictures, {len(header.labels)} classes, {size}"
+    header = pack.header
+    assert isinstance(header, PackHeader)
+    size = f"{pack.bytes / 1e9:,.2f} GB"
+    yield f"{pack.path}: packed set of {header.num_pictures:,} pictures, {len(header.labels)} classes, {size}"
     yield f"learnt from   {header.num_train:,} pictures"
     yield f"validated on  {header.num_validation:,} pictures"
     yield f"made of       {header.source}"
@@ -174,7 +199,7 @@ def _pack_lines(path: Path) -> Iterator[str]:
         yield f"left out      {name}: {code}"
 
 
-def _bundle_lines(bundle: Bundle) -> Iterator[str]:
+def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     manifest = bundle.manifest
     yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
     yield f"sha-256       {bundle.sha256} (of manifest.json, which holds that of each file)"
@@ -192,7 +217,7 @@ def _bundle_lines(bundle: Bundle) -> Iterator[str]:
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""
-    yield parity_table(manifest.parity)
+    yield parity_table(manifest.parity, width)
     if manifest.gate is not None:
         yield gate_words(manifest.gate)
     yield ""
@@ -203,25 +228,13 @@ def _bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield describe(manifest.architecture)
 
 
-def _graph_lines(path: Path) -> Iterator[str]:
-    # Imported here: the other kinds need no onnx.
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(path)
-    except (OSError, DecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as an ONNX graph: {error}") from error
-    yield f"{path}: ONNX graph {model.graph.name!r} by {model.producer_name or 'an unknown program'}"
-    yield f"opset         {', '.join(f'{opset.domain} {opset.version}'.strip() for opset in model.opset_import)}"
-    yield f"size          {model.ByteSize():,} bytes"
-    counts: dict[str, int] = {}
-    for node in model.graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    yield f"nodes         {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}"
-    for prop in model.metadata_props:
-        text = prop.value if len(prop.value) <= 200 else f"{prop.value[:200]}..."
-        yield f"metadata      {prop.key}: {text}"
+def _graph_lines(graph: GraphFacts) -> Iterator[str]:
+    yield f"{graph.path}: ONNX graph {graph.name!r} by {graph.producer or 'an unknown program'}"
+    yield f"opset         {', '.join(f'{domain} {version}'.strip() for domain, version in graph.opsets.items())}"
+    yield f"size          {graph.bytes:,} bytes"
+    yield f"nodes         {', '.join(f'{count} {kind}' for kind, count in graph.nodes.items())}"
+    for key, value in graph.metadata.items():
+        yield f"metadata      {key}: {value if len(value) <= 200 else f'{value[:200]}...'}"
 
 
 def _few(labels: tuple[str, ...]) -> str:

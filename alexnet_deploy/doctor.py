@@ -4,23 +4,50 @@ import importlib
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
+from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
 from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.versions import installed_version
 from alexnet_deploy.engines.device_memory import find_gpu
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the doctor's."""
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
 
+    subject: str
     state: Literal["ok", "missing", "broken", "fact"]
     """`broken`: installed, and cannot be used."""
-    subject: str
-    words: str
+    version: str | None = None
+    """The installed one; None where nothing is installed, or it has none."""
+    detail: str | None = None
+    """What it is, or what it is for."""
+    problem: str | None = None
+    """Why it cannot be used."""
+    remedy: str | None = None
+    """The command that installs it."""
+    note: str | None = None
+    """What to know before that."""
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        known = " ".join(part for part in (self.version, self.detail, self.problem) if part)
+        words = ": ".join(part for part in (known, self.remedy) if part)
+        return f"{words}; {self.note}" if self.note else words
+
+
+class Examination(Struct, frozen=True, kw_only=True):
+    """All findings, as `doctor --json` prints them."""
+
+    passed: bool
+    """True where nothing is broken."""
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +56,7 @@ class _Part:
     module: str
     packages: tuple[str, ...]
     use: str
-    remedy: str
+    extra: Extra
 
 
 _PARTS = (
@@ -38,96 +65,105 @@ _PARTS = (
         module="openvino",
         packages=("openvino",),
         use="runs bundles on the CPU",
-        remedy="pip install 'alexnet-deploy[cpu]'",
+        extra="cpu",
     ),
     _Part(
         subject="onnxruntime",
         module="onnxruntime",
         packages=("onnxruntime", "onnxruntime-gpu"),
         use="runs bundles on the CPU",
-        remedy="pip install 'alexnet-deploy[cpu]'",
+        extra="cpu",
     ),
     _Part(
         subject="torch",
         module="torch",
         packages=("torch",),
         use="trains, and is the reference of every proof",
-        remedy="pip install 'alexnet-deploy[train]'",
+        extra="train",
     ),
     _Part(
         subject="onnx",
         module="onnx",
         packages=("onnx",),
         use="exports and audits graphs",
-        remedy="pip install 'alexnet-deploy[train]'",
+        extra="train",
     ),
     _Part(
         subject="tensorrt-rtx",
         module="tensorrt_rtx_bindings",
         packages=("tensorrt-rtx-cu13-bindings",),
         use="builds plans, also without a GPU, and runs them on RTX GPUs",
-        remedy="pip install 'alexnet-deploy[rtx]'",
+        extra="rtx",
     ),
     _Part(
         subject="tensorrt",
         module="tensorrt",
         packages=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
         use="builds and runs plans on NVIDIA GPUs",
-        remedy="pip install 'alexnet-deploy[gpu]' on a machine with an NVIDIA GPU",
+        extra="gpu",
     ),
 )
 
 
+_NOTES = {
+    "tensorrt": "needs a machine with an NVIDIA GPU",
+    **({"torch": SMALL_TORCH} if sys.platform == "linux" else {}),
+}
+
+
 def examine() -> Iterator[Finding]:
     """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
-    yield Finding(state="fact", subject="python", words=f"{platform.python_version()}, {platform.platform()}")
-    yield Finding(state="fact", subject="processor", words=processor())
+    yield Finding(subject="python", state="fact", version=platform.python_version(), detail=platform.platform())
+    yield Finding(subject="processor", state="fact", detail=processor())
     yield _gpu()
     for part in _PARTS:
         yield _look_at(part)
     yield _cuda()
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
-        words = (
-            "both onnxruntime and onnxruntime-gpu are installed, and overwrite each other: uninstall both, install one"
+        yield Finding(
+            subject="onnxruntime",
+            state="broken",
+            problem="onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            note="uninstall both, then install one",
         )
-        yield Finding(state="broken", subject="onnxruntime", words=words)
 
 
 def _cuda() -> Finding:
     """Return what plans would reach a GPU with."""
     versions = {package: version for package in ("pycuda", "cuda-bindings") if (version := installed_version(package))}
-    words = ", ".join(f"{package} {version}" for package, version in versions.items())
-    gpu = find_gpu() if versions else None
+    found = ", ".join(f"{package} {version}" for package, version in versions.items()) or None
+    use = "plans run through it"
+    if found is None:
+        return Finding(subject="cuda", state="missing", detail=use, remedy="pip install cuda-python")
+    gpu = find_gpu()
     if gpu is not None:
-        return Finding(state="ok", subject="cuda", words=f"{words} reaches {gpu.target}")
-    if versions and shutil.which("nvidia-smi") is not None:
-        return Finding(state="broken", subject="cuda", words=f"{words} reaches no GPU, though a driver is installed")
-    if versions:
-        return Finding(state="missing", subject="cuda", words=f"{words} is installed, and there is no GPU to reach")
-    return Finding(state="missing", subject="cuda", words="plans run through it: pip install cuda-python")
+        return Finding(subject="cuda", state="ok", version=found, detail=f"reaches {gpu.target}")
+    if shutil.which("nvidia-smi") is not None:
+        problem = "reaches no GPU, though a driver is installed"
+        return Finding(subject="cuda", state="broken", version=found, problem=problem)
+    return Finding(subject="cuda", state="missing", version=found, problem="is installed, and there is no GPU to reach")
 
 
 def _look_at(part: _Part) -> Finding:
     versions = [version for package in part.packages if (version := installed_version(package)) is not None]
     if not versions:
-        return Finding(state="missing", subject=part.subject, words=f"{part.use}: {part.remedy}")
+        remedy, note = install_command(part.extra), _NOTES.get(part.subject)
+        return Finding(subject=part.subject, state="missing", detail=part.use, remedy=remedy, note=note)
     try:
         importlib.import_module(part.module)
     except (ImportError, OSError) as error:
-        return Finding(
-            state="broken", subject=part.subject, words=f"{versions[0]} is installed and does not load: {error}"
-        )
-    return Finding(state="ok", subject=part.subject, words=f"{versions[0]} {part.use}")
+        problem = f"is installed and does not load: {error}"
+        return Finding(subject=part.subject, state="broken", version=versions[0], problem=problem)
+    return Finding(subject=part.subject, state="ok", version=versions[0], detail=part.use)
 
 
 def _gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
-        words = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
-        return Finding(state="missing", subject="gpu", words=words)
+        problem = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
+        return Finding(subject="gpu", state="missing", problem=problem)
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(
-            state="broken", subject="gpu", words=f"an NVIDIA driver is installed and does not answer: {error}"
-        )
-    return Finding(state="ok", subject="gpu", words="; ".join(line.split(" (UUID")[0] for line in listed.splitlines()))
+        problem = f"an NVIDIA driver is installed and does not answer: {error}"
+        return Finding(subject="gpu", state="broken", problem=problem)
+    return Finding(subject="gpu", state="ok", detail="; ".join(line.split(" (UUID")[0] for line in listed.splitlines()))

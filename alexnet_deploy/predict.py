@@ -23,6 +23,7 @@ from alexnet_deploy.core.in_memory import decode_in_memory, is_in_memory
 from alexnet_deploy.core.inputs import PAUSE, Input, Source, find_inputs, input_of
 from alexnet_deploy.core.plans import PLAN_BACKENDS
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.defaults import find_bundle
 from alexnet_deploy.engines.engine import BACKENDS, Backend, Device, Engine, EngineInfo, Tuning, open_engine
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
@@ -306,12 +307,17 @@ def load(
     threads: int | None = None,
     tuned_for: Tuning = "throughput",
 ) -> Predictor:
-    """Open a bundle for prediction; see open_engine for what the rest means, and for what is raised.
+    """Open a bundle for prediction: its directory, a `latest` file, or its name in ./bundles.
+
+    See open_engine for what the rest means. Raises UsageError where there is no such bundle, and what open_bundle and
+    open_engine raise.
 
     Whoever waits for single images one after another is answered sooner by an engine that is tuned for latency. A
     process that will fork, as a server that loads before it starts its workers, opens the bundle in each worker.
     """
-    return _load(Path(bundle), LoadOptions(backend=backend, device=device, threads=threads, tuned_for=tuned_for))
+    return _load(
+        find_bundle(Path(bundle)), LoadOptions(backend=backend, device=device, threads=threads, tuned_for=tuned_for)
+    )
 
 
 def _load(path: Path, options: LoadOptions, sha256: str | None = None) -> Predictor:

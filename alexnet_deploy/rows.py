@@ -2,19 +2,30 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
+from rich.cells import cell_len, set_cell_size
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.predict import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 
+FORMAT_OF_ENDING: Mapping[str, RowFormat] = MappingProxyType(
+    {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "table"}
+)
+"""What a file of rows is called."""
+
 _PATH_WIDTH = 40
+
+_MOST_FAILURES = 5
+"""How many failures of one kind in a row a terminal shows."""
 
 # Of one row: a path is 4,096 bytes at most, and so many line breaks.
 _MOST_LINES = 8192
@@ -25,16 +36,35 @@ _ROUNDING = 1e-5
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
+def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
+    """Return the format that is wanted or that the output's ending tells, a table on stdout.
+
+    Raises UsageError where the two contradict each other, or neither says.
+    """
+    if output is None:
+        return wanted or "table"
+    told = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if wanted is None and told is None:
+        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)} do); give --format")
+    if wanted is not None and told is not None and wanted != told:
+        raise UsageError(f"{output}: its ending means {told}, and --format asks for {wanted}; change one of them")
+    return wanted or told or "table"
+
+
 class RowWriter:
     """Turns predictions into lines of one format; `header` comes once, before them.
 
-    A table's labels are padded to `label_width` characters.
+    A table's labels are padded to `label_width` characters. A table for a terminal, `width` characters wide, cuts its
+    lines, and tells long runs of the same failure in one; everywhere else each prediction has a line of its own.
     """
 
-    def __init__(self, row_format: RowFormat, topk: int, label_width: int = 0) -> None:
+    def __init__(self, row_format: RowFormat, topk: int, label_width: int = 0, width: int | None = None) -> None:
         self._format = row_format
         self._topk = topk
         self._label_width = label_width
+        self._width = width
+        self._failure: ImageErrorCode | None = None
+        self._num_failures = 0
 
     @property
     def form(self) -> tuple[RowFormat, int]:
@@ -50,22 +80,42 @@ class RowWriter:
         return _csv_line(["path", "ok", "error", "message", *names])
 
     def row(self, prediction: Prediction) -> str:
-        """Return the prediction's line with its end."""
+        """Return the prediction's line with its end; on a terminal none, or one about failures before it too."""
         match self._format:
             case "jsonl":
                 return msgspec.json.encode(_record(prediction)).decode() + "\n"
             case "csv":
                 return _csv_line(list(self._cells(prediction)))
-            case "table":
+            case "table" if self._width is None:
                 return self._table_line(prediction)
+            case "table":
+                return self._terminal_lines(prediction, self._width)
 
-    def _table_line(self, prediction: Prediction) -> str:
+    def footer(self) -> str:
+        """Return what follows the last row: on a terminal, how many failures were not shown."""
+        num_hidden = self._num_failures - _MOST_FAILURES
+        failure, self._failure, self._num_failures = self._failure, None, 0
+        return f"... {num_hidden:,} more {failure}\n" if num_hidden > 0 else ""
+
+    def _terminal_lines(self, prediction: Prediction, width: int) -> str:
+        before = "" if prediction.error is not None and prediction.error == self._failure else self.footer()
+        if prediction.error is not None:
+            self._failure = prediction.error
+            self._num_failures += 1
+            if self._num_failures > _MOST_FAILURES:
+                return ""
+        return before + _cut(self._table_line(prediction, path_width=max(12, min(_PATH_WIDTH, width // 3))), width)
+
+    def _table_line(self, prediction: Prediction, path_width: int | None = None) -> str:
         if prediction.error is not None:
             outcome = f"     -- {prediction.error.value}: {prediction.message}"
         else:
             guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
             outcome = "  ".join(guesses).rstrip()
-        return f"{_printable(prediction.path):<{_PATH_WIDTH}} {_printable(outcome)}\n"
+        path = _printable(prediction.path)
+        if path_width is None:
+            return f"{path:<{_PATH_WIDTH}} {_printable(outcome)}\n"
+        return f"{set_cell_size(_shortened(path, path_width), path_width)} {_printable(outcome)}\n"
 
     def _cells(self, prediction: Prediction) -> Iterator[object]:
         yield from (prediction.path, str(prediction.ok).lower(), prediction.error or "", prediction.message)
@@ -190,6 +240,20 @@ def _csv_line(cells: list[object]) -> str:
     # Python 3.11 quotes no break but the line end's own, and readers end a line at a bare carriage return too.
     csv.writer(line, lineterminator="\r\n").writerow(cells)
     return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return text that takes `width` columns of a terminal at most: its beginning and, twice as much, its end."""
+    if cell_len(text) <= width:
+        return text
+    end = 2 * (width - 3) // 3
+    return f"{set_cell_size(text, width - 3 - end)}...{set_cell_size(text[::-1], end)[::-1]}"
+
+
+def _cut(line: str, width: int) -> str:
+    """Return a line, with its end, that takes `width` columns of a terminal at most."""
+    text = line.removesuffix("\n")
+    return line if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}...\n"
 
 
 def _printable(text: str) -> str:

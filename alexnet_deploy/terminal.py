@@ -1,9 +1,10 @@
 """What a person sees on stderr while something takes its time: bars on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alexnet_deploy.core.interruption import unwinding
+
 if TYPE_CHECKING:
     from alexnet_deploy.engines.tensorrt_build import BuildProgress
     from alexnet_deploy.train.record import Progress as TrainingProgress
@@ -28,13 +31,22 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of the terminal takes that a stream goes to; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Progress:
+@contextmanager
+def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Iterator[Progress]:
     console = _console()
-    return Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
+    bar = Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
+    # What takes its time has something to tidy up, the bar itself at least.
+    with unwinding(), bar:
+        yield bar
 
 
 @contextmanager
@@ -42,10 +54,11 @@ def stages() -> Iterator[Callable[[str], None]]:
     """Give a function that names the stage now begun, a line each; on a terminal a spinner turns before the last."""
     console = _console()
     if not console.is_terminal:
-        yield lambda line: say(f"  {line}")
+        with unwinding():
+            yield lambda line: say(f"  {line}")
         return
     begun: list[str] = []
-    with console.status("") as status:
+    with unwinding(), console.status("") as status:
 
         def show(line: str) -> None:
             if begun:

@@ -1,7 +1,8 @@
 """Memory, copies and launches on an NVIDIA GPU: the only place that talks to CUDA.
 
 Two libraries can do it, behind one protocol: PyCUDA, which is compiled where it is installed, and CUDA Python, which
-comes ready. Whichever is installed is used, PyCUDA first. The GPU is the first one that CUDA_VISIBLE_DEVICES leaves.
+comes ready. Whichever is installed is used, PyCUDA first. GPUs are numbered from 0 among those that
+CUDA_VISIBLE_DEVICES leaves.
 """
 
 import ctypes
@@ -88,10 +89,11 @@ class _CudaPython:
 
     can_capture = True
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
         self._runtime = _import("cuda.bindings.runtime", "cuda-python")
-        self._call("cudaSetDevice", 0)
-        properties = self._call("cudaGetDeviceProperties", 0)
+        self._index = index
+        _check_there(index, self._checked("cudaGetDeviceCount"))
+        properties = self._call("cudaGetDeviceProperties", index)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         self.gpu = Gpu(name=name.rstrip("\0"), compute_capability=(int(properties.major), int(properties.minor)))
         self._held = ExitStack()
@@ -161,6 +163,11 @@ class _CudaPython:
         self._call("cudaGraphLaunch", executable, self._stream)
 
     def _call(self, function: str, *arguments: object) -> Any:
+        # The current GPU is each thread's own, and other code may have changed it.
+        self._checked("cudaSetDevice", self._index)
+        return self._checked(function, *arguments)
+
+    def _checked(self, function: str, *arguments: object) -> Any:
         error, *values = getattr(self._runtime, function)(*arguments)
         if error != self._runtime.cudaError_t.cudaSuccess:
             _, words = self._runtime.cudaGetErrorString(error)
@@ -173,11 +180,12 @@ class _PyCuda:
 
     can_capture = False
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
         self._driver = _import("pycuda.driver", "pycuda")
         with self._errors("init"):
             self._driver.init()
-            device = self._driver.Device(0)
+            _check_there(index, self._driver.Device.count())
+            device = self._driver.Device(index)
             self.gpu = Gpu(name=device.name(), compute_capability=tuple(device.compute_capability()))
             self._context = device.retain_primary_context()
         self._held = ExitStack()
@@ -255,27 +263,35 @@ def _import(module: str, package: str) -> ModuleType:
         raise BackendError(f"{package} is installed and cannot be loaded: {' '.join(str(error).split())}") from error
 
 
-def open_device() -> DeviceMemory:
-    """Open the GPU with the first library that is installed.
+def _check_there(index: int, count: int) -> None:
+    if index >= count:
+        there = (
+            "there is none" if not count else "there is cuda:0 only" if count == 1 else f"cuda:{count - 1} is the last"
+        )
+        raise BackendError(f"cuda:{index} is not there: {there}")
 
-    Raises BackendError where neither is, or there is no GPU that it can use.
+
+def open_device(index: int = 0) -> DeviceMemory:
+    """Open a GPU with the first library that is installed.
+
+    Raises BackendError where neither is, or there is no such GPU that it can use.
     """
     if importlib.util.find_spec("pycuda") is not None:
-        open_memory: Callable[[], DeviceMemory] = _PyCuda
+        open_memory: Callable[[int], DeviceMemory] = _PyCuda
     elif importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None:
         open_memory = _CudaPython
     else:
         raise BackendError("nothing that reaches an NVIDIA GPU is installed; `pip install cuda-python` brings it")
     try:
-        return open_memory()
+        return open_memory(index)
     except BackendError as error:
         raise BackendError(f"no NVIDIA GPU can be used here: {error}") from error
 
 
-def find_gpu() -> Gpu | None:
+def find_gpu(index: int = 0) -> Gpu | None:
     """Return the GPU that open_device() would open, None where it would raise."""
     try:
-        with closing(open_device()) as memory:
+        with closing(open_device(index)) as memory:
             return memory.gpu
     except BackendError:
         return None

@@ -7,6 +7,7 @@ probabilities  float32  (N, K)             each row sums to 1
 import importlib.util
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.installation import install_command
 from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.precision import Precision
@@ -26,9 +28,12 @@ from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_oth
 
 GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
 Backend: TypeAlias = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-Device: TypeAlias = Literal["cpu", "cuda"]
+Device: TypeAlias = str
+"""`cpu`, `cuda` for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves, or `cuda:N` for another; N is 0 or more."""
 Tuning: TypeAlias = Literal["latency", "throughput"]
 """What the processors are spent on: all of them on one run, or one run on each."""
+
+_CUDA = re.compile(r"cuda(?::(\d{1,4}))?")
 
 BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
 """What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
@@ -209,6 +214,18 @@ class Engine:
         self.close()
 
 
+def cuda_index(device: Device | Literal["auto"]) -> int | None:
+    """Return the number of the GPU that is asked for, from 0; None for `auto` and `cpu`.
+
+    Raises UsageError for what is not a device.
+    """
+    if device in ("auto", "cpu"):
+        return None
+    if (match := _CUDA.fullmatch(device)) is None:
+        raise UsageError(f"{device!r} is not a device; there are auto, cpu, cuda and cuda:N")
+    return int(match[1] or 0)
+
+
 def installed_backends() -> tuple[GraphBackend, ...]:
     """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
 
@@ -216,7 +233,7 @@ def installed_backends() -> tuple[GraphBackend, ...]:
     """
     installed = tuple(backend for backend in BACKENDS if importlib.util.find_spec(backend) is not None)
     if not installed:
-        raise BackendError("no engine is installed; `pip install 'alexnet-deploy[cpu]'` brings two")
+        raise BackendError(f"no engine is installed; `{install_command('cpu')}` brings two")
     return installed
 
 
@@ -241,14 +258,15 @@ def open_engine(
     bytes are not those that were published; ParityError where a plan that was not yet proved fails.
     """
     _check_request(backend, device, threads)
+    gpu = cuda_index(device) or 0
     if backend == "auto" and bundle.manifest.plans and device != "cpu" and threads is None:
         from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
 
-        backend = plan_backend_here(bundle) or "auto"
+        backend = plan_backend_here(bundle, gpu) or "auto"
     if _runs_plans(backend):
         from alexnet_deploy.engines.tensorrt_engine import open_plan
 
-        return open_plan(bundle, backend)
+        return open_plan(bundle, backend, gpu=gpu)
     manifest = bundle.manifest
     source = GraphSource(
         name=str(bundle.path),
@@ -281,12 +299,11 @@ def _check_request(backend: Backend | Literal["auto"], device: Device | Literal[
     names = ("auto", *BACKENDS, *PLAN_BACKENDS)
     if backend not in names:
         raise UsageError(f"{backend!r} is no backend; there are {', '.join(names)}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"{device!r} is no device; there are auto, cpu, cuda")
+    is_cuda = cuda_index(device) is not None
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; 1 or more are needed")
-    if backend == "openvino" and device == "cuda":
-        raise UsageError("openvino does not run on cuda; onnxruntime does, and so do plans")
+    if backend == "openvino" and is_cuda:
+        raise UsageError(f"openvino does not run on {device}; onnxruntime does, and so do plans")
     if _runs_plans(backend) and device == "cpu":
         raise UsageError(f"{backend} does not run on the cpu; {' and '.join(BACKENDS)} do")
     if _runs_plans(backend) and threads is not None:
@@ -302,7 +319,7 @@ def _open(
 ) -> Engine:
     installed = installed_backends()
     if backend == "auto":
-        backend = "onnxruntime" if device == "cuda" else _fastest(source, installed)
+        backend = "onnxruntime" if cuda_index(device) is not None else _fastest(source, installed)
     if backend not in installed:
         raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
     refuse_inherited_library(backend)
@@ -313,7 +330,7 @@ def _open(
         return open_openvino(source, threads, tuned_for)
     from alexnet_deploy.engines.onnxruntime_engine import open_onnxruntime
 
-    return open_onnxruntime(source, threads, "cuda" if device == "cuda" else "cpu")
+    return open_onnxruntime(source, threads, "cpu" if device == "auto" else device)
 
 
 def _fastest(source: GraphSource, installed: Sequence[GraphBackend]) -> GraphBackend:

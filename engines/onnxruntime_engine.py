@@ -9,21 +9,16 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
 from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.engines.engine import Device, Engine, GraphSource, engine_of_graph, in_one_line
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, cuda_index, engine_of_graph, in_one_line
 
 _INT8 = "float32, rounded to int8"
 
-_ARITHMETIC: dict[Device, dict[Precision, str]] = {
+_ARITHMETIC: dict[bool, dict[Precision, str]] = {
     # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
     # Nor does it join a symmetric int8 product with the ReLU behind it: it rounds to int8 and computes in float32.
-    "cpu": {"fp32": "float32", "fp16": "float32, rounded to float16", "int8": _INT8},
-    "cuda": {"fp32": "float32", "fp16": "float16", "int8": _INT8},
-}
-
-# TF32, on by default, would multiply float32 with eleven bits.
-_PROVIDERS: dict[Device, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+    # By whether it is on a GPU.
+    False: {"fp32": "float32", "fp16": "float32, rounded to float16", "int8": _INT8},
+    True: {"fp32": "float32", "fp16": "float16", "int8": _INT8},
 }
 
 # Its own exceptions have no base of their own.
@@ -54,9 +49,20 @@ class _Runner:
         del self._session
 
 
+def runs_on_cuda() -> bool:
+    """Return whether ONNX Runtime as it is installed has a provider for NVIDIA GPUs."""
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = "cpu") -> Engine:
     """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError."""
-    provider, settings = _PROVIDERS[device]
+    index = cuda_index(device)
+    # TF32, on by default, would multiply float32 with eleven bits.
+    provider, settings = (
+        ("CPUExecutionProvider", {})
+        if index is None
+        else ("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"})
+    )
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
             f"onnxruntime {onnxruntime.__version__} as installed does not run on {device}; "
@@ -65,13 +71,14 @@ def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    if device != "cpu":
+    if index is not None:
         # Else what the GPU does not have runs on the CPU, and nothing says so.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = onnxruntime.InferenceSession(source.data, options, providers=[(provider, settings)])
     except _ERRORS as error:
-        raise BackendError(f"{source.name}: onnxruntime cannot load the graph: {in_one_line(error)}") from error
+        where = "" if index is None else f" on {device}"
+        raise BackendError(f"{source.name}: onnxruntime cannot load the graph{where}: {in_one_line(error)}") from error
     # Else a run that fails on the GPU is tried again on the CPU.
     session.disable_fallback()
     if (used := session.get_providers())[0] != provider:
@@ -85,6 +92,6 @@ def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = 
         backend="onnxruntime",
         version=onnxruntime.__version__,
         device=device,
-        arithmetic=_ARITHMETIC[device][source.precision],
+        arithmetic=_ARITHMETIC[index is not None][source.precision],
         threads=threads,
     )

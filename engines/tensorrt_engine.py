@@ -4,9 +4,10 @@ A run is one upload, the network, one download, on one stream, through pinned bu
 largest batch. tensorrt runs a batch size that comes again as one CUDA graph; tensorrt-rtx makes such graphs itself.
 """
 
+import importlib.util
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +18,15 @@ from alexnet_deploy.core.plans import AHEAD_OF_TIME, PlanBackend, PlanRecord
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.device_memory import DeviceMemory, Gpu, find_gpu, open_device
-from alexnet_deploy.engines.engine import Engine, EngineInfo, StageTimes
+from alexnet_deploy.engines.engine import (
+    Backend,
+    Device,
+    Engine,
+    EngineInfo,
+    StageTimes,
+    cuda_index,
+    installed_backends,
+)
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.engines.tensorrt_library import Library, LogLines, is_installed, load_library, version_numbers
 
@@ -32,8 +41,8 @@ _AMPERE = (8, 0)
 """The least compute capability of the GPUs that a plan for no GPU in particular runs on."""
 
 
-def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None) -> Engine:
-    """Open a bundle's plan for this machine, or the one that is called `file`.
+def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu: int = 0) -> Engine:
+    """Open a bundle's plan for a GPU of this machine, numbered from 0, or the one that is called `file`.
 
     What can be wrong with a plan is looked for in this order, each before the next: its bytes, the graph it is of, the
     release that built it, the GPU it is for, what the library itself finds, and, where it has not been proved yet,
@@ -43,7 +52,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None) -> 
 
     Raises IntegrityError, BackendError or ParityError, in this order.
     """
-    record = _choose(bundle, backend, file)
+    record = _choose(bundle, backend, file, gpu)
     data = bundle.read(record.file)
     name = str(bundle.path / record.file)
     remedy = f"`alexnet-deploy build {bundle.path} --engine {backend}` builds it anew"
@@ -59,7 +68,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None) -> 
         raise BackendError(f"{name}: {problem}; {remedy}")
     with ExitStack() as stack:
         try:
-            memory = open_device()
+            memory = open_device(gpu)
         except BackendError as error:
             raise BackendError(f"{name}: {backend} runs plans on an NVIDIA GPU: {error}") from error
         stack.callback(memory.close)
@@ -83,16 +92,39 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None) -> 
     return engine
 
 
-def plan_backend_here(bundle: Bundle) -> PlanBackend | None:
-    """Return what would run one of the bundle's plans on this machine; None where there is nothing."""
+def plan_backend_here(bundle: Bundle, gpu: int = 0) -> PlanBackend | None:
+    """Return what would run one of the bundle's plans on a GPU of this machine; None where there is nothing."""
     installed = [record for record in bundle.manifest.plans if is_installed(record.backend)]
-    gpu = find_gpu() if installed else None
-    if gpu is None:
+    found = find_gpu(gpu) if installed else None
+    if found is None:
         return None
-    return next((record.backend for record in installed if _runs_here(record, gpu)), None)
+    return next((record.backend for record in installed if _runs_here(record, found)), None)
 
 
-def _choose(bundle: Bundle, backend: PlanBackend, file: str | None) -> PlanRecord:
+def backends_here(bundle: Bundle, device: Device | Literal["auto"] = "auto") -> tuple[Backend, ...]:
+    """Return everything installed that runs the bundle on a device, plans last; `auto` is the CPU and the first GPU.
+
+    Raises UsageError for what is not a device, BackendError where nothing does.
+    """
+    index = cuda_index(device)
+    found: tuple[Backend, ...] = ()
+    if index is None:
+        found = installed_backends()
+    elif importlib.util.find_spec("onnxruntime") is not None:
+        from alexnet_deploy.engines.onnxruntime_engine import runs_on_cuda
+
+        found = ("onnxruntime",) if runs_on_cuda() else ()
+    if bundle.manifest.plans and device != "cpu" and (plan := plan_backend_here(bundle, index or 0)) is not None:
+        found = (*found, plan)
+    if not found:
+        raise BackendError(
+            f"nothing here runs {bundle.path} on {device}; `pip install onnxruntime-gpu` in place of onnxruntime, or a "
+            f"plan (`alexnet-deploy build {bundle.path}`), does on a machine with an NVIDIA GPU"
+        )
+    return found
+
+
+def _choose(bundle: Bundle, backend: PlanBackend, file: str | None, gpu: int) -> PlanRecord:
     """Return the record of the plan that fits this machine; of several that do not, the first."""
     records = [record for record in bundle.manifest.plans if record.backend == backend and file in (None, record.file)]
     if not records:
@@ -100,10 +132,10 @@ def _choose(bundle: Bundle, backend: PlanBackend, file: str | None) -> PlanRecor
         raise BackendError(
             f"{bundle.path}: holds {what}; `alexnet-deploy build {bundle.path} --engine {backend}` makes one"
         )
-    gpu = find_gpu() if len(records) > 1 and is_installed(backend) else None
-    if gpu is None:
+    found = find_gpu(gpu) if len(records) > 1 and is_installed(backend) else None
+    if found is None:
         return records[0]
-    return next((record for record in records if _runs_here(record, gpu)), records[0])
+    return next((record for record in records if _runs_here(record, found)), records[0])
 
 
 def _runs_here(record: PlanRecord, gpu: Gpu) -> bool:

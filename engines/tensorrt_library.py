@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 
 from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.core.installation import Extra, install_command
 from alexnet_deploy.core.plans import PlanBackend
 
 
@@ -31,8 +32,8 @@ class Traits:
 
     modules: tuple[str, ...]
     """Names that it is imported by; the first that is installed is taken."""
-    remedy: str
-    """The command that installs it."""
+    extra: Extra | None
+    """Our extra that installs it; None where its own name does."""
     least_version: tuple[int, int]
     """The oldest release whose interface is the one used here."""
     builds_without_gpu: bool
@@ -49,7 +50,7 @@ TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
     {
         "tensorrt": Traits(
             modules=("tensorrt",),
-            remedy="pip install tensorrt",
+            extra=None,
             least_version=(10, 3),
             builds_without_gpu=False,
             has_timing_cache=True,
@@ -58,7 +59,7 @@ TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
         ),
         "tensorrt-rtx": Traits(
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-            remedy="pip install 'alexnet-deploy[rtx]'",
+            extra="rtx",
             least_version=(1, 3),
             builds_without_gpu=True,
             has_timing_cache=False,
@@ -134,9 +135,10 @@ def load_library(backend: PlanBackend) -> Library:
 
 def _load(backend: PlanBackend) -> Library:
     traits = TRAITS[backend]
+    remedy = f"pip install {backend}" if traits.extra is None else install_command(traits.extra)
     name = next((module for module in traits.modules if importlib.util.find_spec(module) is not None), None)
     if name is None:
-        raise BackendError(f"{backend} is not installed; `{traits.remedy}` brings it")
+        raise BackendError(f"{backend} is not installed; `{remedy}` brings it")
     try:
         trt = importlib.import_module(name)
     except (ImportError, OSError) as error:
@@ -144,7 +146,7 @@ def _load(backend: PlanBackend) -> Library:
     version = str(trt.__version__)
     if version_numbers(version) < traits.least_version:
         least = ".".join(map(str, traits.least_version))
-        raise BackendError(f"{backend} {version} is installed, and {least} or later is needed; `{traits.remedy}`")
+        raise BackendError(f"{backend} {version} is installed, and {least} or later is needed; `{remedy}`")
     listeners: list[LogLines] = []
     return Library(
         backend=backend,

@@ -8,6 +8,7 @@ result too early reads what was there before. A plan is an ONNX graph behind a h
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from importlib.machinery import ModuleSpec
@@ -39,8 +40,12 @@ class FakeCuda:
     cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
     cudaStreamCaptureMode = IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
 
-    def __init__(self, has_driver: bool = True) -> None:
-        self.has_driver = has_driver
+    def __init__(self, has_driver: bool = True, num_gpus: int = 1) -> None:
+        self.has_driver, self.num_gpus = has_driver, num_gpus
+        self.current = threading.local()
+        """The number of the GPU that each thread's calls go to; 0 at first."""
+        self.used: set[int] = set()
+        """The GPUs that anything was made or done on."""
         self.done: list[str] = []
         """What the GPU has done, in order."""
         self.live: dict[int, str] = {}
@@ -52,6 +57,7 @@ class FakeCuda:
         self._handles = iter(range(1, 10_000))
 
     def _make(self, kind: str, handle: int | None = None) -> tuple[int, int]:
+        self.used.add(getattr(self.current, "gpu", 0))
         handle = next(self._handles) if handle is None else handle
         self.live[handle] = kind
         return 0, handle
@@ -69,10 +75,15 @@ class FakeCuda:
         return self._make(kind, address)
 
     def enqueue(self, name: str, work: Callable[[], None]) -> None:
+        self.used.add(getattr(self.current, "gpu", 0))
         (self._waiting if self._capturing is None else self._capturing).append((name, work))
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
-        return (0 if self.has_driver else 35,)
+        self.current.gpu = device
+        return (0 if device < self.num_gpus else 1,)
+
+    def cudaGetDeviceCount(self) -> tuple[int, int]:
+        return (0, self.num_gpus) if self.has_driver else (35, 0)
 
     def cudaGetErrorString(self, error: int) -> tuple[int, bytes]:
         words = {35: b"CUDA driver version is insufficient for CUDA runtime version"}

@@ -70,7 +70,7 @@ def test_an_interruption_is_130_and_the_same_command_goes_on(
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(run: Run, data: Path) -> None:
-    assert run("pack", "nothing", "one.pack").refused(3) == "nothing: there is no such folder"
+    assert run("pack", "nothing", "one.pack").refused(2) == "nothing: there is no such file or folder"
     assert "a place for the packed set is needed: alexnet-deploy pack DATA OUT" in run("pack", data).refused(2)
     assert "leave OUT away" in run("pack", data, "one.pack", "--verify").refused(2)
     assert run("pack", data, "--verify").refused(3) == f"{data}/pack.json: cannot be read: No such file or directory"

@@ -43,11 +43,64 @@ def test_inputs_that_fail_are_counted_and_give_exit_1(run: Run, latest: Path, pi
     assert outcome.err.splitlines()[1:] == ["1 predicted", "3 could not be read: missing 2, empty 1"]
 
 
-def test_no_input_gives_no_row_and_no_failure(run: Run, latest: Path) -> None:
+def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> None:
+    Path("images/deep").mkdir(parents=True)
+    for inputs in (["images"], ["images", "images/deep"], ["-"]):
+        said = run("predict", *inputs).refused(2)
+        assert said == f"{' '.join(inputs)}: no file to predict; --allow-empty accepts that"
+        outcome = run("predict", *inputs, "--allow-empty")
+        assert (outcome.code, outcome.out) == (0, "")
+        assert outcome.err.endswith("\n0 predicted\n")
+
+
+def test_no_input_leaves_no_file_unless_it_is_allowed(run: Run, latest: Path) -> None:
     Path("images").mkdir()
-    outcome = run("predict", "images")
-    assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err.endswith("\n0 predicted\n")
+    before = sorted(Path.cwd().iterdir())
+    assert run("predict", "images", "--output", "rows.csv").refused(2).startswith("images: no file to predict")
+    assert sorted(Path.cwd().iterdir()) == before
+    assert run("predict", "images", "--output", "rows.csv", "--allow-empty").code == 0
+    assert Path("rows.csv").read_text().startswith("path,ok,error,message,index1,")
+    assert Path("rows.csv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "wanted", "held"),
+    [
+        ("rows.csv", None, "csv"),
+        ("rows.JSONL", None, "jsonl"),
+        ("rows.ndjson", None, "jsonl"),
+        ("rows.txt", None, "table"),
+        ("rows.csv", "csv", "csv"),
+        ("rows.ndjson", "jsonl", "jsonl"),
+        ("rows.dat", "csv", "csv"),
+        ("rows", "jsonl", "jsonl"),
+    ],
+)
+def test_ending_of_the_output_tells_its_format(
+    output: str, wanted: str | None, held: str, run: Run, latest: Path, pictures: Path
+) -> None:
+    options = ["--format", wanted] if wanted else []
+    assert run("predict", pictures / "a.jpg", "--output", output, *options).code == 0
+    shown = run("predict", pictures / "a.jpg", "--format", held)
+    assert Path(output).read_text() == shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--output rows.csv --format jsonl", "rows.csv: its ending means csv, and --format asks for jsonl; change one"),
+        ("--output rows.jsonl --format table", "rows.jsonl: its ending means jsonl, and --format asks for table; chan"),
+        ("--output rows.dat", "rows.dat: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
+        ("--output rows", "rows: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
+        ("--output rows.txt --resume", "--resume goes on with the rows of an --output, with --format jsonl or csv"),
+    ],
+)
+def test_output_that_contradicts_its_format_is_refused(
+    options: str, sentence: str, run: Run, latest: Path, pictures: Path
+) -> None:
+    before = sorted(Path.cwd().iterdir())
+    assert run("predict", pictures / "a.jpg", *options.split()).refused(2).startswith(sentence)
+    assert sorted(Path.cwd().iterdir()) == before
 
 
 def test_names_come_from_stdin_where_the_dash_stands(run: Run, latest: Path, pictures: Path) -> None:
@@ -85,14 +138,14 @@ def test_output_holds_the_rows_that_stdout_would(row_format: str, run: Run, late
 
 
 def test_output_that_cannot_be_written_is_refused(run: Run, latest: Path, pictures: Path) -> None:
-    said = run("predict", pictures, "--output", "nowhere/rows").refused(2)
-    assert said == "nowhere/rows: cannot be written: No such file or directory"
+    said = run("predict", pictures, "--output", "nowhere/rows.csv").refused(2)
+    assert said == "nowhere/rows.csv: cannot be written: No such file or directory"
 
 
 def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, pictures: Path) -> None:
     photograph = Path("only.jpg")
     photograph.write_bytes((pictures / "a.jpg").read_bytes())
-    said = run("predict", photograph, "--output", photograph).refused(2)
+    said = run("predict", photograph, "--output", photograph, "--format", "csv").refused(2)
     assert said == "only.jpg: exists already; choose another --output"
     assert photograph.read_bytes() == (pictures / "a.jpg").read_bytes()
 
@@ -145,11 +198,11 @@ def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path,
     assert made.code == 0
     assert made.out == "bundles/center.bundle\n"
     assert made.err.startswith("no WEIGHTS given: taking runs/tiny/weights.safetensors\n")
-    assert made.err.endswith("next: alexnet-deploy predict images/\n")
+    assert made.err.endswith("next: alexnet-deploy check bundles/center.bundle\n")
     outcome = run("predict", pictures / "a.jpg", "--views", "center")
     assert outcome.code == 0
     assert outcome.err.startswith("bundles/center.bundle, center views, on ")
-    assert run("export", "--out", "bundles/center.bundle").refused(3) == (
+    assert run("export", "--out", "bundles/center.bundle").refused(2) == (
         "bundles/center.bundle: exists already; choose another --out, or --force to move it aside"
     )
 
@@ -293,4 +346,4 @@ def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run
 
 def test_data_without_a_picture_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
     Path("images").mkdir()
-    assert run("check", "--data", "images").refused(2).startswith("images: holds no pictures")
+    assert run("check", "--data", "images").refused(2).startswith("images: holds no images")

@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from alexnet_deploy.core.errors import ImageErrorCode
 from alexnet_deploy.core.inputs import Input
@@ -29,6 +30,7 @@ PREDICTIONS = st.builds(
 
 SHIP = Guess(index=3, label="container ship", probability=0.90625)
 BIKE = Guess(index=0, label="bike, mountain", probability=0.0625)
+WIDE = Guess(index=0, label="目" * 60, probability=1.0)
 GOOD = Prediction(path="images/a.jpg", top=(SHIP, BIKE), error=None, message="")
 BAD = Prediction(path="images/b.jpg", top=(), error=ImageErrorCode.TRUNCATED, message="JPEG: ends early")
 AWKWARD_GOOD = Prediction(path=AWKWARD, top=(SHIP,), error=None, message="")
@@ -128,3 +130,53 @@ def test_file_name_that_is_not_utf_8_can_be_written_in_every_format(row_format: 
             assert json.loads(row)["path"] == r"caf\xe9 \xff.jpg"
         case "csv" | "table":
             assert rb"caf\xe9 \xff.jpg" in row
+
+
+def shown(width: int, *predictions: Prediction, topk: int = 3) -> str:
+    writer = RowWriter("table", topk, label_width=14, width=width)
+    return "".join(writer.row(prediction) for prediction in predictions) + writer.footer()
+
+
+def failed(*codes: ImageErrorCode) -> list[Prediction]:
+    return [
+        Prediction(path=f"images/{number}.dat", top=(), error=code, message="no decoder knows its header")
+        for number, code in enumerate(codes)
+    ]
+
+
+@given(predictions=st.lists(PREDICTIONS, max_size=12), width=st.integers(20, 200))
+@example([AWKWARD_GOOD, AWKWARD_BAD], 20)
+@example(
+    [Prediction(path="目" * 60, top=(Guess(index=0, label="目" * 60, probability=1.0),), error=None, message="")], 31
+)
+def test_table_on_a_terminal_never_wraps(predictions: list[Prediction], width: int) -> None:
+    for line in shown(width, *predictions).splitlines():
+        assert cell_len(line) <= width
+        assert line.isprintable()
+
+
+def test_table_on_a_terminal_keeps_a_path_s_end_and_the_first_guess() -> None:
+    far = Prediction(path="a/very/long/way/to/the/place/of/one.jpg", top=(SHIP, BIKE), error=None, message="")
+    assert shown(60, far) == "a/very.../of/one.jpg  90.62% container ship    6.25% bike...\n"
+    assert written("table", far).startswith("a/very/long/way/to/the/place/of/one.jpg ")
+
+
+def test_long_run_of_one_failure_is_told_in_one_line_on_a_terminal() -> None:
+    junk, cut = ImageErrorCode.NOT_AN_IMAGE, ImageErrorCode.TRUNCATED
+    lines = shown(100, *failed(*[junk] * 300), GOOD, *failed(*[junk] * 5, *[cut] * 6)).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *(f"images/{number}.dat" for number in range(5)),
+        "...",
+        "images/a.jpg",
+        *(f"images/{number}.dat" for number in range(10)),
+        "...",
+    ]
+    assert (lines[5], lines[-1]) == ("... 295 more not_an_image", "... 1 more truncated")
+
+
+@pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])
+def test_every_failure_has_its_row_where_there_is_no_terminal(row_format: RowFormat) -> None:
+    writer = RowWriter(row_format, 3)
+    rows = [writer.row(prediction) for prediction in failed(*[ImageErrorCode.NOT_AN_IMAGE] * 300)]
+    assert all(row.count("\n") == 1 for row in rows)
+    assert writer.footer() == ""

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from typing import Annotated
@@ -15,20 +16,32 @@ import typer
 
 from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
+from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
 
 app = typer.Typer(
     name="alexnet-deploy",
     help="AlexNet, from pictures to a verified engine.",
     epilog="Begin with: alexnet-deploy train, then export, then predict images/.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from alexnet_deploy.core.versions import __version__
+
+        typer.echo(f"alexnet-deploy {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     """AlexNet, from pictures to a verified engine."""
@@ -49,7 +62,7 @@ for command in (
 ):
     app.command()(command)
 
-_EXTRAS = {
+_EXTRAS: dict[str, Extra] = {
     "torch": "train",
     "onnx": "train",
     "google": "train",
@@ -61,7 +74,7 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Run the command line; an error becomes one sentence and an exit code, or with --debug a traceback."""
+    """Run the command line; an error becomes one sentence and an exit code, with --debug after its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is. A row is
@@ -78,9 +91,9 @@ def main() -> None:
         # Whoever read our rows has gone, and has what it wanted.
         _drop_results()
         sys.exit(141)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every error becomes an exit code here
         if len(arguments) < len(sys.argv) - 1:
-            raise
+            traceback.print_exception(error)
         sys.stderr.write(f"error: {' '.join(_in_words(error).splitlines())}\n")
         if isinstance(error, OSError):
             _drop_results()
@@ -111,7 +124,8 @@ def _in_words(error: Exception) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
         extra = _EXTRAS[(error.name or "").split(".")[0]]
-        return f"this command needs {error.name}, which is not installed; `pip install 'alexnet-deploy[{extra}]'`"
+        note = f"; {SMALL_TORCH}" if error.name == "torch" and sys.platform == "linux" else ""
+        return f"this command needs {error.name}, which is not installed; `{install_command(extra)}` brings it{note}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}; --debug shows where it arose"

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleArgument, ThreadsOption
-from alexnet_deploy.defaults import latest_bundle
+from alexnet_deploy.cli.options import (
+    BackendOption,
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ThreadsOption,
+    print_json,
+)
+from alexnet_deploy.defaults import find_bundle
 
 if TYPE_CHECKING:
     from alexnet_deploy.bench import Benchmark, Timing
@@ -16,34 +23,34 @@ if TYPE_CHECKING:
 def bench(
     bundle: BundleArgument = None,
     backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Pictures at once, as often as wanted; 1 unless given.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Pictures to time with; drawn ones unless given.")] = None,
     threads: ThreadsOption = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long each figure is measured.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Time every part of a prediction on each engine here: latencies, and pictures a second."""
-    import msgspec
-
     from alexnet_deploy.bench import bench as bench_bundle
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.terminal import stages
 
-    opened = open_bundle(bundle or latest_bundle())
+    opened = open_bundle(find_bundle(bundle))
     with stages() as stage:
         result = bench_bundle(
             opened,
             backends=None if backend == "auto" else [backend],
             data=data,
             batch_sizes=batch_size or (1,),
+            device=device,
             threads=threads,
             seconds=seconds,
             say=stage,
         )
     if as_json:
-        typer.echo(msgspec.json.encode(result))
+        print_json(result)
     else:
         typer.echo("\n".join(_lines(result)))
 

@@ -1,5 +1,6 @@
 """`alexnet-deploy build`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from alexnet_deploy.cli.options import (
     plan_request,
 )
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import latest_bundle, new_bundle, note_latest
+from alexnet_deploy.defaults import find_bundle, new_bundle, note_latest
 
 
 def build(
@@ -43,7 +44,7 @@ def build(
     request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     if request is None:
         raise UsageError(why_no_plan() if engine is None else "--engine none builds nothing; name a library")
-    path = bundle or latest_bundle()
+    path = find_bundle(bundle)
     opened = open_bundle(path)
     manifest = opened.manifest
     place = out or new_bundle(manifest.architecture.name, manifest.precision)
@@ -53,4 +54,4 @@ def build(
     record = built.manifest.plans[-1]
     say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     typer.echo(built.path)
-    say(f"next: alexnet-deploy check {built.path}")
+    say(f"next: alexnet-deploy check {shlex.quote(str(built.path))}")

@@ -1,45 +1,53 @@
 """`alexnet-deploy check`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleArgument
-from alexnet_deploy.defaults import latest_bundle, latest_weights_if
+from alexnet_deploy.cli.options import BackendOption, BundleArgument, DeviceOption, JsonOption, print_json
+from alexnet_deploy.defaults import check_exists, find_bundle, find_weights, latest_weights_if, next_prediction
 
 
 def check(
     bundle: BundleArgument = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The weights it was made from; the latest run's where they are those.")
+        Path | None,
+        typer.Option(help="The weights that it was made from, or their run; the latest run's where they are those."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
     backend: BackendOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Prove a bundle again: its bytes, its graph, and every engine against the trained network."""
-    import msgspec
-
     from alexnet_deploy.check import check as check_bundle
     from alexnet_deploy.check import pictures_in
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import parity_table
-    from alexnet_deploy.terminal import say, stages
+    from alexnet_deploy.terminal import say, stages, width_of
 
-    opened = open_bundle(bundle or latest_bundle())
-    trained = weights or latest_weights_if(opened.manifest.provenance.weights_sha256)
+    opened = open_bundle(find_bundle(bundle))
+    if data is not None:
+        check_exists(data, "file or folder")
+    trained = find_weights(weights) if weights else latest_weights_if(opened.manifest.provenance.weights_sha256)
     loaded = load_weights(trained) if trained else None
     pictures = pictures_in(data, opened.labels) if data else None
     with stages() as stage:
         result = check_bundle(
-            opened, backends=None if backend == "auto" else [backend], weights=loaded, pictures=pictures, say=stage
+            opened,
+            backends=None if backend == "auto" else [backend],
+            device=device,
+            weights=loaded,
+            pictures=pictures,
+            say=stage,
         )
     if as_json:
-        typer.echo(msgspec.json.encode({"passed": result.passed, "rows": result.rows, "problems": result.problems}))
+        print_json({"passed": result.passed, "rows": result.rows, "problems": result.problems})
     else:
-        typer.echo(parity_table(result.rows))
+        typer.echo(parity_table(result.rows, width_of(sys.stdout)))
         for problem in result.problems:
             typer.echo(f"FAILED: {problem}")
     if pictures is not None and pictures.truths is None:
@@ -49,3 +57,6 @@ def check(
     say(f"{opened.path}: {'passed' if result.passed else 'FAILED'}")
     if not result.passed:
         raise typer.Exit(1)
+    training = None if loaded is None else loaded.weights.training
+    if predict := next_prediction(opened.path, None if training is None else training.data):
+        say(f"next: {predict}")

@@ -1,5 +1,7 @@
 """`alexnet-deploy export`."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,11 +20,13 @@ from alexnet_deploy.cli.options import (
 )
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
-from alexnet_deploy.defaults import BUNDLES, latest_weights, new_bundle, note_latest
+from alexnet_deploy.defaults import check_exists, find_weights, new_bundle, next_prediction, note_latest
 
 
 def export(
-    weights: Annotated[Path | None, typer.Argument(help="The weights file; the latest run's unless given.")] = None,
+    weights: Annotated[
+        Path | None, typer.Argument(help="A weights file, or a run or its name; the latest run unless given.")
+    ] = None,
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="What the graph computes in.")] = "fp32",
     views: Annotated[
         Literal["ten", "center"], typer.Option(help="The paper's ten views of each picture, or its centre.")
@@ -68,7 +72,7 @@ def export(
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import describe_plan, gate_words, parity_table
     from alexnet_deploy.ship import ship
-    from alexnet_deploy.terminal import building_bar, say, stages
+    from alexnet_deploy.terminal import building_bar, say, stages, width_of
 
     wanted = {
         "calibrate": calibrate,
@@ -83,10 +87,13 @@ def export(
     if max_drop is not None and data is None:
         raise UsageError("--max-drop is measured on labelled pictures: give their folder as --data")
     plan = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    for folder in (calibrate, data):
+        if folder is not None:
+            check_exists(folder, "folder of images")
+    found = find_weights(weights)
     if weights is None:
-        weights = latest_weights()
-        say(f"no WEIGHTS given: taking {weights}")
-    loaded = load_weights(weights)
+        say(f"no WEIGHTS given: taking {found}")
+    loaded = load_weights(found)
     with stages() as stage, building_bar() as show:
         bundle = ship(
             loaded,
@@ -102,7 +109,7 @@ def export(
             debug=debug_line(),
         )
     note_latest(bundle.path)
-    say(parity_table(bundle.manifest.parity))
+    say(parity_table(bundle.manifest.parity, width_of(sys.stderr)))
     if bundle.manifest.gate is not None:
         say(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:
@@ -113,4 +120,6 @@ def export(
     if weak:
         say(f"these weights do not feel, so only the graph's audit would catch: {', '.join(weak)}")
     typer.echo(bundle.path)
-    say("next: alexnet-deploy predict images/" + ("" if bundle.path.parent == BUNDLES else f" --bundle {bundle.path}"))
+    training = loaded.weights.training
+    predict = next_prediction(bundle.path, None if training is None else training.data)
+    say(f"next: {predict or f'alexnet-deploy check {shlex.quote(str(bundle.path))}'}")

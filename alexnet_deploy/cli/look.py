@@ -1,33 +1,52 @@
 """`alexnet-deploy inspect`, `doctor` and `demo`."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from alexnet_deploy.cli.options import JsonOption, print_json
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.defaults import find_anything, prediction_of
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A weights file, a bundle, an ONNX graph or a packed set.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A run, a bundle or its name, a weights file, an ONNX graph or a packed set."),
+    ],
+    as_json: JsonOption = False,
 ) -> None:
-    """Say what a weights file, a bundle, a graph or a packed set is."""
-    from alexnet_deploy.describe import describe_path
+    """Show what a run, a weights file, a bundle, a graph or a packed set is."""
+    from alexnet_deploy.describe import describe_facts
+    from alexnet_deploy.inspecting import inspect_path
+    from alexnet_deploy.terminal import width_of
 
-    typer.echo(describe_path(path))
+    facts = inspect_path(find_anything(path))
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(describe_facts(facts, width_of(sys.stdout)))
 
 
-def doctor() -> None:
-    """Say what this machine can run, what is missing, and how to get it."""
-    from alexnet_deploy.doctor import examine
+def doctor(as_json: JsonOption = False) -> None:
+    """Show what this machine can run, what is missing, and how to get it."""
+    from alexnet_deploy.doctor import Examination, examine
 
     marks = {"ok": "ok", "missing": "--", "broken": "!!", "fact": "  "}
-    num_broken = 0
+    findings = []
     for finding in examine():
-        num_broken += finding.state == "broken"
-        typer.echo(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
-    if num_broken:
+        findings.append(finding)
+        if not as_json:
+            # One by one: each library takes its time to load.
+            typer.echo(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
+    passed = all(finding.state != "broken" for finding in findings)
+    if as_json:
+        print_json(Examination(passed=passed, findings=tuple(findings)))
+    if not passed:
         raise typer.Exit(1)
 
 
@@ -40,10 +59,11 @@ def demo(
 
     if os.path.lexists(out):
         raise UsageError(f"{out}: exists already; choose another --out")
-    result = run_demo(out, say=say, training_bar=training_bar)
+    with unwinding():
+        result = run_demo(out, say=say, training_bar=training_bar)
     say(
         f"{result.accuracy:.1%} of {result.num_pictures} validation pictures right, ten views, on a proved engine; "
         f"{result.seconds:.0f} s in all"
     )
     typer.echo(result.report)
-    say(f"next: alexnet-deploy predict --bundle {result.bundle} images/")
+    say(f"next: {prediction_of(result.images, result.bundle)}")

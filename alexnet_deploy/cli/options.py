@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from alexnet_deploy.building import PlanRequest
 
 BackendName: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the bundle; auto takes the fastest.")]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where it runs; cuda:N is NVIDIA GPU number N, from 0.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Processor threads for the engine; the backend's own choice unless given.")
 ]
-BundleOption = Annotated[Path | None, typer.Option(help="The bundle; the latest unless given.")]
-BundleArgument = Annotated[Path | None, typer.Argument(help="The bundle; the latest unless given.")]
+BundleOption = Annotated[Path | None, typer.Option(help="A bundle or its name; the latest unless given.")]
+BundleArgument = Annotated[Path | None, typer.Argument(help="A bundle or its name; the latest unless given.")]
 
 EngineName: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "none"]
 EngineOption = Annotated[
@@ -72,6 +76,26 @@ def plan_request(
         is_hardware_compatible=hardware_compatible,
     )
     return PlanRequest(backend=backend, profile=profile, options=options)
+
+
+def print_json(record: object) -> None:
+    """Print a record as one line of JSON; a path that is not UTF-8 is written as in the rows of predict."""
+    import msgspec
+
+    from alexnet_deploy.core.inputs import Input
+
+    def in_text(value: object) -> object:
+        match value:
+            case str():
+                return Input(name=value).text
+            case dict():
+                return {in_text(key): in_text(item) for key, item in value.items()}
+            case list() | tuple():
+                return [in_text(item) for item in value]
+            case _:
+                return value
+
+    typer.echo(msgspec.json.encode(in_text(msgspec.to_builtins(record))))
 
 
 def debug_line() -> Say:

@@ -1,5 +1,6 @@
 """`alexnet-deploy pack`."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.defaults import check_exists
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.preprocessing import ResizePolicy
@@ -34,6 +36,7 @@ def pack(
     from alexnet_deploy.terminal import say
     from alexnet_deploy.train.packed import is_packed
 
+    check_exists(data, "packed set" if verify else "file or folder")
     if verify:
         if out is not None:
             raise UsageError("--verify reads the packed set that is named first, and makes none; leave OUT away")
@@ -45,7 +48,7 @@ def pack(
         raise UsageError(f"{data}: is packed already")
     _pack(data, out, resize, threads)
     typer.echo(out)
-    say(f"next: alexnet-deploy train {out}")
+    say(f"next: alexnet-deploy train {shlex.quote(str(out))}")
 
 
 def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) -> None:
@@ -61,7 +64,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
     try:
         with pictures_bar("packing") as show:
             header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         say("interrupted; the same command goes on from here")
         raise
     for line in describe_excluded(header.excluded):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleOption, ThreadsOption
+from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import latest_bundle
+from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.defaults import find_bundle
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle import Bundle
@@ -44,7 +45,7 @@ def predict(
     ],
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
-    device: Annotated[Literal["auto", "cpu"], typer.Option(help="Where it runs.")] = "auto",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     views: Annotated[
         Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
@@ -54,8 +55,11 @@ def predict(
     ] = None,
     topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
     row_format: Annotated[
-        Literal["table", "jsonl", "csv"], typer.Option("--format", help="One row for each input, in order.")
-    ] = "table",
+        Literal["table", "jsonl", "csv"] | None,
+        typer.Option(
+            "--format", help="One row for each input, in order. Default: what the ending of --output tells, or table."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of to stdout.")] = None,
     resume: Annotated[
         bool,
@@ -74,6 +78,9 @@ def predict(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as `find -print0` writes them.")
     ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Accept folders and lists without any file in them.")
+    ] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
 ) -> None:
     """Say what is in each picture: one row for every input, in order, whatever the files are like."""
@@ -83,9 +90,10 @@ def predict(
     from alexnet_deploy.core.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict import Predictor
-    from alexnet_deploy.rows import RowWriter
-    from alexnet_deploy.terminal import counting_bar, say
+    from alexnet_deploy.rows import RowWriter, choose_format
+    from alexnet_deploy.terminal import counting_bar, say, width_of
 
+    row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume goes on with the rows of an --output, with --format jsonl or csv")
     if retry_failed and not resume:
@@ -93,12 +101,13 @@ def predict(
     if null and "-" not in images:
         raise UsageError("--null is about a list on stdin: give - as well")
     again = _codes(retry_failed or [])
-    path = bundle or latest_bundle()
+    path = find_bundle(bundle)
     opened = open_bundle(path)
     writer = RowWriter(
         row_format,
         min(topk, len(opened.labels)),
         label_width=min(24, max(len(label) for label in opened.labels)),
+        width=width_of(sys.stdout) if output is None else None,
     )
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
@@ -115,6 +124,7 @@ def predict(
         )
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with (
+            unwinding(),
             _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
             counting_bar("pictures") as count,
             closing(
@@ -132,6 +142,10 @@ def predict(
                 rows.write(writer.row(prediction))
                 rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
                 count()
+            if footer := writer.footer():
+                rows.write(footer)
+            if not rows.outcomes and not allow_empty:
+                raise UsageError(f"{' '.join(images)}: no file to predict; --allow-empty accepts that")
     _conclude(rows.outcomes)
 
 

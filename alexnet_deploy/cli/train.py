@@ -1,6 +1,7 @@
 """`alexnet-deploy train`."""
 
 import os
+import shlex
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import DRAWN, RUNS, latest_checkpoint, note_latest
+from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, find_run, note_latest
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.architecture import Architecture
@@ -125,7 +126,9 @@ def train(
         except (KeyboardInterrupt, SystemExit):
             if ranks.is_first and (task.run / CHECKPOINT).exists():
                 note_latest(task.run)
-                say(f"interrupted; `alexnet-deploy train --resume --out {task.run}` goes on from here")
+                say(
+                    f"interrupted; `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}` goes on from here"
+                )
             raise
     if ranks.is_first:
         note_latest(task.run)
@@ -186,6 +189,8 @@ def _new_task(wish: _Wish) -> _Task:
     run = wish.out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
         raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+    if wish.data is not None:
+        check_exists(wish.data, "file or folder")
     return _Task(
         run=run, data=wish.data or _drawn_pictures(), architecture=architecture, recipe=plan, columns=wish.columns
     )
@@ -200,7 +205,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     from alexnet_deploy.train.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
 
-    run = wish.out or latest_checkpoint()
+    run = find_run(wish.out)
     saved = load_checkpoint(run / CHECKPOINT)
     architecture = architecture_by_name(wish.arch) if wish.arch else saved.architecture
     plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
@@ -262,7 +267,7 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
         f"the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
     )
     say(f"what was learnt: {report.path}")
-    say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {path}"))
+    say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 
 def _drawn_pictures() -> Path:

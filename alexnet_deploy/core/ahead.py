@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from alexnet_deploy.core.interruption import is_interrupted
 from alexnet_deploy.core.machine import num_processors
 
 Item = TypeVar("Item")
@@ -31,16 +32,17 @@ def map_ahead(
 
     Where an item `is_awaited`, its result is yielded before the next item is asked for. An exception of the function is
     raised in its place. When the caller stops early, what has not begun is dropped and what has is waited for: no
-    thread outlives the iterator.
+    thread outlives the iterator, unless a signal is ending the process.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                while len(pending) > (0 if is_awaited(item) else ahead):
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            while len(pending) > (0 if is_awaited(item) else ahead):
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # A decoder cannot be stopped, and may work for many seconds: the end of the process does not wait for it.
+        pool.shutdown(wait=not is_interrupted(), cancel_futures=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.errors import BundleError, IntegrityError, WeightsError
+from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError, WeightsError
 from alexnet_deploy.core.files import sha256, sync_directory, umask
 from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.labels import check_labels, decode_labels
@@ -159,10 +159,10 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
     When the block fails, nothing appears and what was at `out` is untouched. An `out` that exists is refused; with
     `force` it is moved aside first, under a name ending in `.old-` and the time.
 
-    Raises BundleError where `out` exists or cannot be written.
+    Raises UsageError where `out` exists, BundleError where it cannot be written.
     """
     if os.path.lexists(out) and not force:
-        raise BundleError(f"{out}: exists already; choose another --out, or --force to move it aside")
+        raise UsageError(f"{out}: exists already; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))

@@ -4,7 +4,8 @@
 - Links to folders are followed, unless they lead back to a folder they lie in: such a link is an input of its own,
   which cannot be read.
 - A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
-  folders, and stands for files only. A pattern that matches nothing is an input that is missing.
+  folders, and stands for files only. Its ending, as .jpg, fits any case. A pattern that matches nothing is an input
+  that is missing.
 - An image that is already in memory is an input of its own; an array (N, H, W, 3) is N of them. They are called #0, #1
   and so on, in the order of those of one call.
 - `-` reads names from a list, one a line, or each ended by NUL; empty ones are passed over. A byte order mark of UTF-8
@@ -221,7 +222,7 @@ def _encoded(name: str) -> bytes | None:
 
 
 def _matches(name: str) -> Iterator[Input]:
-    pattern = Path(name)
+    pattern = Path(_with_ending_in_any_case(name))
     # Path drops a leading ./ that the rows are to keep.
     prefix = "./" if name.startswith("./") else ""
     # `**` is ours, not glob's, which would follow a link to a folder around its loop until names grow too long.
@@ -234,6 +235,15 @@ def _matches(name: str) -> Iterator[Input]:
             # A folder that cannot be read may hold what was asked for.
             if not tail or found.error or (below and _fits(below, tail)):
                 yield replace(found, name=f"{prefix}{found.path}")
+
+
+def _with_ending_in_any_case(pattern: str) -> str:
+    """Return *.jpg as *.[jJ][pP][gG]: an ending names a format, and cameras write .JPG."""
+    stem, dot, ending = pattern.rpartition(".")
+    if not dot or not ending.isalnum():
+        return pattern
+    both = (f"[{char.lower()}{char.upper()}]" if char.isascii() and char.isalpha() else char for char in ending)
+    return f"{stem}.{''.join(both)}"
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

@@ -5,20 +5,21 @@ from pathlib import Path
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.files import write_atomically
 
-_NAME = "latest"
+LATEST = "latest"
+"""The file's name."""
 
 
 def set_latest(entry: Path) -> None:
     """Make `entry` the newest of the folder it lies in; raises OSError."""
-    write_atomically(entry.parent / _NAME, f"{entry.name}\n".encode())
+    write_atomically(entry.parent / LATEST, f"{entry.name}\n".encode())
 
 
 def get_latest(folder: Path, *, made_by: str) -> Path:
     """Return the newest entry of `folder`; `made_by` is the command that makes one, for the error.
 
-    Raises UsageError where there is none, or the name there is leaves the folder.
+    Raises UsageError where there is none, or it names what is not an entry of the folder.
     """
-    pointer = folder / _NAME
+    pointer = folder / LATEST
     try:
         name = pointer.read_text().strip()
     except FileNotFoundError:
@@ -27,4 +28,6 @@ def get_latest(folder: Path, *, made_by: str) -> Path:
         raise UsageError(f"{pointer}: cannot be read: {error}") from error
     if not name or Path(name).name != name:
         raise UsageError(f"{pointer}: holds {name!r}, where the name of an entry of {folder} is needed")
+    if not (folder / name).exists():
+        raise UsageError(f"{pointer}: names {name}, which is not in {folder} any more; `{made_by}` makes a new one")
     return folder / name

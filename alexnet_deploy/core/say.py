@@ -1,10 +1,28 @@
 """How a function tells what it is doing: it is given something that takes one line."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeAlias
 
 Say: TypeAlias = Callable[[str], None]
 """Takes one line about what is being done."""
+
+
+_MOST_NAMED = 10
+
+
+def lines_about_excluded(excluded: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a line for each image that is left out, pairs of name and error code: the first ten, then one for the rest.
+
+    The weights, the packed set or the calibration's record hold all of them.
+    """
+    remaining = iter(excluded)
+    for name, code in islice(remaining, _MOST_NAMED):
+        yield f"left out, {code}: {name}"
+    if counts := Counter(code for _, code in remaining):
+        reasons = ", ".join(f"{code} {count:,}" for code, count in counts.most_common())
+        yield f"left out: {counts.total():,} more ({reasons})"
 
 
 def say_nothing(line: str) -> None:

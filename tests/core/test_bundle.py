@@ -12,7 +12,7 @@ import pytest
 from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
-from alexnet_deploy.core.errors import BundleError, IntegrityError
+from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError
 from alexnet_deploy.core.manifest import FORMAT_VERSION, Manifest, decode_manifest, encode_manifest
 from alexnet_deploy.core.preprocessing import DECODING
 from alexnet_deploy.engines.engine import open_engine
@@ -256,7 +256,7 @@ def test_file_that_the_manifest_does_not_name_is_not_read(bundle: Bundle) -> Non
 
 def test_existing_place_is_refused(bundle: Bundle) -> None:
     before = (bundle.path / "manifest.json").read_bytes()
-    with pytest.raises(BundleError, match="exists already"), publishing(bundle.path):
+    with pytest.raises(UsageError, match="exists already"), publishing(bundle.path):
         pytest.fail("nothing may be made")
     assert (bundle.path / "manifest.json").read_bytes() == before
 

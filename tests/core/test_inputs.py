@@ -406,3 +406,29 @@ def test_every_file_that_is_not_hidden_is_given_exactly_once(tree: Tree) -> None
         assert sorted(walked) == sorted(map(os.fspath, files))
         assert found(f"{name}/**") == (walked or [f"{name}/**"])
         assert walked == sorted(walked, key=lambda path: os.fsencode(path).split(b"/"))
+
+
+@pytest.mark.parametrize("pattern", ["new/*.jpg", "new/**/*.jpg", "new/*.JPG", "n?w/**/?.Jpg", "new/[ab].jpg"])
+def test_the_ending_of_a_pattern_fits_any_case(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("new").mkdir()
+    for name in ("a.JPG", "b.jpg", "c.jpeg", "d.png", "jpg"):
+        Path("new", name).touch()
+    assert [found.name for found in find_inputs([pattern])] == ["new/a.JPG", "new/b.jpg"]
+
+
+def test_only_the_ending_of_a_pattern_fits_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("New").mkdir()
+    for name in ("A.jpg", "a.JPG", "a.jpgx"):
+        Path("New", name).touch()
+    for pattern, names in (
+        ("new/*.jpg", ["new/*.jpg"]),
+        ("New/a*.jpg", ["New/a.JPG"]),
+        ("New/*.[j]pg", ["New/A.jpg"]),
+        ("New/*.jp?", ["New/A.jpg"]),
+        ("**/A.jpg", ["New/A.jpg"]),
+    ):
+        assert [found.name for found in find_inputs([pattern])] == names
+    # A name that is no pattern is that name.
+    assert [found.name for found in find_inputs(["New/A.JPG"])] == ["New/A.JPG"]

@@ -1,5 +1,7 @@
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -20,6 +22,17 @@ class FakePyCuda(ModuleType):
         super().__init__("pycuda.driver")
         self.cuda, self.pushed, self.num_detached = cuda, 0, 0
         self.Context = SimpleNamespace(pop=self._pop)
+        self.opened: list[int] = []
+
+        def device(number: int) -> object:
+            self.opened.append(number)
+            context = SimpleNamespace(push=self._push, detach=self._detach)
+            return SimpleNamespace(
+                name=lambda: "NVIDIA L4", compute_capability=lambda: (8, 9), retain_primary_context=lambda: context
+            )
+
+        device.count = lambda: cuda.num_gpus  # type: ignore[attr-defined]
+        self.Device = device
 
     def _pop(self) -> None:
         self.pushed -= 1
@@ -41,12 +54,6 @@ class FakePyCuda(ModuleType):
     def init(self) -> None:
         if not self.cuda.has_driver:
             raise self.Error("cuInit failed: no CUDA-capable device is detected")
-
-    def Device(self, number: int) -> object:  # noqa: N802
-        context = SimpleNamespace(push=self._push, detach=self._detach)
-        return SimpleNamespace(
-            name=lambda: "NVIDIA L4", compute_capability=lambda: (8, 9), retain_primary_context=lambda: context
-        )
 
     def Stream(self) -> object:  # noqa: N802
         handle = self._call("cudaStreamCreateWithFlags", 0)
@@ -245,3 +252,38 @@ def test_real_gpu_copies_captures_and_times() -> None:
         memory.synchronize()
         np.testing.assert_array_equal(back, host)
     memory.close()
+
+
+def test_a_gpu_is_chosen_by_its_number_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(num_gpus=3)
+    install(monkeypatch, cuda)
+    with closing(open_device(2)) as memory:
+        pinned = memory.pinned((4,), np.uint8)
+        address = memory.allocate(4)
+        # Another thread begins with GPU 0, and so does whoever was disturbed by other code.
+        cuda.current.gpu = 1
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(memory.upload, address, pinned).result(30)
+        memory.download(pinned, address)
+        memory.synchronize()
+    assert cuda.used == {2}
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "there"), [(0, "there is none"), (1, "there is cuda:0 only"), (4, "cuda:3 is the last")]
+)
+def test_a_gpu_that_is_not_there_is_refused(num_gpus: int, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeCuda(num_gpus=num_gpus))
+    with pytest.raises(BackendError, match=f"no NVIDIA GPU can be used here: cuda:{num_gpus} is not there: {there}$"):
+        open_device(num_gpus)
+    assert find_gpu(num_gpus) is None
+
+
+def test_pycuda_opens_the_gpu_of_that_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(num_gpus=2)
+    driver = FakePyCuda(cuda)
+    install_pycuda(monkeypatch, driver)
+    open_device(1).close()
+    assert driver.opened == [1]
+    with pytest.raises(BackendError, match="cuda:2 is not there: cuda:1 is the last"):
+        open_device(2)

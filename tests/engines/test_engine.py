@@ -20,6 +20,7 @@ from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines import engine as engine_module
 from alexnet_deploy.engines.engine import BACKENDS, Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.tensorrt_engine import backends_here
 from alexnet_deploy.engines.torch_engine import open_reference
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
@@ -141,7 +142,7 @@ def test_backend_that_was_named_is_never_replaced(bundle: Bundle, monkeypatch: p
 def test_what_is_no_backend_device_or_number_of_threads_is_refused(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="'tflite' is no backend"):
         open_engine(bundle, "tflite")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="'tpu' is no device; there are auto, cpu, cuda"):
+    with pytest.raises(UsageError, match="'tpu' is not a device; there are auto, cpu, cuda and cuda:N"):
         open_engine(bundle, device="tpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 threads"):
         open_engine(bundle, threads=0)
@@ -166,13 +167,16 @@ def test_cuda_without_a_gpu_is_refused_by_onnxruntime_itself(bundle: Bundle, mon
         open_engine(bundle, "onnxruntime", "cuda")
 
 
+@pytest.mark.parametrize(("device", "index"), [("cuda", "0"), ("cuda:0", "0"), ("cuda:3", "3")])
 @pytest.mark.parametrize("taken", ["CUDAExecutionProvider", "CPUExecutionProvider"])
-def test_cuda_is_what_was_really_taken(taken: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_what_was_really_taken(
+    taken: str, device: str, index: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Session:
         can_fall_back = True
 
         def __init__(self, data: bytes, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
-            assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+            assert providers == [("CUDAExecutionProvider", {"device_id": index, "use_tf32": "0"})]
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"  # type: ignore[attr-defined]
 
         def get_providers(self) -> list[str]:
@@ -185,10 +189,22 @@ def test_cuda_is_what_was_really_taken(taken: str, bundle: Bundle, monkeypatch: 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     if taken == "CPUExecutionProvider":
         with pytest.raises(BackendError, match="asked for CUDAExecutionProvider and took CPUExecutionProvider"):
-            open_engine(bundle, "onnxruntime", "cuda")
+            open_engine(bundle, "onnxruntime", device)
     else:
-        info = open_engine(bundle, "onnxruntime", "cuda").info
-        assert (info.device, info.arithmetic) == ("cuda", "float32")
+        info = open_engine(bundle, "onnxruntime", device).info
+        assert (info.device, info.arithmetic) == (device, "float32")
+
+
+def test_what_a_device_runs_is_what_has_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backends_here(bundle) == backends_here(bundle, "cpu") == BACKENDS
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert backends_here(bundle, "cuda:1") == ("onnxruntime",)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(BackendError, match=r"nothing here runs .* on cuda:1; `pip install onnxruntime-gpu` in place"):
+        backends_here(bundle, "cuda:1")
+    for name in ("gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "0"):
+        with pytest.raises(UsageError, match=f"'{name}' is not a device; there are auto, cpu, cuda and cuda:N"):
+            backends_here(bundle, name)
 
 
 @pytest.mark.gpu

@@ -1,9 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from commands import Run
 from fake_nvidia import FakeContext, FakeCuda, FakeEngine, FakeTensorRt, fake_plan, install, needs_gpu
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle, publishing
@@ -14,7 +16,7 @@ from alexnet_deploy.engines import tensorrt_engine
 from alexnet_deploy.engines.engine import Engine, StageTimes, installed_backends, open_engine
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.engines.tensorrt_build import build_plan
-from alexnet_deploy.engines.tensorrt_engine import open_plan
+from alexnet_deploy.engines.tensorrt_engine import backends_here, open_plan
 from alexnet_deploy.engines.tensorrt_library import TRAITS, Library, is_installed
 
 H100 = "sm_90 NVIDIA H100 80GB HBM3"
@@ -90,6 +92,26 @@ def planned(bundle: Bundle, backend: PlanBackend, tmp_path: Path) -> Bundle:
 @pytest.fixture
 def engine(planned: Bundle, backend: PlanBackend, trt: FakeTensorRt) -> Engine:
     return open_engine(planned, backend)
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
+def test_plan_runs_on_the_gpu_that_is_named(
+    device: str, gpu: int, planned: Bundle, backend: PlanBackend, trt: FakeTensorRt, cuda: FakeCuda
+) -> None:
+    cuda.num_gpus = 3
+    with open_engine(planned, device=device) as engine, ThreadPoolExecutor(1) as thread:
+        assert engine.info.backend == backend
+        thread.submit(engine.run, PICTURES[:2]).result(60)
+    assert cuda.used - {0} == {gpu} - {0}
+    assert backends_here(planned, device)[-1] == backend
+
+
+def test_gpu_that_is_not_there_is_refused_in_a_sentence(
+    planned: Bundle, backend: PlanBackend, trt: FakeTensorRt, run: Run
+) -> None:
+    for command in ("predict a.jpg --bundle", "check", "bench --seconds 0"):
+        said = run(*command.split(), planned.path, "--backend", backend, "--device", "cuda:1").refused(3)
+        assert said.endswith("no NVIDIA GPU can be used here: cuda:1 is not there: there is cuda:0 only")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 6, 11])

@@ -1,0 +1,52 @@
+"""How this program was installed, and so the command that installs more of it."""
+
+import json
+import os
+import shlex
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Literal, TypeAlias, cast
+from urllib.parse import unquote, urlsplit
+
+Extra: TypeAlias = Literal["cpu", "gpu", "pycuda", "rtx", "train", "dev"]
+"""One of pyproject.toml's optional dependencies."""
+
+_NAME = "alexnet-deploy"
+
+SMALL_TORCH = (
+    "without an NVIDIA GPU run `pip install torch --index-url https://download.pytorch.org/whl/cpu` first: on Linux "
+    "the package index's torch brings gigabytes of CUDA"
+)
+"""How to get PyTorch without CUDA."""
+
+
+def install_command(extra: Extra) -> str:
+    """Return the shell command that adds an extra, from where this program itself was installed.
+
+    A checkout is named by its path, editable where it was; a repository by its URL and commit; a file by its URL. Only
+    what came from a package index is named alone. Source: PEP 610, direct_url.json.
+    """
+    origin = _origin()
+    url = str(origin.get("url", ""))
+    if not url:
+        return f"pip install {shlex.quote(f'{_NAME}[{extra}]')}"
+    directory, repository = (cast("dict[str, object] | None", origin.get(key)) for key in ("dir_info", "vcs_info"))
+    if directory is not None:
+        path = unquote(urlsplit(url).path)
+        if not os.path.isdir(path):  # noqa: PTH112
+            # It was installed from a checkout that has been removed since.
+            return f"cd CHECKOUT && pip install '.[{extra}]'"
+        place = shlex.quote(f"{path}[{extra}]")
+        return f"pip install -e {place}" if directory.get("editable") else f"pip install {place}"
+    if repository is not None:
+        url = f"{repository['vcs']}+{url}@{repository['commit_id']}"
+    if (below := origin.get("subdirectory")) is not None:
+        url = f"{url}#subdirectory={below}"
+    return f"pip install {shlex.quote(f'{_NAME}[{extra}] @ {url}')}"
+
+
+def _origin() -> dict[str, object]:
+    try:
+        text = distribution(_NAME).read_text("direct_url.json")
+    except PackageNotFoundError:
+        text = None
+    return cast("dict[str, object]", json.loads(text)) if text else {}
