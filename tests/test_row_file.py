@@ -392,7 +392,7 @@ def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, 
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--format", "jsonl"), ("--output", "out"), ("--output", "out", "--format", "table")]
+    "more", [(), ("--format", "jsonl"), ("--output", "out.txt"), ("--output", "out", "--format", "table")]
 )
 def test_resume_needs_rows_that_can_be_read_again(more: tuple[str, ...], run: Run, latest: Path, images: Path) -> None:
     said = run("predict", "images", "--resume", *more).refused(2)
