@@ -19,8 +19,8 @@ from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
-from alexnet_deploy.core.in_memory import decode_in_memory, is_in_memory
-from alexnet_deploy.core.inputs import PAUSE, Input, Source, find_inputs, input_of
+from alexnet_deploy.core.in_memory import decode_in_memory
+from alexnet_deploy.core.inputs import PAUSE, Input, Source, as_sources, find_inputs, input_of
 from alexnet_deploy.core.plans import PLAN_BACKENDS
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.defaults import find_bundle
@@ -167,8 +167,7 @@ class Predictor:
         size = self.info.batch_size if batch_size is None else batch_size
         if topk < 1 or size < 1:
             raise UsageError(f"topk {topk} and batch size {size} must both be 1 or more")
-        sources: Iterable[Source] = [inputs] if isinstance(inputs, str | Path) or is_in_memory(inputs) else inputs
-        return self._stream(pass_over(done, find_inputs(sources, listed)), topk, size, limits)
+        return self._stream(pass_over(done, find_inputs(as_sources(inputs), listed)), topk, size, limits)
 
     def _stream(
         self, inputs: Iterable[Input], topk: int, batch_size: int, limits: DecodeLimits

@@ -71,6 +71,13 @@ PAUSE = Input(name="", error=(ImageErrorCode.MISSING, "the list holds no more na
 """Stands between inputs, and is none itself: what came before it is awaited."""
 
 
+def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
+    """Return what was given as several sources, a single one among them: names and images can be iterated too."""
+    if isinstance(sources, str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray):
+        return [sources]
+    return sources
+
+
 def find_inputs(sources: Iterable[Source], listed: Iterable[bytes | None] | None = None) -> Iterator[Input]:
     """Return the inputs that `sources` stand for, in order; where one is `-`, those of `listed` (lines of bytes).
 
