@@ -11,11 +11,16 @@ COMMIT = "87917bf" * 5
 
 def said_of(origin: dict[str, object] | None, monkeypatch: pytest.MonkeyPatch) -> str:
     class Distribution:
+        def __init__(self, text: str | None) -> None:
+            self.text = text
+
         def read_text(self, name: str) -> str | None:
             assert name == "direct_url.json"
-            return None if origin is None else json.dumps(origin)
+            return self.text
 
-    monkeypatch.setattr(installation, "distribution", lambda name: Distribution())
+    # The first is what a build leaves behind in a checkout.
+    found = [Distribution(None), *([] if origin is None else [Distribution(json.dumps(origin))])]
+    monkeypatch.setattr(installation, "distributions", lambda name: found)
     return install_command("train")
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from typing import Literal, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
@@ -45,8 +45,8 @@ def install_command(extra: Extra) -> str:
 
 
 def _origin() -> dict[str, object]:
-    try:
-        text = distribution(_NAME).read_text("direct_url.json")
-    except PackageNotFoundError:
-        text = None
-    return cast("dict[str, object]", json.loads(text)) if text else {}
+    # In a checkout there may be an egg-info too, which a build leaves behind and which says nothing of an origin.
+    for found in distributions(name=_NAME):
+        if text := found.read_text("direct_url.json"):
+            return cast("dict[str, object]", json.loads(text))
+    return {}
