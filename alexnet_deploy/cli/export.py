@@ -37,7 +37,13 @@ def export(
     calibration_cache: Annotated[
         Path | None, typer.Option(help="int8: file that keeps what was counted, for the next export.")
     ] = None,
-    method: Annotated[CalibrationMethod | None, typer.Option(help="int8: how ranges are found. Default: mse.")] = None,
+    method: Annotated[
+        CalibrationMethod | None,
+        typer.Option(
+            help="int8: how ranges are found. Default: the first of mse, entropy, minmax, percentile that holds on the "
+            "golden images."
+        ),
+    ] = None,
     rest: Annotated[
         Rest | None, typer.Option(help="int8: what everything else computes in. Default: fp32; fp16 is for GPUs.")
     ] = None,
