@@ -9,6 +9,8 @@ with alexnet_deploy.load("bundles/my.bundle") as predictor:
 
 from typing import TYPE_CHECKING
 
+from alexnet_deploy.core.telemetry import disable_telemetry
+
 if TYPE_CHECKING:
     from alexnet_deploy.core.errors import (
         AlexNetDeployError,
@@ -48,6 +50,8 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+disable_telemetry()
 
 _PREDICT = ("Guess", "Prediction", "Predictor", "load")
 

@@ -18,7 +18,7 @@ from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.errors import ParityError, UsageError
 from alexnet_deploy.core.labelled import LabelledFolder
 from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.core.quantization import Quantization
+from alexnet_deploy.core.quantization import WEIGHT_LEVEL, Quantization
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
@@ -150,6 +150,7 @@ def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantizati
             ranges={layer: largest for layer, largest in ranges.items() if layer not in request.keep_float},
             rest=request.rest,
             calibration=msgspec.structs.replace(calibrated.calibration, method=method),
+            weight_level=WEIGHT_LEVEL,
         )
         for method, ranges in by_method.items()
     ]

@@ -17,6 +17,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
@@ -70,6 +71,8 @@ class GraphSource:
     """Views that it cuts from each picture."""
     bundle_sha256: str | None = None
     """Digest of the manifest of the bundle it lies in; None where it lies in none."""
+    needs_vnni: bool = False
+    """Whether it is an int8 graph that OpenVINO computes wrongly on a CPU without VNNI."""
 
 
 class Runner(Protocol):
@@ -210,10 +213,11 @@ def open_engine(
     """Open a bundle on a backend.
 
     `auto` is a plan of the bundle's that runs on this machine's GPU, where there is one and neither `cpu` nor
-    `threads` is asked for; else the first of BACKENDS that is installed and has the device, which for `auto` is the
-    CPU. Engine.info says which it became. Anything else is obeyed or refused, never replaced. `threads` limits the
-    processor threads; None leaves them to the backend. `tuned_for` says what they do: all work on one run (latency), or
-    as many runs as pay go on at once (throughput; call run from EngineInfo.num_streams threads).
+    `threads` is asked for; else the first of BACKENDS that is installed, has the device, which for `auto` is the CPU,
+    and computes what the graph says on this processor. Engine.info says which it became. Anything else is obeyed or
+    refused, never replaced. `threads` limits the processor threads; None leaves them to the backend. `tuned_for` says
+    what they do: all work on one run (latency), or as many runs as pay go on at once (throughput; call run from
+    EngineInfo.num_streams threads).
 
     Raises UsageError for a name that is no backend or device, or a backend that does not have the device;
     BackendError where the backend is not installed or cannot load the graph or the plan; IntegrityError where their
@@ -236,6 +240,7 @@ def open_engine(
         num_classes=manifest.architecture.num_classes,
         num_views=len(manifest.views.crops),
         bundle_sha256=bundle.sha256,
+        needs_vnni=manifest.quantization is not None and manifest.quantization.needs_vnni,
     )
     return _open(source, backend, device, threads, tuned_for)
 
@@ -280,7 +285,7 @@ def _open(
 ) -> Engine:
     installed = installed_backends()
     if backend == "auto":
-        backend = "onnxruntime" if device == "cuda" else installed[0]
+        backend = "onnxruntime" if device == "cuda" else _fastest(source, installed)
     if backend not in installed:
         raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
@@ -291,6 +296,19 @@ def _open(
     from alexnet_deploy.engines.onnxruntime_engine import open_onnxruntime
 
     return open_onnxruntime(source, threads, "cuda" if device == "cuda" else "cpu")
+
+
+def _fastest(source: GraphSource, installed: Sequence[GraphBackend]) -> GraphBackend:
+    """Return the first installed backend that computes what the graph says on this processor."""
+    if not source.needs_vnni or has_vnni():
+        return installed[0]
+    for backend in installed:
+        if backend != "openvino":
+            return backend
+    raise BackendError(
+        f"{source.name}: has 8-bit weights, which OpenVINO computes wrongly on a CPU without VNNI; export it again, or "
+        "`pip install onnxruntime`, which computes them in float32"
+    )
 
 
 def engine_of_graph(

@@ -80,25 +80,26 @@ def _view_doubled(subject: Subject) -> Subject | None:
     return replace(subject, views=(subject.views[0], subject.views[0], *subject.views[2:]))
 
 
-def _conv2_ungrouped(subject: Subject) -> Subject | None:
+def _groups_dropped(subject: Subject) -> Subject | None:
     weights = subject.weights
-    conv2 = next(layer for layer in weights.architecture.layers if layer.name == "conv2")
-    if not isinstance(conv2, Conv) or conv2.groups == 1:
+    table = weights.architecture
+    grouped = next((layer for layer in table.layers if isinstance(layer, Conv) and layer.groups > 1), None)
+    if grouped is None:
         return None
-    table = msgspec.structs.replace(
-        weights.architecture,
-        layers=tuple(
-            msgspec.structs.replace(layer, groups=1) if layer is conv2 else layer
-            for layer in weights.architecture.layers
+    layers = tuple(msgspec.structs.replace(layer, groups=1) if layer is grouped else layer for layer in table.layers)
+    # Every kernel now looks at every column, with the taps it had for its own.
+    repeated = np.tile(weights.tensors[f"{grouped.name}.weight"], (1, grouped.groups, 1, 1))
+    return replace(
+        subject,
+        weights=replace(
+            weights,
+            architecture=msgspec.structs.replace(table, layers=layers),
+            tensors={**weights.tensors, f"{grouped.name}.weight": repeated},
         ),
     )
-    # Every kernel now looks at every column, with the taps it had for its own.
-    repeated = np.tile(weights.tensors["conv2.weight"], (1, conv2.groups, 1, 1))
-    tensors = {**weights.tensors, "conv2.weight": repeated}
-    return replace(subject, weights=replace(weights, architecture=table, tensors=tensors))
 
 
-def _fc6_fed_channels_last(subject: Subject) -> Subject:
+def _fed_channels_last(subject: Subject) -> Subject:
     weights = subject.weights
     name, (channels, height, width) = _first_linear(weights.architecture)
     taps = weights.tensors[f"{name}.weight"]
@@ -120,6 +121,6 @@ _FAULTS: dict[str, Callable[[Subject], Subject | None]] = {
     "crop off by one": _crop_off_by_one,
     "mirror forgotten": _mirror_forgotten,
     "one view doubled, another missing": _view_doubled,
-    "conv2 ungrouped": _conv2_ungrouped,
-    "fc6 fed channels last": _fc6_fed_channels_last,
+    "first grouped convolution ungrouped": _groups_dropped,
+    "first linear layer fed channels last": _fed_channels_last,
 }

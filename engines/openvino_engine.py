@@ -4,10 +4,16 @@ import numpy as np
 import openvino
 
 from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.engines.engine import Engine, GraphSource, Tuning, engine_of_graph, in_one_line
 
-_ARITHMETIC = {"fp32": "float32", "fp16": "float32", "int8": "int8 products"}
+
+def _arithmetic(precision: Precision) -> str:
+    if precision != "int8":
+        return "float32"
+    return "int8 products" if has_vnni() else "int8 products, no VNNI"
 
 
 class _Runner:
@@ -47,6 +53,6 @@ def open_openvino(source: GraphSource, threads: int | None, tuned_for: Tuning) -
         backend="openvino",
         version=openvino.get_version().split("-")[0],
         device="cpu",
-        arithmetic=_ARITHMETIC[source.precision],
+        arithmetic=_arithmetic(source.precision),
         threads=threads,
     )

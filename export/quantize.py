@@ -24,6 +24,7 @@ class _Pass:
 
     graph: onnx.GraphProto
     rest: Rest
+    weight_level: int
     renamed: dict[str, str] = field(default_factory=dict)
 
     def node(self, op: str, name: str, inputs: list[str], **attributes: object) -> str:
@@ -35,17 +36,19 @@ class _Pass:
         return name
 
     def input_scale(self, layer: str, largest: float) -> str:
-        return self.constant(f"{layer}.input.scale", scales_for(np.array(largest, dtype=np.float32), self.rest))
+        scale = scales_for(np.array(largest, dtype=np.float32), self.rest, MAX_LEVEL)
+        return self.constant(f"{layer}.input.scale", scale)
 
-    def weights(self, layer: str, name: str, weights: np.ndarray) -> str:
-        """Write a layer's weights as int8 with one scale for each output channel; return what stands for them."""
-        scales = weight_scales(weights, self.rest)
+    def weights(self, layer: str, name: str, weights: np.ndarray, step: int) -> str:
+        """Write a layer's weights as int8, multiples of `step`, one scale a channel; return what stands for them."""
+        scales = weight_scales(weights, self.rest, self.weight_level * step)
         if not np.isfinite(scales).all():
             raise ExportError(
                 f"{name}: weights up to {np.abs(weights).max():g} have no scale in float16; --rest fp32 has"
             )
-        steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
-        self.constant(name, np.clip(steps, -MAX_LEVEL, MAX_LEVEL).astype(np.int8))
+        levels = np.rint(weights / (scales * step).reshape(-1, *[1] * (weights.ndim - 1)))
+        levels = np.clip(levels, -self.weight_level, self.weight_level)
+        self.constant(name, (levels * step).astype(np.int8))
         inputs = [name, self.constant(f"{name}.scale", scales)]
         return self.node("DequantizeLinear", f"{layer}_weight_dequantized", inputs, axis=0)
 
@@ -66,7 +69,7 @@ def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, vie
     written.CopyFrom(graph)
     del written.node[:], written.initializer[:]
     written.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in quantised_weights)
-    work = _Pass(graph=written, rest=quantization.rest)
+    work = _Pass(graph=written, rest=quantization.rest, weight_level=quantization.weight_level)
     work.constant(_ZERO, np.array(0, dtype=np.int8))
     first = next((name for name in quantization.ranges if products[name].input[0] == views), None)
     scale = "" if first is None else work.input_scale(first, quantization.ranges[first])
@@ -78,7 +81,10 @@ def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, vie
         if node.name in quantization.ranges:
             if node.name != first:
                 _quantise_input(work, copy, quantization.ranges[node.name])
-            copy.input[1] = work.weights(node.name, node.input[1], constants[node.input[1]])
+            # What is quantised before the views stays signed for OpenVINO, and without VNNI it halves the weights of a
+            # signed input: even ones lose nothing, and halved they are as small as the others.
+            step = 2 if node.name == first and not quantization.needs_vnni else 1
+            copy.input[1] = work.weights(node.name, node.input[1], constants[node.input[1]], step)
         written.node.append(copy)
         if first is not None and node.name == pixels:
             work.renamed[pixels] = work.node("QuantizeLinear", f"{pixels}_quantized", [pixels, scale, _ZERO])
@@ -98,21 +104,21 @@ def _quantise_input(work: _Pass, node: onnx.NodeProto, largest: float) -> None:
     node.input[0] = work.node("DequantizeLinear", f"{node.name}_input_dequantized", [rounded, scale, _ZERO])
 
 
-def weight_scales(weights: np.ndarray, rest: Rest) -> np.ndarray:
+def weight_scales(weights: np.ndarray, rest: Rest, level: int) -> np.ndarray:
     """Return one scale for each output channel, float32 (O,), for weights float32 (O, ...); 1 where all are 0."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
     # The least scale that float32 holds in full; what is smaller rounds to 0 anyway.
-    least = MAX_LEVEL * np.finfo(np.float32).tiny
-    return scales_for(np.where(largest > 0, np.maximum(largest, least), np.float32(MAX_LEVEL)), rest)
+    least = level * np.finfo(np.float32).tiny
+    return scales_for(np.where(largest > 0, np.maximum(largest, least), np.float32(level)), rest, level)
 
 
-def scales_for(largest: np.ndarray, rest: Rest) -> np.ndarray:
-    """Return the float32 scales with which these magnitudes become 127.
+def scales_for(largest: np.ndarray, rest: Rest, level: int) -> np.ndarray:
+    """Return the float32 scales with which these magnitudes become `level`.
 
     For a remainder in float16 they are numbers that float16 holds, rounded up, so that the graph dequantises with the
     very scale that it was quantised with and nothing is cut; infinity where float16 has none so large.
     """
-    scales = np.asarray(largest / np.float32(MAX_LEVEL), dtype=np.float32)
+    scales = np.asarray(largest / np.float32(level), dtype=np.float32)
     if rest == "fp32":
         return scales
     with np.errstate(over="ignore", under="ignore"):

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.precision import CalibrationMethod, Precision, Rest
-from alexnet_deploy.core.quantization import Calibration, Quantization
+from alexnet_deploy.core.quantization import WEIGHT_LEVEL, Calibration, Quantization
 from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.engines.engine import GraphBackend, GraphSource, open_graph
@@ -48,7 +48,11 @@ def edited_graph(bundle: Bundle, edit: Callable[[onnx.ModelProto], None]) -> byt
 
 
 def quantization_of(
-    weights: Weights, *layers: str, rest: Rest = "fp32", method: CalibrationMethod = "minmax"
+    weights: Weights,
+    *layers: str,
+    rest: Rest = "fp32",
+    method: CalibrationMethod = "minmax",
+    weight_level: int = WEIGHT_LEVEL,
 ) -> Quantization:
     """Ranges found on the golden pictures: of these layers, or of all."""
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
@@ -57,6 +61,7 @@ def quantization_of(
         ranges={layer: largest for layer, largest in found.items() if layer in (layers or found)},
         rest=rest,
         calibration=Calibration(method=method, num_images=8, images_sha256="0" * 64, graph_sha256="0" * 64),
+        weight_level=weight_level,
     )
 
 

@@ -7,7 +7,7 @@ picture named FAIL.png the second process fails on it.
 
     torchrun --nproc-per-node 2 tests/ranks.py FOLDER stop
 
-trains in batches of 4 until the second process is sent SIGTERM at the fourth step, and
+trains in batches of 4 until the second process is sent SIGTERM at the fourth step, leaves FOLDER/stopped-N.json, and
 
     torchrun --nproc-per-node 2 tests/ranks.py FOLDER resume
 
@@ -133,16 +133,24 @@ def _torchrun(*arguments: str | Path) -> tuple[list[str | Path], dict[str, str]]
     return command, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
+def threads() -> list[str]:
+    """Those of this process, by name."""
+    return [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    with joined("cpu") as (ranks, _):
-        found = ranks.given(lambda: look_over(folder / "data", TABLE))
-        if sys.argv[2:]:
-            stop_or_resume(found, folder / "stopped", ranks, sys.argv[2])
-            return
-        runs = [train(found, folder / f"two-{recipe.batch_size}", recipe, ranks) for recipe in RECIPES]
-    threads = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
-    (folder / f"rank-{ranks.rank}.json").write_bytes(msgspec.json.encode(Told(runs=runs, threads=threads)))
+    try:
+        with joined("cpu") as (ranks, _):
+            found = ranks.given(lambda: look_over(folder / "data", TABLE))
+            if sys.argv[2:]:
+                stop_or_resume(found, folder / "stopped", ranks, sys.argv[2])
+                return
+            runs = [train(found, folder / f"two-{recipe.batch_size}", recipe, ranks) for recipe in RECIPES]
+    except SystemExit:
+        (folder / f"stopped-{ranks.rank}.json").write_bytes(msgspec.json.encode(Told(runs=[], threads=threads())))
+        raise
+    (folder / f"rank-{ranks.rank}.json").write_bytes(msgspec.json.encode(Told(runs=runs, threads=threads())))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ NAMED_BY_THE_AUDIT = {
     "crop off by one": "view0.start: is 1 at (1,)",
     "mirror forgotten": "pixels_mirrored: the table's Gather is not in the graph",
     "one view doubled, another missing": "view1.start: is 0 at (1,)",
-    "conv2 ungrouped": "conv2: group is 1, the table says 2",
-    "fc6 fed channels last": "fc6.weight: is",
+    "first grouped convolution ungrouped": "conv2: group is 1, the table says 2",
+    "first linear layer fed channels last": "fc6.weight: is",
 }
 
 
@@ -204,3 +204,24 @@ def test_engine_that_disagrees_is_not_published(
     with pytest.raises(ParityError, match="nothing was published: openvino, fp32: a probability is off by"):
         ship(loaded, tmp_path / "new.bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_other_names_has_the_same_faults(loaded: LoadedWeights, bundle: Bundle) -> None:
+    """Faults follow from what layers are, not from what they are called."""
+    table = loaded.weights.architecture
+    renamed = msgspec.structs.replace(
+        table, layers=tuple(msgspec.structs.replace(layer, name=f"{layer.name}x") for layer in table.layers)
+    )
+    tensors = {name.replace(".", "x."): tensor for name, tensor in loaded.weights.tensors.items()}
+    weights = replace(loaded.weights, architecture=renamed, tensors=tensors)
+    planted = dict(planted_faults(Subject(weights=weights, views=bundle.manifest.views.crops)))
+    assert planted.keys() == NAMED_BY_THE_AUDIT.keys()
+    assert planted["first grouped convolution ungrouped"].weights.tensors["conv2x.weight"].shape[1] == (
+        2 * tensors["conv2x.weight"].shape[1]
+    )
+
+
+def test_a_table_without_groups_has_no_such_fault(bundle: Bundle) -> None:
+    weights = separating_weights(narrowed(ARCHITECTURES["torchvision"]))
+    planted = dict(planted_faults(Subject(weights=weights, views=bundle.manifest.views.crops)))
+    assert "first grouped convolution ungrouped" not in planted

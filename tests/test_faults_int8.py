@@ -17,7 +17,7 @@ from alexnet_deploy.check import CheckResult, check
 from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.errors import ParityError
 from alexnet_deploy.core.manifest import Tolerance
-from alexnet_deploy.core.quantization import MAX_LEVEL
+from alexnet_deploy.core.quantization import WEIGHT_LEVEL
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import BACKENDS
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
@@ -135,7 +135,7 @@ def per_tensor(model: onnx.ModelProto) -> None:
 def per_tensor_in_disguise(weights: Weights) -> Edit:
     def edit(model: onnx.ModelProto) -> None:
         values = weights.tensors["conv2.weight"]
-        scales = np.full(len(values), np.abs(values).max() / MAX_LEVEL, np.float32)
+        scales = np.full(len(values), np.abs(values).max() / WEIGHT_LEVEL, np.float32)
         set_constant(model, "conv2.weight.scale", scales)
         set_constant(model, "conv2.weight", np.rint(values / scales[0]).astype(np.int8))
 

@@ -116,8 +116,11 @@ def test_public_names_are_exported_once() -> None:
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
-    tree = ast.parse(Path(alexnet_deploy.__file__).read_text())
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    (guarded,) = (
+        node for node in ast.parse(Path(alexnet_deploy.__file__).read_text()).body if isinstance(node, ast.If)
+    )
+    assert ast.unparse(guarded.test) == "TYPE_CHECKING"
+    imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
     seen = {alias.name: node.module for node in imports for alias in node.names}
     assert sorted(seen) == alexnet_deploy.__all__
     for name, module in seen.items():

@@ -5,7 +5,9 @@
 torch.distributed brings them together: gloo between CPUs, NCCL between GPUs. Several machines are torchrun's business.
 """
 
+import gc
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,8 +119,11 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if "cuda" in device else "gloo", timeout=_PATIENCE)
         try:
             yield ranks, device
-        except (KeyboardInterrupt, SystemExit):
-            # Asked of all. A group that is left to the end of a process that ends in order aborts it.
+        except (KeyboardInterrupt, SystemExit) as asked:
+            # Asked of all. A group that is left to the end of a process that ends in order aborts it. The frames that
+            # the exception came through keep DistributedDataParallel: it ends before its group, or waits, with Python's
+            # lock held, for a gloo thread that waits for that lock (pytorch#56297).
+            _forget_frames(asked)
             distributed.destroy_process_group()
             raise
         distributed.destroy_process_group()
@@ -129,6 +134,16 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
                 f"process {ranks.rank} stops, for another has ended; what that one said tells why"
             ) from error
         raise
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop what the functions that an exception ended, and those before it, still hold."""
+    reason: BaseException | None = error
+    while reason is not None:
+        traceback.clear_frames(reason.__traceback__)
+        reason = reason.__context__
+    # The network and what wraps it refer to each other.
+    gc.collect()
 
 
 def _is_of_another_process(error: RuntimeError) -> bool:

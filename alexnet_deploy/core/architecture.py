@@ -12,6 +12,7 @@ The paper does not divide, so its alpha of 1e-4 over n = 5 is 5e-4 here. TensorF
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +21,9 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
+
+# Names become files, nodes of graphs and words on terminals.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=True):
@@ -66,6 +70,7 @@ class LocalNorm(Struct, frozen=True, kw_only=True, tag="lrn", forbid_unknown_fie
         # Even windows pad opposite sides in PyTorch and ONNX (pytorch#75722); TensorRT takes 1 to 15.
         if self.size % 2 == 0 or not 1 <= self.size <= 15:
             raise ValueError(f"{self.name}: a window of {self.size}, where an odd one of 1 to 15 is needed")
+        _check_norm(self)
 
 
 class SpatialNorm(Struct, frozen=True, kw_only=True, tag="spatial_norm", forbid_unknown_fields=True):
@@ -79,6 +84,11 @@ class SpatialNorm(Struct, frozen=True, kw_only=True, tag="spatial_norm", forbid_
     alpha: float
     beta: float
     k: float
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"{self.name}: size must be 1 or more, got {self.size}")
+        _check_norm(self)
 
 
 class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_fields=True):
@@ -105,12 +115,28 @@ class Dropout(Struct, frozen=True, kw_only=True, tag="dropout", forbid_unknown_f
     name: str
     probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability < 1.0:
+            raise ValueError(f"{self.name}: probability must be 0 or more and under 1, got {self.probability:g}")
+
 
 class Linear(Struct, frozen=True, kw_only=True, tag="linear", forbid_unknown_fields=True):
     """A fully connected layer."""
 
     name: str
     out_features: int
+
+
+def _check_norm(norm: LocalNorm | SpatialNorm) -> None:
+    """Raise ValueError for constants with which a normalisation divides by zero or gives no number."""
+    for field, value, is_valid in (
+        ("alpha", norm.alpha, 0.0 <= norm.alpha < math.inf),
+        ("beta", norm.beta, 0.0 <= norm.beta < math.inf),
+        ("k", norm.k, 0.0 < norm.k < math.inf),
+    ):
+        if not is_valid:
+            needed = "over 0" if field == "k" else "0 or more"
+            raise ValueError(f"{norm.name}: {field} must be finite and {needed}, got {value:g}")
 
 
 Layer: TypeAlias = Conv | Relu | LocalNorm | SpatialNorm | MaxPool | Flatten | Dropout | Linear
@@ -149,6 +175,12 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
+        for name in (self.name, *names):
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name for an architecture or a layer; a name is 1 to 64 letters, digits and _ . -, "
+                    "and begins with a letter or digit"
+                )
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name}: two layers share a name")
         if not self.layers or not isinstance(self.layers[-1], Linear):

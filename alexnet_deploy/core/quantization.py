@@ -1,7 +1,10 @@
 """How an INT8 graph counts: which layers, with which ranges, found how; the manifest keeps it.
 
-Everything is symmetric, zero point 0: a number becomes round(number / scale), -127 to 127. Weights have one scale for
-each output channel, from the weights themselves; a layer's input has one for the whole tensor, from calibration.
+Everything is symmetric, zero point 0: a number becomes round(number / scale). An input has -127 to 127 and one scale
+for the whole tensor, from calibration; weights have -63 to 63 and one scale for each output channel, from the weights.
+
+Why weights have seven bits: a CPU without VNNI multiplies bytes with vpmaddubsw, which adds two products into 16 bits
+and cuts what does not fit. 2 * 255 * 63 fits, 2 * 255 * 127 does not.
 """
 
 from msgspec import Struct
@@ -10,6 +13,9 @@ from alexnet_deploy.core.precision import CalibrationMethod, Rest
 
 MAX_LEVEL = 127
 """The largest magnitude of a symmetric int8; -128 is not used, as TensorRT has it."""
+
+WEIGHT_LEVEL = 63
+"""The largest magnitude of a weight, so that every CPU multiplies it exactly."""
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,8 +41,17 @@ class Quantization(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rest: Rest
     """What everything else computes in."""
     calibration: Calibration
+    weight_level: int = MAX_LEVEL
+    """The magnitude that a channel's largest weight becomes; bundles that do not say it have 127."""
+
+    @property
+    def needs_vnni(self) -> bool:
+        """Whether a CPU without VNNI computes other numbers than the graph says."""
+        return self.weight_level > WEIGHT_LEVEL
 
     def __post_init__(self) -> None:
+        if not 1 <= self.weight_level <= MAX_LEVEL:
+            raise ValueError(f"weight_level must be 1 to {MAX_LEVEL}, got {self.weight_level}")
         for layer, largest in self.ranges.items():
             # Written so that NaN is refused too.
             if not 0 < largest < float("inf"):

@@ -3,7 +3,16 @@ import math
 import msgspec
 import pytest
 
-from alexnet_deploy.core.architecture import Architecture, Conv, Flatten, Linear, LocalNorm, MaxPool, SpatialNorm
+from alexnet_deploy.core.architecture import (
+    Architecture,
+    Conv,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    SpatialNorm,
+)
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.family import ARCHITECTURES, PUBLISHED_PREPROCESSING, architecture_by_name
 from alexnet_deploy.core.network import Network
@@ -126,6 +135,44 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
 def test_window_that_engines_disagree_about_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="odd one of 1 to 15"):
         LocalNorm(name="norm", size=size, alpha=1e-4, beta=0.75, k=2.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../../x", "/x", "a/b", ".hidden", "a\nb", "a\x1b[31m", "a b", "x" * 65, "norm\u202e"]
+)
+def test_name_that_is_no_plain_word_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for an architecture or a layer"):
+        Architecture(name=name, input_size=16, layers=(Flatten(name="flatten"), Linear(name="fc", out_features=2)))
+    with pytest.raises(ValueError, match="is no name for an architecture or a layer"):
+        Architecture(name="odd", input_size=16, layers=(Flatten(name=name), Linear(name="fc", out_features=2)))
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"k": 0.0}, "norm: k must be finite and over 0, got 0"),
+        ({"k": -1.0}, "norm: k must be finite and over 0, got -1"),
+        ({"k": math.nan}, "norm: k must be finite and over 0, got nan"),
+        ({"alpha": -1e-4}, "norm: alpha must be finite and 0 or more, got -0.0001"),
+        ({"beta": math.inf}, "norm: beta must be finite and 0 or more, got inf"),
+    ],
+)
+def test_normalisation_that_divides_by_nothing_is_refused(constants: dict[str, float], message: str) -> None:
+    sound = {"alpha": 1e-4, "beta": 0.75, "k": 2.0}
+    for norm in (LocalNorm, SpatialNorm):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            norm(name="norm", size=5, **{**sound, **constants})
+
+
+def test_window_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="norm: size must be 1 or more, got 0"):
+        SpatialNorm(name="norm", size=0, alpha=1e-3, beta=0.75, k=1.0)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.0, 5.0, math.nan])
+def test_dropout_that_leaves_nothing_is_refused(probability: float) -> None:
+    with pytest.raises(ValueError, match="drop: probability must be 0 or more and under 1"):
+        Dropout(name="drop", probability=probability)
 
 
 def test_pooling_whose_rounding_matters_is_refused() -> None:

@@ -1,5 +1,6 @@
 import functools
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +13,7 @@ from onnx import TensorProto
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.precision import Rest
-from alexnet_deploy.core.quantization import MAX_LEVEL
+from alexnet_deploy.core.quantization import MAX_LEVEL, WEIGHT_LEVEL
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export.graph import build_graph
@@ -82,10 +83,13 @@ def test_weights_have_a_scale_for_each_output_and_activations_have_one(name: str
         assert steps.dtype == np.int8
         assert steps.shape == tensors[f"{layer}.weight"].shape
         assert scales.shape == steps.shape[:1]
-        # The largest of each output is 127, or just under where the scale was rounded up; -128 is never used.
-        largest = np.abs(steps.reshape(len(steps), -1).astype(int)).max(axis=1)
-        assert largest.max() <= MAX_LEVEL
-        assert largest.min() >= MAX_LEVEL - (1 if rest == "fp16" else 0)
+        # conv1 has twice the level, and even ones only: its input is signed.
+        step = 2 if layer == "conv1" else 1
+        assert (steps % step == 0).all()
+        # The largest of each output is 63, or just under where the scale was rounded up.
+        largest = np.abs((steps // step).reshape(len(steps), -1).astype(int)).max(axis=1)
+        assert largest.max() <= WEIGHT_LEVEL
+        assert largest.min() >= WEIGHT_LEVEL - (1 if rest == "fp16" else 0)
         assert constants[f"{layer}.input.scale"].shape == ()
 
 
@@ -162,7 +166,8 @@ def test_weights_come_back_within_half_a_step(name: str, rest: Rest) -> None:
         original = tensors[f"{layer}.weight"].astype(np.float64)
         scales = constants[f"{layer}.weight.scale"].astype(np.float64).reshape(-1, *[1] * (original.ndim - 1))
         error = np.abs(constants[f"{layer}.weight"] * scales - original)
-        assert (error <= 0.5 * scales * (1 + 1e-6)).all()
+        step = 2 if layer == "conv1" else 1
+        assert (error <= 0.5 * step * scales * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("rest", RESTS)
@@ -240,7 +245,7 @@ MAGNITUDES = st.floats(2.0**-110, 2.0**127, width=32)
 
 @given(MAGNITUDES)
 def test_float_scale_makes_the_largest_127(largest: float) -> None:
-    scale = scales_for(np.array(largest, dtype=np.float32), "fp32")
+    scale = scales_for(np.array(largest, dtype=np.float32), "fp32", MAX_LEVEL)
     assert scale.dtype == np.float32
     assert np.rint(np.float32(largest) / scale) == MAX_LEVEL
     assert float(scale) == pytest.approx(largest / MAX_LEVEL, rel=1e-6)
@@ -248,7 +253,7 @@ def test_float_scale_makes_the_largest_127(largest: float) -> None:
 
 @given(st.floats(0.0, 127 * 65504.0, width=32, exclude_min=True, allow_subnormal=False))
 def test_half_scale_is_the_least_half_that_cuts_nothing(largest: float) -> None:
-    scale = scales_for(np.array(largest, dtype=np.float32), "fp16")
+    scale = scales_for(np.array(largest, dtype=np.float32), "fp16", MAX_LEVEL)
     half = scale.astype(np.float16)
     assert half == scale, "float16 holds it"
     assert float(scale) * MAX_LEVEL >= largest * (1 - 2**-23)
@@ -258,15 +263,38 @@ def test_half_scale_is_the_least_half_that_cuts_nothing(largest: float) -> None:
 
 @given(st.floats(127 * 65520.0, 2.0**127, width=32))
 def test_half_has_no_scale_for_what_is_too_large(largest: float) -> None:
-    assert scales_for(np.array(largest, dtype=np.float32), "fp16") == np.inf
+    assert scales_for(np.array(largest, dtype=np.float32), "fp16", MAX_LEVEL) == np.inf
 
 
 @given(st.lists(st.lists(st.integers(-(10**6), 10**6), min_size=3, max_size=3), min_size=1, max_size=4))
 def test_weight_scales_are_of_each_output_alone(rows: list[list[int]]) -> None:
     weights = np.array(rows, dtype=np.float32) / np.float32(1000)
     for rest in RESTS:
-        together = weight_scales(weights, rest)
+        together = weight_scales(weights, rest, WEIGHT_LEVEL)
         assert together.shape == (len(rows),)
-        np.testing.assert_array_equal(together, np.concatenate([weight_scales(row[None], rest) for row in weights]))
+        np.testing.assert_array_equal(
+            together, np.concatenate([weight_scales(row[None], rest, WEIGHT_LEVEL) for row in weights])
+        )
         assert (together > 0).all()
-        assert (together * MAX_LEVEL * (1 + 1e-6) >= np.abs(weights).max(axis=1)).all()
+        assert (together * WEIGHT_LEVEL * (1 + 1e-6) >= np.abs(weights).max(axis=1)).all()
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_older_bundles_have_eight_bit_weights(rest: Rest) -> None:
+    """What a manifest without a weight_level says is written as it was then."""
+    weights = weights_of("original")
+    older = quantization_of(weights, rest=rest, weight_level=MAX_LEVEL)
+    encoded = msgspec.json.decode(msgspec.json.encode(older))
+    del encoded["weight_level"]
+    assert msgspec.convert(encoded, type(older)) == older
+    constants = constants_of(build_graph(weights, views_by_name("ten", 224), "int8", older).graph)
+    for layer in PRODUCTS:
+        largest = np.abs(constants[f"{layer}.weight"].astype(int)).reshape(len(constants[f"{layer}.weight"]), -1).max(1)
+        assert largest.max() <= MAX_LEVEL
+        assert largest.min() >= MAX_LEVEL - (1 if rest == "fp16" else 0)
+
+
+@pytest.mark.parametrize("level", [0, -63, 128])
+def test_weight_level_that_int8_does_not_have_is_refused(level: int) -> None:
+    with pytest.raises(ValueError, match=f"weight_level must be 1 to 127, got {level}"):
+        quantization_of(weights_of("paper"), weight_level=level)

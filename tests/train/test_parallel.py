@@ -195,6 +195,10 @@ def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_
     assert "exitcode  : 143" in done.stderr
     saved = load_checkpoint(folder / "stopped" / CHECKPOINT)
     assert (saved.position.epoch, saved.position.step, saved.machine.processes) == (2, 1, 2)
+    stopped = [msgspec.json.decode((folder / f"stopped-{rank}.json").read_bytes(), type=Told) for rank in (0, 1)]
+    for each in stopped:
+        assert each.threads
+        assert not [name for name in each.threads if "gloo" in name]
     with pytest.raises(UsageError, match=r"with processes 2, where there is 1 now, which .* --any-machine goes on"):
         train_on(survey, TABLE, FIRST, folder / "stopped", resume=True)
     done = torchrun(PROGRAM, folder, "resume", cwd=folder)

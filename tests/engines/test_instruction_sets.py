@@ -1,0 +1,147 @@
+"""INT8 on processors without VNNI, as oneDNN is told to be one: the products are those of the graph on each."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from graphs import quantization_of, source_of
+from networks import narrowed, separating_weights
+
+from alexnet_deploy.core import machine
+from alexnet_deploy.core.bundle import Bundle, open_bundle
+from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.quantization import MAX_LEVEL
+from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.engines import engine as engines
+from alexnet_deploy.engines.engine import GraphSource, open_graph
+from alexnet_deploy.engines.parity import int8_graph_tolerance
+
+# oneDNN takes the nearest that the processor has; all other tests run on whatever it has.
+INSTRUCTION_SETS = ("SSE41", "AVX2", "AVX512_CORE")
+
+ALONE = 1e-3
+"""How far a network with one layer in int8 may be: float32 sums in another order moved it by 1.2e-4 at most, sums that
+saturate or halved weights by 4e-3 to 4e-2 (AVX2, conv1 to fc7)."""
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import msgspec, numpy as np
+from graphs import RESTS, quantization_of, source_of
+from networks import narrowed, separating_weights
+from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.engines.engine import open_graph
+from alexnet_deploy.export.exact import exact_answers
+
+images = golden_pictures()
+
+def error_of(weights, quantization):
+    views = views_by_name("ten", weights.architecture.input_size)
+    source = source_of(weights, views, "int8", quantization)
+    with open_graph(source, "openvino") as engine:
+        actual = engine.run(images)
+    own = exact_answers(source.data, images)
+    return float(np.abs(actual - own).max()), float(np.abs(np.log(actual) - np.log(own)).max())
+
+found = {}
+for name in sys.argv[2:]:
+    weights = separating_weights(narrowed(ARCHITECTURES[name]))
+    for rest in RESTS:
+        found[f"{name}, {rest}"] = error_of(weights, quantization_of(weights, rest=rest))
+alone = separating_weights(narrowed(ARCHITECTURES[sys.argv[2]]))
+for layer in quantization_of(alone).ranges:
+    found[layer] = error_of(alone, quantization_of(alone, layer))
+print(msgspec.json.encode(found).decode())
+"""
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, Path(__file__).parents[1], "original"],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    found = msgspec.json.decode(done.stdout, type=dict[str, tuple[float, float]])
+    assert len(found) == 2 + 8
+    tolerance = int8_graph_tolerance(10)
+    for what, (error, log_error) in found.items():
+        if "," in what:
+            assert error <= tolerance.probability, what
+            assert log_error <= tolerance.log_probability, what
+        else:
+            assert error <= ALONE, what
+
+
+# Graphs of older bundles, whose weights have eight bits
+
+
+@pytest.fixture(scope="module")
+def older() -> GraphSource:
+    weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
+    source = source_of(weights, views_by_name("ten", 227), "int8", quantization_of(weights, weight_level=MAX_LEVEL))
+    return replace(source, needs_vnni=True)
+
+
+@pytest.mark.parametrize(("has_vnni", "backend"), [(True, "openvino"), (False, "onnxruntime")])
+def test_auto_takes_what_computes_an_older_graph_right(
+    older: GraphSource, has_vnni: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "has_vnni", lambda: has_vnni)
+    with open_graph(older) as engine:
+        assert engine.info.backend == backend
+    with open_graph(replace(older, needs_vnni=False)) as engine:
+        assert engine.info.backend == "openvino"
+
+
+def test_without_another_engine_an_older_graph_is_refused(older: GraphSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "has_vnni", lambda: False)
+    monkeypatch.setattr(engines, "installed_backends", lambda: ("openvino",))
+    with pytest.raises(BackendError, match=r"has 8-bit weights, which OpenVINO computes wrongly on a CPU without VNNI"):
+        open_graph(older)
+    # What is named is obeyed.
+    with open_graph(older, "openvino") as engine:
+        assert engine.info.backend == "openvino"
+
+
+def test_a_bundle_says_which_weights_it_has(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
+    quantization = open_bundle(int8_shipment[1].path).manifest.quantization
+    assert quantization is not None
+    assert not quantization.needs_vnni
+    assert msgspec.structs.replace(quantization, weight_level=MAX_LEVEL).needs_vnni
+
+
+# What the processor is
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "isa", "expected"),
+    [
+        ("x86_64", "fpu avx2", "", False),
+        ("x86_64", "fpu avx2 avx512f avx512_vnni", "", True),
+        ("AMD64", "fpu avx_vnni", "", True),
+        ("x86_64", "fpu avx512_vnni", "AVX512_CORE", False),
+        ("x86_64", "fpu avx512_vnni", "avx2", False),
+        ("x86_64", "fpu avx512_vnni", "AVX512_CORE_VNNI", True),
+        ("aarch64", "", "AVX2", True),
+    ],
+)
+def test_vnni_is_what_the_processor_has_and_onednn_may_use(
+    architecture: str, flags: str, isa: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
+    monkeypatch.setattr(machine, "_cpu_info", lambda field: [flags] if field == "flags" else [])
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert machine.has_vnni() is expected
