@@ -25,6 +25,7 @@ from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.engines.accuracy import measure_accuracy
 from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
 from alexnet_deploy.engines.parity import (
+    INT8_TIE,
     TOLERANCES,
     divergences,
     int8_candidate_tolerance,
@@ -38,10 +39,6 @@ from alexnet_deploy.export.exact import exact_answers
 from alexnet_deploy.export.graph import build_graph
 
 _NUM_SENSITIVITY_IMAGES = 64
-
-_TIE_OF_INT8 = 0.02
-"""Without labels, classes that the trained network holds nearer than this are one guess: on photographs int8 moved 99 %
-of the probabilities by less than 0.018."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +136,7 @@ class _GoldenAnswers:
             self._answers[key] = exact_answers(graph, self._images)
         actual = self._answers[key]
         found = separation(self._expected, actual, self._tolerance)
-        return found, shortfalls(self._expected, actual, self._tolerance)
+        return found, shortfalls(self._expected, actual, self._tolerance, INT8_TIE)
 
 
 def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantization]:
@@ -253,7 +250,7 @@ class _Judge:
         _, golden_failures = self._golden(quantization)
         measured: Accuracy | float
         if self._data is None:
-            measured = float(same_first_guess(self._expected, actual, _TIE_OF_INT8).mean())
+            measured = float(same_first_guess(self._expected, actual, INT8_TIE).mean())
         else:
             limit = self._request.max_drop_points
             measured = measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit)

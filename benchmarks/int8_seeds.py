@@ -58,27 +58,28 @@ def exported(folder: Path, weights: Path, seed: int, precision: str, options: li
         "against_graph": worst(bundle, "graph"),
         "weakest_fault": min(bundle.manifest.golden.separation.values()),
         "check_passed": typed(folder, "check", out, "--weights", weights)[0] == 0,
-        "predict_passed": typed(folder, "predict", "drawn/val", "--bundle", out)[0] == 0,
+        "predict_passed": typed(folder, "predict", "drawn/val/umbrella/0000.jpg", "--bundle", out)[0] == 0,
     }
     if quantization is not None and gate is not None:
         row |= {"method": quantization.calibration.method, "in_float": [fallback.layer for fallback in gate.fallbacks]}
     return row
 
 
-def of_seed(folder: Path, seed: int, options: list[str]) -> dict[str, object]:
+def of_seed(folder: Path, seed: int, precisions: list[str], options: list[str]) -> dict[str, object]:
     weights = folder / f"run-{seed}" / "weights.safetensors"
     if not weights.exists():
         code, said = typed(folder, "train", "--seed", seed, "--out", weights.parent)
         if code:
             raise SystemExit(f"seed {seed}: {said}")
-    found = {name: exported(folder, weights, seed, name, options if name == "int8" else []) for name in PRECISIONS}
+    found = {name: exported(folder, weights, seed, name, options if name == "int8" else []) for name in precisions}
     return {"seed": seed, **found}
 
 
 def summary(rows: list[dict[str, dict[str, dict[str, float]]]]) -> dict[str, object]:
     of_all = {}
     for name in PRECISIONS:
-        found = [row[name] for row in rows]
+        if not (found := [row[name] for row in rows if name in row]):
+            continue
         published = [row for row in found if row["published"]]
         of_all[name] = {
             "published": len(published),
@@ -97,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="directory in which the commands run")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--commit", default="", help="the code that was measured")
@@ -105,7 +107,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(lambda seed: of_seed(folder, seed, others), options.seeds):
+        for row in pool.map(lambda seed: of_seed(folder, seed, options.precisions, others), options.seeds):
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     result = {
