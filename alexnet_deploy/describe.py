@@ -12,7 +12,7 @@ from alexnet_deploy.core.bundle import MANIFEST, Bundle, open_bundle
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
-from alexnet_deploy.core.weights import LoadedWeights, load_weights
+from alexnet_deploy.core.weights import LoadedWeights, TrainingRecord, load_weights
 from alexnet_deploy.wording import setting
 
 if TYPE_CHECKING:
@@ -133,6 +133,13 @@ def describe_plan(record: PlanRecord) -> str:
     return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
+def interruption_words(training: TrainingRecord) -> str:
+    """Return how far a run had come that was interrupted: `interrupted after 3 of 8 epochs`."""
+    total = training.recipe.get("epochs")
+    of_total = "" if total is None else f" of {total}"
+    return f"interrupted after {len(training.epochs)}{of_total} epochs"
+
+
 def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
     weights = loaded.weights
     yield f"{loaded.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
@@ -147,7 +154,7 @@ def _weights_lines(loaded: LoadedWeights) -> Iterator[str]:
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:
-            yield "              training was interrupted"
+            yield f"              training was {interruption_words(training)}"
         for remark in training.remarks:
             yield f"remark        {remark}"
         for name, code in training.excluded.items():

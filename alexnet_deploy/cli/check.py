@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from alexnet_deploy.cli.options import BackendOption, BundleArgument
-from alexnet_deploy.defaults import latest_bundle, latest_weights_if
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.defaults import RUNS, latest_bundle, weights_with
 
 
 def check(
     bundle: BundleArgument = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The weights it was made from; the latest run's where they are those.")
+        Path | None,
+        typer.Option(help="The weights it was made from; unless given, those with the right digest in runs/."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
     backend: BackendOption = "auto",
@@ -29,7 +31,15 @@ def check(
     from alexnet_deploy.terminal import say, stages
 
     opened = open_bundle(bundle or latest_bundle())
-    trained = weights or latest_weights_if(opened.manifest.provenance.weights_sha256)
+    wanted = opened.manifest.provenance.weights_sha256
+    trained = weights or weights_with(wanted)
+    if weights is None and trained is not None:
+        say(f"no --weights given: taking {trained}, which this bundle was made from")
+    if data is not None and trained is None:
+        raise UsageError(
+            f"--data needs the trained network, and no {RUNS}/*/weights.safetensors has the SHA-256 {wanted[:12]}... "
+            f"that {opened.path} was made from; give its --weights"
+        )
     loaded = load_weights(trained) if trained else None
     pictures = pictures_in(data, opened.labels) if data else None
     with stages() as stage:

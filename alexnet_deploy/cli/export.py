@@ -18,7 +18,7 @@ from alexnet_deploy.cli.options import (
 )
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
-from alexnet_deploy.defaults import BUNDLES, latest_weights, new_bundle, note_latest
+from alexnet_deploy.defaults import BUNDLES, latest_weights, new_bundle, note_latest, resume_words
 
 
 def export(
@@ -72,7 +72,7 @@ def export(
     from alexnet_deploy.building import why_no_plan
     from alexnet_deploy.calibrating import Int8Request
     from alexnet_deploy.core.weights import load_weights
-    from alexnet_deploy.describe import describe_plan, gate_words, parity_table
+    from alexnet_deploy.describe import describe_plan, gate_words, interruption_words, parity_table
     from alexnet_deploy.ship import ship
     from alexnet_deploy.terminal import building_bar, say, stages
 
@@ -93,6 +93,8 @@ def export(
         weights = latest_weights()
         say(f"no WEIGHTS given: taking {weights}")
     loaded = load_weights(weights)
+    if (training := loaded.weights.training) is not None and training.interrupted:
+        say(f"{weights}: {interruption_words(training)}; {resume_words(weights.parent)}")
     with stages() as stage, building_bar() as show:
         bundle = ship(
             loaded,
