@@ -23,6 +23,10 @@ from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.export.half import HALF_MAX
 
 NUM_CALIBRATION_IMAGES = 512
+
+METHOD_ORDER: tuple[CalibrationMethod, ...] = ("mse", "entropy", "minmax", "percentile")
+"""The order in which methods are tried: the least mean divergence on photographs first (docs/decisions.md)."""
+
 _FEW_IMAGES = 32
 
 _MOST_BEYOND_RANGE = 0.03
@@ -38,7 +42,8 @@ class Int8Request:
     """Folder of pictures to calibrate on; None: the training pictures that the weights name."""
     num_images: int = NUM_CALIBRATION_IMAGES
     """Most pictures to calibrate on, evenly spaced among those there are."""
-    method: CalibrationMethod = "mse"
+    method: CalibrationMethod | None = None
+    """How ranges are found; None: the first of METHOD_ORDER that holds on the golden pictures."""
     rest: Rest = "fp32"
     keep_float: tuple[str, ...] = ()
     """Layers that are not to be in int8."""
@@ -66,6 +71,8 @@ class Calibrated:
     ranges: dict[str, float]
     """For each layer that can be in int8, in order: the magnitude of its input that becomes 127."""
     calibration: Calibration
+    alternatives: dict[CalibrationMethod, dict[str, float]]
+    """Ranges by the other methods that may be taken, in the order in which to try them; none if one was asked for."""
 
 
 def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
@@ -89,18 +96,31 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
                 images_sha256=pictures.sha256,
                 num_images=len(pictures.files),
             )
-    ranges = ranges_for(graph, weights.preprocessing, histograms, request.method)
-    golden = gather(graph, [golden_pictures()])
-    _refuse_ranges_too_small(ranges, {layer: golden[layer] for layer in golden if layer not in request.keep_float})
+    first, *others = METHOD_ORDER if request.method is None else (request.method,)
+    ranges = ranges_for(graph, weights.preprocessing, histograms, first)
+    seen = gather(graph, [golden_pictures()])
+    golden = {layer: seen[layer] for layer in seen if layer not in request.keep_float}
+    _refuse_ranges_too_small(ranges, golden)
+    alternatives = {method: ranges_for(graph, weights.preprocessing, histograms, method) for method in others}
     if request.rest == "fp16":
         _refuse_beyond_half(histograms)
     calibration = Calibration(
-        method=request.method,
+        method=first,
         num_images=len(pictures.files),
         images_sha256=pictures.sha256,
         graph_sha256=graph_sha256,
     )
-    return Calibrated(pictures=pictures, histograms=histograms, ranges=ranges, calibration=calibration)
+    return Calibrated(
+        pictures=pictures,
+        histograms=histograms,
+        ranges=ranges,
+        calibration=calibration,
+        alternatives={
+            method: found
+            for method, found in alternatives.items()
+            if _largest_share_beyond(found, golden)[1] <= _MOST_BEYOND_RANGE
+        },
+    )
 
 
 def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> PictureSet:
@@ -186,11 +206,16 @@ def _refuse_beyond_half(histograms: Mapping[str, Histogram]) -> None:
 
 def _refuse_ranges_too_small(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> None:
     """Raise ParityError, by name, where pictures that are pictures reach far beyond a layer's range."""
-    shares = {layer: found.share_beyond(ranges[layer]) for layer, found in golden.items()}
-    worst = max(shares, key=lambda layer: shares[layer], default=None)
-    if worst is not None and not shares[worst] <= _MOST_BEYOND_RANGE:
+    worst, share = _largest_share_beyond(ranges, golden)
+    if not share <= _MOST_BEYOND_RANGE:
         raise ParityError(
-            f"nothing was published: {shares[worst]:.1%} of what {worst} sees of the golden pictures lies beyond the "
+            f"nothing was published: {share:.1%} of what {worst} sees of the golden pictures lies beyond the "
             f"{ranges[worst]:.3g} that calibration found, and {_MOST_BEYOND_RANGE:.0%} may; calibrate on pictures like "
             "those that it will be asked about"
         )
+
+
+def _largest_share_beyond(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> tuple[str, float]:
+    """Return the layer with the largest share of golden values beyond its range, and that share, 0..1."""
+    shares = {layer: found.share_beyond(ranges[layer]) for layer, found in golden.items()}
+    return max(shares.items(), key=lambda pair: pair[1], default=("", 0.0))

@@ -8,6 +8,7 @@ where there is none, an entry of runs/ or bundles/.
 import os
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from alexnet_deploy.core.errors import BundleError, UsageError, WeightsError
@@ -171,6 +172,13 @@ def find_run(named: Path | None = None) -> Path:
     return found
 
 
+def resume_words(run: Path) -> str:
+    """Return how the run in a directory goes on, or that it cannot for want of a checkpoint."""
+    if not (run / CHECKPOINT).is_file():
+        return f"no {CHECKPOINT} beside them, so training cannot continue"
+    return f"`alexnet-deploy train --resume --out {run}` continues it"
+
+
 def latest_checkpoint() -> Path:
     """Return the run below runs/ whose checkpoint is the newest; raises UsageError where there is none."""
     # `latest` names a run only once it has weights to export.
@@ -180,18 +188,22 @@ def latest_checkpoint() -> Path:
     return max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def latest_weights_if(sha256: str) -> Path | None:
-    """Return the newest run's weights if they are those with this digest, None if they are others or there are none.
+def weights_with(sha256: str) -> Path | None:
+    """Return the weights below runs/ with this digest, the newest file first; None where no run has them.
 
-    Raises WeightsError where they are there and cannot be read.
+    Raises WeightsError where a candidate cannot be read.
     """
-    try:
-        path = latest_weights()
-    except UsageError:
-        return None
-    try:
-        return path if sha256_of_file(path) == sha256 else None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    found = []
+    for path in RUNS.glob(f"*/{WEIGHTS}"):
+        # A run may be moved or deleted while its neighbours are read.
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(found, reverse=True):
+        try:
+            if sha256_of_file(path) == sha256:
+                return path
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    return None

@@ -10,6 +10,7 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.say import lines_about_excluded
+from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
@@ -158,6 +159,13 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
     yield f"next          {run.next}"
 
 
+def interruption_words(training: TrainingRecord) -> str:
+    """Return how far a run had come that was interrupted: `interrupted after 3 of 8 epochs`."""
+    total = training.recipe.get("epochs")
+    of_total = "" if total is None else f" of {total}"
+    return f"interrupted after {len(training.epochs)}{of_total} epochs"
+
+
 def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
     yield f"{weights.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
     yield f"sha-256       {weights.sha256}"
@@ -171,7 +179,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:
-            yield "              training was interrupted"
+            yield f"              training was {interruption_words(training)}"
         for remark in training.remarks:
             yield f"remark        {remark}"
         for name, code in training.excluded.items():

@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from commands import Run
 from networks import saved
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.labelled import find_labelled
-from alexnet_deploy.core.weights import LoadedWeights, Weights
+from alexnet_deploy.core.weights import EpochMetrics, LoadedWeights, Weights
 from alexnet_deploy.export.calibration_cache import load_cache
 
 
@@ -195,3 +197,33 @@ def test_check_of_an_int8_bundle_that_is_wrong_is_exit_1(run: Run, int8_shipment
     assert outcome.code == 1
     assert "FAILED: conv3.input.scale: is " in outcome.out
     assert outcome.err.endswith(f"{faulty.path}: FAILED\n")
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_weights_of_an_interrupted_run_are_exported_with_a_word(
+    has_checkpoint: bool, run: Run, learnt: Path, sure: Weights
+) -> None:
+    assert sure.training is not None
+    epoch = EpochMetrics(
+        epoch=1,
+        learning_rate=0.1,
+        train_loss=1.0,
+        validation_loss=1.0,
+        validation_top1=0.5,
+        validation_top5=1.0,
+        images_per_second=1.0,
+    )
+    epochs = tuple(msgspec.structs.replace(epoch, epoch=number) for number in (1, 2, 3))
+    record = msgspec.structs.replace(sure.training, recipe={"epochs": 8}, epochs=epochs, best_epoch=2, interrupted=True)
+    replace(sure, training=record).save(learnt)
+    if has_checkpoint:
+        (learnt.parent / "checkpoint.safetensors").touch()
+    outcome = run("export")
+    assert outcome.code == 0, outcome.err
+    how = (
+        "`alexnet-deploy train --resume --out runs/one` continues it"
+        if has_checkpoint
+        else "no checkpoint.safetensors beside them, so training cannot continue"
+    )
+    assert outcome.err.splitlines()[1] == f"{learnt.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
+    assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", learnt).out

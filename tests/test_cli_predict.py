@@ -285,6 +285,30 @@ def test_latest_weights_join_where_they_are_the_bundle_s(
     assert [row.split()[0] for row in outcome.out.splitlines()] == ["engine", "openvino", "onnxruntime"]
 
 
+def test_weights_of_an_older_run_are_found_by_their_digest(
+    run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights, pictures: Path
+) -> None:
+    newer = Path("runs/newer")
+    newer.mkdir()
+    saved(
+        with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1), newer / "weights.safetensors"
+    )
+    Path("runs/latest").write_text("newer\n")
+    Path("runs/empty").mkdir()
+    outcome = run("check", "--data", pictures, "--backend", "openvino")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.startswith(
+        "no --weights given: taking runs/tiny/weights.safetensors, which this bundle was made from\n"
+    )
+    assert [row.split()[0] for row in outcome.out.splitlines()[1:]] == ["torch", "torch", "openvino", "openvino"]
+    (run_directory / "weights.safetensors").unlink()
+    said = run("check", "--data", pictures).refused(2)
+    assert said == (
+        f"--data needs the trained network, and no runs/*/weights.safetensors has the SHA-256 {loaded.sha256[:12]}... "
+        "that bundles/tiny.bundle was made from; give its --weights"
+    )
+
+
 def test_planted_fault_is_named_on_stdout(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:
     name = "red and blue swapped"
     faulty = faulty_bundle(bundle, loaded, name, Path("faulty.bundle").absolute())

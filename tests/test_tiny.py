@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 import pytest
+from commands import Run
 from networks import narrowed
 
 from alexnet_deploy import cli
@@ -72,3 +73,14 @@ def test_three_lines_in_an_empty_directory(
     assert [row["backend"] for row in json.loads(answer)["rows"]] == ["torch", "openvino", "onnxruntime"]
     assert said[-1] == f"{bundle.path}: passed"
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["bundles", "drawn", "images", "runs"]
+
+
+@pytest.mark.slow
+def test_default_network_is_published_in_every_precision(run: Run) -> None:
+    """Nothing is smaller here than what a newcomer gets; test_quantizing has the mechanism."""
+    assert run("train").code == 0
+    for options in ("fp32", "fp16", "int8", "int8 --views center", "int8 --rest fp16"):
+        outcome = run("export", "--precision", *options.split())
+        assert outcome.code == 0, outcome.err
+        outcome = run("check")
+        assert outcome.code == 0, outcome.out

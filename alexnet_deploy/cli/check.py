@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from alexnet_deploy.cli.options import BackendOption, BundleArgument, DeviceOption, JsonOption, print_json
-from alexnet_deploy.defaults import check_exists, find_bundle, find_weights, latest_weights_if, next_prediction
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.defaults import RUNS, check_exists, find_bundle, find_weights, next_prediction, weights_with
 
 
 def check(
     bundle: BundleArgument = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="The weights that it was made from, or their run; the latest run's where they are those."),
+        typer.Option(
+            help="The weights that it was made from, or their run; unless given, those with the right digest in runs/."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
     backend: BackendOption = "auto",
@@ -32,7 +35,15 @@ def check(
     opened = open_bundle(find_bundle(bundle))
     if data is not None:
         check_exists(data, "file or folder")
-    trained = find_weights(weights) if weights else latest_weights_if(opened.manifest.provenance.weights_sha256)
+    wanted = opened.manifest.provenance.weights_sha256
+    trained = find_weights(weights) if weights else weights_with(wanted)
+    if weights is None and trained is not None:
+        say(f"no --weights given: taking {trained}, which this bundle was made from")
+    if data is not None and trained is None:
+        raise UsageError(
+            f"--data needs the trained network, and no {RUNS}/*/weights.safetensors has the SHA-256 {wanted[:12]}... "
+            f"that {opened.path} was made from; give its --weights"
+        )
     loaded = load_weights(trained) if trained else None
     pictures = pictures_in(data, opened.labels) if data else None
     with stages() as stage:

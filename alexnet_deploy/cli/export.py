@@ -20,7 +20,7 @@ from alexnet_deploy.cli.options import (
 )
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
-from alexnet_deploy.defaults import check_exists, find_weights, new_bundle, next_prediction, note_latest
+from alexnet_deploy.defaults import check_exists, find_weights, new_bundle, next_prediction, note_latest, resume_words
 
 
 def export(
@@ -41,7 +41,13 @@ def export(
     calibration_cache: Annotated[
         Path | None, typer.Option(help="int8: file that keeps what was counted, for the next export.")
     ] = None,
-    method: Annotated[CalibrationMethod | None, typer.Option(help="int8: how ranges are found. Default: mse.")] = None,
+    method: Annotated[
+        CalibrationMethod | None,
+        typer.Option(
+            help="int8: how ranges are found. Default: the first of mse, entropy, minmax, percentile that holds on the "
+            "golden images."
+        ),
+    ] = None,
     rest: Annotated[
         Rest | None, typer.Option(help="int8: what everything else computes in. Default: fp32; fp16 is for GPUs.")
     ] = None,
@@ -70,7 +76,7 @@ def export(
     from alexnet_deploy.building import why_no_plan
     from alexnet_deploy.calibrating import Int8Request
     from alexnet_deploy.core.weights import load_weights
-    from alexnet_deploy.describe import describe_plan, gate_words, parity_table
+    from alexnet_deploy.describe import describe_plan, gate_words, interruption_words, parity_table
     from alexnet_deploy.ship import ship
     from alexnet_deploy.terminal import building_bar, say, stages, width_of
 
@@ -94,6 +100,8 @@ def export(
     if weights is None:
         say(f"no WEIGHTS given: taking {found}")
     loaded = load_weights(found)
+    if (training := loaded.weights.training) is not None and training.interrupted:
+        say(f"{found}: {interruption_words(training)}; {resume_words(found.parent)}")
     with stages() as stage, building_bar() as show:
         bundle = ship(
             loaded,

@@ -9,13 +9,16 @@ from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, EngineInfo
 from alexnet_deploy.engines.parity import (
+    INT8_TIE,
     TOLERANCES,
     compare,
     divergences,
+    int8_candidate_tolerance,
     int8_graph_tolerance,
     prove,
     same_first_guess,
     separation,
+    shortfalls,
 )
 
 INFO = EngineInfo(
@@ -126,6 +129,25 @@ def test_errors_are_taken_in_float64() -> None:
     expected = np.array([[0.75, 0.25]], dtype=np.float32)
     actual = np.nextafter(expected, 1, dtype=np.float32)
     assert row(expected, actual).max_error == pytest.approx(2.0**-24, rel=1e-6)
+
+
+@pytest.mark.parametrize("num_views", [1, 10])
+def test_engine_near_its_graph_cannot_leave_the_network_s_tolerance(num_views: int) -> None:
+    """The graph's share and the engine's add up to what int8 is allowed, for either number of views."""
+    candidate, own = int8_candidate_tolerance(num_views), int8_graph_tolerance(num_views)
+    assert candidate.probability + own.probability == pytest.approx(TOLERANCES["int8"].probability)
+    assert candidate.log_probability + own.log_probability == pytest.approx(TOLERANCES["int8"].log_probability)
+    assert min(candidate.probability, candidate.log_probability) > 0
+
+
+def test_near_ties_are_one_guess_by_as_much_as_is_said() -> None:
+    expected = np.array([[0.50, 0.49, 0.01]] * 8, np.float32)
+    flipped = expected[:, [1, 0, 2]]
+    lax = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=1.0)
+    assert shortfalls(expected, flipped, lax) == ("0.00% have the same first guess, under 100.00%",)
+    assert shortfalls(expected, flipped, lax, INT8_TIE) == ()
+    far = np.array([[0.52, 0.47, 0.01]] * 8, np.float32)
+    assert shortfalls(far, far[:, [1, 0, 2]], lax, INT8_TIE) != ()
 
 
 def test_separation_is_the_larger_of_both_errors_in_tolerances() -> None:
