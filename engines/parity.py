@@ -84,7 +84,7 @@ def compare(
     pictures: str,
     *,
     tolerance: Tolerance | None = None,
-    tie: float = _TIE,
+    tie: float = TIE,
     truths: np.ndarray | None = None,
     latency_ms: float | None = None,
 ) -> ParityRow:
@@ -119,7 +119,7 @@ def compare(
     )
 
 
-def shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance, tie: float = _TIE) -> tuple[str, ...]:
+def shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance, tie: float = TIE) -> tuple[str, ...]:
     """Return each way in which probabilities differ from the expected ones by more than the tolerance; float (N, K)."""
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     max_error = float(np.abs(candidate - reference).max())
@@ -166,7 +166,7 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     images = bundle.read_tensor(golden.images)
     actual = engine.run(images)
     latency_ms = latency_of(engine, images[:1])
-    tie = INT8_TIE if engine.info.precision == "int8" else _TIE
+    tie = INT8_TIE if engine.info.precision == "int8" else TIE
     rows = [compare(expected, actual, engine, GOLDEN_PICTURES, tie=tie, latency_ms=latency_ms)]
     if golden.graph is not None and engine.info.precision == "int8":
         own = bundle.read_tensor(golden.graph.probabilities)
