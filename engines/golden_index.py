@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from alexnet_deploy.core.bundle import LABELS
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES, Manifest, TensorFile, Tolerance
-from alexnet_deploy.engines.parity import LOG_FLOOR, TIE, least_agreement
+from alexnet_deploy.engines.parity import INT8_TIE, LOG_FLOOR, TIE, least_agreement
 
 _BYTES = {"uint8": 1, "float32": 4}
 
@@ -32,15 +32,15 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield f"To prove an engine, run the images as its input `{IMAGES}` and compare its output `{PROBABILITIES}`:"
     if golden.graph is None:
-        yield _limits(golden.probabilities, golden.tolerance, num_images, "")
+        yield _limits(golden.probabilities, golden.tolerance, TIE, num_images)
     else:
         graph = golden.graph
-        yield _limits(graph.probabilities, graph.tolerance, num_images, "; this proves the engine")
-        why = "; this bounds what int8 itself costs, and is too wide to prove an engine"
-        yield _limits(golden.probabilities, golden.tolerance, num_images, why)
+        yield _limits(graph.probabilities, graph.tolerance, TIE, num_images) + "; this proves the engine"
+        bound = _limits(golden.probabilities, golden.tolerance, INT8_TIE, num_images)
+        yield f"{bound}; this bounds what int8 itself costs, and is too wide to prove an engine"
     yield (
         f"p is the engine's probability, q the file's, both as float64; ln takes {LOG_FLOOR:g} for anything smaller. "
-        f"The engine's first class is the same where its q is within {TIE:g} of the row's largest. NaN fails."
+        "NaN fails."
     )
 
 
@@ -60,12 +60,12 @@ def _table(manifest: Manifest) -> Iterator[str]:
         yield f"{_name(tensor):<24} {tensor.dtype:<7}  {shape:<17}  {num_bytes:>9} bytes  {meaning}"
 
 
-def _limits(reference: TensorFile, tolerance: Tolerance, num_images: int, why: str) -> str:
+def _limits(reference: TensorFile, tolerance: Tolerance, tie: float, num_images: int) -> str:
     num_same = math.ceil(num_images * least_agreement(tolerance, num_images) - 1e-9)
     return (
         f"  {_name(reference):<24} |p - q| <= {tolerance.probability:g}, "
         f"|ln p - ln q| <= {tolerance.log_probability:g}, "
-        f"the first class the same in {num_same} of {num_images} rows at least{why}"
+        f"q of the engine's first class within {tie:g} of the row's largest in {num_same} of {num_images} rows or more"
     )
 
 

@@ -1,7 +1,7 @@
 """Decoded pixels of any kind to 8-bit RGB over white."""
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 from alexnet_deploy.core.tiff import MAX_SAMPLE_VALUE
@@ -28,7 +28,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def scale_colour_key(image: ImageFile.ImageFile, depth: int) -> None:
+def scale_colour_key(image: Image.Image, depth: int) -> None:
     """Bring a PNG's transparent colour from the file's depth to the 8 bits of the pixels."""
     # Pillow brings the pixels to 8 bits and leaves the key at the file's depth: no pixel would match it.
     key = image.info.get("transparency")
