@@ -45,7 +45,7 @@ def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
         return wanted or "table"
     told = FORMAT_OF_ENDING.get(output.suffix.lower())
     if wanted is None and told is None:
-        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)} do); give --format")
+        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)}); give --format")
     if wanted is not None and told is not None and wanted != told:
         raise UsageError(f"{output}: its ending means {told}, and --format asks for {wanted}; change one of them")
     return wanted or told or "table"
