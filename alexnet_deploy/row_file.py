@@ -14,7 +14,8 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
-from alexnet_deploy.core.locks import try_lock
+from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_rows
 
 
@@ -66,7 +67,9 @@ class RowFile:
 
 
 @contextmanager
-def open_row_file(output: Path, writer: RowWriter, depends_on: str, *, resume: bool) -> Iterator[RowFile]:
+def open_row_file(
+    output: Path, writer: RowWriter, depends_on: str, *, resume: bool, say: Say = say_nothing
+) -> Iterator[RowFile]:
     """Give a file of rows that becomes `output` at the end; rows that were written before an exception stay, hidden.
 
     `depends_on` is what the rows depend on beside their form. With `resume` the rows of a run that was stopped are
@@ -80,13 +83,14 @@ def open_row_file(output: Path, writer: RowWriter, depends_on: str, *, resume: b
         raise UsageError(
             f"{others[0]}: its rows are of another bundle, engine or form; without --resume they are left alone"
         )
+    was_there = partial.exists()
     try:
         file = FileIO(partial, "a+")
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
     with file:
         with _in_words(output, partial):
-            _lock(file, output, partial)
+            _lock(file, output, partial, say, was_there=was_there)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
                 remedy = "remove it" if writer.form[0] == "table" else "--resume goes on with them"
                 raise UsageError(f"{partial}: holds the rows of a run that was stopped; {remedy}")
@@ -139,8 +143,14 @@ def _refuse_existing(output: Path) -> None:
         raise UsageError(f"{output}: exists already; choose another --output")
 
 
-def _lock(file: FileIO, output: Path, partial: Path) -> None:
-    if not try_lock(file):
+def _lock(file: FileIO, output: Path, partial: Path, say: Say, *, was_there: bool) -> None:
+    try:
+        taken = is_taken(file, output, say)
+    except OSError:
+        if not was_there and not file.seek(0, os.SEEK_END):
+            partial.unlink(missing_ok=True)
+        raise
+    if taken:
         raise UsageError(f"{output}: another run is writing it now")
     # That run may have finished, or given up, between our opening and our locking.
     _refuse_existing(output)

@@ -157,7 +157,7 @@ def _rows_to(output: Path | None, writer: "RowWriter", depends_on: str, *, resum
         sys.stdout.write(writer.header())
         yield _Rows(write=sys.stdout.write, outcomes=Counter(), done=())
         return
-    with open_row_file(output, writer, depends_on, resume=resume) as rows:
+    with open_row_file(output, writer, depends_on, resume=resume, say=say) as rows:
         if rows.outcomes:
             say(f"going on after {rows.outcomes.total():,} rows")
         try:
