@@ -177,7 +177,10 @@ def _training_files(weights: Weights) -> list[Path]:
     except DataError as error:
         raise UsageError(f"the training pictures are gone, {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:
-        raise UsageError(f"{folder}: no longer holds the pictures that the weights were trained on; {remedy}")
+        raise UsageError(
+            f"{folder}: its training and validation images are not those that the weights were trained on (changed "
+            f"since, or split by an earlier version of this program); {remedy}"
+        )
     files = [example.path for example in found.folder.train if isinstance(example, FilePicture)]
     if not files:
         raise UsageError(f"{folder}: its pictures are in archives, and calibration reads files; {remedy}")

@@ -19,7 +19,8 @@ from pathlib import Path, PurePath
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
 from alexnet_deploy.core.hidden import hidden_beside
-from alexnet_deploy.core.locks import try_lock
+from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.predict import Again
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_row, read_rows
 
@@ -166,7 +167,13 @@ def _agree(output: Path, was: WrittenRow, now: WrittenRow | None) -> None:
 
 @contextmanager
 def open_row_file(
-    output: Path, writer: RowWriter, depends_on: str, *, resume: bool, again: frozenset[str] = frozenset()
+    output: Path,
+    writer: RowWriter,
+    depends_on: str,
+    *,
+    resume: bool,
+    again: frozenset[str] = frozenset(),
+    say: Say = say_nothing,
 ) -> Iterator[RowFile]:
     """Give a file of rows that becomes `output` at the end; rows that were written before an exception stay, hidden.
 
@@ -182,7 +189,7 @@ def open_row_file(
     partial = hidden_beside(output, f".{digest}.partial")
     replacing = hidden_beside(output, f".{digest}.again.partial")
     if again and (os.path.lexists(output) or partial.exists()):
-        with _replacing(output, partial, replacing, writer, again) as rows:
+        with _replacing(output, partial, replacing, writer, again, say) as rows:
             yield rows
         return
     _refuse_existing(output)
@@ -193,9 +200,10 @@ def open_row_file(
             f"{others[0]}: its rows are of another bundle, engine, decoding policy or form; without --resume they are "
             "left alone"
         )
+    is_new = not partial.exists()
     with _opened(output, partial) as file:
         with _in_words(output, partial):
-            _lock(file, output, partial)
+            _lock(file, output, partial, say, is_new=is_new)
             # That run may have finished, or given up, between our opening and our locking.
             _refuse_existing(output)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
@@ -210,17 +218,17 @@ def open_row_file(
 
 @contextmanager
 def _replacing(
-    output: Path, partial: Path, replacing: Path, writer: RowWriter, codes: frozenset[str]
+    output: Path, partial: Path, replacing: Path, writer: RowWriter, codes: frozenset[str], say: Say
 ) -> Iterator[RowFile]:
     """Give a file that takes the place of older rows, whole or stopped, when each has been copied or replaced."""
-    is_whole = os.path.lexists(output)
+    is_whole, is_new = os.path.lexists(output), not replacing.exists()
     older = _Older(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
     # Nobody writes into a whole file; it may be a read-only one.
     with _opened(output, older.path, "r" if is_whole else "r+") as source, _opened(output, replacing) as file:
         with _in_words(output, replacing):
             if not is_whole:
-                _lock(source, output, partial)
-            _lock(file, output, replacing)
+                _lock(source, output, partial, say, is_new=False)
+            _lock(file, output, replacing, say, is_new=is_new)
             rows = RowFile(file, writer, output, older)
         with _kept_if_any(rows, replacing):
             yield rows
@@ -307,8 +315,14 @@ def _refuse_existing(output: Path) -> None:
         raise UsageError(f"{output}: exists already; choose another --output")
 
 
-def _lock(file: FileIO, output: Path, place: Path) -> None:
-    if not try_lock(file):
+def _lock(file: FileIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:
+    try:
+        taken = is_taken(file, output, say)
+    except OSError:
+        if is_new and not file.seek(0, os.SEEK_END):
+            place.unlink(missing_ok=True)
+        raise
+    if taken:
         raise UsageError(f"{output}: another run is writing it now")
     if not place.exists() or not os.path.samestat(os.fstat(file.fileno()), place.stat()):
         raise UsageError(f"{output}: another run was writing it until now; start again")

@@ -51,7 +51,11 @@ def test_training_pictures_that_are_others_now_are_refused(sure: Weights, drawn:
     assert calibrated(moved)[0].ranges == calibrated(sure)[0].ranges
     picture = next((tmp_path / "drawn/train").rglob("*.jpg"))
     shutil.copy(next((tmp_path / "drawn/val").rglob("*.jpg")), picture)
-    refused(r"drawn: no longer holds the pictures that .*; `--calibrate DIR` gives pictures", UsageError, moved)
+    refused(
+        r"drawn: its training and validation images are not those that .*; `--calibrate DIR` gives pictures",
+        UsageError,
+        moved,
+    )
 
 
 def test_weights_trained_on_a_pack_calibrate_on_the_files_that_were_packed(

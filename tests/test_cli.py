@@ -255,3 +255,14 @@ def test_help_is_as_frozen_and_loads_nothing_large() -> None:
     )
     assert done.stderr == "", "what --help has loaded"
     assert done.stdout == HELP.read_text(encoding="utf-8"), f"where this is meant: {RENEW_HELP}"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_wait_without_spinning_unless_the_environment_says_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    run("--help")
+    assert os.environ["OMP_WAIT_POLICY"] == kept

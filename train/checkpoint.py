@@ -175,8 +175,9 @@ def check_same(
         raise UsageError(f"{path}: was begun {was}, and cannot go on {wanted}")
     if data_sha256 != saved.data_sha256:
         raise DataError(
-            f"{path}: was begun on other pictures than those there now (their SHA-256 was {saved.data_sha256[:12]}, "
-            f"and is {data_sha256[:12]}); a run is resumed on what it was begun on"
+            f"{path}: was begun on other training and validation images than those there now (their SHA-256 was "
+            f"{saved.data_sha256[:12]}, and is {data_sha256[:12]}): they changed, or an earlier version of this "
+            "program split them; restore them, or start a new run"
         )
     if saved.decoding != DECODING_VERSION:
         raise DataError(

@@ -18,7 +18,8 @@ import torch
 
 from alexnet_deploy.core.errors import TrainingError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
-from alexnet_deploy.core.locks import try_lock
+from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, save_checkpoint
 
@@ -83,10 +84,13 @@ class RunDirectory:
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[RunDirectory]:
-    """Keep any other process from training in a directory; raises TrainingError where one does."""
+def holding(path: Path, say: Say = say_nothing) -> Iterator[RunDirectory]:
+    """Keep any other process from training in a directory, or say that this is not possible.
+
+    Raises TrainingError where one trains there.
+    """
     with (path / _LOCK).open("wb") as file:
-        if not try_lock(file):
+        if is_taken(file, path, say):
             raise TrainingError(f"{path}: another process is training there")
         try:
             yield RunDirectory(path=path)

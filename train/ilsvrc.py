@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.labelled import differing_classes
 from alexnet_deploy.train.devkit import validation_wnids
 from alexnet_deploy.train.sources import PictureSource
 from alexnet_deploy.train.tars import Member, TarPicture, members_of
@@ -45,8 +46,8 @@ def find_ilsvrc(root: Path) -> PictureSource:
     archives = _class_archives(root / TRAIN)
     labels = tuple(sorted(archives))
     wnids = _wnids(root)
-    if strangers := sorted(set(wnids) ^ set(labels)):
-        raise DataError(f"{root}: the training archive and the validation labels differ in {_some(strangers)}")
+    if others := differing_classes("the training archive", labels, "the list of validation labels", wnids):
+        raise DataError(f"{root}: {others}")
     return PictureSource(
         root=root,
         labels=labels,
@@ -131,7 +132,3 @@ def _wnids(root: Path) -> tuple[str, ...]:
     if not (root / DEVKIT).exists():
         raise DataError(f"{root}: has neither {DEVKIT} nor {MAPPING}, which say what the validation pictures show")
     return validation_wnids(root / DEVKIT)
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import DataError
-from alexnet_deploy.core.locks import try_lock
+from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.dataset import ColorSums, Look
 
 JOURNAL = "journal.jsonl"
@@ -100,10 +101,10 @@ class Draft:
 
 
 @contextmanager
-def claimed(partial: Path) -> Iterator[BinaryIO]:
-    """Open the journal for this process alone, until it ends, however it ends."""
+def claimed(partial: Path, say: Say = say_nothing) -> Iterator[BinaryIO]:
+    """Open the journal for this process alone until it ends, or say that this is not possible."""
     with (partial / JOURNAL).open("a+b", buffering=0) as journal:
-        if not try_lock(journal):
+        if is_taken(journal, partial, say):
             raise DataError(f"{partial}: another process is packing into it; wait for that one")
         yield journal
 

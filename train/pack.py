@@ -96,7 +96,7 @@ def pack(
     )
     try:
         work.stage.mkdir(parents=True, exist_ok=True)
-        with claimed(partial) as journal:
+        with claimed(partial, say) as journal:
             _agree_on_plan(partial / _PLAN, work)
             chunks = _recover(work, journal, say, threads)
             _refuse_small_disk(work, chunks)

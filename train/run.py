@@ -120,7 +120,7 @@ def train_on_set(
         return saved
 
     try:
-        with holding(out) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
+        with holding(out, say) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
             trainer = Trainer(
                 architecture,
                 recipe,

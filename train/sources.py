@@ -65,4 +65,7 @@ def check_source(source: PictureSource) -> None:
         seen = {example.label for example in examples}
         for label, name in enumerate(source.labels):
             if label not in seen:
-                raise DataError(f"{source.root}: the class {name!r} has no {side} picture that can be read")
+                raise DataError(
+                    f"{source.root}: the class {name!r} has no {side} image that can be read; each class needs two "
+                    "images or more, one to train on and one to validate on"
+                )

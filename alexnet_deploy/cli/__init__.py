@@ -76,6 +76,9 @@ _EXTRAS: dict[str, Extra] = {
 def main() -> None:
     """Run the command line; an error becomes one sentence and an exit code, with --debug after its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    # Before torch is loaded, whose OpenMP (GNU's) reads it then. Threads that spin while they wait stop the others
+    # wherever another process wants their processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is. A row is
         # there for the next program when it is there for us.

@@ -229,7 +229,7 @@ def _rows_to(
         sys.stdout.write(writer.header())
         yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=())
         return
-    with open_row_file(output, writer, depends_on, resume=resume, again=again) as rows:
+    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
         if rows.outcomes:
             say(f"going on after {rows.outcomes.total():,} rows")
         try:

@@ -1,11 +1,15 @@
 """Writing so that a reader sees the old file or the new one, never a part; and SHA-256."""
 
+import errno
 import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from alexnet_deploy.core.hidden import temporary_prefix
+
+# What a file system answers that cannot sync a directory (CIFS, vboxsf, some FUSE), as opposed to one that failed to.
+_CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
 
 
 def sha256(data: bytes) -> str:
@@ -41,10 +45,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the directory's entries, a rename among them, outlive a power cut."""
+    """Make the directory's entries, a rename among them, outlive a power cut, where its file system can do that.
+
+    Raises OSError where the sync failed (EIO, ENOSPC, ...), not where the file system has none.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

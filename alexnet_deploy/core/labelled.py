@@ -1,4 +1,4 @@
-"""A folder of labelled pictures to measure on: one folder a class, the classes those of trained weights."""
+"""Folders of labelled images: which folder is the validation side, and the images to measure trained weights on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,6 +8,9 @@ from pathlib import Path
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.files import sha256_of_file
 from alexnet_deploy.core.inputs import find_inputs
+
+VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
+"""What the folder beside train/ may be called; `test` counts only where there is none of the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +36,21 @@ class LabelledFolder:
 
 
 def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
-    """Return whether the folder, or its val, holds folders, all of which are named after `labels`."""
-    root = _root(folder)
+    """Return whether the folder, or its validation folder, holds folders, all of which are named after `labels`."""
+    try:
+        root = _root(folder, labels)
+    except DataError:
+        return False
     return root.is_dir() and bool(names := class_names(root)) and set(names) <= set(labels)
 
 
 def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
-    """Return the pictures in `folder`/val/CLASS, or `folder`/CLASS where there is no val.
+    """Return the images in the folder's validation folder (see validation_folder), or in it where there is none.
 
-    Raises DataError where a folder is no class of `labels`, there is no picture, or one cannot be read.
+    A folder that is named after one of `labels` is a class, not the validation folder. Raises DataError where a folder
+    is no class of `labels`, there is no image, one cannot be read, or there are several validation folders.
     """
-    root = _root(folder)
+    root = _root(folder, labels)
     if not root.is_dir():
         raise DataError(f"{folder}: is no folder")
     places = {label: index for index, label in enumerate(labels)}
@@ -64,8 +71,33 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
     return LabelledFolder(root=root, pictures=tuple(pictures), sha256=_digest(root, pictures))
 
 
-def _root(folder: Path) -> Path:
-    return folder / "val" if (folder / "val").is_dir() else folder
+def validation_folder(root: Path) -> Path | None:
+    """Return root/val, root/valid or root/validation, else root/test, whichever is a folder; None where none is.
+
+    Raises DataError where there are several of the first three.
+    """
+    *names, last = VALIDATION_FOLDERS
+    found = [root / name for name in names if (root / name).is_dir()]
+    if len(found) > 1:
+        raise DataError(f"{root}: has {' and '.join(f'{path.name}/' for path in found)}; keep one validation folder")
+    return found[0] if found else root / last if (root / last).is_dir() else None
+
+
+def differing_classes(here: str, labels: Sequence[str], there: str, others: Sequence[str]) -> str:
+    """Return which of two places has which classes that the other lacks, in words; empty where they have the same."""
+    words = []
+    for place, own, other, missing in ((here, labels, there, others), (there, others, here, labels)):
+        if extra := sorted(set(own) - set(missing)):
+            noun = "class" if len(extra) == 1 else "classes"
+            names = f"{', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''}"
+            words.append(f"{place} has the {noun} {names}, {other} does not")
+    return "; ".join(words)
+
+
+def _root(folder: Path, labels: Sequence[str]) -> Path:
+    side = validation_folder(folder)
+    is_class = side is not None and side.name in labels and not (folder / "train").is_dir()
+    return folder if side is None or is_class else side
 
 
 def class_names(root: Path) -> tuple[str, ...]:

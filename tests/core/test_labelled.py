@@ -43,6 +43,33 @@ def test_val_is_taken_where_there_is_one(root: Path) -> None:
     assert is_labelled(split, LABELS)
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_other_names_of_the_validation_folder(root: Path, name: str) -> None:
+    split = root.parent / f"split-{root.name}"
+    shutil.copytree(root, split / name)
+    assert is_labelled(split, LABELS)
+    assert find_labelled(split, LABELS).root == split / name
+    (split / "val/apple").mkdir(parents=True)
+    if name == "test":
+        assert find_labelled_root(split) == "val"
+    else:
+        assert not is_labelled(split, LABELS)
+        with pytest.raises(DataError, match=f"has val/ and {name}/; keep one validation folder$"):
+            find_labelled(split, LABELS)
+
+
+def find_labelled_root(split: Path) -> str:
+    (split / "val/apple/0.jpg").write_bytes(b"0")
+    return find_labelled(split, LABELS).root.name
+
+
+def test_a_class_may_be_called_as_a_validation_folder_is(root: Path) -> None:
+    (root / "test").mkdir()
+    (root / "test/0.jpg").write_bytes(b"0")
+    assert ("test/0.jpg", "test") in places(root, (*LABELS, "test"))
+    assert len(places(root, (*LABELS, "test"))) == 6
+
+
 def test_folders_within_a_class_and_hidden_ones(root: Path) -> None:
     (root / "apple/more").mkdir()
     (root / "apple/more/9.jpg").write_bytes(b"9")

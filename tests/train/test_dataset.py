@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.train.dataset import Pictures, Survey, find_pictures, survey
+from alexnet_deploy.train.folders import kept_for_validation
 from alexnet_deploy.train.sources import PictureSource
 
 
@@ -74,29 +77,77 @@ def many(root: Path, numbers: range) -> PictureSource:
     return find_pictures(root)
 
 
-def test_without_train_and_val_a_tenth_is_kept_for_validation(tmp_path: Path) -> None:
+def test_without_train_and_val_a_tenth_of_each_class_is_kept_for_validation(tmp_path: Path) -> None:
     folder = many(tmp_path, range(400))
     assert folder.labels == ("cat", "dog")
     train, validation = names_in(folder)
     assert sorted(train + validation) == sorted(f"{label}/{n:04}.jpg" for label in ("cat", "dog") for n in range(400))
-    # 80 of 800 are expected, and 3.5 deviations are 30.
-    assert 50 <= len(validation) <= 110
+    assert [name.split("/")[0] for name in validation] == ["cat"] * 40 + ["dog"] * 40
     for side, names in ((folder.train, train), (folder.validation, validation)):
         assert [folder.labels[example.label] for example in side] == [name.split("/")[0] for name in names]
 
 
-def test_adding_pictures_or_moving_the_folder_moves_no_picture_to_the_other_side(tmp_path: Path) -> None:
-    train, validation = names_in(many(tmp_path / "one", range(100, 200)))
-    more_train, more_validation = names_in(many(tmp_path / "one", range(300)))
-    assert set(train) < set(more_train)
-    assert set(validation) < set(more_validation)
-    assert names_in(many(tmp_path / "elsewhere/two", range(100, 200))) == (train, validation)
+@pytest.mark.parametrize("number", [2, 3, 5, 14, 15, 16, 24, 25, 26, 50, 200])
+def test_each_class_of_two_images_or_more_has_both_sides_whatever_the_names(number: int) -> None:
+    for naming in range(20):
+        names = [Path(f"class/{naming}-{place}.jpg") for place in range(number)]
+        kept = kept_for_validation(names)
+        assert len(kept) == max(1, (number + 5) // 10) < number
+        assert kept <= set(range(number))
+    assert kept_for_validation([Path("class/1.jpg")]) == frozenset()
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 500), min_size=2, max_size=60), st.integers(501, 600))
+def test_an_image_that_is_added_moves_at_most_one_other(numbers: set[int], new: int) -> None:
+    before = [Path(f"cat/{number}.jpg") for number in sorted(numbers)]
+    after = [*before, Path(f"cat/{new}.jpg")]
+    kept, kept_then = ({names[place] for place in kept_for_validation(names)} for names in (before, after))
+    assert len((kept ^ kept_then) - {after[-1]}) <= 1
+
+
+def test_an_image_of_one_class_moves_none_of_another(tmp_path: Path) -> None:
+    _, validation = names_in(many(tmp_path, range(40)))
+    touch(tmp_path, *(f"cat/more-{number}.jpg" for number in range(60)), "bird/1.jpg", "bird/2.jpg")
+    _, more = names_in(find_pictures(tmp_path))
+    assert [name for name in more if "dog" in name] == [name for name in validation if "dog" in name]
+
+
+def test_the_split_depends_on_no_name_above_the_root_and_on_no_order(tmp_path: Path) -> None:
+    sides = names_in(many(tmp_path / "one", range(100, 200)))
+    assert names_in(many(tmp_path / "elsewhere/two", range(100, 200))) == sides
+    names = [Path(f"cat/{number}.jpg") for number in range(50)]
+    assert {names[place] for place in kept_for_validation(names)} == {
+        names[::-1][place] for place in kept_for_validation(names[::-1])
+    }
+
+
+def test_files_beside_the_images_take_no_place_in_the_validation_share() -> None:
+    images = [Path(f"cat/{number}.JPG") for number in range(20)]
+    sidecars = [Path(f"cat/{number}.xml") for number in range(200)]
+    names = [*sidecars, *images]
+    assert {names[place] for place in kept_for_validation(names)} == {
+        images[place] for place in kept_for_validation(images)
+    }
+    # Images whose names have no ending are images all the same.
+    assert len(kept_for_validation([Path(f"cat/{number}") for number in range(20)])) == 2
 
 
 def test_the_split_is_the_same_in_every_version_of_this_program(tmp_path: Path) -> None:
     _, validation = names_in(many(tmp_path, range(40)))
-    cats, dogs = (24, 26, 30, 37), (28, 34, 38)
+    cats, dogs = (24, 26, 30, 37), (16, 28, 34, 38)
     assert validation == [f"cat/{n:04}.jpg" for n in cats] + [f"dog/{n:04}.jpg" for n in dogs]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
+    assert names_in(find_pictures(tmp_path))[1] == [f"{name}/a/2.jpg", f"{name}/b/2.jpg"]
+
+
+def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "valid/b/2.jpg", "test/a/3.jpg", "test/c/3.jpg")
+    assert names_in(find_pictures(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
 
 
 # What cannot be trained on
@@ -116,11 +167,22 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
         (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folders, where a classifier needs two or more"),
         (["train/a/1.jpg", "val/a/1.jpg"], "1 class folders, where a classifier needs two or more"),
-        (["train/a/1.jpg", "train/b/1.jpg"], "has train/ but no val/; without both, put the class folders right below"),
-        (["train/a/1", "train/b/1", "train/c/1", "val/a/1", "val/d/1"], r"train/ and val/ differ in b, c, d$"),
-        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no training picture that can be read"),
-        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no validation picture that can be read"),
-        (["a/1", "b/1"], "the class '[ab]' has no (training|validation) picture that can be read"),
+        (
+            ["train/a/1.jpg", "train/b/1.jpg"],
+            r"has train/ but no validation folder \(val/, valid/, validation/, test/\); add one, or put the class",
+        ),
+        (
+            ["train/a/1", "train/b/1", "train/c/1", "val/a/1", "val/d/1"],
+            r"train/ has the classes b, c, val/ does not; val/ has the class d, train/ does not$",
+        ),
+        (["train/a/1", "train/b/1", "test/a/1"], r"train/ has the class b, test/ does not$"),
+        (
+            ["train/a/1", "train/b/1", "val/a/1", "validation/a/1"],
+            r"has val/ and validation/; keep one validation folder$",
+        ),
+        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no training image that can be read"),
+        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no validation image that can be read"),
+        (["a/1", "b/1"], "the class '[ab]' has no (training|validation) image that can be read"),
     ],
 )
 def test_a_folder_that_does_not_give_two_classes_on_both_sides_is_refused(
@@ -190,7 +252,7 @@ def test_a_class_with_only_unreadable_pictures_is_refused(tmp_path: Path) -> Non
     paint_folder(tmp_path)
     for number in range(2):
         (tmp_path / f"val/b/{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'b' has no validation picture that can be read"):
+    with pytest.raises(DataError, match="the class 'b' has no validation image that can be read"):
         surveyed(tmp_path)
 
 

@@ -370,7 +370,7 @@ def test_a_class_whose_pictures_are_all_unreadable_is_refused(folder: Path, tmp_
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     for path in (other / "val/n01440764").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'n01440764' has no validation picture that can be read"):
+    with pytest.raises(DataError, match="the class 'n01440764' has no validation image that can be read"):
         packed(other, tmp_path / "one.pack")
     assert not (tmp_path / "one.pack").exists()
 

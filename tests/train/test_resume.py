@@ -275,7 +275,11 @@ def stopped(tmp_path: Path) -> Path:
             UsageError,
             "a run is resumed with what it was",
         ),
-        ({"data": memory_set(shift=1)}, DataError, "was begun on other pictures than those there now"),
+        (
+            {"data": memory_set(shift=1)},
+            DataError,
+            "was begun on other training and validation images than .*; restore them, or start a new run",
+        ),
     ],
 )
 def test_another_run_is_not_taken_for_the_same(
