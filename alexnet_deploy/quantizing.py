@@ -157,7 +157,7 @@ def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: 
     """Return the first candidate that holds on the golden images; where none does, the one with the smallest error."""
     if len(candidates) == 1:
         return candidates[0]
-    errors = []
+    errors: list[float] = []
     for candidate in candidates:
         error, failures = golden(candidate)
         if not failures:
