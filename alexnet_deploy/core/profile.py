@@ -192,4 +192,4 @@ def _encoding() -> np.ndarray:
     """Return the sRGB value, uint8 (65536,), of each amount of light."""
     light = np.arange(_ONE + 1) / _ONE
     values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(values * 255).astype(np.uint8)
+    return np.asarray(np.rint(values * 255).astype(np.uint8))
