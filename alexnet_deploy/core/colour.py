@@ -17,7 +17,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _scaled_grey(image)
     if image.mode in ("I", "F", "LAB"):
         raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{image.mode} pixels have no defined range")
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         # Programs that know no transparency leave its byte 0, in a header that promises it; browsers show it opaque.
         return image.convert("RGB")
     if image.has_transparency_data:

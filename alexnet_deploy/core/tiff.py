@@ -53,6 +53,8 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
     number, entry, kept = ("Q", "HHQ8s", 8) if is_big else ("H", "HHL4s", 4)
     if offset is None:
         (offset,) = struct.unpack_from(f"{order}Q" if is_big else f"{order}L", data, 8 if is_big else 4)
+    if offset >= len(data):
+        raise struct.error("the directory lies outside the file")
     start = offset + struct.calcsize(f"{order}{number}")
     (num_entries,) = struct.unpack_from(f"{order}{number}", data, offset)
     size = struct.calcsize(f"{order}{entry}")
