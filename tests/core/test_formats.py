@@ -280,3 +280,9 @@ def test_reading_a_heif_registers_nothing_with_pillow() -> None:
     decode_image(PICTURES["HEIF"], "warp")
     Image.init()
     assert "HEIF" not in Image.OPEN
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**64 - 1, 1_000])
+def test_a_big_tiff_whose_directory_lies_outside_the_file_is_truncated(offset: int) -> None:
+    data = struct.pack("<2sHHHQ", b"II", 43, 8, 0, offset) + bytes(100)
+    assert refusal_of(data).startswith("truncated: ")
