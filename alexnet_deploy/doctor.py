@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
-from alexnet_deploy.core.machine import processor
+from alexnet_deploy.core.machine import has_vnni, processor
 from alexnet_deploy.core.versions import installed_version
 from alexnet_deploy.engines.device_memory import find_gpu
 
@@ -59,6 +59,8 @@ class _Part:
     extra: Extra
 
 
+_WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before November 2026, run on ONNX Runtime"
+
 _PARTS = (
     _Part(
         subject="openvino",
@@ -73,6 +75,13 @@ _PARTS = (
         packages=("onnxruntime", "onnxruntime-gpu"),
         use="runs bundles on the CPU",
         extra="cpu",
+    ),
+    _Part(
+        subject="pillow-heif",
+        module="pillow_heif",
+        packages=("pillow-heif",),
+        use="reads HEIC images",
+        extra="heif",
     ),
     _Part(
         subject="torch",
@@ -114,7 +123,7 @@ _NOTES = {
 def examine() -> Iterator[Finding]:
     """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
     yield Finding(subject="python", state="fact", version=platform.python_version(), detail=platform.platform())
-    yield Finding(subject="processor", state="fact", detail=processor())
+    yield Finding(subject="processor", state="fact", detail=processor(), note=None if has_vnni() else _WITHOUT_VNNI)
     yield _gpu()
     for part in _PARTS:
         yield _look_at(part)

@@ -215,7 +215,18 @@ def test_doctor_has_a_line_for_every_part(run: Run) -> None:
     assert outcome.code == 0
     assert outcome.err == ""
     lines = {line[4:18].strip(): (line[:2], line[19:]) for line in outcome.out.splitlines()}
-    parts = ["python", "processor", "gpu", "openvino", "onnxruntime", "torch", "onnx", "tensorrt-rtx", "tensorrt"]
+    parts = [
+        "python",
+        "processor",
+        "gpu",
+        "openvino",
+        "onnxruntime",
+        "pillow-heif",
+        "torch",
+        "onnx",
+        "tensorrt-rtx",
+        "tensorrt",
+    ]
     assert list(lines) == [*parts, "cuda"]
     for part in ("openvino", "onnxruntime", "torch", "onnx"):
         mark, words = lines[part]
@@ -228,7 +239,7 @@ def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.Mo
     outcome = run("doctor")
     assert outcome.code == 0
     missing = [line for line in outcome.out.splitlines() if line.startswith("--") and "pip install" in line]
-    assert len(missing) == 7
+    assert len(missing) == 8
 
 
 def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
