@@ -148,7 +148,9 @@ def evenly(files: Sequence[Path], most: int) -> list[Path]:
 
 
 def refuse_empty(folder: Path) -> None:
-    """Raise UsageError where there is nothing to calibrate on; no more than the first file is looked for."""
+    """Raise UsageError where there is nothing to calibrate on, DataError for a file; no second file is looked for."""
+    if not folder.exists():
+        raise UsageError(f"{folder}: there is no such folder of images")
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder of images to calibrate on")
     if next(find_inputs([folder]), None) is None:

@@ -84,9 +84,10 @@ def test_weights_of_unknown_origin_need_pictures(sure: Weights, pictures: Path) 
 
 
 def test_folder_that_gives_nothing_to_calibrate_on_is_refused(sure: Weights, tmp_path: Path) -> None:
-    refused("nothing: is no folder of pictures to calibrate on", UsageError, sure, tmp_path / "nothing")
+    refused("nothing: there is no such folder of images", UsageError, sure, tmp_path / "nothing")
     refused("holds no pictures to calibrate on", UsageError, sure, tmp_path)
     (tmp_path / "a.jpg").touch()
+    refused("a.jpg: is not a folder of images to calibrate on", DataError, sure, tmp_path / "a.jpg")
     refused("none of the pictures to calibrate on can be decoded", DataError, sure, tmp_path)
 
 

@@ -117,10 +117,9 @@ def test_public_names_are_exported_once() -> None:
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
-    (guarded,) = (
-        node for node in ast.parse(Path(alexnet_deploy.__file__).read_text()).body if isinstance(node, ast.If)
-    )
-    assert ast.unparse(guarded.test) == "TYPE_CHECKING"
+    tree = ast.parse(Path(alexnet_deploy.__file__).read_text())
+    branches = [node for node in tree.body if isinstance(node, ast.If)]
+    (guarded,) = (branch for branch in branches if ast.unparse(branch.test) == "TYPE_CHECKING")
     imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
     seen = {alias.name: node.module for node in imports for alias in node.names}
     assert sorted(seen) == alexnet_deploy.__all__
@@ -173,13 +172,21 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def test_nothing_in_the_pages_is_left_to_be_filled_in() -> None:
-    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs/decisions.md"):
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))):
         assert not re.search(r"@@|TODO|FIXME|XXX", page.read_text()), page
 
 
-def test_every_command_in_the_readme_is_one_that_there_is() -> None:
+def test_every_page_that_is_linked_to_is_there() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_in_the_readme_and_the_docs_is_one_that_there_is() -> None:
     commands = list(commands_in((ROOT / "README.md").read_text()))
-    for arguments in commands:
+    of_docs = [one for page in sorted((ROOT / "docs").glob("*.md")) for one in commands_in(page.read_text())]
+    assert len(of_docs) > 10
+    for arguments in (*commands, *of_docs):
         assert len(parse(arguments)) == 1, arguments
     # The product, in the words of the design.
     for arguments in (["train"], ["predict", "images/"]):

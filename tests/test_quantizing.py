@@ -237,7 +237,7 @@ def test_where_no_method_holds_the_one_with_the_smallest_error_is_taken(sure: We
 
 
 def test_layers_that_are_kept_stay_in_float(sure: Weights) -> None:
-    found, _ = quantized(sure, keep_float=("conv1", "fc8"))
+    found, _ = quantized(sure, views="ten", keep_float=("conv1", "fc8"))
     assert tuple(found.quantization.ranges) == PRODUCTS[1:-1]
     assert found.gate.fallbacks == ()
     assert set(found.gate.sensitivity) == set(PRODUCTS[1:-1])
@@ -302,7 +302,7 @@ def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weig
     loaded = saved(sure, tmp_path / "weights.safetensors")
     for options, sentence in (
         ({"keep_float": ("conv9",)}, "no layer that could be in int8"),
-        ({"calibrate": tmp_path / "nothing"}, "is no folder of pictures"),
+        ({"calibrate": tmp_path / "nothing"}, "there is no such folder of images"),
         ({"cache": tmp_path / "nothing/cache.json"}, "there is no such folder to keep a calibration in"),
     ):
         with pytest.raises(UsageError, match=sentence):
