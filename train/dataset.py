@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -131,9 +131,7 @@ def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
             good[side].append(look.example)
             if side == "train":
                 sums.add(look.sums)
-    kept = PictureSource(
-        root=source.root, labels=source.labels, train=tuple(good["train"]), validation=tuple(good["validation"])
-    )
+    kept = replace(source, train=tuple(good["train"]), validation=tuple(good["validation"]))
     check_source(kept)
     return Survey(folder=kept, excluded=excluded, sha256=digest.hexdigest(), mean=sums.mean, covariance=sums.covariance)
 

@@ -26,6 +26,7 @@ from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.files import sha256, sha256_of_file
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.sources import PictureSource
 
@@ -215,7 +216,9 @@ def open_pack(path: Path) -> Pack:
     try:
         with (path / PICTURES).open("rb") as file:
             if (found := os.fstat(file.fileno()).st_size) != wanted:
-                raise DataError(f"{path / PICTURES}: has {found:,} bytes, where {wanted:,} were packed; pack anew")
+                raise DataError(
+                    f"{path / PICTURES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
+                )
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error

@@ -10,6 +10,7 @@ import torch
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, Preprocessing
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import Position
@@ -109,4 +110,4 @@ def _rgb(values: np.ndarray) -> RGB:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"cpu, {platform.machine()}, {torch.get_num_threads()} threads"
+    return f"cpu, {platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.describe import describe_source
 from alexnet_deploy.train.dataset import Pictures, Survey, find_pictures, survey
 from alexnet_deploy.train.folders import kept_for_validation
 from alexnet_deploy.train.sources import PictureSource
@@ -145,6 +146,14 @@ def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: 
     assert names_in(find_pictures(tmp_path))[1] == [f"{name}/a/2.jpg", f"{name}/b/2.jpg"]
 
 
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_validation_on_test_is_said(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
+    first, *more = describe_source(find_pictures(tmp_path))
+    assert first == f"{tmp_path}: 2 pictures to learn from, 2 to validate, 2 classes"
+    assert more == (["found no val/ beside train/: validating on test/"] if name == "test" else [])
+
+
 def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "valid/b/2.jpg", "test/a/3.jpg", "test/c/3.jpg")
     assert names_in(find_pictures(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
@@ -165,8 +174,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
-        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folders, where a classifier needs two or more"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folders, where a classifier needs two or more"),
+        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folder, where a classifier needs two or more"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folder, where a classifier needs two or more"),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
             r"has train/ but no validation folder \(val/, valid/, validation/, test/\); add one, or put the class",

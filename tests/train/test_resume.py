@@ -443,7 +443,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert_same_run(Path("whole"), Path("runs/cut"))
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
     assert outcome.code == 0
-    assert "runs/cut: all 2 epochs are done\n" in outcome.err
+    assert "runs/cut: training has ended, after 2 epochs\n" in outcome.err
     assert (
         run("train", "--resume", "--lr", "0.5")
         .refused(2)
