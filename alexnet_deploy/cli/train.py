@@ -32,18 +32,26 @@ def train(
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="A member of the AlexNet family. Default: paper; for drawn pictures tiny."),
+        typer.Option(
+            help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper; for drawn "
+            "images tiny."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml. Default: folder; for "
-            "drawn pictures drawn."
+            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml; see `alexnet-deploy "
+            "recipes`. Default: folder; for drawn images drawn."
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field of the recipe, as --recipe folder --set patience=3; may be repeated. `alexnet-deploy "
+            "recipes folder` explains the fields.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures. Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step. Default: the recipe's.")] = None,
