@@ -16,6 +16,7 @@ from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts,
 from alexnet_deploy.wording import setting
 
 if TYPE_CHECKING:
+    from alexnet_deploy.train.dataset import Survey
     from alexnet_deploy.train.sources import PictureSource
 
 
@@ -63,6 +64,32 @@ def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
     """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
     return lines_about_excluded(excluded.items())
 
+
+def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterator[str]:
+    """Yield a line about images on both sides, and one where a class has over three times the images of another.
+
+    `is_balanced` says that the recipe has class weights already.
+    """
+    from alexnet_deploy.train.packed import class_counts
+
+    if found.duplicates:
+        names = ", ".join(f"{other} = {one}" for one, other in found.duplicates[:_MOST_NAMED])
+        more = ", ..." if len(found.duplicates) > _MOST_NAMED else ""
+        images = counted(len(found.duplicates), "validation image")
+        yield f"duplicates: {images} with the bytes of a training image, so top-1 is too high: {names}{more}"
+    counts, labels = class_counts(found.folder), found.folder.labels
+    most, least = max(counts), min(counts)
+    if most > _IMBALANCE * least:
+        line = (
+            f"imbalanced classes: {counted(most, 'training image')} of {labels[counts.index(most)]}, {least:,} of "
+            f"{labels[counts.index(least)]}"
+        )
+        advice = "; --set class_weights=balanced makes all classes count the same"
+        yield line if is_balanced else line + advice
+
+
+_MOST_NAMED = 3
+_IMBALANCE = 3
 
 _LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
 """Columns of parity_table in the order in which a narrow terminal loses them."""

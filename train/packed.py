@@ -27,7 +27,7 @@ from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.files import sha256, sha256_of_file
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
 from alexnet_deploy.core.say import counted
-from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.train.dataset import Survey, digest_in, duplicates
 from alexnet_deploy.train.sources import PictureSource
 
 FORMAT_VERSION = 1
@@ -120,6 +120,16 @@ class Pack:
         literal, _, _ = self._sources[number].decode().rpartition(" ")
         return os.fsdecode(ast.literal_eval(literal))
 
+    def duplicates(self) -> list[tuple[int, int]]:
+        """Return pairs of a training and a validation image that were decoded from the same bytes.
+
+        Raises DataError where the list of sources cannot be read.
+        """
+        digests = [digest_in(line) for line in self._sources]
+        num_train = self.header.num_train
+        pairs = duplicates(digests[:num_train], digests[num_train:])
+        return [(one, num_train + other) for one, other in pairs]
+
     def expect(self, numbers: np.ndarray) -> None:
         """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
 
@@ -172,6 +182,11 @@ class PackedSide(Sequence[PackedPicture]):
     numbers: range
     """Their places there."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)."""
+        return self.pack.labels[self.numbers.start : self.numbers.stop]
+
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -185,6 +200,13 @@ class PackedSide(Sequence[PackedPicture]):
         if isinstance(index, slice):
             return PackedSide(pack=self.pack, numbers=self.numbers[index])
         return PackedPicture(pack=self.pack, number=self.numbers[index])
+
+
+def class_counts(source: PictureSource) -> tuple[int, ...]:
+    """Return how many training images each class has."""
+    side = source.train
+    labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
+    return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
 
 
 def is_packed(path: Path) -> bool:
@@ -246,6 +268,7 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
         sha256=header.source_sha256,
         mean=np.array(header.mean),
         covariance=np.array(header.covariance),
+        duplicates=tuple((pack.name_of(one), pack.name_of(other)) for one, other in pack.duplicates()),
     )
 
 

@@ -21,6 +21,7 @@ from alexnet_deploy.core.errors import UsageError
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
 Optimiser: TypeAlias = Literal["sgd", "adamw"]
+ClassWeights: TypeAlias = Literal["none", "balanced"]
 TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -51,6 +52,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """step: rising epochs, from 2 on, at which the rate is divided by 10."""
     warmup_epochs: int = 0
     """Epochs over which the rate first rises from 0, step by step."""
+    early_stopping: int = 0
+    """Epochs in a row without a new best epoch (validation top-1, then loss) that end training; 0: none do."""
     optimiser: Optimiser = "sgd"
     """`sgd`: with momentum; `adamw`: Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
     momentum: float = 0.9
@@ -66,6 +69,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     0..255."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes, 0..1; the training loss includes it."""
+    class_weights: ClassWeights = "none"
+    """`balanced`: a training image counts in inverse proportion to the training images of its class, 1 on average;
+    `none`: all count the same."""
     min_crop_area: float = 1.0
     """Smallest share of the image that a random crop is scaled from, 0..1; 1: crops of the input size, unscaled."""
     max_crop_aspect: float = 1.0
@@ -92,7 +98,14 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0, and finite")
-        for name in ("bias_learning_rate", "divisions", "warmup_epochs", "weight_decay", "color_noise"):
+        for name in (
+            "bias_learning_rate",
+            "divisions",
+            "warmup_epochs",
+            "early_stopping",
+            "weight_decay",
+            "color_noise",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
         for name in ("momentum", "ema_decay", "label_smoothing", "color_jitter"):

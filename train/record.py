@@ -16,6 +16,7 @@ from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import Position
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.remarks import plateau_remarks
+from alexnet_deploy.train.schedule import has_ended
 from alexnet_deploy.train.validate import Validation
 
 
@@ -59,6 +60,16 @@ def after_epoch(position: Position, validation: Validation, *, num_train: int, r
     )
 
 
+def is_over(recipe: Recipe, position: Position) -> bool:
+    """Return whether a run that stands there has nothing left to do."""
+    return has_ended(
+        num_epochs=recipe.epochs,
+        early_stopping=recipe.early_stopping,
+        epochs_done=len(position.epochs),
+        best_epoch=position.best_epoch,
+    )
+
+
 def training_record(
     recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
 ) -> TrainingRecord:
@@ -74,7 +85,7 @@ def training_record(
         epochs=position.epochs,
         best_epoch=position.best_epoch,
         confusion=position.confusion or ((0,) * num_classes,) * num_classes,
-        interrupted=len(position.epochs) < recipe.epochs,
+        interrupted=not is_over(recipe, position),
         seconds=seconds,
         device=_device_name(device),
         decoding=DECODING_VERSION,

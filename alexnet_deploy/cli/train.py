@@ -244,17 +244,23 @@ def _changes(settings: dict[str, object], **options: float | None) -> dict[str, 
 
 
 def _standing(run: Path, saved: "Checkpoint") -> str:
+    from alexnet_deploy.train.record import is_over
+
     position = saved.position
-    if position.epoch > saved.recipe.epochs:
+    if is_over(saved.recipe, position):
         return f"{run}: training has ended, after {counted(len(position.epochs), 'epoch')}"
     return f"{run}: going on in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 
 def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
-    from alexnet_deploy.describe import describe_excluded, describe_source
+    from alexnet_deploy.describe import describe_excluded, describe_source, describe_suspicions
     from alexnet_deploy.terminal import say
 
-    for line in (*describe_source(found.folder), *describe_excluded(found.excluded)):
+    for line in (
+        *describe_source(found.folder),
+        *describe_excluded(found.excluded),
+        *describe_suspicions(found, is_balanced=task.recipe.class_weights == "balanced"),
+    ):
         say(line)
     plan = task.recipe
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""

@@ -78,6 +78,7 @@ def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
         {"patience": 0},
         {"seed": -1},
         {"seed": 2**32},
+        {"early_stopping": -1},
         {"color_noise": -0.1},
         {"color_noise": math.nan},
         {"weight_decay": -1e-4},
