@@ -110,6 +110,9 @@ class Pack:
 
     @cached_property
     def _sources(self) -> list[bytes]:
+        return self._read_sources()
+
+    def _read_sources(self) -> list[bytes]:
         try:
             return (self.path / SOURCES).read_bytes().splitlines()
         except OSError as error:
@@ -125,7 +128,8 @@ class Pack:
 
         Raises DataError where the list of sources cannot be read.
         """
-        digests = [digest_in(line) for line in self._sources]
+        # Not kept: the lines of ImageNet are some 200 MB, which a run without duplicates never needs again.
+        digests = [digest_in(line) for line in self._read_sources()]
         num_train = self.header.num_train
         pairs = duplicates(digests[:num_train], digests[num_train:])
         return [(one, num_train + other) for one, other in pairs]
