@@ -27,7 +27,7 @@ from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.machine import processor
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.resize import to_square
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import (
     Backend,
     Device,
@@ -136,7 +136,7 @@ def bench(
     """
     with _files(data, bundle.manifest.preprocessing.resize) as files:
         encoded = [read_file(path) for path in files]
-        say(f"decoding {len(files)} pictures")
+        say(f"decoding {counted(len(files), 'picture')}")
         decoding = _time_decoding(encoded, bundle, seconds)
         engines = []
         on_gpu = cuda_index(device) is not None

@@ -14,7 +14,7 @@ from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
 from alexnet_deploy.core.quantization import Calibration
-from alexnet_deploy.core.say import Say, lines_about_excluded
+from alexnet_deploy.core.say import Say, counted, lines_about_excluded
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export.calibrate import Histogram, gather, ranges_for
@@ -86,7 +86,7 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
     graph_sha256 = sha256(graph.SerializeToString(deterministic=True))
     histograms = _kept_histograms(request.cache, graph_sha256, pictures.sha256, say)
     if histograms is None:
-        say(f"calibrating on {len(pictures.files):,} pictures")
+        say(f"calibrating on {counted(len(pictures.files), 'picture')}")
         histograms = gather(graph, decode_batches(pictures.files, weights.preprocessing.resize))
         if request.cache is not None:
             save_cache(

@@ -7,14 +7,16 @@ import msgspec
 
 from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
+from alexnet_deploy.core.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
-from alexnet_deploy.core.say import lines_about_excluded
+from alexnet_deploy.core.say import counted, lines_about_excluded
 from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
 if TYPE_CHECKING:
+    from alexnet_deploy.train.dataset import Survey
     from alexnet_deploy.train.sources import PictureSource
 
 
@@ -48,18 +50,46 @@ def describe_facts(facts: Facts, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def describe_source(source: "PictureSource") -> str:
-    """Return one line about pictures to train on."""
-    return (
-        f"{source.root}: {len(source.train):,} pictures to learn from, {len(source.validation):,} to validate, "
-        f"{len(source.labels)} classes"
+def describe_source(source: "PictureSource") -> Iterator[str]:
+    """Yield a line about images to train on, and another where they are validated on test/."""
+    yield (
+        f"{source.root}: {counted(len(source.train), 'picture')} to learn from, {len(source.validation):,} to "
+        f"validate, {_classes(source.labels)}"
     )
+    if source.validation_folder == VALIDATION_FOLDERS[-1]:
+        yield f"found no val/ beside train/: validating on {source.validation_folder}/"
 
 
 def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
     """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
     return lines_about_excluded(excluded.items())
 
+
+def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterator[str]:
+    """Yield a line about images on both sides, and one where a class has over three times the images of another.
+
+    `is_balanced` says that the recipe has class weights already.
+    """
+    from alexnet_deploy.train.packed import class_counts
+
+    if found.duplicates:
+        names = ", ".join(f"{other} = {one}" for one, other in found.duplicates[:_MOST_NAMED])
+        more = ", ..." if len(found.duplicates) > _MOST_NAMED else ""
+        images = counted(len(found.duplicates), "validation image")
+        yield f"duplicates: {images} with the bytes of a training image, so top-1 is too high: {names}{more}"
+    counts, labels = class_counts(found.folder), found.folder.labels
+    most, least = max(counts), min(counts)
+    if most > _IMBALANCE * least:
+        line = (
+            f"imbalanced classes: {counted(most, 'training image')} of {labels[counts.index(most)]}, {least:,} of "
+            f"{labels[counts.index(least)]}"
+        )
+        advice = "; --set class_weights=balanced makes all classes count the same"
+        yield line if is_balanced else line + advice
+
+
+_MOST_NAMED = 3
+_IMBALANCE = 3
 
 _LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
 """Columns of parity_table in the order in which a narrow terminal loses them."""
@@ -126,9 +156,9 @@ def gate_words(gate: Gate) -> str:
     if (found := gate.accuracy) is not None:
         low, high = found.interval_points
         lines.append(
-            f"accuracy on {found.num_images:,} pictures: top-1 {found.candidate_top1:.2%}, trained network "
+            f"accuracy on {counted(found.num_images, 'picture')}: top-1 {found.candidate_top1:.2%}, trained network "
             f"{found.reference_top1:.2%}: {found.drop_points:.2f} points lost, 95 % interval {low:.2f} to {high:.2f}, "
-            f"{found.max_drop_points:g} allowed; {len(found.flips)} first guesses changed"
+            f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'first guess', 'first guesses')} changed"
         )
     else:
         lines.append(
@@ -140,13 +170,14 @@ def gate_words(gate: Gate) -> str:
 
 def describe_plan(record: PlanRecord) -> str:
     """Return one line about a plan."""
-    batches = f"{record.profile.min_batch} to {record.profile.max_batch} pictures, best at {record.profile.opt_batch}"
+    profile = record.profile
+    batches = f"{profile.min_batch} to {counted(profile.max_batch, 'picture')}, best at {profile.opt_batch}"
     return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
 def _run_lines(run: RunFacts) -> Iterator[str]:
     state = "finished" if run.is_finished else "not finished"
-    yield f"{run.path}: run of {run.architecture}, {run.num_classes} classes, {state}"
+    yield f"{run.path}: run of {run.architecture}, {counted(run.num_classes, 'class', 'classes')}, {state}"
     yield f"epochs        {run.epochs_done} of {run.epochs} done"
     if run.best_epoch is not None:
         yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
@@ -161,20 +192,20 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
 
 def interruption_words(training: TrainingRecord) -> str:
     """Return how far a run had come that was interrupted: `interrupted after 3 of 8 epochs`."""
-    total = training.recipe.get("epochs")
-    of_total = "" if total is None else f" of {total}"
-    return f"interrupted after {len(training.epochs)}{of_total} epochs"
+    done, total = len(training.epochs), training.recipe.get("epochs")
+    known = f"{done} of {counted(total, 'epoch')}" if isinstance(total, int) else counted(done, "epoch")
+    return f"interrupted after {known}"
 
 
 def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
-    yield f"{weights.path}: trained weights of {weights.architecture.name}, {len(weights.labels)} classes"
+    yield f"{weights.path}: trained weights of {weights.architecture.name}, {_classes(weights.labels)}"
     yield f"sha-256       {weights.sha256}"
     yield f"labels        {_few(weights.labels)}"
     yield f"preprocessing {_facts(weights.preprocessing)}"
     yield f"made with     {_versions(weights.tools)}"
     if (training := weights.training) is not None:
-        yield f"trained on    {training.data}, {training.num_train:,} pictures"
-        yield f"validated on  {training.num_validation:,} pictures"
+        yield f"trained on    {training.data}, {counted(training.num_train, 'picture')}"
+        yield f"validated on  {counted(training.num_validation, 'picture')}"
         yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in training.recipe.items())}"
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
@@ -194,9 +225,9 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
     header = pack.header
     assert isinstance(header, PackHeader)
     size = f"{pack.bytes / 1e9:,.2f} GB"
-    yield f"{pack.path}: packed set of {header.num_pictures:,} pictures, {len(header.labels)} classes, {size}"
-    yield f"learnt from   {header.num_train:,} pictures"
-    yield f"validated on  {header.num_validation:,} pictures"
+    yield f"{pack.path}: packed set of {counted(header.num_pictures, 'picture')}, {_classes(header.labels)}, {size}"
+    yield f"learnt from   {counted(header.num_train, 'picture')}"
+    yield f"validated on  {counted(header.num_validation, 'picture')}"
     yield f"made of       {header.source}"
     yield f"sha-256       {header.source_sha256} (of its names and bytes, as trained weights name it)"
     yield f"labels        {_few(header.labels)}"
@@ -217,10 +248,11 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield f"preprocessing {_facts(manifest.preprocessing)}"
     yield f"made with     {_versions(manifest.tools)}"
     for name, entry in manifest.files.items():
-        yield f"file          {name} ({entry.bytes:,} bytes)"
+        yield f"file          {name} ({counted(entry.bytes, 'byte')})"
     if (quantization := manifest.quantization) is not None:
         calibration = quantization.calibration
-        yield f"calibrated    on {calibration.num_images:,} pictures, {calibration.method}; rest {quantization.rest}"
+        images = counted(calibration.num_images, "picture")
+        yield f"calibrated    on {images}, {calibration.method}; rest {quantization.rest}"
         yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
@@ -239,10 +271,14 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
 def _graph_lines(graph: GraphFacts) -> Iterator[str]:
     yield f"{graph.path}: ONNX graph {graph.name!r} by {graph.producer or 'an unknown program'}"
     yield f"opset         {', '.join(f'{domain} {version}'.strip() for domain, version in graph.opsets.items())}"
-    yield f"size          {graph.bytes:,} bytes"
+    yield f"size          {counted(graph.bytes, 'byte')}"
     yield f"nodes         {', '.join(f'{count} {kind}' for kind, count in graph.nodes.items())}"
     for key, value in graph.metadata.items():
         yield f"metadata      {key}: {value if len(value) <= 200 else f'{value[:200]}...'}"
+
+
+def _classes(labels: Sequence[str]) -> str:
+    return counted(len(labels), "class", "classes")
 
 
 def _few(labels: tuple[str, ...]) -> str:

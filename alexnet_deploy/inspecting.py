@@ -20,6 +20,7 @@ from alexnet_deploy.core.manifest import Manifest
 from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, RecipeValue, TrainingRecord, load_weights
+from alexnet_deploy.train.schedule import has_ended
 
 # Its room needs torch, which `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
@@ -50,11 +51,8 @@ class RunFacts(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
     report: str | None
     next: str
     """The command that continues or exports it."""
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all its epochs are done."""
-        return self.epochs_done >= self.epochs
+    is_finished: bool
+    """Whether all its epochs are done, or it has stopped early."""
 
 
 class WeightsFacts(Struct, frozen=True, kw_only=True, tag="weights", tag_field="kind"):
@@ -108,6 +106,7 @@ Facts: TypeAlias = RunFacts | WeightsFacts | BundleFacts | GraphFacts | PackFact
 
 class _SavedRecipe(Struct):
     epochs: int
+    early_stopping: int = 0
 
 
 class _SavedPosition(Struct):
@@ -157,8 +156,14 @@ def _run(path: Path) -> RunFacts:
             raise WeightsError(f"{path / WEIGHTS}: does not say how it was trained")
         architecture, recipe, data = weights.architecture, weights.training.recipe, weights.training.data
         epochs, best_epoch = weights.training.epochs, weights.training.best_epoch
-    num_epochs = msgspec.convert(recipe, _SavedRecipe).epochs
-    can_resume = len(epochs) < num_epochs and (path / CHECKPOINT).is_file()
+    plan = msgspec.convert(recipe, _SavedRecipe)
+    is_finished = has_ended(
+        num_epochs=plan.epochs,
+        early_stopping=plan.early_stopping,
+        epochs_done=len(epochs),
+        best_epoch=best_epoch,
+    )
+    can_resume = not is_finished and (path / CHECKPOINT).is_file()
     command = f"train --resume --out {shlex.quote(str(path))}" if can_resume else f"export {shlex.quote(str(path))}"
     return RunFacts(
         path=str(path),
@@ -166,7 +171,7 @@ def _run(path: Path) -> RunFacts:
         num_classes=architecture.num_classes,
         data=data,
         recipe=recipe,
-        epochs=num_epochs,
+        epochs=plan.epochs,
         epochs_done=len(epochs),
         best_epoch=best_epoch or None,
         best_top1=epochs[best_epoch - 1].validation_top1 if best_epoch else None,
@@ -175,6 +180,7 @@ def _run(path: Path) -> RunFacts:
         metrics=names[METRICS],
         report=names[REPORT],
         next=f"alexnet-deploy {command}",
+        is_finished=is_finished,
     )
 
 

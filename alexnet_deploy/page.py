@@ -17,6 +17,7 @@ from PIL import Image
 from alexnet_deploy import wording
 from alexnet_deploy.charts import BOX_HEIGHT, BOX_WIDTH
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.say import counted
 
 _THUMBNAIL = 176
 
@@ -76,6 +77,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "counted": counted,
         "count": lambda number: f"{number:,}",
         "duration": wording.duration,
         "fine_percent": wording.fine_percent,

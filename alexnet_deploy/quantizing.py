@@ -19,7 +19,7 @@ from alexnet_deploy.core.errors import ParityError, UsageError
 from alexnet_deploy.core.labelled import LabelledFolder
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.quantization import WEIGHT_LEVEL, Quantization
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.engines.accuracy import measure_accuracy
@@ -242,7 +242,7 @@ class _Judge:
         self._golden = golden
         self._weights, self._views, self._request, self._data = weights, views, request, data
         self._files = pictures.files if data is None else tuple(picture.path for picture in data.pictures)
-        say(f"asking the FP32 graph about {len(self._files):,} pictures")
+        say(f"asking the FP32 graph about {counted(len(self._files), 'picture')}")
         self._expected = self._ask(None)
 
     def __call__(self, quantization: Quantization) -> _Verdict:

@@ -6,13 +6,14 @@ from alexnet_deploy import wording
 from alexnet_deploy.charts import fault_chart
 from alexnet_deploy.core.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.plans import PLAN_BACKENDS
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.engines.parity import TOLERANCES, least_agreement
 from alexnet_deploy.export.calibrate import Histogram
 from alexnet_deploy.page import Picture, Verdict, render_page
 from alexnet_deploy.report_int8 import int8_part
 from alexnet_deploy.report_training import training_part
-from alexnet_deploy.wording import counted, points, short
+from alexnet_deploy.wording import points, short
 
 
 def render_report(

@@ -9,12 +9,13 @@ from PIL import Image
 
 from alexnet_deploy.core.accuracy import share_interval
 from alexnet_deploy.core.architecture import Conv
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines.accuracy import paired_interval_points
 from alexnet_deploy.page import Picture, Verdict, inlined, render_page
 from alexnet_deploy.report_training import training_part
 from alexnet_deploy.train.evaluate import Answers, Evaluation
-from alexnet_deploy.wording import counted, interval, percent
+from alexnet_deploy.wording import interval, percent
 
 NUM_SHOWN = 24
 """Wrong pictures in the gallery at most."""

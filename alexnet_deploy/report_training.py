@@ -38,13 +38,30 @@ def training_part(training: TrainingRecord, labels: Sequence[str]) -> TrainingPa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """How well one class is told from the others, by the first guess."""
+
+    label: str
+    """Its name."""
+    accuracy: float | None
+    """Share of its validation images that are guessed right; None where it has none."""
+    f1: float | None
+    """Harmonic mean of that share and of the share of right ones among the guesses of this class.
+
+    None where the class is neither on an image nor guessed.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
     """Who was taken for whom."""
 
-    accuracies: tuple[tuple[str, float | None], ...]
-    """Each class with its share of right guesses; None where it has no validation picture."""
-    worst: tuple[tuple[str, float | None], ...]
+    scores: tuple["ClassScore", ...]
+    """Of each class, in the order of the labels."""
+    worst: tuple["ClassScore", ...]
     """The classes that are told apart worst."""
+    macro_f1: float | None
+    """Mean F1 over the classes, each counting the same; None where a class has none."""
     pairs: tuple[tuple[str, str, int, float], ...]
     """Truth, guess, pictures, share of the truth's pictures; the most frequent first."""
     num_right: int
@@ -63,11 +80,24 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confus
     wrong = counts - np.diag(right)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_WORST]
     confused = [divmod(int(place), num_classes) for place in order if wrong.flat[place]]
-    known = zip(labels, right.tolist(), totals.tolist(), strict=True)
-    accuracies = tuple((label, hits / total if total else None) for label, hits, total in known)
+    guessed = counts.sum(axis=0)
+    known = zip(labels, right.tolist(), totals.tolist(), guessed.tolist(), strict=True)
+    scores = tuple(
+        ClassScore(
+            label=label,
+            accuracy=hits / total if total else None,
+            # 2 / (1 / precision + 1 / recall), also where there is no guess to have a precision.
+            f1=2 * hits / (total + guesses) if total + guesses else None,
+        )
+        for label, hits, total, guesses in known
+    )
+    known_f1 = [score.f1 for score in scores if score.f1 is not None]
     return Confusion(
-        accuracies=accuracies,
-        worst=tuple(sorted(accuracies, key=lambda pair: math.inf if pair[1] is None else pair[1])[:_NUM_WORST]),
+        scores=scores,
+        worst=tuple(
+            sorted(scores, key=lambda score: math.inf if score.accuracy is None else score.accuracy)[:_NUM_WORST]
+        ),
+        macro_f1=sum(known_f1) / num_classes if len(known_f1) == num_classes else None,
         pairs=tuple((labels[i], labels[j], int(wrong[i, j]), float(wrong[i, j] / totals[i])) for i, j in confused),
         num_right=int(right.sum()),
         num_pictures=int(totals.sum()),

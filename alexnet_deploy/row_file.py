@@ -20,7 +20,7 @@ from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.files import sha256, sync_directory
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.locks import is_taken
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.predict import Again
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_row, read_rows
 
@@ -129,8 +129,8 @@ class RowFile:
             record = replaced.record
         elif replaced is None and self._older is not None and self._older.is_whole:
             raise UsageError(
-                f"{self._output}: is whole with {self.outcomes.total():,} rows, and there are more inputs now; choose "
-                "another --output"
+                f"{self._output}: is whole with {counted(self.outcomes.total(), 'row')}, and there are more inputs "
+                "now; choose another --output"
             )
         self._append(record)
 

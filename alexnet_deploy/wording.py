@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 from alexnet_deploy.core.architecture import Conv, Dropout, Flatten, Layer, Linear, LocalNorm, MaxPool, SpatialNorm
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import RecipeValue
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -20,7 +21,7 @@ def kind(layer: Layer) -> str:
             groups = f", {layer.groups} groups" if layer.groups > 1 else ""
             return f"convolution {times((layer.kernel, layer.kernel))}{stride}{groups}"
         case LocalNorm():
-            return f"normalisation over {layer.size} channels"
+            return f"normalisation over {counted(layer.size, 'channel')}"
         case SpatialNorm():
             return f"normalisation over {times((layer.size, layer.size))} pixels"
         case MaxPool():
@@ -122,11 +123,6 @@ def size(num_bytes: int) -> str:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.3g}{_SPACE}{name}"
     return f"{num_bytes}{_SPACE}B"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return 1 picture or 1,024 pictures."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

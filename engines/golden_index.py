@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from alexnet_deploy.core.bundle import LABELS
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES, Manifest, TensorFile, Tolerance
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.engines.parity import INT8_TIE, LOG_FLOOR, TIE, least_agreement
 
 _BYTES = {"uint8": 1, "float32": 4}
@@ -24,7 +25,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     num_images, num_classes = golden.probabilities.shape
     yield (
         f"Golden vectors of {manifest.architecture.name}, {manifest.precision}, {manifest.views.name} views: "
-        f"{num_images} images, {num_classes} classes in the order of ../{LABELS}."
+        f"{counted(num_images, 'image')}, {counted(num_classes, 'class', 'classes')} in the order of ../{LABELS}."
     )
     yield "Every file is raw numbers: no header, little-endian, row-major."
     yield ""
@@ -65,7 +66,8 @@ def _limits(reference: TensorFile, tolerance: Tolerance, tie: float, num_images:
     return (
         f"  {_name(reference):<24} |p - q| <= {tolerance.probability:g}, "
         f"|ln p - ln q| <= {tolerance.log_probability:g}, "
-        f"q of the engine's first class within {tie:g} of the row's largest in {num_same} of {num_images} rows or more"
+        f"q of the engine's first class within {tie:g} of the row's largest in {num_same} of "
+        f"{counted(num_images, 'row')} or more"
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.manifest import GOLDEN_PICTURES, ParityRow, Tolerance
 from alexnet_deploy.core.precision import Precision
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.engines.engine import Engine
 
 TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
@@ -127,7 +128,7 @@ def shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance, t
     top1_agreement = float(same_first_guess(reference, candidate, tie).mean())
     found = []
     if not np.isfinite(candidate).all():
-        found.append(f"{int((~np.isfinite(candidate)).any(axis=1).sum())} of {len(candidate)} rows hold NaN")
+        found.append(f"{int((~np.isfinite(candidate)).any(axis=1).sum())} of {counted(len(candidate), 'row')} hold NaN")
     if not max_error <= tolerance.probability:
         found.append(f"a probability is off by {max_error:.3g}, over {tolerance.probability:g}")
     if not max_log_error <= tolerance.log_probability:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from alexnet_deploy.core.manifest import Manifest
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.export.graph import IR_VERSION, OPSET, facts_for_graph, write_graph
 
 
@@ -122,7 +123,7 @@ def _compare_constants(expected: onnx.GraphProto, found: onnx.GraphProto, unknow
         else:
             actual = numpy_helper.to_array(other)
             if actual.dtype.kind == "f" and not np.isfinite(actual).all():
-                yield f"{tensor.name}: holds {int((~np.isfinite(actual)).sum())} values that are NaN or infinite"
+                yield f"{tensor.name}: holds {counted(int((~np.isfinite(actual)).sum()), 'NaN or infinite value')}"
             elif tensor.name not in unknown and not np.array_equal(actual, numpy_helper.to_array(tensor)):
                 yield f"{tensor.name}: {_first_difference(actual, numpy_helper.to_array(tensor))}"
     for name in by_name:

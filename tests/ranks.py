@@ -40,7 +40,8 @@ from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import look_over, train_on
 
 FIRST = Recipe(name="test", epochs=2, batch_size=4, learning_rate=0.01, patience=9)
-RECIPES = (FIRST, msgspec.structs.replace(FIRST, batch_size=3, min_crop_area=0.3, label_smoothing=0.1))
+SECOND = msgspec.structs.replace(FIRST, batch_size=3, min_crop_area=0.3, label_smoothing=0.1, class_weights="balanced")
+RECIPES = (FIRST, SECOND)
 
 
 class Seen(msgspec.Struct, kw_only=True):

@@ -34,7 +34,7 @@ from alexnet_deploy.train.learner import Learner
         (
             "train --recipe cake",
             2,
-            "'cake' is no recipe; there are drawn, fast, folder, original, paper, two-class, and files",
+            "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and files",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         (
@@ -45,7 +45,11 @@ from alexnet_deploy.train.learner import Learner
         ("train data --columns --arch caffe", 2, "caffe: norm1 normalises across 1 groups of channels, where two "),
         ("train data --columns", 2, "data: there is no such file or folder"),
         ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),
-        ("train --set size=3", 2, "recipe drawn: size is no field of a recipe; there are epochs, batch_size, "),
+        ("train --set size=3", 2, "recipe drawn: size is not a field of a recipe; did you mean batch_size?"),
+        ("train --set epoch=3", 2, "recipe drawn: epoch is not a field of a recipe; did you mean epochs?"),
+        ("train --set xyz=3", 2, "recipe drawn: xyz is not a field of a recipe; there are epochs, batch_size, "),
+        ("recipes cake", 2, "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and"),
+        ("recipes a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         ("train --set patience=x", 2, "recipe drawn: Expected `int`, got `str` - at `$.patience`"),
         (
             "train --lr 1 --set learning_rate=2",

@@ -20,7 +20,9 @@ from report_pages import (
 )
 
 from alexnet_deploy.core.family import architecture_by_name
+from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.page import Picture
+from alexnet_deploy.report_training import Confusion, training_part
 
 
 def render_all() -> bytes:
@@ -81,6 +83,40 @@ def test_the_most_confused_pairs_come_first_where_the_classes_are_many() -> None
     text = Page(render(manifest=manifest, labels=labels, training=training)).text
     assert re.search(r"class 7 class 9 17 25\.4 % class 3 class 4 5 9\.1 %", text)
     assert re.search(r"Least often right class 7 74\.6 % class 3 90\.9 %", text)
+
+
+def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    # cat: 8 of 10 right, of 9 guesses; dog: 3 of 4, of 5; eel: never guessed.
+    training = make_training(confusion=((8, 2, 0), (1, 3, 0), (0, 0, 0)))
+    (cat, dog, eel) = confusion_of(training, ("cat", "dog", "eel")).scores
+    assert cat.f1 == pytest.approx(2 * (8 / 9) * (8 / 10) / (8 / 9 + 8 / 10))
+    assert dog.f1 == pytest.approx(2 * (3 / 5) * (3 / 4) / (3 / 5 + 3 / 4))
+    assert (eel.accuracy, eel.f1) == (None, None)
+    assert confusion_of(training, ("cat", "dog", "eel")).macro_f1 is None
+    never = make_training(confusion=((10, 0), (4, 0)))
+    found = confusion_of(never, ("cat", "dog"))
+    assert [score.f1 for score in found.scores] == [pytest.approx(20 / 24), 0.0]
+    assert found.macro_f1 == pytest.approx(10 / 24)
+
+
+@pytest.mark.parametrize("num_classes", [2, 40])
+def test_the_report_has_each_classs_f1_and_their_mean(num_classes: int) -> None:
+    matrix = np.diag(np.full(num_classes, 3))
+    matrix[0, 1] = 1
+    labels = [f"class {number}" for number in range(num_classes)]
+    training = make_training(confusion=tuple(tuple(row) for row in matrix.tolist()))
+    manifest = make_manifest(architecture_by_name("tiny").with_num_classes(num_classes))
+    text = Page(render(manifest=manifest, labels=labels, training=training)).text
+    # Of class 0 three of four right, of three guesses; of class 1 all three, of four.
+    mean = {2: "85.7", 40: "99.3"}[num_classes]
+    assert f"Macro F1, the mean over the classes: {mean} %." in text
+    assert re.search(r"class 0 3 1 75\.0 % 85\.7 %" if num_classes == 2 else r"class 0 75\.0 %, F1 85\.7 %", text)
+
+
+def confusion_of(training: TrainingRecord, labels: tuple[str, ...]) -> Confusion:
+    found = training_part(training, labels).confusion
+    assert found is not None
+    return found
 
 
 def test_unknown_training_is_said_and_nothing_is_drawn() -> None:

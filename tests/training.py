@@ -137,6 +137,7 @@ def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> 
         validation=InMemory(images[num_train:], labels[num_train:]),
         excluded={},
         sha256=hashlib.sha256(images.numpy().data).hexdigest(),
+        class_counts=tuple(np.bincount(labels[:num_train].numpy(), minlength=2).tolist()),
         mean=np.array([115.0, 50.0, 110.0]),
         covariance=np.diag([900.0, 400.0, 900.0]),
     )

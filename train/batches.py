@@ -43,6 +43,8 @@ class TrainingSet:
     """Pictures that were left out: name to error code."""
     sha256: str
     """Digest of all pictures and labels that are used: what equal runs have in common."""
+    class_counts: tuple[int, ...]
+    """Training images of each class."""
     mean: np.ndarray
     """Of the training pictures' RGB, float64 (3,), on 0..255."""
     covariance: np.ndarray

@@ -20,6 +20,7 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
 from alexnet_deploy.core.files import write_atomically
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
@@ -194,7 +195,8 @@ def check_same(
 
 
 def _named(architecture: Architecture) -> str:
-    return f"{architecture.name} of {architecture.num_classes} classes and {architecture.num_parameters:,} parameters"
+    classes = counted(architecture.num_classes, "class", "classes")
+    return f"{architecture.name} of {classes} and {counted(architecture.num_parameters, 'parameter')}"
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.resize import to_square
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.sources import PictureSource
 from alexnet_deploy.train.tars import unpack
 
@@ -92,7 +93,9 @@ def _read(path: Path) -> bytes:
 
 def _records(root: Path, side: str, name: str, batch: bytes) -> list[Record]:
     if not batch or len(batch) % _NUM_BYTES:
-        raise DataError(f"{root}: {name} has {len(batch):,} bytes, where a multiple of {_NUM_BYTES:,} is needed")
+        raise DataError(
+            f"{root}: {name} has {counted(len(batch), 'byte')}, where a multiple of {_NUM_BYTES:,} is needed"
+        )
     records = []
     for number, offset in enumerate(range(0, len(batch), _NUM_BYTES)):
         label = batch[offset]

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Survey:
     """Of the training pictures' RGB, float64 (3,), on 0..255."""
     covariance: np.ndarray
     """Of the training pictures' RGB, float64 (3, 3), on 0..255."""
+    duplicates: tuple[tuple[str, str], ...] = ()
+    """Names of a training and a validation image whose files have the same bytes, one pair a validation image."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class Look:
     @property
     def name(self) -> str:
         """Its name as text that any encoding can hold."""
-        return Input(name=self.example.name).text
+        return _text(self.example)
 
 
 def find_pictures(root: Path) -> PictureSource:
@@ -121,6 +123,7 @@ def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
     digest = hashlib.sha256()
     excluded: dict[str, str] = {}
     good: dict[str, list[Example]] = {"train": [], "validation": []}
+    digests: dict[str, list[bytes]] = {"train": [], "validation": []}
     sums = ColorSums()
     for side, examples in (("train", source.train), ("validation", source.validation)):
         for look in look_at_each(examples, resize):
@@ -129,13 +132,35 @@ def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
                 continue
             digest.update(look.line)
             good[side].append(look.example)
+            digests[side].append(digest_in(look.line))
             if side == "train":
                 sums.add(look.sums)
-    kept = PictureSource(
-        root=source.root, labels=source.labels, train=tuple(good["train"]), validation=tuple(good["validation"])
-    )
+    kept = replace(source, train=tuple(good["train"]), validation=tuple(good["validation"]))
     check_source(kept)
-    return Survey(folder=kept, excluded=excluded, sha256=digest.hexdigest(), mean=sums.mean, covariance=sums.covariance)
+    pairs = duplicates(digests["train"], digests["validation"])
+    return Survey(
+        folder=kept,
+        excluded=excluded,
+        sha256=digest.hexdigest(),
+        mean=sums.mean,
+        covariance=sums.covariance,
+        duplicates=tuple((_text(kept.train[one]), _text(kept.validation[other])) for one, other in pairs),
+    )
+
+
+def digest_in(line: bytes) -> bytes:
+    """Return the SHA-256, 32 bytes, at the end of a survey's line about an image."""
+    return bytes.fromhex(line.rsplit(b" ", 1)[1].decode())
+
+
+def duplicates(train: Sequence[bytes], validation: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return for each validation digest that a training image has, too, the places of the first such and of itself."""
+    wanted = frozenset(validation)
+    first: dict[bytes, int] = {}
+    for place, digest in enumerate(train):
+        if digest in wanted:
+            first.setdefault(digest, place)
+    return [(first[digest], place) for place, digest in enumerate(validation) if digest in first]
 
 
 class Pictures:
@@ -170,6 +195,11 @@ class Pictures:
                 for place, picture in enumerate(islice(decoded, len(batch))):
                     images[place], labels[place] = picture
                 yield torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _text(example: Example) -> str:
+    """Return the name as text that any encoding can hold."""
+    return Input(name=example.name).text
 
 
 def _look_at(example: Example, resize: ResizePolicy) -> Look:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.tars import unpack
 
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -106,7 +107,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             continue
         content = data[position + 8 : position + 8 + num_bytes]
         if len(content) < num_bytes:
-            raise ValueError(f"it ends {num_bytes - len(content)} bytes too early")
+            raise ValueError(f"it ends {counted(num_bytes - len(content), 'byte')} too early")
         yield kind, content
         # Compressed elements alone are not padded to eight bytes.
         position += 8 + (num_bytes if kind == _COMPRESSED else -(-num_bytes // 8) * 8)

@@ -13,7 +13,7 @@ from alexnet_deploy.core.ahead import map_ahead
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.train.batches import Batches, TrainingSet, in_batches
 from alexnet_deploy.train.dataset import Pictures, Survey
-from alexnet_deploy.train.packed import PICTURE_BYTES, PackedSide
+from alexnet_deploy.train.packed import PICTURE_BYTES, PackedSide, class_counts
 from alexnet_deploy.train.sources import Example
 
 # One thread copied 90,000 pictures a second from the cache; the second hides a disk's latency from the first.
@@ -41,6 +41,7 @@ def training_set(
         validation=validation,
         excluded=found.excluded,
         sha256=found.sha256,
+        class_counts=class_counts(found.folder),
         mean=found.mean,
         covariance=found.covariance,
     )

@@ -81,6 +81,7 @@ def find_in_folder(root: Path) -> PictureSource:
     """
     if not root.is_dir():
         raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
+    side = None
     if (root / "train").is_dir():
         labels = class_names(root / "train")
         side = validation_folder(root)
@@ -100,7 +101,13 @@ def find_in_folder(root: Path) -> PictureSource:
             kept = kept_for_validation([example.path.relative_to(root) for example in examples])
             train.append(tuple(example for number, example in enumerate(examples) if number not in kept))
             validation.append(tuple(examples[number] for number in sorted(kept)))
-    return PictureSource(root=root, labels=labels, train=tuple(chain(*train)), validation=tuple(chain(*validation)))
+    return PictureSource(
+        root=root,
+        labels=labels,
+        train=tuple(chain(*train)),
+        validation=tuple(chain(*validation)),
+        validation_folder=None if side is None else side.name,
+    )
 
 
 def kept_for_validation(names: Sequence[Path]) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,8 +45,12 @@ class Learner:
         device: torch.device,
         ranks: Ranks = ALONE,
         second_device: torch.device | None = None,
+        *,
+        class_counts: Sequence[int] = (),
     ) -> None:
         """Set up a network with the recipe's first values on a device; `covariance` is that of the data's RGB.
+
+        `class_counts` are the training images of each of K classes, which balanced class weights need.
 
         Of several `ranks` each takes every step, on its part of the batch. With a second device the network is two
         columns, one on each; raises UsageError where the table is none.
@@ -55,6 +59,9 @@ class Learner:
         self._ranks = ranks
         self._size = architecture.input_size
         self._preprocessing = preprocessing
+        self._class_weights = None
+        if recipe.class_weights == "balanced":
+            self._class_weights = torch.from_numpy(balanced_weights(class_counts)).float().to(device)
         self._color_axes = color_axes(covariance)
         self._device = device
         network = Network(architecture)
@@ -154,7 +161,12 @@ class Learner:
         if not len(labels):
             # The mean of none is NaN. The other ranks wait for gradients, which are zeros then.
             return logits.sum()
-        return functional.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        smoothing = self._recipe.label_smoothing
+        if self._class_weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Not cross_entropy's own weights: they divide by the weights of the batch, which each rank has its share of.
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * self._class_weights[labels]).mean()
 
     def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe
@@ -178,6 +190,15 @@ class Learner:
     def _logits(self, forward: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
             return forward(views).float()
+
+
+def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
+    """Return what an image of each of K classes counts, float64 (K,): inverse to the class's images, on average 1.
+
+    The average is over the images: sum(count * weight) is sum(count).
+    """
+    counts = np.asarray(class_counts, np.float64)
+    return np.asarray(counts.sum() / (len(counts) * counts))
 
 
 def _optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ import torch
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.core.weights import EpochMetrics, Weights
 from alexnet_deploy.train.batches import TrainingSet, in_batches
@@ -22,7 +22,14 @@ from alexnet_deploy.train.draws import epoch_order
 from alexnet_deploy.train.learner import Learner
 from alexnet_deploy.train.parallel import ALONE, Ranks
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.record import Progress, after_epoch, data_name, training_preprocessing, training_record
+from alexnet_deploy.train.record import (
+    Progress,
+    after_epoch,
+    data_name,
+    is_over,
+    training_preprocessing,
+    training_record,
+)
 from alexnet_deploy.train.remarks import plateau_remarks
 from alexnet_deploy.train.schedule import learning_rate, mean_decay
 from alexnet_deploy.train.stopping import stopping
@@ -75,7 +82,14 @@ class Trainer:
         self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
         self._second_device = second_device(self._device) if columns else None
         self._learner = Learner(
-            architecture, recipe, self._preprocessing, data.covariance, self._device, ranks, self._second_device
+            architecture,
+            recipe,
+            self._preprocessing,
+            data.covariance,
+            self._device,
+            ranks,
+            self._second_device,
+            class_counts=data.class_counts,
         )
         self._tools = tool_versions("torch")
         self._position = Position()
@@ -101,10 +115,11 @@ class Trainer:
         self._num_images_before = self._num_images()
         if best is not None:
             self._best = {name: torch.from_numpy(values) for name, values in best.tensors.items()}
-            self._is_over = best.training is not None and len(best.training.epochs) == self._recipe.epochs
+            is_recorded = best.training is not None and not best.training.interrupted
+            self._is_over = is_recorded and is_over(self._recipe, position)
 
     def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
-        """Train to the recipe's end.
+        """Train to the recipe's end, or to where it stops early.
 
         When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
         there is a `weights` file in any case. Raises TrainingError where the loss stops being a number; what the
@@ -115,7 +130,7 @@ class Trainer:
         self._begun = self._saved_at = time.perf_counter()
         with stopping(self._ranks.sum) as stop_if_asked:
             try:
-                while self._position.epoch <= self._recipe.epochs:
+                while not is_over(self._recipe, self._position):
                     self._train_epoch(on_progress, stop_if_asked)
             except (KeyboardInterrupt, SystemExit):
                 self._save(with_best=True)
@@ -126,7 +141,14 @@ class Trainer:
                 if not self._best_is_saved:
                     self._directory.save_best(self._best_weights())
                 raise
+            self._say_why_it_ends()
             self._save(with_best=True)
+
+    def _say_why_it_ends(self) -> None:
+        position = self._position
+        if len(position.epochs) < self._recipe.epochs:
+            waited = counted(len(position.epochs) - position.best_epoch, "epoch")
+            self._say(f"stopped early: {waited} without a new best one after epoch {position.best_epoch}")
 
     def _train_epoch(self, on_progress: Callable[[Progress], None], stop_if_asked: Callable[[], None]) -> None:
         """Do what is left of the epoch under way."""

@@ -25,7 +25,7 @@ from alexnet_deploy.core.files import sha256, sha256_of_file, sync_directory, wr
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, ResizePolicy
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.train.dataset import ColorSums, look_at_each
 from alexnet_deploy.train.journal import Chunk, Draft, claimed, noted_chunks, ranges_of
@@ -172,7 +172,10 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
     os.truncate(pictures, Draft.after(good).num_pictures * PICTURE_BYTES)
     os.truncate(sources, position)
     if good:
-        say(f"going on after {good[-1].num_seen:,} of {len(work.examples):,} pictures, which are as they were written")
+        say(
+            f"going on after {good[-1].num_seen:,} of {counted(len(work.examples), 'picture')}, which are as they were "
+            "written"
+        )
     return good
 
 

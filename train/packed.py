@@ -26,7 +26,8 @@ from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.files import sha256, sha256_of_file
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
-from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.core.say import counted
+from alexnet_deploy.train.dataset import Survey, digest_in, duplicates
 from alexnet_deploy.train.sources import PictureSource
 
 FORMAT_VERSION = 1
@@ -109,6 +110,9 @@ class Pack:
 
     @cached_property
     def _sources(self) -> list[bytes]:
+        return self._read_sources()
+
+    def _read_sources(self) -> list[bytes]:
         try:
             return (self.path / SOURCES).read_bytes().splitlines()
         except OSError as error:
@@ -118,6 +122,17 @@ class Pack:
         """Return the name that a picture had in its source; raises DataError where that cannot be read."""
         literal, _, _ = self._sources[number].decode().rpartition(" ")
         return os.fsdecode(ast.literal_eval(literal))
+
+    def duplicates(self) -> list[tuple[int, int]]:
+        """Return pairs of a training and a validation image that were decoded from the same bytes.
+
+        Raises DataError where the list of sources cannot be read.
+        """
+        # Not kept: the lines of ImageNet are some 200 MB, which a run without duplicates never needs again.
+        digests = [digest_in(line) for line in self._read_sources()]
+        num_train = self.header.num_train
+        pairs = duplicates(digests[:num_train], digests[num_train:])
+        return [(one, num_train + other) for one, other in pairs]
 
     def expect(self, numbers: np.ndarray) -> None:
         """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
@@ -171,6 +186,11 @@ class PackedSide(Sequence[PackedPicture]):
     numbers: range
     """Their places there."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)."""
+        return self.pack.labels[self.numbers.start : self.numbers.stop]
+
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -184,6 +204,13 @@ class PackedSide(Sequence[PackedPicture]):
         if isinstance(index, slice):
             return PackedSide(pack=self.pack, numbers=self.numbers[index])
         return PackedPicture(pack=self.pack, number=self.numbers[index])
+
+
+def class_counts(source: PictureSource) -> tuple[int, ...]:
+    """Return how many training images each class has."""
+    side = source.train
+    labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
+    return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
 
 
 def is_packed(path: Path) -> bool:
@@ -215,7 +242,9 @@ def open_pack(path: Path) -> Pack:
     try:
         with (path / PICTURES).open("rb") as file:
             if (found := os.fstat(file.fileno()).st_size) != wanted:
-                raise DataError(f"{path / PICTURES}: has {found:,} bytes, where {wanted:,} were packed; pack anew")
+                raise DataError(
+                    f"{path / PICTURES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
+                )
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error
@@ -243,6 +272,7 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
         sha256=header.source_sha256,
         mean=np.array(header.mean),
         covariance=np.array(header.covariance),
+        duplicates=tuple((pack.name_of(one), pack.name_of(other)) for one, other in pack.duplicates()),
     )
 
 

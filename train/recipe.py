@@ -1,12 +1,15 @@
 """How a network is trained: every number that has a say, in one record that the weights keep.
 
-Recipes are TOML files, those in `train/recipes/` shipped under their names.
+Recipes are TOML files, those in `train/recipes/` shipped under their names. A file may begin from another recipe:
+`extends = "folder"`. The docstrings of the fields are what `alexnet-deploy recipes NAME` explains them by.
 """
 
+import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -18,6 +21,7 @@ from alexnet_deploy.core.errors import UsageError
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
 Optimiser: TypeAlias = Literal["sgd", "adamw"]
+ClassWeights: TypeAlias = Literal["none", "balanced"]
 TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -28,64 +32,80 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Steps down the gradient on random crops and mirrors, with everything about them that can be chosen."""
 
     name: str
-    """That of its file."""
+    """The name of its file."""
     epochs: int
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch_size: int
-    """Pictures a step."""
+    """Images in a step."""
     learning_rate: float
-    """The highest that the schedule reaches."""
+    """Highest learning rate that the schedule reaches."""
     bias_learning_rate: float = 0.0
-    """Of the biases, the same throughout; 0 is that of the weights."""
+    """Learning rate of the biases, the same throughout; 0 is that of the weights."""
     schedule: Schedule = "plateau"
-    """`plateau`: divided by 10 when validation error stops improving; `step`: at the epochs of step_epochs; `cosine`:
-    down to 0 along half a cosine."""
+    """`plateau`: the rate is divided by 10 when validation error stops improving; `step`: at the epochs of step_epochs;
+    `cosine`: the rate falls to 0 along half a cosine."""
     patience: int = 5
     """plateau: epochs in a row without a better validation error before the rate is divided."""
     divisions: int = 3
     """plateau: how often the rate is divided at most."""
     step_epochs: tuple[int, ...] = ()
-    """step: the epochs from which on the rate is a tenth of what it was, 1 being the first."""
+    """step: rising epochs, from 2 on, at which the rate is divided by 10."""
     warmup_epochs: int = 0
-    """Epochs over which the rate first rises from 0, in proportion to the steps."""
+    """Epochs over which the rate first rises from 0, step by step."""
+    early_stopping: int = 0
+    """Epochs in a row without a new best epoch (validation top-1, then loss) that end training; 0: none do."""
     optimiser: Optimiser = "sgd"
     """`sgd`: with momentum; `adamw`: Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
     momentum: float = 0.9
-    """What a step keeps of the sum of gradients, or of their mean: beta1 of adamw, whose beta2 is 0.999."""
+    """Share of the past that a step keeps: of the sum of gradients (sgd), or of their mean (beta1 of adamw, whose beta2
+    is 0.999)."""
     weight_decay: float = 5e-4
-    """On weights, not on biases."""
+    """Weight decay; biases have none."""
     ema_decay: float = 0.0
-    """What the running mean of the weights keeps at a step; that mean is validated and kept, unless this is 0."""
+    """Share of the past that the running mean of the weights keeps at a step; that mean is validated and saved. 0: no
+    mean."""
     initialisation: Initialisation = "kaiming"
-    """The first values, see `initialise`; with `paper` and `original` pixels stay on 0..255."""
+    """First values of the weights: `kaiming` (He et al. 2015), `paper` or `original`; with the last two pixels stay on
+    0..255."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, 0..1; the training loss then holds it too."""
+    """Share of the target that is spread over all classes, 0..1; the training loss includes it."""
+    class_weights: ClassWeights = "none"
+    """`balanced`: a training image counts in inverse proportion to the training images of its class, 1 on average;
+    `none`: all count the same."""
     min_crop_area: float = 1.0
-    """Least share of the picture that a random crop is scaled from, 0..1; 1 is crops of the input's size, unscaled."""
+    """Smallest share of the image that a random crop is scaled from, 0..1; 1: crops of the input size, unscaled."""
     max_crop_aspect: float = 1.0
-    """Greatest ratio of a scaled crop's sides, either way."""
+    """Greatest ratio of the sides of a scaled crop, either way."""
     max_rotation: float = 0.0
     """Greatest angle that a scaled crop is turned by, either way, in degrees."""
     color_jitter: float = 0.0
-    """Greatest share by which brightness, contrast and saturation grow or shrink, each by its own draw, 0..1."""
+    """Greatest share by which brightness, contrast and saturation change, each by its own draw, 0..1."""
     color_noise: float = 0.1
-    """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0 is none."""
+    """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0: none."""
     color_noise_epochs: int = 0
-    """The first epochs, which alone have colour noise; 0 is all."""
+    """Number of first epochs that have colour noise; 0: all have it."""
     erasing: float = 0.0
-    """Share of the pictures of which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
+    """Share of the images in which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
     precision: TrainingPrecision = "fp32"
-    """What layers are multiplied in, in training and in validation; weights and their updates are float32 always."""
+    """Precision of the products, in training and in validation: `fp32` or `bf16`; weights and their updates are always
+    float32."""
     compile: bool = False
-    """The network through torch.compile, on CUDA."""
+    """Whether the network goes through torch.compile, on CUDA."""
     seed: int = 0
-    """Of initialisation, order, augmentation and dropout."""
+    """Seed of initialisation, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0, and finite")
-        for name in ("bias_learning_rate", "divisions", "warmup_epochs", "weight_decay", "color_noise"):
+        for name in (
+            "bias_learning_rate",
+            "divisions",
+            "warmup_epochs",
+            "early_stopping",
+            "weight_decay",
+            "color_noise",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
         for name in ("momentum", "ema_decay", "label_smoothing", "color_jitter"):
@@ -116,6 +136,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
+_FIELDS = tuple(name for name in Recipe.__struct_fields__ if name != "name")
+_REQUIRED = tuple(field.name for field in msgspec.structs.fields(Recipe) if field.required and field.name != "name")
 _CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
 
 
@@ -129,16 +151,56 @@ def recipe_by_name(name: str) -> Recipe:
 
     Raises UsageError for any other name, and for a file that cannot be read or holds no recipe; it says which field.
     """
-    if name not in recipe_names() and not name.endswith(".toml"):
-        raise UsageError(f"{name!r} is no recipe; there are {', '.join(recipe_names())}, and files ending in .toml")
-    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    path = _path_of(name)
+    return _recipe({"name": path.stem}, _resolved(path), subject=str(path))
+
+
+def recipe_header(name: str) -> str:
+    """Return the comment that the file of a recipe begins with; raises UsageError where there is no such file."""
+    lines = _read(_path_of(name)).splitlines()
+    return "\n".join(takewhile(lambda line: line.startswith("#"), lines))
+
+
+def _path_of(name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in recipe_names():
+        raise UsageError(
+            f"{name!r} is not a recipe; there are {', '.join(recipe_names())}, and files whose name ends in .toml"
+        )
+    return _SHIPPED / f"{name}.toml"
+
+
+def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]:
+    """Return the fields of a file and, where it extends another recipe, those that it does not set itself."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, object] = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: is no TOML: {error}") from error
+    base = fields.pop("extends", None)
+    _check_fields(fields, str(path))
+    if base is None:
+        return fields
+    if not isinstance(base, str):
+        raise UsageError(f'{path}: extends is {base!r}; it must be the name of a recipe, as in extends = "folder"')
+    # A file that is named is looked for beside the one that names it.
+    try:
+        base_path = path.parent / base if base.endswith(".toml") else _path_of(base)
+    except UsageError as error:
+        raise UsageError(f"{path}: extends: {error}") from error
+    chain = (*extending, path.resolve())
+    if base_path.resolve() in chain:
+        raise UsageError(f"{path}: extends {base}, which extends this file in turn; end the circle at a shipped recipe")
+    return _resolved(base_path, chain) | fields
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is no TOML: {error}") from error
-    return _recipe({"name": path.stem}, fields, subject=str(path))
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
@@ -167,9 +229,13 @@ def parse_settings(words: Sequence[str]) -> dict[str, object]:
 
 
 def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subject: str) -> Recipe:
-    if strangers := [name for name in fields if name == "name" or name not in Recipe.__struct_fields__]:
-        others = ", ".join(name for name in Recipe.__struct_fields__ if name != "name")
-        raise UsageError(f"{subject}: {strangers[0]} is no field of a recipe; there are {others}")
+    _check_fields(fields, subject)
+    if missing := [name for name in _REQUIRED if name not in known and name not in fields]:
+        raise UsageError(
+            f"{subject}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; set "
+            f"{'it' if len(missing) == 1 else 'them'}, or begin from a shipped recipe with a line such as "
+            'extends = "folder"'
+        )
     for name, choices in _CHOICES.items():
         if fields.get(name, choices[0]) not in choices:
             raise UsageError(f"{subject}: {name} is {fields[name]!r}; there are {', '.join(choices)}")
@@ -177,3 +243,17 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
         return msgspec.convert({**known, **fields}, Recipe)
     except (msgspec.ValidationError, UsageError) as error:
         raise UsageError(f"{subject}: {error}") from error
+
+
+def _check_fields(names: Iterable[str], subject: str) -> None:
+    for name in names:
+        if name not in _FIELDS:
+            raise UsageError(f"{subject}: {name} is not a field of a recipe; {_nearest(name)}")
+
+
+def _nearest(name: str) -> str:
+    """Return which fields may be meant by a name that is none."""
+    parts = [field for field in _FIELDS if name in field]
+    if near := difflib.get_close_matches(name, _FIELDS, n=1) or parts:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(_FIELDS)}"

@@ -10,11 +10,13 @@ import torch
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, Preprocessing
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import Position
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.remarks import plateau_remarks
+from alexnet_deploy.train.schedule import has_ended
 from alexnet_deploy.train.validate import Validation
 
 
@@ -58,6 +60,16 @@ def after_epoch(position: Position, validation: Validation, *, num_train: int, r
     )
 
 
+def is_over(recipe: Recipe, position: Position) -> bool:
+    """Return whether a run that stands there has nothing left to do."""
+    return has_ended(
+        num_epochs=recipe.epochs,
+        early_stopping=recipe.early_stopping,
+        epochs_done=len(position.epochs),
+        best_epoch=position.best_epoch,
+    )
+
+
 def training_record(
     recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
 ) -> TrainingRecord:
@@ -73,7 +85,7 @@ def training_record(
         epochs=position.epochs,
         best_epoch=position.best_epoch,
         confusion=position.confusion or ((0,) * num_classes,) * num_classes,
-        interrupted=len(position.epochs) < recipe.epochs,
+        interrupted=not is_over(recipe, position),
         seconds=seconds,
         device=_device_name(device),
         decoding=DECODING_VERSION,
@@ -109,4 +121,4 @@ def _rgb(values: np.ndarray) -> RGB:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"cpu, {platform.machine()}, {torch.get_num_threads()} threads"
+    return f"cpu, {platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"

@@ -40,6 +40,12 @@ def mean_decay(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num_st
     return min(recipe.ema_decay, (1 + done) / (10 + done))
 
 
+def has_ended(*, num_epochs: int, early_stopping: int, epochs_done: int, best_epoch: int) -> bool:
+    """Return whether a run is over: its recipe's epochs are done, or so many in a row brought no new best one."""
+    waited = epochs_done - best_epoch
+    return epochs_done >= num_epochs or (0 < early_stopping <= waited)
+
+
 def _plateaus(patience: int, epochs: Sequence[EpochMetrics]) -> int:
     """Return how often `patience` epochs in a row had no validation error clearly under the least before."""
     least, waited, num_plateaus = math.inf, 0, 0

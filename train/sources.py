@@ -15,6 +15,7 @@ import numpy as np
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.labels import is_label
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.say import counted
 
 
 class Example(Protocol):
@@ -51,12 +52,16 @@ class PictureSource:
     """What is learnt from."""
     validation: Sequence[Example]
     """What is only measured on."""
+    validation_folder: str | None = None
+    """The name of the folder that these are in, where it lies beside train/."""
 
 
 def check_source(source: PictureSource) -> None:
     """Raise DataError unless there are two classes or more, their names can be labels, and each has both sides."""
     if len(source.labels) < 2:
-        raise DataError(f"{source.root}: {len(source.labels)} class folders, where a classifier needs two or more")
+        raise DataError(
+            f"{source.root}: {counted(len(source.labels), 'class folder')}, where a classifier needs two or more"
+        )
     for name in source.labels:
         # Refused before the first epoch, not by the first weights that are saved.
         if not is_label(name):

@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.image import decode_image, read_section
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.say import counted
 
 _BLOCK = 512
 
@@ -101,7 +102,9 @@ def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
         file.seek(position)
         header = file.read(min(_BLOCK, max(0, end - position)))
         if len(header) < _BLOCK:
-            raise DataError(f"{where}: ends after {end - start:,} bytes without a tar's end mark; download it again")
+            raise DataError(
+                f"{where}: ends after {counted(end - start, 'byte')} without a tar's end mark; download it again"
+            )
         if not header.strip(b"\0"):
             return
         try:
@@ -114,7 +117,7 @@ def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
         position = member.offset + -(-found.size // _BLOCK) * _BLOCK
         if member.offset + member.num_bytes > end:
             raise DataError(
-                f"{where}: ends after {end - start:,} bytes, in the middle of {found.name}; download it again"
+                f"{where}: ends after {counted(end - start, 'byte')}, in the middle of {found.name}; download it again"
             )
         if found.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             # Times and owners beside the next member, as newer programs write them.

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, train
+from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, recipes, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
 
@@ -50,6 +50,7 @@ def options(
 # In the order of a first use, which is that of --help.
 for command in (
     train.train,
+    recipes.recipes,
     pack.pack,
     export.export,
     predict.predict,

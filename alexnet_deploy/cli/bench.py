@@ -14,6 +14,7 @@ from alexnet_deploy.cli.options import (
     ThreadsOption,
     print_json,
 )
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.defaults import find_bundle
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _lines(result: "Benchmark") -> Iterator[str]:
     from alexnet_deploy.bench import STAGES
 
     yield f"{result.bundle}: {result.precision}, {result.views} views; {result.processor}"
-    yield f"pictures: {result.pictures}, {result.mean_bytes:,} bytes each"
+    yield f"pictures: {result.pictures}, {counted(result.mean_bytes, 'byte')} each"
     yield ""
     yield f"{'stage':<10} {'batch':>5} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'runs':>6}"
     yield from map(_line, result.decoding)

@@ -10,6 +10,7 @@ import typer
 from alexnet_deploy.cli.options import JsonOption, print_json
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.defaults import find_anything, prediction_of
 
 
@@ -62,8 +63,8 @@ def demo(
     with unwinding():
         result = run_demo(out, say=say, training_bar=training_bar)
     say(
-        f"{result.accuracy:.1%} of {result.num_pictures} validation pictures right, ten views, on a proved engine; "
-        f"{result.seconds:.0f} s in all"
+        f"{result.accuracy:.1%} of {counted(result.num_pictures, 'validation picture')} right, ten views, on a proved "
+        f"engine; {result.seconds:.0f} s in all"
     )
     typer.echo(result.report)
     say(f"next: {prediction_of(result.images, result.bundle)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.defaults import check_exists
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
 
     begun = time.perf_counter()
     source = find_pictures(data)
-    say(describe_source(source))
+    for line in describe_source(source):
+        say(line)
     try:
         with pictures_bar("packing") as show:
             header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
@@ -70,7 +72,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
     for line in describe_excluded(header.excluded):
         say(line)
     say(
-        f"{header.num_train:,} pictures to learn from and {header.num_validation:,} to validate, "
+        f"{counted(header.num_train, 'picture')} to learn from and {header.num_validation:,} to validate, "
         f"{header.num_pictures * PICTURE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} left out; "
         f"{time.perf_counter() - begun:.0f} s in all"
     )
@@ -84,4 +86,4 @@ def _verify(path: Path, threads: int | None) -> None:
     with pictures_bar("verifying") as show:
         for num_verified in verify(found, threads):
             show(num_verified, found.header.num_pictures)
-    typer.echo(f"{path}: {found.header.num_pictures:,} pictures, all as they were packed")
+    typer.echo(f"{path}: {counted(found.header.num_pictures, 'picture')}, all as they were packed")

@@ -15,6 +15,7 @@ import typer
 from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.defaults import find_bundle
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _conclude(outcomes: "Tally") -> None:
         if outcomes.endings:
             endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
             others = len(outcomes.endings) - 5
-            more = f", and {others:,} other endings" if others > 0 else ""
+            more = f", and {counted(others, 'other ending')}" if others > 0 else ""
             say(f"{outcomes.endings.total():,} not_an_image: {endings}{more}")
         raise typer.Exit(1)
 
@@ -196,8 +197,8 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"])
     later = (item for item in pass_over(paths(), inputs) if item is not PAUSE)
     if (more := next(later, None)) is not None:
         raise UsageError(
-            f"{output}: is whole with {outcomes.total():,} rows, and {more.text} comes after them now; choose another "
-            "--output"
+            f"{output}: is whole with {counted(outcomes.total(), 'row')}, and {more.text} comes after them now; choose "
+            "another --output"
         )
     say(f"{output}: is whole already, a row for each of these inputs")
     return outcomes
@@ -231,7 +232,7 @@ def _rows_to(
         return
     with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
         if rows.outcomes:
-            say(f"going on after {rows.outcomes.total():,} rows")
+            say(f"going on after {counted(rows.outcomes.total(), 'row')}")
         try:
             yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done())
         except UsageError:

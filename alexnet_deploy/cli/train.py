@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.say import counted, say_nothing
 from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, find_run, note_latest
 
 if TYPE_CHECKING:
@@ -31,18 +32,26 @@ def train(
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="A member of the AlexNet family. Default: paper; for drawn pictures tiny."),
+        typer.Option(
+            help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper; for drawn "
+            "images tiny."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml. Default: folder; for "
-            "drawn pictures drawn."
+            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml; see `alexnet-deploy "
+            "recipes`. Default: folder; for drawn images drawn."
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field of the recipe, as --recipe folder --set patience=3; may be repeated. `alexnet-deploy "
+            "recipes folder` explains the fields.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures. Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step. Default: the recipe's.")] = None,
@@ -72,7 +81,6 @@ def train(
     ] = False,
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
-    from alexnet_deploy.core.say import say_nothing
     from alexnet_deploy.reporting import report_run
     from alexnet_deploy.terminal import pictures_bar, say, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
@@ -236,22 +244,27 @@ def _changes(settings: dict[str, object], **options: float | None) -> dict[str, 
 
 
 def _standing(run: Path, saved: "Checkpoint") -> str:
+    from alexnet_deploy.train.record import is_over
+
     position = saved.position
-    if position.epoch > saved.recipe.epochs:
-        return f"{run}: all {saved.recipe.epochs} epochs are done"
+    if is_over(saved.recipe, position):
+        return f"{run}: training has ended, after {counted(len(position.epochs), 'epoch')}"
     return f"{run}: going on in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 
 def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
-    from alexnet_deploy.describe import describe_excluded, describe_source
+    from alexnet_deploy.describe import describe_excluded, describe_source, describe_suspicions
     from alexnet_deploy.terminal import say
 
-    say(describe_source(found.folder))
-    for line in describe_excluded(found.excluded):
+    for line in (
+        *describe_source(found.folder),
+        *describe_excluded(found.excluded),
+        *describe_suspicions(found, is_balanced=task.recipe.class_weights == "balanced"),
+    ):
         say(line)
     plan = task.recipe
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
-    say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {plan.epochs} epochs{together}")
+    say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {counted(plan.epochs, 'epoch')}{together}")
     if plan.compile and (device == "cpu" or task.columns):
         say("the recipe's compile is for one CUDA device, and does nothing here")
 
@@ -263,8 +276,9 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
     assert record is not None
     part = f" of {record.num_validation:,}, evenly spread," if total < record.num_validation else ""
     say(
-        f"{report.ten.top1:.1%} of {total:,} validation pictures{part} right by ten views, {report.center.top1:.1%} by "
-        f"the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
+        f"{report.ten.top1:.1%} of {counted(total, 'validation picture')}{part} right by ten views, "
+        f"{report.center.top1:.1%} by the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; "
+        f"{seconds:.0f} s in all"
     )
     say(f"what was learnt: {report.path}")
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))

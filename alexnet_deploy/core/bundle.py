@@ -26,6 +26,7 @@ from alexnet_deploy.core.files import sha256, sync_directory, umask
 from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.labels import check_labels, decode_labels
 from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
+from alexnet_deploy.core.say import counted
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
@@ -118,7 +119,7 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
                 raise IntegrityError(f"{current}: is not a regular file")
             # Before reading: a size out of a damaged manifest must not become an allocation.
             if num_bytes is not None and found.st_size != num_bytes:
-                raise IntegrityError(f"{current}: {found.st_size} bytes, where {num_bytes} were published")
+                raise IntegrityError(f"{current}: {counted(found.st_size, 'byte')}, where {num_bytes:,} were published")
             return file.read()
     except FileNotFoundError as error:
         if name == MANIFEST:

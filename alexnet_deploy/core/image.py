@@ -45,6 +45,7 @@ from alexnet_deploy.core.patience import patiently
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.profile import ToSrgb, conversion_of
 from alexnet_deploy.core.resize import to_square
+from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.tiff import check_tiff
 from alexnet_deploy.core.work import check_notes, check_work
 
@@ -240,7 +241,7 @@ def _finished(image: Image.Image, conversion: ToSrgb | None, resize: ResizePolic
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
     if num_bytes > limits.max_bytes:
-        raise ImageError(ImageErrorCode.TOO_LARGE, f"{num_bytes:,} bytes, the limit is {limits.max_bytes:,}")
+        raise ImageError(ImageErrorCode.TOO_LARGE, f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}")
 
 
 def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.say import counted
 
 
 def is_label(text: str) -> bool:
@@ -14,7 +15,7 @@ def is_label(text: str) -> bool:
 def check_labels(labels: Sequence[str], num_classes: int) -> None:
     """Raise WeightsError unless there is one distinct, one-line name for each class."""
     if len(labels) != num_classes:
-        raise WeightsError(f"{len(labels)} labels, where there are {num_classes} classes")
+        raise WeightsError(f"{counted(len(labels), 'label')} for {counted(num_classes, 'class', 'classes')}")
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise WeightsError(f"the label {twice!r} stands for two classes")

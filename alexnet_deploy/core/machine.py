@@ -3,12 +3,14 @@
 import os
 import platform
 
+from alexnet_deploy.core.say import counted
+
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def processor() -> str:
     """Return what the processor calls itself, and how much of it this process may use: `AMD EPYC, 2 threads`."""
-    return f"{_processor_name()}, {num_processors()} threads"
+    return f"{_processor_name()}, {counted(num_processors(), 'thread')}"
 
 
 def num_processors() -> int:

@@ -25,5 +25,10 @@ def lines_about_excluded(excluded: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield f"left out: {counts.total():,} more ({reasons})"
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return 1 image or 1,024 images; `plural` is the noun with an s unless given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def say_nothing(line: str) -> None:
     """Take a line and leave it."""

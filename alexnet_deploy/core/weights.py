@@ -20,6 +20,7 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.files import sha256_of_file, write_atomically
 from alexnet_deploy.core.labels import check_labels
 from alexnet_deploy.core.preprocessing import Preprocessing
+from alexnet_deploy.core.say import counted
 
 # One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
 METADATA_KEY = "alexnet-deploy"
@@ -198,4 +199,4 @@ def _check_tensors(architecture: Architecture, tensors: Mapping[str, np.ndarray]
         if tensor.dtype != np.float32:
             raise WeightsError(f"{name} is {tensor.dtype}, where float32 is needed")
         if not np.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds {int((~np.isfinite(tensor)).sum())} values that are NaN or infinite")
+            raise WeightsError(f"{name} holds {counted(int((~np.isfinite(tensor)).sum()), 'NaN or infinite value')}")

@@ -79,13 +79,13 @@ def test_flipped_byte_is_refused(copy: Path, place: int) -> None:
 def test_truncated_file_is_refused(copy: Path) -> None:
     data = (copy / "model.onnx").read_bytes()
     (copy / "model.onnx").write_bytes(data[:-1])
-    refuses(copy, r"model\.onnx: [\d]+ bytes, where [\d]+ were published")
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
 
 
 def test_longer_file_is_refused(copy: Path) -> None:
     with (copy / "model.onnx").open("ab") as file:
         file.write(b"\0" * 100)
-    refuses(copy, r"model\.onnx: [\d]+ bytes, where [\d]+ were published")
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
 
 
 def test_missing_file_is_refused(copy: Path) -> None:
@@ -178,8 +178,8 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("files/model.onnx/bytes", 10**15, "where 1000000000000000 were published"),
-        ("files/model.onnx/bytes", 2**63, "where 9223372036854775808 were published"),
+        ("files/model.onnx/bytes", 10**15, "where 1,000,000,000,000,000 were published"),
+        ("files/model.onnx/bytes", 2**63, "where 9,223,372,036,854,775,808 were published"),
         ("views/crops", [], "there are no views"),
         ("views/crops/3/top", 31, "the crops are not those of the views 'ten'"),
         ("views/name", "center", "the crops are not those of the views 'center'"),
@@ -224,7 +224,7 @@ def resealed(manifest: dict[str, object]) -> bytes:
 
 def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp_path: Path) -> None:
     short = republished(bundle, tmp_path / "short.bundle", {"labels.txt": b"one\n"})
-    with pytest.raises(IntegrityError, match=r"short\.bundle/labels\.txt: 1 labels, where there are 4 classes"):
+    with pytest.raises(IntegrityError, match=r"short\.bundle/labels\.txt: 1 label for 4 classes"):
         _ = short.labels
 
 

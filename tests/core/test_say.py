@@ -1,4 +1,11 @@
-from alexnet_deploy.core.say import lines_about_excluded
+from alexnet_deploy.core.say import counted, lines_about_excluded
+
+
+def test_one_is_no_plural() -> None:
+    said = [counted(number, "image") for number in (0, 1, 2, 1024)]
+    assert said == ["0 images", "1 image", "2 images", "1,024 images"]
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(2, "class", "classes") == "2 classes"
 
 
 def test_a_few_are_named_and_many_are_counted() -> None:

@@ -48,7 +48,7 @@ def test_network_gives_back_the_tensors_it_was_made_of(weights: Weights) -> None
 def test_value_that_is_no_number_is_refused_by_name(weights: Weights, value: float) -> None:
     broken = weights.tensors["conv3.weight"].copy()
     broken[0, 0, 1, 1] = value
-    with pytest.raises(WeightsError, match=r"conv3\.weight holds 1 values that are NaN or infinite"):
+    with pytest.raises(WeightsError, match=r"conv3\.weight holds 1 NaN or infinite value"):
         with_tensor(weights, "conv3.weight", broken)
 
 
@@ -97,7 +97,7 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
         ("format_version", 2, "weights format 2, where this program reads 1"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),
         ("preprocessing", "none", r"header cannot be read: .*\$\.preprocessing"),
-        ("labels", ["one"], "1 labels, where there are 4 classes"),
+        ("labels", ["one"], "1 label for 4 classes"),
         ("surprise", 1, "header cannot be read: .*surprise"),
         ("labels", None, "header cannot be read: .*labels"),
     ],
@@ -134,7 +134,7 @@ def test_failed_save_leaves_the_old_file(weights: Weights, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("a",), "1 labels"),
+        (("a",), "1 label for 2 classes"),
         (("a", "a"), "'a' stands for two classes"),
         (("a", ""), "not one line"),
         (("a", "b\nc"), "not one line"),

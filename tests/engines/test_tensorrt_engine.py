@@ -235,7 +235,7 @@ def test_byte_that_was_changed_is_found_first(planned: Bundle, backend: PlanBack
     with pytest.raises(IntegrityError, match=r"\.engine: SHA-256"):
         open_engine(planned, backend)
     file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(IntegrityError, match=r"\.engine: \d+ bytes, where \d+ were published"):
+    with pytest.raises(IntegrityError, match=r"\.engine: [\d,]+ bytes, where [\d,]+ were published"):
         open_engine(planned, backend)
     assert not trt.opened
 

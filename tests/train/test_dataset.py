@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.describe import describe_source, describe_suspicions
 from alexnet_deploy.train.dataset import Pictures, Survey, find_pictures, survey
 from alexnet_deploy.train.folders import kept_for_validation
 from alexnet_deploy.train.sources import PictureSource
@@ -145,6 +146,14 @@ def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: 
     assert names_in(find_pictures(tmp_path))[1] == [f"{name}/a/2.jpg", f"{name}/b/2.jpg"]
 
 
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_validation_on_test_is_said(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
+    first, *more = describe_source(find_pictures(tmp_path))
+    assert first == f"{tmp_path}: 2 pictures to learn from, 2 to validate, 2 classes"
+    assert more == (["found no val/ beside train/: validating on test/"] if name == "test" else [])
+
+
 def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "valid/b/2.jpg", "test/a/3.jpg", "test/c/3.jpg")
     assert names_in(find_pictures(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
@@ -165,8 +174,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
-        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folders, where a classifier needs two or more"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folders, where a classifier needs two or more"),
+        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folder, where a classifier needs two or more"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folder, where a classifier needs two or more"),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
             r"has train/ but no validation folder \(val/, valid/, validation/, test/\); add one, or put the class",
@@ -246,6 +255,54 @@ def test_pictures_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Pa
     np.testing.assert_array_equal(found.covariance, clean.covariance)
     for example, name in zip(found.folder.train, [name for name in painted if name.startswith("train")], strict=True):
         assert example.place == str(tmp_path / name)
+
+
+def test_files_with_the_same_bytes_on_both_sides_are_found_and_said(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    assert surveyed(tmp_path).duplicates == ()
+    copy(tmp_path, "train/b/1.png", "val/a/same.png", "val/b/same.png")
+    copy(tmp_path, "val/a/0.png", "val/a/twin.png")
+    found = surveyed(tmp_path)
+    assert found.duplicates == (("train/b/1.png", "val/a/same.png"), ("train/b/1.png", "val/b/same.png"))
+    (line,) = describe_suspicions(found)
+    assert line == (
+        "duplicates: 2 validation images with the bytes of a training image, so top-1 is too high: "
+        "val/a/same.png = train/b/1.png, val/b/same.png = train/b/1.png"
+    )
+
+
+def test_many_duplicates_are_named_by_the_first_three(tmp_path: Path) -> None:
+    paint_folder(tmp_path)
+    copy(tmp_path, "train/a/0.png", *(f"val/a/{number}-.png" for number in range(4)))
+    (line,) = describe_suspicions(surveyed(tmp_path))
+    assert line.startswith("duplicates: 4 validation images with ")
+    assert line.endswith("val/a/2-.png = train/a/0.png, ...")
+
+
+def test_imbalance_is_said_from_over_three_to_one_on(tmp_path: Path) -> None:
+    for number in range(3):
+        paint_one(tmp_path / f"train/a/{number}.png", number)
+    for number, name in enumerate(("train/b/0.png", "val/a/0.png", "val/b/0.png"), 10):
+        paint_one(tmp_path / name, number)
+    assert list(describe_suspicions(surveyed(tmp_path))) == []
+    paint_one(tmp_path / "train/a/3.png", 3)
+    (line,) = describe_suspicions(surveyed(tmp_path))
+    assert line == (
+        "imbalanced classes: 4 training images of a, 1 of b; --set class_weights=balanced makes all classes count the "
+        "same"
+    )
+    (line,) = describe_suspicions(surveyed(tmp_path), is_balanced=True)
+    assert line == "imbalanced classes: 4 training images of a, 1 of b"
+
+
+def paint_one(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+
+
+def copy(root: Path, source: str, *targets: str) -> None:
+    for target in targets:
+        (root / target).write_bytes((root / source).read_bytes())
 
 
 def test_a_class_with_only_unreadable_pictures_is_refused(tmp_path: Path) -> None:

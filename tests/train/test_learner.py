@@ -12,7 +12,7 @@ from training import NARROW, RECIPE, are_equal, memory_set, network_in
 from alexnet_deploy.core.network import Network
 from alexnet_deploy.train import learner
 from alexnet_deploy.train.augment import CropRange
-from alexnet_deploy.train.learner import Learner
+from alexnet_deploy.train.learner import Learner, balanced_weights
 from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import training_preprocessing
 from alexnet_deploy.train.run import train_on_set
@@ -66,6 +66,63 @@ def test_label_smoothing_is_in_the_loss_that_is_minimised(monkeypatch: pytest.Mo
     shares = logits.double().log_softmax(dim=1).numpy()
     truth = np.eye(2)[labels.numpy()] * 0.8 + 0.1
     assert loss == pytest.approx(-(truth * shares).sum(axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_balanced_weights_make_each_class_count_the_same(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    cross_entropy = functional.cross_entropy
+
+    def noted(logits: torch.Tensor, labels: torch.Tensor, **options: object) -> torch.Tensor:
+        seen.append((logits.detach(), labels))
+        return cross_entropy(logits, labels, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(learner.functional, "cross_entropy", noted)
+    plan = msgspec.structs.replace(PLAIN, class_weights="balanced", label_smoothing=smoothing)
+    preprocessing = training_preprocessing("paper", plan, DATA.mean, DATA.covariance)
+    learning = Learner(TWO, plan, preprocessing, DATA.covariance, CPU, class_counts=(30, 10))
+    # Four of the first class, one of the second.
+    ((images, labels),) = DATA.train.batches([torch.tensor([0, 2, 4, 6, 1])])
+    loss = learning.step(images, labels, epoch=1, step=0, rate=0.01).item()
+    ((logits, labels),) = seen
+    truth = np.eye(2)[labels.numpy()] * (1 - smoothing) + smoothing / 2
+    losses = -(truth * logits.double().log_softmax(dim=1).numpy()).sum(axis=1)
+    # 40 images, 2 classes: 40 / (2 * 30) and 40 / (2 * 10).
+    weights = np.array([2 / 3, 2.0])[labels.numpy()]
+    assert loss == pytest.approx((weights * losses).mean(), rel=1e-5)
+    assert loss != pytest.approx(losses.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (3, 1), (7, 1, 92), (1000, 1)])
+def test_balanced_weights_are_1_on_average_over_the_images(counts: tuple[int, ...]) -> None:
+    totals = balanced_weights(counts) * counts
+    np.testing.assert_allclose(totals, sum(counts) / len(counts), rtol=1e-12)
+
+
+def test_classes_of_equal_size_train_as_without_weights() -> None:
+    preprocessing = training_preprocessing("paper", PLAIN, DATA.mean, DATA.covariance)
+    balanced = msgspec.structs.replace(PLAIN, class_weights="balanced")
+    ((images, labels),) = DATA.train.batches([torch.arange(6)])
+    losses = [
+        Learner(TWO, plan, preprocessing, DATA.covariance, CPU, class_counts=(6, 6))
+        .step(images, labels, epoch=1, step=0, rate=0.01)
+        .item()
+        for plan in (PLAIN, balanced)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_run_weights_its_classes_by_its_own_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def noted(counts: tuple[int, ...]) -> np.ndarray:
+        asked.append(counts)
+        return balanced_weights(counts)
+
+    monkeypatch.setattr(learner, "balanced_weights", noted)
+    plan = msgspec.structs.replace(PLAIN, class_weights="balanced", epochs=1, batch_size=5)
+    train_on_set(memory_set(num_train=5), NARROW, plan, tmp_path / "run")
+    assert asked == [(3, 2)]
 
 
 def test_colour_noise_ends_after_its_epochs() -> None:

@@ -15,6 +15,7 @@ import pytest
 from archives import cifar_batches, ilsvrc_pictures, write_cifar, write_folder, write_ilsvrc
 from training import BLUE, NARROW, RED, are_equal, paint, trained
 
+from alexnet_deploy.core.drawing import draw_folder
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, ResizePolicy
@@ -27,6 +28,7 @@ from alexnet_deploy.train.packed import (
     PICTURES,
     SOURCES,
     Pack,
+    class_counts,
     encode_header,
     open_pack,
     packed_from,
@@ -98,6 +100,20 @@ def test_a_pack_is_surveyed_like_what_was_packed(folder: Path, plain: Path) -> N
             assert label == expected_label
             np.testing.assert_array_equal(image, expected)
         assert [example.label for example in side[1:3]] == [example.label for example in other[1:3]]
+
+
+def test_a_pack_knows_its_duplicates_and_its_classes(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "drawn", num_train=3, num_validation=2)
+    first, second, *_ = sorted(path.name for path in (tmp_path / "drawn/train").iterdir())
+    for source, target in ((f"train/{first}", f"val/{second}"), (f"train/{second}", f"train/{second}")):
+        image = min((tmp_path / "drawn" / source).iterdir())
+        shutil.copy(image, tmp_path / "drawn" / target / f"copy of {image.name}")
+    found = [look_over(path, NARROW) for path in (tmp_path / "drawn", packed(tmp_path / "drawn", tmp_path / "p").path)]
+    assert found[0].duplicates == found[1].duplicates
+    ((one, other),) = found[0].duplicates
+    assert Path(one).parent == Path("train", first)
+    assert other == f"val/{second}/copy of {Path(one).name}"
+    assert [class_counts(each.folder) for each in found] == [(3, 4, 3, 3)] * 2
 
 
 def test_a_seed_gives_the_same_weights_from_a_folder_and_from_its_pack(tmp_path: Path) -> None:

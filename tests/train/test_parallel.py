@@ -222,7 +222,7 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     record = record_of(load_weights(tmp_path / path).weights)
     assert (record.num_train, len(record.epochs)) == (9, 1)
     said = Counter(done.stderr.splitlines())
-    assert said["training tiny on cpu, recipe folder, 1 epochs, 2 processes"] == 1
+    assert said["training tiny on cpu, recipe folder, 1 epoch, 2 processes"] == 1
     assert said["next: alexnet-deploy export"] == 1
     report = Path(path).with_name("report.html")
     assert said[f"what was learnt: {report}"] == 1

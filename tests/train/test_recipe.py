@@ -78,6 +78,7 @@ def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
         {"patience": 0},
         {"seed": -1},
         {"seed": 2**32},
+        {"early_stopping": -1},
         {"color_noise": -0.1},
         {"color_noise": math.nan},
         {"weight_decay": -1e-4},
@@ -148,17 +149,21 @@ def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> 
     assert recipe_names() == names
     for name in names:
         assert recipe_by_name(name).name == name
-    with pytest.raises(UsageError, match=rf"'best' is no recipe; there are {', '.join(names)}, and files ending in"):
+    with pytest.raises(
+        UsageError, match=rf"'best' is not a recipe; there are {', '.join(names)}, and files whose name"
+    ):
         recipe_by_name("best")
 
 
-def test_each_shipped_recipe_begins_with_where_it_comes_from() -> None:
+def test_each_shipped_recipe_begins_with_its_purpose_and_its_source() -> None:
     files = list((Path(recipe.__file__).parent / "recipes").iterdir())
     assert {path.stem for path in files} == set(recipe_names())
     for path in files:
         comment = path.read_text().split("\n\n")[0]
         assert all(line.startswith("# ") or line == "#" for line in comment.splitlines()), path
-        assert len(comment) > 100
+        purpose, source, *_ = comment.splitlines()
+        assert re.fullmatch(r"# For .+\.", purpose), path
+        assert re.fullmatch(r"# Source: .+\.", source), path
 
 
 def test_paper_is_the_papers_section_5() -> None:
@@ -175,9 +180,16 @@ def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Pa
         name="mine", epochs=3, batch_size=8, learning_rate=1.0, schedule="step", step_epochs=(2, 3)
     )
     for text, sentence in (
-        ("epochs = 3", "Object missing required field `batch_size`"),
-        (good.read_text() + "rate = 1", "rate is no field of a recipe; there are epochs, batch_size, learning_rate, "),
-        (good.read_text() + "name = 'x'", "name is no field of a recipe; there are epochs"),
+        (
+            "epochs = 3",
+            'batch_size and learning_rate are missing; set them, or begin .+ a line such as extends = "folder"$',
+        ),
+        ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or begin from a shipped recipe"),
+        (
+            good.read_text() + "rate = 1",
+            r"rate is not a field of a recipe; did you mean learning_rate or bias_learning_rate\?$",
+        ),
+        (good.read_text() + "name = 'x'", "name is not a field of a recipe; there are epochs"),
         (good.read_text() + "patience = 'long'", r"Expected `int`, got `str` - at `\$\.patience`"),
         (good.read_text() + "compile = 1", r"Expected `bool`, got `int` - at `\$\.compile`"),
         (good.read_text() + "precision = 'fp8'", "precision is 'fp8'; there are fp32, bf16$"),
@@ -193,6 +205,38 @@ def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Pa
         recipe_by_name(str(tmp_path / "bad.toml"))
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read: No such file or directory"):
         recipe_by_name(str(tmp_path / "none.toml"))
+
+
+def test_a_file_takes_what_it_does_not_set_from_the_recipe_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("extends = 'two-class'\nepochs = 7\nmax_rotation = 20\n")
+    (tmp_path / "ours.toml").write_text("extends = 'mine.toml'\nepochs = 8\n")
+    base = recipe_by_name("two-class")
+    assert recipe_by_name(str(tmp_path / "mine.toml")) == msgspec.structs.replace(
+        base, name="mine", epochs=7, max_rotation=20.0
+    )
+    assert recipe_by_name(str(tmp_path / "ours.toml")) == msgspec.structs.replace(
+        base, name="ours", epochs=8, max_rotation=20.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("'best'", "mine.toml: extends: 'best' is not a recipe; there are drawn, fast, "),
+        ("3", 'mine.toml: extends is 3; it must be the name of a recipe, as in extends = "folder"'),
+        ("'none.toml'", "none.toml: cannot be read: No such file or directory"),
+        ("'mine.toml'", "mine.toml: extends mine.toml, which extends this file in turn"),
+        ("'circle.toml'", "circle.toml: extends mine.toml, which extends this file in turn"),
+        ("'odd.toml'", "odd.toml: epoch is not a field of a recipe; did you mean epochs?"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(base: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f"extends = {base}\n")
+    (tmp_path / "circle.toml").write_text("extends = 'mine.toml'\n")
+    (tmp_path / "odd.toml").write_text("extends = 'folder'\nepoch = 3\n")
+    with pytest.raises(UsageError) as caught:
+        recipe_by_name(str(tmp_path / "mine.toml"))
+    assert str(caught.value).startswith(f"{tmp_path}/{sentence}")
 
 
 def test_settings_are_read_as_toml_and_bare_words_are_strings() -> None:

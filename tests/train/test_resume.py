@@ -3,6 +3,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingEr
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
+from alexnet_deploy.inspecting import RunFacts, inspect_path
 from alexnet_deploy.reporting import REPORT
 from alexnet_deploy.train import directory as run_directory
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, load_tensors
@@ -35,6 +37,7 @@ from alexnet_deploy.train.run import train_on_set
 
 NEVER = Pace(share=0.0, least_seconds=math.inf)
 SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6, learning_rate=0.01)
+EARLY = msgspec.structs.replace(SHORT, epochs=5, early_stopping=1)
 PICTURES = memory_set()
 
 
@@ -171,6 +174,37 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
     train(out)
     train(out, resume=True, on_progress=lambda now: interrupt())
     assert_same_run(out, whole)
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stops early: of up to five epochs the second is worse than the first."""
+    out = tmp_path_factory.mktemp("early") / "run"
+    said: list[str] = []
+    train(out, EARLY, say=said.append)
+    record = record_of(load_weights(out / BEST).weights)
+    assert (len(record.epochs), record.best_epoch, record.interrupted) == (2, 1, False)
+    assert said == ["stopped early: 1 epoch without a new best one after epoch 1"]
+    return out
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_run_that_stops_early_does_so_wherever_it_was_interrupted(early: Path, tmp_path: Path, step: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", EARLY, pace=NEVER, on_progress=at_step(step, interrupt))
+    train(tmp_path / "run", EARLY, resume=True)
+    assert_same_run(tmp_path / "run", early)
+
+
+def test_a_run_that_has_stopped_early_is_finished(early: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(early, out)
+    train(out, EARLY, resume=True, on_progress=lambda now: interrupt())
+    assert_same_run(out, early)
+    facts = inspect_path(out)
+    assert isinstance(facts, RunFacts)
+    assert (facts.epochs, facts.epochs_done, facts.is_finished) == (5, 2, True)
+    assert facts.next == f"alexnet-deploy export {out}"
 
 
 def test_a_line_that_was_cut_short_is_written_again(whole: Path, tmp_path: Path) -> None:
@@ -443,7 +477,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert_same_run(Path("whole"), Path("runs/cut"))
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
     assert outcome.code == 0
-    assert "runs/cut: all 2 epochs are done\n" in outcome.err
+    assert "runs/cut: training has ended, after 2 epochs\n" in outcome.err
     assert (
         run("train", "--resume", "--lr", "0.5")
         .refused(2)

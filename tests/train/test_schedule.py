@@ -11,7 +11,7 @@ from alexnet_deploy.train.dataset import Survey
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.remarks import plateau_remarks
 from alexnet_deploy.train.run import train_on
-from alexnet_deploy.train.schedule import learning_rate, mean_decay
+from alexnet_deploy.train.schedule import has_ended, learning_rate, mean_decay
 
 
 def metrics_of(epoch: int, error: float, train_loss: float = 1.0) -> EpochMetrics:
@@ -24,6 +24,17 @@ def metrics_of(epoch: int, error: float, train_loss: float = 1.0) -> EpochMetric
         validation_top5=1.0,
         images_per_second=1.0,
     )
+
+
+def test_a_run_ends_with_its_epochs_or_early_where_none_of_the_last_was_the_best() -> None:
+    ends = {
+        (epochs_done, early_stopping)
+        for epochs_done in range(3, 9)
+        for early_stopping in (0, 1, 2, 4)
+        if has_ended(num_epochs=8, early_stopping=early_stopping, epochs_done=epochs_done, best_epoch=3)
+    }
+    assert ends == {(8, 0), *((n, 1) for n in range(4, 9)), *((n, 2) for n in range(5, 9)), (7, 4), (8, 4)}
+    assert not has_ended(num_epochs=8, early_stopping=1, epochs_done=0, best_epoch=0), "nothing is done yet"
 
 
 def after(num_epochs: int) -> list[EpochMetrics]:

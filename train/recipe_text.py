@@ -1,0 +1,59 @@
+"""Recipes as text: what each shipped one is for, and any of them as a TOML file that explains its fields."""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+
+from alexnet_deploy.core.weights import RecipeValue
+from alexnet_deploy.train.recipe import Recipe, recipe_by_name, recipe_header, recipe_names
+
+_WIDTH = 120
+
+
+@cache
+def field_notes() -> dict[str, str]:
+    """Return what each field of a recipe means, in the order of the fields, from the docstrings of Recipe."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(Recipe))).body
+    assert isinstance(definition, ast.ClassDef)
+    notes = {}
+    for field, docstring in zip(definition.body, definition.body[1:], strict=False):
+        match field, docstring:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(note))):
+                notes[name] = " ".join(note.split())
+    return notes
+
+
+def recipe_summaries() -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each shipped recipe, what it is for, and its source, each one line."""
+    for name in recipe_names():
+        purpose, source, *_ = recipe_header(name).splitlines()
+        yield name, purpose.removeprefix("# "), source.removeprefix("# ")
+
+
+def recipe_as_toml(name: str) -> str:
+    """Return a recipe as a TOML file that holds every field, each below a comment that explains it.
+
+    Read back as a recipe, it differs in its name alone. Raises UsageError where there is no such recipe.
+    """
+    recipe = recipe_by_name(name)
+    parts = [recipe_header(name)]
+    for field, note in field_notes().items():
+        if field != "name":
+            comment = textwrap.fill(note, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+            parts.append(f"{comment}\n{field} = {_toml(getattr(recipe, field))}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _toml(value: RecipeValue) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return json.dumps(value)
+        case tuple():
+            return str(list(value))
+        case _:
+            return repr(value)
