@@ -10,6 +10,7 @@ import torch
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.room import try_to_write
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import (
@@ -31,10 +32,33 @@ from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import Progress
 
 
-def look_over(data: Path, architecture: Architecture) -> Survey:
-    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError."""
+def look_over(
+    data: Path, architecture: Architecture, *, on_found: Callable[[int], None] = lambda num_classes: None
+) -> Survey:
+    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError.
+
+    `on_found` is called with the number of classes before the images are read, which may take an hour.
+    """
     resize = PUBLISHED_PREPROCESSING[architecture.name].resize
-    return survey_of(open_pack(data), resize) if is_packed(data) else survey(find_pictures(data), resize)
+    if is_packed(data):
+        found = survey_of(open_pack(data), resize)
+        on_found(len(found.folder.labels))
+        return found
+    source = find_pictures(data)
+    on_found(len(source.labels))
+    return survey(source, resize)
+
+
+def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
+    """Raise TrainingError if a run directory cannot be written or its disk is too small; leaves nothing behind.
+
+    `architecture` has as many classes as the images.
+    """
+    try:
+        try_to_write(out)
+    except OSError as error:
+        raise TrainingError(f"{out}: cannot be written: {error.strerror or error}") from error
+    RunDirectory(path=out).check_room(architecture, recipe)
 
 
 def train_on(
@@ -139,7 +163,8 @@ def train_on_set(
                 trainer.go_on_from(saved.position, load_tensors(out / CHECKPOINT, saved), best)
             trainer.run(on_progress)
     except OSError as error:
-        raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
+        standing = RunDirectory(path=out).standing(error)
+        raise TrainingError(f"{out}: could not be written: {error.strerror or error}; {standing}") from error
     finally:
         if ranks.is_first:
             with suppress(OSError):

@@ -101,7 +101,9 @@ def train(
             columns=columns,
         )
         task = ranks.given(lambda: _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish))
-        found = ranks.given(lambda: look_over(task.data, task.architecture))
+        found = ranks.given(
+            lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
+        )
         if chosen == "cpu":
             # From here on: the survey's pictures may be large, and are gone.
             keep_freed_memory()
@@ -131,10 +133,10 @@ def train(
                 )
             raise
     if ranks.is_first:
-        note_latest(task.run)
         # Whatever becomes of the report.
         typer.echo(path)
         try:
+            note_latest(task.run)
             with pictures_bar("asking by ten views") as show_pictures:
                 report = report_run(path, found, device=own_device, threads=workers, on_progress=show_pictures)
         except BaseException:
@@ -168,6 +170,15 @@ class _Task:
     architecture: "Architecture"
     recipe: "Recipe"
     columns: bool
+    is_over: bool = False
+    """Whether the run that is resumed has had all its epochs."""
+
+
+def _check(task: _Task, num_classes: int) -> None:
+    from alexnet_deploy.train.run import check_place
+
+    if not task.is_over:
+        check_place(task.run, task.architecture.with_num_classes(num_classes), task.recipe)
 
 
 def _new_task(wish: _Wish) -> _Task:
@@ -223,7 +234,12 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     )
     say(_standing(run, saved))
     return _Task(
-        run=run, data=wish.data or Path(saved.data), architecture=architecture, recipe=plan, columns=saved.columns
+        run=run,
+        data=wish.data or Path(saved.data),
+        architecture=architecture,
+        recipe=plan,
+        columns=saved.columns,
+        is_over=saved.position.epoch > saved.recipe.epochs,
     )
 
 
