@@ -2,7 +2,7 @@
 
 RUN/weights.safetensors       the best epoch's weights, as of the newest checkpoint
 RUN/checkpoint.safetensors    all that the run needs to go on
-RUN/metrics.jsonl             one line an epoch
+RUN/metrics.jsonl             one line an epoch; as asked for also metrics.csv, tensorboard/
 
 New best weights are written under another name, then the checkpoint that speaks of them, then they get their name:
 where that is cut short, the checkpoint says which weights are meant.
@@ -10,8 +10,8 @@ where that is cut short, the checkpoint says which weights are meant.
 
 import errno
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from alexnet_deploy.core.errors import TrainingError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
 from alexnet_deploy.core.locks import is_taken
 from alexnet_deploy.core.room import missing_room
+from alexnet_deploy.core.run_files import LogKind
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, load_checkpoint, save_checkpoint
+from alexnet_deploy.train.logs import EpochLog, logs_in
 from alexnet_deploy.train.recipe import Recipe
 
 BEST = "weights.safetensors"
@@ -52,17 +54,23 @@ class RunDirectory:
 
     path: Path
     """An existing directory."""
+    logs: tuple[EpochLog, ...] = ()
+    """Beside metrics.jsonl."""
 
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line."""
         with (self.path / METRICS).open("ab") as file:
             file.write(_line(metrics))
+        for log in self.logs:
+            log.add(metrics)
 
     def save(self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
         """Write a checkpoint, and the best weights that it speaks of unless they are there already (None).
 
         Where only the checkpoint cannot be written (OSError), these weights are kept as save_best keeps them.
         """
+        for log in self.logs:
+            log.begin()
         if best is not None:
             best.save(self.path / _NEXT)
         try:
@@ -94,6 +102,8 @@ class RunDirectory:
         for partial in self.path.glob(".*.partial"):
             partial.unlink()
         write_atomically(self.path / METRICS, b"".join(map(_line, position.epochs)))
+        for log in self.logs:
+            log.restart(position.epochs)
         candidates = [self.path / name for name in (BEST, _NEXT, _BEFORE)]
         meant = next((path for path in candidates if _best_epoch(path) == position.best_epoch), None)
         if meant is None and position.best_epoch > 0:
@@ -138,8 +148,8 @@ class RunDirectory:
 
 
 @contextmanager
-def holding(path: Path, say: Say = say_nothing) -> Iterator[RunDirectory]:
-    """Keep any other process from training in a directory, or say that this is not possible.
+def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ()) -> Iterator[RunDirectory]:
+    """Keep any other process from training in a directory, or say that this is not possible; `kinds` are its logs.
 
     Raises TrainingError where one trains there.
     """
@@ -147,7 +157,11 @@ def holding(path: Path, say: Say = say_nothing) -> Iterator[RunDirectory]:
         if is_taken(file, path, say):
             raise TrainingError(f"{path}: another process is training there")
         try:
-            yield RunDirectory(path=path)
+            logs = logs_in(path, kinds)
+            with ExitStack() as stack:
+                for log in logs:
+                    stack.callback(log.close)
+                yield RunDirectory(path=path, logs=logs)
         finally:
             (path / _LOCK).unlink(missing_ok=True)
 

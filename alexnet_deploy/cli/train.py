@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.run_files import CSV, METRICS, TENSORBOARD, LogKind
 from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, find_run, note_latest
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ def train(
         typer.Option(min=1, help="Threads that decode ahead what is not packed. Default: one a processor, 8 at most."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
+    log: Annotated[
+        list[LogKind] | None,
+        typer.Option(
+            help="Write metrics.csv or TensorBoard's event files as well as metrics.jsonl; may be repeated. A resumed "
+            "run continues those it has."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -77,12 +85,14 @@ def train(
     from alexnet_deploy.terminal import pictures_bar, say, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
     from alexnet_deploy.train.host_memory import keep_freed_memory
+    from alexnet_deploy.train.logs import check_log_packages
     from alexnet_deploy.train.parallel import joined
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over, train_on
 
     if any_machine and not resume:
         raise UsageError("--any-machine is for --resume")
+    check_log_packages(log or ())
     begun = time.perf_counter()
     changes = _changes(
         parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
@@ -122,6 +132,7 @@ def train(
                     columns=task.columns,
                     resume=resume,
                     any_machine=any_machine,
+                    logs=log or (),
                     say=say if ranks.is_first else say_nothing,
                     on_progress=show,
                 )
@@ -283,6 +294,8 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
         f"the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; {seconds:.0f} s in all"
     )
     say(f"what was learnt: {report.path}")
+    logs = [str(path.parent / name) for name in (METRICS, CSV, TENSORBOARD) if (path.parent / name).exists()]
+    say(f"metrics of each epoch: {', '.join(logs)}")
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 
