@@ -50,7 +50,7 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
         r"95 % interval -\d+\.\d\d to \d+\.\d\d, 0\.5 allowed; 0 first guesses changed",
         accuracy,
     )
-    assert lines[-1] == "next: alexnet-deploy predict images/"
+    assert lines[-1] == f"next: alexnet-deploy predict {drawn}/val/"
     quantization = bundle.manifest.quantization
     assert quantization is not None
     assert (quantization.calibration.method, quantization.rest, len(quantization.ranges)) == ("minmax", "fp32", 8)
@@ -75,7 +75,7 @@ def test_int8_by_itself_takes_the_training_pictures(run: Run, learnt: Path, draw
         "accuracy was not measured (--data DIR does that); 100.00% of the calibration pictures have the trained "
         "network's first guess\n" in outcome.err
     )
-    assert outcome.err.endswith("next: alexnet-deploy predict images/ --bundle mine.bundle\n")
+    assert outcome.err.endswith(f"next: alexnet-deploy predict {drawn}/val/ --bundle mine.bundle\n")
     quantization = open_bundle(Path("mine.bundle")).manifest.quantization
     assert quantization is not None
     assert list(quantization.ranges) == ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]

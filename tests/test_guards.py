@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,7 +165,7 @@ def parse(arguments: list[str]) -> list[str]:
     group = typer.main.get_command(app)
     would_run: list[str] = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]
-        command.callback = partial(lambda name, **_: would_run.append(name), name)
+        command.callback = lambda *, _command=name, **_: would_run.append(_command)
     group.main([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
     return would_run
 

@@ -2,26 +2,33 @@
 
 RUN/weights.safetensors       the best epoch's weights, as of the newest checkpoint
 RUN/checkpoint.safetensors    all that the run needs to go on
-RUN/metrics.jsonl             one line an epoch
+RUN/metrics.jsonl             one line an epoch; as asked for also metrics.csv, tensorboard/
 
 New best weights are written under another name, then the checkpoint that speaks of them, then they get their name:
 where that is cut short, the checkpoint says which weights are meant.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import errno
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import torch
 
+from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import TrainingError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
 from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.room import missing_room
+from alexnet_deploy.core.run_files import LogKind
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
-from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, save_checkpoint
+from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, load_checkpoint, save_checkpoint
+from alexnet_deploy.train.logs import EpochLog, logs_in
+from alexnet_deploy.train.recipe import Recipe
 
 BEST = "weights.safetensors"
 METRICS = "metrics.jsonl"
@@ -30,24 +37,48 @@ _NEXT = ".weights.next.safetensors"
 _BEFORE = ".weights.before.safetensors"
 _LOCK = ".lock"
 
+# Names, recipe and epochs: 4 to 20 kB.
+_HEADER_BYTES = 1 << 15
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space in your quota",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+    errno.EIO: "check the disk",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDirectory:
-    """The place of one run; its methods raise OSError, and then leave what was there."""
+    """The place of one run; its methods raise OSError if it cannot be written, and then leave what was there."""
 
     path: Path
     """An existing directory."""
+    logs: tuple[EpochLog, ...] = ()
+    """Beside metrics.jsonl."""
 
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line."""
         with (self.path / METRICS).open("ab") as file:
             file.write(_line(metrics))
+        for log in self.logs:
+            log.add(metrics)
 
     def save(self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
-        """Write a checkpoint, and the best weights that it speaks of unless they are there already (None)."""
+        """Write a checkpoint, and the best weights that it speaks of unless they are there already (None).
+
+        Where only the checkpoint cannot be written (OSError), these weights are kept as save_best keeps them.
+        """
+        for log in self.logs:
+            log.begin()
         if best is not None:
             best.save(self.path / _NEXT)
-        save_checkpoint(self.path / CHECKPOINT, checkpoint, tensors)
+        try:
+            save_checkpoint(self.path / CHECKPOINT, checkpoint, tensors)
+        except OSError:
+            if best is not None:
+                self._publish_next()
+            raise
         if best is not None:
             (self.path / _NEXT).replace(self.path / BEST)
             sync_directory(self.path)
@@ -55,6 +86,9 @@ class RunDirectory:
     def save_best(self, best: Weights) -> None:
         """Write best weights that no checkpoint speaks of; those that one speaks of are kept for a resumption."""
         best.save(self.path / _NEXT)
+        self._publish_next()
+
+    def _publish_next(self) -> None:
         with suppress(FileNotFoundError):
             (self.path / BEST).replace(self.path / _BEFORE)
         (self.path / _NEXT).replace(self.path / BEST)
@@ -68,6 +102,8 @@ class RunDirectory:
         for partial in self.path.glob(".*.partial"):
             partial.unlink()
         write_atomically(self.path / METRICS, b"".join(map(_line, position.epochs)))
+        for log in self.logs:
+            log.restart(position.epochs)
         candidates = [self.path / name for name in (BEST, _NEXT, _BEFORE)]
         meant = next((path for path in candidates if _best_epoch(path) == position.best_epoch), None)
         if meant is None and position.best_epoch > 0:
@@ -82,10 +118,38 @@ class RunDirectory:
             path.unlink(missing_ok=True)
         return weights if position.best_epoch > 0 else None
 
+    def check_room(self, architecture: Architecture, recipe: Recipe) -> None:
+        """Raise TrainingError if the disk lacks room for what a run of this recipe has yet to write.
+
+        At most there are two checkpoints and two files of weights at once: the old ones and their successors.
+        """
+        needed = 2 * (_weights_bytes(architecture) + _checkpoint_bytes(architecture, recipe))
+        try:
+            there = sum(path.stat().st_size for path in self.path.glob("*.safetensors"))
+            problem = missing_room(self.path, needed - there)
+        except OSError as error:
+            raise TrainingError(f"{self.path}: its disk cannot be looked at: {error.strerror or error}") from error
+        if problem:
+            raise TrainingError(problem)
+
+    def standing(self, error: OSError) -> str:
+        """Return what stands here after a write has failed, and how training continues: the end of a sentence."""
+        remedy = _REMEDIES.get(error.errno or 0, "make it writable")
+        best = _best_epoch(self.path / BEST)
+        weights = "" if best is None else f"the {_of_epoch(best)} are in {self.path / BEST}"
+        try:
+            position = load_checkpoint(self.path / CHECKPOINT).position
+        except TrainingError:
+            kept = f"{weights}, but there is no checkpoint" if weights else "no weights and no checkpoint are saved"
+            return f"{kept} yet; {remedy}, then train again into another --out"
+        checkpoint = f"the checkpoint of epoch {position.epoch}, step {position.step} stands"
+        resume = f"alexnet-deploy train --resume --out {shlex.quote(str(self.path))}"
+        return f"{checkpoint}{weights and f', {weights}'}; {remedy}, then `{resume}` continues"
+
 
 @contextmanager
-def holding(path: Path, say: Say = say_nothing) -> Iterator[RunDirectory]:
-    """Keep any other process from training in a directory, or say that this is not possible.
+def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ()) -> Iterator[RunDirectory]:
+    """Keep any other process from training in a directory, or say that this is not possible; `kinds` are its logs.
 
     Raises TrainingError where one trains there.
     """
@@ -93,7 +157,11 @@ def holding(path: Path, say: Say = say_nothing) -> Iterator[RunDirectory]:
         if is_taken(file, path, say):
             raise TrainingError(f"{path}: another process is training there")
         try:
-            yield RunDirectory(path=path)
+            logs = logs_in(path, kinds)
+            with ExitStack() as stack:
+                for log in logs:
+                    stack.callback(log.close)
+                yield RunDirectory(path=path, logs=logs)
         finally:
             (path / _LOCK).unlink(missing_ok=True)
 
@@ -107,6 +175,21 @@ def _best_epoch(path: Path) -> int | None:
     except WeightsError:
         return None
     return None if record is None else record.best_epoch
+
+
+def _of_epoch(epoch: int) -> str:
+    return f"weights of epoch {epoch}" if epoch else "weights of an unfinished epoch 1"
+
+
+def _weights_bytes(architecture: Architecture) -> int:
+    # Four bytes a parameter; the header holds the confusion matrix, of which most entries are one digit and a comma.
+    return 4 * architecture.num_parameters + 2 * architecture.num_classes**2 + _HEADER_BYTES
+
+
+def _checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> int:
+    num_moments = 2 if recipe.optimiser == "adamw" else int(recipe.momentum > 0)
+    num_copies = num_moments + int(recipe.ema_decay > 0)
+    return _weights_bytes(architecture) + num_copies * 4 * architecture.num_parameters
 
 
 def _line(metrics: EpochMetrics) -> bytes:

@@ -127,6 +127,8 @@ class Trainer:
         """
         if self._is_over:
             return
+        if self._ranks.is_first:
+            self._directory.check_room(self._architecture, self._recipe)
         self._begun = self._saved_at = time.perf_counter()
         with stopping(self._ranks.sum) as stop_if_asked:
             try:

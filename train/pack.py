@@ -25,6 +25,7 @@ from alexnet_deploy.core.files import sha256, sha256_of_file, sync_directory, wr
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.inputs import Input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, ResizePolicy
+from alexnet_deploy.core.room import missing_room
 from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.versions import tool_versions
 from alexnet_deploy.train.dataset import ColorSums, look_at_each
@@ -181,12 +182,8 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
 
 def _refuse_small_disk(work: _Work, chunks: Sequence[Chunk]) -> None:
     needed = (len(work.examples) - Draft.after(chunks).num_seen) * PICTURE_BYTES
-    free = shutil.disk_usage(work.stage).free
-    if needed > free:
-        raise DataError(
-            f"{work.out}: needs {needed / 1e9:,.1f} GB more, and {free / 1e9:,.1f} GB are free there; "
-            "make room or choose another place"
-        )
+    if problem := missing_room(work.out, needed):
+        raise DataError(problem)
 
 
 def _write_rest(

@@ -1,7 +1,7 @@
 """One training run from a folder of pictures to a run directory with weights in it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import torch
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.room import try_to_write
+from alexnet_deploy.core.run_files import LogKind
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.batches import TrainingSet
 from alexnet_deploy.train.checkpoint import (
@@ -31,10 +33,33 @@ from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.record import Progress
 
 
-def look_over(data: Path, architecture: Architecture) -> Survey:
-    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError."""
+def look_over(
+    data: Path, architecture: Architecture, *, on_found: Callable[[int], None] = lambda num_classes: None
+) -> Survey:
+    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError.
+
+    `on_found` is called with the number of classes before the images are read, which may take an hour.
+    """
     resize = PUBLISHED_PREPROCESSING[architecture.name].resize
-    return survey_of(open_pack(data), resize) if is_packed(data) else survey(find_pictures(data), resize)
+    if is_packed(data):
+        found = survey_of(open_pack(data), resize)
+        on_found(len(found.folder.labels))
+        return found
+    source = find_pictures(data)
+    on_found(len(source.labels))
+    return survey(source, resize)
+
+
+def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
+    """Raise TrainingError if a run directory cannot be written or its disk is too small; leaves nothing behind.
+
+    `architecture` has as many classes as the images.
+    """
+    try:
+        try_to_write(out)
+    except OSError as error:
+        raise TrainingError(f"{out}: cannot be written: {error.strerror or error}") from error
+    RunDirectory(path=out).check_room(architecture, recipe)
 
 
 def train_on(
@@ -49,6 +74,7 @@ def train_on(
     columns: bool = False,
     resume: bool = False,
     any_machine: bool = False,
+    logs: Collection[LogKind] = (),
     pace: Pace | None = None,
     say: Say = say_nothing,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -66,6 +92,7 @@ def train_on(
         columns=columns,
         resume=resume,
         any_machine=any_machine,
+        logs=logs,
         pace=pace,
         say=say,
         on_progress=on_progress,
@@ -83,6 +110,7 @@ def train_on_set(
     columns: bool = False,
     resume: bool = False,
     any_machine: bool = False,
+    logs: Collection[LogKind] = (),
     pace: Pace | None = None,
     say: Say = say_nothing,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -92,6 +120,7 @@ def train_on_set(
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
     run, on the same machine unless `any_machine`. Of several `ranks` the first alone writes; all read the checkpoint.
+    `logs` are written beside metrics.jsonl, as are those that an earlier part of a resumed run has begun.
     With `columns` the table's two columns are on two devices, see second_device.
     Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
     or DataError where its run was another or a batch has fewer pictures than there are ranks, and what Trainer raises.
@@ -120,7 +149,7 @@ def train_on_set(
         return saved
 
     try:
-        with holding(out, say) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
+        with holding(out, say, logs) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
             trainer = Trainer(
                 architecture,
                 recipe,
@@ -139,7 +168,8 @@ def train_on_set(
                 trainer.go_on_from(saved.position, load_tensors(out / CHECKPOINT, saved), best)
             trainer.run(on_progress)
     except OSError as error:
-        raise TrainingError(f"{out}: could not be written: {error.strerror or error}") from error
+        standing = RunDirectory(path=out).standing(error)
+        raise TrainingError(f"{out}: could not be written: {error.strerror or error}; {standing}") from error
     finally:
         if ranks.is_first:
             with suppress(OSError):

@@ -69,6 +69,7 @@ _EXTRAS: dict[str, Extra] = {
     "google": "train",
     "matplotlib": "train",
     "jinja2": "train",
+    "tensorboard": "tensorboard",
     "onnxruntime": "cpu",
     "openvino": "cpu",
 }

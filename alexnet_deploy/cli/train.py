@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.run_files import CSV, METRICS, TENSORBOARD, LogKind
 from alexnet_deploy.core.say import counted, say_nothing
 from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, find_run, note_latest
 
@@ -69,6 +70,13 @@ def train(
         typer.Option(min=1, help="Threads that decode ahead what is not packed. Default: one a processor, 8 at most."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
+    log: Annotated[
+        list[LogKind] | None,
+        typer.Option(
+            help="Write metrics.csv or TensorBoard's event files as well as metrics.jsonl; may be repeated. A resumed "
+            "run continues those it has."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -85,12 +93,14 @@ def train(
     from alexnet_deploy.terminal import pictures_bar, say, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
     from alexnet_deploy.train.host_memory import keep_freed_memory
+    from alexnet_deploy.train.logs import check_log_packages
     from alexnet_deploy.train.parallel import joined
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over, train_on
 
     if any_machine and not resume:
         raise UsageError("--any-machine is for --resume")
+    check_log_packages(log or ())
     begun = time.perf_counter()
     changes = _changes(
         parse_settings(settings or []), epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed
@@ -109,7 +119,9 @@ def train(
             columns=columns,
         )
         task = ranks.given(lambda: _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish))
-        found = ranks.given(lambda: look_over(task.data, task.architecture))
+        found = ranks.given(
+            lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
+        )
         if chosen == "cpu":
             # From here on: the survey's pictures may be large, and are gone.
             keep_freed_memory()
@@ -128,6 +140,7 @@ def train(
                     columns=task.columns,
                     resume=resume,
                     any_machine=any_machine,
+                    logs=log or (),
                     say=say if ranks.is_first else say_nothing,
                     on_progress=show,
                 )
@@ -139,10 +152,10 @@ def train(
                 )
             raise
     if ranks.is_first:
-        note_latest(task.run)
         # Whatever becomes of the report.
         typer.echo(path)
         try:
+            note_latest(task.run)
             with pictures_bar("asking by ten views") as show_pictures:
                 report = report_run(path, found, device=own_device, threads=workers, on_progress=show_pictures)
         except BaseException:
@@ -176,6 +189,15 @@ class _Task:
     architecture: "Architecture"
     recipe: "Recipe"
     columns: bool
+    is_over: bool = False
+    """Whether the run that is resumed has had all its epochs."""
+
+
+def _check(task: _Task, num_classes: int) -> None:
+    from alexnet_deploy.train.run import check_place
+
+    if not task.is_over:
+        check_place(task.run, task.architecture.with_num_classes(num_classes), task.recipe)
 
 
 def _new_task(wish: _Wish) -> _Task:
@@ -231,7 +253,12 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     )
     say(_standing(run, saved))
     return _Task(
-        run=run, data=wish.data or Path(saved.data), architecture=architecture, recipe=plan, columns=saved.columns
+        run=run,
+        data=wish.data or Path(saved.data),
+        architecture=architecture,
+        recipe=plan,
+        columns=saved.columns,
+        is_over=saved.position.epoch > saved.recipe.epochs,
     )
 
 
@@ -281,6 +308,8 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
         f"{seconds:.0f} s in all"
     )
     say(f"what was learnt: {report.path}")
+    logs = [str(path.parent / name) for name in (METRICS, CSV, TENSORBOARD) if (path.parent / name).exists()]
+    say(f"metrics of each epoch: {', '.join(logs)}")
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 

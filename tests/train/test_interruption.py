@@ -170,7 +170,10 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
 
     with pytest.raises(TrainingError) as caught:
         train_on(honest, NARROW, RECIPE, out, pace=ALWAYS, on_progress=fill)
-    assert str(caught.value) == f"{out}: could not be written: No space left on device"
+    assert str(caught.value) == (
+        f"{out}: could not be written: No space left on device; the checkpoint of epoch 2, step 0 stands, the weights "
+        f"of epoch 1 are in {out / BEST}; free space there, then `alexnet-deploy train --resume --out {out}` continues"
+    )
     assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}
     for name, data in kept.items():
         assert (out / name).read_bytes() == data

@@ -312,7 +312,7 @@ def stopped(tmp_path: Path) -> Path:
         (
             {"data": memory_set(shift=1)},
             DataError,
-            "was begun on other training and validation images than .*; restore them, or start a new run",
+            "split them; restore them, or start a new run",
         ),
     ],
 )
@@ -511,7 +511,7 @@ def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> Non
     ("arguments", "sentence"),
     [
         (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
-        (["--resume", "--out", "x"], "x/checkpoint.safetensors: there is no such file to resume from"),
+        (["--resume", "--out", "x"], "x: there is no such run"),
         (["--any-machine"], "--any-machine is for --resume"),
     ],
 )
@@ -536,7 +536,11 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_
         said = run("train", "--resume", "--out", "cut").refused(3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert said == "cut: could not be written: File too large"
+    assert said == (
+        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 stands, the weights of an "
+        f"unfinished epoch 1 are in cut/{BEST}; raise the limit on a file's size (ulimit -f), then "
+        "`alexnet-deploy train --resume --out cut` continues"
+    )
     assert kept.keys() <= {path.name for path in Path("cut").iterdir()}
     assert Path("cut", CHECKPOINT).read_bytes() == kept[CHECKPOINT]
     assert run("train", "--resume", "--out", "cut").code == 0
@@ -551,6 +555,6 @@ def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(stopped: Path, monk
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "mkstemp", read_only)
-    with pytest.raises(TrainingError, match=r"run: could not be written: Read-only file system$"):
+    with pytest.raises(TrainingError, match=r"run: could not be written: Read-only file system; the checkpoint"):
         resumed(stopped)
     assert (stopped / CHECKPOINT).read_bytes() == kept
