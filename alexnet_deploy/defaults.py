@@ -97,7 +97,10 @@ def find_entry(named: Path) -> Path | None:
     if len(named.parts) != 1:
         return None
     places = (BUNDLES / named, BUNDLES / f"{named}{_BUNDLE_ENDING}", RUNS / named)
-    return next((place for place in places if place.exists()), None)
+    found = next((place for place in places if place.exists()), None)
+    if found is not None and found.name == LATEST and found.is_file():
+        return get_latest(found.parent, made_by="alexnet-deploy")
+    return found
 
 
 def find_anything(named: Path) -> Path:

@@ -7,6 +7,7 @@ print(predictor.classify(request.body).top)                          # one image
 probabilities = predictor.run(batch)                                 # uint8 (N, 256, 256, 3) -> float32 (N, K)
 """
 
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -85,7 +86,8 @@ class Predictor:
 
     It works in the process that opened it. In a fork of that process run, classify and predict raise BackendError, and
     close() does nothing. What load() returned can be pickled, so pools of processes that start by `spawn` take it: the
-    bundle is opened again where it is unpickled, and refused if its digest has changed.
+    bundle is opened again at its first use there, once in each process, and refused if its digest has changed. Those
+    unpickled in one process share an engine, and close() closes it for all of them.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, options: LoadOptions | None = None) -> None:
@@ -223,13 +225,49 @@ class Predictor:
         """Pickle the bundle's place, its digest and what load() was asked for; raises TypeError where it was not."""
         if self._options is None:
             raise TypeError("this Predictor was not opened by load(), and only what load() returns can be pickled")
-        return _load_again, (self.bundle.path.absolute(), self.bundle.sha256, self._options)
+        return _Unpickled, (self.bundle.path.absolute(), self.bundle.sha256, self._options)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Unpickled(Predictor):
+    """A predictor whose bundle is opened at its first use.
+
+    Not while it is unpickled: a pool loses a task whose arguments raise there, and waits for its result for good.
+    """
+
+    def __init__(self, path: Path, sha256: str, options: LoadOptions) -> None:
+        self._origin = (path, sha256, options)
+
+    def __getattr__(self, name: str) -> object:
+        # Asked for what __init__ of a Predictor would have set.
+        if name not in ("_resize", "_engine", "_options", "bundle", "labels"):
+            raise AttributeError(name)
+        path, sha256, options = self._origin
+        with _opening:
+            # A pool unpickles its predictor anew for every chunk of its tasks.
+            if self._origin not in _opened:
+                _opened[self._origin] = _load(path, options, sha256)
+            vars(self).update(vars(_opened[self._origin]))
+        return vars(self)[name]
+
+    def close(self) -> None:
+        """Give back what the engine holds, if anything was opened."""
+        with _opening:
+            _opened.pop(self._origin, None)
+        if "_engine" in vars(self):
+            super().close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _Unpickled, self._origin
+
+
+_opening = threading.Lock()
+_opened: dict[tuple[Path, str, LoadOptions], Predictor] = {}
 
 
 def pass_over(done: Iterable[str | Again], inputs: Iterator[Input]) -> Iterator[Input]:
@@ -329,10 +367,6 @@ def _load(path: Path, options: LoadOptions, sha256: str | None = None) -> Predic
     engine = open_engine(bundle, options.backend, options.device, options.threads, options.tuned_for)
     # Where the choice was free, the next process makes the same.
     return Predictor(bundle, engine, replace(options, backend=_named_backend(engine)))
-
-
-def _load_again(path: Path, sha256: str, options: LoadOptions) -> Predictor:
-    return _load(path, options, sha256)
 
 
 def _named_backend(engine: Engine) -> Backend:

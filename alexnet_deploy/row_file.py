@@ -185,9 +185,13 @@ def open_row_file(
     given or they are of other settings, while another run writes them, or where `output` has appeared meanwhile;
     OutputError where the file cannot be finished.
     """
+    if again and output.exists():
+        # Through a link: what is replaced is the file.
+        output = output.resolve()
     digest = sha256(repr((writer.form, depends_on)).encode())[:12]
     partial = hidden_beside(output, f".{digest}.partial")
-    replacing = hidden_beside(output, f".{digest}.again.partial")
+    older = output if os.path.lexists(output) else partial
+    replacing = hidden_beside(output, f".{digest}.{_identity(older)}.again.partial")
     if again and (os.path.lexists(output) or partial.exists()):
         with _replacing(output, partial, replacing, writer, again, say) as rows:
             yield rows
@@ -214,6 +218,15 @@ def open_row_file(
             yield rows
         _refuse_appeared(output, partial)
         _publish(file, partial, output)
+
+
+def _identity(path: Path) -> str:
+    """Return a digest of which file this is, as it is now: rows that were begun for another one are not its rows."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return "none"
+    return sha256(repr((status.st_ino, status.st_size, status.st_mtime_ns)).encode())[:12]
 
 
 @contextmanager

@@ -71,6 +71,11 @@ def in_child(work: Callable[[], object]) -> None:
     wait_for(process)
 
 
+def engine_of(predictor: alexnet_deploy.Predictor) -> int:
+    predictor.labels[0].encode()
+    return id(predictor._engine)
+
+
 def main(bundle: str, image: str, backend: str, case: str) -> None:
     if case == "fork first":
         in_child(lambda: say(ask(alexnet_deploy.load(bundle, backend), image)))  # type: ignore[arg-type]
@@ -106,6 +111,12 @@ def main(bundle: str, image: str, backend: str, case: str) -> None:
             try:
                 say(pool.submit(ask, predictor, image).result(SECONDS) == label)
             except (alexnet_deploy.BackendError, BrokenProcessPool) as error:
+                say(error)
+    elif case in ("map by fork", "map by spawn"):
+        with multiprocessing.get_context(case.split()[-1]).Pool(1) as pool:
+            try:
+                say(len(set(pool.map(engine_of, [predictor] * 3, chunksize=1))))
+            except alexnet_deploy.BackendError as error:
                 say(error)
     else:
         raise ValueError(case)

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.errors import BundleError, IntegrityError
+from alexnet_deploy.core.errors import BackendError, BundleError, ImageError, ImageErrorCode, IntegrityError
 from alexnet_deploy.core.labels import encode_labels
 from alexnet_deploy.engines.engine import BACKENDS, Backend, open_engine
 from alexnet_deploy.predict import Predictor, load
@@ -94,19 +95,20 @@ def test_a_pool_by_spawn_takes_a_predictor(backend: Backend, bundle: Bundle, pic
 
 
 def test_a_pool_by_fork_says_why_it_does_not(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    # The worker cannot unpickle the predictor, and concurrent.futures gives up the pool; what it prints is not ours.
-    done = subprocess.run(
-        [sys.executable, FORKED, bundle.path, pictures / "a.jpg", backend, "pool", "by", "fork"],
-        capture_output=True,
-        check=False,
-        timeout=180,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "parent goes on"
-    assert f"{backend}: was loaded before this process was forked, and does not work in a fork; " in (
-        done.stdout + done.stderr
-    )
+    said, parent = forked(bundle, pictures, backend, "pool by fork")
+    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
+    assert parent == "parent goes on"
+
+
+def test_a_map_by_fork_ends_with_the_reason(backend: Backend, bundle: Bundle, pictures: Path) -> None:
+    """multiprocessing.Pool loses a task that cannot be unpickled, and map() never returns."""
+    said, parent = forked(bundle, pictures, backend, "map by fork")
+    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
+    assert parent == "parent goes on"
+
+
+def test_a_map_by_spawn_opens_the_bundle_once(bundle: Bundle, pictures: Path) -> None:
+    assert forked(bundle, pictures, "onnxruntime", "map by spawn") == ["1", "parent goes on"]
 
 
 # Pickles
@@ -149,12 +151,33 @@ def test_another_bundle_in_its_place_is_refused(bundle: Bundle, tmp_path: Path) 
     shutil.copytree(bundle.path, place)
     with load(place, "onnxruntime") as predictor:
         data = pickle.dumps(predictor)
+    again = pickle.loads(data)
     shutil.rmtree(place)
     with pytest.raises(BundleError, match="there is no such bundle"):
-        pickle.loads(data)
+        again.classify(b"")
     other = republished(bundle, place, {"labels.txt": encode_labels(bundle.labels[::-1])})
     with pytest.raises(IntegrityError, match=f"its digest is {other.sha256[:12]}.*of {bundle.sha256[:12]}.* pickled"):
-        pickle.loads(data)
+        again.classify(b"")
+
+
+def test_those_unpickled_in_one_process_share_an_engine(bundle: Bundle) -> None:
+    with load(bundle.path, "onnxruntime") as predictor:
+        data = pickle.dumps(predictor)
+        one, other = pickle.loads(data), pickle.loads(pickle.dumps(pickle.loads(data)))
+        assert one.labels == other.labels == bundle.labels
+        assert one._engine is other._engine
+        assert one._engine is not predictor._engine
+        one.close()
+        with pytest.raises(BackendError, match="this engine is closed"):
+            other.run(np.zeros((1, 256, 256, 3), np.uint8))
+        with pickle.loads(data) as reopened:
+            assert reopened.run(np.zeros((1, 256, 256, 3), np.uint8)).shape == (1, len(bundle.labels))
+    pickle.loads(data).close()
+
+
+def test_an_image_error_comes_back_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(ImageError(ImageErrorCode.TRUNCATED, "it ends early")))
+    assert (error.code, str(error)) == (ImageErrorCode.TRUNCATED, "it ends early")
 
 
 def test_what_load_did_not_open_is_not_pickled(bundle: Bundle) -> None:

@@ -145,6 +145,7 @@ def predict(
                 count()
             if footer := writer.footer():
                 rows.write(footer)
+            rows.finish()
             if not rows.outcomes and not allow_empty:
                 raise UsageError(f"{' '.join(images)}: no file to predict; --allow-empty accepts that")
     _conclude(rows.outcomes)
@@ -217,6 +218,8 @@ class _Rows:
     write: Callable[[str], object]
     outcomes: "Tally"
     done: "Iterable[str | Again]"
+    finish: Callable[[], None]
+    """Takes over the older rows that are left."""
 
 
 @contextmanager
@@ -228,13 +231,13 @@ def _rows_to(
 
     if output is None:
         sys.stdout.write(writer.header())
-        yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=())
+        yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=(), finish=lambda: None)
         return
     with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
         if rows.outcomes:
             say(f"going on after {counted(rows.outcomes.total(), 'row')}")
         try:
-            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done())
+            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done(), finish=rows.finish)
         except UsageError:
             raise
         except BaseException:

@@ -67,6 +67,10 @@ class ImageError(AlexNetDeployError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it as it is made: a pool waits for good for an exception that cannot be unpickled."""
+        return ImageError, (self.code, str(self))
+
     def alone(self) -> "ImageError":
         """Return it without its traceback, whose frames hold the picture's bytes and pixels."""
         return ImageError(self.code, str(self))
