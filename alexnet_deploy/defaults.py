@@ -31,6 +31,12 @@ def new_bundle(architecture: str, precision: str) -> Path:
     return BUNDLES / f"{architecture}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}{_BUNDLE_ENDING}"
 
 
+def check_new_place(out: Path | None) -> None:
+    """Raise UsageError for a place that a new run or bundle cannot have: `latest` is a file that names the newest."""
+    if out is not None and out.name == LATEST:
+        raise UsageError(f"{out}: a file called {LATEST} names the newest entry of its folder; choose another --out")
+
+
 def note_latest(entry: Path) -> None:
     """Make a run or bundle the one taken by default, if it lies where defaults are looked for; raises OSError."""
     if entry.parent.resolve() in (RUNS.resolve(), BUNDLES.resolve()):

@@ -59,7 +59,7 @@ class _Part:
     extra: Extra
 
 
-_WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before November 2026, run on ONNX Runtime"
+_WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before 25 November 2026, run on ONNX Runtime"
 
 _PARTS = (
     _Part(

@@ -6,14 +6,13 @@ import openvino
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
-from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.engines.engine import Engine, GraphSource, Tuning, engine_of_graph, in_one_line
 
 
-def _arithmetic(precision: Precision) -> str:
-    if precision != "int8":
+def _arithmetic(source: GraphSource) -> str:
+    if source.precision != "int8":
         return "float32"
-    return "int8 products" if has_vnni() else "int8 products, no VNNI"
+    return "saturating int8 products" if source.needs_vnni and not has_vnni() else "int8 products"
 
 
 class _Runner:
@@ -53,6 +52,6 @@ def open_openvino(source: GraphSource, threads: int | None, tuned_for: Tuning) -
         backend="openvino",
         version=openvino.get_version().split("-")[0],
         device="cpu",
-        arithmetic=_arithmetic(source.precision),
+        arithmetic=_arithmetic(source),
         threads=threads,
     )

@@ -126,3 +126,14 @@ def test_a_place_that_is_taken_is_wrong_use_in_every_command(
     Path("there").mkdir()
     Path("drawn").symlink_to(drawn)
     assert "there: exists already; choose another " in run(*command.split()).refused(2)
+
+
+@pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--engine", "tensorrt-rtx")])
+def test_nothing_new_is_called_latest(command: tuple[str, ...], run: Run, latest: Path, run_directory: Path) -> None:
+    for place in ("bundles/latest", "runs/latest", "elsewhere/latest"):
+        said = run(*command, "--out", place).refused(2)
+        assert said == f"{place}: a file called latest names the newest entry of its folder; choose another --out"
+
+
+def test_the_bare_name_latest_is_the_newest(run: Run, latest: Path) -> None:
+    assert run("inspect", "latest").out.startswith(f"{latest.relative_to(Path.cwd())}: bundle, ")

@@ -285,3 +285,51 @@ def test_the_option_takes_every_code_there_is() -> None:
 )
 def test_options_that_mean_nothing_are_refused(options: list[str], sentence: str, run: Run, latest: Path) -> None:
     assert run("predict", *options).refused(2) == sentence
+
+
+def test_rows_that_were_begun_for_another_file_are_not_taken(output: Path, writer: RowWriter) -> None:
+    """A retry that was stopped leaves rows; the file that they were to replace is another one since."""
+    output.write_bytes(text(writer, BEFORE))
+    answer(output, writer, NOW, again=ALL, stop_after=2)
+    (left,) = hidden(output)
+    output.unlink()
+    others = [predicted("a.jpg", 0.9), failed("b\n,\r'\".jpg", ImageErrorCode.MISSING)]
+    output.write_bytes(text(writer, others))
+    mended = predicted("b\n,\r'\".jpg", 0.8)
+    with open_row_file(output, writer, "a bundle", resume=True, again=frozenset({"missing"})) as rows:
+        assert rows.outcomes.total() == 0
+        marks = list(rows.done())
+        assert [isinstance(mark, Again) for mark in marks] == [True, True]
+        rows.write(writer.row(others[0]))
+        rows.write(writer.row(mended))
+    assert output.read_bytes() == text(writer, [others[0], mended])
+    assert hidden(output) == [left]
+
+
+def test_the_file_behind_a_link_is_replaced(output: Path, writer: RowWriter) -> None:
+    place = output.with_name("elsewhere")
+    place.write_bytes(text(writer, BEFORE))
+    output.symlink_to(place)
+    answer(output, writer, NOW, again=ALL)
+    assert output.is_symlink()
+    assert place.read_bytes() == text(writer, NOW)
+
+
+def test_a_stopped_run_that_has_all_its_rows_is_finished(
+    run: Run, latest: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its rename, and no row has the code that is asked for."""
+    command = ("predict", pictures, "--output", "rows.jsonl")
+    rename = Path.replace
+
+    def fail(path: Path, target: Path) -> Path:
+        raise KeyboardInterrupt if path.name.startswith(".rows.jsonl") else AssertionError(path)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    assert run(*command).code == 130
+    monkeypatch.setattr(Path, "replace", rename)
+    (left,) = Path.cwd().glob(".rows.jsonl.*")
+    rows = left.read_bytes()
+    outcome = run(*command, "--resume", "--retry-failed", "unreadable")
+    assert outcome.code == 0, outcome.err
+    assert Path("rows.jsonl").read_bytes() == rows

@@ -19,7 +19,7 @@ from alexnet_deploy.cli.options import (
     plan_request,
 )
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.defaults import find_bundle, new_bundle, note_latest
+from alexnet_deploy.defaults import check_new_place, find_bundle, new_bundle, note_latest
 
 
 def build(
@@ -41,6 +41,7 @@ def build(
     from alexnet_deploy.describe import describe_plan
     from alexnet_deploy.terminal import building_bar, say, stages
 
+    check_new_place(out)
     request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     if request is None:
         raise UsageError(why_no_plan() if engine is None else "--engine none builds nothing; name a library")

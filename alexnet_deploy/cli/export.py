@@ -20,7 +20,15 @@ from alexnet_deploy.cli.options import (
 )
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.precision import CalibrationMethod, Rest
-from alexnet_deploy.defaults import check_exists, find_weights, new_bundle, next_prediction, note_latest, resume_words
+from alexnet_deploy.defaults import (
+    check_exists,
+    check_new_place,
+    find_weights,
+    new_bundle,
+    next_prediction,
+    note_latest,
+    resume_words,
+)
 
 
 def export(
@@ -92,6 +100,7 @@ def export(
     given = {name: value for name, value in wanted.items() if value is not None}
     if max_drop is not None and data is None:
         raise UsageError("--max-drop is measured on labelled pictures: give their folder as --data")
+    check_new_place(out)
     plan = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     for folder in (calibrate, data):
         if folder is not None:

@@ -13,7 +13,7 @@ import typer
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.run_files import CSV, METRICS, TENSORBOARD, LogKind
 from alexnet_deploy.core.say import counted, say_nothing
-from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, find_run, note_latest
+from alexnet_deploy.defaults import DRAWN, RUNS, check_exists, check_new_place, find_run, note_latest
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.architecture import Architecture
@@ -216,6 +216,7 @@ def _new_task(wish: _Wish) -> _Task:
         check_columns(architecture, wish.processes)
         second_device(torch.device(wish.device))
     plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
+    check_new_place(wish.out)
     run = wish.out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
         raise UsageError(f"{run}: exists already; choose another --out, or --resume it")

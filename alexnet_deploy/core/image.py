@@ -156,9 +156,10 @@ def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits
     """Return a PIL image as uint8 (256, 256, 3), RGB, upright: what the bytes of its file would give.
 
     Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
-    otherwise. Its format and the work to decode it were the caller's to judge. A PNG has lost its cICP chunk and, where
-    its pixels had been read before, the depth of its colour key: of 2, 4 or 16 bits a sample, the key may match no
-    pixel. Raises ImageError.
+    otherwise. Its format and the work to decode it were the caller's to judge, and so is a truncated file where
+    LOAD_TRUNCATED_IMAGES is set. Pillow keeps no cICP chunk of a PNG and no nclx box of an AVIF: their wide gamut or
+    HDR is not known here, that of an ICC profile is. A PNG whose pixels had been read before has lost the depth of its
+    colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
     """
     if not image.width or not image.height:
         raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")

@@ -19,6 +19,7 @@ from alexnet_deploy.core.quantization import MAX_LEVEL
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines import engine as engines
+from alexnet_deploy.engines import openvino_engine
 from alexnet_deploy.engines.engine import GraphSource, open_graph
 from alexnet_deploy.engines.parity import int8_graph_tolerance
 
@@ -111,9 +112,12 @@ def test_without_another_engine_an_older_graph_is_refused(older: GraphSource, mo
     monkeypatch.setattr(engines, "installed_backends", lambda: ("openvino",))
     with pytest.raises(BackendError, match=r"has 8-bit weights, which OpenVINO computes wrongly on a CPU without VNNI"):
         open_graph(older)
-    # What is named is obeyed.
+    # What is named is obeyed, and says what it computes.
+    monkeypatch.setattr(openvino_engine, "has_vnni", lambda: False)
     with open_graph(older, "openvino") as engine:
-        assert engine.info.backend == "openvino"
+        assert engine.info.arithmetic == "saturating int8 products"
+    with open_graph(replace(older, needs_vnni=False), "openvino") as engine:
+        assert engine.info.arithmetic == "int8 products"
 
 
 def test_a_bundle_says_which_weights_it_has(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
