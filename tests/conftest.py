@@ -1,5 +1,6 @@
 import io
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder, draw_picture
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.weights import LoadedWeights, Weights
+
+
+def pytest_configure() -> None:
+    # A shell's background jobs ignore SIGINT, and hand that down to the processes that tests send it to.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
