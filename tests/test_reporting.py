@@ -55,11 +55,12 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     files = sorted((drawn / "val").glob("*/*"))
     is_right, sureness = asked(weights, files, "ten")
     is_right_too, _ = asked(weights, files, "center")
-    assert said[-3].startswith(
+    assert said[-4].startswith(
         f"{is_right.mean():.1%} of 8 validation pictures right by ten views, {is_right_too.mean():.1%} by the "
         "centre view, after epoch 1 of 1; "
     )
-    assert said[-2] == f"what was learnt: {page}"
+    assert said[-3] == f"what was learnt: {page}"
+    assert said[-2] == f"metrics of each epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
     assert f"{is_right.sum()} of 8 validation pictures right by ten views" in text
@@ -94,7 +95,7 @@ def test_a_packed_set_tells_the_names_of_its_source(run: Run, drawn: Path) -> No
 def test_of_many_pictures_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "spread_numbers", lambda num_pictures: spread_numbers(num_pictures, 4))
     weights, said = train(run, drawn)
-    assert "of 4 validation pictures of 8, evenly spread, right by ten views" in said[-3]
+    assert "of 4 validation pictures of 8, evenly spread, right by ten views" in said[-4]
     page = weights.with_name("report.html")
     assert "Of 8 validation pictures 4 were asked, evenly spread." in Page(page.read_bytes()).text
     # The second of each class.

@@ -57,7 +57,11 @@ def test_the_command_keeps_memory_once_the_pictures_have_been_looked_over(
         done.append("trained")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "look_over", lambda *found: (done.append("looked over"), look_over(*found))[1])
+    def looked_over(*arguments: object, **options: object) -> object:
+        done.append("looked over")
+        return look_over(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "look_over", looked_over)
     monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: done.append("kept"))
     monkeypatch.setattr(training, "train_on", trained)
     run("train", drawn, "--arch", "tiny", "--device", "cpu")
