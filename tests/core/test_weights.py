@@ -149,6 +149,12 @@ def test_labels_that_cannot_name_classes_are_refused(labels: tuple[str, ...], me
         check_labels(labels, 2)
 
 
+def test_a_label_that_comes_twice_is_found_among_many() -> None:
+    labels = [f"class {number}" for number in range(200_000)]
+    with pytest.raises(WeightsError, match="'class 199999' stands for two classes"):
+        check_labels([*labels, labels[-1]], 200_001)
+
+
 def test_labels_survive_their_file() -> None:
     labels = ("tench, Tinca tinca", "hen", "Ωmega", 'quote "d"')
     assert decode_labels(encode_labels(labels)) == labels
