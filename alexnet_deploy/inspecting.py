@@ -241,10 +241,14 @@ def _graph(path: Path) -> GraphFacts:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from alexnet_deploy.export.audit import is_text
+
     try:
         model = onnx.load(path)
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
+    if not is_text(model):
+        raise BundleError(f"{path}: cannot be read as an ONNX graph: it holds texts that are not UTF-8")
     return GraphFacts(
         path=str(path),
         name=model.graph.name,
