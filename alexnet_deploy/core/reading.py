@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 import tomllib
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -18,7 +19,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 T = TypeVar("T")
 
 
-def open_regular(path: Path, flags: int = 0) -> BinaryIO:
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
     """Open a regular file to read; `flags` are more of os.open's.
 
     Raises OSError as open() does, and for anything but a regular file: a pipe is not waited for.
