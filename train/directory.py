@@ -10,6 +10,7 @@ where that is cut short, the checkpoint says which weights are meant.
 
 import errno
 import shlex
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ import msgspec
 import torch
 
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.errors import TrainingError, WeightsError
+from alexnet_deploy.core.errors import TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
 from alexnet_deploy.core.locks import is_taken
 from alexnet_deploy.core.room import missing_room
-from alexnet_deploy.core.run_files import LogKind
+from alexnet_deploy.core.run_files import CSV, TENSORBOARD, LogKind
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, load_checkpoint, save_checkpoint
@@ -164,6 +165,33 @@ def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ())
                 yield RunDirectory(path=path, logs=logs)
         finally:
             (path / _LOCK).unlink(missing_ok=True)
+
+
+def clear_unbegun(path: Path) -> None:
+    """Remove the directory of a run that was killed before its first checkpoint.
+
+    Raises UsageError where anything else lies there, TrainingError where a run is just beginning there or it cannot be
+    removed.
+    """
+    of_a_run = {METRICS, CSV, TENSORBOARD}
+    try:
+        with holding(path):
+            for entry in sorted(path.iterdir()):
+                if entry.name not in of_a_run and not entry.name.startswith("."):
+                    raise UsageError(
+                        f"{path}: has no {CHECKPOINT}, but {entry.name}: not a run that could continue; choose another "
+                        "--out"
+                    )
+            for name in of_a_run:
+                if (path / name).is_dir():
+                    shutil.rmtree(path / name)
+                else:
+                    (path / name).unlink(missing_ok=True)
+            for hidden in (*path.glob(".*.partial"), path / _NEXT, path / _BEFORE):
+                hidden.unlink(missing_ok=True)
+        path.rmdir()
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be removed: {error.strerror or error}") from error
 
 
 def _best_epoch(path: Path) -> int | None:

@@ -23,6 +23,7 @@ from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, rec
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.run_files import CSV
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
 from alexnet_deploy.inspecting import RunFacts, inspect_path
 from alexnet_deploy.reporting import REPORT
@@ -487,6 +488,51 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     )
 
 
+def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
+    run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a supervisor restarts its job: killed before the first checkpoint, killed after it, whole."""
+    begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
+    assert run(*begin, "--out", "whole").code == 0
+    same_each_time = (*begin, "--out", "job", "--auto-resume")
+    program = (
+        "import os, signal, sys; from alexnet_deploy.train import directory\n"
+        "directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from alexnet_deploy.cli import main; main()"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, *map(str, same_each_time)], check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert Path("job", ".lock").exists()
+    assert not Path("job", CHECKPOINT).exists()
+    # As --log csv leaves it.
+    Path("job", CSV).write_text("epoch\n")
+    with monkeypatch.context() as patch:
+        signalled_in_step(3, signal.SIGTERM, patch)
+        assert run(*same_each_time).code == 143
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: training has ended, after 2 epochs\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+
+
+def test_only_what_a_run_leaves_is_begun_again(run: Command, data: Path) -> None:
+    begin = ("train", data, "--arch", "tiny", "--out", "job", "--auto-resume")
+    Path("job").mkdir()
+    Path("job", "thesis.tex").write_text("x")
+    Path("job", METRICS).write_text("y")
+    said = run(*begin).refused(2)
+    assert said == f"job: has no {CHECKPOINT}, but thesis.tex: not a run that could continue; choose another --out"
+    assert {path.name: path.read_text() for path in Path("job").iterdir()} == {"thesis.tex": "x", METRICS: "y"}
+    Path("job", "thesis.tex").unlink()
+    with holding(Path("job")):
+        assert run(*begin).refused(3) == "job: another process is training there"
+    assert Path("job", METRICS).read_text() == "y"
+
+
 TWICE = """
 import os, signal
 from alexnet_deploy.train.stopping import stopping
@@ -512,7 +558,12 @@ def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> Non
     [
         (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
         (["--resume", "--out", "x"], "x: there is no such run"),
-        (["--any-machine"], "--any-machine is for --resume"),
+        (["--any-machine"], "--any-machine is for --resume and --auto-resume"),
+        (["--auto-resume"], "--auto-resume needs --out, and decides by itself whether to --resume"),
+        (
+            ["--auto-resume", "--resume", "--out", "x"],
+            "--auto-resume needs --out, and decides by itself whether to --resume",
+        ),
     ],
 )
 def test_resuming_nothing_is_refused(arguments: list[str], sentence: str, run: Command) -> None:
