@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import MAIN, Run, spawn
+from faulty import NAMED_BY_THE_AUDIT, faulty_bundle
 from networks import republished, saved, with_tensor
-from test_faults import NAMED_BY_THE_AUDIT, faulty_bundle
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.labels import encode_labels

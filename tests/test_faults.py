@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from faulty import NAMED_BY_THE_AUDIT, faulty_bundle
 from graphs import constants_of, edited_graph, set_constant
 from networks import narrowed, republished, separating_weights, shipped, with_tensor
 
@@ -23,26 +24,6 @@ from alexnet_deploy.engines.engine import BACKENDS, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
-
-# What `check` says of each: the numbers always fail, and the audit names the place.
-NAMED_BY_THE_AUDIT = {
-    "LRN alpha times 5": "norm1: alpha is 0.0005",
-    "red and blue swapped": "reorder_channels: a Gather that the table does not have",
-    "mean dropped": "mean: is 0.0 at (0, 0, 0, 0)",
-    "crop off by one": "view0.start: is 1 at (1,)",
-    "mirror forgotten": "pixels_mirrored: the table's Gather is not in the graph",
-    "one view doubled, another missing": "view1.start: is 0 at (1,)",
-    "first grouped convolution ungrouped": "conv2: group is 1, the table says 2",
-    "first linear layer fed channels last": "fc6.weight: is",
-}
-
-
-def faulty_bundle(bundle: Bundle, loaded: LoadedWeights, name: str, out: Path) -> Bundle:
-    subject = Subject(weights=loaded.weights, views=bundle.manifest.views.crops)
-    faulty = dict(planted_faults(subject))[name]
-    facts = facts_for_graph(bundle.manifest, loaded.weights.labels)
-    graph = encode_graph(build_graph(faulty.weights, faulty.views), facts)
-    return republished(bundle, out, {"model.onnx": graph})
 
 
 def test_this_network_can_have_every_fault(bundle: Bundle, loaded: LoadedWeights) -> None:
