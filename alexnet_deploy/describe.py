@@ -11,7 +11,7 @@ from alexnet_deploy.core.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.say import counted, lines_about_excluded
-from alexnet_deploy.core.weights import TrainingRecord
+from alexnet_deploy.core.weights import RecipeValue, TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
@@ -182,12 +182,22 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
     if run.best_epoch is not None:
         yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
     yield f"trained on    {run.data}"
-    yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in run.recipe.items())}"
+    yield f"recipe        {_recipe_words(run.recipe)}"
     yield f"weights       {run.weights or 'none yet: the first epoch has not ended'}"
     yield f"checkpoint    {run.checkpoint or 'none'}"
     yield f"metrics       {run.metrics or 'none'}"
     yield f"report        {run.report or 'none'}"
     yield f"next          {run.next}"
+
+
+def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
+    """Return a recipe's name, and the values by which it differs from the shipped recipe of that name."""
+    from alexnet_deploy.train.recipe import recipe_by_name, recipe_names
+
+    name = str(recipe.get("name"))
+    shipped = msgspec.structs.asdict(recipe_by_name(name)) if name in recipe_names() else {"name": name}
+    changes = [f"{field} {setting(value)}" for field, value in recipe.items() if shipped.get(field) != value]
+    return f"{name}, with {', '.join(changes)}" if changes else name
 
 
 def interruption_words(training: TrainingRecord) -> str:
@@ -206,7 +216,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
     if (training := weights.training) is not None:
         yield f"trained on    {training.data}, {counted(training.num_train, 'picture')}"
         yield f"validated on  {counted(training.num_validation, 'picture')}"
-        yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in training.recipe.items())}"
+        yield f"recipe        {_recipe_words(training.recipe)}"
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:

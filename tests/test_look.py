@@ -89,6 +89,7 @@ def test_inspect_shows_a_run_and_how_it_continues(run: Run, data: Path) -> None:
         "epochs        1 of 1 done",
         f"best epoch    1: top-1 {facts['best_top1']:.2%}, centre view",
         f"trained on    {facts['data']}",
+        "recipe        folder, with epochs 1, batch_size 4",
         "weights       runs/one/weights.safetensors",
         "checkpoint    runs/one/checkpoint.safetensors",
         "metrics       runs/one/metrics.jsonl",
