@@ -94,5 +94,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names too that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    """Return the public names, whether they are imported yet or not."""
+    return __all__

@@ -281,7 +281,7 @@ def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bun
 
 
 def test_public_names_are_what_dir_shows_and_can_be_imported() -> None:
-    assert set(alexnet_deploy.__all__) <= set(dir(alexnet_deploy))
+    assert alexnet_deploy.__all__ == dir(alexnet_deploy)
     assert alexnet_deploy.__all__ == sorted(alexnet_deploy.__all__)
     for name in alexnet_deploy.__all__:
         assert getattr(alexnet_deploy, name) is not None

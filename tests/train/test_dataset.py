@@ -173,9 +173,18 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
-        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folder, where a classifier needs two or more"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folder, where a classifier needs two or more"),
+        (
+            [".hidden/1.jpg", "1.jpg"],
+            "0 class folders, where a classifier needs two or more; put the images of each class into a folder",
+        ),
+        (
+            ["a/1.jpg", "a/2.jpg", ".b/1.jpg"],
+            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+        ),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg"],
+            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+        ),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
             r"has train/ but no validation folder \(val/, valid/, validation/, test/\); add one, or put the class",
