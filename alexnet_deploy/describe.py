@@ -10,6 +10,7 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
+from alexnet_deploy.core.preprocessing import Decoding
 from alexnet_deploy.core.say import counted, lines_about_excluded
 from alexnet_deploy.core.weights import RecipeValue, TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
@@ -256,6 +257,8 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield f"weights       {manifest.provenance.weights_sha256}"
     yield f"labels        {_few(bundle.labels)}"
     yield f"preprocessing {_facts(manifest.preprocessing)}"
+    if isinstance(manifest.decoding, Decoding):
+        yield f"decoding      {_facts(manifest.decoding)}"
     yield f"made with     {_versions(manifest.tools)}"
     for name, entry in manifest.files.items():
         yield f"file          {name} ({counted(entry.bytes, 'byte')})"

@@ -13,6 +13,7 @@ from commands import Run
 import alexnet_deploy
 from alexnet_deploy import doctor
 from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, RESIZE_FILTER
 from alexnet_deploy.core.weights import LoadedWeights
 
 MAIN = "from alexnet_deploy.__main__ import main; main()"
@@ -65,6 +66,10 @@ def test_inspect_gives_programs_a_record_of_each_kind(
     of_bundle = json.loads(run("inspect", bundle.path, "--json").out)
     assert (of_bundle["kind"], of_bundle["path"]) == ("bundle", str(bundle.path))
     assert of_bundle["manifest"]["files"].keys() == bundle.manifest.files.keys()
+    assert (
+        f"\ndecoding      version {DECODING_VERSION}, resize_filter {RESIZE_FILTER}\n"
+        in run("inspect", bundle.path).out
+    )
     graph = json.loads(run("inspect", bundle.path / "model.onnx", "--json").out)
     assert graph["kind"] == "graph"
     assert graph["nodes"]["LRN"] == 2
