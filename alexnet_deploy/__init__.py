@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
         WeightsError,
+        WrongAnswerError,
     )
     from alexnet_deploy.core.image import DecodeLimits
     from alexnet_deploy.core.versions import __version__
@@ -60,6 +61,7 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "WeightsError",
+    "WrongAnswerError",
     "__version__",
     "load",
 ]

@@ -227,7 +227,8 @@ def _graph(path: Path) -> GraphFacts:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(path)
+        # What the graph names outside its own file stays unread.
+        model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
     return GraphFacts(
