@@ -197,7 +197,7 @@ def _numbers_of_nodes(manifest: Manifest) -> Counter[str]:
 def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
     """Compare what tensors are reshaped to, and that arithmetic takes small constants: nothing grows by either."""
     layers = manifest.architecture
-    shapes = {(len(manifest.views.crops), -1, layers.num_classes)}
+    shapes: set[tuple[int, ...]] = {(len(manifest.views.crops), -1, layers.num_classes)}
     for cost in layers.costs():
         if isinstance(cost.layer, LocalNorm) and cost.layer.groups > 1:
             channels, height, width = cost.in_shape
