@@ -86,7 +86,7 @@ def add_plan(
     proved = msgspec.structs.replace(pending, plans=(*others, msgspec.structs.replace(built.record, proof="proved")))
     say(f"proving {built.record.file}")
     try:
-        proof = _proof(stage.seal(proved), built.record)
+        proof = _proof(stage.candidate(proved), built.record)
     except BackendError as error:
         # A plan may be for other GPUs than this machine's, which may have none: what it says is not known yet.
         say(f"not proved yet: {_without(stage.path, error)}")
@@ -125,7 +125,7 @@ def build(
     if out.resolve() == bundle.path.resolve():
         raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")
     refuse_build(request.backend, request.options, request.timing_cache)
-    with publishing(out, force=force) as stage:
+    with publishing(out, force=force, say=say) as stage:
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
         graph = bundle.read(GRAPH)

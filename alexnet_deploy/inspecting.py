@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-import safetensors
 from msgspec import Struct
 
 from alexnet_deploy.core.architecture import Architecture
@@ -18,8 +17,18 @@ from alexnet_deploy.core.bundle import MANIFEST, open_bundle
 from alexnet_deploy.core.errors import BundleError, WeightsError
 from alexnet_deploy.core.manifest import Manifest
 from alexnet_deploy.core.preprocessing import Preprocessing
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
-from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, RecipeValue, TrainingRecord, load_weights
+from alexnet_deploy.core.tensor_file import TensorFileError, UnknownVersionError, open_tensors
+from alexnet_deploy.core.weights import (
+    CHECKPOINT_KEY,
+    CHECKPOINT_SEALED_FROM,
+    CHECKPOINT_VERSIONS,
+    EpochMetrics,
+    RecipeValue,
+    TrainingRecord,
+    load_weights,
+)
 from alexnet_deploy.train.schedule import has_ended
 
 # Its room needs torch, which `inspect` of a bundle does not.
@@ -113,6 +122,10 @@ class _SavedPosition(Struct):
     epochs: tuple[EpochMetrics, ...]
     best_epoch: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.best_epoch <= len(self.epochs):
+            raise ValueError(f"the best epoch is {self.best_epoch}, of {len(self.epochs)}")
+
 
 class _SavedRun(Struct):
     """What is shown of a checkpoint, whose own record needs torch."""
@@ -156,7 +169,10 @@ def _run(path: Path) -> RunFacts:
             raise WeightsError(f"{path / WEIGHTS}: does not say how it was trained")
         architecture, recipe, data = weights.architecture, weights.training.recipe, weights.training.data
         epochs, best_epoch = weights.training.epochs, weights.training.best_epoch
-    plan = msgspec.convert(recipe, _SavedRecipe)
+    try:
+        plan = msgspec.convert(recipe, _SavedRecipe)
+    except msgspec.ValidationError as error:
+        raise WeightsError(f"{path}: its recipe does not say how long it trains: {error}") from error
     is_finished = has_ended(
         num_epochs=plan.epochs,
         early_stopping=plan.early_stopping,
@@ -186,12 +202,11 @@ def _run(path: Path) -> RunFacts:
 
 def _read_checkpoint(path: Path) -> _SavedRun:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(CHECKPOINT_KEY, "")
-        return msgspec.json.decode(text, type=_SavedRun)
+        with open_tensors(path) as file:
+            return from_json(file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (safetensors.SafetensorError, msgspec.DecodeError) as error:
+    except (TensorFileError, UnknownVersionError, KeyError, msgspec.DecodeError) as error:
         raise WeightsError(f"{path}: is not a checkpoint, or a damaged one: {error}") from error
 
 
@@ -226,11 +241,15 @@ def _graph(path: Path) -> GraphFacts:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from alexnet_deploy.export.audit import is_text
+
     try:
         # What the graph names outside its own file stays unread.
         model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
+    if not is_text(model):
+        raise BundleError(f"{path}: cannot be read as an ONNX graph: it holds texts that are not UTF-8")
     return GraphFacts(
         path=str(path),
         name=model.graph.name,

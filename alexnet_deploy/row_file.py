@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
-from alexnet_deploy.core.files import sha256, sync_directory
+from alexnet_deploy.core.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.locks import is_taken
 from alexnet_deploy.core.say import Say, counted, say_nothing
@@ -43,7 +44,7 @@ class _Older:
         needs_sample = self.is_whole
         with self.path.open("rb") as file:
             number = 0
-            for row, _ in read_rows(file, writer):
+            for row, _ in read_rows(file, writer, self.path):
                 if row is None:
                     continue
                 if number >= start:
@@ -85,7 +86,7 @@ class RowFile:
         end = 0
         file.seek(0)
         with open(file.fileno(), "rb", closefd=False) as kept:
-            for row, row_end in read_rows(kept, writer):
+            for row, row_end in read_rows(kept, writer, self.place):
                 end = row_end
                 if row is not None:
                     self.outcomes.add(row.path, row.outcome)
@@ -107,7 +108,7 @@ class RowFile:
         To be begun before the next row is written.
         """
         with self.place.open("rb") as kept:
-            for number, row in enumerate(row for row, _ in read_rows(kept, self._writer) if row is not None):
+            for number, row in enumerate(self._rows_in(kept)):
                 if number == self._num_kept:
                     # Written since.
                     break
@@ -115,6 +116,9 @@ class RowFile:
         if self._older is not None:
             for row, is_again in self._older.rows(self._writer, self._num_kept):
                 yield Again(path=row.path) if is_again else row.path
+
+    def _rows_in(self, kept: BinaryIO) -> Iterator[WrittenRow]:
+        return (row for row, _ in read_rows(kept, self._writer, self.place) if row is not None)
 
     def write(self, line: str) -> None:
         """Hand one line to the operating system, after the older rows that come before it.
@@ -182,8 +186,8 @@ def open_row_file(
     those that have such an error are replaced.
 
     Raises UsageError where `output` exists or cannot be made, where rows of a stopped run are there and `resume` is not
-    given or they are of other settings, while another run writes them, or where `output` has appeared meanwhile;
-    OutputError where the file cannot be finished.
+    given or they are of other settings or cannot be of `writer`, while another run writes them, or where `output` has
+    appeared meanwhile; OutputError where the file cannot be finished.
     """
     if again and output.exists():
         # Through a link: what is replaced is the file.
@@ -216,8 +220,7 @@ def open_row_file(
             rows = RowFile(file, writer, output)
         with _kept_if_any(rows, partial):
             yield rows
-        _refuse_appeared(output, partial)
-        _publish(file, partial, output)
+        _publish_new(file, partial, output)
 
 
 def _identity(path: Path) -> str:
@@ -247,12 +250,15 @@ def _replacing(
             yield rows
             rows.finish()
         if not is_whole:
-            _refuse_appeared(output, replacing)
-        elif not os.path.lexists(output) or not os.path.samestat(os.fstat(source.fileno()), output.lstat()):
-            raise UsageError(f"{output}: has been replaced meanwhile; the rows are all in {replacing}")
-        _publish(file, replacing, output)
-        if not is_whole:
+            _publish_new(file, replacing, output)
             partial.unlink(missing_ok=True)
+            return
+        if not os.path.lexists(output) or not os.path.samestat(os.fstat(source.fileno()), output.lstat()):
+            raise UsageError(f"{output}: has been replaced meanwhile; the rows are all in {replacing}")
+        with _in_words(output, replacing):
+            os.fsync(file.fileno())
+            replacing.replace(output)
+        _sync_name(output)
 
 
 def _opened(output: Path, path: Path, mode: str = "a+") -> FileIO:
@@ -272,15 +278,17 @@ def _kept_if_any(rows: RowFile, place: Path) -> Iterator[None]:
         raise
 
 
-def _refuse_appeared(output: Path, place: Path) -> None:
-    if os.path.lexists(output):
-        raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {place}")
-
-
-def _publish(file: FileIO, place: Path, output: Path) -> None:
+def _publish_new(file: FileIO, place: Path, output: Path) -> None:
     with _in_words(output, place):
         os.fsync(file.fileno())
-        place.replace(output)
+        try:
+            rename_new(place, output)
+        except FileExistsError as error:
+            raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {place}") from error
+    _sync_name(output)
+
+
+def _sync_name(output: Path) -> None:
     try:
         sync_directory(output.parent)
     except OSError as error:
@@ -296,7 +304,7 @@ def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
         raise UsageError(f"{output}: is no file; choose another --output")
     end = 0
     with output.open("rb") as file:
-        for row, row_end in read_rows(file, writer):
+        for row, row_end in read_rows(file, writer, output):
             end = row_end
             if row is not None:
                 yield row

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from msgspec import Struct
 from rich.cells import cell_len, set_cell_size
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.core.reading import MIB, from_json
 from alexnet_deploy.predict import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
@@ -26,6 +27,9 @@ _PATH_WIDTH = 40
 
 _MOST_FAILURES = 5
 """How many failures of one kind in a row a terminal shows."""
+
+# Of one row: 20,000 classes have 2 MiB.
+_MOST_BYTES = 64 * MIB
 
 # Of one row: a path is 4,096 bytes at most, and so many line breaks.
 _MOST_LINES = 8192
@@ -54,13 +58,22 @@ def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
 class RowWriter:
     """Turns predictions into lines of one format; `header` comes once, before them.
 
-    A table's labels are padded to `label_width` characters. A table for a terminal, `width` characters wide, cuts its
+    `labels` are those of the classes; a row that was written before is held against them. A table's labels are padded
+    to `label_width` characters. A table for a terminal, `width` characters wide, cuts its
     lines, and tells long runs of the same failure in one; everywhere else each prediction has a line of its own.
     """
 
-    def __init__(self, row_format: RowFormat, topk: int, label_width: int = 0, width: int | None = None) -> None:
+    def __init__(
+        self,
+        row_format: RowFormat,
+        topk: int,
+        label_width: int = 0,
+        width: int | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
         self._format = row_format
         self._topk = topk
+        self._labels = labels
         self._label_width = label_width
         self._width = width
         self._failure: ImageErrorCode | None = None
@@ -70,6 +83,20 @@ class RowWriter:
     def form(self) -> tuple[RowFormat, int]:
         """What a file of its rows looks like: their format, and how many guesses each has."""
         return self._format, self._topk
+
+    def refusal(self, row: "WrittenRow") -> str | None:
+        """Return why this writer cannot have written a row; None where it can have."""
+        for index, probability in row.probabilities.items():
+            # Written so that NaN is refused too.
+            if not 0 <= probability <= 1:
+                return f"{probability} is not a probability"
+            if self._labels and not 0 <= index < len(self._labels):
+                return f"there is no class {index} of {len(self._labels)}"
+            if self._labels and row.labels[index] != self._labels[index]:
+                return f"class {index} is {self._labels[index]!r}, not {row.labels[index]!r}"
+        if self._labels and (row.outcome == "ok") != bool(row.probabilities):
+            return "a prediction has classes, and an error has none"
+        return None
 
     def header(self) -> str:
         """Return the first line with its end, or nothing where the format has none."""
@@ -136,6 +163,8 @@ class WrittenRow:
     """`ok`, or its error's code."""
     probabilities: dict[int, float]
     """Of the guesses, by the class's index; as they are written, which in csv is rounded."""
+    labels: dict[int, str]
+    """Of the guesses, by the class's index."""
     record: bytes
     """The row itself, with its end."""
 
@@ -146,10 +175,11 @@ class WrittenRow:
         return all(abs(value - other.probabilities[index]) <= _ROUNDING for index, value in self.probabilities.items())
 
 
-def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | None, int]]:
-    """Yield each whole row that `writer` wrote into `file`, jsonl or csv, and the byte that it ends at.
+def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[WrittenRow | None, int]]:
+    """Yield each whole row that `writer` wrote into a file at `place`, jsonl or csv, and the byte that it ends at.
 
     The header counts as a row of None. The first row that is cut off or damaged is the end: what follows is not read.
+    Raises UsageError for a row that `writer` cannot have written.
     """
     row_format, _ = writer.form
     end = 0
@@ -158,10 +188,14 @@ def read_rows(file: BinaryIO, writer: RowWriter) -> Iterator[tuple[WrittenRow | 
             return
         end = len(header)
         yield None, end
-    for record in _records(file, row_format):
+    for number, record in enumerate(_records(file, row_format), 1):
         row = read_row(record, row_format)
         if row is None:
             return
+        if reason := writer.refusal(row):
+            raise UsageError(
+                f"{place}: row {number:,} is not of this bundle: {reason}; remove the file, or choose another --output"
+            )
         end += len(record)
         yield row, end
 
@@ -173,25 +207,29 @@ def read_row(record: bytes, row_format: RowFormat) -> WrittenRow | None:
 
 def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
     lines: list[bytes] = []
+    room = _MOST_BYTES
     is_quoted = False
-    for line in file:
+    while line := file.readline(room):
         lines.append(line)
+        room -= len(line)
         # A path in a csv row may hold line breaks, between quotes; a quote that is damage would open one of them all.
         is_quoted ^= row_format == "csv" and line.count(b'"') % 2 == 1
-        if is_quoted and len(lines) <= _MOST_LINES:
+        if is_quoted and room and len(lines) <= _MOST_LINES:
             continue
         if is_quoted or not line.endswith(b"\n"):
             return
         yield b"".join(lines)
         lines.clear()
+        room = _MOST_BYTES
 
 
 class _JsonError(Struct):
-    code: str
+    code: ImageErrorCode
 
 
 class _JsonGuess(Struct):
     index: int
+    label: str
     probability: float
 
 
@@ -204,13 +242,16 @@ class _JsonRow(Struct):
 
 def _json_row(record: bytes) -> WrittenRow | None:
     try:
-        row = msgspec.json.decode(record, type=_JsonRow)
+        row = from_json(record, _JsonRow)
     except msgspec.DecodeError:
+        return None
+    if row.ok != (row.error is None):
         return None
     return WrittenRow(
         path=row.path,
-        outcome="ok" if row.error is None else row.error.code,
+        outcome="ok" if row.error is None else row.error.code.value,
         probabilities={guess.index: guess.probability for guess in row.top},
+        labels={guess.index: guess.label for guess in row.top},
         record=record,
     )
 
@@ -219,13 +260,20 @@ def _csv_row(record: bytes) -> WrittenRow | None:
     try:
         ((path, ok, code, *rest),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
         # After the message three cells a guess: its index, label and probability.
-        guesses = {int(index): float(value) for index, value in zip(rest[1::3], rest[3::3], strict=False) if index}
+        cells = zip(rest[1::3], rest[2::3], rest[3::3], strict=False)
+        guesses = {int(index): (label, float(value)) for index, label, value in cells if index}
     except (ValueError, csv.Error):
         return None
     # Nearly any line of text is csv, zeros before a row too.
     if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
         return None
-    return WrittenRow(path=path, outcome=code or "ok", probabilities=guesses, record=record)
+    return WrittenRow(
+        path=path,
+        outcome=code or "ok",
+        probabilities={index: value for index, (_, value) in guesses.items()},
+        labels={index: label for index, (label, _) in guesses.items()},
+        record=record,
+    )
 
 
 def _record(prediction: Prediction) -> dict[str, object]:

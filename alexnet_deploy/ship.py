@@ -97,7 +97,7 @@ def ship(
     weights = loaded.weights
     crops = views_by_name(views, weights.architecture.input_size)
     folder = None if data is None else _readable(data, weights, say)
-    with publishing(out, force=force) as stage:
+    with publishing(out, force=force, say=say) as stage:
         say("asking the trained network about the golden pictures")
         images = golden_pictures()
         expected = _reference_answers(weights, crops, images)
@@ -116,7 +116,7 @@ def ship(
         if golden.graph is not None:
             stage.write(golden.graph.probabilities.file, _raw(exact_answers(graph, images)))
         stage.write(GOLDEN_INDEX, golden_index(manifest))
-        candidate = stage.seal(manifest)
+        candidate = stage.candidate(manifest)
         for backend in backends:
             say(f"proving it on {backend}")
             with open_engine(candidate, backend) as engine:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
 
 from alexnet_deploy.core.layout import opset_for
@@ -29,6 +29,8 @@ def audit_graph(
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         return (f"the graph cannot be parsed: {error}",)
+    if not is_text(model):
+        return ("the graph holds texts that are not UTF-8",)
     # Before any constant is looked at: a reference to another file is not to be followed.
     opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
     if surroundings := tuple(_compare_surroundings(model, opset, ir_version)):
@@ -56,6 +58,17 @@ def audit_graph(
         if list(getattr(model.graph, kind)) != list(getattr(expected, kind)):
             problems.append(f"the graph's {kind} is not the contract's")
     return tuple(problems)
+
+
+def is_text(message: Message) -> bool:
+    """Return whether all texts of a parsed message are UTF-8: protobuf gives bytes for one that is not."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(is_text(inner) for inner in values):
+            return False
+    return True
 
 
 def _compare_surroundings(model: onnx.ModelProto, opset: int, ir_version: int) -> Iterator[str]:

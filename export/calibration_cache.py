@@ -1,5 +1,6 @@
 """Histograms kept between exports: one JSON file, used again only for the same graph and the same pictures."""
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -8,16 +9,30 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.files import sha256, write_atomically
+from alexnet_deploy.core.reading import MIB, from_json, read_file
 from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
 
 _FORMAT = "alexnet-deploy calibration"
 _FORMAT_VERSION = 1
+
+# Histograms of 20 layers have 2 MB.
+_MOST_BYTES = 64 * MIB
+
+# What an array of int64 holds.
+_MOST_VALUES = 2**63 - 1
 
 
 class _Counts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     counts: tuple[int, ...]
     upper: float
     largest: float
+
+    def __post_init__(self) -> None:
+        if min(self.counts, default=0) < 0 or sum(self.counts) > _MOST_VALUES:
+            raise ValueError(f"counts must be 0 or more and {_MOST_VALUES:,} at most together")
+        # A layer that is fed nothing but zeros has an `upper` of 0.
+        if not 0 <= self.largest <= self.upper < math.inf:
+            raise ValueError(f"no values lie in 0..{self.upper:g} with {self.largest:g} as the largest")
 
 
 class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,10 +87,10 @@ def save_cache(
 def load_cache(path: Path) -> CalibrationCache:
     """Read the file; raises ExportError where it is no calibration or not the one that was written."""
     try:
-        cache = msgspec.json.decode(path.read_bytes(), type=CalibrationCache)
+        cache = from_json(read_file(path, _MOST_BYTES), CalibrationCache)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise ExportError(f"{path}: is no kept calibration: {error}; remove it, or name another file") from error
     whole = all(len(kept.counts) == NUM_BINS for kept in cache.layers.values())
     if (cache.format, cache.format_version) != (_FORMAT, _FORMAT_VERSION) or not whole:

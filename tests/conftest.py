@@ -17,9 +17,10 @@ from alexnet_deploy.core.weights import LoadedWeights, Weights
 
 
 def pytest_configure() -> None:
-    # A shell's background jobs ignore SIGINT, and hand that down to the processes that tests send it to.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and hand that down to the processes that tests send it to.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

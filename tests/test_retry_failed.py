@@ -2,6 +2,7 @@
 
 import fcntl
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -320,14 +321,14 @@ def test_a_stopped_run_that_has_all_its_rows_is_finished(
 ) -> None:
     """Killed before its rename, and no row has the code that is asked for."""
     command = ("predict", pictures, "--output", "rows.jsonl")
-    rename = Path.replace
+    rename = os.link
 
-    def fail(path: Path, target: Path) -> Path:
+    def fail(path: Path, target: Path) -> None:
         raise KeyboardInterrupt if path.name.startswith(".rows.jsonl") else AssertionError(path)
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "link", fail)
     assert run(*command).code == 130
-    monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(os, "link", rename)
     (left,) = Path.cwd().glob(".rows.jsonl.*")
     rows = left.read_bytes()
     outcome = run(*command, "--resume", "--retry-failed", "unreadable")

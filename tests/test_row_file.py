@@ -9,17 +9,19 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import MAIN, Outcome, Run
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.predict import Guess, Prediction
-from alexnet_deploy.row_file import open_row_file
+from alexnet_deploy.row_file import open_row_file, whole_rows
 from alexnet_deploy.rows import RowFormat, RowWriter
 
 FORMATS: tuple[RowFormat, ...] = ("jsonl", "csv")
@@ -249,6 +251,89 @@ def test_a_file_that_appears_meanwhile_is_left_alone_and_the_rows_are_named(
     assert outcome.err.endswith(f"error: out: has appeared meanwhile; the rows are all in {partial}\n")
     assert Path("out").read_text() == "precious"
     assert Path(partial).read_bytes() == undisturbed
+
+
+def test_a_file_that_appears_at_the_last_moment_is_left_alone(
+    row_format: RowFormat, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look and the rename there is no moment at which it would be written over."""
+    fsync = os.fsync
+
+    def appear(descriptor: int) -> None:
+        (tmp_path / "out").write_text("precious")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", appear)
+    with pytest.raises(UsageError, match=r"out: has appeared meanwhile; the rows are all in "):
+        write(row_format, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "precious"
+    (place,) = tmp_path.glob(".out.*")
+    assert place.read_bytes() == whole
+
+
+GOOD = (Guess(index=1, label="umbrella", probability=0.75), Guess(index=0, label="ship", probability=0.25))
+
+
+@pytest.mark.parametrize(
+    ("top", "sentence"),
+    [
+        ((replace(GOOD[0], index=2), GOOD[1]), "there is no class 2 of 2"),
+        ((replace(GOOD[0], index=-1), GOOD[1]), "there is no class -1 of 2"),
+        ((replace(GOOD[0], index=10**30), GOOD[1]), "there is no class"),
+        ((replace(GOOD[0], label="ship"), GOOD[1]), "class 1 is 'umbrella', not 'ship'"),
+        ((replace(GOOD[0], probability=1.5), GOOD[1]), "1.5 is not a probability"),
+        ((replace(GOOD[0], probability=-0.5), GOOD[1]), "-0.5 is not a probability"),
+        ((), "a prediction has classes, and an error has none"),
+    ],
+)
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_rows_that_cannot_be_of_this_bundle_are_refused(
+    top: tuple[Guess, ...], sentence: str, is_whole: bool, row_format: RowFormat, tmp_path: Path
+) -> None:
+    writer = RowWriter(row_format, topk=2, labels=("ship", "umbrella"))
+    rows = [Prediction(path=path, top=guesses, error=None, message="") for path, guesses in (("a", GOOD), ("b", top))]
+    content = (writer.header() + "".join(map(writer.row, rows))).encode()
+    output = tmp_path / "out"
+    if is_whole:
+        output.write_bytes(content)
+        place = output
+    else:
+        with suppress(KeyboardInterrupt), open_row_file(output, writer, "a bundle", resume=True) as file:
+            file.outcomes["any"] += 1
+            raise KeyboardInterrupt
+        (place,) = tmp_path.glob(".out.*")
+        place.write_bytes(content)
+
+    def read() -> None:
+        if is_whole:
+            list(whole_rows(output, writer))
+        with open_row_file(output, writer, "a bundle", resume=True):
+            pytest.fail("its rows may not be resumed")
+
+    with pytest.raises(UsageError) as caught:
+        read()
+    assert str(caught.value).startswith(f"{place}: row 2 is not of this bundle: {sentence}")
+    assert str(caught.value).endswith("; remove the file, or choose another --output")
+    assert place.read_bytes() == content
+
+
+def test_a_probability_that_is_no_number_is_damage(tmp_path: Path) -> None:
+    writer = RowWriter("csv", topk=1, labels=("ship",))
+    (tmp_path / "out").write_text(writer.header() + "a,true,,,0,ship,nan\n")
+    with pytest.raises(UsageError, match="nan is not a probability"):
+        list(whole_rows(tmp_path / "out", writer))
+
+
+def test_a_row_without_an_end_is_not_read_into_memory(row_format: RowFormat, tmp_path: Path) -> None:
+    """As large as a disk allows: five gigabytes of a row that was begun."""
+    writer = RowWriter(row_format, topk=1)
+    (tmp_path / "out").write_text(writer.header() + '"')
+    os.truncate(tmp_path / "out", 5 * 2**30)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="holds no rows of this form"):
+        list(whole_rows(tmp_path / "out", writer))
+    assert tracemalloc.get_traced_memory()[1] < 300 * 2**20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("output", "other", "is_of_it"), [("b[1]", ".b[1].", True), ("c", ".c.jsonl.", False)])

@@ -4,14 +4,15 @@ The tensors are those of `Learner.state`: the network's (`network.conv1.weight`)
 their running mean where there is one. The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON object: the
 `Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch and the step;
 nor of the schedule, which follows from the epochs' metrics.
+
+Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/tensor_file.py). Both are read.
 """
 
-import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-import safetensors
 import safetensors.torch
 import torch
 from msgspec import Struct
@@ -20,12 +21,21 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
 from alexnet_deploy.core.files import write_atomically
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.say import counted
-from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
+from alexnet_deploy.core.tensor_file import (
+    BLANK,
+    TensorFileError,
+    UnknownVersionError,
+    digest_of,
+    open_tensors,
+    seal_text,
+)
+from alexnet_deploy.core.weights import CHECKPOINT_KEY, CHECKPOINT_SEALED_FROM, CHECKPOINT_VERSIONS, EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT_VERSION = 2
+FORMAT_VERSION = CHECKPOINT_VERSIONS[-1]
 
 
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +73,17 @@ class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: float = 0.0
     """What the whole run has taken."""
 
+    def __post_init__(self) -> None:
+        if self.epoch < 1 or self.step < 0:
+            raise ValueError(f"no run stands at epoch {self.epoch}, step {self.step}")
+        numbers = [metrics.epoch for metrics in self.epochs]
+        if numbers != list(range(1, self.epoch)):
+            raise ValueError(f"epoch {self.epoch} is under way, and {numbers} are over")
+        if not 0 <= self.best_epoch < self.epoch:
+            raise ValueError(f"the best epoch is {self.best_epoch}, and {self.epoch} is under way")
+        if not (math.isfinite(self.loss_sum) and 0 <= self.epoch_seconds < math.inf and 0 <= self.seconds < math.inf):
+            raise ValueError("its loss or its times are not finite, or a time is negative")
+
 
 class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of a checkpoint but the tensors."""
@@ -82,11 +103,16 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     position: Position
     tools: dict[str, str]
     tensors_sha256: str = ""
-    """Digest of the tensors' names and bytes."""
+    """Digest of the tensors' names, shapes and bytes."""
+    header_sha256: str = ""
+    """Digest of this record with 64 zeros here; save_checkpoint fills it in."""
 
-
-class _Version(Struct, kw_only=True):
-    format_version: int
+    def __post_init__(self) -> None:
+        if self.position.epoch > self.recipe.epochs + 1:
+            raise ValueError(f"epoch {self.position.epoch} is under way, and the recipe has {self.recipe.epochs}")
+        rows, num_classes = self.position.confusion, self.architecture.num_classes
+        if rows and [len(row) for row in rows] != [num_classes] * num_classes:
+            raise ValueError(f"its confusion matrix is not one of {counted(num_classes, 'class', 'classes')}")
 
 
 def this_machine(device: torch.device, processes: int = 1) -> Machine:
@@ -103,29 +129,32 @@ def this_machine(device: torch.device, processes: int = 1) -> Machine:
 def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write the file in one rename; raises OSError, and then leaves what was there."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    whole = msgspec.structs.replace(checkpoint, tensors_sha256=_digest(stored))
-    text = msgspec.json.encode(whole, order="deterministic").decode()
-    write_atomically(path, safetensors.torch.save(stored, metadata={CHECKPOINT_KEY: text}))
+    digest = digest_of({name: tensor.numpy() for name, tensor in stored.items()})
+    whole = msgspec.structs.replace(
+        checkpoint, format_version=FORMAT_VERSION, tensors_sha256=digest, header_sha256=BLANK
+    )
+    write_atomically(path, safetensors.torch.save(stored, metadata={CHECKPOINT_KEY: seal_text(whole)}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read all of a checkpoint but its tensors; raises TrainingError where there is none or an unknown one."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(CHECKPOINT_KEY)
+        with open_tensors(path) as file:
+            text = file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
+        return from_json(text, Checkpoint)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: there is no such file to resume from") from error
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
+    except TensorFileError as error:
         raise TrainingError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
-    if text is None:
-        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {CHECKPOINT_KEY!r} in it")
-    try:
-        version = msgspec.json.decode(text, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise TrainingError(f"{path}: checkpoint format {version}, where this program reads {FORMAT_VERSION}")
-        return msgspec.json.decode(text, type=Checkpoint)
+    except KeyError as error:
+        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {CHECKPOINT_KEY!r} in it") from error
+    except UnknownVersionError as error:
+        raise TrainingError(
+            f"{path}: checkpoint format {error.version}, where this program reads "
+            f"{' and '.join(map(str, CHECKPOINT_VERSIONS))}"
+        ) from error
     except (msgspec.DecodeError, UsageError) as error:
         raise TrainingError(f"{path}: its header cannot be read: {error}") from error
 
@@ -133,15 +162,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Read the tensors of a loaded checkpoint; raises TrainingError where they are not those that were saved."""
     try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise TrainingError(f"{path}: its tensors cannot be read: {error}") from error
-    if (found := _digest(tensors)) != checkpoint.tensors_sha256:
-        raise TrainingError(
-            f"{path}: is damaged: its tensors' SHA-256 is {found[:12]}, and was {checkpoint.tensors_sha256[:12]} when "
-            "they were saved"
-        )
-    return tensors
+        with open_tensors(path) as file:
+            read = file.read(checkpoint.tensors_sha256)
+    except OSError as error:
+        raise TrainingError(f"{path}: its tensors cannot be read: {error.strerror or error}") from error
+    except TensorFileError as error:
+        raise TrainingError(f"{path}: is damaged: {error}") from error
+    return {name: torch.from_numpy(tensor) for name, tensor in read.tensors.items()}
 
 
 def check_same(
@@ -197,11 +224,3 @@ def check_same(
 def _named(architecture: Architecture) -> str:
     classes = counted(architecture.num_classes, "class", "classes")
     return f"{architecture.name} of {classes} and {counted(architecture.num_parameters, 'parameter')}"
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.dataset import ColorSums, Look
 
@@ -115,7 +116,7 @@ def noted_chunks(journal: BinaryIO) -> list[tuple[Chunk, int]]:
     noted = []
     for line in journal.read().splitlines(keepends=True):
         try:
-            chunk = msgspec.json.decode(line, type=Chunk)
+            chunk = from_json(line, Chunk)
         except msgspec.DecodeError:
             break
         if not line.endswith(b"\n"):

@@ -104,8 +104,14 @@ class Trainer:
     def go_on_from(self, position: Position, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
         """Take up a run where it was: its position and tensors, and its best weights.
 
-        Raises TrainingError where the tensors do not fit the network.
+        Raises TrainingError where the tensors do not fit the network, or the position does not fit the images.
         """
+        num_steps = -(-len(self._data.train) // self._recipe.batch_size)
+        if position.step > num_steps:
+            raise TrainingError(
+                f"{self._directory.path}: its checkpoint is of step {position.step:,}, and an epoch of these images "
+                f"has {counted(num_steps, 'step')}"
+            )
         try:
             self._learner.take(tensors)
         except RuntimeError as error:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.reading import MIB, from_toml, read_file
 
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
@@ -25,6 +26,11 @@ ClassWeights: TypeAlias = Literal["none", "balanced"]
 TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 _SHIPPED = Path(__file__).parent / "recipes"
+_MOST_SHOWN = 60
+_MOST_FILES = 20
+
+# Of a recipe's whole numbers; a seed has 32 bits.
+_MOST = 2**32
 _BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -95,6 +101,15 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seed of initialisation, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            # Before any is printed: a number may have thousands of digits.
+            if any(
+                abs(number) > _MOST
+                for number in (value if isinstance(value, tuple) else (value,))
+                if type(number) is int
+            ):
+                raise UsageError(f"{name} is too large; whole numbers may be {_MOST:,} at most")
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0, and finite")
@@ -174,14 +189,14 @@ def _path_of(name: str) -> Path:
 def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]:
     """Return the fields of a file and, where it extends another recipe, those that it does not set itself."""
     try:
-        fields: dict[str, object] = tomllib.loads(_read(path))
+        fields = from_toml(_read(path))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is no TOML: {error}") from error
     base = fields.pop("extends", None)
     _check_fields(fields, str(path))
     if base is None:
         return fields
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base.isprintable():
         raise UsageError(f'{path}: extends is {base!r}; it must be the name of a recipe, as in extends = "folder"')
     # A file that is named is looked for beside the one that names it.
     try:
@@ -189,6 +204,8 @@ def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]
     except UsageError as error:
         raise UsageError(f"{path}: extends: {error}") from error
     chain = (*extending, path.resolve())
+    if len(chain) > _MOST_FILES:
+        raise UsageError(f"{path}: is the last of {len(chain)} recipes that extend one another; {_MOST_FILES} may")
     if base_path.resolve() in chain:
         raise UsageError(f"{path}: extends {base}, which extends this file in turn; end the circle at a shipped recipe")
     return _resolved(base_path, chain) | fields
@@ -196,7 +213,7 @@ def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path, MIB).decode()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -222,10 +239,14 @@ def parse_settings(words: Sequence[str]) -> dict[str, object]:
             raise UsageError(f"--set {word}: {field} is set twice")
         is_word = _BARE_WORD.fullmatch(value) and value not in ("true", "false", "inf", "nan")
         try:
-            (settings[field],) = tomllib.loads(f'value = "{value}"' if is_word else f"value = {value}").values()
+            (settings[field],) = from_toml(f'value = "{value}"' if is_word else f"value = {value}").values()
         except ValueError as error:
-            raise UsageError(f"--set {word}: {value!r} is no TOML value") from error
+            raise UsageError(f"--set {_shortened(word)}: {_shortened(value)!r} is no TOML value") from error
     return settings
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subject: str) -> Recipe:

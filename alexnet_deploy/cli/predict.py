@@ -109,6 +109,7 @@ def predict(
         min(topk, len(opened.labels)),
         label_width=min(24, max(len(label) for label in opened.labels)),
         width=width_of(sys.stdout) if output is None else None,
+        labels=opened.labels,
     )
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer

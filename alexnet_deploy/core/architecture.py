@@ -21,9 +21,17 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE
 
 # Names become files, nodes of graphs and words on terminals.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+# In float32 2 GiB, which is what one ONNX file can hold.
+_MOST_PARAMETERS = 1 << 29
+
+# That one layer gives for one view: two hundred times what the paper's first does.
+_MOST_VALUES = 1 << 26
 
 
 class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=True):
@@ -185,8 +193,15 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"{self.name}: two layers share a name")
         if not self.layers or not isinstance(self.layers[-1], Linear):
             raise ValueError(f"{self.name}: the last layer gives the class scores and must be linear")
-        for _ in self.costs():
-            pass
+        if not 1 <= self.input_size <= IMAGE_SIZE:
+            raise ValueError(f"{self.name}: input_size must be 1 to {IMAGE_SIZE}, got {self.input_size}")
+        num_parameters = 0
+        for cost in self.costs():
+            num_parameters += cost.num_parameters
+            if math.prod(cost.out_shape) > _MOST_VALUES:
+                raise ValueError(f"{cost.layer.name}: gives more than {_MOST_VALUES:,} values")
+            if num_parameters > _MOST_PARAMETERS:
+                raise ValueError(f"{self.name}: has more than {_MOST_PARAMETERS:,} parameters")
 
     @property
     def num_classes(self) -> int:

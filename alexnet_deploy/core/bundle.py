@@ -8,10 +8,9 @@ tiny-fp32.bundle/
   report.html        the same for people
 """
 
+import math
 import os
 import shutil
-import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,18 @@ import numpy as np
 
 from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError, WeightsError
 from alexnet_deploy.core.files import sha256, sync_directory, umask
-from alexnet_deploy.core.hidden import temporary_prefix
 from alexnet_deploy.core.labels import check_labels, decode_labels
-from alexnet_deploy.core.manifest import FileEntry, Manifest, TensorFile, decode_manifest, encode_manifest
-from alexnet_deploy.core.say import counted
+from alexnet_deploy.core.manifest import (
+    MOST_MANIFEST_BYTES,
+    FileEntry,
+    Manifest,
+    TensorFile,
+    decode_manifest,
+    encode_manifest,
+)
+from alexnet_deploy.core.reading import open_regular, read_rest
+from alexnet_deploy.core.say import Say, counted, say_nothing
+from alexnet_deploy.core.stages import is_stage, new_stage, remove_left_stages
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
@@ -78,10 +85,11 @@ class Bundle:
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
         """Return a verified raw file as a read-only array of the manifest's dtype and shape; raises IntegrityError."""
         data = self.read(tensor.file)
-        values = np.frombuffer(data, dtype=np.dtype(tensor.dtype).newbyteorder("<"))
-        if values.size != np.prod(tensor.shape):
-            raise IntegrityError(f"{self.path / tensor.file}: {values.size} values do not make {tensor.shape}")
-        return values.reshape(tensor.shape)
+        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        # Not NumPy's product, which wraps.
+        if len(data) != dtype.itemsize * math.prod(tensor.shape):
+            raise IntegrityError(f"{self.path / tensor.file}: {counted(len(data), 'byte')} do not make {tensor.shape}")
+        return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
 
     def verify(self) -> None:
         """Read every file of the manifest; raises IntegrityError for the first that is not what was published."""
@@ -96,11 +104,24 @@ def open_bundle(path: Path) -> Bundle:
     """
     if not path.is_dir():
         raise BundleError(f"{path}: {'is no directory' if path.exists() else 'there is no such bundle'}")
+    if is_stage(path.resolve().name):
+        raise BundleError(f"{path}: is a bundle in the making, or what a stopped export left; export again")
+    bundle = _open(path)
+    _refuse_candidate(bundle)
+    return bundle
+
+
+def _open(path: Path) -> Bundle:
     try:
         data = _read_inside(path, MANIFEST)
     except FileNotFoundError as error:
         raise BundleError(f"{path}: has no {MANIFEST}, so it is no bundle") from error
     return Bundle(path=path, manifest=decode_manifest(data, str(path)), sha256=sha256(data))
+
+
+def _refuse_candidate(bundle: Bundle) -> None:
+    if bundle.manifest.is_candidate is not msgspec.UNSET:
+        raise BundleError(f"{bundle.path}: was never published, because its engines were not proved; export again")
 
 
 def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
@@ -111,16 +132,13 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
         if current.is_symlink():
             raise IntegrityError(f"{current}: is a link; a bundle's files lie in the bundle")
     try:
-        # O_NOFOLLOW: the file may have become a link since the look above. O_NONBLOCK: a pipe must not hang us.
-        descriptor = os.open(current, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise IntegrityError(f"{current}: is not a regular file")
+        # O_NOFOLLOW: the file may have become a link since the look above.
+        with open_regular(current, os.O_NOFOLLOW) as file:
+            found = os.fstat(file.fileno()).st_size
             # Before reading: a size out of a damaged manifest must not become an allocation.
-            if num_bytes is not None and found.st_size != num_bytes:
-                raise IntegrityError(f"{current}: {counted(found.st_size, 'byte')}, where {num_bytes:,} were published")
-            return file.read()
+            if num_bytes is not None and found != num_bytes:
+                raise IntegrityError(f"{current}: {counted(found, 'byte')}, where {num_bytes:,} were published")
+            return read_rest(file, MOST_MANIFEST_BYTES if num_bytes is None else num_bytes)
     except FileNotFoundError as error:
         if name == MANIFEST:
             raise
@@ -147,18 +165,22 @@ class StagedBundle:
 
     def seal(self, manifest: Manifest) -> Bundle:
         """Write the manifest over the files there are, and open what has been made as any reader would."""
-        _write_through(
-            self.path / MANIFEST, encode_manifest(msgspec.structs.replace(manifest, files=dict(self.entries)))
-        )
-        return open_bundle(self.path)
+        whole = msgspec.structs.replace(manifest, files=dict(self.entries))
+        _write_through(self.path / MANIFEST, encode_manifest(whole))
+        return _open(self.path)
+
+    def candidate(self, manifest: Manifest) -> Bundle:
+        """Seal a bundle that has yet to be proved; nobody else can open it, and it is not published as it is."""
+        return self.seal(msgspec.structs.replace(manifest, is_candidate=True))
 
 
 @contextmanager
-def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
+def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Iterator[StagedBundle]:
     """Stage a bundle; when the block ends well it is verified and appears at `out` by one rename.
 
     When the block fails, nothing appears and what was at `out` is untouched. An `out` that exists is refused; with
-    `force` it is moved aside first, under a name ending in `.old-` and the time.
+    `force` it is moved aside first, under a name ending in `.old-` and the time. What exports that were killed have
+    left beside it is removed, and said.
 
     Raises UsageError where `out` exists, BundleError where it cannot be written.
     """
@@ -166,13 +188,16 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
         raise UsageError(f"{out}: exists already; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
+        remove_left_stages(out.parent, say)
+        staging, lock = new_stage(out)
     except OSError as error:
         raise BundleError(f"{out}: cannot be made: {error.strerror}") from error
     try:
         stage = StagedBundle(path=staging)
         yield stage
-        open_bundle(staging).verify()
+        whole = _open(staging)
+        _refuse_candidate(whole)
+        whole.verify()
         staging.chmod(0o777 & ~umask())
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             sync_directory(folder)
@@ -186,6 +211,7 @@ def publishing(out: Path, *, force: bool = False) -> Iterator[StagedBundle]:
         raise BundleError(f"{out}: could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
 
 
 def _write_through(path: Path, data: bytes) -> None:

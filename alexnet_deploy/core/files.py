@@ -11,6 +11,9 @@ from alexnet_deploy.core.hidden import temporary_prefix
 # What a file system answers that cannot sync a directory (CIFS, vboxsf, some FUSE), as opposed to one that failed to.
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
 
+# What a file system answers that has no hard links, or a kernel that does not let this user make them.
+_CANNOT_LINK = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+
 
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of the bytes, as 64 hexadecimal digits."""
@@ -42,6 +45,31 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file to a name that nothing has yet.
+
+    Raises FileExistsError where something has it by now, which stays as it is; OSError as a rename does.
+    """
+    try:
+        # Unlike a rename this fails where the name is taken.
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        _claim(target)
+        try:
+            source.replace(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    else:
+        source.unlink()
+
+
+def _claim(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 
 
 def sync_directory(path: Path) -> None:

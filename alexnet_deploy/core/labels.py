@@ -1,5 +1,6 @@
 """Class names: one a line, in the order of the probabilities."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from alexnet_deploy.core.errors import WeightsError
@@ -17,7 +18,7 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
     if len(labels) != num_classes:
         raise WeightsError(f"{counted(len(labels), 'label')} for {counted(num_classes, 'class', 'classes')}")
     if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+        (twice, _), *_ = Counter(labels).most_common(1)
         raise WeightsError(f"the label {twice!r} stands for two classes")
     for label in labels:
         if not is_label(label):

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from alexnet_deploy.core.say import Say
 
-# What a file system without locks answers: Lustre mounted without flock, NFS without lockd, some FUSE.
-_NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP))
+# What a file system without locks answers: Lustre mounted without flock, NFS without lockd, some FUSE; and EBADF where
+# NFS has none on a directory, which cannot be open to write.
+_NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF))
 
 
 class Lock(Enum):
@@ -23,8 +24,8 @@ class Lock(Enum):
     """Its file system has no locks."""
 
 
-def try_lock(file: BinaryIO) -> Lock:
-    """Lock an open file until it is closed, without waiting; raises OSError for any other failure."""
+def try_lock(file: BinaryIO | int) -> Lock:
+    """Lock an open file or descriptor until it is closed, without waiting; raises OSError for any other failure."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -24,6 +24,7 @@ from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.quantization import Quantization
+from alexnet_deploy.core.reading import GIB, MIB, from_json
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 
 FORMAT = "alexnet-deploy bundle"
@@ -33,6 +34,12 @@ FORMAT_VERSION = 2
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+_MOST_DIMENSIONS = 8
+
+MOST_FILE_BYTES = 4 * GIB
+"""Of one file of a bundle. A graph has 2 GiB at most, as its format counts them."""
+
+MOST_MANIFEST_BYTES = 64 * MIB
 
 IMAGES = "images"
 PROBABILITIES = "probabilities"
@@ -49,8 +56,8 @@ class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bytes: int
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256) or self.bytes < 0:
-            raise ValueError("a file needs a SHA-256 of 64 hexadecimal digits and a size")
+        if not _SHA256.fullmatch(self.sha256) or not 0 <= self.bytes <= MOST_FILE_BYTES:
+            raise ValueError(f"a file needs a SHA-256 of 64 hexadecimal digits and a size of 0 to {MOST_FILE_BYTES:,}")
 
 
 class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,8 +68,9 @@ class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if min(self.shape, default=0) < 1:
-            raise ValueError(f"{self.file}: no tensor has the shape {self.shape}")
+        # Few dimensions: a product of thousands of large numbers takes hours.
+        if min(self.shape, default=0) < 1 or len(self.shape) > _MOST_DIMENSIONS:
+            raise ValueError(f"{self.file}: no tensor has the shape {self.shape[:_MOST_DIMENSIONS]}")
 
 
 class TensorContract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -214,6 +222,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate: Gate | None = None
     """What an int8 graph had to pass; None for the other precisions."""
     plans: tuple[PlanRecord, ...] = ()
+    is_candidate: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    """Set while its engines are being proved; a bundle that is published has no such field."""
     files: dict[str, FileEntry]
     """Every file but the manifest, by path below the bundle."""
     sha256: str = ""
@@ -271,16 +281,14 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
     Raises BundleError where it is of another format or version, IntegrityError where it does not hold what it must.
     """
     try:
-        header = msgspec.json.decode(data, type=_Header)
+        header = from_json(data, _Header)
         if header.format != FORMAT or header.format_version != FORMAT_VERSION:
             raise BundleError(
                 f"{subject}: {header.format} version {header.format_version}, where this program reads "
                 f"{FORMAT} version {FORMAT_VERSION}; use the alexnet-deploy that wrote it, or export again"
             )
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{subject}: manifest.json cannot be read: it holds bytes that are not UTF-8") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+        manifest = from_json(data, Manifest)
+    except msgspec.DecodeError as error:
         raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
     if manifest.sha256 != _digest(manifest):
         raise IntegrityError(f"{subject}: manifest.json is not the one that was published: its digest does not fit it")

@@ -1,7 +1,10 @@
 """Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
 
 The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
-`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools.
+`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools,
+and digests of the tensors and of this object itself (core/tensor_file.py).
+
+Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them. Both are read, 2 is written.
 """
 
 from collections.abc import Mapping
@@ -11,21 +14,38 @@ from typing import TypeAlias
 
 import msgspec
 import numpy as np
-import safetensors
 import safetensors.numpy
 from msgspec import Struct
 
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import WeightsError
-from alexnet_deploy.core.files import sha256_of_file, write_atomically
+from alexnet_deploy.core.files import write_atomically
 from alexnet_deploy.core.labels import check_labels
 from alexnet_deploy.core.preprocessing import Preprocessing
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.say import counted
+from alexnet_deploy.core.tensor_file import (
+    BLANK,
+    ReadTensors,
+    TensorFile,
+    TensorFileError,
+    UnknownVersionError,
+    digest_of,
+    open_tensors,
+    seal_text,
+)
 
 # One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
 METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+CHECKPOINT_VERSIONS = (2, 3)
+CHECKPOINT_SEALED_FROM = 3
+"""The first format of checkpoints that holds a digest of its header."""
+
+_VERSIONS = (1, 2)
+_SEALED_FROM = 2
 
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
@@ -76,9 +96,9 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     remarks: tuple[str, ...] = ()
     """What was noticed about the run, each one sentence with its remedy."""
 
-
-class _Version(Struct, kw_only=True):
-    format_version: int
+    def __post_init__(self) -> None:
+        if not 0 <= self.best_epoch <= len(self.epochs):
+            raise ValueError(f"the best epoch is {self.best_epoch}, of {counted(len(self.epochs), 'epoch')}")
 
 
 class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +108,8 @@ class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     labels: tuple[str, ...]
     training: TrainingRecord | None
     tools: dict[str, str]
+    tensors_sha256: str = ""
+    header_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +145,10 @@ class Weights:
             labels=self.labels,
             training=self.training,
             tools=dict(self.tools),
+            tensors_sha256=digest_of(tensors),
+            header_sha256=BLANK,
         )
-        text = msgspec.json.encode(header, order="deterministic").decode()
-        write_atomically(path, safetensors.numpy.save(tensors, metadata={METADATA_KEY: text}))
+        write_atomically(path, safetensors.numpy.save(tensors, metadata={METADATA_KEY: seal_text(header)}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,20 +169,16 @@ def load_weights(path: Path) -> LoadedWeights:
     Raises WeightsError where it is missing, is no weights file, is of an unknown version, or does not fit its table.
     """
     try:
-        digest = sha256_of_file(path)
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = _decode_header(path, file.metadata() or {})
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(header.architecture, shapes, str(path))
-            tensors = {name: file.get_tensor(name) for name in header.architecture.tensor_shapes()}
+        with open_tensors(path) as file:
+            header, read = _read(path, file)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
+    except TensorFileError as error:
         raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
     try:
         weights = Weights(
             architecture=header.architecture,
-            tensors=tensors,
+            tensors={name: read.tensors[name] for name in header.architecture.tensor_shapes()},
             preprocessing=header.preprocessing,
             labels=header.labels,
             training=header.training,
@@ -167,21 +186,24 @@ def load_weights(path: Path) -> LoadedWeights:
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return LoadedWeights(weights=weights, path=path, sha256=digest)
+    return LoadedWeights(weights=weights, path=path, sha256=read.sha256)
 
 
-def _decode_header(path: Path, metadata: Mapping[str, str]) -> _Header:
-    if CHECKPOINT_KEY in metadata:
+def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
+    if CHECKPOINT_KEY in file.metadata:
         raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
-    if METADATA_KEY not in metadata:
+    if METADATA_KEY not in file.metadata:
         raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
     try:
-        version = msgspec.json.decode(metadata[METADATA_KEY], type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise WeightsError(f"{path}: weights format {version}, where this program reads {FORMAT_VERSION}")
-        return msgspec.json.decode(metadata[METADATA_KEY], type=_Header)
+        header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
+    except UnknownVersionError as error:
+        raise WeightsError(
+            f"{path}: weights format {error.version}, where this program reads {' and '.join(map(str, _VERSIONS))}"
+        ) from error
     except msgspec.DecodeError as error:
         raise WeightsError(f"{path}: its header cannot be read: {error}") from error
+    _check_shapes(header.architecture, file.shapes, str(path))
+    return header, file.read(header.tensors_sha256)
 
 
 def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...]], subject: str) -> None:

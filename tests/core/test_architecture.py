@@ -199,6 +199,28 @@ def test_table_that_does_not_fit_together_is_refused(layers: tuple[object, ...],
         Architecture(name="odd", input_size=227, layers=layers)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("size", [-3, 0, 257, 10**9])
+def test_an_input_that_is_no_view_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"odd: input_size must be 1 to 256, got {size}"):
+        Architecture(name="odd", input_size=size, layers=(Flatten(name="f"), Linear(name="fc", out_features=2)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Linear(name="wide", out_features=10**5), "odd: has more than 536,870,912 parameters"),
+        (Linear(name="wide", out_features=2**64), "wide: gives more than 67,108,864 values"),
+    ],
+)
+def test_a_table_that_no_graph_can_hold_is_refused(layer: Linear, message: str) -> None:
+    layers = (Flatten(name="f"), layer, Linear(name="fc", out_features=2))
+    with pytest.raises(ValueError, match=message):
+        Architecture(name="odd", input_size=64, layers=layers)
+    conv = Conv(name="wide", out_channels=4, kernel=1, padding=(10**6,) * 4)
+    with pytest.raises(ValueError, match="wide: gives more than 67,108,864 values"):
+        Architecture(name="odd", input_size=64, layers=(conv, Flatten(name="f"), Linear(name="fc", out_features=2)))
+
+
 def test_flattened_shape_is_what_fc6_takes() -> None:
     costs = {cost.layer.name: cost for cost in ARCHITECTURES["paper"].costs()}
     assert costs["flatten"].in_shape == (256, 6, 6)

@@ -178,8 +178,10 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("files/model.onnx/bytes", 10**15, "where 1,000,000,000,000,000 were published"),
-        ("files/model.onnx/bytes", 2**63, "where 9,223,372,036,854,775,808 were published"),
+        ("files/model.onnx/bytes", 10**9, "where 1,000,000,000 were published"),
+        ("files/model.onnx/bytes", 2**32 + 1, "a size of 0 to 4,294,967,296"),
+        ("files/model.onnx/bytes", 2**63, "a size of 0 to 4,294,967,296"),
+        ("golden/images/shape", [2, 2, 2, 2, 2, 2, 2, 2, 2], "no tensor has the shape"),
         ("views/crops", [], "there are no views"),
         ("views/crops/3/top", 31, "the crops are not those of the views 'ten'"),
         ("views/name", "center", "the crops are not those of the views 'center'"),
@@ -309,6 +311,52 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
     open_bundle(copy).verify()
     visible = [path.name for path in copy.parent.iterdir() if not path.name.startswith(".")]
     assert visible == ["copy.bundle"]
+
+
+def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Path) -> None:
+    """Nobody else opens it, not under another name either, and it is not published as it is."""
+    out, kept = tmp_path / "new.bundle", tmp_path / "kept.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    with open_engine(stage.candidate(bundle.manifest), "onnxruntime") as engine:
+        assert engine.info.backend == "onnxruntime"
+    shutil.copytree(stage.path, kept)
+    refuses(stage.path, "is a bundle in the making, or what a stopped export left; export again")
+    with pytest.raises(BundleError, match="was never published, because its engines were not proved; export again"):
+        staged.__exit__(None, None, None)
+    assert not out.exists()
+    refuses(kept, "was never published, because its engines were not proved; export again")
+    # Its manifest cannot be made that of a published one by cutting the mark out.
+    manifest = msgspec.json.decode((kept / "manifest.json").read_bytes())
+    del manifest["is_candidate"]
+    (kept / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    refuses(kept, "is not the one that was published")
+
+
+def test_a_published_manifest_says_nothing_of_candidates(bundle: Bundle) -> None:
+    assert b"is_candidate" not in (bundle.path / "manifest.json").read_bytes()
+
+
+def test_a_golden_file_of_a_few_bytes_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for name, tensor in (
+        ("golden/images.u8", bundle.manifest.golden.images),
+        ("golden/probabilities.f32", bundle.manifest.golden.probabilities),
+    ):
+        short = republished(bundle, tmp_path / f"{tensor.dtype}.bundle", {name: b"abc"})
+        with pytest.raises(IntegrityError, match=r"3 bytes do not make \("):
+            short.read_tensor(tensor)
+    # The product of the dimensions is 0 in 64 bits.
+    empty = republished(bundle, tmp_path / "empty.bundle", {"golden/images.u8": b""})
+    wrapping = msgspec.structs.replace(bundle.manifest.golden.images, shape=(2**32, 2**32))
+    with pytest.raises(IntegrityError, match="0 bytes do not make"):
+        empty.read_tensor(wrapping)
+
+
+def test_sizes_are_bounded_before_they_are_read(copy: Path) -> None:
+    os.truncate(copy / "manifest.json", 50 * 2**30)
+    refuses(copy, r"manifest\.json: cannot be read: it has 53,687,091,200 bytes, and at most 67,108,864 are read")
 
 
 def test_two_bundles_of_the_same_files_differ_in_nothing_but_their_place(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +23,36 @@ def test_latest_before_anything_was_made_names_the_command(tmp_path: Path) -> No
         get_latest(tmp_path / "runs", made_by="alexnet-deploy train")
 
 
-@pytest.mark.parametrize("content", ["", "../../etc", "/etc", "a/b"])
-def test_latest_that_leaves_its_folder_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "latest").write_text(content)
-    with pytest.raises(UsageError, match="where the name of an entry"):
+@pytest.mark.parametrize(
+    "content",
+    ["", "../../etc", "/etc", "a/b", "..", ".", "..\n", "a\nb", "a\0", "\x1b[2Ja", ".a.bundle.abcdefgh.partial"],
+)
+def test_latest_that_holds_no_plain_name_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "latest").write_text(content)
+    (tmp_path / "bundles" / ".a.bundle.abcdefgh.partial").mkdir()
+    with pytest.raises(UsageError, match="it must hold the name of an entry") as caught:
+        get_latest(tmp_path / "bundles", made_by="x")
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"plain", b"with space ", b"\xff", "\u00e9".encode()])
+def test_latest_takes_any_name_that_a_folder_can_have(tmp_path: Path, name: bytes) -> None:
+    entry = tmp_path / os.fsdecode(name)
+    entry.mkdir()
+    set_latest(entry)
+    assert get_latest(tmp_path, made_by="x") == entry
+
+
+def test_latest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latest").touch()
+    os.truncate(tmp_path / "latest", 2**40)
+    with pytest.raises(UsageError, match=r"latest: cannot be read: it has 1,099,511,627,776 bytes, and at most 4,096"):
+        get_latest(tmp_path, made_by="x")
+    (tmp_path / "latest").unlink()
+    os.mkfifo(tmp_path / "latest")
+    with pytest.raises(UsageError, match="latest: cannot be read: it is not a regular file"):
         get_latest(tmp_path, made_by="x")
 
 

@@ -16,10 +16,12 @@ from alexnet_deploy.core.weights import Weights, load_weights
 
 
 def header_of(weights: Weights, tmp_path: Path) -> dict[str, object]:
+    """The header as format 1 had it: without digests."""
     path = saved(weights, tmp_path / "whole.safetensors").path
     with safetensors.safe_open(path, framework="numpy") as file:
         header: dict[str, object] = msgspec.json.decode(file.metadata()["alexnet-deploy"])
-    return header
+    del header["tensors_sha256"], header["header_sha256"]
+    return header | {"format_version": 1}
 
 
 def test_weights_come_back_bit_for_bit(weights: Weights, tmp_path: Path) -> None:
@@ -94,7 +96,9 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 2, "weights format 2, where this program reads 1"),
+        ("format_version", 3, "weights format 3, where this program reads 1 and 2"),
+        ("format_version", 2, "its digest does not fit it"),
+        ("header_sha256", "0" * 64, "a header of format 1 has no digest of its own"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),
         ("preprocessing", "none", r"header cannot be read: .*\$\.preprocessing"),
         ("labels", ["one"], "1 label for 4 classes"),
@@ -143,6 +147,12 @@ def test_failed_save_leaves_the_old_file(weights: Weights, tmp_path: Path, monke
 def test_labels_that_cannot_name_classes_are_refused(labels: tuple[str, ...], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         check_labels(labels, 2)
+
+
+def test_a_label_that_comes_twice_is_found_among_many() -> None:
+    labels = [f"class {number}" for number in range(200_000)]
+    with pytest.raises(WeightsError, match="'class 199999' stands for two classes"):
+        check_labels([*labels, labels[-1]], 200_001)
 
 
 def test_labels_survive_their_file() -> None:

@@ -48,14 +48,14 @@ def refused(path: Path, match: str) -> None:
 
 
 @given(
-    counts=st.lists(st.integers(0, 2**62), min_size=NUM_BINS // 512, max_size=NUM_BINS // 512),
-    upper=st.floats(0, allow_infinity=False),
-    largest=st.floats(0, allow_infinity=False),
+    counts=st.lists(st.integers(0, 2**50), min_size=NUM_BINS // 512, max_size=NUM_BINS // 512),
+    ends=st.tuples(st.floats(0, allow_infinity=False), st.floats(0, allow_infinity=False)),
 )
 @settings(max_examples=20)
 def test_what_is_kept_is_read_back_exactly(
-    counts: list[int], upper: float, largest: float, tmp_path_factory: pytest.TempPathFactory
+    counts: list[int], ends: tuple[float, float], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    largest, upper = sorted(ends)
     path = tmp_path_factory.getbasetemp() / "kept.json"
     written = Histogram(counts=np.tile(np.array(counts, dtype=np.int64), 512), upper=upper, largest=largest)
     save_cache(path, {"conv2": written}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
@@ -180,3 +180,28 @@ def test_record_is_what_the_file_says(kept: Path) -> None:
     assert isinstance(record, CalibrationCache)
     assert record.layers.keys() == {"conv2", "fc6"}
     assert record.sha256 == msgspec.json.decode(kept.read_bytes())["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"counts": (2**63,) + (0,) * (NUM_BINS - 1)},
+            "counts must be 0 or more and 9,223,372,036,854,775,807 at most",
+        ),
+        ({"counts": (2**62,) * 2 + (0,) * (NUM_BINS - 2)}, "at most together"),
+        ({"counts": (-1,) * NUM_BINS}, "counts must be 0 or more"),
+        ({"upper": -1.0, "largest": -2.0}, r"no values lie in 0\.\.-1 with -2 as the largest"),
+        ({"upper": 1.0, "largest": 2.0}, r"no values lie in 0\.\.1 with 2 as the largest"),
+    ],
+)
+def test_counts_that_nobody_can_have_counted_are_refused(kept: Path, changes: dict[str, object], sentence: str) -> None:
+    fields = msgspec.json.decode(kept.read_bytes())
+    fields["layers"]["conv2"].update(changes)
+    kept.write_bytes(msgspec.json.encode(fields))
+    refused(kept, sentence)
+
+
+def test_sizes_are_bounded_before_they_are_read(kept: Path) -> None:
+    os.truncate(kept, 50 * 2**30)
+    refused(kept, "cannot be read: it has 53,687,091,200 bytes, and at most 67,108,864 are read")

@@ -1,4 +1,5 @@
 import math
+import os
 import re
 from pathlib import Path
 
@@ -360,3 +361,45 @@ def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | 
             if np.array_equal(original[top : top + size, left : left + size], upright):
                 return int(top), int(left), mirrored
     return None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs = " + "[" * 100_000, r"is no TOML: it is nested too deeply$"),
+        ("epochs = " + "9" * 5000, "is no TOML: it holds a value that cannot be read"),
+        ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; whole numbers may be 4,294,967,296 at"),
+        ('extends = "original"\nstep_epochs = [2, ' + "9" * 400 + "]", "step_epochs is too large"),
+        ('extends = "a\\u0000.toml"', "it must be the name of a recipe"),
+    ],
+)
+def test_a_file_that_no_parser_can_take_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        recipe_by_name(str(path))
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
+def test_a_setting_that_no_parser_can_take_is_refused_in_a_short_line(value: str) -> None:
+    with pytest.raises(UsageError, match=r"is no TOML value$") as caught:
+        parse_settings([f"epochs={value}"])
+    assert len(str(caught.value)) < 200
+
+
+def test_a_file_that_is_no_small_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.touch()
+    os.truncate(path, 50 * 2**30)
+    with pytest.raises(
+        UsageError, match=r"cannot be read: it has 53,687,091,200 bytes, and at most 1,048,576 are read"
+    ):
+        recipe_by_name(str(path))
+
+
+def test_a_long_chain_of_files_is_refused(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"\n')
+    with pytest.raises(UsageError, match="is the last of 21 recipes that extend one another; 20 may"):
+        recipe_by_name(str(tmp_path / "0.toml"))

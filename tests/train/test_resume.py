@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import random
 import resource
 import shutil
 import signal
@@ -15,6 +16,7 @@ import kills
 import msgspec
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from commands import Run as Command
 from networks import narrowed
@@ -22,6 +24,7 @@ from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, rec
 
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.run_files import CSV
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
@@ -40,6 +43,7 @@ NEVER = Pace(share=0.0, least_seconds=math.inf)
 SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6, learning_rate=0.01)
 EARLY = msgspec.structs.replace(SHORT, epochs=5, early_stopping=1)
 PICTURES = memory_set()
+FIRST = dict.fromkeys(EpochMetrics.__struct_fields__, 1.0)
 
 
 def train(out: Path, recipe: Recipe = SHORT, **options: object) -> Path:
@@ -377,7 +381,7 @@ def cut(path: Path) -> None:
 
 
 def make_newer(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(rb"format_version\":2", rb"format_version\":9"))
+    path.write_bytes(path.read_bytes().replace(rb"format_version\":3", rb"format_version\":9"))
 
 
 def make_strange(path: Path) -> None:
@@ -392,14 +396,82 @@ def drop(path: Path) -> None:
     path.unlink()
 
 
+def resealed(changes: dict[str, dict[str, object]], version: int = 3) -> Callable[[Path], None]:
+    """Return what changes fields of a checkpoint's records and writes it as a whole one, of an older format too."""
+
+    def change(path: Path) -> None:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = msgspec.json.decode(file.metadata()[CHECKPOINT_KEY])
+        for record, fields in changes.items():
+            header[record].update(fields)
+        if version < 3:
+            del header["header_sha256"]
+        else:
+            header["header_sha256"] = "0" * 64
+        text = msgspec.json.encode(header | {"format_version": version}).decode()
+        text = text.replace(f'"header_sha256":"{"0" * 64}"', f'"header_sha256":"{sha256(text.encode())}"')
+        path.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path), {CHECKPOINT_KEY: text}))
+
+    return change
+
+
+def test_a_checkpoint_of_the_format_before_has_no_digest_of_its_header_and_is_resumed(
+    stopped: Path, whole: Path
+) -> None:
+    resealed({}, version=2)(stopped / CHECKPOINT)
+    resumed(stopped)
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("position", "sentence"),
+    [
+        ({"step": -5}, "no run stands at epoch 1, step -5"),
+        (
+            {"step": 1_000_000_000},
+            r"run: its checkpoint is of step 1,000,000,000, and an epoch of these images has 2 s",
+        ),
+        ({"epoch": -1}, "no run stands at epoch -1, step 1"),
+        ({"epoch": 4}, r"epoch 4 is under way, and \[\] are over"),
+        ({"best_epoch": -1}, "the best epoch is -1, and 1 is under way"),
+        ({"best_epoch": 1}, "the best epoch is 1, and 1 is under way"),
+        ({"epochs": [{**FIRST, "epoch": epoch} for epoch in (1, 2, 3)], "epoch": 4}, "the recipe has 2"),
+        ({"seconds": -1.0}, "a time is negative"),
+        ({"confusion": [[1, 2]]}, "its confusion matrix is not one of 2 classes"),
+    ],
+)
+def test_a_position_that_no_run_can_have_is_refused(
+    position: dict[str, object], sentence: str, version: int, stopped: Path
+) -> None:
+    resealed({"position": position}, version)(stopped / CHECKPOINT)
+    with pytest.raises(TrainingError, match=sentence):
+        resumed(stopped)
+
+
+def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_path: Path) -> None:
+    good = (stopped / CHECKPOINT).read_bytes()
+    chance = random.Random(0)
+    for place in chance.sample(range(8 + int.from_bytes(good[:8], "little")), 600):
+        damaged = bytearray(good)
+        damaged[place] ^= chance.randrange(1, 256)
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(TrainingError):
+            load_tensors(tmp_path / "damaged", load_checkpoint(tmp_path / "damaged"))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
         (cut, "is no safetensors file, or a damaged one: "),
-        (make_newer, "checkpoint format 9, where this program reads 2$"),
+        (make_newer, "checkpoint format 9, where this program reads 2 and 3$"),
         (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
-        (make_nonsense, "its header cannot be read: Invalid enum value 'karting'"),
+        (make_nonsense, "a damaged one: its header is not the one that was saved: its digest does not fit it$"),
+        (
+            resealed({"recipe": {"initialisation": "karting"}}),
+            "its header cannot be read: Invalid enum value 'karting'",
+        ),
         (drop, r"checkpoint\.safetensors: there is no such file to resume from$"),
     ],
 )
