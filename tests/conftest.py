@@ -17,7 +17,7 @@ from alexnet_deploy.core.weights import LoadedWeights, Weights
 
 
 def pytest_configure() -> None:
-    # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and hand that down to the processes that tests send it to.
+    # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and hand that down to the processes of tests.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.engines.engine import Engine, GraphBackend, GraphSource, open_graph
 from alexnet_deploy.engines.faults import Subject, planted_faults
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 
@@ -28,3 +29,16 @@ def faulty_bundle(bundle: Bundle, loaded: LoadedWeights, name: str, out: Path) -
     facts = facts_for_graph(bundle.manifest, loaded.weights.labels)
     graph = encode_graph(build_graph(faulty.weights, faulty.views), facts)
     return republished(bundle, out, {"model.onnx": graph})
+
+
+def unguarded(bundle: Bundle, backend: GraphBackend) -> Engine:
+    """A bundle's graph on an engine, whatever it is: open_engine would refuse it."""
+    manifest = bundle.manifest
+    source = GraphSource(
+        name=str(bundle.path),
+        data=bundle.read("model.onnx"),
+        precision=manifest.precision,
+        num_classes=manifest.architecture.num_classes,
+        num_views=len(manifest.views.crops),
+    )
+    return open_graph(source, backend)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from faulty import NAMED_BY_THE_AUDIT, faulty_bundle
+from faulty import NAMED_BY_THE_AUDIT, faulty_bundle, unguarded
 from graphs import constants_of, edited_graph, set_constant
 from networks import narrowed, republished, separating_weights, shipped, with_tensor
 
@@ -20,23 +20,10 @@ from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.labels import encode_labels
 from alexnet_deploy.core.manifest import Tolerance
 from alexnet_deploy.core.weights import LoadedWeights
-from alexnet_deploy.engines.engine import BACKENDS, Engine, GraphBackend, GraphSource, open_engine, open_graph
+from alexnet_deploy.engines.engine import BACKENDS, open_engine
 from alexnet_deploy.engines.faults import Subject, planted_faults
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
-
-
-def unguarded(bundle: Bundle, backend: GraphBackend) -> Engine:
-    """A bundle's graph on an engine, whatever it is: open_engine would refuse it."""
-    manifest = bundle.manifest
-    source = GraphSource(
-        name=str(bundle.path),
-        data=bundle.read("model.onnx"),
-        precision=manifest.precision,
-        num_classes=manifest.architecture.num_classes,
-        num_views=len(manifest.views.crops),
-    )
-    return open_graph(source, backend)
 
 
 def test_this_network_can_have_every_fault(bundle: Bundle, loaded: LoadedWeights) -> None:

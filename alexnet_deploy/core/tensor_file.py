@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -78,7 +78,7 @@ class ReadTensors:
 class TensorFile:
     """An open file whose header has been read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         """Read the header; raises TensorFileError where it is none, OSError as reading does."""
         self._file = file
         length = file.read(8)
@@ -133,7 +133,7 @@ class TensorFile:
         except MemoryError as error:
             raise TensorFileError(f"memory does not hold its {self._num_data_bytes:,} bytes") from error
         self._file.seek(len(self._header))
-        if self._file.readinto(memoryview(data)) != len(data):
+        if self._file.readinto(data.data) != len(data):
             raise TensorFileError("it became shorter while it was read")
         tensors = {
             name: data[slice(*entry.data_offsets)].view("<f4").reshape(entry.shape)
@@ -144,7 +144,7 @@ class TensorFile:
                 f"its tensors' SHA-256 is {found[:12]}, and was {tensors_sha256[:12]} when they were saved"
             )
         whole = hashlib.sha256(self._header)
-        whole.update(data)
+        whole.update(data.data)
         return ReadTensors(tensors=tensors, sha256=whole.hexdigest())
 
 
