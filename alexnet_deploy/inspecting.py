@@ -17,6 +17,7 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.bundle import MANIFEST, open_bundle
 from alexnet_deploy.core.errors import BundleError, WeightsError
 from alexnet_deploy.core.manifest import Manifest
+from alexnet_deploy.core.opening import read_input
 from alexnet_deploy.core.preprocessing import Preprocessing
 from alexnet_deploy.core.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, RecipeValue, TrainingRecord, load_weights
@@ -24,6 +25,9 @@ from alexnet_deploy.train.schedule import has_ended
 
 # Its room needs torch, which `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
+
+# Of a protobuf message.
+_MAX_GRAPH_BYTES = 2**31 - 1
 
 
 class RunFacts(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
@@ -227,8 +231,11 @@ def _graph(path: Path) -> GraphFacts:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(path)
-    except (OSError, DecodeError) as error:
+        # From bytes: nothing beside the file is read.
+        model = onnx.load_model_from_string(read_input(path, _MAX_GRAPH_BYTES))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read as an ONNX graph: {error.strerror}") from error
+    except DecodeError as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
     return GraphFacts(
         path=str(path),

@@ -8,10 +8,14 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.files import sha256, write_atomically
+from alexnet_deploy.core.opening import read_input
 from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
 
 _FORMAT = "alexnet-deploy calibration"
 _FORMAT_VERSION = 1
+
+# Eight histograms take some 200 kB.
+_MAX_BYTES = 1 << 26
 
 
 class _Counts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +76,7 @@ def save_cache(
 def load_cache(path: Path) -> CalibrationCache:
     """Read the file; raises ExportError where it is no calibration or not the one that was written."""
     try:
-        cache = msgspec.json.decode(path.read_bytes(), type=CalibrationCache)
+        cache = msgspec.json.decode(read_input(path, _MAX_BYTES), type=CalibrationCache)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import DataError, TrainingError, UsageError
 from alexnet_deploy.core.files import write_atomically
+from alexnet_deploy.core.opening import refuse_odd_input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.say import counted
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics
@@ -111,6 +112,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, to
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read all of a checkpoint but its tensors; raises TrainingError where there is none or an unknown one."""
     try:
+        refuse_odd_input(path)
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(CHECKPOINT_KEY)
     except FileNotFoundError as error:
@@ -133,6 +135,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Read the tensors of a loaded checkpoint; raises TrainingError where they are not those that were saved."""
     try:
+        refuse_odd_input(path)
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise TrainingError(f"{path}: its tensors cannot be read: {error}") from error

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.opening import read_input
 
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
@@ -25,6 +26,8 @@ ClassWeights: TypeAlias = Literal["none", "balanced"]
 TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 _SHIPPED = Path(__file__).parent / "recipes"
+# A recipe has some 30 lines.
+_MAX_BYTES = 1 << 20
 _BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -196,7 +199,7 @@ def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_input(path, _MAX_BYTES).decode()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

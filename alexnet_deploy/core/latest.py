@@ -4,9 +4,13 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.files import write_atomically
+from alexnet_deploy.core.opening import read_input
 
 LATEST = "latest"
 """The file's name."""
+
+# A file name has 255 of them.
+_MAX_BYTES = 4096
 
 
 def set_latest(entry: Path) -> None:
@@ -21,10 +25,12 @@ def get_latest(folder: Path, *, made_by: str) -> Path:
     """
     pointer = folder / LATEST
     try:
-        name = pointer.read_text().strip()
+        name = read_input(pointer, _MAX_BYTES).decode().strip()
     except FileNotFoundError:
         raise UsageError(f"there is no {pointer} yet; `{made_by}` makes one") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{pointer}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"{pointer}: cannot be read: {error}") from error
     if not name or Path(name).name != name:
         raise UsageError(f"{pointer}: holds {name!r}, where the name of an entry of {folder} is needed")
