@@ -31,7 +31,8 @@ from alexnet_deploy.core.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from alexnet_deploy.core.reading import open_regular, read_rest
+from alexnet_deploy.core.opening import open_input
+from alexnet_deploy.core.reading import read_rest
 from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.stages import is_stage, new_stage, remove_left_stages
 
@@ -132,8 +133,8 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
         if current.is_symlink():
             raise IntegrityError(f"{current}: is a link; a bundle's files lie in the bundle")
     try:
-        # O_NOFOLLOW: the file may have become a link since the look above.
-        with open_regular(current, os.O_NOFOLLOW) as file:
+        # It may have become a link since the look above.
+        with open_input(current, through_links=False) as file:
             found = os.fstat(file.fileno()).st_size
             # Before reading: a size out of a damaged manifest must not become an allocation.
             if num_bytes is not None and found != num_bytes:

@@ -52,7 +52,7 @@ def test_latest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
         get_latest(tmp_path, made_by="x")
     (tmp_path / "latest").unlink()
     os.mkfifo(tmp_path / "latest")
-    with pytest.raises(UsageError, match="latest: cannot be read: it is not a regular file"):
+    with pytest.raises(UsageError, match="latest: cannot be read: it is a pipe, not a regular file"):
         get_latest(tmp_path, made_by="x")
 
 
