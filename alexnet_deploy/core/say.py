@@ -30,5 +30,13 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def printable(text: str) -> str:
+    r"""Return text as one line that cannot steer a terminal: line breaks, ESC, C1, bidi controls and the like escaped.
+
+    What is escaped is what str.isprintable refuses, bytes of a name that are no UTF-8 among it: `\x1b`, `\u202e`.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def say_nothing(line: str) -> None:
     """Take a line and leave it."""

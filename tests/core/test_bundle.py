@@ -254,6 +254,30 @@ def test_file_that_the_manifest_does_not_name_is_not_read(bundle: Bundle) -> Non
         bundle.read("plans/x.engine")
 
 
+def test_what_the_manifest_does_not_name_is_listed_and_nothing_else(copy: Path) -> None:
+    assert open_bundle(copy).unnamed() == ()
+    (copy / "notes.txt").touch()
+    (copy / ".hidden").touch()
+    (copy / "golden/more").mkdir()
+    (copy / "golden/more/a.txt").touch()
+    (copy / "plans").mkdir()
+    (copy / "golden/link").symlink_to(copy.parent)
+    (copy / os.fsdecode(b"\xff")).touch()
+    found = (".hidden", "golden/link", "golden/more", "notes.txt", "plans", os.fsdecode(b"\xff"))
+    assert open_bundle(copy).unnamed() == tuple(sorted(found))
+    # It is never read, so it keeps nobody from predicting.
+    open_engine(open_bundle(copy)).close()
+
+
+def test_a_folder_in_a_file_s_place_and_a_link_in_a_folder_s_are_not_the_named_ones(copy: Path) -> None:
+    (copy / "labels.txt").unlink()
+    (copy / "labels.txt").mkdir()
+    assert open_bundle(copy).unnamed() == ("labels.txt",)
+    (copy / "golden").rename(copy.parent / "outside")
+    (copy / "golden").symlink_to(copy.parent / "outside")
+    assert open_bundle(copy).unnamed() == ("golden", "labels.txt")
+
+
 def test_existing_place_is_refused(bundle: Bundle) -> None:
     before = (bundle.path / "manifest.json").read_bytes()
     with pytest.raises(UsageError, match="exists already"), publishing(bundle.path):
