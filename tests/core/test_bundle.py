@@ -228,6 +228,13 @@ def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp
         _ = short.labels
 
 
+def test_tensor_whose_file_holds_more_or_fewer_values_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for number, data in enumerate((b"", bytes(4), bundle.read("golden/probabilities.f32") + bytes(4))):
+        other = republished(bundle, tmp_path / f"{number}.bundle", {"golden/probabilities.f32": data})
+        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data) // 4} values do not make \(8, 4\)"):
+            other.read_tensor(other.manifest.golden.probabilities)
+
+
 def test_published_files_have_the_rights_of_any_other(bundle: Bundle, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -317,6 +324,23 @@ def test_stage_that_was_damaged_is_not_published(bundle: Bundle, tmp_path: Path)
     with pytest.raises(IntegrityError, match=r"labels\.txt"):
         staged.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_appeared_meanwhile_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    stage.seal(bundle.manifest)
+    out.mkdir()
+    (out / "precious").touch()
+    with pytest.raises(BundleError, match=r"new\.bundle: has appeared meanwhile; nothing was published"):
+        staged.__exit__(None, None, None)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "new.bundle",
+        "new.bundle/precious",
+    ]
 
 
 def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> None:

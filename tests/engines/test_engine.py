@@ -7,19 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.ahead import map_ahead
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines import engine as engine_module
-from alexnet_deploy.engines.engine import BACKENDS, Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.engine import (
+    BACKENDS,
+    Backend,
+    Engine,
+    GraphSource,
+    StageTimes,
+    Tuning,
+    engine_of_graph,
+    installed_backends,
+    open_engine,
+    open_graph,
+)
 from alexnet_deploy.engines.tensorrt_engine import backends_here
 from alexnet_deploy.engines.torch_engine import open_reference
 
@@ -120,6 +132,62 @@ def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatc
     (model,) = compiled
     assert model.get_property("INFERENCE_NUM_THREADS") == 1
     assert str(model.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+@pytest.mark.parametrize(
+    ("tuned_for", "hint"), [("latency", "LATENCY"), ("throughput", "THROUGHPUT"), (None, "LATENCY")]
+)
+def test_openvino_is_tuned_for_what_is_asked_and_a_graph_alone_for_latency(
+    tuned_for: Tuning | None, hint: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core: openvino.Core, model: object, device: str, settings: dict[str, object]) -> object:
+        hints.append(settings["PERFORMANCE_HINT"])
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    if tuned_for is None:
+        open_graph(
+            GraphSource(name="x", data=bundle.read(GRAPH), precision="fp32", num_classes=4, num_views=10), "openvino"
+        )
+    else:
+        open_engine(bundle, "openvino", tuned_for=tuned_for)
+    assert hints == [hint]
+
+
+class Recorder:
+    """A runner that has stages, and notes how many images it was given at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        return np.full((len(images), 4), 0.25, dtype=np.float32)
+
+    def time_stages(self, images: np.ndarray) -> StageTimes:
+        self.batches.append(len(images))
+        return StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=3.0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("num_views", "most", "best"), [(1, 160, 40), (10, 16, 4), (50, 3, 1), (200, 1, 1)])
+def test_a_run_takes_160_views_at_most(num_views: int, most: int, best: int) -> None:
+    runner = Recorder()
+    source = GraphSource(name="x", data=b"", precision="fp32", num_classes=4, num_views=num_views)
+    engine = engine_of_graph(
+        source, [runner], backend="onnxruntime", version="1", device="cpu", arithmetic="float32", threads=None
+    )
+    images = np.zeros((2 * most + 1, 256, 256, 3), dtype=np.uint8)
+    engine.run(images)
+    assert runner.batches == [most, most, 1]
+    engine.time_stages(images)
+    assert runner.batches == [most, most, 1, most]
+    assert engine.info.batch_size == best
 
 
 def test_auto_takes_the_fastest_that_is_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ import kills
 import msgspec
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from commands import Run as Command
 from networks import narrowed
@@ -387,6 +389,18 @@ def make_nonsense(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(rb"\"kaiming\"", rb"\"karting\""))
 
 
+def make_out_of_bounds(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(rb"\"epochs\":2,", rb"\"epochs\":0,"))
+
+
+def reshape(path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    tensors["network.fc8.weight"] = tensors["network.fc8.weight"].reshape(-1, 2)
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+
+
 def drop(path: Path) -> None:
     path.unlink()
 
@@ -394,6 +408,8 @@ def drop(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
+        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (make_out_of_bounds, r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing"),
         (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
         (cut, "is no safetensors file, or a damaged one: "),
         (make_newer, "checkpoint format 9, where this program reads 2$"),
