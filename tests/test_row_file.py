@@ -8,13 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from commands import MAIN, Outcome, Run
+from commands import MAIN, Outcome, Run, wait_until
 
 from alexnet_deploy.core.errors import ImageErrorCode
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
@@ -457,10 +456,7 @@ def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, pictures: Path, ro
     # It waits for more names, with the rows of those it was given written.
     process.stdin.write(b"".join(names[:100]))
     process.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not any(Path(name).read_bytes().count(b"\n") > 20 for name in hidden()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: any(Path(name).read_bytes().count(b"\n") > 20 for name in hidden()), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdin.close()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from commands import HANGS_AFTER_S
 from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
@@ -352,7 +353,7 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
             stage.write("model.onnx", b"half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=HANGS_AFTER_S)
     assert done.returncode == -9
     open_bundle(copy).verify()
     visible = [path.name for path in copy.parent.iterdir() if not path.name.startswith(".")]

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import pytest
+from commands import HANGS_AFTER_S
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
@@ -334,7 +335,7 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
     class Slow:
         def run(self, images: np.ndarray) -> np.ndarray:
             begun.set()
-            assert may_end.wait(30)
+            assert may_end.wait(HANGS_AFTER_S)
             ended.set()
             return np.ones((len(images), 2), dtype=np.float32)
 
@@ -345,15 +346,15 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
         engine = Engine([Slow()], real.info, num_classes=2, max_batch=8)
     with ThreadPoolExecutor(3) as threads:
         running = threads.submit(engine.run, PICTURES)
-        assert begun.wait(30)
+        assert begun.wait(HANGS_AFTER_S)
         waiting = threads.submit(engine.run, PICTURES)
         closing = threads.submit(engine.close)
         may_end.set()
-        assert (running.result(30) == 1).all()
-        closing.result(30)
+        assert (running.result(HANGS_AFTER_S) == 1).all()
+        closing.result(HANGS_AFTER_S)
         # It was asked for before the engine was closed, or after: answered, or refused in words; it does not hang.
         with suppress(BackendError):
-            assert (waiting.result(30) == 1).all()
+            assert (waiting.result(HANGS_AFTER_S) == 1).all()
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
 
@@ -373,11 +374,11 @@ def test_two_threads_may_close_it(bundle: Bundle) -> None:
     engine = Engine([Slow(), Slow()], info, num_classes=2, max_batch=8)
 
     def close() -> None:
-        both.wait(30)
+        both.wait(HANGS_AFTER_S)
         engine.close()
 
     with ThreadPoolExecutor(2) as threads:
         for closing in [threads.submit(close) for _ in range(2)]:
-            closing.result(30)
+            closing.result(HANGS_AFTER_S)
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)

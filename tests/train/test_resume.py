@@ -18,6 +18,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from commands import HANGS_AFTER_S
 from commands import Run as Command
 from networks import narrowed
 from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, record_of
@@ -89,7 +90,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, kills.__file__, tmp_path, "7"], capture_output=True, check=False, timeout=300, text=True
+        [sys.executable, kills.__file__, tmp_path, "7"],
+        capture_output=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -517,7 +522,7 @@ with stopping() as stop_if_asked:
 @pytest.mark.parametrize("names", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
 def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=60, text=True
+        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=HANGS_AFTER_S, text=True
     )
     assert done.returncode == -getattr(signal, names[1])
     assert (done.stdout, done.stderr) == ("once\n", "")
