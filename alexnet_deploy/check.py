@@ -15,13 +15,16 @@ from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.manifest import Manifest, ParityRow
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, printable, say_nothing
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import Backend, Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
 from alexnet_deploy.engines.tensorrt_engine import backends_here
+
+_MOST_NAMED = 20
+"""Files outside the manifest that are named; a bundle may have been unpacked over a whole disk of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,7 @@ def check(
     bundle.verify()
     labels = bundle.labels
     found, not_done = _audit(bundle, labels, weights)
-    problems = found + _wrong_tolerances(manifest) + plan_problems(bundle)
+    problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
     if weights is None:
         not_done.append("the trained network was not asked; --weights FILE does that")
     else:
@@ -181,6 +184,17 @@ def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | Non
     audited = list(audit_graph(data, bundle.manifest, labels, tensors))
     # The audit names everything that the first look does, and more.
     return audited or problems, []
+
+
+def _unnamed_files(bundle: Bundle) -> list[str]:
+    """Return one line for each file that was added after publication, the first few by name."""
+    unnamed = bundle.unnamed()
+    problems = [
+        f"{printable(name)}: the manifest does not name it; remove it from the bundle" for name in unnamed[:_MOST_NAMED]
+    ]
+    if more := unnamed[_MOST_NAMED:]:
+        problems.append(f"{counted(len(more), 'more file')} that the manifest does not name")
+    return problems
 
 
 def _wrong_tolerances(manifest: Manifest) -> list[str]:

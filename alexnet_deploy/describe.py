@@ -11,7 +11,7 @@ from alexnet_deploy.core.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.preprocessing import Decoding
-from alexnet_deploy.core.say import counted, lines_about_excluded
+from alexnet_deploy.core.say import counted, lines_about_excluded, printable
 from alexnet_deploy.core.weights import RecipeValue, TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
@@ -29,9 +29,9 @@ def describe(architecture: Architecture) -> str:
         shape = " x ".join(str(size) for size in cost.out_shape)
         parameters = f"{cost.num_parameters:,}" if cost.num_parameters else ""
         work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
-        lines.append(f"{cost.layer.name:<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
+        lines.append(f"{printable(cost.layer.name):<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
     totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
-    lines.append(f"{architecture.name:<16} {'in all':<14} {'':<14} {totals}")
+    lines.append(f"{printable(architecture.name):<16} {'in all':<14} {'':<14} {totals}")
     return "\n".join(lines)
 
 
@@ -48,7 +48,7 @@ def describe_facts(facts: Facts, width: int | None = None) -> str:
             lines = _graph_lines(facts)
         case PackFacts():
             lines = _pack_lines(facts)
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def describe_source(source: "PictureSource") -> Iterator[str]:
@@ -122,6 +122,7 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
         if width is None or _width_of(columns) <= width:
             break
         columns = [column for column in columns if column[0] != name]
+    columns = [(name, [printable(cell) for cell in cells]) for name, cells in columns]
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
     lines = []
     verdicts = ["", *(_verdict(row) for row in rows)]
@@ -148,12 +149,12 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _verdict(row: ParityRow) -> str:
-    return "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
+    return "passed" if row.passed else f"FAILED: {printable('; '.join(row.failures))}"
 
 
 def gate_words(gate: Gate) -> str:
     """Return what an INT8 graph had to pass, in lines for a person."""
-    lines = [f"{fallback.layer} went back to float: {fallback.because}" for fallback in gate.fallbacks]
+    lines = [printable(f"{fallback.layer} went back to float: {fallback.because}") for fallback in gate.fallbacks]
     if (found := gate.accuracy) is not None:
         low, high = found.interval_points
         lines.append(
@@ -227,7 +228,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
         for name, code in training.excluded.items():
             yield f"left out      {name}: {code}"
     yield ""
-    yield describe(weights.architecture)
+    yield from describe(weights.architecture).split("\n")
 
 
 def _pack_lines(pack: PackFacts) -> Iterator[str]:
@@ -270,15 +271,15 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""
-    yield parity_table(manifest.parity, width)
+    yield from parity_table(manifest.parity, width).split("\n")
     if manifest.gate is not None:
-        yield gate_words(manifest.gate)
+        yield from gate_words(manifest.gate).split("\n")
     yield ""
     yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
     for fault, multiple in manifest.golden.separation.items():
         yield f"  {fault:<36} {multiple:>12,.1f}"
     yield ""
-    yield describe(manifest.architecture)
+    yield from describe(manifest.architecture).split("\n")
 
 
 def _graph_lines(graph: GraphFacts) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import Outcome, Run
+from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
 
 from alexnet_deploy import cli
@@ -15,8 +16,12 @@ from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder, draw_picture
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 
+# A law that was tried slowly holds all the same.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def pytest_configure() -> None:
+    settings.load_profile("any machine")
     # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and hand that down to the processes of tests.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

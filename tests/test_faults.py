@@ -1,6 +1,7 @@
 """The ten mistakes: each planted in a bundle that is whole by its digests, each found by `check`, by name."""
 
 import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from networks import narrowed, republished, separating_weights, shipped, with_te
 
 from alexnet_deploy.check import check
 from alexnet_deploy.core.architecture import LocalNorm
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle import Bundle, open_bundle
 from alexnet_deploy.core.errors import ParityError, WeightsError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.labels import encode_labels
@@ -90,6 +91,30 @@ def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWe
     assert check(faulty).problems == ("labels: the graph's metadata and the bundle disagree",)
     with_weights = check(faulty, weights=loaded)
     assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
+
+
+def test_files_that_the_manifest_does_not_name_fail_the_check_by_name(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.bundle"
+    shutil.copytree(bundle.path, copy)
+    (copy / "model.onnx.data").write_bytes(b"weights")
+    (copy / "a\x1b[31m\n.txt").touch()
+    result = check(open_bundle(copy), backends=("onnxruntime",))
+    assert result.problems == (
+        r"a\x1b[31m\n.txt: the manifest does not name it; remove it from the bundle",
+        "model.onnx.data: the manifest does not name it; remove it from the bundle",
+    )
+    assert not result.passed
+    assert all(row.passed for row in result.rows)
+
+
+def test_of_many_unnamed_files_the_check_names_the_first(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.bundle"
+    shutil.copytree(bundle.path, copy)
+    for number in range(25):
+        (copy / f"{number:02}").touch()
+    *named, rest = check(open_bundle(copy), backends=("onnxruntime",)).problems
+    assert [problem.partition(":")[0] for problem in named] == [f"{number:02}" for number in range(20)]
+    assert rest == "5 more files that the manifest does not name"
 
 
 def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_tolerance(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import HANGS_AFTER_S
 from PIL import Image, ImageOps
 
 import alexnet_deploy
@@ -263,7 +264,7 @@ def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bun
         together = threading.Barrier(8)
 
         def serve(number: int) -> None:
-            together.wait(60)
+            together.wait(HANGS_AFTER_S)
             for offset in range(len(data)):
                 index = (number + offset) % len(data)
                 found = predictor.classify(data[index])

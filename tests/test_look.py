@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Run
+from commands import HANGS_AFTER_S, Run
 
 import alexnet_deploy
 from alexnet_deploy import doctor
@@ -44,7 +44,7 @@ def completed(line: str, home: Path) -> list[str]:
         env={"HOME": str(home), "PATH": f"{bin_folder}:{os.environ['PATH']}", "TERM": "dumb"},
         capture_output=True,
         check=True,
-        timeout=100,
+        timeout=HANGS_AFTER_S,
         text=True,
     )
     return done.stdout.split()

@@ -100,7 +100,7 @@ def test_every_input_gets_its_row_in_its_place(
         assert is_the_same(row, alone[name]), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.lists(st.sampled_from((*GOOD, *BAD)), max_size=10),
     batch_size=st.sampled_from([1, 2, 3, 8]),

@@ -98,7 +98,7 @@ def train(
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
     from alexnet_deploy.reporting import report_run
-    from alexnet_deploy.terminal import pictures_bar, say, training_bar
+    from alexnet_deploy.terminal import pictures_bar, say, show_path, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
     from alexnet_deploy.train.host_memory import keep_freed_memory
     from alexnet_deploy.train.logs import check_log_packages
@@ -163,7 +163,7 @@ def train(
             raise
     if ranks.is_first:
         # Whatever becomes of the report.
-        typer.echo(path)
+        show_path(path)
         try:
             note_latest(task.run)
             with pictures_bar("asking by ten views") as show_pictures:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
@@ -96,6 +96,28 @@ class Bundle:
         """Read every file of the manifest; raises IntegrityError for the first that is not what was published."""
         for name in self.manifest.files:
             self.read(name)
+
+    def unnamed(self) -> tuple[str, ...]:
+        """Return what lies in the bundle though its manifest does not name it, by path; a folder stands for its files.
+
+        Nothing reads such a file, so it changes no answer; but it is not what was published. Raises IntegrityError
+        where a folder cannot be listed.
+        """
+        files = {MANIFEST, *self.manifest.files}
+        folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+        found = []
+        # "." is the bundle itself. A link is never a folder of the bundle, whatever it leads to.
+        for folder in sorted(folders):
+            try:
+                with os.scandir(self.path / folder) as entries:
+                    for entry in entries:
+                        name = str(PurePosixPath(folder, entry.name))
+                        is_known = name in folders if entry.is_dir(follow_symlinks=False) else name in files
+                        if not is_known:
+                            found.append(name)
+            except OSError as error:
+                raise IntegrityError(f"{self.path / folder}: cannot be listed: {error.strerror}") from error
+        return tuple(sorted(found))
 
 
 def open_bundle(path: Path) -> Bundle:

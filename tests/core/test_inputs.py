@@ -398,7 +398,7 @@ def grow(folder: Path, tree: Tree) -> Iterator[Path]:
             yield from below
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tree=TREES)
 def test_every_file_that_is_not_hidden_is_given_exactly_once(tree: Tree) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
+from commands import HANGS_AFTER_S
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.ahead import map_ahead
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
 from alexnet_deploy.core.family import ARCHITECTURES
@@ -27,6 +29,9 @@ from alexnet_deploy.engines.engine import (
     Engine,
     GraphBackend,
     GraphSource,
+    StageTimes,
+    Tuning,
+    engine_of_graph,
     installed_backends,
     open_engine,
     open_graph,
@@ -131,6 +136,62 @@ def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatc
     (model,) = compiled
     assert model.get_property("INFERENCE_NUM_THREADS") == 1
     assert str(model.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+@pytest.mark.parametrize(
+    ("tuned_for", "hint"), [("latency", "LATENCY"), ("throughput", "THROUGHPUT"), (None, "LATENCY")]
+)
+def test_openvino_is_tuned_for_what_is_asked_and_a_graph_alone_for_latency(
+    tuned_for: Tuning | None, hint: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core: openvino.Core, model: object, device: str, settings: dict[str, object]) -> object:
+        hints.append(settings["PERFORMANCE_HINT"])
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    if tuned_for is None:
+        open_graph(
+            GraphSource(name="x", data=bundle.read(GRAPH), precision="fp32", num_classes=4, num_views=10), "openvino"
+        )
+    else:
+        open_engine(bundle, "openvino", tuned_for=tuned_for)
+    assert hints == [hint]
+
+
+class Recorder:
+    """A runner that has stages, and notes how many images it was given at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        return np.full((len(images), 4), 0.25, dtype=np.float32)
+
+    def time_stages(self, images: np.ndarray) -> StageTimes:
+        self.batches.append(len(images))
+        return StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=3.0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("num_views", "most", "best"), [(1, 160, 40), (10, 16, 4), (50, 3, 1), (200, 1, 1)])
+def test_a_run_takes_160_views_at_most(num_views: int, most: int, best: int) -> None:
+    runner = Recorder()
+    source = GraphSource(name="x", data=b"", precision="fp32", num_classes=4, num_views=num_views)
+    engine = engine_of_graph(
+        source, [runner], backend="onnxruntime", version="1", device="cpu", arithmetic="float32", threads=None
+    )
+    images = np.zeros((2 * most + 1, 256, 256, 3), dtype=np.uint8)
+    engine.run(images)
+    assert runner.batches == [most, most, 1]
+    engine.time_stages(images)
+    assert runner.batches == [most, most, 1, most]
+    assert engine.info.batch_size == best
 
 
 def test_auto_takes_the_fastest_that_is_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +341,7 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
     class Slow:
         def run(self, images: np.ndarray) -> np.ndarray:
             begun.set()
-            assert may_end.wait(30)
+            assert may_end.wait(HANGS_AFTER_S)
             ended.set()
             return np.full((len(images), 2), 0.5, dtype=np.float32)
 
@@ -291,15 +352,15 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
         engine = Engine([Slow()], real.info, name="a graph", num_classes=2, max_batch=8)
     with ThreadPoolExecutor(3) as threads:
         running = threads.submit(engine.run, PICTURES)
-        assert begun.wait(30)
+        assert begun.wait(HANGS_AFTER_S)
         waiting = threads.submit(engine.run, PICTURES)
         closing = threads.submit(engine.close)
         may_end.set()
-        assert (running.result(30) == 0.5).all()
-        closing.result(30)
+        assert (running.result(HANGS_AFTER_S) == 0.5).all()
+        closing.result(HANGS_AFTER_S)
         # It was asked for before the engine was closed, or after: answered, or refused in words; it does not hang.
         with suppress(BackendError):
-            assert (waiting.result(30) == 0.5).all()
+            assert (waiting.result(HANGS_AFTER_S) == 0.5).all()
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
 
@@ -319,12 +380,12 @@ def test_two_threads_may_close_it(bundle: Bundle) -> None:
     engine = Engine([Slow(), Slow()], info, name="a graph", num_classes=2, max_batch=8)
 
     def close() -> None:
-        both.wait(30)
+        both.wait(HANGS_AFTER_S)
         engine.close()
 
     with ThreadPoolExecutor(2) as threads:
         for closing in [threads.submit(close) for _ in range(2)]:
-            closing.result(30)
+            closing.result(HANGS_AFTER_S)
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -98,7 +98,6 @@ def test_each_class_of_two_images_or_more_has_both_sides_whatever_the_names(numb
     assert kept_for_validation([Path("class/1.jpg")]) == frozenset()
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(0, 500), min_size=2, max_size=60), st.integers(501, 600))
 def test_an_image_that_is_added_moves_at_most_one_other(numbers: set[int], new: int) -> None:
     before = [Path(f"cat/{number}.jpg") for number in sorted(numbers)]

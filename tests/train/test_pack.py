@@ -1,4 +1,5 @@
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -6,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from archives import cifar_batches, ilsvrc_pictures, write_cifar, write_folder, write_ilsvrc
+from commands import HANGS_AFTER_S
 from commands import Run as Command
 from training import BLUE, NARROW, RED, are_equal, paint, trained
 
@@ -196,8 +198,8 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
         assert said == [f"going on after {seen[0]} of 17 pictures, which are as they were written"]
 
 
-def killed(work: Callable[[], object], *, after_s: float | None = None) -> bool:
-    """Do it in a process of its own, which is killed after so long; return whether it did not come to its end."""
+def killed(work: Callable[[], object]) -> bool:
+    """Do it in a process of its own; return whether it was killed, and did not come to its end."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -206,9 +208,6 @@ def killed(work: Callable[[], object], *, after_s: float | None = None) -> bool:
             code = 0
         finally:
             os._exit(code)
-    if after_s is not None:
-        time.sleep(after_s)
-        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
     return os.WIFSIGNALED(status)
@@ -218,14 +217,23 @@ def killed(work: Callable[[], object], *, after_s: float | None = None) -> bool:
 def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "one.pack"
     source = find_pictures(folder)
+
+    def pack_until(last: int) -> None:
+        calls = itertools.count(1)
+
+        def count(event: str, _: object) -> None:
+            # In whatever thread it is: the decoders open images, the others' files are the pack's.
+            if event.startswith(("open", "os.", "fcntl.", "shutil.")) and next(calls) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        pack(source, out, "shorter-side", chunk_pictures=CHUNK, threads=2)
+
     num_killed = 0
-    for number in range(40):
-        if out.exists():
-            break
-        num_killed += killed(
-            lambda: pack(source, out, "shorter-side", chunk_pictures=CHUNK, threads=2), after_s=0.002 * number
-        )
-    assert num_killed >= 3
+    # The last kill may come after the rename.
+    while not out.exists():
+        num_killed += killed(partial(pack_until, 3 * num_killed + 1))
+    assert num_killed >= 5
     assert files_of(out) == files_of(plain)
     assert list(verify(open_pack(out)))
 
@@ -373,7 +381,7 @@ def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_late
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANGS_AFTER_S,
     )
     assert done.stdout == (
         f"{tmp_path}/.one.pack.partial: could not be written: File too large; what is packed is kept, and the same "

@@ -16,8 +16,11 @@ import kills
 import msgspec
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
+import safetensors.torch
 import torch
+from commands import HANGS_AFTER_S
 from commands import Run as Command
 from networks import narrowed
 from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, record_of
@@ -92,7 +95,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, kills.__file__, tmp_path, "7"], capture_output=True, check=False, timeout=300, text=True
+        [sys.executable, kills.__file__, tmp_path, "7"],
+        capture_output=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -392,6 +399,18 @@ def make_nonsense(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(rb"\"kaiming\"", rb"\"karting\""))
 
 
+def make_out_of_bounds(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(rb"\"epochs\":2,", rb"\"epochs\":0,"))
+
+
+def reshape(path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    tensors["network.fc8.weight"] = tensors["network.fc8.weight"].reshape(-1, 2)
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+
+
 def drop(path: Path) -> None:
     path.unlink()
 
@@ -463,6 +482,8 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
+        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (make_out_of_bounds, r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing"),
         (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
         (cut, "is no safetensors file, or a damaged one: "),
         (make_newer, "checkpoint format 9, where this program reads 2 and 3$"),
@@ -619,7 +640,7 @@ with stopping() as stop_if_asked:
 @pytest.mark.parametrize("names", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
 def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=60, text=True
+        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=HANGS_AFTER_S, text=True
     )
     assert done.returncode == -getattr(signal, names[1])
     assert (done.stdout, done.stderr) == ("once\n", "")
