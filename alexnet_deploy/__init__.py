@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
         WeightsError,
+        WrongAnswerError,
     )
     from alexnet_deploy.core.image import DecodeLimits
     from alexnet_deploy.core.versions import __version__
@@ -60,6 +61,7 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "WeightsError",
+    "WrongAnswerError",
     "__version__",
     "load",
 ]
@@ -94,5 +96,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names too that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    """Return the public names, whether they are imported yet or not."""
+    return __all__

@@ -14,6 +14,7 @@ from alexnet_deploy.core.manifest import Manifest, ParityRow
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend, PlanOptions, PlanRecord, Profile
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.device_memory import find_gpu
+from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.engines.tensorrt_build import BuildProgress, build_plan, default_timing_cache, refuse_build
 from alexnet_deploy.engines.tensorrt_engine import open_plan
@@ -128,6 +129,7 @@ def build(
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
         graph = bundle.read(GRAPH)
+        refuse_foreign_graph(graph, bundle.manifest, str(bundle.path))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = msgspec.structs.replace(bundle.manifest, created=created)
         manifest = add_plan(stage, manifest, graph, request, say=say, on_progress=on_progress, debug=debug)

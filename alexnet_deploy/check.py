@@ -11,15 +11,20 @@ import numpy as np
 from alexnet_deploy.building import plan_problems
 from alexnet_deploy.core.batches import decode_batches
 from alexnet_deploy.core.bundle import GRAPH, Bundle
-from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.inputs import find_inputs
 from alexnet_deploy.core.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.manifest import Manifest, ParityRow
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.say import Say, counted, printable, say_nothing
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.engine import Backend, Device, Engine, open_engine
-from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, prove
+from alexnet_deploy.engines.graph_file import is_readable
+from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
 from alexnet_deploy.engines.tensorrt_engine import backends_here
+
+_MOST_NAMED = 20
+"""Files outside the manifest that are named; a bundle may have been unpacked over a whole disk of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,8 @@ def check(
 
     With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
     engine - on the golden pictures and on `pictures`, and the graph's tensors are compared with theirs. `backends`
-    are those that are installed and have the `device` unless named; the trained network stays on the CPU.
+    are those that are installed and have the `device` unless named; the trained network stays on the CPU. Where the
+    graph is not what its table says nothing is run.
 
     Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or pictures
     without weights, DataError for a picture that cannot be read, BackendError where there is no engine.
@@ -99,8 +105,8 @@ def check(
     say("verifying the bundle's bytes")
     bundle.verify()
     labels = bundle.labels
-    problems, not_done = _audit(bundle, labels, weights)
-    problems += _wrong_tolerances(manifest) + plan_problems(bundle)
+    found, not_done = _audit(bundle, labels, weights)
+    problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
     if weights is None:
         not_done.append("the trained network was not asked; --weights FILE does that")
     else:
@@ -109,11 +115,17 @@ def check(
     not_done += [f"{file} was not run, for want of its library or GPU" for file in unrun]
     rows: list[ParityRow] = []
     expected: np.ndarray | None = None
-    for opened in _chain(bundle, weights, chosen, device, say):
+    if found:
+        not_done.append("no engine was run: the graph is not what its table says, and engines trust what they load")
+    for opened in () if found else _chain(bundle, weights, chosen, device, say):
         with opened as engine:
             rows.extend(prove(engine, bundle))
             if pictures is not None:
-                actual = engine.run_all(decode_batches(pictures.files, manifest.preprocessing.resize))
+                try:
+                    actual = engine.run_all(decode_batches(pictures.files, manifest.preprocessing.resize))
+                except WrongAnswerError as error:
+                    rows.append(wrong_answer_row(error, engine, _words(pictures), len(pictures.files)))
+                    continue
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(pictures, expected, actual, engine))
@@ -146,7 +158,11 @@ def _chain(
 
 def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
     truths = None if pictures.truths is None else np.array(pictures.truths)
-    return compare(expected, actual, engine, f"{len(pictures.files)} given", truths=truths)
+    return compare(expected, actual, engine, _words(pictures), truths=truths)
+
+
+def _words(pictures: Pictures) -> str:
+    return f"{len(pictures.files)} given"
 
 
 def _is_installed(module: str) -> bool:
@@ -155,12 +171,30 @@ def _is_installed(module: str) -> bool:
 
 def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None) -> tuple[list[str], list[str]]:
     """Return what in the graph is not as its table says, and what could not be looked at."""
+    data = bundle.read(GRAPH)
+    # First, and without onnx: what this finds no parser should see.
+    problems = list(graph_problems(data, bundle.manifest))
     if not _is_installed("onnx"):
-        return [], ["the graph was not compared with its table; `pip install onnx` makes that possible"]
+        return problems, ["the graph's constants were not compared; `pip install onnx` makes that possible"]
+    if not is_readable(data):
+        return problems, []
     from alexnet_deploy.export.audit import audit_graph
 
     tensors = None if weights is None else weights.weights.tensors
-    return list(audit_graph(bundle.read(GRAPH), bundle.manifest, labels, tensors)), []
+    audited = list(audit_graph(data, bundle.manifest, labels, tensors))
+    # The audit names everything that the first look does, and more.
+    return audited or problems, []
+
+
+def _unnamed_files(bundle: Bundle) -> list[str]:
+    """Return one line for each file that was added after publication, the first few by name."""
+    unnamed = bundle.unnamed()
+    problems = [
+        f"{printable(name)}: the manifest does not name it; remove it from the bundle" for name in unnamed[:_MOST_NAMED]
+    ]
+    if more := unnamed[_MOST_NAMED:]:
+        problems.append(f"{counted(len(more), 'more file')} that the manifest does not name")
+    return problems
 
 
 def _wrong_tolerances(manifest: Manifest) -> list[str]:

@@ -94,12 +94,16 @@ def find_weights(named: Path | None = None) -> Path:
 def find_entry(named: Path) -> Path | None:
     """Return the file or directory that a path, a `latest` file or a bare name stands for; None where there is none.
 
+    The ending `.bundle` may be left out.
+
     Raises UsageError for a `latest` file that names no entry of its folder.
     """
     if named.name == LATEST and named.is_file():
         return get_latest(named.parent, made_by="alexnet-deploy")
     if os.path.lexists(named):
         return named
+    if named.name and os.path.lexists(whole := named.with_name(named.name + _BUNDLE_ENDING)):
+        return whole
     if len(named.parts) != 1:
         return None
     places = (BUNDLES / named, BUNDLES / f"{named}{_BUNDLE_ENDING}", RUNS / named)

@@ -75,7 +75,8 @@ def run_demo(
     say("4/5  checking the bundle against the trained network, on pictures it has never seen")
     validation = find_labelled(drawn, loaded.weights.labels)
     checked = check(bundle, weights=loaded, pictures=Pictures.of(validation))
-    say(parity_table(checked.rows))
+    for line in parity_table(checked.rows).split("\n"):
+        say(line)
     if not checked.passed:
         raise ParityError(f"{bundle.path}: the check failed: {'; '.join(checked.problems)}")
     say("5/5  predicting them, ten views each")

@@ -10,8 +10,9 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.manifest import ParityRow
 from alexnet_deploy.core.plans import PlanRecord
-from alexnet_deploy.core.say import counted, lines_about_excluded
-from alexnet_deploy.core.weights import TrainingRecord
+from alexnet_deploy.core.preprocessing import Decoding
+from alexnet_deploy.core.say import counted, lines_about_excluded, printable
+from alexnet_deploy.core.weights import RecipeValue, TrainingRecord
 from alexnet_deploy.inspecting import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.wording import setting
 
@@ -28,9 +29,9 @@ def describe(architecture: Architecture) -> str:
         shape = " x ".join(str(size) for size in cost.out_shape)
         parameters = f"{cost.num_parameters:,}" if cost.num_parameters else ""
         work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
-        lines.append(f"{cost.layer.name:<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
+        lines.append(f"{printable(cost.layer.name):<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
     totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
-    lines.append(f"{architecture.name:<16} {'in all':<14} {'':<14} {totals}")
+    lines.append(f"{printable(architecture.name):<16} {'in all':<14} {'':<14} {totals}")
     return "\n".join(lines)
 
 
@@ -47,7 +48,7 @@ def describe_facts(facts: Facts, width: int | None = None) -> str:
             lines = _graph_lines(facts)
         case PackFacts():
             lines = _pack_lines(facts)
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def describe_source(source: "PictureSource") -> Iterator[str]:
@@ -121,6 +122,7 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
         if width is None or _width_of(columns) <= width:
             break
         columns = [column for column in columns if column[0] != name]
+    columns = [(name, [printable(cell) for cell in cells]) for name, cells in columns]
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
     lines = []
     verdicts = ["", *(_verdict(row) for row in rows)]
@@ -147,12 +149,12 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _verdict(row: ParityRow) -> str:
-    return "passed" if row.passed else f"FAILED: {'; '.join(row.failures)}"
+    return "passed" if row.passed else f"FAILED: {printable('; '.join(row.failures))}"
 
 
 def gate_words(gate: Gate) -> str:
     """Return what an INT8 graph had to pass, in lines for a person."""
-    lines = [f"{fallback.layer} went back to float: {fallback.because}" for fallback in gate.fallbacks]
+    lines = [printable(f"{fallback.layer} went back to float: {fallback.because}") for fallback in gate.fallbacks]
     if (found := gate.accuracy) is not None:
         low, high = found.interval_points
         lines.append(
@@ -182,12 +184,22 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
     if run.best_epoch is not None:
         yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
     yield f"trained on    {run.data}"
-    yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in run.recipe.items())}"
+    yield f"recipe        {_recipe_words(run.recipe)}"
     yield f"weights       {run.weights or 'none yet: the first epoch has not ended'}"
     yield f"checkpoint    {run.checkpoint or 'none'}"
     yield f"metrics       {run.metrics or 'none'}"
     yield f"report        {run.report or 'none'}"
     yield f"next          {run.next}"
+
+
+def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
+    """Return a recipe's name, and the values by which it differs from the shipped recipe of that name."""
+    from alexnet_deploy.train.recipe import recipe_by_name, recipe_names
+
+    name = str(recipe.get("name"))
+    shipped = msgspec.structs.asdict(recipe_by_name(name)) if name in recipe_names() else {"name": name}
+    changes = [f"{field} {setting(value)}" for field, value in recipe.items() if shipped.get(field) != value]
+    return f"{name}, with {', '.join(changes)}" if changes else name
 
 
 def interruption_words(training: TrainingRecord) -> str:
@@ -206,7 +218,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
     if (training := weights.training) is not None:
         yield f"trained on    {training.data}, {counted(training.num_train, 'picture')}"
         yield f"validated on  {counted(training.num_validation, 'picture')}"
-        yield f"recipe        {', '.join(f'{name} {setting(value)}' for name, value in training.recipe.items())}"
+        yield f"recipe        {_recipe_words(training.recipe)}"
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:
@@ -216,7 +228,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
         for name, code in training.excluded.items():
             yield f"left out      {name}: {code}"
     yield ""
-    yield describe(weights.architecture)
+    yield from describe(weights.architecture).split("\n")
 
 
 def _pack_lines(pack: PackFacts) -> Iterator[str]:
@@ -246,6 +258,8 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield f"weights       {manifest.provenance.weights_sha256}"
     yield f"labels        {_few(bundle.labels)}"
     yield f"preprocessing {_facts(manifest.preprocessing)}"
+    if isinstance(manifest.decoding, Decoding):
+        yield f"decoding      {_facts(manifest.decoding)}"
     yield f"made with     {_versions(manifest.tools)}"
     for name, entry in manifest.files.items():
         yield f"file          {name} ({counted(entry.bytes, 'byte')})"
@@ -257,15 +271,15 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""
-    yield parity_table(manifest.parity, width)
+    yield from parity_table(manifest.parity, width).split("\n")
     if manifest.gate is not None:
-        yield gate_words(manifest.gate)
+        yield from gate_words(manifest.gate).split("\n")
     yield ""
     yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
     for fault, multiple in manifest.golden.separation.items():
         yield f"  {fault:<36} {multiple:>12,.1f}"
     yield ""
-    yield describe(manifest.architecture)
+    yield from describe(manifest.architecture).split("\n")
 
 
 def _graph_lines(graph: GraphFacts) -> Iterator[str]:

@@ -17,7 +17,7 @@ from alexnet_deploy.core.bundle import MANIFEST, open_bundle
 from alexnet_deploy.core.errors import BundleError, WeightsError
 from alexnet_deploy.core.manifest import Manifest
 from alexnet_deploy.core.preprocessing import Preprocessing
-from alexnet_deploy.core.reading import from_json
+from alexnet_deploy.core.reading import from_json, read_file
 from alexnet_deploy.core.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.tensor_file import TensorFileError, UnknownVersionError, open_tensors
 from alexnet_deploy.core.weights import (
@@ -33,6 +33,9 @@ from alexnet_deploy.train.schedule import has_ended
 
 # Its room needs torch, which `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
+
+# Of a protobuf message.
+_MAX_GRAPH_BYTES = 2**31 - 1
 
 
 class RunFacts(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
@@ -244,8 +247,11 @@ def _graph(path: Path) -> GraphFacts:
     from alexnet_deploy.export.audit import is_text
 
     try:
-        model = onnx.load(path)
-    except (OSError, DecodeError) as error:
+        # From bytes: nothing beside the file is read.
+        model = onnx.load_model_from_string(read_file(path, _MAX_GRAPH_BYTES))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read as an ONNX graph: {error.strerror}") from error
+    except DecodeError as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
     if not is_text(model):
         raise BundleError(f"{path}: cannot be read as an ONNX graph: it holds texts that are not UTF-8")

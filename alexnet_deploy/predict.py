@@ -18,7 +18,7 @@ import numpy as np
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.bundle import Bundle, open_bundle
-from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError
+from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError, WrongAnswerError
 from alexnet_deploy.core.image import DEFAULT_LIMITS, DecodeLimits, read_image
 from alexnet_deploy.core.in_memory import decode_in_memory
 from alexnet_deploy.core.inputs import PAUSE, Input, Source, as_sources, find_inputs, input_of
@@ -206,7 +206,11 @@ class Predictor:
 
     def _answer(self, batch: list[_Read], topk: int) -> Iterator[Prediction]:
         images = [result for _, result in batch if isinstance(result, np.ndarray)]
-        rows = iter(self._engine.run(np.stack(images)) if images else ())
+        try:
+            rows = iter(self._engine.run(np.stack(images)) if images else ())
+        except WrongAnswerError as error:
+            paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
+            raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
         for item, result in batch:
             if item is PAUSE:
                 continue

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet_deploy.core.accuracy import share_interval
 from alexnet_deploy.core.architecture import Conv
-from alexnet_deploy.core.say import counted
+from alexnet_deploy.core.say import counted, printable
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines.accuracy import paired_interval_points
 from alexnet_deploy.page import Picture, Verdict, inlined, render_page
@@ -150,7 +150,8 @@ def _verdict(evaluation: Evaluation, comparison: _Comparison, labels: Sequence[s
     most = int(counts.max())
     if ten.interval[0] <= most / num_pictures:
         how = "no" if ten.num_right <= most else "hardly"
-        blind = labels[int(counts.argmax())]
+        # In a sentence, where a label that turns the direction would turn the rest of it too.
+        blind = printable(labels[int(counts.argmax())])
         words += f" That is {how} more than always saying “{blind}”: {percent(most / num_pictures)}."
         return Verdict(words=words, holds=False if ten.num_right <= most else None)
     return Verdict(words=words, holds=True)

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.opening import open_input, open_working
 from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.predict import Again
 from alexnet_deploy.rows import RowWriter, WrittenRow, read_row, read_rows
@@ -42,7 +43,8 @@ class _Older:
         Of a whole file that is the first prediction too, as a sample: it must come out as it was.
         """
         needs_sample = self.is_whole
-        with self.path.open("rb") as file:
+        # Through a link only what is whole, which is read and never written to.
+        with open_input(self.path) if self.is_whole else _reading(self.path) as file:
             number = 0
             for row, _ in read_rows(file, writer, self.path):
                 if row is None:
@@ -107,7 +109,7 @@ class RowFile:
 
         To be begun before the next row is written.
         """
-        with self.place.open("rb") as kept:
+        with _reading(self.place) as kept:
             for number, row in enumerate(self._rows_in(kept)):
                 if number == self._num_kept:
                     # Written since.
@@ -196,19 +198,19 @@ def open_row_file(
     partial = hidden_beside(output, f".{digest}.partial")
     older = output if os.path.lexists(output) else partial
     replacing = hidden_beside(output, f".{digest}.{_identity(older)}.again.partial")
-    if again and (os.path.lexists(output) or partial.exists()):
+    if again and (os.path.lexists(output) or os.path.lexists(partial)):
         with _replacing(output, partial, replacing, writer, again, say) as rows:
             yield rows
         return
     _refuse_existing(output)
-    if resume and replacing.exists() and partial.exists():
+    if resume and os.path.lexists(replacing) and os.path.lexists(partial):
         raise UsageError(f"{replacing}: a run with --retry-failed was stopped; repeat --retry-failed, or remove it")
-    if resume and not partial.exists() and (others := _partials(output)):
+    if resume and not os.path.lexists(partial) and (others := _partials(output)):
         raise UsageError(
             f"{others[0]}: its rows are of another bundle, engine, decoding policy or form; without --resume they are "
             "left alone"
         )
-    is_new = not partial.exists()
+    is_new = not os.path.lexists(partial)
     with _opened(output, partial) as file:
         with _in_words(output, partial):
             _lock(file, output, partial, say, is_new=is_new)
@@ -237,10 +239,9 @@ def _replacing(
     output: Path, partial: Path, replacing: Path, writer: RowWriter, codes: frozenset[str], say: Say
 ) -> Iterator[RowFile]:
     """Give a file that takes the place of older rows, whole or stopped, when each has been copied or replaced."""
-    is_whole, is_new = os.path.lexists(output), not replacing.exists()
+    is_whole, is_new = os.path.lexists(output), not os.path.lexists(replacing)
     older = _Older(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
-    # Nobody writes into a whole file; it may be a read-only one.
-    with _opened(output, older.path, "r" if is_whole else "r+") as source, _opened(output, replacing) as file:
+    with _opened_older(output, older) as source, _opened(output, replacing) as file:
         with _in_words(output, replacing):
             if not is_whole:
                 _lock(source, output, partial, say, is_new=False)
@@ -261,11 +262,25 @@ def _replacing(
         _sync_name(output)
 
 
-def _opened(output: Path, path: Path, mode: str = "a+") -> FileIO:
+def _opened(output: Path, path: Path, mode: Literal["r+b", "a+b"] = "a+b") -> FileIO:
     try:
-        return FileIO(path, mode)
+        return open_working(path, mode)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _opened_older(output: Path, older: _Older) -> FileIO | BinaryIO:
+    # Nobody writes into a whole file; it may be a read-only one.
+    if not older.is_whole:
+        return _opened(output, older.path, "r+b")
+    try:
+        return open_input(older.path)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be read: {error.strerror}") from error
+
+
+def _reading(path: Path) -> BufferedReader:
+    return BufferedReader(open_working(path, "rb"))
 
 
 @contextmanager
@@ -303,7 +318,7 @@ def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
     if not output.is_file():
         raise UsageError(f"{output}: is no file; choose another --output")
     end = 0
-    with output.open("rb") as file:
+    with open_input(output) as file:
         for row, row_end in read_rows(file, writer, output):
             end = row_end
             if row is not None:
@@ -336,7 +351,7 @@ def _refuse_existing(output: Path) -> None:
         raise UsageError(f"{output}: exists already; choose another --output")
 
 
-def _lock(file: FileIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:
+def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:
     try:
         taken = is_taken(file, output, say)
     except OSError:
@@ -345,5 +360,5 @@ def _lock(file: FileIO, output: Path, place: Path, say: Say, *, is_new: bool) ->
         raise
     if taken:
         raise UsageError(f"{output}: another run is writing it now")
-    if not place.exists() or not os.path.samestat(os.fstat(file.fileno()), place.stat()):
+    if not os.path.lexists(place) or not os.path.samestat(os.fstat(file.fileno()), place.lstat()):
         raise UsageError(f"{output}: another run was writing it until now; start again")

@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.reading import MIB, from_json
+from alexnet_deploy.core.say import printable
 from alexnet_deploy.predict import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
@@ -139,10 +140,10 @@ class RowWriter:
         else:
             guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
             outcome = "  ".join(guesses).rstrip()
-        path = _printable(prediction.path)
+        path = printable(prediction.path)
         if path_width is None:
-            return f"{path:<{_PATH_WIDTH}} {_printable(outcome)}\n"
-        return f"{set_cell_size(_shortened(path, path_width), path_width)} {_printable(outcome)}\n"
+            return f"{path:<{_PATH_WIDTH}} {printable(outcome)}\n"
+        return f"{set_cell_size(_shortened(path, path_width), path_width)} {printable(outcome)}\n"
 
     def _cells(self, prediction: Prediction) -> Iterator[object]:
         yield from (prediction.path, str(prediction.ok).lower(), prediction.error or "", prediction.message)
@@ -302,8 +303,3 @@ def _cut(line: str, width: int) -> str:
     """Return a line, with its end, that takes `width` columns of a terminal at most."""
     text = line.removesuffix("\n")
     return line if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}...\n"
-
-
-def _printable(text: str) -> str:
-    # A name may hold line breaks, and codes that steer a terminal; a row is one line of plain text.
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

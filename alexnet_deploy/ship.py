@@ -27,6 +27,7 @@ from alexnet_deploy.core.drawing import golden_pictures
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.labels import encode_labels
+from alexnet_deploy.core.layout import LAYOUT
 from alexnet_deploy.core.manifest import (
     GOLDEN_PICTURES,
     Golden,
@@ -239,6 +240,7 @@ def _manifest(
         preprocessing=weights.preprocessing,
         decoding=DECODING,
         views=views,
+        layout=LAYOUT,
         quantization=None if quantized is None else quantized.quantization,
         provenance=Provenance(
             weights_sha256=loaded.sha256,

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 from alexnet_deploy.core.interruption import unwinding
+from alexnet_deploy.core.say import printable, printable_lines
 
 if TYPE_CHECKING:
     from alexnet_deploy.engines.tensorrt_build import BuildProgress
@@ -26,9 +28,30 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, above any bar."""
-    sys.stderr.write(f"{line}\n")
+    """Write one line to stderr, above any bar; what could steer a terminal is escaped."""
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
+
+
+def say_lines(text: str) -> None:
+    """Write a table or the like to stderr, a line each."""
+    for line in text.split("\n"):
+        say(line)
+
+
+def show(text: str) -> None:
+    """Write lines for a person to stdout; what could steer a terminal is escaped."""
+    sys.stdout.write(f"{printable_lines(text)}\n")
+
+
+def show_path(path: Path) -> None:
+    """Write a path to stdout: to a program as it is, to a terminal with what could steer it escaped."""
+    sys.stdout.write(f"{for_stdout(str(path))}\n")
+
+
+def for_stdout(text: str) -> str:
+    """Return what a program reads as it is, and what a terminal shows with what could steer it escaped."""
+    return printable_lines(text) if sys.stdout.isatty() else text
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -62,13 +85,13 @@ def stages() -> Iterator[Callable[[str], None]]:
 
         def show(line: str) -> None:
             if begun:
-                console.print(f"  {begun[-1]}", markup=False)
+                console.print(f"  {printable(begun[-1])}", markup=False)
             begun.append(line)
-            status.update(escape(line))
+            status.update(escape(printable(line)))
 
         yield show
         if begun:
-            console.print(f"  {begun[-1]}", markup=False)
+            console.print(f"  {printable(begun[-1])}", markup=False)
 
 
 @contextmanager
@@ -154,6 +177,6 @@ def building_bar() -> Iterator[Callable[["BuildProgress"], None]]:
         task = progress.add_task("building", total=1.0, visible=False)
 
         def show(now: "BuildProgress") -> None:
-            progress.update(task, completed=now.fraction, description=escape(now.phase), visible=True)
+            progress.update(task, completed=now.fraction, description=escape(printable(now.phase)), visible=True)
 
         yield show

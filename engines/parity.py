@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.errors import WrongAnswerError
 from alexnet_deploy.core.manifest import GOLDEN_PICTURES, ParityRow, Tolerance
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.say import counted
@@ -160,12 +161,16 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     """Run a bundle's golden pictures on an engine, and compare; raises IntegrityError for damaged vectors.
 
     An engine of an int8 graph is compared with the trained network and with what the graph itself says. The tolerances
-    are this program's own: what the bundle says of them is a record, not a permission.
+    are this program's own: what the bundle says of them is a record, not a permission. An answer that is not
+    probabilities is a failed row.
     """
     golden = bundle.manifest.golden
     expected = bundle.read_tensor(golden.probabilities)
     images = bundle.read_tensor(golden.images)
-    actual = engine.run(images)
+    try:
+        actual = engine.run(images)
+    except WrongAnswerError as error:
+        return (wrong_answer_row(error, engine, GOLDEN_PICTURES, len(images)),)
     latency_ms = latency_of(engine, images[:1])
     tie = INT8_TIE if engine.info.precision == "int8" else TIE
     rows = [compare(expected, actual, engine, GOLDEN_PICTURES, tie=tie, latency_ms=latency_ms)]
@@ -175,6 +180,29 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
         row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=own_tolerance, latency_ms=latency_ms)
         rows.append(msgspec.structs.replace(row, against="graph"))
     return tuple(rows)
+
+
+def wrong_answer_row(error: WrongAnswerError, engine: Engine, pictures: str, num_images: int) -> ParityRow:
+    """Return the failed row of an engine whose answer is not probabilities, so that nothing could be compared."""
+    info = engine.info
+    return ParityRow(
+        backend=info.backend,
+        version=info.version,
+        device=info.device,
+        precision=info.precision,
+        arithmetic=info.arithmetic,
+        pictures=pictures,
+        num_images=num_images,
+        max_error=math.nan,
+        p99_error=math.nan,
+        max_log_error=math.nan,
+        kl_divergence=math.nan,
+        top1_agreement=0.0,
+        top5_agreement=0.0,
+        top1_accuracy=None,
+        latency_ms=None,
+        failures=(str(error),),
+    )
 
 
 def latency_of(engine: Engine, images: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from alexnet_deploy.core.files import sha256, write_atomically
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
 from alexnet_deploy.core.plans import AHEAD_OF_TIME, PlanBackend, PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.device_memory import open_device
 from alexnet_deploy.engines.tensorrt_library import Library, LogLines, load_library
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _POLL_SECONDS = 0.02
+
+_MAX_TIMINGS_BYTES = 1 << 28
 """How soon progress is shown and Ctrl-C is heard."""
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -308,7 +311,7 @@ def _timing_cache(config: Any, path: Path | None, lines: LogLines) -> Iterator[N
 
 def _stored_timings(path: Path, lines: LogLines) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_TIMINGS_BYTES)
     except FileNotFoundError:
         return b""
     except OSError as error:

@@ -84,6 +84,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
     engine = Engine(
         [runner],
         _info(bundle, record, library, memory.gpu),
+        name=name,
         num_classes=bundle.manifest.architecture.num_classes,
         max_batch=record.profile.max_batch,
     )

@@ -63,6 +63,7 @@ def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu")
     return Engine(
         [_Runner(network, weights, tuple(views), torch.device(device))],
         info,
+        name=f"the trained network, {weights.architecture.name}",
         num_classes=weights.architecture.num_classes,
         max_batch=max_batch_for(len(views)),
     )

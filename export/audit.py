@@ -12,9 +12,10 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
 
+from alexnet_deploy.core.layout import opset_for
 from alexnet_deploy.core.manifest import Manifest
 from alexnet_deploy.core.say import counted
-from alexnet_deploy.export.graph import IR_VERSION, OPSET, facts_for_graph, write_graph
+from alexnet_deploy.export.graph import facts_for_graph, write_graph
 
 
 def audit_graph(
@@ -31,7 +32,8 @@ def audit_graph(
     if not is_text(model):
         return ("the graph holds texts that are not UTF-8",)
     # Before any constant is looked at: a reference to another file is not to be followed.
-    if surroundings := tuple(_compare_surroundings(model)):
+    opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
+    if surroundings := tuple(_compare_surroundings(model, opset, ir_version)):
         return surroundings
     shapes = manifest.architecture.tensor_shapes()
     # Stand-ins of one number, stretched: the structure does not need 61 million.
@@ -43,6 +45,7 @@ def audit_graph(
         manifest.views.crops,
         manifest.precision,
         manifest.quantization,
+        manifest.graph_layout,
     )
     # An int8 weight's scales come from the weight.
     unknown = frozenset() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
@@ -68,11 +71,11 @@ def is_text(message: Message) -> bool:
     return True
 
 
-def _compare_surroundings(model: onnx.ModelProto) -> Iterator[str]:
+def _compare_surroundings(model: onnx.ModelProto, opset: int, ir_version: int) -> Iterator[str]:
     """Compare what gives nodes and constants their meaning: versions, functions, where constants lie."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
-    if opsets != [("", OPSET)] or model.ir_version != IR_VERSION:
-        yield f"the graph is of opsets {opsets} and IR version {model.ir_version}, not {OPSET} and {IR_VERSION}"
+    if opsets != [("", opset)] or model.ir_version != ir_version:
+        yield f"the graph is of opsets {opsets} and IR version {model.ir_version}, not {opset} and {ir_version}"
     if model.functions or model.training_info or model.graph.sparse_initializer:
         yield "the graph has functions, training steps or sparse constants, which the table does not"
     for tensor in model.graph.initializer:

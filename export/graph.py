@@ -29,7 +29,8 @@ from alexnet_deploy.core.architecture import (
     SpatialNorm,
 )
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.manifest import Manifest, contract_for
+from alexnet_deploy.core.layout import LAYOUT, opset_for
+from alexnet_deploy.core.manifest import Contract, Manifest, contract_for
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
 from alexnet_deploy.core.quantization import Quantization
@@ -37,10 +38,6 @@ from alexnet_deploy.core.views import View
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export.half import to_half
 from alexnet_deploy.export.quantize import to_int8
-
-OPSET = 19
-"""The first whose QuantizeLinear takes float16; ONNX Runtime 1.15 was the first to read it."""
-IR_VERSION = 9
 
 PIXELS = "pixels"
 """The preprocessed picture, float32 (N, 3, 256, 256), that the views are cut from."""
@@ -71,13 +68,15 @@ def write_graph(
     views: Sequence[View],
     precision: Precision,
     quantization: Quantization | None = None,
+    layout: int = LAYOUT,
 ) -> onnx.GraphProto:
     """Return the graph's nodes and constants in this precision, unchecked; see build_graph."""
+    opset, _ = opset_for(precision, quantization, layout)
     contract = contract_for(architecture.num_classes)
     writer = _Writer()
     pixels = _write_pixels(writer, contract.input.name, preprocessing)
     logits = _write_layers(writer, architecture, tensors, _write_views(writer, pixels, views, architecture.input_size))
-    _write_average(writer, logits, len(views), architecture.num_classes, contract.output.name)
+    _write_average(writer, logits, len(views), contract, opset)
     graph = helper.make_graph(
         writer.nodes,
         f"alexnet_{architecture.name}",
@@ -92,7 +91,7 @@ def write_graph(
             return to_half(graph, PIXELS)
         case "int8":
             assert quantization is not None, "int8 needs ranges"
-            counted = to_int8(graph, quantization, PIXELS, VIEWS)
+            counted = to_int8(graph, quantization, PIXELS, VIEWS, before_flatten=layout > 1)
             return to_half(counted, PIXELS) if quantization.rest == "fp16" else counted
 
 
@@ -108,8 +107,9 @@ def build_graph(
     precision, or the graph does not pass ONNX's own checker.
     """
     graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views, precision, quantization)
+    opset, ir_version = opset_for(precision, quantization, LAYOUT)
     model = helper.make_model(
-        graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
     )
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -239,12 +239,15 @@ def _write_spatial_norm(writer: _Writer, layer: SpatialNorm, value: str) -> str:
     return writer.node("Mul", layer.name, [value, factor])
 
 
-def _write_average(writer: _Writer, logits: str, num_views: int, num_classes: int, output: str) -> None:
+def _write_average(writer: _Writer, logits: str, num_views: int, contract: Contract, opset: int) -> None:
     softmax = writer.node("Softmax", "softmax", [logits], axis=-1)
-    shape = writer.constant("by_view", np.array([num_views, -1, num_classes], dtype=np.int64))
+    shape = writer.constant("by_view", np.array([num_views, -1, contract.output.shape[1]], dtype=np.int64))
     by_view = writer.node("Reshape", "probabilities_by_view", [softmax, shape])
-    axes = writer.constant("view_axis", np.array([0], dtype=np.int64))
-    writer.node("ReduceMean", output, [by_view, axes], keepdims=0)
+    if opset < 18:
+        writer.node("ReduceMean", contract.output.name, [by_view], axes=[0], keepdims=0)
+    else:
+        axes = writer.constant("view_axis", np.array([0], dtype=np.int64))
+        writer.node("ReduceMean", contract.output.name, [by_view, axes], keepdims=0)
 
 
 def encode_graph(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:

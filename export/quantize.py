@@ -53,12 +53,17 @@ class _Pass:
         return self.node("DequantizeLinear", f"{layer}_weight_dequantized", inputs, axis=0)
 
 
-def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, views: str) -> onnx.GraphProto:
+def to_int8(
+    graph: onnx.GraphProto, quantization: Quantization, pixels: str, views: str, *, before_flatten: bool
+) -> onnx.GraphProto:
     """Return the FP32 graph with the layers of `quantization` in int8, inputs and outputs unchanged.
 
     Where the first layer is among them, the picture `pixels` is quantised before the `views` are cut from it: a fifth
-    of the numbers to round, and a quarter of the bytes to copy. Raises ExportError, by name, for a layer that is no
-    product of the graph, or whose weights are too large for a scale in float16.
+    of the numbers to round, and a quarter of the bytes to copy. With `before_flatten` the input of a layer behind a
+    Flatten is quantised before it, as OpenCV's engine needs it.
+
+    Raises ExportError, by name, for a layer that is no product of the graph, or whose weights are too large for a scale
+    in float16.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products = {node.name: node for node in products_of(graph)}
@@ -72,15 +77,18 @@ def to_int8(graph: onnx.GraphProto, quantization: Quantization, pixels: str, vie
     work = _Pass(graph=written, rest=quantization.rest, weight_level=quantization.weight_level)
     work.constant(_ZERO, np.array(0, dtype=np.int8))
     first = next((name for name in quantization.ranges if products[name].input[0] == views), None)
+    behind = {products[name].input[0]: name for name in quantization.ranges} if before_flatten else {}
     scale = "" if first is None else work.input_scale(first, quantization.ranges[first])
     for node in graph.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         del copy.input[:]
         copy.input.extend(work.renamed.get(name, name) for name in node.input)
+        if node.op_type == "Flatten" and node.name in behind:
+            _quantise_input(work, copy, behind.pop(node.name), quantization)
         if node.name in quantization.ranges:
-            if node.name != first:
-                _quantise_input(work, copy, quantization.ranges[node.name])
+            if node.name != first and (not before_flatten or node.input[0] in behind):
+                _quantise_input(work, copy, node.name, quantization)
             # What is quantised before the views stays signed for OpenVINO, and without VNNI it halves the weights of a
             # signed input: even ones lose nothing, and halved they are as small as the others.
             step = 2 if node.name == first and not quantization.needs_vnni else 1
@@ -98,10 +106,11 @@ def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
 
 
-def _quantise_input(work: _Pass, node: onnx.NodeProto, largest: float) -> None:
-    scale = work.input_scale(node.name, largest)
-    rounded = work.node("QuantizeLinear", f"{node.name}_input_quantized", [node.input[0], scale, _ZERO])
-    node.input[0] = work.node("DequantizeLinear", f"{node.name}_input_dequantized", [rounded, scale, _ZERO])
+def _quantise_input(work: _Pass, node: onnx.NodeProto, layer: str, quantization: Quantization) -> None:
+    """Let a node take its input through int8, with the range of `layer`."""
+    scale = work.input_scale(layer, quantization.ranges[layer])
+    rounded = work.node("QuantizeLinear", f"{layer}_input_quantized", [node.input[0], scale, _ZERO])
+    node.input[0] = work.node("DequantizeLinear", f"{layer}_input_dequantized", [rounded, scale, _ZERO])
 
 
 def weight_scales(weights: np.ndarray, rest: Rest, level: int) -> np.ndarray:

@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+HANGS_AFTER_S = 600
+"""What ends a test that would wait for good: far beyond what anything takes on a busy machine."""
 
 HELP = Path(__file__).with_name("help.txt")
 
@@ -54,6 +59,16 @@ class Outcome:
 Run = Callable[..., Outcome]
 
 
+def wait_until(has_come: Callable[[], bool], process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """Wait for an event that a process brings about; fail where it ends without it, or hangs."""
+    end = time.monotonic() + HANGS_AFTER_S
+    while not has_come():
+        assert process.poll() is None, "it ended before that"
+        assert time.monotonic() < end, "it hangs"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.03)
+
+
 def spawn(*arguments: str | Path | bytes, stdout: int = subprocess.PIPE, **environment: str) -> Outcome:
     """The program in a process of its own, as a shell starts it: its results are buffered until it ends."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -63,7 +78,7 @@ def spawn(*arguments: str | Path | bytes, stdout: int = subprocess.PIPE, **envir
         stdout=stdout,
         stderr=subprocess.PIPE,
         check=False,
-        timeout=60,
+        timeout=HANGS_AFTER_S,
         env={**inherited, **environment},
     )
     return Outcome(code=done.returncode, out=os.fsdecode(done.stdout or b""), err=os.fsdecode(done.stderr))

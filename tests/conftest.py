@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import Outcome, Run
+from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
 
 from alexnet_deploy import cli
@@ -15,11 +16,16 @@ from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder, draw_picture
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.weights import LoadedWeights, Weights
 
+# A law that was tried slowly holds all the same.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def pytest_configure() -> None:
-    # A shell's background jobs ignore SIGINT, and hand that down to the processes that tests send it to.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.load_profile("any machine")
+    # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and hand that down to the processes of tests.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

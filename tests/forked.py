@@ -13,11 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+from commands import HANGS_AFTER_S
 
 import alexnet_deploy
 from alexnet_deploy.engines.engine import open_engine
-
-SECONDS = 60
 
 
 def say(*words: object) -> None:
@@ -46,7 +45,7 @@ def each_call(predictor: alexnet_deploy.Predictor, image: str) -> None:
 
 
 def wait_for(process: int) -> None:
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + HANGS_AFTER_S
     while time.monotonic() < end:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
@@ -102,14 +101,14 @@ def main(bundle: str, image: str, backend: str, case: str) -> None:
     elif case == "multiprocessing":
         process = multiprocessing.get_context("fork").Process(target=each_call, args=(predictor, image))
         process.start()
-        process.join(SECONDS)
+        process.join(HANGS_AFTER_S)
         say("hangs" if process.is_alive() else f"exit {process.exitcode}")
         process.kill()
     elif case in ("pool by fork", "pool by spawn"):
         context = multiprocessing.get_context(case.split()[-1])
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:
-                say(pool.submit(ask, predictor, image).result(SECONDS) == label)
+                say(pool.submit(ask, predictor, image).result(HANGS_AFTER_S) == label)
             except (alexnet_deploy.BackendError, BrokenProcessPool) as error:
                 say(error)
     elif case in ("map by fork", "map by spawn"):

@@ -14,14 +14,17 @@ from alexnet_deploy.core.views import View, views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.engines.engine import GraphBackend, GraphSource, open_graph
 from alexnet_deploy.export.calibrate import gather, ranges_for
-from alexnet_deploy.export.graph import IR_VERSION, OPSET, build_graph
+from alexnet_deploy.export.graph import build_graph
 
 RESTS: tuple[Rest, ...] = ("fp32", "fp16")
 
 
 def types_in(graph: onnx.GraphProto) -> dict[str, int]:
     """The element type of every tensor, as ONNX itself infers it."""
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    (mean,) = (node for node in graph.node if node.op_type == "ReduceMean")
+    # Until opset 18 its axes are an attribute.
+    opset = 17 if len(mean.input) == 1 else 19
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     infos = [*inferred.value_info, *inferred.input, *inferred.output]
     found = {info.name: info.type.tensor_type.elem_type for info in infos}

@@ -4,13 +4,12 @@ torch is loaded once, and each process that is killed is forked from here: that 
 two seconds. One thread, and no network computed here, so that there is no pool of threads for a fork to lose.
 """
 
+import itertools
 import json
 import os
 import random
-import select
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,15 +37,17 @@ KILLED_RECIPE = msgspec.structs.replace(
 )
 
 
-def train(out: Path, notice: Callable[[bytes], None], least_seconds: float) -> None:
-    fsync = os.fsync
+def train(out: Path, notice: Callable[[bytes], None], least_seconds: float, last_write: int) -> None:
+    fsync, writes = os.fsync, itertools.count(1)
 
-    def slow(descriptor: int) -> None:
+    def told(descriptor: int) -> None:
         notice(b"w")
-        time.sleep(0.01)
+        if next(writes) == last_write:
+            # Until it is killed.
+            signal.pause()
         fsync(descriptor)
 
-    os.fsync = slow
+    os.fsync = told
     pace = Pace(share=float("inf"), least_seconds=least_seconds)
     resume = (out / CHECKPOINT).exists()
     if out.exists() and not resume:
@@ -55,17 +56,22 @@ def train(out: Path, notice: Callable[[bytes], None], least_seconds: float) -> N
             path.unlink()
         out.rmdir()
     notice(b"s")
-    train_on_set(PICTURES, NARROW, KILLED_RECIPE, out, resume=resume, pace=pace)
+    train_on_set(
+        PICTURES, NARROW, KILLED_RECIPE, out, resume=resume, pace=pace, on_progress=lambda progress: notice(b"p")
+    )
 
 
-def forked(out: Path, least_seconds: float) -> tuple[int, int]:
-    """Start training in a process of its own; return it and a pipe that tells of its start and its writes."""
+def forked(out: Path, least_seconds: float, last_write: int = 0) -> tuple[int, int]:
+    """Start training in a process of its own; return it and a pipe that tells of its start, steps and writes.
+
+    In write number `last_write` it stops, and waits to be killed.
+    """
     reader, writer = os.pipe()
     if (process := os.fork()) == 0:
         code = 1
         try:
             os.close(reader)
-            train(out, lambda what: os.write(writer, what) and None, least_seconds)
+            train(out, lambda what: os.write(writer, what) and None, least_seconds, last_write)
             code = 0
         finally:
             sys.stderr.flush()
@@ -76,23 +82,22 @@ def forked(out: Path, least_seconds: float) -> tuple[int, int]:
 
 def wait_for(reader: int, what: bytes, number: int) -> None:
     """Wait until that was told so often, or the process has ended."""
-    while number > 0 and select.select([reader], [], [], 30)[0] and (told := os.read(reader, 1)):
+    while number > 0 and (told := os.read(reader, 1)):
         number -= told == what
 
 
-def killed(out: Path, draws: random.Random, seconds: float) -> tuple[bool, bool]:
-    """Train on for a while; return whether that was ended by the kill, and whether a write was under way."""
-    process, reader = forked(out, draws.choice((0.0, 0.05)))
+def killed(out: Path, draws: random.Random) -> tuple[bool, bool]:
+    """Train on until something has happened; return whether a kill ended that, and whether a write was under way."""
+    kind, number = draws.random(), draws.randint(1, 8)
+    process, reader = forked(out, draws.choice((0.0, 0.05)), number if kind < 0.4 else 0)
     known = set(out.glob(".*.partial")) if out.exists() else set()
-    kind = draws.random()
     if kind < 0.4:
-        wait_for(reader, b"w", draws.randint(1, 8))
-        time.sleep(draws.uniform(0, 0.01))
+        wait_for(reader, b"w", number)
     elif kind < 0.9:
-        wait_for(reader, b"s", 1)
-        time.sleep(draws.uniform(0, seconds))
+        # It goes on while it is killed, and is anywhere.
+        wait_for(reader, b"p", number)
     else:
-        time.sleep(draws.uniform(0, 0.02))
+        wait_for(reader, b"s", number % 2)
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     os.close(reader)
@@ -105,18 +110,16 @@ def main(folder: Path, seed: int) -> None:
     # The first optimiser loads another second of torch.
     torch.optim.SGD([torch.zeros(1)])
     draws = random.Random(seed)
-    begun = time.perf_counter()
     process, reader = forked(folder / "whole", 0.0)
     assert os.waitpid(process, 0)[1] == 0
     os.close(reader)
-    seconds = (time.perf_counter() - begun) / 10
     num_kills = num_in_writes = num_runs = 0
     while num_kills < MOST_KILLS:
         out = folder / f"killed {num_runs}"
         num_runs += 1
         was_killed = True
         while was_killed and num_kills < MOST_KILLS:
-            was_killed, in_write = killed(out, draws, seconds)
+            was_killed, in_write = killed(out, draws)
             num_kills += was_killed
             num_in_writes += in_write
         if was_killed:

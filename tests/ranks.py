@@ -19,12 +19,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from commands import HANGS_AFTER_S, wait_until
 from networks import narrowed
 from training import at_step
 
@@ -114,18 +114,18 @@ def stop_or_resume(found: Survey, out: Path, ranks: Ranks, how: str) -> None:
 def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Start two processes, and wait until both have ended."""
     command, environment = _torchrun(*arguments)
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
+    )
 
 
 def terminated(*arguments: str | Path, cwd: Path, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
     """Start two processes, and end torchrun as a batch system does once `when` is true; wait until all have ended."""
     command, environment = _torchrun(*arguments)
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=-1, stderr=-1, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not when() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
+        wait_until(when, process)
         process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=HANGS_AFTER_S)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import HANGS_AFTER_S
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("train", "export", "engines")
@@ -30,7 +31,7 @@ def in_python(program: str, cwd: Path, site: Path) -> subprocess.CompletedProces
         env={"PYTHONPATH": str(site)},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=HANGS_AFTER_S,
         text=True,
     )
 

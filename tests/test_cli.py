@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ALL_HELP, HELP, RENEW_HELP, Run
+from commands import ALL_HELP, HANGS_AFTER_S, HELP, RENEW_HELP, Run
 
 from alexnet_deploy import check, doctor
 from alexnet_deploy.core import drawing
@@ -266,7 +266,12 @@ def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest
 def test_help_is_as_frozen_and_loads_nothing_large() -> None:
     environment = {"PATH": os.environ["PATH"], "COLUMNS": "100", "TERM": "dumb", "PYTHONUTF8": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", ALL_HELP], capture_output=True, check=True, timeout=60, env=environment, encoding="utf-8"
+        [sys.executable, "-c", ALL_HELP],
+        capture_output=True,
+        check=True,
+        timeout=HANGS_AFTER_S,
+        env=environment,
+        encoding="utf-8",
     )
     assert done.stderr == "", "what --help has loaded"
     assert done.stdout == HELP.read_text(encoding="utf-8"), f"where this is meant: {RENEW_HELP}"

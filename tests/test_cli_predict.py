@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import MAIN, Run, spawn
+from commands import HANGS_AFTER_S, MAIN, Run, spawn
+from faulty import NAMED_BY_THE_AUDIT, faulty_bundle
 from networks import republished, saved, with_tensor
-from test_faults import NAMED_BY_THE_AUDIT, faulty_bundle
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.labels import encode_labels
@@ -118,7 +118,7 @@ def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, pictures:
         assert process.stdout is not None
         for name in (f"{pictures}/a.jpg", "nothing.jpg", f"{pictures}/b.jpg"):
             process.stdin.write(f"{name}\n".encode())
-            came, _, _ = select.select([process.stdout], [], [], 60)
+            came, _, _ = select.select([process.stdout], [], [], HANGS_AFTER_S)
             assert came or process.kill()
             assert json.loads(process.stdout.readline())["path"] == name
         process.stdin.close()
@@ -244,7 +244,7 @@ def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, pictures: 
         [*closed, "predict", "--bundle", bundle.path, *names, "--format", "jsonl"],
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=HANGS_AFTER_S,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0, done.stderr

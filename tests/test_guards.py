@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import HANGS_AFTER_S
 
 import alexnet_deploy
 from alexnet_deploy.cli import app
@@ -43,7 +44,7 @@ print(*{large!r} & sys.modules.keys())
 
 def in_python(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, check=False, timeout=60, text=True
+        [sys.executable, "-c", program, *arguments], capture_output=True, check=False, timeout=HANGS_AFTER_S, text=True
     )
 
 
@@ -240,6 +241,10 @@ with load(sys.argv[1]) as predictor:
 assert "openvino" in sys.modules
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, bundle.path, pictures], capture_output=True, check=True, timeout=60, text=True
+        [sys.executable, "-c", program, bundle.path, pictures],
+        capture_output=True,
+        check=True,
+        timeout=HANGS_AFTER_S,
+        text=True,
     )
     assert done.stdout == ""

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Run
+from commands import HANGS_AFTER_S, Run
 
 import alexnet_deploy
 from alexnet_deploy import doctor
 from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.preprocessing import DECODING_VERSION, RESIZE_FILTER
 from alexnet_deploy.core.weights import LoadedWeights
 
 MAIN = "from alexnet_deploy.__main__ import main; main()"
@@ -43,7 +44,7 @@ def completed(line: str, home: Path) -> list[str]:
         env={"HOME": str(home), "PATH": f"{bin_folder}:{os.environ['PATH']}", "TERM": "dumb"},
         capture_output=True,
         check=True,
-        timeout=100,
+        timeout=HANGS_AFTER_S,
         text=True,
     )
     return done.stdout.split()
@@ -65,6 +66,10 @@ def test_inspect_gives_programs_a_record_of_each_kind(
     of_bundle = json.loads(run("inspect", bundle.path, "--json").out)
     assert (of_bundle["kind"], of_bundle["path"]) == ("bundle", str(bundle.path))
     assert of_bundle["manifest"]["files"].keys() == bundle.manifest.files.keys()
+    assert (
+        f"\ndecoding      version {DECODING_VERSION}, resize_filter {RESIZE_FILTER}\n"
+        in run("inspect", bundle.path).out
+    )
     graph = json.loads(run("inspect", bundle.path / "model.onnx", "--json").out)
     assert graph["kind"] == "graph"
     assert graph["nodes"]["LRN"] == 2
@@ -89,6 +94,7 @@ def test_inspect_shows_a_run_and_how_it_continues(run: Run, data: Path) -> None:
         "epochs        1 of 1 done",
         f"best epoch    1: top-1 {facts['best_top1']:.2%}, centre view",
         f"trained on    {facts['data']}",
+        "recipe        folder, with epochs 1, batch_size 4",
         "weights       runs/one/weights.safetensors",
         "checkpoint    runs/one/checkpoint.safetensors",
         "metrics       runs/one/metrics.jsonl",

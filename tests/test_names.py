@@ -10,7 +10,7 @@ import alexnet_deploy
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.weights import LoadedWeights
 
-BUNDLE_NAMES = ("bundles/latest", "bundles/tiny.bundle", "tiny.bundle", "tiny", "./bundles/latest")
+BUNDLE_NAMES = ("bundles/tiny", "bundles/latest", "bundles/tiny.bundle", "tiny.bundle", "tiny", "./bundles/latest")
 WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetensors")
 
 

@@ -6,17 +6,21 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from graphs import constants_of, edited_graph, set_constant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import republished
 from PIL import Image
 
 from alexnet_deploy import predict as predict_module
 from alexnet_deploy.core.ahead import decode_threads
 from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
+from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError, WrongAnswerError
 from alexnet_deploy.core.image import DecodeLimits, read_image
-from alexnet_deploy.engines.engine import Backend, open_engine
+from alexnet_deploy.engines.engine import BACKENDS, Backend, open_engine
+from alexnet_deploy.engines.parity import prove
 from alexnet_deploy.predict import Guess, Prediction, Predictor, best_guesses, load
 
 # One picture of 300 x 300 is over it, those of 256 x 256 are not.
@@ -96,7 +100,7 @@ def test_every_input_gets_its_row_in_its_place(
         assert is_the_same(row, alone[name]), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.lists(st.sampled_from((*GOOD, *BAD)), max_size=10),
     batch_size=st.sampled_from([1, 2, 3, 8]),
@@ -307,3 +311,31 @@ def test_a_picture_that_failed_is_not_held_until_its_row(
     # Those that are being decoded now.
     assert sum(reference() is not None for reference in held) <= decode_threads()
     rows.close()
+
+
+def test_answer_that_is_no_number_ends_the_run_and_names_the_image(
+    bundle: Bundle, pictures: Path, tmp_path: Path
+) -> None:
+    """An error of the engine, not of the image: no row calls it one."""
+
+    def poison(model: onnx.ModelProto) -> None:
+        values = constants_of(model.graph)["fc8.bias"].copy()
+        values[0] = np.nan
+        set_constant(model, "fc8.bias", values)
+
+    faulty = republished(bundle, tmp_path / "nan.bundle", {"model.onnx": edited_graph(bundle, poison)})
+    for backend in BACKENDS:
+        with load(faulty.path, backend) as predictor:
+            version = predictor.info.version
+            expected = (
+                f"{backend} {version}: wrong answer from {faulty.path} for images[0] of 2: probabilities are NaN or "
+                f"infinite ({pictures / 'a.jpg'})"
+            )
+            with pytest.raises(WrongAnswerError) as caught:
+                list(predictor.predict([tmp_path / "nothing.jpg", pictures / "a.jpg", pictures / "b.jpg"]))
+            assert str(caught.value) == expected
+            (row,) = prove(open_engine(faulty, backend), faulty)
+            assert not row.passed
+            assert row.failures[0].startswith(
+                f"{backend} {version}: wrong answer from {faulty.path} for images[0] of 8"
+            )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import HANGS_AFTER_S
 from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle
@@ -30,7 +31,7 @@ def forked(bundle: Bundle, pictures: Path, backend: str, case: str) -> list[str]
         [sys.executable, FORKED, bundle.path, pictures / "a.jpg", backend, *case.split()],
         capture_output=True,
         check=False,
-        timeout=180,
+        timeout=HANGS_AFTER_S,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

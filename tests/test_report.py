@@ -20,6 +20,7 @@ from report_pages import (
 )
 
 from alexnet_deploy.core.family import architecture_by_name
+from alexnet_deploy.core.preprocessing import DECODING, RESIZE_FILTER
 from alexnet_deploy.core.weights import TrainingRecord
 from alexnet_deploy.page import Picture
 from alexnet_deploy.report_training import Confusion, training_part
@@ -39,6 +40,9 @@ def test_the_verdict_and_the_facts_stand_in_the_page() -> None:
     for fact in ("drawn-fp32.bundle", "tiny", "ab12ab12ab12", "2025-11-20 22:51 UTC", "809,572", "620.3 million"):
         assert fact in text
     assert "they do not prove who published them" in text
+    assert RESIZE_FILTER not in text
+    known = msgspec.structs.replace(make_manifest(), decoding=DECODING)
+    assert RESIZE_FILTER in Page(render(manifest=known)).text
 
 
 def test_the_page_needs_nothing_but_itself() -> None:

@@ -59,7 +59,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
     page = Page(raw)
     assert {"script", "link", "iframe", "object", "base", "img"}.isdisjoint(page.tags)
     assert page.references == []
-    assert b"http" not in raw
+    assert b"http" not in raw.replace(b"http-equiv", b"")
     assert b"url(" not in raw
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from networks import narrowed, separating_weights, with_tensor
 from PIL import Image
-from report_pages import IMAGES, LABELS, Page, check_self_contained, make_training
+from report_pages import IMAGES, LABELS, Page, check_self_contained, make_training, text_outside_bdi
 
 from alexnet_deploy.core.accuracy import share_interval
 from alexnet_deploy.core.family import ARCHITECTURES
@@ -227,6 +227,26 @@ def test_names_cannot_become_markup(some_weights: Weights) -> None:
     assert page.text.count(evil) >= 6
     odd = render(some_weights, make_evaluation([0, 1], [0, 0], [0, 0]), names=["", "bad-\udcff.jpg"])
     assert b"bad-?.jpg" in odd
+
+
+@pytest.mark.parametrize("num_classes", [4, 300])
+def test_names_that_turn_the_direction_turn_nothing_else(num_classes: int) -> None:
+    turns = "\N{RIGHT-TO-LEFT OVERRIDE}name"
+    labels = tuple(f"{turns} {number}" for number in range(num_classes))
+    training = make_training(
+        num_classes=num_classes, data=turns, excluded={turns: "truncated"}, recipe={"name": turns, "epochs": 1}
+    )
+    weights = separating_weights(narrowed(ARCHITECTURES["caffe"], divisor=16, num_classes=num_classes))
+    raw = render(
+        weights,
+        make_evaluation([0, 1], [0, 0], [0, 0], num_classes),
+        name=turns,
+        labels=labels,
+        training=training,
+        names=["", turns],
+    )
+    assert raw.decode().count(turns) > 8
+    assert turns not in text_outside_bdi(raw)
 
 
 def test_remarks_what_was_left_out_and_a_part_are_told(some_weights: Weights) -> None:

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import MAIN, Outcome, Run
+from commands import MAIN, Outcome, Run, wait_until
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
@@ -225,7 +224,14 @@ def test_resume_of_what_is_whole_does_nothing(rows: Rows, row_format: str) -> No
 def test_what_is_no_file_of_such_rows_is_not_taken_for_a_whole_one(rows: Rows, row_format: str) -> None:
     assert rows(row_format).code == 1
     whole = Path("out").read_bytes()
-    assert rows(row_format, "--resume", "--topk", 1).refused(2) if row_format == "csv" else True
+    other_topk = rows(row_format, "--resume", "--topk", 1)
+    if row_format == "csv":
+        # Its header tells.
+        assert other_topk.refused(2).startswith("out: exists, and from byte 0 on holds no rows of this form; ")
+    else:
+        assert other_topk.code == 1
+        assert other_topk.err.splitlines()[0] == "out: is whole already, a row for each of these inputs"
+    assert Path("out").read_bytes() == whole
     Path("out").write_bytes(whole + b"x")
     said = rows(row_format, "--resume").refused(2)
     assert said.startswith(f"out: exists, and from byte {len(whole):,} on holds no rows of this form; ")
@@ -336,6 +342,36 @@ def test_a_row_without_an_end_is_not_read_into_memory(row_format: RowFormat, tmp
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--resume", "--retry-failed", "empty")])
+def test_a_link_to_nowhere_is_left_alone(more: tuple[str, ...], rows: Rows, row_format: str) -> None:
+    Path("out").symlink_to("nowhere")
+    rows(row_format, *more).refused(2)
+    assert Path("out").is_symlink()
+    assert not Path("nowhere").exists()
+    assert hidden() == []
+
+
+def test_a_link_to_nowhere_that_appears_meanwhile_is_left_alone(
+    rows: Rows, row_format: str, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = RowWriter.row
+
+    def appear(*arguments: object) -> str:
+        with suppress(FileExistsError):
+            Path("out").symlink_to("nowhere")
+        return row(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowWriter, "row", appear)
+        outcome = rows(row_format)
+    (partial,) = hidden()
+    assert outcome.code == 2
+    assert outcome.err.endswith(f"error: out: has appeared meanwhile; the rows are all in {partial}\n")
+    assert Path("out").is_symlink()
+    assert not Path("nowhere").exists()
+    assert Path(partial).read_bytes() == undisturbed
+
+
 @pytest.mark.parametrize(("output", "other", "is_of_it"), [("b[1]", ".b[1].", True), ("c", ".c.jsonl.", False)])
 def test_only_rows_of_the_same_output_are_its_rows(
     output: str, other: str, is_of_it: bool, rows: Rows, run: Run
@@ -357,6 +393,17 @@ def test_rows_of_a_stopped_run_are_not_written_over(rows: Rows, row_format: str,
     said = rows(row_format).refused(2)
     assert said == f"{partial}: holds the rows of a run that was stopped; --resume goes on with them"
     assert partial.read_bytes() == kept
+
+
+def test_a_run_stopped_within_its_header_or_after_it_needs_no_resume(
+    rows: Rows, row_format: str, partial: Path, undisturbed: bytes
+) -> None:
+    header = undisturbed.partition(b"\n")[0] + b"\n" if row_format == "csv" else b""
+    for end in sorted({0, len(header) // 2, len(header)}):
+        partial.write_bytes(header[:end])
+        assert rows(row_format).code == 1, end
+        assert Path("out").read_bytes() == undisturbed
+        Path("out").unlink()
 
 
 @pytest.mark.parametrize("other", [("--topk", 1), ("--max-pixels", 70_000), ("--backend", "onnxruntime")])
@@ -494,10 +541,7 @@ def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, pictures: Path, ro
     # It waits for more names, with the rows of those it was given written.
     process.stdin.write(b"".join(names[:100]))
     process.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not any(Path(name).read_bytes().count(b"\n") > 20 for name in hidden()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: any(Path(name).read_bytes().count(b"\n") > 20 for name in hidden()), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdin.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from commands import HANGS_AFTER_S, wait_until
 
 from alexnet_deploy.core.bundle import Bundle
 
@@ -64,7 +65,7 @@ def run(program: str, *arguments: object, ignored: signal.Signals | None = None)
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=HANGS_AFTER_S,
         text=True,
         preexec_fn=ignore,
     )
@@ -114,12 +115,7 @@ def test_signal_during_an_endless_decode_ends_predict_with_its_rows(
         [sys.executable, "-u", "-c", ENDLESS_DECODER, *map(str, arguments)], stderr=subprocess.PIPE
     ) as process:
         # The rows before the first that is stuck, less those that are decoded ahead and not answered yet.
-        deadline = 2000
-        while not (rows := b"".join(path.read_bytes() for path in tmp_path.glob(".rows.jsonl.*.partial"))):
-            assert process.poll() is None
-            deadline -= 1
-            assert deadline, "no row came"
-            process_wait(process)
+        wait_until(lambda: any(path.read_bytes() for path in tmp_path.glob(".rows.jsonl.*.partial")), process)
         process.send_signal(number)
         said = list(lines_of(process.stderr))
     assert process.returncode == code
@@ -132,14 +128,6 @@ def test_signal_during_an_endless_decode_ends_predict_with_its_rows(
         f"the rows so far are in {partial}; the same command with --resume goes on with them\n".encode(),
         f"interrupted by {number.name}\n".encode(),
     ]
-
-
-def process_wait(process: subprocess.Popen[bytes]) -> None:
-    """Give the process a moment."""
-    try:
-        process.wait(0.03)
-    except subprocess.TimeoutExpired:
-        return
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)

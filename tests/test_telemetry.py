@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import MAIN
+from commands import HANGS_AFTER_S, MAIN
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.weights import LoadedWeights
@@ -30,7 +30,9 @@ def home(tmp_path: Path) -> Path:
 def as_person(home: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment = {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
-    return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        command, env=environment, cwd=home, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
+    )
 
 
 def arguments_of(command: str, bundle: Bundle, loaded: LoadedWeights, pictures: Path, out: Path) -> list[str | Path]:
@@ -89,6 +91,11 @@ def test_a_choice_that_was_made_is_kept() -> None:
     program = "import os; import alexnet_deploy; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANGS_AFTER_S,
     )
     assert done.stdout == "0\n"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.preprocessing import ResizePolicy
+from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.sources import PictureSource
@@ -24,6 +25,9 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 
 _SIDE = 32
 _NUM_BYTES = 1 + 3 * _SIDE * _SIDE
+
+# All six batches as published are 184 MB.
+_MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ def find_cifar10(root: Path) -> PictureSource:
     if folder is not None:
         batches = {path.name: _read(path) for name in (*TRAIN, VALIDATION) if (path := folder / name).exists()}
     else:
-        batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION))
+        batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION), _MAX_BYTES)
     if missing := [name for name in (*TRAIN, VALIDATION) if name not in batches]:
         raise DataError(f"{root}: has no {missing[0]}; five batches to learn from and {VALIDATION} are needed")
     return PictureSource(
@@ -86,7 +90,7 @@ def _folder(root: Path) -> Path | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 

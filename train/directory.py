@@ -10,6 +10,7 @@ where that is cut short, the checkpoint says which weights are meant.
 
 import errno
 import shlex
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ import msgspec
 import torch
 
 from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.errors import TrainingError, WeightsError
+from alexnet_deploy.core.errors import TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.files import sync_directory, write_atomically
 from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.opening import open_working, refuse_directory, replace_file
 from alexnet_deploy.core.room import missing_room
-from alexnet_deploy.core.run_files import LogKind
+from alexnet_deploy.core.run_files import CSV, TENSORBOARD, LogKind
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.core.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.train.checkpoint import CHECKPOINT, Checkpoint, Position, load_checkpoint, save_checkpoint
@@ -45,6 +47,7 @@ _REMEDIES = {
     errno.EDQUOT: "free space in your quota",
     errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
     errno.EIO: "check the disk",
+    errno.EEXIST: "remove what is in the way",
 }
 
 
@@ -59,7 +62,7 @@ class RunDirectory:
 
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line."""
-        with (self.path / METRICS).open("ab") as file:
+        with open_working(self.path / METRICS, "ab") as file:
             file.write(_line(metrics))
         for log in self.logs:
             log.add(metrics)
@@ -80,7 +83,7 @@ class RunDirectory:
                 self._publish_next()
             raise
         if best is not None:
-            (self.path / _NEXT).replace(self.path / BEST)
+            replace_file(self.path / _NEXT, self.path / BEST)
             sync_directory(self.path)
 
     def save_best(self, best: Weights) -> None:
@@ -90,8 +93,8 @@ class RunDirectory:
 
     def _publish_next(self) -> None:
         with suppress(FileNotFoundError):
-            (self.path / BEST).replace(self.path / _BEFORE)
-        (self.path / _NEXT).replace(self.path / BEST)
+            replace_file(self.path / BEST, self.path / _BEFORE)
+        replace_file(self.path / _NEXT, self.path / BEST)
         sync_directory(self.path)
 
     def settle(self, position: Position) -> Weights | None:
@@ -100,6 +103,7 @@ class RunDirectory:
         Raises TrainingError where its best weights are not there.
         """
         for partial in self.path.glob(".*.partial"):
+            refuse_directory(partial)
             partial.unlink()
         write_atomically(self.path / METRICS, b"".join(map(_line, position.epochs)))
         for log in self.logs:
@@ -112,9 +116,10 @@ class RunDirectory:
             )
         weights = None
         if meant is not None:
-            meant.replace(self.path / BEST)
+            replace_file(meant, self.path / BEST)
             weights = load_weights(self.path / BEST).weights
         for path in candidates[1:]:
+            refuse_directory(path)
             path.unlink(missing_ok=True)
         return weights if position.best_epoch > 0 else None
 
@@ -153,7 +158,7 @@ def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ())
 
     Raises TrainingError where one trains there.
     """
-    with (path / _LOCK).open("wb") as file:
+    with open_working(path / _LOCK, "ab") as file:
         if is_taken(file, path, say):
             raise TrainingError(f"{path}: another process is training there")
         try:
@@ -164,6 +169,33 @@ def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ())
                 yield RunDirectory(path=path, logs=logs)
         finally:
             (path / _LOCK).unlink(missing_ok=True)
+
+
+def clear_unbegun(path: Path) -> None:
+    """Remove the directory of a run that was killed before its first checkpoint.
+
+    Raises UsageError where anything else lies there, TrainingError where a run is just beginning there or it cannot be
+    removed.
+    """
+    of_a_run = {METRICS, CSV, TENSORBOARD}
+    try:
+        with holding(path):
+            for entry in sorted(path.iterdir()):
+                if entry.name not in of_a_run and not entry.name.startswith("."):
+                    raise UsageError(
+                        f"{path}: has no {CHECKPOINT}, but {entry.name}: not a run that could continue; choose another "
+                        "--out"
+                    )
+            for name in of_a_run:
+                if (path / name).is_dir():
+                    shutil.rmtree(path / name)
+                else:
+                    (path / name).unlink(missing_ok=True)
+            for hidden in (*path.glob(".*.partial"), path / _NEXT, path / _BEFORE):
+                hidden.unlink(missing_ok=True)
+        path.rmdir()
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be removed: {error.strerror or error}") from error
 
 
 def _best_epoch(path: Path) -> int | None:

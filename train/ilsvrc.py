@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.labelled import differing_classes
+from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.train.devkit import validation_wnids
 from alexnet_deploy.train.sources import PictureSource
 from alexnet_deploy.train.tars import Member, TarPicture, members_of
@@ -23,6 +24,9 @@ TRAIN = "ILSVRC2012_img_train.tar"
 VALIDATION = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 MAPPING = "imagenet_2012_validation_synset_labels.txt"
+
+# As published 550 kB.
+_MAX_MAPPING_BYTES = 1 << 24
 
 _WNID = re.compile(r"n\d{8}")
 _CLASS_ARCHIVE = re.compile(r"(n\d{8})\.tar")
@@ -123,8 +127,10 @@ def _wnids(root: Path) -> tuple[str, ...]:
     """Return the class of each validation picture, in the order of their numbers."""
     if (root / MAPPING).exists():
         try:
-            wnids = tuple((root / MAPPING).read_text().split())
-        except (OSError, UnicodeDecodeError) as error:
+            wnids = tuple(read_file(root / MAPPING, _MAX_MAPPING_BYTES).decode().split())
+        except OSError as error:
+            raise DataError(f"{root / MAPPING}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise DataError(f"{root / MAPPING}: cannot be read: {error}") from error
         if wrong := [wnid for wnid in wnids if not _WNID.fullmatch(wnid)]:
             raise DataError(f"{root / MAPPING}: holds {wrong[0]!r}, where each line is a WNID such as n01440764")

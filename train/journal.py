@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.locks import is_taken
+from alexnet_deploy.core.opening import open_working
 from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.train.dataset import ColorSums, Look
@@ -104,7 +105,7 @@ class Draft:
 @contextmanager
 def claimed(partial: Path, say: Say = say_nothing) -> Iterator[BinaryIO]:
     """Open the journal for this process alone until it ends, or say that this is not possible."""
-    with (partial / JOURNAL).open("a+b", buffering=0) as journal:
+    with open_working(partial / JOURNAL, "a+b") as journal:
         if is_taken(journal, partial, say):
             raise DataError(f"{partial}: another process is packing into it; wait for that one")
         yield journal

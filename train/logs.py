@@ -5,6 +5,7 @@ Both are derived from the epochs' metrics: a resumed run writes them anew up to 
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from alexnet_deploy.core.files import write_atomically
+from alexnet_deploy.core.opening import make_directory, open_working
 from alexnet_deploy.core.run_files import CSV, TENSORBOARD, LogKind
 from alexnet_deploy.core.weights import EpochMetrics
 
@@ -45,7 +47,7 @@ class CsvLog:
 
     def begin(self) -> None:
         """Write a header if there is no file."""
-        if not self._path.exists():
+        if not os.path.lexists(self._path):
             self.restart(())
 
     def restart(self, epochs: Sequence[EpochMetrics]) -> None:
@@ -55,7 +57,7 @@ class CsvLog:
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line."""
         self.begin()
-        with self._path.open("ab") as file:
+        with open_working(self._path, "ab") as file:
             file.write(_csv(msgspec.structs.astuple(metrics)))
 
     def close(self) -> None:
@@ -73,13 +75,13 @@ class TensorBoardLog:
 
     def begin(self) -> None:
         """Make the folder if there is none."""
-        self._folder.mkdir(exist_ok=True)
+        make_directory(self._folder)
 
     def restart(self, epochs: Sequence[EpochMetrics]) -> None:
         """Replace the event files by one of these epochs."""
         self.close()
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        self.begin()
+        shutil.rmtree(self._folder)
         self.begin()
         for metrics in epochs:
             self.add(metrics)
@@ -112,9 +114,9 @@ def check_log_packages(kinds: Collection[LogKind]) -> None:
 def logs_in(run: Path, kinds: Collection[LogKind]) -> tuple[EpochLog, ...]:
     """Return the logs that were asked for, and those that an earlier part of the run has begun."""
     logs: list[EpochLog] = []
-    if LogKind.CSV in kinds or (run / CSV).exists():
+    if LogKind.CSV in kinds or os.path.lexists(run / CSV):
         logs.append(CsvLog(run / CSV))
-    if LogKind.TENSORBOARD in kinds or (run / TENSORBOARD).exists():
+    if LogKind.TENSORBOARD in kinds or os.path.lexists(run / TENSORBOARD):
         logs.append(TensorBoardLog(run / TENSORBOARD))
     return tuple(logs)
 

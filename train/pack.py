@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.files import sha256, sha256_of_file, sync_directory, write_atomically
 from alexnet_deploy.core.hidden import hidden_beside
 from alexnet_deploy.core.inputs import Input
+from alexnet_deploy.core.opening import make_directory, open_working, refuse_directory
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, RGB, ResizePolicy
 from alexnet_deploy.core.room import missing_room
 from alexnet_deploy.core.say import Say, counted, say_nothing
@@ -96,7 +98,8 @@ def pack(
         out=out,
     )
     try:
-        work.stage.mkdir(parents=True, exist_ok=True)
+        for directory in (partial, work.stage):
+            make_directory(directory)
         with claimed(partial, say) as journal:
             _agree_on_plan(partial / _PLAN, work)
             chunks = _recover(work, journal, say, threads)
@@ -104,6 +107,8 @@ def pack(
             chunks += _write_rest(work, journal, chunks, threads, on_progress)
             _publish(work, chunks)
         shutil.rmtree(partial)
+    except FileExistsError as error:
+        raise DataError(f"{out}: cannot be packed: {error.strerror}") from error
     except OSError as error:
         raise DataError(
             f"{partial}: could not be written: {error.strerror or error}; what is packed is kept, and the same command "
@@ -140,9 +145,12 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         tools=tool_versions(),
     )
     data = msgspec.json.encode(plan)
-    if not path.exists():
+    if not os.path.lexists(path):
         write_atomically(path, data)
-    elif path.read_bytes() != data:
+        return
+    with open_working(path, "rb") as file:
+        found = file.read(len(data) + 1)
+    if found != data:
         raise DataError(
             f"{path.parent}: was begun with other images, options, versions or another decoding policy; remove it, or "
             "choose another place"
@@ -153,13 +161,14 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
     """Return the chunks that are there and whole, and cut off whatever follows them."""
     noted = noted_chunks(journal)
     pictures, sources = work.stage / PICTURES, work.stage / SOURCES
-    for path in (pictures, sources):
-        path.touch()
     for path in work.stage.iterdir():
         # What a publication that was killed has left.
         if path not in (pictures, sources):
+            refuse_directory(path)
             path.unlink()
-    lines = memoryview(sources.read_bytes())
+    with open_working(pictures, "ab"), open_working(sources, "a+b") as file:
+        file.seek(0)
+        lines = memoryview(file.read())
     digests = digests_of(pictures, ranges_of([chunk for chunk, _ in noted]), threads)
     good: list[Chunk] = []
     length = position = 0
@@ -170,8 +179,9 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
         good.append(chunk)
         length, position = length + line_bytes, chunk.sources_bytes
     os.ftruncate(journal.fileno(), length)
-    os.truncate(pictures, Draft.after(good).num_pictures * PICTURE_BYTES)
-    os.truncate(sources, position)
+    for path, num_bytes in ((pictures, Draft.after(good).num_pictures * PICTURE_BYTES), (sources, position)):
+        with open_working(path, "r+b") as file:
+            file.truncate(num_bytes)
     if good:
         say(
             f"going on after {good[-1].num_seen:,} of {counted(len(work.examples), 'picture')}, which are as they were "
@@ -194,7 +204,7 @@ def _write_rest(
     num_examples, num_train = len(work.examples), len(work.source.train)
     rest = work.examples[draft.num_seen :]
     on_progress(draft.num_seen, num_examples)
-    with (work.stage / PICTURES).open("ab") as pictures, (work.stage / SOURCES).open("ab") as sources:
+    with _appending(work.stage / PICTURES) as pictures, _appending(work.stage / SOURCES) as sources:
         first = draft.num_pictures
         for look in look_at_each(rest, work.resize, threads):
             draft.add(look, pictures, sources, is_train=draft.num_seen < num_train)
@@ -209,6 +219,10 @@ def _write_rest(
                 draft = Draft.after(written)
                 first = draft.num_pictures
     return written
+
+
+def _appending(path: Path) -> BufferedWriter:
+    return BufferedWriter(open_working(path, "ab"))
 
 
 def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:

@@ -12,6 +12,7 @@ import ast
 import hashlib
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,9 +24,12 @@ import numpy as np
 from msgspec import Struct
 
 from alexnet_deploy.core.ahead import decode_threads, map_ahead
-from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.errors import DataError, WeightsError
 from alexnet_deploy.core.files import sha256, sha256_of_file
+from alexnet_deploy.core.labels import check_labels
+from alexnet_deploy.core.opening import open_input
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.dataset import Survey, digest_in, duplicates
 from alexnet_deploy.train.sources import PictureSource
@@ -40,6 +44,13 @@ SOURCES = "sources.txt"
 PICTURE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
 _PIECE_BYTES = 8 * 1024 * 1024
+
+# ImageNet's header has 100 kB; a file's name as Python writes it at most four characters for each of 4,096 bytes.
+_MAX_HEADER_BYTES = 1 << 27
+_MAX_LINE_BYTES = 1 << 15
+
+# A bytes literal of ASCII, and 64 digits.
+_LINE = re.compile(rb"(b'(?:[^'\\\n]|\\.)*'|b\"(?:[^\"\\\n]|\\.)*\") [0-9a-f]{64}")
 
 
 class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +87,20 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What decoded them, and its version."""
     sha256: str = ""
     """Of this header, with this field empty."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the counts or the labels cannot be those of a packed set."""
+        if self.num_train < 1 or self.num_validation < 1 or self.chunk_pictures < 1:
+            raise ValueError(
+                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_pictures "
+                f"{self.chunk_pictures} must each be 1 or more"
+            )
+        if len(self.chunks_sha256) != -(-self.num_pictures // self.chunk_pictures):
+            raise ValueError(f"{len(self.chunks_sha256)} digests do not make {self.num_pictures:,} images")
+        try:
+            check_labels(self.labels, len(self.labels))
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def num_pictures(self) -> int:
@@ -114,14 +139,17 @@ class Pack:
 
     def _read_sources(self) -> list[bytes]:
         try:
-            return (self.path / SOURCES).read_bytes().splitlines()
+            data = read_file(self.path / SOURCES, _MAX_LINE_BYTES * self.header.num_pictures)
         except OSError as error:
             raise DataError(f"{self.path / SOURCES}: cannot be read: {error.strerror}") from error
+        lines = data.splitlines()
+        if sha256(data) != self.header.source_sha256 or len(lines) != self.header.num_pictures:
+            raise DataError(f"{self.path / SOURCES}: is not what was packed; pack anew, into another directory")
+        return lines
 
     def name_of(self, number: int) -> str:
         """Return the name that a picture had in its source; raises DataError where that cannot be read."""
-        literal, _, _ = self._sources[number].decode().rpartition(" ")
-        return os.fsdecode(ast.literal_eval(literal))
+        return _name_in(self._sources[number], self.path / SOURCES)
 
     def duplicates(self) -> list[tuple[int, int]]:
         """Return pairs of a training and a validation image that were decoded from the same bytes.
@@ -129,7 +157,11 @@ class Pack:
         Raises DataError where the list of sources cannot be read.
         """
         # Not kept: the lines of ImageNet are some 200 MB, which a run without duplicates never needs again.
-        digests = [digest_in(line) for line in self._read_sources()]
+        lines = self._read_sources()
+        try:
+            digests = [digest_in(line) for line in lines]
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{self.path / SOURCES}: has a line without a digest; pack anew") from error
         num_train = self.header.num_train
         pairs = duplicates(digests[:num_train], digests[num_train:])
         return [(one, num_train + other) for one, other in pairs]
@@ -224,7 +256,7 @@ def packed_from(path: Path) -> Path:
 
 
 def open_pack(path: Path) -> Pack:
-    """Open a packed set: the header is checked, the labels are, and the size of the pictures, which stay unread.
+    """Open a packed set: the header, labels and sources are checked, and the size of the images, which stay unread.
 
     Raises DataError where something is missing, damaged, or of another format; see `verify` for the pictures.
     """
@@ -234,13 +266,18 @@ def open_pack(path: Path) -> Pack:
             f"{path}: its images were decoded by policy {header.decoding or 1}, and this program's is "
             f"{DECODING_VERSION}, which gives other pixels; pack anew, into another directory"
         )
-    labels = _read(path / LABELS)
+    labels = _read(path / LABELS, 4 * header.num_pictures)
     if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_pictures:
         raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")
     numbers = np.frombuffer(labels, "<i4").astype(np.int64)
+    if numbers.min() < 0 or numbers.max() >= len(header.labels):
+        raise DataError(
+            f"{path / LABELS}: holds class {numbers.max() if numbers.min() >= 0 else numbers.min()}, where there are 0 "
+            f"to {len(header.labels) - 1}; pack anew, into another directory"
+        )
     wanted = header.num_pictures * PICTURE_BYTES
     try:
-        with (path / PICTURES).open("rb") as file:
+        with open_input(path / PICTURES) as file:
             if (found := os.fstat(file.fileno()).st_size) != wanted:
                 raise DataError(
                     f"{path / PICTURES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
@@ -248,6 +285,8 @@ def open_pack(path: Path) -> Pack:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error
+    if _digest_of(path / SOURCES) != header.source_sha256:
+        raise DataError(f"{path / SOURCES}: is not what was packed; pack anew, into another directory")
     pictures = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
     return Pack(path=path, header=header, pictures=pictures, labels=numbers, mapping=mapping)
 
@@ -282,8 +321,6 @@ def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
     Raises DataError, which says which pictures are not what was packed.
     """
     header = pack.header
-    if _digest_of(pack.path / SOURCES) != header.source_sha256:
-        raise DataError(f"{pack.path / SOURCES}: is not what was packed; pack anew, into another directory")
     starts = range(0, header.num_pictures, header.chunk_pictures)
     chunks = [range(start, min(start + header.chunk_pictures, header.num_pictures)) for start in starts]
     digests = digests_of(pack.path / PICTURES, chunks, threads)
@@ -307,7 +344,7 @@ def _digest_of(path: Path, pictures: range | None = None) -> str:
         if pictures is None:
             return sha256_of_file(path)
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_input(path) as file:
             file.seek(pictures.start * PICTURE_BYTES)
             left = len(pictures) * PICTURE_BYTES
             while left and (piece := file.read(min(left, _PIECE_BYTES))):
@@ -318,12 +355,20 @@ def _digest_of(path: Path, pictures: range | None = None) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _name_in(line: bytes, place: Path) -> str:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise DataError(f"{place}: a line is not a name and a digest; pack anew")
+    name: bytes = ast.literal_eval(match[1].decode())
+    return os.fsdecode(name)
+
+
 def _seal(header: PackHeader) -> str:
     return sha256(msgspec.json.encode(msgspec.structs.replace(header, sha256="")))
 
 
 def _read_header(path: Path) -> PackHeader:
-    data = _read(path / HEADER)
+    data = _read(path / HEADER, _MAX_HEADER_BYTES)
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
         if version != FORMAT_VERSION:
@@ -340,8 +385,8 @@ class _Version(Struct):
     format_version: int
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, max_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

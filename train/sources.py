@@ -60,7 +60,8 @@ def check_source(source: PictureSource) -> None:
     """Raise DataError unless there are two classes or more, their names can be labels, and each has both sides."""
     if len(source.labels) < 2:
         raise DataError(
-            f"{source.root}: {counted(len(source.labels), 'class folder')}, where a classifier needs two or more"
+            f"{source.root}: {counted(len(source.labels), 'class folder')}, where a classifier needs two or more; put "
+            "the images of each class into a folder of its own, as CLASS/ or as train/CLASS/ and val/CLASS/"
         )
     for name in source.labels:
         # Refused before the first epoch, not by the first weights that are saved.

@@ -17,6 +17,7 @@ import typer
 from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, recipes, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
+from alexnet_deploy.core.say import printable
 
 app = typer.Typer(
     name="alexnet-deploy",
@@ -99,7 +100,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - every error becomes an exit code here
         if len(arguments) < len(sys.argv) - 1:
             traceback.print_exception(error)
-        sys.stderr.write(f"error: {' '.join(_in_words(error).splitlines())}\n")
+        sys.stderr.write(f"error: {printable(' '.join(_in_words(error).splitlines()))}\n")
         if isinstance(error, OSError):
             _drop_results()
         sys.exit(error.exit_code if isinstance(error, AlexNetDeployError) else 3)

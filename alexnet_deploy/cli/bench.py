@@ -36,7 +36,7 @@ def bench(
     """Time every part of a prediction on each engine here: latencies, and pictures a second."""
     from alexnet_deploy.bench import bench as bench_bundle
     from alexnet_deploy.core.bundle import open_bundle
-    from alexnet_deploy.terminal import stages
+    from alexnet_deploy.terminal import show, stages
 
     opened = open_bundle(find_bundle(bundle))
     with stages() as stage:
@@ -53,7 +53,7 @@ def bench(
     if as_json:
         print_json(result)
     else:
-        typer.echo("\n".join(_lines(result)))
+        show("\n".join(_lines(result)))
 
 
 def _lines(result: "Benchmark") -> Iterator[str]:

@@ -39,7 +39,7 @@ def build(
     from alexnet_deploy.building import why_no_plan
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.describe import describe_plan
-    from alexnet_deploy.terminal import building_bar, say, stages
+    from alexnet_deploy.terminal import building_bar, say, show_path, stages
 
     check_new_place(out)
     request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
@@ -54,5 +54,5 @@ def build(
     note_latest(built.path)
     record = built.manifest.plans[-1]
     say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
-    typer.echo(built.path)
+    show_path(built.path)
     say(f"next: alexnet-deploy check {shlex.quote(str(built.path))}")

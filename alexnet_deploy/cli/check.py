@@ -30,7 +30,7 @@ def check(
     from alexnet_deploy.core.bundle import open_bundle
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import parity_table
-    from alexnet_deploy.terminal import say, stages, width_of
+    from alexnet_deploy.terminal import say, show, stages, width_of
 
     opened = open_bundle(find_bundle(bundle))
     if data is not None:
@@ -58,9 +58,9 @@ def check(
     if as_json:
         print_json({"passed": result.passed, "rows": result.rows, "problems": result.problems})
     else:
-        typer.echo(parity_table(result.rows, width_of(sys.stdout)))
+        show(parity_table(result.rows, width_of(sys.stdout)))
         for problem in result.problems:
-            typer.echo(f"FAILED: {problem}")
+            show(f"FAILED: {problem}")
     if pictures is not None and pictures.truths is None:
         say(f"accuracy was not measured: the folders in {data} are not named after the labels, or not all of them")
     for line in result.not_done:

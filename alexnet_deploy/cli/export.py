@@ -86,7 +86,7 @@ def export(
     from alexnet_deploy.core.weights import load_weights
     from alexnet_deploy.describe import describe_plan, gate_words, interruption_words, parity_table
     from alexnet_deploy.ship import ship
-    from alexnet_deploy.terminal import building_bar, say, stages, width_of
+    from alexnet_deploy.terminal import building_bar, say, say_lines, show_path, stages, width_of
 
     wanted = {
         "calibrate": calibrate,
@@ -126,9 +126,9 @@ def export(
             debug=debug_line(),
         )
     note_latest(bundle.path)
-    say(parity_table(bundle.manifest.parity, width_of(sys.stderr)))
+    say_lines(parity_table(bundle.manifest.parity, width_of(sys.stderr)))
     if bundle.manifest.gate is not None:
-        say(gate_words(bundle.manifest.gate))
+        say_lines(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:
         say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     if plan is None and engine is None:
@@ -136,7 +136,7 @@ def export(
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
     if weak:
         say(f"these weights do not feel, so only the graph's audit would catch: {', '.join(weak)}")
-    typer.echo(bundle.path)
+    show_path(bundle.path)
     training = loaded.weights.training
     predict = next_prediction(bundle.path, None if training is None else training.data)
     say(f"next: {predict or f'alexnet-deploy check {shlex.quote(str(bundle.path))}'}")

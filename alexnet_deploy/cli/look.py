@@ -24,18 +24,19 @@ def inspect(
     """Show what a run, a weights file, a bundle, a graph or a packed set is."""
     from alexnet_deploy.describe import describe_facts
     from alexnet_deploy.inspecting import inspect_path
-    from alexnet_deploy.terminal import width_of
+    from alexnet_deploy.terminal import show, width_of
 
     facts = inspect_path(find_anything(path))
     if as_json:
         print_json(facts)
     else:
-        typer.echo(describe_facts(facts, width_of(sys.stdout)))
+        show(describe_facts(facts, width_of(sys.stdout)))
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Show what this machine can run, what is missing, and how to get it."""
     from alexnet_deploy.doctor import Examination, examine
+    from alexnet_deploy.terminal import show
 
     marks = {"ok": "ok", "missing": "--", "broken": "!!", "fact": "  "}
     findings = []
@@ -43,7 +44,7 @@ def doctor(as_json: JsonOption = False) -> None:
         findings.append(finding)
         if not as_json:
             # One by one: each library takes its time to load.
-            typer.echo(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
+            show(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
     passed = all(finding.state != "broken" for finding in findings)
     if as_json:
         print_json(Examination(passed=passed, findings=tuple(findings)))
@@ -56,7 +57,7 @@ def demo(
 ) -> None:
     """Do all of it on drawn pictures, ending in a report to look at."""
     from alexnet_deploy.demo import run_demo
-    from alexnet_deploy.terminal import say, training_bar
+    from alexnet_deploy.terminal import say, show_path, training_bar
 
     if os.path.lexists(out):
         raise UsageError(f"{out}: exists already; choose another --out")
@@ -66,5 +67,5 @@ def demo(
         f"{result.accuracy:.1%} of {counted(result.num_pictures, 'validation picture')} right, ten views, on a proved "
         f"engine; {result.seconds:.0f} s in all"
     )
-    typer.echo(result.report)
+    show_path(result.report)
     say(f"next: {prediction_of(result.images, result.bundle)}")

@@ -83,6 +83,7 @@ def print_json(record: object) -> None:
     import msgspec
 
     from alexnet_deploy.core.inputs import Input
+    from alexnet_deploy.terminal import for_stdout
 
     def in_text(value: object) -> object:
         match value:
@@ -95,7 +96,7 @@ def print_json(record: object) -> None:
             case _:
                 return value
 
-    typer.echo(msgspec.json.encode(in_text(msgspec.to_builtins(record))))
+    sys.stdout.write(f"{for_stdout(msgspec.json.encode(in_text(msgspec.to_builtins(record))).decode())}\n")
 
 
 def debug_line() -> Say:

@@ -34,7 +34,7 @@ def pack(
     verify: Annotated[bool, typer.Option("--verify", help="Compare all of a packed set with its digests.")] = False,
 ) -> None:
     """Decode pictures once, for training that decodes none: 197 kB a picture. Goes on where it was interrupted."""
-    from alexnet_deploy.terminal import say
+    from alexnet_deploy.terminal import say, show_path
     from alexnet_deploy.train.packed import is_packed
 
     check_exists(data, "packed set" if verify else "file or folder")
@@ -48,7 +48,7 @@ def pack(
     if is_packed(data):
         raise UsageError(f"{data}: is packed already")
     _pack(data, out, resize, threads)
-    typer.echo(out)
+    show_path(out)
     say(f"next: alexnet-deploy train {shlex.quote(str(out))}")
 
 
@@ -79,11 +79,11 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
 
 
 def _verify(path: Path, threads: int | None) -> None:
-    from alexnet_deploy.terminal import pictures_bar
+    from alexnet_deploy.terminal import pictures_bar, show
     from alexnet_deploy.train.packed import open_pack, verify
 
     found = open_pack(path)
-    with pictures_bar("verifying") as show:
+    with pictures_bar("verifying") as progress:
         for num_verified in verify(found, threads):
-            show(num_verified, found.header.num_pictures)
-    typer.echo(f"{path}: {counted(found.header.num_pictures, 'picture')}, all as they were packed")
+            progress(num_verified, found.header.num_pictures)
+    show(f"{path}: {counted(found.header.num_pictures, 'picture')}, all as they were packed")

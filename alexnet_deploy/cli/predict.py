@@ -228,11 +228,15 @@ def _rows_to(
     output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
 ) -> Iterator[_Rows]:
     from alexnet_deploy.row_file import Tally, open_row_file
-    from alexnet_deploy.terminal import say
+    from alexnet_deploy.terminal import for_stdout, say
 
     if output is None:
-        sys.stdout.write(writer.header())
-        yield _Rows(write=sys.stdout.write, outcomes=Tally(), done=(), finish=lambda: None)
+
+        def write(row: str) -> None:
+            sys.stdout.write(for_stdout(row))
+
+        write(writer.header())
+        yield _Rows(write=write, outcomes=Tally(), done=(), finish=lambda: None)
         return
     with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
         if rows.outcomes:

@@ -83,6 +83,14 @@ def train(
             "--resume", help="Go on with the run in --out, or the newest in runs/, as if it had never stopped."
         ),
     ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="Continue the run in --out if it has a checkpoint, start it there if not: one command for a "
+            "supervisor (Slurm, Kubernetes) that restarts its jobs.",
+        ),
+    ] = False,
     any_machine: Annotated[
         bool,
         typer.Option("--any-machine", help="Resume also with other threads, torch or device: to other last bits."),
@@ -90,7 +98,7 @@ def train(
 ) -> None:
     """Train on a folder of pictures, or on drawn ones."""
     from alexnet_deploy.reporting import report_run
-    from alexnet_deploy.terminal import pictures_bar, say, training_bar
+    from alexnet_deploy.terminal import pictures_bar, say, show_path, training_bar
     from alexnet_deploy.train.checkpoint import CHECKPOINT
     from alexnet_deploy.train.host_memory import keep_freed_memory
     from alexnet_deploy.train.logs import check_log_packages
@@ -98,8 +106,10 @@ def train(
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over, train_on
 
-    if any_machine and not resume:
-        raise UsageError("--any-machine is for --resume")
+    if any_machine and not (resume or auto_resume):
+        raise UsageError("--any-machine is for --resume and --auto-resume")
+    if auto_resume and (resume or out is None):
+        raise UsageError("--auto-resume needs --out, and decides by itself whether to --resume")
     check_log_packages(log or ())
     begun = time.perf_counter()
     changes = _changes(
@@ -118,7 +128,7 @@ def train(
             processes=ranks.size,
             columns=columns,
         )
-        task = ranks.given(lambda: _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish))
+        task = ranks.given(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
         found = ranks.given(
             lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
         )
@@ -138,7 +148,7 @@ def train(
                     threads=workers,
                     ranks=ranks,
                     columns=task.columns,
-                    resume=resume,
+                    resume=task.is_resumed,
                     any_machine=any_machine,
                     logs=log or (),
                     say=say if ranks.is_first else say_nothing,
@@ -153,7 +163,7 @@ def train(
             raise
     if ranks.is_first:
         # Whatever becomes of the report.
-        typer.echo(path)
+        show_path(path)
         try:
             note_latest(task.run)
             with pictures_bar("asking by ten views") as show_pictures:
@@ -189,6 +199,7 @@ class _Task:
     architecture: "Architecture"
     recipe: "Recipe"
     columns: bool
+    is_resumed: bool = False
     is_over: bool = False
     """Whether the run that is resumed has had all its epochs."""
 
@@ -198,6 +209,18 @@ def _check(task: _Task, num_classes: int) -> None:
 
     if not task.is_over:
         check_place(task.run, task.architecture.with_num_classes(num_classes), task.recipe)
+
+
+def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) -> _Task:
+    """Return the run that is to be continued, or a new one; raises what both do."""
+    from alexnet_deploy.train.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.directory import clear_unbegun
+
+    if auto_resume and wish.out is not None:
+        resume = (wish.out / CHECKPOINT).is_file()
+        if not resume and wish.out.is_dir():
+            clear_unbegun(wish.out)
+    return _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish)
 
 
 def _new_task(wish: _Wish) -> _Task:
@@ -259,6 +282,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
         architecture=architecture,
         recipe=plan,
         columns=saved.columns,
+        is_resumed=True,
         is_over=saved.position.epoch > saved.recipe.epochs,
     )
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
@@ -31,7 +31,8 @@ from alexnet_deploy.core.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from alexnet_deploy.core.reading import open_regular, read_rest
+from alexnet_deploy.core.opening import open_input
+from alexnet_deploy.core.reading import read_rest
 from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.stages import is_stage, new_stage, remove_left_stages
 
@@ -96,6 +97,28 @@ class Bundle:
         for name in self.manifest.files:
             self.read(name)
 
+    def unnamed(self) -> tuple[str, ...]:
+        """Return what lies in the bundle though its manifest does not name it, by path; a folder stands for its files.
+
+        Nothing reads such a file, so it changes no answer; but it is not what was published. Raises IntegrityError
+        where a folder cannot be listed.
+        """
+        files = {MANIFEST, *self.manifest.files}
+        folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+        found = []
+        # "." is the bundle itself. A link is never a folder of the bundle, whatever it leads to.
+        for folder in sorted(folders):
+            try:
+                with os.scandir(self.path / folder) as entries:
+                    for entry in entries:
+                        name = str(PurePosixPath(folder, entry.name))
+                        is_known = name in folders if entry.is_dir(follow_symlinks=False) else name in files
+                        if not is_known:
+                            found.append(name)
+            except OSError as error:
+                raise IntegrityError(f"{self.path / folder}: cannot be listed: {error.strerror}") from error
+        return tuple(sorted(found))
+
 
 def open_bundle(path: Path) -> Bundle:
     """Open a bundle's directory.
@@ -132,8 +155,8 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
         if current.is_symlink():
             raise IntegrityError(f"{current}: is a link; a bundle's files lie in the bundle")
     try:
-        # O_NOFOLLOW: the file may have become a link since the look above.
-        with open_regular(current, os.O_NOFOLLOW) as file:
+        # It may have become a link since the look above.
+        with open_input(current, through_links=False) as file:
             found = os.fstat(file.fileno()).st_size
             # Before reading: a size out of a damaged manifest must not become an allocation.
             if num_bytes is not None and found != num_bytes:

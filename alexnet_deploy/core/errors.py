@@ -11,6 +11,7 @@
     │   └── IntegrityError    a bundle whose bytes are not those that were published
     ├── OutputError           results that cannot be written
     ├── BackendError          an engine that this machine or this bundle cannot give
+    │   └── WrongAnswerError  an engine whose answer is not probabilities; carries the image's index
     └── ParityError           an engine that disagrees with the trained network
 
 Each carries the exit code of the command that it ends: 1 a check failed, 2 wrong use, 3 the work
@@ -98,6 +99,25 @@ class OutputError(AlexNetDeployError):
 
 class BackendError(AlexNetDeployError):
     """An engine was asked for that this machine or this bundle cannot give."""
+
+
+class WrongAnswerError(BackendError):
+    """An engine's answer is not probabilities, float32 (N, K), finite, each row summing to 1.
+
+    `image` is the index, in what the engine was asked, of the first image whose answer is wrong.
+    """
+
+    def __init__(self, message: str, *, image: int) -> None:
+        super().__init__(message)
+        self.image = image
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it as it is made: a pool waits for good for an exception that cannot be unpickled."""
+        return _wrong_answer, (str(self), self.image)
+
+
+def _wrong_answer(message: str, image: int) -> WrongAnswerError:
+    return WrongAnswerError(message, image=image)
 
 
 class ParityError(AlexNetDeployError):

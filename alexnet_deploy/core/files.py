@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from alexnet_deploy.core.hidden import temporary_prefix
+from alexnet_deploy.core.opening import open_input, pieces_of, refuse_directory, replace_file
 
 # What a file system answers that cannot sync a directory (CIFS, vboxsf, some FUSE), as opposed to one that failed to.
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
@@ -21,16 +22,20 @@ def sha256(data: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, read piecewise; raises OSError as open() does."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a plain file's bytes, read piecewise; raises OSError as open_input does."""
+    digest = hashlib.sha256()
+    with open_input(path) as file:
+        for piece in pieces_of(file):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file by these bytes in one rename, after they have reached the disk.
+    """Replace the file, or a link, by these bytes in one rename, after they have reached the disk.
 
     Raises OSError; what stood there before then still stands, and nothing is left beside it.
     """
+    refuse_directory(path)
     descriptor, name = tempfile.mkstemp(prefix=temporary_prefix(path), suffix=".partial", dir=path.parent)
     partial = Path(name)
     try:
@@ -40,7 +45,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
             # mkstemp gives 0600; a published file has the rights of any other.
             os.fchmod(file.fileno(), 0o666 & ~umask())
-        partial.replace(path)
+        replace_file(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -41,6 +41,7 @@ from alexnet_deploy.core.colour import scale_colour_key, to_rgb
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.heif import HeifFile
+from alexnet_deploy.core.opening import open_input
 from alexnet_deploy.core.patience import patiently
 from alexnet_deploy.core.preprocessing import ResizePolicy
 from alexnet_deploy.core.profile import ToSrgb, conversion_of
@@ -186,12 +187,11 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """
 
     def read() -> bytes:
-        # A pipe or a device would block or never end.
-        if not path.is_file() and path.exists():
-            raise ImageError(ImageErrorCode.UNREADABLE, "it is not a regular file")
-        with path.open("rb") as file:
-            _check_num_bytes(os.fstat(file.fileno()).st_size, limits)
-            return file.read()
+        # As many bytes as it says: a file of /proc says none, and may never end.
+        with open_input(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            _check_num_bytes(num_bytes, limits)
+            return file.read(num_bytes)
 
     try:
         return patiently(read)
@@ -210,7 +210,7 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     _check_num_bytes(num_bytes, limits)
 
     def read() -> bytes:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             file.seek(offset)
             return file.read(num_bytes)
 

@@ -1,8 +1,8 @@
 """From what a person names - files, folders, patterns, a list - to the files that each get one row.
 
 - A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
-- Links to folders are followed, unless they lead back to a folder they lie in: such a link is an input of its own,
-  which cannot be read.
+- Links to folders are followed, but each folder is gone through once for a name or a pattern, whatever leads to it: a
+  second way into it, as a link back to a folder that it lies in, is an input of its own, which cannot be read.
 - A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
   folders, and stands for files only. Its ending, as .jpg, fits any case. A pattern that matches nothing is an input
   that is missing.
@@ -36,6 +36,13 @@ _NULL = "a list whose names end with NUL, as `find -print0` writes it, needs --n
 
 # A list that comes faster than this fills whole batches.
 _PATIENCE_SECONDS = 0.05
+
+
+_Identity: TypeAlias = tuple[int, int]
+
+# Folders that were gone through, by device and inode, and the first way into each: 22 levels of two links to the next
+# level would otherwise give four million rows.
+_Seen: TypeAlias = dict[_Identity, str]
 
 
 Source: TypeAlias = str | Path | ImageInMemory
@@ -199,7 +206,7 @@ def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
         yield next(matches, item)
         yield from matches
     else:
-        yield from _walk(name)
+        yield from _walk(name, {})
 
 
 def _named(name: str) -> Input:
@@ -236,8 +243,9 @@ def _matches(name: str) -> Iterator[Input]:
     cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
     head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
     # Path.glob takes no absolute pattern.
+    seen: _Seen = {}
     for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
-        for found in _walk(start):
+        for found in _walk(start, seen):
             below = found.path.relative_to(start).parts
             # A folder that cannot be read may hold what was asked for.
             if not tail or found.error or (below and _fits(below, tail)):
@@ -261,15 +269,15 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _walk(start: str) -> Iterator[Input]:
+def _walk(start: str, seen: _Seen) -> Iterator[Input]:
     # A stack, not recursion: folders may nest deeper than Python's own calls. Of each folder it holds the names that
     # are still to come, which are joined to paths one by one: a million of them would take a second.
-    stack: list[tuple[Iterator[str], frozenset[tuple[int, int]]]] = [(iter([start]), frozenset())]
+    stack: list[tuple[Iterator[str], _Identity | None]] = [(iter([start]), None)]
+    ancestors: set[_Identity | None] = set()
     while stack:
-        names, ancestors = stack[-1]
-        name = next(names, None)
+        name = next(stack[-1][0], None)
         if name is None:
-            stack.pop()
+            ancestors.discard(stack.pop()[1])
             continue
         try:
             if not patiently(Path(name).is_dir):
@@ -280,7 +288,13 @@ def _walk(start: str) -> Iterator[Input]:
             if identity in ancestors:
                 yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
                 continue
-            stack.append((_names_in(name), ancestors | {identity}))
+            if identity in seen:
+                message = f"the same folder as {_named(seen[identity]).text}, whose files have their rows"
+                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, message))
+                continue
+            seen[identity] = name
+            stack.append((_names_in(name), identity))
+            ancestors.add(identity)
         except OSError as error:
             yield Input(name=name, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
 

@@ -64,7 +64,7 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
     for name in classes:
         for found in find_inputs([str(root / name)]):
             if found.error is not None:
-                raise DataError(f"{found.name}: cannot be read: {found.error}")
+                raise DataError(f"{found.name}: cannot be read: {found.error[1]}")
             pictures.append(LabelledPicture(path=Path(found.name), label=places[name]))
     if not pictures:
         raise DataError(f"{root}: holds no pictures in folders named after classes; needed are CLASS/*.jpg")

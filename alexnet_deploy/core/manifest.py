@@ -2,7 +2,7 @@
 
     {"format": "alexnet-deploy bundle", "format_version": 2, "created": ..., "precision": ..., "contract": ...,
      "architecture": ..., "preprocessing": ..., "decoding": ...,
-     "views": ..., "quantization": ..., "provenance": ..., "tools": ...,
+     "views": ..., "layout": ..., "quantization": ..., "provenance": ..., "tools": ...,
      "golden": ..., "parity": [...], "gate": ..., "plans": [...],
      "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
 
@@ -19,6 +19,7 @@ from alexnet_deploy.core.accuracy import Gate
 from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.files import sha256
+from alexnet_deploy.core.layout import LAYOUT
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
@@ -210,6 +211,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decoding: Decoding | msgspec.UnsetType = msgspec.UNSET
     """How files became the pixels that the graph was proved on; unset in bundles of decoding policy 1."""
     views: Views
+    layout: int | msgspec.UnsetType = msgspec.UNSET
+    """How the graph is written; see core/layout.py. Unset in bundles of layout 1."""
     quantization: Quantization | None = None
     """How an int8 graph counts; None for the other precisions."""
     provenance: Provenance
@@ -239,9 +242,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"precision {self.precision} {'has no' if self.precision == 'int8' else 'takes no'} ranges"
             )
+        if not 1 <= self.graph_layout <= LAYOUT:
+            raise ValueError(f"the graph's layout is {self.layout}, where this program reads 1 to {LAYOUT}")
         for name in self.files:
             if not _SAFE_PATH.fullmatch(name):
                 raise ValueError(f"the path {name!r} is not a plain one below the bundle")
+
+    @property
+    def graph_layout(self) -> int:
+        """How the graph is written; see core/layout.py."""
+        return 1 if self.layout is msgspec.UNSET else self.layout
 
 
 class _Header(Struct, kw_only=True):

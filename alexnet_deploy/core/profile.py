@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from alexnet_deploy.core.containers import png_chunk, primary_nclx
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
 # Longer ones hold tables.
@@ -99,15 +100,13 @@ def conversion_of(image: Image.Image, data: bytes) -> ToSrgb | None:
 def _codes_of(image: Image.Image, data: bytes) -> tuple[int, int] | None:
     """Return the code points of primaries and transfer that the container states; None where it states none."""
     if image.format == "PNG":
-        # Before the pixels, where chunks are few.
-        place = data.find(b"cICP", 0, max(0, data.find(b"IDAT")))
-        return (data[place + 4], data[place + 5]) if place > 0 else None
+        stated = png_chunk(data, b"cICP")
+        return (stated[0], stated[1]) if stated is not None and len(stated) >= 2 else None
+    if image.format == "AVIF":
+        return primary_nclx(data)
     nclx = image.info.get("nclx_profile")
     if isinstance(nclx, dict):
         return int(nclx["color_primaries"]), int(nclx["transfer_characteristics"])
-    if image.format == "AVIF" and (place := data.find(b"colrnclx")) > 0 and len(data) >= place + 12:
-        primaries, transfer = struct.unpack_from(">HH", data, place + 8)
-        return primaries, transfer
     return None
 
 

@@ -6,40 +6,22 @@ reason in words; errors of a text are msgspec.DecodeError and tomllib.TOMLDecode
 
 import errno
 import os
-import stat
 import tomllib
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import msgspec
+
+from alexnet_deploy.core.opening import open_input
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 T = TypeVar("T")
 
 
-def open_regular(path: Path, flags: int = 0) -> BufferedReader:
-    """Open a regular file to read; `flags` are more of os.open's.
-
-    Raises OSError as open() does, and for anything but a regular file: a pipe is not waited for.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
 def read_file(path: Path, most_bytes: int) -> bytes:
     """Return a regular file's bytes; raises OSError as open() does, and where there are more than `most_bytes`."""
-    with open_regular(path) as file:
+    with open_input(path) as file:
         return read_rest(file, most_bytes)
 
 

@@ -30,5 +30,23 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def printable(text: str) -> str:
+    r"""Return text as one line that cannot steer a terminal: line breaks, ESC, C1, bidi controls and the like escaped.
+
+    What is escaped is what str.isprintable refuses: `\x1b`, `\u202e`. Bytes of a name that are no UTF-8 are `\xNN`.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text whose every line is printable."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _escaped(char: str) -> str:
+    is_byte = "\udc80" <= char <= "\udcff"
+    return f"\\x{ord(char) - 0xDC00:02x}" if is_byte else repr(char)[1:-1]
+
+
 def say_nothing(line: str) -> None:
     """Take a line and leave it."""

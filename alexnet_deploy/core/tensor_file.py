@@ -25,7 +25,8 @@ import numpy as np
 from msgspec import Struct
 
 from alexnet_deploy.core.files import sha256
-from alexnet_deploy.core.reading import GIB, from_json, open_regular
+from alexnet_deploy.core.opening import open_input
+from alexnet_deploy.core.reading import GIB, from_json
 
 BLANK = "0" * 64
 """In the place of a text's own digest while it is computed."""
@@ -159,7 +160,7 @@ class UnknownVersionError(Exception):
 @contextmanager
 def open_tensors(path: Path) -> Iterator[TensorFile]:
     """Open a file of float32 tensors and read its header; raises TensorFileError, and OSError as open() does."""
-    with open_regular(path) as file:
+    with open_input(path) as file:
         yield TensorFile(file)
 
 

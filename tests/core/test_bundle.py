@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from commands import HANGS_AFTER_S
 from networks import republished
 
 from alexnet_deploy.core.bundle import Bundle, open_bundle, publishing
@@ -230,6 +231,13 @@ def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp
         _ = short.labels
 
 
+def test_tensor_whose_file_holds_more_or_fewer_values_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for number, data in enumerate((b"", bytes(4), bundle.read("golden/probabilities.f32") + bytes(4))):
+        other = republished(bundle, tmp_path / f"{number}.bundle", {"golden/probabilities.f32": data})
+        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data) // 4} values do not make \(8, 4\)"):
+            other.read_tensor(other.manifest.golden.probabilities)
+
+
 def test_published_files_have_the_rights_of_any_other(bundle: Bundle, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -254,6 +262,30 @@ def test_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 def test_file_that_the_manifest_does_not_name_is_not_read(bundle: Bundle) -> None:
     with pytest.raises(IntegrityError, match=r"names no plans/x\.engine"):
         bundle.read("plans/x.engine")
+
+
+def test_what_the_manifest_does_not_name_is_listed_and_nothing_else(copy: Path) -> None:
+    assert open_bundle(copy).unnamed() == ()
+    (copy / "notes.txt").touch()
+    (copy / ".hidden").touch()
+    (copy / "golden/more").mkdir()
+    (copy / "golden/more/a.txt").touch()
+    (copy / "plans").mkdir()
+    (copy / "golden/link").symlink_to(copy.parent)
+    (copy / os.fsdecode(b"\xff")).touch()
+    found = (".hidden", "golden/link", "golden/more", "notes.txt", "plans", os.fsdecode(b"\xff"))
+    assert open_bundle(copy).unnamed() == tuple(sorted(found))
+    # It is never read, so it keeps nobody from predicting.
+    open_engine(open_bundle(copy)).close()
+
+
+def test_a_folder_in_a_file_s_place_and_a_link_in_a_folder_s_are_not_the_named_ones(copy: Path) -> None:
+    (copy / "labels.txt").unlink()
+    (copy / "labels.txt").mkdir()
+    assert open_bundle(copy).unnamed() == ("labels.txt",)
+    (copy / "golden").rename(copy.parent / "outside")
+    (copy / "golden").symlink_to(copy.parent / "outside")
+    assert open_bundle(copy).unnamed() == ("golden", "labels.txt")
 
 
 def test_existing_place_is_refused(bundle: Bundle) -> None:
@@ -297,6 +329,23 @@ def test_stage_that_was_damaged_is_not_published(bundle: Bundle, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_that_appeared_meanwhile_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    stage.seal(bundle.manifest)
+    out.mkdir()
+    (out / "precious").touch()
+    with pytest.raises(BundleError, match=r"new\.bundle: has appeared meanwhile; nothing was published"):
+        staged.__exit__(None, None, None)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "new.bundle",
+        "new.bundle/precious",
+    ]
+
+
 def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> None:
     program = f"""
         import os, signal
@@ -306,7 +355,7 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
             stage.write("model.onnx", b"half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=HANGS_AFTER_S)
     assert done.returncode == -9
     open_bundle(copy).verify()
     visible = [path.name for path in copy.parent.iterdir() if not path.name.startswith(".")]

@@ -1,6 +1,7 @@
 """Bad files by the thousand: Pillow's own test pictures, and damage done to good files."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import PIL
 import pytest
 from commands import Run
+from corpus_pins import NUM_PINNED, Pins, codecs, damaged, digest, exact, pillows
 
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import ImageErrorCode
@@ -59,6 +61,37 @@ def test_each_of_pillows_own_pictures_has_its_row(bundle: Bundle, run: Run) -> N
     assert [row["path"] for row in rows] == [item.text for item in find_inputs([CORPUS])]
     for row in rows:
         assert (row["error"] in CODES) != (row["label1"] != "")
+
+
+PINS: Pins = json.loads((TESTS / "core/corpus_pins.json").read_text())
+
+
+def refuse_other_codecs() -> None:
+    """Skip where another codec writes other bytes, or reads other pixels out of the same: CI has those of the pins."""
+    pinned = PINS["codecs"]
+    other = [f"{name} {now}, not {pinned[name]}" for name, now in codecs().items() if now != pinned[name]]
+    if other:
+        pytest.skip(f"the pixels were pinned with other codecs; here: {', '.join(other)}")
+
+
+def test_pixels_stored_without_loss_are_those_that_were_pinned_whatever_the_codecs() -> None:
+    assert exact() == PINS["exact"]
+    assert len(set(PINS["exact"].values())) > 10
+
+
+def test_pixels_of_a_hundred_damaged_files_are_those_that_were_pinned() -> None:
+    refuse_other_codecs()
+    found = {name: digest(data) for name, data in damaged() if name in PINS["damaged"]}
+    assert found == PINS["damaged"]
+    assert len(found) == NUM_PINNED
+
+
+@needs_corpus
+def test_pixels_of_a_hundred_of_pillows_own_pictures_are_those_that_were_pinned() -> None:
+    refuse_other_codecs()
+    found = {name: digest(data) for name, data in pillows(CORPUS) if name in PINS["pillow"]}
+    assert found == PINS["pillow"]
+    assert len(found) == NUM_PINNED
 
 
 def test_damaged_files_have_one_outcome_and_the_same_twice() -> None:

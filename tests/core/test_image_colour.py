@@ -10,13 +10,17 @@ from PIL import Image
 
 from alexnet_deploy.core.image import decode_image
 
+BIG_ENDIAN_RAMP = encode(Image.frombytes("I;16B", (256, 256), np.arange(65536, dtype=">u2").tobytes()), "TIFF")
+assert BIG_ENDIAN_RAMP.startswith(b"MM")
+
 
 @pytest.mark.parametrize(
     "data",
     [
         pytest.param(encode(Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256)), name), id=name)
         for name in ("PNG", "PPM", "TIFF")
-    ],
+    ]
+    + [pytest.param(BIG_ENDIAN_RAMP, id="TIFF, most significant byte first")],
 )
 def test_16_bit_grey_is_scaled_not_clipped(data: bytes) -> None:
     pixels = decode_image(data, "warp")

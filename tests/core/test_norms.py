@@ -50,7 +50,7 @@ def run(layer: LocalNorm, a: np.ndarray) -> np.ndarray:
     return LocalNormModule(layer)(torch.from_numpy(a)).numpy().astype(np.float64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.sampled_from([1, 3, 5, 7, 15]),
     channels=st.integers(1, 20),

@@ -9,6 +9,7 @@ from pictures import QUADRANTS, chunk, code_of, encode, png
 from PIL import Image, ImageCms
 
 from alexnet_deploy.core import profile as profiles
+from alexnet_deploy.core.containers import primary_nclx
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.image import decode_image
 
@@ -136,6 +137,38 @@ def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
         data = encode(Image.fromarray(QUADRANTS), kind)
         place = data.index(b"colrnclx") + 8
         assert code_of(data[:place] + struct.pack(">HH", 9, transfer) + data[place + 4 :]) == "unsupported_format"
+
+
+def test_a_note_that_holds_the_name_of_a_chunk_states_nothing() -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in QUADRANTS)
+    data = png(256, 256, 8, 2, rows, before=chunk(b"tEXt", b"Comment\0cICP\x09\x10\0\1"))
+    assert np.array_equal(decode_image(data, "warp"), QUADRANTS)
+
+
+def boxed(kind: bytes, *contents: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + sum(map(len, contents)), kind) + b"".join(contents)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_only_the_colours_of_the_primary_image_count(wide: bool) -> None:
+    """Item 1 is PQ, item 2 is P3; the same box outside of `meta`, in the pixels or a note, counts for nothing."""
+    pq, p3 = (boxed(b"colr", b"nclx", struct.pack(">HHHB", *codes, 0, 0)) for codes in ((9, 16), (12, 13)))
+    names, index = (">IB", ">H") if wide else (">HB", ">B")
+
+    def file(primary: int, *, free: bytes = b"") -> bytes:
+        links = b"".join(
+            struct.pack(names, item, 2) + struct.pack(index, 0) + struct.pack(index, item) for item in (1, 2)
+        )
+        ipma = boxed(b"ipma", bytes((wide, 0, 0, wide)), struct.pack(">I", 2), links)
+        pitm = boxed(b"pitm", bytes((wide, 0, 0, 0)), struct.pack(">I" if wide else ">H", primary))
+        meta = boxed(b"meta", bytes(4), pitm, boxed(b"iprp", boxed(b"ipco", pq, p3), ipma))
+        return boxed(b"ftyp", b"avif", bytes(4)) + free + meta
+
+    assert primary_nclx(file(1)) == (9, 16)
+    assert primary_nclx(file(2, free=boxed(b"free", pq))) == (12, 13)
+    assert primary_nclx(file(3)) is None
+    for end in range(len(file(2))):
+        assert primary_nclx(file(2)[:end]) in (None, (12, 13))
 
 
 def test_stated_primaries_are_converted_and_srgb_ones_are_not() -> None:

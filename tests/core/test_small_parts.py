@@ -1,10 +1,10 @@
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import HANGS_AFTER_S
 
 from alexnet_deploy.core.ahead import map_ahead
 from alexnet_deploy.core.errors import UsageError
@@ -52,16 +52,21 @@ def test_latest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
         get_latest(tmp_path, made_by="x")
     (tmp_path / "latest").unlink()
     os.mkfifo(tmp_path / "latest")
-    with pytest.raises(UsageError, match="latest: cannot be read: it is not a regular file"):
+    with pytest.raises(UsageError, match="latest: cannot be read: it is a pipe, not a regular file"):
         get_latest(tmp_path, made_by="x")
 
 
 def test_results_come_in_the_items_order() -> None:
-    def slow_first(number: int) -> int:
-        time.sleep(0.02 if number == 0 else 0)
+    later_ones = threading.Event()
+
+    def first_last(number: int) -> int:
+        if number == 0:
+            assert later_ones.wait(HANGS_AFTER_S)
+        elif number == 7:
+            later_ones.set()
         return number * number
 
-    assert list(map_ahead(slow_first, range(50), threads=4, ahead=8)) == [number * number for number in range(50)]
+    assert list(map_ahead(first_last, range(50), threads=4, ahead=8)) == [number * number for number in range(50)]
 
 
 def test_never_more_than_so_many_are_ahead() -> None:

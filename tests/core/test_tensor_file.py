@@ -121,7 +121,7 @@ def test_sizes_are_bounded_before_they_are_read(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
-    with pytest.raises(OSError, match="is not a regular file"), open_tensors(tmp_path / "x"):
+    with pytest.raises(OSError, match="it is a pipe, not a regular file"), open_tensors(tmp_path / "x"):
         pass
 
 

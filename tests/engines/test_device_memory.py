@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import HANGS_AFTER_S
 from fake_nvidia import FakeCuda, install, needs_gpu
 
 from alexnet_deploy.core.errors import BackendError
@@ -263,7 +264,7 @@ def test_a_gpu_is_chosen_by_its_number_in_every_thread(monkeypatch: pytest.Monke
         # Another thread begins with GPU 0, and so does whoever was disturbed by other code.
         cuda.current.gpu = 1
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(memory.upload, address, pinned).result(30)
+            thread.submit(memory.upload, address, pinned).result(HANGS_AFTER_S)
         memory.download(pinned, address)
         memory.synchronize()
     assert cuda.used == {2}

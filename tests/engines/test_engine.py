@@ -1,25 +1,41 @@
 import importlib.util
+import pickle
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
+from commands import HANGS_AFTER_S
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.ahead import map_ahead
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle import GRAPH, Bundle
 from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import LoadedWeights
 from alexnet_deploy.engines import engine as engine_module
-from alexnet_deploy.engines.engine import BACKENDS, Backend, Engine, installed_backends, open_engine
+from alexnet_deploy.engines.engine import (
+    BACKENDS,
+    Backend,
+    Engine,
+    GraphBackend,
+    GraphSource,
+    StageTimes,
+    Tuning,
+    engine_of_graph,
+    installed_backends,
+    open_engine,
+    open_graph,
+)
 from alexnet_deploy.engines.tensorrt_engine import backends_here
 from alexnet_deploy.engines.torch_engine import open_reference
 
@@ -122,6 +138,62 @@ def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatc
     assert str(model.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
 
 
+@pytest.mark.parametrize(
+    ("tuned_for", "hint"), [("latency", "LATENCY"), ("throughput", "THROUGHPUT"), (None, "LATENCY")]
+)
+def test_openvino_is_tuned_for_what_is_asked_and_a_graph_alone_for_latency(
+    tuned_for: Tuning | None, hint: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core: openvino.Core, model: object, device: str, settings: dict[str, object]) -> object:
+        hints.append(settings["PERFORMANCE_HINT"])
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    if tuned_for is None:
+        open_graph(
+            GraphSource(name="x", data=bundle.read(GRAPH), precision="fp32", num_classes=4, num_views=10), "openvino"
+        )
+    else:
+        open_engine(bundle, "openvino", tuned_for=tuned_for)
+    assert hints == [hint]
+
+
+class Recorder:
+    """A runner that has stages, and notes how many images it was given at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        return np.full((len(images), 4), 0.25, dtype=np.float32)
+
+    def time_stages(self, images: np.ndarray) -> StageTimes:
+        self.batches.append(len(images))
+        return StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=3.0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("num_views", "most", "best"), [(1, 160, 40), (10, 16, 4), (50, 3, 1), (200, 1, 1)])
+def test_a_run_takes_160_views_at_most(num_views: int, most: int, best: int) -> None:
+    runner = Recorder()
+    source = GraphSource(name="x", data=b"", precision="fp32", num_classes=4, num_views=num_views)
+    engine = engine_of_graph(
+        source, [runner], backend="onnxruntime", version="1", device="cpu", arithmetic="float32", threads=None
+    )
+    images = np.zeros((2 * most + 1, 256, 256, 3), dtype=np.uint8)
+    engine.run(images)
+    assert runner.batches == [most, most, 1]
+    engine.time_stages(images)
+    assert runner.batches == [most, most, 1, most]
+    assert engine.info.batch_size == best
+
+
 def test_auto_takes_the_fastest_that_is_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert installed_backends() == ("openvino", "onnxruntime")
     assert open_engine(bundle).info.backend == "openvino"
@@ -217,11 +289,14 @@ def test_onnxruntime_on_cuda_says_what_it_says_on_the_cpu(bundle: Bundle) -> Non
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_graph_that_a_backend_cannot_load_is_one_sentence(name: Backend, bundle: Bundle, tmp_path: Path) -> None:
-    broken = republished(bundle, tmp_path / "broken.bundle", {"model.onnx": b"this is no graph"})
-    with pytest.raises(BackendError, match=f"{name} cannot load the graph") as caught:
-        open_engine(broken, name)
+def test_graph_that_a_backend_cannot_load_is_one_sentence(name: GraphBackend, bundle: Bundle, tmp_path: Path) -> None:
+    source = GraphSource(name="a graph", data=b"this is no graph", precision="fp32", num_classes=4, num_views=10)
+    with pytest.raises(BackendError, match=f"a graph: {name} cannot load the graph") as caught:
+        open_graph(source, name)
     assert "\n" not in str(caught.value)
+    broken = republished(bundle, tmp_path / "broken.bundle", {"model.onnx": source.data})
+    with pytest.raises(BundleError, match=r"broken\.bundle: model\.onnx was not given to an engine: cannot be parsed"):
+        open_engine(broken, name)
 
 
 def test_reference_on_a_device_it_does_not_have_is_refused(loaded: LoadedWeights, bundle: Bundle) -> None:
@@ -266,26 +341,26 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
     class Slow:
         def run(self, images: np.ndarray) -> np.ndarray:
             begun.set()
-            assert may_end.wait(30)
+            assert may_end.wait(HANGS_AFTER_S)
             ended.set()
-            return np.ones((len(images), 2), dtype=np.float32)
+            return np.full((len(images), 2), 0.5, dtype=np.float32)
 
         def close(self) -> None:
             assert ended.is_set()
 
     with open_engine(bundle, "onnxruntime") as real:
-        engine = Engine([Slow()], real.info, num_classes=2, max_batch=8)
+        engine = Engine([Slow()], real.info, name="a graph", num_classes=2, max_batch=8)
     with ThreadPoolExecutor(3) as threads:
         running = threads.submit(engine.run, PICTURES)
-        assert begun.wait(30)
+        assert begun.wait(HANGS_AFTER_S)
         waiting = threads.submit(engine.run, PICTURES)
         closing = threads.submit(engine.close)
         may_end.set()
-        assert (running.result(30) == 1).all()
-        closing.result(30)
+        assert (running.result(HANGS_AFTER_S) == 0.5).all()
+        closing.result(HANGS_AFTER_S)
         # It was asked for before the engine was closed, or after: answered, or refused in words; it does not hang.
         with suppress(BackendError):
-            assert (waiting.result(30) == 1).all()
+            assert (waiting.result(HANGS_AFTER_S) == 0.5).all()
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
 
@@ -302,14 +377,88 @@ def test_two_threads_may_close_it(bundle: Bundle) -> None:
         def close(self) -> None:
             time.sleep(0.05)
 
-    engine = Engine([Slow(), Slow()], info, num_classes=2, max_batch=8)
+    engine = Engine([Slow(), Slow()], info, name="a graph", num_classes=2, max_batch=8)
 
     def close() -> None:
-        both.wait(30)
+        both.wait(HANGS_AFTER_S)
         engine.close()
 
     with ThreadPoolExecutor(2) as threads:
         for closing in [threads.submit(close) for _ in range(2)]:
-            closing.result(30)
+            closing.result(HANGS_AFTER_S)
     with pytest.raises(BackendError, match="closed"):
         engine.run(PICTURES)
+
+
+class Answering:
+    """A backend's part that changes a right answer."""
+
+    def __init__(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.change = change
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return self.change(np.full((len(images), 4), 0.25, dtype=np.float32))
+
+    def close(self) -> None:
+        del self.change
+
+
+def with_value(row: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(answer: np.ndarray) -> np.ndarray:
+        if len(answer) > row:
+            answer[row, 1] = value
+        return answer
+
+    return change
+
+
+WRONG_ANSWERS = {
+    "one row for all": (lambda answer: answer[:1], 0, r"images\[0:8\] of 12: float32 \(1, 4\), where float32 \(8, 4\)"),
+    "a class too few": (lambda answer: answer[:, :3], 0, r"float32 \(8, 3\), where float32 \(8, 4\) is needed"),
+    "float64": (lambda answer: answer.astype(np.float64), 0, r"float64 \(8, 4\), where float32"),
+    "NaN": (with_value(5, np.nan), 5, r"images\[5\] of 12: probabilities are NaN or infinite"),
+    "infinity": (with_value(0, np.inf), 0, r"images\[0\] of 12: probabilities are NaN or infinite"),
+    "both infinities": (lambda answer: answer * np.float32([np.inf, -np.inf, 0, 1]), 0, "NaN or infinite"),
+    "sum": (with_value(2, 0.2511), 2, r"images\[2\] of 12: probabilities sum to 1\.0011, not 1"),
+    "negative": (
+        lambda answer: answer + np.float32([-0.5, 0.5, 0, 0]),
+        0,
+        r"images\[0\] of 12: a probability is -0\.25",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+def test_answer_that_is_not_probabilities_is_the_engine_s_error(name: str, bundle: Bundle) -> None:
+    change, image, words = WRONG_ANSWERS[name]
+    with open_engine(bundle, "onnxruntime") as real:
+        info = real.info
+    engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
+    with pytest.raises(WrongAnswerError, match=words) as caught:
+        engine.run(PICTURES[:12])
+    assert str(caught.value).startswith(f"onnxruntime {info.version}: wrong answer from some.bundle for images[")
+    assert caught.value.image == image
+    assert pickle.loads(pickle.dumps(caught.value)).image == image
+
+
+def test_wrong_answer_in_a_later_part_names_the_image_of_the_whole(bundle: Bundle) -> None:
+    with open_engine(bundle, "onnxruntime") as real:
+        info = real.info
+    seen = []
+
+    def change(answer: np.ndarray) -> np.ndarray:
+        seen.append(len(answer))
+        return answer if len(seen) == 1 else with_value(2, np.nan)(answer)
+
+    engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
+    with pytest.raises(WrongAnswerError, match=r"images\[10\] of 12"):
+        engine.run(PICTURES[:12])
+    assert seen == [8, 4]
+
+
+def test_answer_at_the_bound_is_taken(bundle: Bundle) -> None:
+    with open_engine(bundle, "onnxruntime") as real:
+        info = real.info
+    engine = Engine([Answering(with_value(0, 0.2509))], info, name="some.bundle", num_classes=4, max_batch=8)
+    assert engine.run(PICTURES[:2])[0, 1] == np.float32(0.2509)

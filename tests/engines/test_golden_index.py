@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import Run
+from faulty import faulty_bundle
 from networks import republished, shipped
-from test_faults import faulty_bundle
 
 from alexnet_deploy import ship
 from alexnet_deploy.core.bundle import GOLDEN_INDEX, Bundle, open_bundle

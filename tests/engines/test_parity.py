@@ -49,7 +49,7 @@ class Fixed:
 
 def engine(probabilities: np.ndarray, precision: Precision = "fp32") -> Engine:
     info = replace(INFO, precision=precision)
-    return Engine([Fixed(probabilities)], info, num_classes=probabilities.shape[1], max_batch=100)
+    return Engine([Fixed(probabilities)], info, name="a graph", num_classes=probabilities.shape[1], max_batch=100)
 
 
 def row(

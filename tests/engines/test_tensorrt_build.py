@@ -95,7 +95,7 @@ def test_record_says_what_the_plan_is(graph: bytes) -> None:
     assert record.file == plan_file("tensorrt-rtx", version, "aot") == f"plans/tensorrt-rtx-{version}-aot.engine"
     assert (record.profile, record.options, record.proof) == (profile, options, "pending")
     assert record.graph_sha256 == sha256(graph)
-    assert 0 < record.build_seconds < 600
+    assert record.build_seconds > 0
     # Untouched, and its own bytes say what it is of.
     assert built.data[:4] == b"vtrt"
     assert sha256(graph).encode() in built.data

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from commands import Run
+from commands import HANGS_AFTER_S, Run
 from fake_nvidia import FakeContext, FakeCuda, FakeEngine, FakeTensorRt, fake_plan, install, needs_gpu
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle, publishing
@@ -101,7 +101,7 @@ def test_plan_runs_on_the_gpu_that_is_named(
     cuda.num_gpus = 3
     with open_engine(planned, device=device) as engine, ThreadPoolExecutor(1) as thread:
         assert engine.info.backend == backend
-        thread.submit(engine.run, PICTURES[:2]).result(60)
+        thread.submit(engine.run, PICTURES[:2]).result(HANGS_AFTER_S)
     assert cuda.used - {0} == {gpu} - {0}
     assert backends_here(planned, device)[-1] == backend
 

@@ -1,12 +1,15 @@
 import io
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from networks import narrowed, separating_weights
 from onnx import numpy_helper
 
@@ -14,11 +17,13 @@ from alexnet_deploy.core.architecture import LocalNorm, SpatialNorm
 from alexnet_deploy.core.bundle import Bundle
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.network import preprocess
+from alexnet_deploy.core.preprocessing import ChannelOrder, Preprocessing
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
 from alexnet_deploy.export import graph as graph_module
 from alexnet_deploy.export.audit import audit_graph
-from alexnet_deploy.export.graph import build_graph, encode_graph
+from alexnet_deploy.export.graph import PIXELS, build_graph, encode_graph
 
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
 
@@ -92,6 +97,23 @@ def test_views_in_the_graph_are_those_of_numpy() -> None:
     np.testing.assert_array_equal(actual, np.concatenate(expected))
 
 
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_mean_and_scale_go_with_their_colours_in_the_graph_and_in_the_network(order: ChannelOrder) -> None:
+    weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
+    mean, scale = (10.0, 20.0, 40.0), (0.5, 1.0, 4.0)
+    preprocessing = Preprocessing(resize="warp", channel_order=order, mean=mean, scale=scale)
+    model = build_graph(replace(weights, preprocessing=preprocessing), views_by_name("center", 227))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(PIXELS, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    images = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    (written,) = session.run([PIXELS], {"images": images})
+    expected = ((images - np.float32(mean)) * np.float32(scale)).transpose(0, 3, 1, 2)
+    expected = expected if order == "RGB" else expected[:, ::-1]
+    np.testing.assert_array_equal(written, expected)
+    np.testing.assert_array_equal(preprocess(torch.from_numpy(images), preprocessing).numpy(), expected)
+
+
 def test_bundle_s_graph_says_what_the_manifest_says(bundle: Bundle) -> None:
     data = bundle.read("model.onnx")
     model = onnx.load_model(io.BytesIO(data))
@@ -135,6 +157,14 @@ def second_node(model: onnx.ModelProto) -> None:
     model.graph.node.append(model.graph.node[-1])
 
 
+def training_step(model: onnx.ModelProto) -> None:
+    model.training_info.add().algorithm.node.append(model.graph.node[0])
+
+
+def sparse_constant(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().dims.append(1)
+
+
 def another_lrn(model: onnx.ModelProto) -> None:
     identity = onnx.helper.make_node("Identity", ["x"], ["y"])
     opsets = [onnx.helper.make_opsetid("", 18)]
@@ -162,6 +192,8 @@ def constant_elsewhere(model: onnx.ModelProto) -> None:
         (second_mean, "two constants share a name"),
         (second_node, "two nodes share a name"),
         (another_lrn, "the graph has functions"),
+        (training_step, "the graph has functions, training steps"),
+        (sparse_constant, "the graph has functions, training steps or sparse constants"),
         (reversed_nodes, "the nodes do not stand in the table's order"),
         (constant_elsewhere, "fc6.weight: lies outside the graph's own file"),
     ],
@@ -181,7 +213,7 @@ def test_audit_of_what_is_no_graph_says_so(bundle: Bundle) -> None:
 
 
 def test_graph_that_the_checker_refuses_is_an_export_error(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_module, "OPSET", 12)
+    monkeypatch.setattr(graph_module, "opset_for", lambda *of: (9, 8))
     with pytest.raises(ExportError, match="does not pass ONNX's checker"):
         build_graph(weights, views_by_name("ten", 224))
 
@@ -206,6 +238,15 @@ def test_nvidia_s_parser_takes_the_graph(name: str) -> None:
 def test_every_constant_is_used(name: str, views: str) -> None:
     graph = graph_of(name, views).graph
     assert {tensor.name for tensor in graph.initializer} <= {taken for node in graph.node for taken in node.input}
+
+
+def test_graph_that_one_file_cannot_hold_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_module.helper, "set_model_props", lambda model, props: None)
+    model = SimpleNamespace(ByteSize=lambda: 2**31, SerializeToString=lambda: b"")
+    with pytest.raises(ExportError, match="has 2,147,483,648 bytes, where one protobuf file holds 2 GB"):
+        encode_graph(model, {})  # type: ignore[arg-type]
+    model.ByteSize = lambda: 2**31 - 1
+    assert encode_graph(model, {}) == b""  # type: ignore[arg-type]
 
 
 def test_weights_file_of_any_architecture_makes_a_graph_file(tmp_path: Path) -> None:

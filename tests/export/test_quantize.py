@@ -12,11 +12,11 @@ from onnx import TensorProto
 
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.precision import Rest
+from alexnet_deploy.core.precision import Precision, Rest
 from alexnet_deploy.core.quantization import MAX_LEVEL, WEIGHT_LEVEL
 from alexnet_deploy.core.views import views_by_name
 from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.export.graph import build_graph, write_graph
 from alexnet_deploy.export.quantize import scales_for, weight_scales
 
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
@@ -45,9 +45,17 @@ def test_every_product_takes_int8_and_nothing_else_does(name: str) -> None:
     used = set()
     for node in graph.node:
         taken = {tensor for tensor in node.input if tensor in dequantised}
-        if node.op_type in ("Conv", "Gemm"):
+        if node.name == "fc6":
+            # Its input is quantised before it is flattened.
+            assert list(node.input[:1]) == ["flatten"]
+            assert taken == {node.input[1]}
+            used |= taken
+        elif node.op_type in ("Conv", "Gemm"):
             # Its input and its weights; the bias is added in float.
             assert taken == set(node.input[:2]), node.name
+            used |= taken
+        elif node.name == "flatten":
+            assert taken == set(node.input) == {"fc6_input_dequantized"}
             used |= taken
         else:
             assert taken == set(), node.name
@@ -99,7 +107,7 @@ def test_both_sides_of_a_pair_have_the_very_same_scale(rest: Rest) -> None:
     by_output, by_name = givers(graph), nodes_of(graph)
     moves = ("Slice", "Gather", "Concat", "Reshape")
     for layer in PRODUCTS:
-        node = by_name[layer]
+        node = by_name["flatten" if layer == "fc6" else layer]
         dequantise = by_output[node.input[0]]
         above = by_output[dequantise.input[0]]
         while above.op_type in moves:
@@ -298,3 +306,44 @@ def test_older_bundles_have_eight_bit_weights(rest: Rest) -> None:
 def test_weight_level_that_int8_does_not_have_is_refused(level: int) -> None:
     with pytest.raises(ValueError, match=f"weight_level must be 1 to 127, got {level}"):
         quantization_of(weights_of("paper"), weight_level=level)
+
+
+def test_fc6_is_quantised_right_behind_pool5() -> None:
+    """OpenCV 5 joins them only then; with another layout it stays where bundles of before have it."""
+    by_name = nodes_of(graph_of("paper"))
+    assert list(by_name["fc6_input_quantized"].input[:1]) == ["pool5"]
+    weights = weights_of("paper")
+    older = write_graph(
+        weights.architecture,
+        weights.tensors,
+        weights.preprocessing,
+        views_by_name("ten", 227),
+        "int8",
+        quantization_of(weights),
+        layout=1,
+    )
+    by_name = nodes_of(older)
+    assert list(by_name["fc6_input_quantized"].input[:1]) == ["flatten"]
+    assert list(by_name["fc6"].input[:1]) == ["fc6_input_dequantized"]
+    assert list(by_name["flatten"].input) == ["pool5"]
+
+
+def test_layer_behind_flatten_that_stays_float_leaves_it_alone() -> None:
+    by_name = nodes_of(int8_graph(weights_of("paper"), "fc7"))
+    assert list(by_name["flatten"].input) == ["pool5"]
+    assert list(by_name["fc7"].input[:1]) == ["fc7_input_dequantized"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "rest", "expected"),
+    [("fp32", None, (17, 8)), ("fp16", None, (17, 8)), ("int8", "fp32", (17, 8)), ("int8", "fp16", (19, 9))],
+)
+def test_only_half_scales_ask_for_opset_19(precision: Precision, rest: Rest | None, expected: tuple[int, int]) -> None:
+    weights = weights_of("original")
+    quantization = None if rest is None else quantization_of(weights, rest=rest)
+    model = build_graph(weights, views_by_name("ten", 224), precision, quantization)
+    assert (model.opset_import[0].version, model.ir_version) == expected
+    if rest == "fp16":
+        model.opset_import[0].version = 18
+        with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+            onnx.checker.check_model(model, full_check=True)

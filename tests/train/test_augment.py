@@ -158,7 +158,7 @@ def matrices(scale: float) -> st.SearchStrategy[Any]:
     return arrays(np.float64, (3, 3), elements=st.floats(-scale, scale, allow_subnormal=False))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(root=matrices(100.0))
 def test_the_axes_are_perpendicular_and_reproduce_the_covariance(root: np.ndarray) -> None:
     covariance = root @ root.T

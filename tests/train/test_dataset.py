@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -98,7 +98,6 @@ def test_each_class_of_two_images_or_more_has_both_sides_whatever_the_names(numb
     assert kept_for_validation([Path("class/1.jpg")]) == frozenset()
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(0, 500), min_size=2, max_size=60), st.integers(501, 600))
 def test_an_image_that_is_added_moves_at_most_one_other(numbers: set[int], new: int) -> None:
     before = [Path(f"cat/{number}.jpg") for number in sorted(numbers)]
@@ -173,9 +172,18 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([".hidden/1.jpg", "1.jpg"], "0 class folders, where a classifier needs two or more"),
-        (["a/1.jpg", "a/2.jpg", ".b/1.jpg"], "1 class folder, where a classifier needs two or more"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "1 class folder, where a classifier needs two or more"),
+        (
+            [".hidden/1.jpg", "1.jpg"],
+            "0 class folders, where a classifier needs two or more; put the images of each class into a folder",
+        ),
+        (
+            ["a/1.jpg", "a/2.jpg", ".b/1.jpg"],
+            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+        ),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg"],
+            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+        ),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
             r"has train/ but no validation folder \(val/, valid/, validation/, test/\); add one, or put the class",

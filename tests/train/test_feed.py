@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from archives import write_batches
+from commands import HANGS_AFTER_S
 from training import NARROW, RECIPE, paint
 
 from alexnet_deploy.train import feed
@@ -207,7 +208,7 @@ def test_memory_does_not_grow_with_the_pictures(batches: Path, tmp_path: Path) -
         [sys.executable, "-c", MEASURED, batches, tmp_path / "one.pack"],
         stdout=subprocess.PIPE,
         check=True,
-        timeout=120,
+        timeout=HANGS_AFTER_S,
     )
     found = json.loads(done.stdout)
     # 64 decoded pictures of 0.2 MB wait to be written; 252 MB are.

@@ -16,8 +16,11 @@ import kills
 import msgspec
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
+import safetensors.torch
 import torch
+from commands import HANGS_AFTER_S
 from commands import Run as Command
 from networks import narrowed
 from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, record_of
@@ -26,6 +29,7 @@ from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingEr
 from alexnet_deploy.core.family import ARCHITECTURES
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.run_files import CSV
 from alexnet_deploy.core.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
 from alexnet_deploy.inspecting import RunFacts, inspect_path
 from alexnet_deploy.reporting import REPORT
@@ -91,7 +95,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, kills.__file__, tmp_path, "7"], capture_output=True, check=False, timeout=300, text=True
+        [sys.executable, kills.__file__, tmp_path, "7"],
+        capture_output=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -391,6 +399,18 @@ def make_nonsense(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(rb"\"kaiming\"", rb"\"karting\""))
 
 
+def make_out_of_bounds(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(rb"\"epochs\":2,", rb"\"epochs\":0,"))
+
+
+def reshape(path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    tensors["network.fc8.weight"] = tensors["network.fc8.weight"].reshape(-1, 2)
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+
+
 def drop(path: Path) -> None:
     path.unlink()
 
@@ -462,6 +482,8 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
+        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (make_out_of_bounds, r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing"),
         (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
         (cut, "is no safetensors file, or a damaged one: "),
         (make_newer, "checkpoint format 9, where this program reads 2 and 3$"),
@@ -559,6 +581,51 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     )
 
 
+def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
+    run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a supervisor restarts its job: killed before the first checkpoint, killed after it, whole."""
+    begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
+    assert run(*begin, "--out", "whole").code == 0
+    same_each_time = (*begin, "--out", "job", "--auto-resume")
+    program = (
+        "import os, signal, sys; from alexnet_deploy.train import directory\n"
+        "directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from alexnet_deploy.cli import main; main()"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, *map(str, same_each_time)], check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert Path("job", ".lock").exists()
+    assert not Path("job", CHECKPOINT).exists()
+    # As --log csv leaves it.
+    Path("job", CSV).write_text("epoch\n")
+    with monkeypatch.context() as patch:
+        signalled_in_step(3, signal.SIGTERM, patch)
+        assert run(*same_each_time).code == 143
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: training has ended, after 2 epochs\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+
+
+def test_only_what_a_run_leaves_is_begun_again(run: Command, data: Path) -> None:
+    begin = ("train", data, "--arch", "tiny", "--out", "job", "--auto-resume")
+    Path("job").mkdir()
+    Path("job", "thesis.tex").write_text("x")
+    Path("job", METRICS).write_text("y")
+    said = run(*begin).refused(2)
+    assert said == f"job: has no {CHECKPOINT}, but thesis.tex: not a run that could continue; choose another --out"
+    assert {path.name: path.read_text() for path in Path("job").iterdir()} == {"thesis.tex": "x", METRICS: "y"}
+    Path("job", "thesis.tex").unlink()
+    with holding(Path("job")):
+        assert run(*begin).refused(3) == "job: another process is training there"
+    assert Path("job", METRICS).read_text() == "y"
+
+
 TWICE = """
 import os, signal
 from alexnet_deploy.train.stopping import stopping
@@ -573,7 +640,7 @@ with stopping() as stop_if_asked:
 @pytest.mark.parametrize("names", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
 def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=60, text=True
+        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=HANGS_AFTER_S, text=True
     )
     assert done.returncode == -getattr(signal, names[1])
     assert (done.stdout, done.stderr) == ("once\n", "")
@@ -584,7 +651,12 @@ def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> Non
     [
         (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
         (["--resume", "--out", "x"], "x: there is no such run"),
-        (["--any-machine"], "--any-machine is for --resume"),
+        (["--any-machine"], "--any-machine is for --resume and --auto-resume"),
+        (["--auto-resume"], "--auto-resume needs --out, and decides by itself whether to --resume"),
+        (
+            ["--auto-resume", "--resume", "--out", "x"],
+            "--auto-resume needs --out, and decides by itself whether to --resume",
+        ),
     ],
 )
 def test_resuming_nothing_is_refused(arguments: list[str], sentence: str, run: Command) -> None:

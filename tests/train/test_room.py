@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import HANGS_AFTER_S
 from commands import Run as Command
 from training import NARROW, RECIPE, Run, are_equal, memory_set, record_of, trained
 
@@ -58,7 +59,7 @@ def filled(out: Path, limit: int, when: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=HANGS_AFTER_S,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ).stdout
 

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from commands import HANGS_AFTER_S
 from training import BLUE, GREEN, GREY, NARROW, RECIPE, RED, Run, are_equal, fed, flat_folder, paint, record_of, trained
 
 from alexnet_deploy.core.image import decode_image, read_image
@@ -174,7 +175,7 @@ def test_decoding_ahead_in_threads_changes_no_bit(
     honest: Survey, plain: Run, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoders: set[str] = set()
-    together = threading.Barrier(threads, timeout=60)
+    together = threading.Barrier(threads, timeout=HANGS_AFTER_S)
 
     def noted(data: bytes, resize: ResizePolicy) -> np.ndarray:
         if (name := threading.current_thread().name) not in decoders:

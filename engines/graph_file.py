@@ -1,0 +1,315 @@
+"""The structure of an ONNX file, read from its bytes without onnx and without copying a weight.
+
+A protobuf message is a row of fields: a key (number and wire type), then a varint, four bytes, eight bytes, or a length
+and so many bytes. Each message here has a list of the fields that our writer writes; every other field is refused by
+number, and so is a second one where one belongs: parsers disagree about which of two holds. So functions, subgraphs,
+external data, training steps and sparse constants cannot be read past, whatever they are called in a later version.
+
+Source: onnx/onnx.proto, IR version 9; protobuf.dev, "Encoding".
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Field: TypeAlias = int | memoryview
+"""A varint or four bytes as a number, or a length's bytes."""
+AttributeValue: TypeAlias = int | float | tuple[int, ...]
+
+_VARINT, _BYTES, _FOUR = 0, 2, 5
+_MOST_NODES = 4096
+_MOST_DIMENSIONS = 8
+_LONGEST_NAME = 256
+
+FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
+"""TensorProto.DataType of what our writer writes."""
+ELEMENT_BYTES: Mapping[int, int] = {FLOAT: 4, UINT8: 1, INT8: 1, INT64: 8, FLOAT16: 2}
+
+_ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_INTS = 1, 2, 7
+"""AttributeProto.AttributeType of what our writer writes."""
+
+
+class GraphFileError(Exception):
+    """What is wrong with an ONNX file, in words that need its name before them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of the graph."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, AttributeValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """One initializer."""
+
+    element: int
+    """TensorProto.DataType."""
+    shape: tuple[int, ...]
+    data: memoryview
+    """Little-endian, row-major, as long as the shape asks for."""
+
+    @property
+    def num_elements(self) -> int:
+        """How many numbers it holds."""
+        return len(self.data) // ELEMENT_BYTES[self.element]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """An input or output of the graph."""
+
+    name: str
+    element: int
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphFile:
+    """What an ONNX file holds."""
+
+    ir_version: int
+    opset: int
+    nodes: tuple[Node, ...]
+    constants: dict[str, Constant]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+_MODEL = {1: "one", 2: "one", 7: "one", 8: "one", 14: "many"}
+_GRAPH = {1: "many", 2: "one", 5: "many", 11: "many", 12: "many"}
+_NODE = {1: "many", 2: "many", 3: "one", 4: "one", 5: "many", 7: "one"}
+_ATTRIBUTE = {1: "one", 2: "one", 3: "one", 8: "many", 20: "one"}
+_TENSOR = {1: "many", 2: "one", 8: "one", 9: "one", 13: "many", 14: "one"}
+_OPSET = {1: "one", 2: "one"}
+_VALUE = {1: "one", 2: "one"}
+_TYPE = {1: "one"}
+_TENSOR_TYPE = {1: "one", 2: "one"}
+_SHAPE = {1: "many"}
+_DIMENSION = {1: "one", 2: "one"}
+
+_FORBIDDEN = {
+    ("the model", 25): "functions",
+    ("the model", 20): "training steps",
+    ("the graph", 15): "sparse constants",
+    ("an attribute", 6): "a subgraph",
+    ("an attribute", 11): "subgraphs",
+}
+
+
+def read_graph_file(data: bytes) -> GraphFile:
+    """Return what an ONNX file holds; raises GraphFileError for anything that our writer never writes."""
+    model = _message(memoryview(data), _MODEL, "the model")
+    opset = _message(_bytes_of(model, 8, "the model"), _OPSET, "an opset")
+    if domain := _text_of(opset, 1, "an opset", ""):
+        raise GraphFileError(f"asks for operators of the domain {domain!r}")
+    graph = _message(_bytes_of(model, 7, "the model"), _GRAPH, "the graph")
+    encoded_nodes = graph.get(1, [])
+    if len(encoded_nodes) > _MOST_NODES:
+        raise GraphFileError(f"has {len(encoded_nodes):,} nodes, over {_MOST_NODES:,}")
+    nodes = tuple(_node(_as_bytes(encoded, "a node")) for encoded in encoded_nodes)
+    constants: dict[str, Constant] = {}
+    for encoded in graph.get(5, []):
+        name, constant = _constant(_as_bytes(encoded, "a constant"))
+        if name in constants:
+            raise GraphFileError(f"two constants share a name, {name}")
+        constants[name] = constant
+    return GraphFile(
+        ir_version=_int_of(model, 1, "the model"),
+        opset=_int_of(opset, 2, "an opset"),
+        nodes=nodes,
+        constants=constants,
+        inputs=tuple(_value(_as_bytes(encoded, "an input")) for encoded in graph.get(11, [])),
+        outputs=tuple(_value(_as_bytes(encoded, "an output")) for encoded in graph.get(12, [])),
+    )
+
+
+def is_readable(data: bytes) -> bool:
+    """Return whether read_graph_file takes it."""
+    try:
+        read_graph_file(data)
+    except GraphFileError:
+        return False
+    return True
+
+
+def _node(data: memoryview) -> Node:
+    fields = _message(data, _NODE, "a node")
+    name = _text_of(fields, 3, "a node")
+    if domain := _text_of(fields, 7, "a node", ""):
+        raise GraphFileError(f"{name}: is an operator of the domain {domain!r}")
+    attributes: dict[str, AttributeValue] = {}
+    for encoded in fields.get(5, []):
+        try:
+            key, value = _attribute(_as_bytes(encoded, "an attribute"))
+        except GraphFileError as error:
+            raise GraphFileError(f"{name}: {error}") from error
+        if key in attributes:
+            raise GraphFileError(f"{name}: has the attribute {key} twice")
+        attributes[key] = value
+    return Node(
+        name=name,
+        op=_text_of(fields, 4, "a node"),
+        inputs=tuple(_text(encoded, "a node") for encoded in fields.get(1, [])),
+        outputs=tuple(_text(encoded, "a node") for encoded in fields.get(2, [])),
+        attributes=attributes,
+    )
+
+
+def _attribute(data: memoryview) -> tuple[str, AttributeValue]:
+    fields = _message(data, _ATTRIBUTE, "an attribute")
+    name, kind = _text_of(fields, 1, "an attribute"), _int_of(fields, 20, "an attribute")
+    # A field beside the one that the type names would be another value to a parser that does not look at the type.
+    if kind == _ATTRIBUTE_FLOAT and fields.keys() == {1, 2, 20}:
+        return name, struct.unpack("<f", struct.pack("<I", _int_of(fields, 2, "an attribute")))[0]
+    if kind == _ATTRIBUTE_INT and fields.keys() == {1, 3, 20}:
+        return name, _signed(_int_of(fields, 3, "an attribute"))
+    if kind == _ATTRIBUTE_INTS and fields.keys() == {1, 8, 20}:
+        return name, tuple(_signed(value) for value in _numbers(fields[8]))
+    raise GraphFileError(f"the attribute {name} is of type {kind}, and not one number or whole numbers")
+
+
+def _constant(data: memoryview) -> tuple[str, Constant]:
+    fields = _message(data, _TENSOR, "a constant")
+    name, element = _text_of(fields, 8, "a constant"), _int_of(fields, 2, "a constant")
+    if 13 in fields or 14 in fields:
+        raise GraphFileError(f"{name}: lies outside the graph's own file")
+    shape = tuple(_numbers(fields.get(1, [])))
+    raw = _bytes_of(fields, 9, "a constant", memoryview(b""))
+    wanted = ELEMENT_BYTES.get(element)
+    if wanted is None or len(shape) > _MOST_DIMENSIONS:
+        raise GraphFileError(f"{name}: is of type {element} and shape {list(shape)}, which no constant of ours is")
+    for size in shape:
+        wanted *= size
+    if wanted != len(raw):
+        raise GraphFileError(f"{name}: holds {len(raw):,} bytes in its own file, where {wanted:,} are needed")
+    return name, Constant(element=element, shape=shape, data=raw)
+
+
+def _value(data: memoryview) -> Value:
+    fields = _message(data, _VALUE, "an input or output")
+    name = _text_of(fields, 1, "an input or output")
+    kind = _message(_bytes_of(fields, 2, name), _TYPE, name)
+    tensor = _message(_bytes_of(kind, 1, name), _TENSOR_TYPE, name)
+    dimensions = _message(_bytes_of(tensor, 2, name), _SHAPE, name).get(1, [])
+    shape: list[int | str] = []
+    for encoded in dimensions[: _MOST_DIMENSIONS + 1]:
+        dimension = _message(_as_bytes(encoded, name), _DIMENSION, name)
+        shape.append(_text_of(dimension, 2, name) if 2 in dimension else _int_of(dimension, 1, name))
+    return Value(name=name, element=_int_of(tensor, 1, name), shape=tuple(shape))
+
+
+def _message(data: memoryview, allowed: Mapping[int, str], subject: str) -> dict[int, list[Field]]:
+    """Return a message's fields by number; raises GraphFileError for one that is not `allowed`, or twice for `one`."""
+    found: dict[int, list[Field]] = {}
+    for number, value in _fields(data, subject):
+        how = allowed.get(number)
+        if how is None:
+            what = _FORBIDDEN.get((subject, number), f"field {number}, which our writer does not write")
+            raise GraphFileError(f"{subject} has {what}")
+        values = found.setdefault(number, [])
+        if values and how == "one":
+            raise GraphFileError(f"{subject} has field {number} twice")
+        values.append(value)
+    return found
+
+
+def _fields(data: memoryview, subject: str) -> Iterator[tuple[int, Field]]:
+    place, end = 0, len(data)
+    while place < end:
+        key, place = _varint(data, place, subject)
+        wire: Literal[0, 2, 5] | int = key & 7
+        if wire == _VARINT:
+            value, place = _varint(data, place, subject)
+            yield key >> 3, value
+            continue
+        size = 4
+        if wire == _BYTES:
+            size, place = _varint(data, place, subject)
+        elif wire != _FOUR:
+            raise GraphFileError(f"cannot be parsed: {subject} has a field of wire type {wire}")
+        if size > end - place:
+            raise GraphFileError(f"cannot be parsed: {subject} ends in the middle of a field")
+        part = data[place : place + size]
+        place += size
+        yield key >> 3, part if wire == _BYTES else int.from_bytes(part, "little")
+
+
+def _varint(data: memoryview, place: int, subject: str) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(data) and shift < 70:
+        byte = data[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value & (2**64 - 1), place
+        shift += 7
+    raise GraphFileError(f"cannot be parsed: {subject} ends in the middle of a number")
+
+
+def _numbers(values: list[Field]) -> Iterator[int]:
+    """Yield a repeated field of whole numbers, one a field or packed, up to 64."""
+    num_found = 0
+    for value in values:
+        parts: Iterator[int] = iter([value]) if isinstance(value, int) else _packed(value)
+        for number in parts:
+            num_found += 1
+            if num_found > 64:
+                raise GraphFileError("has a list of over 64 numbers, where our writer writes 4 at most")
+            yield number
+
+
+def _packed(data: memoryview) -> Iterator[int]:
+    place = 0
+    while place < len(data):
+        value, place = _varint(data, place, "a list")
+        yield value
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _as_bytes(value: Field, subject: str) -> memoryview:
+    if isinstance(value, int):
+        raise GraphFileError(f"cannot be parsed: {subject} is a number")
+    return value
+
+
+def _bytes_of(
+    fields: Mapping[int, list[Field]], number: int, subject: str, otherwise: memoryview | None = None
+) -> memoryview:
+    if number in fields:
+        return _as_bytes(fields[number][0], subject)
+    if otherwise is None:
+        raise GraphFileError(f"cannot be parsed: {subject} has no field {number}")
+    return otherwise
+
+
+def _int_of(fields: Mapping[int, list[Field]], number: int, subject: str) -> int:
+    value = fields[number][0] if number in fields else None
+    if not isinstance(value, int):
+        raise GraphFileError(f"cannot be parsed: {subject} has no number in field {number}")
+    return value
+
+
+def _text_of(fields: Mapping[int, list[Field]], number: int, subject: str, otherwise: str | None = None) -> str:
+    if number not in fields and otherwise is not None:
+        return otherwise
+    return _text(_bytes_of(fields, number, subject), subject)
+
+
+def _text(value: Field, subject: str) -> str:
+    data = _as_bytes(value, subject)
+    if len(data) > _LONGEST_NAME:
+        raise GraphFileError(f"{subject} has a name of {len(data):,} bytes")
+    try:
+        return bytes(data).decode()
+    except UnicodeDecodeError as error:
+        raise GraphFileError(f"cannot be parsed: {subject} has a name that is not UTF-8") from error

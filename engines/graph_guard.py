@@ -1,0 +1,262 @@
+"""Whether a bundle's graph may be given to an engine: read from its bytes, held against the manifest's table.
+
+Engines trust what they load. A MaxPool called Conv ends the process inside OpenVINO, a cycle and a loop never end, and
+external data is read under no digest. So before any engine sees a graph, each node must be one that our writer writes
+for this table: its operator, its attributes, how many inputs, in an order in which every input is there already. It
+takes 2 ms and no library; what the constants say is left to export/audit.py, which compares everything.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from types import MappingProxyType
+
+from alexnet_deploy.core.architecture import (
+    Architecture,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    SpatialNorm,
+)
+from alexnet_deploy.core.bundle import GRAPH
+from alexnet_deploy.core.errors import BundleError
+from alexnet_deploy.core.layout import has_half, opset_for
+from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES, Manifest
+from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.engines.graph_file import (
+    FLOAT,
+    FLOAT16,
+    INT64,
+    UINT8,
+    AttributeValue,
+    GraphFile,
+    GraphFileError,
+    Node,
+    Value,
+    read_graph_file,
+)
+
+_MOST_SAID = 3
+_MOST_ELEMENTS = 2**16
+"""Of a constant that is not a trained tensor: a scale for each of fc6's outputs has 4,096."""
+
+_Attributes = Mapping[str, AttributeValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operator:
+    """What our writer writes of one operator."""
+
+    arity: tuple[int, ...]
+    """Numbers of inputs; none where the number of views decides."""
+    attributes: tuple[_Attributes, ...] = field(default=({},))
+    """Each set of them; none where the table decides."""
+
+
+_OPERATORS: Mapping[str, _Operator] = MappingProxyType(
+    {
+        "Cast": _Operator(arity=(1,), attributes=({"to": FLOAT}, {"to": FLOAT16})),
+        "Transpose": _Operator(arity=(1,), attributes=({"perm": (0, 3, 1, 2)},)),
+        "Gather": _Operator(arity=(2,), attributes=({"axis": 1}, {"axis": 3})),
+        "Sub": _Operator(arity=(2,)),
+        "Mul": _Operator(arity=(2,)),
+        "Add": _Operator(arity=(2,)),
+        "Pow": _Operator(arity=(2,)),
+        "Slice": _Operator(arity=(4,)),
+        "Concat": _Operator(arity=(), attributes=({"axis": 0},)),
+        "Conv": _Operator(arity=(3,), attributes=()),
+        "Gemm": _Operator(arity=(3,), attributes=()),
+        "Relu": _Operator(arity=(1,), attributes=()),
+        "LRN": _Operator(arity=(1,), attributes=()),
+        "MaxPool": _Operator(arity=(1,), attributes=()),
+        "AveragePool": _Operator(arity=(1,), attributes=()),
+        "Flatten": _Operator(arity=(1,), attributes=()),
+        "Reshape": _Operator(arity=(2,)),
+        "Softmax": _Operator(arity=(1,), attributes=({"axis": -1},)),
+        "ReduceMean": _Operator(arity=(1, 2), attributes=({"axes": (0,), "keepdims": 0}, {"keepdims": 0})),
+        "QuantizeLinear": _Operator(arity=(3,)),
+        "DequantizeLinear": _Operator(arity=(2, 3), attributes=({}, {"axis": 0})),
+    }
+)
+
+
+def refuse_foreign_graph(data: bytes, manifest: Manifest, bundle: str) -> None:
+    """Raise BundleError, in the audit's words, for a graph that our writer never writes for this manifest."""
+    problems = tuple(islice(graph_problems(data, manifest), _MOST_SAID))
+    if problems:
+        raise BundleError(f"{bundle}: {GRAPH} was not given to an engine: {'; '.join(problems)}")
+
+
+def graph_problems(data: bytes, manifest: Manifest) -> Iterator[str]:
+    """Yield what in a graph's bytes is not as our writer writes it for this manifest's table."""
+    try:
+        graph = read_graph_file(data)
+    except GraphFileError as error:
+        yield str(error)
+        return
+    yield from _compare_contract(graph, manifest)
+    yield from _compare_constants(graph, manifest.architecture)
+    yield from _compare_nodes(graph, manifest)
+
+
+def _compare_contract(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
+    opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
+    if (graph.opset, graph.ir_version) != (opset, ir_version):
+        yield (f"the graph is of opset {graph.opset} and IR version {graph.ir_version}, not {opset} and {ir_version}")
+    images = Value(name=IMAGES, element=UINT8, shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3))
+    probabilities = Value(name=PROBABILITIES, element=FLOAT, shape=("N", manifest.architecture.num_classes))
+    for kind, found, expected in (("input", graph.inputs, images), ("output", graph.outputs, probabilities)):
+        if found != (expected,):
+            yield f"the graph's {kind} is not the contract's"
+
+
+def _compare_constants(graph: GraphFile, architecture: Architecture) -> Iterator[str]:
+    shapes = architecture.tensor_shapes()
+    for name, constant in graph.constants.items():
+        expected = shapes.get(name)
+        if expected is not None and constant.shape != expected:
+            yield f"{name}: is of shape {list(constant.shape)}, the table says {list(expected)}"
+        elif expected is None and constant.num_elements > _MOST_ELEMENTS:
+            yield f"{name}: a constant that the table does not have"
+
+
+def _compare_nodes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
+    of_table = dict(_nodes_of(manifest.architecture))
+    known = {IMAGES, *graph.constants}
+    for node in graph.nodes:
+        problem = _node_problem(node, of_table.get(node.name), len(manifest.views.crops))
+        if problem is None and (missing := [name for name in node.inputs if name not in known]):
+            problem = f"takes {missing[0]}, which no node before it gives"
+        if problem is None and (node.outputs != (node.name,) or node.name in known):
+            problem = f"gives {', '.join(node.outputs)}, where it must give its own name, and no other node may"
+        if problem is not None:
+            yield f"{node.name}: {problem}"
+        known.add(node.name)
+    yield from _compare_numbers_of_nodes(graph, manifest, tuple(of_table))
+    yield from _compare_shapes(graph, manifest)
+
+
+def _node_problem(node: Node, of_table: tuple[str, _Attributes] | None, num_views: int) -> str | None:
+    operator = _OPERATORS.get(node.op)
+    if operator is None:
+        return f"is {node.op}, which our writer does not write"
+    if of_table is not None:
+        op, expected = of_table
+        if op != node.op:
+            return f"is {node.op}, the table says {op}"
+        for name in sorted(expected.keys() | node.attributes.keys()):
+            if node.attributes.get(name) != expected.get(name):
+                found, wanted = (_plain(of.get(name)) for of in (node.attributes, expected))
+                return f"{name} is {found}, the table says {wanted}"
+    elif node.attributes not in operator.attributes:
+        return f"a {node.op} that the table does not have"
+    if len(node.inputs) not in (operator.arity or (num_views,)):
+        return f"takes {len(node.inputs)} inputs, and {node.op} of our writer does not"
+    return None
+
+
+def _plain(value: AttributeValue | None) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _compare_numbers_of_nodes(graph: GraphFile, manifest: Manifest, of_table: tuple[str, ...]) -> Iterator[str]:
+    """Compare how many nodes of each operator there are, so that none can be repeated until memory ends."""
+    if [node.name for node in graph.nodes if node.name in of_table] != list(of_table):
+        yield "the nodes do not stand in the table's order"
+    found = Counter(node.op for node in graph.nodes)
+    expected = _numbers_of_nodes(manifest)
+    # In float16 a Cast stands at every border of an island: as many as there are nodes, at most.
+    num_casts = found.pop("Cast", 0)
+    if not 1 <= num_casts <= (len(graph.nodes) if has_half(manifest.precision, manifest.quantization) else 1):
+        yield f"{num_casts} nodes are Cast, the table says 1"
+    for op in sorted(expected.keys() | found.keys()):
+        if found[op] != expected[op]:
+            yield f"{found[op]} nodes are {op}, the table says {expected[op]}"
+
+
+def _numbers_of_nodes(manifest: Manifest) -> Counter[str]:
+    expected = Counter(op for _, (op, _) in _nodes_of(manifest.architecture))
+    crops = manifest.views.crops
+    expected.update({"Transpose": 1, "Sub": 1, "Mul": 1, "Slice": len(crops), "Concat": 1})
+    expected.update({"Softmax": 1, "Reshape": 1, "ReduceMean": 1})
+    expected["Gather"] += any(view.mirrored for view in crops)
+    expected["Gather"] += manifest.preprocessing.channel_order != "RGB"
+    if manifest.quantization is not None:
+        num_layers = len(manifest.quantization.ranges)
+        expected.update({"QuantizeLinear": num_layers, "DequantizeLinear": 2 * num_layers})
+    return expected
+
+
+def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
+    """Compare what tensors are reshaped to, and that arithmetic takes small constants: nothing grows by either."""
+    layers = manifest.architecture
+    shapes: set[tuple[int, ...]] = {(len(manifest.views.crops), -1, layers.num_classes)}
+    for cost in layers.costs():
+        if isinstance(cost.layer, LocalNorm) and cost.layer.groups > 1:
+            channels, height, width = cost.in_shape
+            shapes |= {(-1, channels // cost.layer.groups, height, width), (-1, channels, height, width)}
+    spatial = {layer.name for layer in layers.layers if isinstance(layer, SpatialNorm)}
+    for node in graph.nodes:
+        if node.op not in ("Reshape", "Sub", "Mul", "Add", "Pow") or node.name in spatial or len(node.inputs) != 2:
+            continue
+        constant = graph.constants.get(node.inputs[1])
+        if node.op == "Reshape":
+            if constant is None or constant.element != INT64 or _whole_numbers(constant.data) not in shapes:
+                yield f"{node.name}: a Reshape that the table does not have"
+        elif node.inputs[0] != node.inputs[1] and (constant is None or constant.num_elements > 3):
+            yield f"{node.name}: a {node.op} that the table does not have"
+
+
+def _whole_numbers(data: memoryview) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 8}q", data)
+
+
+def _nodes_of(architecture: Architecture) -> Iterator[tuple[str, tuple[str, _Attributes]]]:
+    """Yield the name, operator and attributes of each node that a layer becomes, in order."""
+    for layer in architecture.layers:
+        yield from ((name, (op, attributes)) for name, op, attributes in _nodes_of_layer(layer))
+
+
+def _nodes_of_layer(layer: Layer) -> Iterator[tuple[str, str, _Attributes]]:
+    name = layer.name
+    match layer:
+        case Conv():
+            square = {"kernel_shape": (layer.kernel,) * 2, "strides": (layer.stride,) * 2}
+            yield name, "Conv", {**square, "pads": layer.padding, "group": layer.groups}
+        case Linear():
+            yield name, "Gemm", {"transB": 1}
+        case MaxPool():
+            yield name, "MaxPool", {"kernel_shape": (layer.kernel,) * 2, "strides": (layer.stride,) * 2}
+        case Flatten():
+            yield name, "Flatten", {"axis": 1}
+        case LocalNorm():
+            numbers = {"alpha": _as_float32(layer.alpha), "beta": _as_float32(layer.beta), "bias": _as_float32(layer.k)}
+            if layer.groups > 1:
+                yield f"{name}_split", "Reshape", {}
+            yield name, "LRN", {"size": layer.size, **numbers}
+            if layer.groups > 1:
+                yield f"{name}_join", "Reshape", {}
+        case SpatialNorm():
+            window = {"kernel_shape": (layer.size,) * 2, "strides": (1, 1), "pads": (layer.size // 2,) * 4}
+            yield f"{name}_square", "Mul", {}
+            yield f"{name}_mean", "AveragePool", {**window, "count_include_pad": 1}
+            yield f"{name}_scaled", "Mul", {}
+            yield f"{name}_shifted", "Add", {}
+            yield f"{name}_factor", "Pow", {}
+            yield name, "Mul", {}
+        case Relu():
+            yield name, "Relu", {}
+        case Dropout():
+            pass
+
+
+def _as_float32(value: float) -> float:
+    number: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return number

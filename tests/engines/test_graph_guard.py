@@ -1,0 +1,316 @@
+"""What a bundle's graph must be before an engine sees it; each edit lies in a bundle that is whole by its digests."""
+
+import random
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from graphs import edited_graph, nodes_of, quantization_of
+from networks import narrowed, republished, separating_weights
+from onnx import TensorProto, helper, numpy_helper
+
+from alexnet_deploy.check import check
+from alexnet_deploy.core.bundle import GRAPH, Bundle
+from alexnet_deploy.core.errors import BundleError
+from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.manifest import Manifest, Views
+from alexnet_deploy.core.precision import Precision, Rest
+from alexnet_deploy.core.quantization import Quantization
+from alexnet_deploy.core.views import ViewsName, views_by_name
+from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.engines.engine import BACKENDS, open_engine
+from alexnet_deploy.engines.graph_file import GraphFileError, is_readable, read_graph_file
+from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.export.graph import build_graph, write_graph
+from alexnet_deploy.predict import load
+
+
+def pool_called_conv(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["pool1"].op_type = "Conv"
+
+
+def cycle(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["conv3"].input[0] = "relu5"
+
+
+def loop(model: onnx.ModelProto) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        ],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2**60), "turns"))
+    node = nodes_of(model.graph)["relu3"]
+    node.CopyFrom(helper.make_node("Loop", ["turns", "", node.input[0]], ["relu3"], name="relu3", body=body))
+
+
+def constant_elsewhere(model: onnx.ModelProto) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "fc8.weight")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+
+
+def function(model: onnx.ModelProto) -> None:
+    negative = helper.make_node("Neg", ["x"], ["y"])
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("", "Relu", ["x"], ["y"], [negative], opsets))
+
+
+def foreign_domain(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["relu3"].domain = "com.microsoft"
+
+
+def second_opset(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def older_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 13
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["relu3"].op_type = "Sigmoid"
+
+
+def even_window(model: onnx.ModelProto) -> None:
+    (size,) = (attribute for attribute in nodes_of(model.graph)["norm1"].attribute if attribute.name == "size")
+    size.i = 4
+
+
+def ungrouped(model: onnx.ModelProto) -> None:
+    (group,) = (attribute for attribute in nodes_of(model.graph)["conv4"].attribute if attribute.name == "group")
+    group.i = 1
+
+
+def surplus_attribute(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["pool2"].attribute.append(helper.make_attribute("dilations", [2, 2]))
+
+
+def text_attribute(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["conv1"].attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
+
+
+def one_row_for_all(model: onnx.ModelProto) -> None:
+    last = model.graph.node[-1]
+    last.name = last.output[0] = "by_image"
+    mean = helper.make_node("ReduceMean", ["by_image"], ["probabilities"], name="probabilities", axes=[0], keepdims=1)
+    model.graph.node.append(mean)
+
+
+def views_of_views(model: onnx.ModelProto) -> None:
+    """Ten times the memory, and ten times again as often as one likes."""
+    place = [node.name for node in model.graph.node].index("views") + 1
+    model.graph.node.insert(place, helper.make_node("Concat", ["views"] * 10, ["more"], name="more", axis=0))
+    nodes_of(model.graph)["conv1"].input[0] = "more"
+
+
+def outer_product(model: onnx.ModelProto) -> None:
+    nodes_of(model.graph)["pixels"].input[1] = "fc6.bias"
+
+
+def another_shape(model: onnx.ModelProto) -> None:
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "by_view")
+    tensor.CopyFrom(numpy_helper.from_array(np.array([-1, 1, 1]), "by_view"))
+
+
+def short_constant(model: onnx.ModelProto) -> None:
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "conv1.weight")
+    tensor.raw_data = tensor.raw_data[:-4]
+
+
+def wrapping_shape(model: onnx.ModelProto) -> None:
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "conv1.weight")
+    tensor.dims[:] = [2**32, 2**32]
+
+
+def wide_constant(model: onnx.ModelProto) -> None:
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc7.bias")
+    tensor.CopyFrom(numpy_helper.from_array(np.zeros(7, np.float32), "fc7.bias"))
+
+
+def second_name(model: onnx.ModelProto) -> None:
+    model.graph.node.append(model.graph.node[-1])
+
+
+def reordered(model: onnx.ModelProto) -> None:
+    nodes = nodes_of(model.graph)
+    nodes["relu6"].name, nodes["relu7"].name = "relu7", "relu6"
+
+
+def other_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**40
+
+
+WORDS = {
+    pool_called_conv: "pool1: is Conv, the table says MaxPool",
+    cycle: "conv3: takes relu5, which no node before it gives",
+    loop: "relu3: an attribute has a subgraph",
+    constant_elsewhere: "fc8.weight: lies outside the graph's own file",
+    function: "the model has functions",
+    foreign_domain: "relu3: is an operator of the domain 'com.microsoft'",
+    second_opset: "the model has field 8 twice",
+    older_opset: "the graph is of opset 13 and IR version 8, not 17 and 8",
+    foreign_operator: "relu3: is Sigmoid, which our writer does not write",
+    even_window: "norm1: size is 4, the table says 5",
+    ungrouped: "conv4: group is 1, the table says 2",
+    surplus_attribute: "pool2: dilations is [2, 2], the table says None",
+    text_attribute: "conv1: an attribute has field 4, which our writer does not write",
+    one_row_for_all: "probabilities: a ReduceMean that the table does not have",
+    views_of_views: "2 nodes are Concat, the table says 1",
+    outer_product: "pixels: a Mul that the table does not have",
+    another_shape: "probabilities_by_view: a Reshape that the table does not have",
+    short_constant: "conv1.weight: holds 17,420 bytes in its own file, where 17,424 are needed",
+    wrapping_shape: "conv1.weight: holds 17,424 bytes in its own file",
+    wide_constant: "fc7.bias: is of shape [7], the table says [64]",
+    second_name: "probabilities: gives probabilities, where it must give its own name",
+    reordered: "relu7: gives relu6",
+    other_input: "the graph's input is not the contract's",
+}
+
+
+@pytest.mark.parametrize("edit", WORDS, ids=lambda edit: edit.__name__)
+def test_graph_that_our_writer_never_writes_reaches_no_engine(
+    edit: Callable[[onnx.ModelProto], None], bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = republished(bundle, tmp_path / "foreign.bundle", {GRAPH: edited_graph(bundle, edit)})
+    problems = list(graph_problems(foreign.read(GRAPH), foreign.manifest))
+    assert any(problem.startswith(WORDS[edit]) for problem in problems), problems
+    for backend in BACKENDS:
+        with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was not given to an engine: "):
+            open_engine(foreign, backend)
+    with pytest.raises(BundleError, match="was not given to an engine"):
+        load(foreign.path)
+    with_onnx = check(foreign)
+    monkeypatch.setattr("alexnet_deploy.check._is_installed", lambda module: module != "onnx")
+    without = check(foreign)
+    for result in (with_onnx, without):
+        assert not result.passed
+        assert result.problems
+        assert result.rows == ()
+        assert any(line.startswith("no engine was run") for line in result.not_done)
+
+
+def manifest_for(
+    bundle: Bundle, weights: Weights, views: ViewsName, precision: Precision, quantization: Quantization | None
+) -> Manifest:
+    return msgspec.structs.replace(
+        bundle.manifest,
+        architecture=weights.architecture,
+        preprocessing=weights.preprocessing,
+        views=Views(name=views, crops=views_by_name(views, weights.architecture.input_size)),
+        precision=precision,
+        quantization=quantization,
+    )
+
+
+@pytest.mark.parametrize(("precision", "rest"), [("fp32", None), ("fp16", None), ("int8", "fp32"), ("int8", "fp16")])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "tiny"])
+def test_every_graph_of_our_writer_is_let_through(
+    name: str, precision: Precision, rest: Rest | None, bundle: Bundle
+) -> None:
+    weights = separating_weights(narrowed(ARCHITECTURES[name]))
+    for views, layers in (("ten", ()), ("center", ("conv2", "fc6"))):
+        quantization = None if rest is None else quantization_of(weights, *layers, rest=rest)
+        manifest = manifest_for(bundle, weights, views, precision, quantization)
+        graph = build_graph(weights, manifest.views.crops, precision, quantization)
+        assert list(graph_problems(graph.SerializeToString(), manifest)) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_graph_of_layout_1_is_let_through_and_audited(precision: Precision, bundle: Bundle) -> None:
+    from alexnet_deploy.export.audit import audit_graph
+    from alexnet_deploy.export.graph import encode_graph, facts_for_graph
+
+    weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
+    quantization = quantization_of(weights) if precision == "int8" else None
+    manifest = manifest_for(bundle, weights, "ten", precision, quantization)
+    older = msgspec.structs.replace(manifest, layout=msgspec.UNSET)
+    graph = write_graph(
+        weights.architecture,
+        weights.tensors,
+        weights.preprocessing,
+        manifest.views.crops,
+        precision,
+        quantization,
+        layout=1,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    data = encode_graph(model, facts_for_graph(older, weights.labels))
+    assert list(graph_problems(data, older)) == []
+    assert audit_graph(data, older, weights.labels, weights.tensors) == ()
+    assert "the graph is of opset 19 and IR version 9, not 17 and 8" in list(graph_problems(data, manifest))
+
+
+def test_layout_of_a_later_program_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="layout is 3, where this program reads 1 to 2"):
+        msgspec.structs.replace(bundle.manifest, layout=3)
+
+
+def test_weights_are_not_copied(bundle: Bundle) -> None:
+    data = bundle.read(GRAPH)
+    read_graph_file(data)
+    tracemalloc.start()
+    read_graph_file(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000 < len(data)
+
+
+def test_damaged_bytes_give_words_and_no_other_exception(bundle: Bundle) -> None:
+    """Every prefix's end, and flipped bits wherever they hurt: within the structure, not the weights."""
+    model = onnx.load_model_from_string(bundle.read(GRAPH))
+    for tensor in model.graph.initializer:
+        if tensor.name in bundle.manifest.architecture.tensor_shapes():
+            tensor.raw_data = tensor.raw_data[:4]
+            del tensor.dims[:]
+            tensor.dims.append(1)
+    data = model.SerializeToString()
+    assert is_readable(data)
+    undamaged = list(graph_problems(data, bundle.manifest))
+    draw = random.Random(0)
+    num_seen = 0
+    for _ in range(1500):
+        damaged = bytearray(data[: draw.randrange(len(data))] if draw.random() < 0.3 else data)
+        for _ in range(draw.randrange(1, 4)):
+            if damaged:
+                damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        num_seen += list(graph_problems(bytes(damaged), bundle.manifest)) != undamaged
+    # The others lie in metadata and in numbers, which are not this look's.
+    assert num_seen > 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "the model has no field 8"),
+        (b"\xff" * 20, "ends in the middle of a number"),
+        (b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "ends in the middle of a field"),
+        (b"\x0b\x0c", "wire type 3"),
+    ],
+)
+def test_what_is_no_protobuf_is_refused_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(GraphFileError, match=words):
+        read_graph_file(data)
+
+
+def test_list_without_end_is_refused(bundle: Bundle) -> None:
+    def longer(model: onnx.ModelProto) -> None:
+        (kernel,) = (part for part in nodes_of(model.graph)["conv1"].attribute if part.name == "kernel_shape")
+        kernel.ints.extend([1] * 10_000)
+
+    assert list(graph_problems(edited_graph(bundle, longer), bundle.manifest)) == [
+        "conv1: has a list of over 64 numbers, where our writer writes 4 at most"
+    ]

@@ -1,0 +1,60 @@
+"""What may stand where a file belongs: links, pipes, sockets and directories; and a victim that must not change."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+Stand = Callable[[Path, Path], None]
+"""Put something at the first path; links lead to the second, the victim."""
+
+
+def link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def hard_link(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+def dangling(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.with_name("nothing"))
+
+
+def pipe(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def bound_socket(path: Path, victim: Path) -> None:
+    # A socket's path has room for 107 bytes.
+    with socket.socket(socket.AF_UNIX) as made:
+        folder = os.open(path.parent, os.O_RDONLY)
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+
+
+def directory(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+ODD: dict[Stand, str] = {
+    link: "a symbolic link",
+    hard_link: "a file with 2 names (hard links)",
+    dangling: "a symbolic link",
+    pipe: "a pipe",
+    bound_socket: "a socket",
+    directory: "a directory",
+}
+"""Each with the words for it in an error."""
+
+
+def victim_in(folder: Path) -> Path:
+    """Return a file that nobody may change."""
+    path = folder / "victim"
+    path.write_bytes(b"precious")
+    return path
+
+
+def assert_untouched(victim: Path) -> None:
+    assert victim.read_bytes() == b"precious"
+    assert not victim.with_name("nothing").exists()
