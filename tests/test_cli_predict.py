@@ -252,12 +252,12 @@ def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, pictures: 
     assert paths == [str(names[0]), f"{tmp_path}/caf\\xe9.jpg"]
 
 
-def test_path_that_is_not_utf_8_is_printed_as_it_is(loaded: LoadedWeights, tmp_path: Path) -> None:
+def test_path_that_is_not_utf_8_is_shown_as_rows_show_it(loaded: LoadedWeights, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
     shutil.copy(loaded.path, path)
     outcome = spawn("inspect", path, PYTHONIOENCODING="utf-8:strict")
     assert outcome.code == 0, outcome.err
-    assert outcome.out.startswith(f"{path}: trained weights of original")
+    assert outcome.out.startswith(f"{tmp_path}/caf\\xe9.safetensors: trained weights of original")
 
 
 def test_sound_bundle_passes(run: Run, latest: Path) -> None:
