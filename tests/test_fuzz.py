@@ -29,15 +29,7 @@ def table() -> dict[str, list[str]]:
     }
 
 
-# Mended where packs and archives are worked on; remove these marks with it.
-_WAITING = pytest.mark.xfail(strict=True, reason="packs' sources and unpacked archives are not bounded here yet")
-_NAMES = [
-    pytest.param(name, marks=_WAITING) if name in ("pack", "devkit-archive", "CIFAR-archive") else name
-    for name in READERS
-]
-
-
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused_in_one_sentence(name: str, table: dict[str, list[str]]) -> None:
     row, *failures = table[name]
     assert row.split()[-6] == str(NUM_MUTATIONS)
