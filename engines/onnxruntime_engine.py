@@ -70,7 +70,8 @@ def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = 
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
+    # Fatal only: an error is raised, and would be printed in red besides.
+    options.log_severity_level = 4
     if index is not None:
         # Else what the GPU does not have runs on the CPU, and nothing says so.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

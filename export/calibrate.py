@@ -163,7 +163,7 @@ def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.Infer
     del tapped.graph.output[:]
     tapped.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import openvino
 import pytest
@@ -297,6 +298,24 @@ def test_graph_that_a_backend_cannot_load_is_one_sentence(name: GraphBackend, bu
     broken = republished(bundle, tmp_path / "broken.bundle", {"model.onnx": source.data})
     with pytest.raises(BundleError, match=r"broken\.bundle: model\.onnx was not given to an engine: cannot be parsed"):
         open_engine(broken, name)
+
+
+def test_onnxruntime_prints_nothing_of_what_it_raises(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    """From C++, past Python's stderr: a red line for an operator that its kernel refuses."""
+    model = onnx.load_model_from_string(bundle.read("model.onnx"))
+    (size,) = (one for node in model.graph.node if node.name == "norm1" for one in node.attribute if one.name == "size")
+    size.i = 4
+    manifest = bundle.manifest
+    source = GraphSource(
+        name="even.onnx",
+        data=model.SerializeToString(),
+        precision=manifest.precision,
+        num_classes=manifest.architecture.num_classes,
+        num_views=len(manifest.views.crops),
+    )
+    with pytest.raises(BackendError, match=r"^even\.onnx: onnxruntime cannot load the graph: "):
+        open_graph(source, "onnxruntime")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_reference_on_a_device_it_does_not_have_is_refused(loaded: LoadedWeights, bundle: Bundle) -> None:
