@@ -16,8 +16,9 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.bundle import MANIFEST, open_bundle
 from alexnet_deploy.core.errors import BundleError, WeightsError
 from alexnet_deploy.core.manifest import Manifest
+from alexnet_deploy.core.opening import read_file
 from alexnet_deploy.core.preprocessing import Preprocessing
-from alexnet_deploy.core.reading import from_json, read_file
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.tensor_file import TensorFileError, UnknownVersionError, open_tensors
 from alexnet_deploy.core.weights import (

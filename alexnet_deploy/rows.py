@@ -13,7 +13,8 @@ from msgspec import Struct
 from rich.cells import cell_len, set_cell_size
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
-from alexnet_deploy.core.reading import MIB, from_json
+from alexnet_deploy.core.opening import MIB
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.say import printable
 from alexnet_deploy.predict import Prediction
 

@@ -18,12 +18,14 @@ from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checka
 import numpy as np
 
 from alexnet_deploy.core.bundle import GRAPH, Bundle
-from alexnet_deploy.core.errors import BackendError, UsageError, WrongAnswerError
+from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.installation import install_command
 from alexnet_deploy.core.machine import has_vnni
 from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
+from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_other_process, register_engine
 
@@ -33,10 +35,6 @@ Device: TypeAlias = str
 """`cpu`, `cuda` for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves, or `cuda:N` for another; N is 0 or more."""
 Tuning: TypeAlias = Literal["latency", "throughput"]
 """What the processors are spent on: all of them on one run, or one run on each."""
-
-SUM_BOUND = 1e-3
-"""How far from 1 a row of probabilities may sum. Softmax and average are float32 in every graph: the rows of six narrow
-architectures, of 4 and 1,000 classes, in every precision on both CPU engines, strayed by 1.2e-7 at most."""
 
 _CUDA = re.compile(r"cuda(?::(\d{1,4}))?")
 
@@ -163,42 +161,20 @@ class Engine:
         expected = (IMAGE_SIZE, IMAGE_SIZE, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise UsageError(f"images are {images.dtype} {images.shape}, where uint8 (N, 256, 256, 3) is needed")
+        who = f"{self.info.backend} {self.info.version}: wrong answer from {self._name}"
         probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
         with self._taken() as runner:
             begun = time.perf_counter()
             for start in range(0, len(images), self._max_batch):
                 part = np.ascontiguousarray(images[start : start + self._max_batch])
                 answer = runner.run(part)
-                self._refuse_wrong_answer(answer, start, len(part), len(images))
+                asked = Asked(start=start, num_images=len(part), num_in_all=len(images))
+                refuse_wrong_answer(answer, asked, self._num_classes, who)
                 # Copied: a backend may write its next result into the same buffer.
                 probabilities[start : start + len(part)] = answer
             with self._clock:
                 self._busy_seconds += time.perf_counter() - begun
         return probabilities
-
-    def _refuse_wrong_answer(self, answer: np.ndarray, start: int, num_images: int, num_asked: int) -> None:
-        """Raise WrongAnswerError unless a backend's answer for images `start` and on keeps the contract of run."""
-        who = f"{self.info.backend} {self.info.version}: wrong answer from {self._name}"
-        shape = (num_images, self._num_classes)
-        if answer.shape != shape or answer.dtype != np.float32:
-            raise WrongAnswerError(
-                f"{who} for images[{start}:{start + num_images}] of {num_asked}: {answer.dtype} {answer.shape}, where "
-                f"float32 {shape} is needed",
-                image=start,
-            )
-        sums = answer.sum(axis=1, dtype=np.float64)
-        # Written so that NaN is wrong too, which a sum keeps.
-        is_right = (np.abs(sums - 1.0) <= SUM_BOUND) & (answer.min(axis=1) >= 0.0)
-        if is_right.all():
-            return
-        row = int(is_right.argmin())
-        if not np.isfinite(answer[row]).all():
-            found = "probabilities are NaN or infinite"
-        elif answer[row].min() < 0.0:
-            found = f"a probability is {answer[row].min():.3g}"
-        else:
-            found = f"probabilities sum to {sums[row]:.6g}, not 1"
-        raise WrongAnswerError(f"{who} for images[{start + row}] of {num_asked}: {found}", image=start + row)
 
     def time_stages(self, images: np.ndarray) -> StageTimes | None:
         """Return the stages' times of one run of so many pictures; None where they are read where they are.
@@ -421,20 +397,3 @@ def engine_of_graph(
 def in_one_line(error: Exception) -> str:
     """Return a backend's own words without their line breaks."""
     return " ".join(str(error).split())
-
-
-def max_batch_for(num_views: int) -> int:
-    """Return how many pictures one run takes at most.
-
-    160 views keep the activations of a full-size network under a gigabyte (conv1 gives 1.2 MB a view), and no engine
-    here gains from more.
-    """
-    return max(1, 160 // num_views)
-
-
-def batch_size_for(num_views: int) -> int:
-    """Return with how many pictures a run a processor is at its full speed.
-
-    40 views are enough that the fully connected layers' weights are not read anew for each of a few.
-    """
-    return max(1, 40 // num_views)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.files import sha256, write_atomically
 from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.opening import read_file
 from alexnet_deploy.core.plans import AHEAD_OF_TIME, PlanBackend, PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE
-from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.say import Say, say_nothing
 from alexnet_deploy.engines.device_memory import open_device
 from alexnet_deploy.engines.tensorrt_library import Library, LogLines, load_library

@@ -12,7 +12,8 @@ from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.network import Network, cut, network_from, preprocess
 from alexnet_deploy.core.views import View
 from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.engines.engine import Engine, EngineInfo, batch_size_for, max_batch_for
+from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
+from alexnet_deploy.engines.engine import Engine, EngineInfo
 
 
 class _Runner:

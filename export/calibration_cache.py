@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.files import sha256, write_atomically
-from alexnet_deploy.core.reading import MIB, from_json, read_file
+from alexnet_deploy.core.opening import MIB, read_file
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
 
 _FORMAT = "alexnet-deploy calibration"

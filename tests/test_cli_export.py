@@ -133,7 +133,7 @@ def test_option_of_int8_is_refused_with_another_precision(precision: str, option
         ("--data nothing", 2, "nothing: there is no such folder of images"),
         ("--data EMPTY", 3, "EMPTY: holds no pictures in folders named after classes; needed are CLASS/"),
         ("--keep-float conv9", 2, "conv9: no layer that could be in int8; those are conv1, conv2, conv3, "),
-        ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: Is a directory"),
+        ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: it is a directory, not a regular file"),
     ],
 )
 def test_int8_that_cannot_be_is_one_sentence(

@@ -75,9 +75,8 @@ def test_prediction_needs_one_engine_and_nothing_else(backend: str, bundle: Bund
 def test_check_needs_no_trainer_and_says_what_it_left_out(bundle: Bundle) -> None:
     done = command_without(NOT_FOR_PREDICTION, "check", bundle.path)
     assert done.returncode == 0, done.stderr
-    assert (
-        "not done: the graph was not compared with its table; `pip install onnx` makes that possible\n" in done.stderr
-    )
+    said = "not done: the graph's constants were not compared; `pip install onnx` makes that possible\n"
+    assert said in done.stderr
 
 
 def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: LoadedWeights, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.opening import read_file
 from alexnet_deploy.core.preprocessing import ResizePolicy
-from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.resize import to_square
 from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.sources import PictureSource

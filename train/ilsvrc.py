@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.labelled import differing_classes
-from alexnet_deploy.core.reading import read_file
+from alexnet_deploy.core.opening import read_file
 from alexnet_deploy.train.devkit import validation_wnids
 from alexnet_deploy.train.sources import PictureSource
 from alexnet_deploy.train.tars import Member, TarPicture, members_of

@@ -27,9 +27,8 @@ from alexnet_deploy.core.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.errors import DataError, WeightsError
 from alexnet_deploy.core.files import sha256, sha256_of_file
 from alexnet_deploy.core.labels import check_labels
-from alexnet_deploy.core.opening import open_input
+from alexnet_deploy.core.opening import open_input, read_file
 from alexnet_deploy.core.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
-from alexnet_deploy.core.reading import read_file
 from alexnet_deploy.core.say import counted
 from alexnet_deploy.train.dataset import Survey, digest_in, duplicates
 from alexnet_deploy.train.sources import PictureSource

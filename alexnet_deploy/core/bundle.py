@@ -31,8 +31,7 @@ from alexnet_deploy.core.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from alexnet_deploy.core.opening import open_input
-from alexnet_deploy.core.reading import read_rest
+from alexnet_deploy.core.opening import open_input, read_rest
 from alexnet_deploy.core.say import Say, counted, say_nothing
 from alexnet_deploy.core.stages import is_stage, new_stage, remove_left_stages
 

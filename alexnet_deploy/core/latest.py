@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.files import write_atomically
-from alexnet_deploy.core.reading import KIB, read_file
+from alexnet_deploy.core.opening import KIB, read_file
 
 LATEST = "latest"
 """The file's name."""

@@ -20,11 +20,12 @@ from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.files import sha256
 from alexnet_deploy.core.layout import LAYOUT
+from alexnet_deploy.core.opening import GIB, MIB
 from alexnet_deploy.core.plans import PlanRecord
 from alexnet_deploy.core.precision import Precision
 from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.quantization import Quantization
-from alexnet_deploy.core.reading import GIB, MIB, from_json
+from alexnet_deploy.core.reading import from_json
 from alexnet_deploy.core.views import View, ViewsName, views_by_name
 
 FORMAT = "alexnet-deploy bundle"

@@ -25,6 +25,8 @@ _KINDS = {
 
 _PIECE_BYTES = 1 << 20
 
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
 
 def open_working(path: Path, mode: Literal["rb", "r+b", "ab", "a+b", "xb"]) -> FileIO:
     """Open a file that this program alone writes, unbuffered; "ab" and "a+b" make it where there is none.
@@ -42,6 +44,24 @@ def open_input(path: Path, *, through_links: bool = True) -> BufferedReader:
     be followed.
     """
     return open(path, "rb", opener=_open_plain if through_links else _open_plain_itself)
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Return a regular file's bytes; raises OSError as open() does, and where there are more than `most_bytes`."""
+    with open_input(path) as file:
+        return read_rest(file, most_bytes)
+
+
+def read_rest(file: BinaryIO, most_bytes: int) -> bytes:
+    """Return what is left of an open regular file; raises OSError where it has more than `most_bytes` in all."""
+    found = os.fstat(file.fileno()).st_size
+    if found > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {found:,} bytes, and at most {most_bytes:,} are read")
+    try:
+        # As many as it says: a file of /proc says none, and may never end.
+        return file.read(found)
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, f"memory does not hold its {found:,} bytes") from error
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:

@@ -25,8 +25,8 @@ import numpy as np
 from msgspec import Struct
 
 from alexnet_deploy.core.files import sha256
-from alexnet_deploy.core.opening import open_input
-from alexnet_deploy.core.reading import GIB, from_json
+from alexnet_deploy.core.opening import GIB, open_input
+from alexnet_deploy.core.reading import from_json
 
 BLANK = "0" * 64
 """In the place of a text's own digest while it is computed."""

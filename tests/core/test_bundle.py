@@ -234,7 +234,7 @@ def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp
 def test_tensor_whose_file_holds_more_or_fewer_values_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     for number, data in enumerate((b"", bytes(4), bundle.read("golden/probabilities.f32") + bytes(4))):
         other = republished(bundle, tmp_path / f"{number}.bundle", {"golden/probabilities.f32": data})
-        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data) // 4} values do not make \(8, 4\)"):
+        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data)} bytes do not make \(8, 4\)"):
             other.read_tensor(other.manifest.golden.probabilities)
 
 

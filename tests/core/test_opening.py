@@ -9,8 +9,7 @@ import pytest
 from odd_files import ODD, Stand, assert_untouched, bound_socket, dangling, directory, hard_link, link, pipe, victim_in
 
 from alexnet_deploy.core.files import sha256, sha256_of_file, write_atomically
-from alexnet_deploy.core.opening import make_directory, open_input, open_working
-from alexnet_deploy.core.reading import read_file
+from alexnet_deploy.core.opening import make_directory, open_input, open_working, read_file
 
 
 @pytest.fixture

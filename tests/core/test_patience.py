@@ -55,16 +55,16 @@ def test_image_files_are_read_patiently(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"pixels")
-    opened = Path.open
+    opened = os.open
     failures: list[int] = []
 
-    def flaky(self: Path, *arguments: object, **options: object) -> object:
+    def flaky(*arguments: object, **options: object) -> int:
         if len(failures) < times:
             failures.append(errno.EIO)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return opened(self, *arguments, **options)  # type: ignore[call-overload]
+        return opened(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Path, "open", flaky)
+    monkeypatch.setattr(os, "open", flaky)
     for read, expected in ((lambda: read_file(path), b"pixels"), (lambda: read_section(path, 2, 3), b"xel")):
         failures.clear()
         waits.clear()

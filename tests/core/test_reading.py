@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from alexnet_deploy.core.reading import from_json, from_toml, read_file
+from alexnet_deploy.core.opening import read_file
+from alexnet_deploy.core.reading import from_json, from_toml
 
 
 class Record(msgspec.Struct):

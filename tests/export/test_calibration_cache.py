@@ -154,7 +154,7 @@ def test_foreign_file_is_refused(data: bytes, path: Path) -> None:
 
 def test_file_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    refused(tmp_path / "folder", "cannot be read: Is a directory")
+    refused(tmp_path / "folder", "cannot be read: it is a directory, not a regular file")
     nowhere = tmp_path / "nothing" / "kept.json"
     with pytest.raises(ExportError, match="the calibration cannot be kept there: No such file or directory"):
         save_cache(nowhere, {}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
