@@ -50,7 +50,8 @@ def _hang() -> None:
 
 
 def _take_memory() -> None:
-    bytearray(2 << 30)
+    # More than a long-lived process that keeps freed memory could have at hand.
+    bytearray(16 << 30)
 
 
 @pytest.mark.parametrize(
