@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from alexnet_deploy.core.telemetry import disable_telemetry
+from alexnet_deploy.core.process.telemetry import disable_telemetry
 
 if sys.platform == "win32":
     raise ImportError(
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
         WeightsError,
         WrongAnswerError,
     )
-    from alexnet_deploy.core.image import DecodeLimits
-    from alexnet_deploy.core.versions import __version__
+    from alexnet_deploy.core.images.decode import DecodeLimits
+    from alexnet_deploy.core.process.versions import __version__
     from alexnet_deploy.engines.engine import EngineInfo
-    from alexnet_deploy.predict import Guess, Prediction, Predictor, load
+    from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, load
 
 __all__ = [
     "AlexNetDeployError",
@@ -79,10 +79,10 @@ if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}
     __path__.append(_BESIDE)
 
 _HOMES = {
-    **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict"),
-    "DecodeLimits": "core.image",
+    **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict.predictor"),
+    "DecodeLimits": "core.images.decode",
     "EngineInfo": "engines.engine",
-    "__version__": "core.versions",
+    "__version__": "core.process.versions",
 }
 
 

@@ -1,6 +1,6 @@
 """Where the command line begins, as `alexnet-deploy`, and as `python -m alexnet_deploy`, which torchrun starts."""
 
-from alexnet_deploy.core.interruption import install, is_interrupted, leave
+from alexnet_deploy.core.process.interruption import install, is_interrupted, leave
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from record import record
 
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
 
 
 def export(weights: Path, num_images: int, options: list[str]) -> dict[str, object]:

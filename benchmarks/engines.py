@@ -22,16 +22,16 @@ import openvino
 from onnx import helper
 from record import record
 
-from alexnet_deploy.calibrating import Int8Request
-from alexnet_deploy.core.bundle import GRAPH, Bundle
-from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import BACKENDS, Engine, open_engine
-from alexnet_deploy.engines.torch_engine import open_reference
 from alexnet_deploy.export.graph import VIEWS
-from alexnet_deploy.ship import ship
+from alexnet_deploy.pipeline.calibration import Int8Request
+from alexnet_deploy.pipeline.export import ship
 
 
 def seconds(run: Callable[[], object]) -> float:

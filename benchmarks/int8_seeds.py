@@ -16,9 +16,9 @@ from pathlib import Path
 
 from record import record
 
-from alexnet_deploy.core.bundle import Bundle, open_bundle
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.versions import tool_versions
+from alexnet_deploy.core.bundle.store import Bundle, open_bundle
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
 
 PRECISIONS = ("fp32", "fp16", "int8")
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()"]

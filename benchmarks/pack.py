@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from record import record
 
-from alexnet_deploy.core.machine import num_processors, processor
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.train.batches import Batches, in_batches
-from alexnet_deploy.train.dataset import find_pictures, survey
-from alexnet_deploy.train.feed import batches_of
-from alexnet_deploy.train.pack import pack
-from alexnet_deploy.train.packed import PICTURES, open_pack, survey_of, verify
+from alexnet_deploy.core.process.machine import num_processors, processor
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.train.data.batches import Batches, in_batches
+from alexnet_deploy.train.data.loader import batches_of
+from alexnet_deploy.train.data.scan import find_pictures, survey
+from alexnet_deploy.train.pack.format import PICTURES, open_pack, survey_of, verify
+from alexnet_deploy.train.pack.writer import pack
 
 BATCH_SIZE = 128
 

@@ -26,18 +26,18 @@ import torch
 from PIL import Image
 from record import record
 
-from alexnet_deploy.bench import bench
-from alexnet_deploy.core.ahead import decode_threads, map_ahead
-from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle
-from alexnet_deploy.core.image import read_image
-from alexnet_deploy.core.inputs import find_inputs
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.network import network_from
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.core.weights import load_weights
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
+from alexnet_deploy.core.images.decode import read_image
+from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.model.network import network_from
+from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.predict import Predictor
-from alexnet_deploy.rows import RowWriter
+from alexnet_deploy.pipeline.bench import bench
+from alexnet_deploy.predict.predictor import Predictor
+from alexnet_deploy.predict.row_formats import RowWriter
 
 BATCH = 8
 NUM_PICTURES = 1000
@@ -192,13 +192,13 @@ COLD_PARTS = """
 import sys, time
 marks = [("interpreter", time.time())]
 mark = lambda name: marks.append((name, time.time()))
-import alexnet_deploy.cli, alexnet_deploy.rows, alexnet_deploy.row_file; mark("imports")
+import alexnet_deploy.cli, alexnet_deploy.predict.row_formats, alexnet_deploy.predict.output; mark("imports")
 from pathlib import Path
-from alexnet_deploy.core.bundle import GRAPH, open_bundle
+from alexnet_deploy.core.bundle.store import GRAPH, open_bundle
 bundle = open_bundle(Path(sys.argv[1])); bundle.read(GRAPH); mark("verify the bundle")
 import openvino; mark("import openvino")
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.predict import Predictor
+from alexnet_deploy.predict.predictor import Predictor
 engine = open_engine(bundle, tuned_for="throughput"); mark("verify again, compile")
 list(Predictor(bundle, engine).predict(sys.argv[2])); mark("decode, first run")
 import json; print(json.dumps(marks))

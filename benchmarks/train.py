@@ -37,20 +37,20 @@ from record import record
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet_deploy.core.ahead import decode_threads
-from alexnet_deploy.core.architecture import Architecture
-from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING, architecture_by_name
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.network import Network
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.train.batches import Batches
-from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.feed import training_set
-from alexnet_deploy.train.folders import FilePicture
-from alexnet_deploy.train.host_memory import keep_freed_memory
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architecture_by_name
+from alexnet_deploy.core.model.network import Network
+from alexnet_deploy.core.process.ahead import decode_threads
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.train.data.batches import Batches
+from alexnet_deploy.train.data.folder import FilePicture
+from alexnet_deploy.train.data.loader import training_set
+from alexnet_deploy.train.data.scan import Survey
+from alexnet_deploy.train.loop.record import Progress
 from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
-from alexnet_deploy.train.record import Progress
 from alexnet_deploy.train.run import look_over, train_on_set
+from alexnet_deploy.train.runtime.malloc import keep_freed_memory
 
 WARM_UP = {"cpu": 3, "cuda": 20}
 DTYPES: dict[TrainingPrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

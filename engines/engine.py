@@ -17,13 +17,13 @@ from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checka
 
 import numpy as np
 
-from alexnet_deploy.core.bundle import GRAPH, Bundle
+from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS, PlanBackend
+from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
-from alexnet_deploy.core.installation import install_command
-from alexnet_deploy.core.machine import has_vnni
-from alexnet_deploy.core.plans import PLAN_BACKENDS, PlanBackend
-from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.process.installation import install_command
+from alexnet_deploy.core.process.machine import has_vnni
 from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
@@ -275,11 +275,11 @@ def open_engine(
     _check_request(backend, device, threads)
     gpu = cuda_index(device) or 0
     if backend == "auto" and bundle.manifest.plans and device != "cpu" and threads is None:
-        from alexnet_deploy.engines.tensorrt_engine import plan_backend_here
+        from alexnet_deploy.engines.tensorrt.plan import plan_backend_here
 
         backend = plan_backend_here(bundle, gpu) or "auto"
     if _runs_plans(backend):
-        from alexnet_deploy.engines.tensorrt_engine import open_plan
+        from alexnet_deploy.engines.tensorrt.plan import open_plan
 
         return open_plan(bundle, backend, gpu=gpu)
     manifest = bundle.manifest
@@ -342,10 +342,10 @@ def _open(
     refuse_inherited_library(backend)
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
     if backend == "openvino":
-        from alexnet_deploy.engines.openvino_engine import open_openvino
+        from alexnet_deploy.engines.backends.openvino import open_openvino
 
         return open_openvino(source, threads, tuned_for)
-    from alexnet_deploy.engines.onnxruntime_engine import open_onnxruntime
+    from alexnet_deploy.engines.backends.onnxruntime import open_onnxruntime
 
     return open_onnxruntime(source, threads, "cpu" if device == "auto" else device)
 

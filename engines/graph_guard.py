@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
 
-from alexnet_deploy.core.architecture import (
+from alexnet_deploy.core.bundle.layout import has_half, opset_for
+from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, Manifest
+from alexnet_deploy.core.bundle.store import GRAPH
+from alexnet_deploy.core.errors import BundleError
+from alexnet_deploy.core.model.architecture import (
     Architecture,
     Conv,
     Dropout,
@@ -25,11 +29,7 @@ from alexnet_deploy.core.architecture import (
     Relu,
     SpatialNorm,
 )
-from alexnet_deploy.core.bundle import GRAPH
-from alexnet_deploy.core.errors import BundleError
-from alexnet_deploy.core.layout import has_half, opset_for
-from alexnet_deploy.core.manifest import IMAGES, PROBABILITIES, Manifest
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.graph_file import (
     FLOAT,
     FLOAT16,

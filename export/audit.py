@@ -12,9 +12,9 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
 
-from alexnet_deploy.core.layout import opset_for
-from alexnet_deploy.core.manifest import Manifest
-from alexnet_deploy.core.say import counted
+from alexnet_deploy.core.bundle.layout import opset_for
+from alexnet_deploy.core.bundle.manifest import Manifest
+from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.export.graph import facts_for_graph, write_graph
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.files import sha256, write_atomically
-from alexnet_deploy.core.opening import MIB, read_file
-from alexnet_deploy.core.reading import from_json
-from alexnet_deploy.export.calibrate import NUM_BINS, Histogram
+from alexnet_deploy.core.fs.files import sha256, write_atomically
+from alexnet_deploy.core.fs.opening import MIB, read_file
+from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 
 _FORMAT = "alexnet-deploy calibration"
 _FORMAT_VERSION = 1

@@ -17,7 +17,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from alexnet_deploy.core.architecture import (
+from alexnet_deploy.core.bundle.layout import LAYOUT, opset_for
+from alexnet_deploy.core.bundle.manifest import Contract, Manifest, contract_for
+from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.quantization import Quantization
+from alexnet_deploy.core.errors import ExportError
+from alexnet_deploy.core.model.architecture import (
     Architecture,
     Conv,
     Dropout,
@@ -28,16 +33,11 @@ from alexnet_deploy.core.architecture import (
     Relu,
     SpatialNorm,
 )
-from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.layout import LAYOUT, opset_for
-from alexnet_deploy.core.manifest import Contract, Manifest, contract_for
-from alexnet_deploy.core.precision import Precision
-from alexnet_deploy.core.preprocessing import IMAGE_SIZE, Preprocessing
-from alexnet_deploy.core.quantization import Quantization
-from alexnet_deploy.core.views import View
-from alexnet_deploy.core.weights import Weights
-from alexnet_deploy.export.half import to_half
-from alexnet_deploy.export.quantize import to_int8
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.core.model.views import View
+from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.export.float16 import to_half
+from alexnet_deploy.export.int8 import to_int8
 
 PIXELS = "pixels"
 """The preprocessed picture, float32 (N, 3, 256, 256), that the views are cut from."""

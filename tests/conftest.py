@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
 
 from alexnet_deploy import cli
-from alexnet_deploy.calibrating import Int8Request
-from alexnet_deploy.core.bundle import Bundle
-from alexnet_deploy.core.drawing import DRAWN_CLASSES, draw_folder, draw_picture
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.weights import LoadedWeights, Weights
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_picture
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.pipeline.calibration import Int8Request
 
 # A law that was tried slowly holds all the same.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.opening import MIB, read_file
-from alexnet_deploy.core.reading import from_toml
+from alexnet_deploy.core.fs.opening import MIB, read_file
+from alexnet_deploy.core.fs.reading import from_toml
 
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]

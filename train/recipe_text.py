@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 
-from alexnet_deploy.core.weights import RecipeValue
+from alexnet_deploy.core.model.weights import RecipeValue
 from alexnet_deploy.train.recipe import Recipe, recipe_by_name, recipe_header, recipe_names
 
 _WIDTH = 120

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
-from alexnet_deploy.core.architecture import Architecture
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
-from alexnet_deploy.core.family import PUBLISHED_PREPROCESSING
-from alexnet_deploy.core.room import try_to_write
-from alexnet_deploy.core.run_files import LogKind
-from alexnet_deploy.core.say import Say, say_nothing
-from alexnet_deploy.train.batches import TrainingSet
-from alexnet_deploy.train.checkpoint import (
+from alexnet_deploy.core.fs.room import try_to_write
+from alexnet_deploy.core.fs.run_files import LogKind
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.train.data.batches import TrainingSet
+from alexnet_deploy.train.data.loader import training_set
+from alexnet_deploy.train.data.scan import Survey, find_pictures, survey
+from alexnet_deploy.train.loop.checkpoint import (
     CHECKPOINT,
     Checkpoint,
     check_same,
@@ -22,15 +24,13 @@ from alexnet_deploy.train.checkpoint import (
     load_tensors,
     this_machine,
 )
-from alexnet_deploy.train.columns import check_columns
-from alexnet_deploy.train.dataset import Survey, find_pictures, survey
-from alexnet_deploy.train.directory import BEST, RunDirectory, holding
-from alexnet_deploy.train.feed import training_set
-from alexnet_deploy.train.loop import Pace, Trainer
-from alexnet_deploy.train.packed import is_packed, open_pack, survey_of
-from alexnet_deploy.train.parallel import ALONE, Ranks
+from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.run_directory import BEST, RunDirectory, holding
+from alexnet_deploy.train.loop.trainer import Pace, Trainer
+from alexnet_deploy.train.pack.format import is_packed, open_pack, survey_of
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.record import Progress
+from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.two_columns import check_columns
 
 
 def look_over(

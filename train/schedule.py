@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from alexnet_deploy.core.weights import EpochMetrics
+from alexnet_deploy.core.model.weights import EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
 # Of a validation error, 0..1: less than that is no improvement.

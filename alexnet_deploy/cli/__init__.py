@@ -14,10 +14,10 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli import bench, build, check, export, look, pack, predict, recipes, train
+from alexnet_deploy.cli.commands import bench, build, check, export, look, pack, predict, recipes, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
-from alexnet_deploy.core.installation import SMALL_TORCH, Extra, install_command
-from alexnet_deploy.core.say import printable
+from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
+from alexnet_deploy.core.process.say import printable
 
 app = typer.Typer(
     name="alexnet-deploy",
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from alexnet_deploy.core.versions import __version__
+        from alexnet_deploy.core.process.versions import __version__
 
         typer.echo(f"alexnet-deploy {__version__}")
         raise typer.Exit

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.say import Say, say_nothing
+from alexnet_deploy.core.process.say import Say, say_nothing
 
 if TYPE_CHECKING:
-    from alexnet_deploy.building import PlanRequest
+    from alexnet_deploy.pipeline.plans import PlanRequest
 
 BackendName: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -56,8 +56,8 @@ def plan_request(
 
     Raises UsageError for batches that are no profile, or for options of a plan where none is to be built.
     """
-    from alexnet_deploy.building import PlanRequest, backend_that_builds_here
-    from alexnet_deploy.core.plans import PlanOptions, Profile
+    from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
+    from alexnet_deploy.pipeline.plans import PlanRequest, backend_that_builds_here
 
     backend = None if engine == "none" else engine or backend_that_builds_here()
     batches = {"min_batch": min_batch, "opt_batch": opt_batch, "max_batch": max_batch}
@@ -82,8 +82,8 @@ def print_json(record: object) -> None:
     """Print a record as one line of JSON; a path that is not UTF-8 is written as in the rows of predict."""
     import msgspec
 
-    from alexnet_deploy.core.inputs import Input
-    from alexnet_deploy.terminal import for_stdout
+    from alexnet_deploy.cli.terminal import for_stdout
+    from alexnet_deploy.core.inputs.paths import Input
 
     def in_text(value: object) -> object:
         match value:
@@ -101,6 +101,6 @@ def print_json(record: object) -> None:
 
 def debug_line() -> Say:
     """Return what shows a library's own log: stderr with --debug, nowhere without."""
-    from alexnet_deploy.terminal import say
+    from alexnet_deploy.cli.terminal import say
 
     return say if "--debug" in sys.argv else say_nothing

@@ -16,14 +16,15 @@ from commands import HANGS_AFTER_S
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
-from alexnet_deploy.core.ahead import map_ahead
-from alexnet_deploy.core.bundle import GRAPH, Bundle
-from alexnet_deploy.core.drawing import golden_pictures
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.views import views_by_name
-from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import views_by_name
+from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.engines import engine as engine_module
+from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import (
     BACKENDS,
     Backend,
@@ -37,8 +38,7 @@ from alexnet_deploy.engines.engine import (
     open_engine,
     open_graph,
 )
-from alexnet_deploy.engines.tensorrt_engine import backends_here
-from alexnet_deploy.engines.torch_engine import open_reference
+from alexnet_deploy.engines.tensorrt.plan import backends_here
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
 
@@ -123,7 +123,7 @@ def test_one_thread_gives_the_same_and_is_reported(name: Backend, bundle: Bundle
 
 
 def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet_deploy.engines import openvino_engine
+    from alexnet_deploy.engines.backends import openvino as openvino_engine
 
     compiled = []
     compile_model = openvino_engine.openvino.Core.compile_model

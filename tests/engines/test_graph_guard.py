@@ -13,20 +13,20 @@ from graphs import edited_graph, nodes_of, quantization_of
 from networks import narrowed, republished, separating_weights
 from onnx import TensorProto, helper, numpy_helper
 
-from alexnet_deploy.check import check
-from alexnet_deploy.core.bundle import GRAPH, Bundle
+from alexnet_deploy.core.bundle.manifest import Manifest, Views
+from alexnet_deploy.core.bundle.precision import Precision, Rest
+from alexnet_deploy.core.bundle.quantization import Quantization
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import BundleError
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.manifest import Manifest, Views
-from alexnet_deploy.core.precision import Precision, Rest
-from alexnet_deploy.core.quantization import Quantization
-from alexnet_deploy.core.views import ViewsName, views_by_name
-from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import ViewsName, views_by_name
+from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.engine import BACKENDS, open_engine
 from alexnet_deploy.engines.graph_file import GraphFileError, is_readable, read_graph_file
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.export.graph import build_graph, write_graph
-from alexnet_deploy.predict import load
+from alexnet_deploy.pipeline.check import check
+from alexnet_deploy.predict.predictor import load
 
 
 def pool_called_conv(model: onnx.ModelProto) -> None:
@@ -194,7 +194,7 @@ def test_graph_that_our_writer_never_writes_reaches_no_engine(
     with pytest.raises(BundleError, match="was not given to an engine"):
         load(foreign.path)
     with_onnx = check(foreign)
-    monkeypatch.setattr("alexnet_deploy.check._is_installed", lambda module: module != "onnx")
+    monkeypatch.setattr("alexnet_deploy.pipeline.check._is_installed", lambda module: module != "onnx")
     without = check(foreign)
     for result in (with_onnx, without):
         assert not result.passed

@@ -11,17 +11,17 @@ import pytest
 from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights
 
-from alexnet_deploy.core import machine
-from alexnet_deploy.core.bundle import Bundle, open_bundle
+from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
+from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.quantization import MAX_LEVEL
-from alexnet_deploy.core.views import views_by_name
-from alexnet_deploy.core.weights import LoadedWeights
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import views_by_name
+from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.core.process import machine
 from alexnet_deploy.engines import engine as engines
-from alexnet_deploy.engines import openvino_engine
+from alexnet_deploy.engines.backends import openvino as openvino_engine
 from alexnet_deploy.engines.engine import GraphSource, open_graph
-from alexnet_deploy.engines.parity import int8_graph_tolerance
+from alexnet_deploy.engines.proof.parity import int8_graph_tolerance
 
 # oneDNN takes the nearest that the processor has; all other tests run on whatever it has.
 INSTRUCTION_SETS = ("SSE41", "AVX2", "AVX512_CORE")
@@ -36,11 +36,11 @@ sys.path.insert(0, sys.argv[1])
 import msgspec, numpy as np
 from graphs import RESTS, quantization_of, source_of
 from networks import narrowed, separating_weights
-from alexnet_deploy.core.drawing import golden_pictures
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.views import views_by_name
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.engines.engine import open_graph
-from alexnet_deploy.export.exact import exact_answers
+from alexnet_deploy.export.reference import exact_answers
 
 images = golden_pictures()[:2]
 
@@ -67,7 +67,7 @@ print(msgspec.json.encode(found).decode())
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, Path(__file__).parents[1], "original"],
+        [sys.executable, "-c", PROGRAM, Path(__file__).parents[1] / "support", "original"],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
         capture_output=True,
         text=True,

@@ -13,14 +13,14 @@ import torch
 from networks import narrowed, separating_weights
 from onnx import numpy_helper
 
-from alexnet_deploy.core.architecture import LocalNorm, SpatialNorm
-from alexnet_deploy.core.bundle import Bundle
+from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.network import preprocess
-from alexnet_deploy.core.preprocessing import ChannelOrder, Preprocessing
-from alexnet_deploy.core.views import views_by_name
-from alexnet_deploy.core.weights import Weights
+from alexnet_deploy.core.model.architecture import LocalNorm, SpatialNorm
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.network import preprocess
+from alexnet_deploy.core.model.preprocessing import ChannelOrder, Preprocessing
+from alexnet_deploy.core.model.views import views_by_name
+from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export import graph as graph_module
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import PIXELS, build_graph, encode_graph

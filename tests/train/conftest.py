@@ -1,8 +1,8 @@
 import pytest
 from training import BLUE, NARROW, RED, Run, paint, trained
 
-from alexnet_deploy.core.drawing import draw_picture
-from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.core.images.drawing import draw_picture
+from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.run import look_over
 
 

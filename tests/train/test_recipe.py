@@ -17,12 +17,14 @@ from training import (
 )
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.family import ARCHITECTURES
-from alexnet_deploy.core.image import read_image
-from alexnet_deploy.core.network import Network, tensors_of
+from alexnet_deploy.core.images.decode import read_image
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.network import Network, tensors_of
 from alexnet_deploy.train import recipe
-from alexnet_deploy.train.dataset import Survey
-from alexnet_deploy.train.initialise import initialise
+from alexnet_deploy.train.data.scan import Survey
+from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.learner.init import initialise
+from alexnet_deploy.train.loop.record import training_preprocessing
 from alexnet_deploy.train.recipe import (
     Initialisation,
     Recipe,
@@ -31,8 +33,6 @@ from alexnet_deploy.train.recipe import (
     recipe_names,
     with_settings,
 )
-from alexnet_deploy.train.record import training_preprocessing
-from alexnet_deploy.train.sources import PictureSource
 
 
 @pytest.mark.parametrize("name", ["paper", "original"])

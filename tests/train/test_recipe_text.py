@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from commands import Run
 
-from alexnet_deploy.core.family import ARCHITECTURES
+from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.train.recipe import Recipe, recipe_by_name, recipe_names
 from alexnet_deploy.train.recipe_text import field_notes, recipe_as_toml
 

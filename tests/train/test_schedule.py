@@ -5,11 +5,11 @@ import msgspec
 import numpy as np
 from training import NARROW, RECIPE, record_of
 
-from alexnet_deploy.core.architecture import Dropout
-from alexnet_deploy.core.weights import EpochMetrics, load_weights
-from alexnet_deploy.train.dataset import Survey
+from alexnet_deploy.core.model.architecture import Dropout
+from alexnet_deploy.core.model.weights import EpochMetrics, load_weights
+from alexnet_deploy.train.data.scan import Survey
+from alexnet_deploy.train.loop.diagnostics import plateau_remarks
 from alexnet_deploy.train.recipe import recipe_by_name
-from alexnet_deploy.train.remarks import plateau_remarks
 from alexnet_deploy.train.run import train_on
 from alexnet_deploy.train.schedule import has_ended, learning_rate, mean_decay
 

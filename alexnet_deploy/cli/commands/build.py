@@ -1,0 +1,58 @@
+"""`alexnet-deploy build`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_deploy.cli.options import (
+    BundleArgument,
+    EngineOption,
+    HardwareCompatibleOption,
+    MaxBatchOption,
+    MinBatchOption,
+    OptBatchOption,
+    VersionCompatibleOption,
+    WorkspaceOption,
+    debug_line,
+    plan_request,
+)
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.names import check_new_place, find_bundle, new_bundle, note_latest
+
+
+def build(
+    bundle: BundleArgument = None,
+    engine: EngineOption = None,
+    min_batch: MinBatchOption = None,
+    opt_batch: OptBatchOption = None,
+    max_batch: MaxBatchOption = None,
+    workspace: WorkspaceOption = None,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatible: HardwareCompatibleOption = False,
+    out: Annotated[Path | None, typer.Option(help="The new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
+) -> None:
+    """Build a TensorRT plan of a bundle's graph, into a new bundle beside it."""
+    from alexnet_deploy.cli.terminal import building_bar, say, show_path, stages
+    from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.inspection.describe import describe_plan
+    from alexnet_deploy.pipeline.plans import build as build_bundle
+    from alexnet_deploy.pipeline.plans import why_no_plan
+
+    check_new_place(out)
+    request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    if request is None:
+        raise UsageError(why_no_plan() if engine is None else "--engine none builds nothing; name a library")
+    path = find_bundle(bundle)
+    opened = open_bundle(path)
+    manifest = opened.manifest
+    place = out or new_bundle(manifest.architecture.name, manifest.precision)
+    with stages() as stage, building_bar() as show:
+        built = build_bundle(opened, place, request, force=force, say=stage, on_progress=show, debug=debug_line())
+    note_latest(built.path)
+    record = built.manifest.plans[-1]
+    say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
+    show_path(built.path)
+    say(f"next: alexnet-deploy check {shlex.quote(str(built.path))}")

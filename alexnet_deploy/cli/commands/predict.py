@@ -1,0 +1,252 @@
+"""`alexnet-deploy predict`."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.names import find_bundle
+from alexnet_deploy.core.process.interruption import unwinding
+from alexnet_deploy.core.process.say import counted
+
+if TYPE_CHECKING:
+    from alexnet_deploy.core.bundle.store import Bundle
+    from alexnet_deploy.core.inputs.paths import Input
+    from alexnet_deploy.predict.output import Tally
+    from alexnet_deploy.predict.predictor import Again
+    from alexnet_deploy.predict.row_formats import RowWriter
+
+
+class RetryCode(StrEnum):
+    """What --retry-failed takes: each code of ImageErrorCode, or all of them."""
+
+    ALL = "all"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
+
+
+def predict(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, patterns; - for a list of names on stdin."),
+    ],
+    bundle: BundleOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    views: Annotated[
+        Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures that go to the engine at once; its own choice unless given.")
+    ] = None,
+    topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
+    row_format: Annotated[
+        Literal["table", "jsonl", "csv"] | None,
+        typer.Option(
+            "--format", help="One row for each input, in order. Default: what the ending of --output tells, or table."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of to stdout.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the jsonl or csv rows that a stopped run left of --output; same inputs, same order.",
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        list[RetryCode] | None,
+        typer.Option(
+            help="With --resume: also ask again for rows with this error code, or all. Can be repeated. Works on a "
+            "finished --output too.",
+        ),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as `find -print0` writes them.")
+    ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Accept folders and lists without any file in them.")
+    ] = False,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
+) -> None:
+    """Say what is in each picture: one row for every input, in order, whatever the files are like."""
+    from alexnet_deploy.cli.terminal import counting_bar, say, width_of
+    from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+    from alexnet_deploy.core.inputs.paths import find_inputs, read_list
+    from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
+    from alexnet_deploy.engines.engine import open_engine
+    from alexnet_deploy.predict.predictor import Predictor
+    from alexnet_deploy.predict.row_formats import RowWriter, choose_format
+
+    row_format = choose_format(row_format, output)
+    if resume and (output is None or row_format == "table"):
+        raise UsageError("--resume goes on with the rows of an --output, with --format jsonl or csv")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed replaces rows of an earlier run: give --resume as well")
+    if null and "-" not in images:
+        raise UsageError("--null is about a list on stdin: give - as well")
+    again = _codes(retry_failed or [])
+    path = find_bundle(bundle)
+    opened = open_bundle(path)
+    writer = RowWriter(
+        row_format,
+        min(topk, len(opened.labels)),
+        label_width=min(24, max(len(label) for label in opened.labels)),
+        width=width_of(sys.stdout) if output is None else None,
+        labels=opened.labels,
+    )
+    # A program without a terminal may have no stdin at all.
+    stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+    if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
+        _conclude(_confirm_whole(output, writer, find_inputs(images, read_list(stdin, null=null))))
+        return
+    _refuse_other_views(opened, views)
+    limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
+    with Predictor(opened, open_engine(opened, backend, device, threads, tuned_for="throughput")) as predictor:
+        info = predictor.info
+        say(
+            f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
+            f"{info.arithmetic}, {info.num_streams} at a time of {batch_size or info.batch_size}"
+        )
+        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
+        with (
+            unwinding(),
+            _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
+            counting_bar("pictures") as count,
+            closing(
+                predictor.predict(
+                    images,
+                    topk=topk,
+                    batch_size=batch_size,
+                    limits=limits,
+                    listed=read_list(stdin, null=null),
+                    done=rows.done,
+                )
+            ) as predictions,
+        ):
+            for prediction in predictions:
+                rows.write(writer.row(prediction))
+                rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
+                count()
+            if footer := writer.footer():
+                rows.write(footer)
+            rows.finish()
+            if not rows.outcomes and not allow_empty:
+                raise UsageError(f"{' '.join(images)}: no file to predict; --allow-empty accepts that")
+    _conclude(rows.outcomes)
+
+
+def _conclude(outcomes: "Tally") -> None:
+    """Say how many rows there are of what; exit 1 where inputs failed."""
+    from alexnet_deploy.cli.terminal import say
+
+    num_good = outcomes.pop("ok", 0)
+    say(f"{num_good:,} predicted")
+    if outcomes:
+        reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
+        say(f"{outcomes.total():,} could not be read: {reasons}")
+        if outcomes.endings:
+            endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
+            others = len(outcomes.endings) - 5
+            more = f", and {counted(others, 'other ending')}" if others > 0 else ""
+            say(f"{outcomes.endings.total():,} not_an_image: {endings}{more}")
+        raise typer.Exit(1)
+
+
+def _codes(retry_failed: list[RetryCode]) -> frozenset[str]:
+    from alexnet_deploy.core.errors import ImageErrorCode
+
+    return frozenset(ImageErrorCode) if RetryCode.ALL in retry_failed else frozenset(retry_failed)
+
+
+def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
+    """Return whether a whole file has a row with one of these errors; raises UsageError where it is of another form."""
+    from alexnet_deploy.predict.output import whole_rows
+
+    return bool(codes) and sum(row.outcome in codes for row in whole_rows(output, writer)) > 0
+
+
+def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> "Tally":
+    """Return what the rows of a whole file say; raises UsageError where they are not those of the inputs."""
+    from alexnet_deploy.cli.terminal import say
+    from alexnet_deploy.core.inputs.paths import PAUSE
+    from alexnet_deploy.predict.output import Tally, whole_rows
+    from alexnet_deploy.predict.predictor import pass_over
+
+    outcomes = Tally()
+
+    def paths() -> Iterator[str]:
+        for row in whole_rows(output, writer):
+            outcomes.add(row.path, row.outcome)
+            yield row.path
+
+    later = (item for item in pass_over(paths(), inputs) if item is not PAUSE)
+    if (more := next(later, None)) is not None:
+        raise UsageError(
+            f"{output}: is whole with {counted(outcomes.total(), 'row')}, and {more.text} comes after them now; choose "
+            "another --output"
+        )
+    say(f"{output}: is whole already, a row for each of these inputs")
+    return outcomes
+
+
+def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
+    held = bundle.manifest.views.name
+    if views is not None and views != held:
+        raise UsageError(
+            f"{bundle.path}: its graph holds the views {held!r}; `alexnet-deploy export --views {views}` makes another"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    write: Callable[[str], object]
+    outcomes: "Tally"
+    done: "Iterable[str | Again]"
+    finish: Callable[[], None]
+    """Takes over the older rows that are left."""
+
+
+@contextmanager
+def _rows_to(
+    output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
+) -> Iterator[_Rows]:
+    from alexnet_deploy.cli.terminal import for_stdout, say
+    from alexnet_deploy.predict.output import Tally, open_row_file
+
+    if output is None:
+
+        def write(row: str) -> None:
+            sys.stdout.write(for_stdout(row))
+
+        write(writer.header())
+        yield _Rows(write=write, outcomes=Tally(), done=(), finish=lambda: None)
+        return
+    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
+        if rows.outcomes:
+            say(f"going on after {counted(rows.outcomes.total(), 'row')}")
+        try:
+            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done(), finish=rows.finish)
+        except UsageError:
+            raise
+        except BaseException:
+            if rows.outcomes and rows.place.exists():
+                remedy = "" if writer.form[0] == "table" else "; the same command with --resume goes on with them"
+                say(f"the rows so far are in {rows.place}{remedy}")
+            raise

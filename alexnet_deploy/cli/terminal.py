@@ -1,0 +1,182 @@
+"""What a person sees on stderr while something takes its time: bars on a terminal, plain lines elsewhere."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from alexnet_deploy.core.process.interruption import unwinding
+from alexnet_deploy.core.process.say import printable, printable_lines
+
+if TYPE_CHECKING:
+    from alexnet_deploy.engines.tensorrt.build import BuildProgress
+    from alexnet_deploy.train.loop.record import Progress as TrainingProgress
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, above any bar; what could steer a terminal is escaped."""
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
+
+
+def say_lines(text: str) -> None:
+    """Write a table or the like to stderr, a line each."""
+    for line in text.split("\n"):
+        say(line)
+
+
+def show(text: str) -> None:
+    """Write lines for a person to stdout; what could steer a terminal is escaped."""
+    sys.stdout.write(f"{printable_lines(text)}\n")
+
+
+def show_path(path: Path) -> None:
+    """Write a path to stdout: to a program as it is, to a terminal with what could steer it escaped."""
+    sys.stdout.write(f"{for_stdout(str(path))}\n")
+
+
+def for_stdout(text: str) -> str:
+    """Return what a program reads as it is, and what a terminal shows with what could steer it escaped."""
+    return printable_lines(text) if sys.stdout.isatty() else text
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of the terminal takes that a stream goes to; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Iterator[Progress]:
+    console = _console()
+    bar = Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
+    # What takes its time has something to tidy up, the bar itself at least.
+    with unwinding(), bar:
+        yield bar
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Give a function that names the stage now begun, a line each; on a terminal a spinner turns before the last."""
+    console = _console()
+    if not console.is_terminal:
+        with unwinding():
+            yield lambda line: say(f"  {line}")
+        return
+    begun: list[str] = []
+    with unwinding(), console.status("") as status:
+
+        def show(line: str) -> None:
+            if begun:
+                console.print(f"  {printable(begun[-1])}", markup=False)
+            begun.append(line)
+            status.update(escape(printable(line)))
+
+        yield show
+        if begun:
+            console.print(f"  {printable(begun[-1])}", markup=False)
+
+
+@contextmanager
+def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Give a function that shows training: a bar with loss, speed and time left, and a line for each epoch."""
+    with _bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    ) as progress:
+        task = progress.add_task("epoch 1", total=None, speed="")
+
+        def show(now: "TrainingProgress") -> None:
+            progress.update(
+                task,
+                total=now.total_images,
+                completed=now.num_images,
+                description=f"epoch {now.epoch}, loss {now.loss:.3f}",
+                speed=f"{now.images_per_second:,.0f} images/s",
+            )
+            if (done := now.finished) is not None:
+                progress.console.print(
+                    f"epoch {done.epoch:>3}   loss {done.train_loss:.3f}   validation {done.validation_loss:.3f}, "
+                    f"top-1 {done.validation_top1:6.1%}   {done.images_per_second:,.0f} images/s"
+                )
+
+        yield show
+
+
+@contextmanager
+def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many of how many pictures are done."""
+    with _bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    ) as progress:
+        task = progress.add_task(what, total=1, visible=False, speed="")
+        first: list[int] = []
+
+        def show(done: int, total: int) -> None:
+            # What was there already is no measure of speed.
+            if not first:
+                first.append(done)
+            elapsed = progress.tasks[0].elapsed or 0.0
+            speed = f"{(done - first[0]) / elapsed:,.0f} pictures/s" if elapsed > 1 else ""
+            progress.update(task, total=total, completed=done, visible=True, speed=speed)
+
+        yield show
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[], None]]:
+    """Give a function that counts one more done; shown only on a terminal that does not show the results too."""
+    with _bar(
+        SpinnerColumn(),
+        TextColumn(f"{{task.completed:,.0f}} {what}"),
+        TextColumn("{task.fields[speed]}"),
+        is_wanted=not sys.stdout.isatty(),
+    ) as progress:
+        task = progress.add_task(what, total=None, speed="")
+
+        def count() -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, speed="" if speed is None else f"{speed:,.0f}/s")
+
+        yield count
+
+
+@contextmanager
+def building_bar() -> Iterator[Callable[["BuildProgress"], None]]:
+    """Give a function that shows how far the build of a plan is."""
+    with _bar(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    ) as progress:
+        task = progress.add_task("building", total=1.0, visible=False)
+
+        def show(now: "BuildProgress") -> None:
+            progress.update(task, completed=now.fraction, description=escape(printable(now.phase)), visible=True)
+
+        yield show

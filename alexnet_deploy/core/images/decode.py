@@ -1,0 +1,317 @@
+"""One image file to one 256 x 256 RGB array: the decoding policy, and the only place that has one.
+
+- Formats: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP and AVIF by Pillow, HEIF by pillow-heif. Sound files of
+  other kinds are unsupported_format by name (core/formats.py): camera raws above all, whose first image is a preview
+  (core/tiff.py). The first frame of an animation, the first page of a TIFF, the primary image of a HEIF.
+- Upright by EXIF, or by the container's own turns in AVIF and HEIF.
+- Transparency (RGBA, LA, palette or colour key) is laid over white. A BMP whose alpha is 0 throughout is opaque.
+- 16-bit grey is scaled to 8 bits, not clipped; a TIFF's MaxSampleValue says how many of 16 bits are used. A PNG's
+  samples fill their depth by its standard, whatever its sBIT says. Nothing else tells 12 bits in 16 from a dark image.
+- CMYK and YCCK become RGB as Pillow converts them. 32-bit integer, float and signed pixels have no defined range,
+  and are refused.
+- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/profile.py).
+- `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole image, brought to 256 x 256.
+  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), across first
+  and then down, and at the square's edges reads past them, as it would when the whole image is resized
+  (core/resize.py).
+- Refused before any pixel is decoded: formats that are not read, and sizes over the limits.
+- The work is bounded by the limits too (see core/work.py), not by a clock, which would give the same file different
+  rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is set to (core/strict.py).
+
+Whoever changes what pixels a file gives raises DECODING_VERSION (core/preprocessing.py).
+"""
+
+import io
+import os
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+from PIL.ExifTags import Base as ExifTag
+
+from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
+from alexnet_deploy.core.codecs.heif import HeifFile
+from alexnet_deploy.core.codecs.limits import check_notes, check_work
+from alexnet_deploy.core.codecs.tiff import check_tiff
+from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
+from alexnet_deploy.core.fs.opening import open_input
+from alexnet_deploy.core.fs.patience import patiently
+from alexnet_deploy.core.images.colour import scale_colour_key, to_rgb
+from alexnet_deploy.core.images.profile import ToSrgb, conversion_of
+from alexnet_deploy.core.images.resize import to_square
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.process.say import counted
+
+__all__ = [
+    "ALLOWED_FORMATS",
+    "DEFAULT_LIMITS",
+    "DecodeLimits",
+    "convert_image",
+    "decode_image",
+    "decode_pixels",
+    "read_file",
+    "read_image",
+    "read_section",
+    "refuse_large",
+]
+
+Result = TypeVar("Result")
+Finish = Callable[[Image.Image, ToSrgb | None], Result]
+
+# What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test images.
+_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, RuntimeError, EOFError, struct.error)
+
+# Pillow's words for a header that it understood and a layout of pixels that it does not.
+_UNKNOWN_LAYOUT = re.compile(r"Unsupported BMP|unknown pixel mode|samples per pixel")
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_warnings_lock = threading.Lock()
+_loading_lock = threading.Lock()
+
+# Larger ones are decoded two at a time, however many threads there are: 134 million pixels of a turned JPEG take
+# 1.1 GB on the way.
+_LARGE_PIXELS = 2**26
+_large_images = threading.BoundedSemaphore(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """How large an image may be before it is refused from its header."""
+
+    max_pixels: int = 2**27
+    """Width times height. The default, 134 million, admits what 108-megapixel phones write.
+
+    Any number, though a GIF or a WebP is refused beyond twice Pillow's own limit, Image.MAX_IMAGE_PIXELS.
+    """
+    max_bytes: int = 256 * 1024 * 1024
+    """The file's size."""
+    max_scans: int = 100
+    """Of a JPEG: each goes over all pixels again, and may be 127 bytes long. The default is libtiff's own limit.
+
+    In all together they may go over 20 times `max_pixels`.
+    """
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1 or self.max_bytes < 1 or self.max_scans < 1:
+            raise UsageError(
+                f"limits of {self.max_pixels} pixels, {self.max_bytes} bytes and {self.max_scans} scans admit no file"
+            )
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Return the image as uint8 (256, 256, 3), RGB, upright; the array is the caller's.
+
+    Raises ImageError, with one of its codes, for anything that stands in the way.
+    """
+    return decode_image(read_file(path, limits), resize, limits)
+
+
+def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Return the image in these bytes (of one file) as uint8 (256, 256, 3), RGB, upright.
+
+    Raises ImageError, with one of its codes, for anything that stands in the way.
+    """
+    return _decoded(data, limits, lambda image, conversion: _finished(image, conversion, resize))
+
+
+def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return the image in these bytes in RGB, upright, in its own size and gamut; raises ImageError."""
+    return _decoded(data, limits, lambda image, _: image)
+
+
+def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    if not data:
+        raise ImageError(ImageErrorCode.EMPTY, "the file has no bytes")
+    _check_num_bytes(len(data), limits)
+    try:
+        return _decode(data, limits, finish)
+    except Warning:
+        # The caller's filters turn warnings into errors. Pillow warns of broken notes beside the pixels, and decodes
+        # on; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(data, limits, finish)
+
+
+def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Return a PIL image as uint8 (256, 256, 3), RGB, upright: what the bytes of its file would give.
+
+    Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
+    otherwise. Its format and the work to decode it were the caller's to judge, and so is a truncated file where
+    LOAD_TRUNCATED_IMAGES is set. Pillow keeps no cICP chunk of a PNG and no nclx box of an AVIF: their wide gamut or
+    HDR is not known here, that of an ICC profile is. A PNG whose pixels had been read before has lost the depth of its
+    colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
+    """
+    if not image.width or not image.height:
+        raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
+    refuse_large(image.width, image.height, limits)
+    try:
+        # Pillow reads an image's pixels in one thread at a time, and the same image may be given twice.
+        with _loading_lock:
+            depth = _unread_png_depth(image)
+            image.load()
+        if depth is not None and "transparency" in image.info:
+            image = image.copy()
+            scale_colour_key(image, depth)
+        return _finished(_upright(to_rgb(image), _orientation(image)), conversion_of(image, b""), resize)
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
+    except _DAMAGE as error:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{image.format or image.mode}: cannot be read: {error}") from error
+
+
+def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the bytes of one image file; raises ImageError (missing, unreadable, too_large).
+
+    Errors of a file system that may pass are met with further attempts (core/patience.py).
+    """
+
+    def read() -> bytes:
+        # As many bytes as it says: a file of /proc says none, and may never end.
+        with open_input(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            _check_num_bytes(num_bytes, limits)
+            return file.read(num_bytes)
+
+    try:
+        return patiently(read)
+    except FileNotFoundError as error:
+        raise ImageError(ImageErrorCode.MISSING, "there is no such file") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
+
+
+def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return `num_bytes` of a file from `offset` on, where an image lies in an archive.
+
+    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the image does).
+    """
+    _check_num_bytes(num_bytes, limits)
+
+    def read() -> bytes:
+        with open_input(path) as file:
+            file.seek(offset)
+            return file.read(num_bytes)
+
+    try:
+        data = patiently(read)
+    except FileNotFoundError as error:
+        raise ImageError(ImageErrorCode.MISSING, f"there is no {path}") from error
+    except OSError as error:
+        raise ImageError(ImageErrorCode.UNREADABLE, error.strerror or str(error)) from error
+    if len(data) < num_bytes:
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends within it")
+    return data
+
+
+def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
+    """Raise ImageError (too_large) where so many pixels are over the limit."""
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            ImageErrorCode.TOO_LARGE,
+            f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it by "
+            f"--max-pixels or DecodeLimits(max_pixels={width * height})",
+        )
+
+
+def _finished(image: Image.Image, conversion: ToSrgb | None, resize: ResizePolicy) -> np.ndarray:
+    square = to_square(image, resize)
+    return square if conversion is None else conversion.apply(square)
+
+
+def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
+    if num_bytes > limits.max_bytes:
+        raise ImageError(ImageErrorCode.TOO_LARGE, f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}")
+
+
+def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    """Return what `finish` makes of the first frame in RGB, upright, in its own size."""
+    name = format_of(data)
+    check_notes(name, data)
+    if name == "TIFF":
+        check_tiff(data)
+    try:
+        if name == "HEIF":
+            return _decode_heif(data, limits, finish)
+        with DECODERS[name](io.BytesIO(data)) as image:
+            refuse_large(image.width, image.height, limits)
+            check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
+            with _room_for(image.width * image.height):
+                image.load()
+                if name == "PNG":
+                    # The header is the first chunk and the depth its ninth byte.
+                    scale_colour_key(image, depth=data[24])
+                conversion = conversion_of(image, data)
+                return finish(_upright(to_rgb(image), _orientation(image)), conversion)
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
+    except _DAMAGE as error:
+        # libheif ends its lines.
+        words = " ".join(str(error).split())
+        if _UNKNOWN_LAYOUT.search(words):
+            raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {words}") from error
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {words}") from error
+
+
+def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    file = HeifFile(data)
+    refuse_large(*file.size, limits)
+    with _room_for(file.size[0] * file.size[1]):
+        image = file.load()
+        # The coded image may be of another size than the container says.
+        refuse_large(*image.size, limits)
+        return finish(to_rgb(image), conversion_of(image, data))
+
+
+@contextmanager
+def _room_for(num_pixels: int) -> Iterator[None]:
+    """Wait until few enough large images are being decoded."""
+    if num_pixels <= _LARGE_PIXELS:
+        yield
+        return
+    with _large_images:
+        yield
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation: int = image.getexif().get(ExifTag.Orientation, 1)
+    except _DAMAGE:
+        # The pixels decoded; a camera's broken notes about them do not make them unusable.
+        return 1
+    return orientation
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    method = _TRANSPOSITIONS.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _unread_png_depth(image: Image.Image) -> int | None:
+    """Return a PNG's bits a sample, None where its pixels have been read: Pillow names them until then only."""
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return None
+    # The raw mode: L;2, L;4, RGB;16B; without a number it is 8.
+    depth = re.search(r";(\d+)", str(image.tile[0].args))
+    return int(depth[1]) if depth else 8

@@ -1,0 +1,117 @@
+"""Folders of labelled images: which folder is the validation side, and the images to measure trained weights on."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.fs.files import sha256_of_file
+from alexnet_deploy.core.inputs.paths import find_inputs
+
+VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
+"""What the folder beside train/ may be called; `test` counts only where there is none of the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledPicture:
+    """One picture whose class is known."""
+
+    path: Path
+    """Its file."""
+    label: int
+    """Its class, an index into the labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledFolder:
+    """Labelled pictures, sorted by class and name."""
+
+    root: Path
+    """The folder that holds one folder for each class."""
+    pictures: tuple[LabelledPicture, ...]
+    """One or more."""
+    sha256: str
+    """Digest of their names below the root and their bytes."""
+
+
+def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
+    """Return whether the folder, or its validation folder, holds folders, all of which are named after `labels`."""
+    try:
+        root = _root(folder, labels)
+    except DataError:
+        return False
+    return root.is_dir() and bool(names := class_names(root)) and set(names) <= set(labels)
+
+
+def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
+    """Return the images in the folder's validation folder (see validation_folder), or in it where there is none.
+
+    A folder that is named after one of `labels` is a class, not the validation folder. Raises DataError where a folder
+    is no class of `labels`, there is no image, one cannot be read, or there are several validation folders.
+    """
+    root = _root(folder, labels)
+    if not root.is_dir():
+        raise DataError(f"{folder}: is no folder")
+    places = {label: index for index, label in enumerate(labels)}
+    classes = class_names(root)
+    if strangers := [name for name in classes if name not in places]:
+        raise DataError(
+            f"{root}: {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''} is no class of these weights, "
+            f"which know {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}"
+        )
+    pictures = []
+    for name in classes:
+        for found in find_inputs([str(root / name)]):
+            if found.error is not None:
+                raise DataError(f"{found.name}: cannot be read: {found.error[1]}")
+            pictures.append(LabelledPicture(path=Path(found.name), label=places[name]))
+    if not pictures:
+        raise DataError(f"{root}: holds no pictures in folders named after classes; needed are CLASS/*.jpg")
+    return LabelledFolder(root=root, pictures=tuple(pictures), sha256=_digest(root, pictures))
+
+
+def validation_folder(root: Path) -> Path | None:
+    """Return root/val, root/valid or root/validation, else root/test, whichever is a folder; None where none is.
+
+    Raises DataError where there are several of the first three.
+    """
+    *names, last = VALIDATION_FOLDERS
+    found = [root / name for name in names if (root / name).is_dir()]
+    if len(found) > 1:
+        raise DataError(f"{root}: has {' and '.join(f'{path.name}/' for path in found)}; keep one validation folder")
+    return found[0] if found else root / last if (root / last).is_dir() else None
+
+
+def differing_classes(here: str, labels: Sequence[str], there: str, others: Sequence[str]) -> str:
+    """Return which of two places has which classes that the other lacks, in words; empty where they have the same."""
+    words = []
+    for place, own, other, missing in ((here, labels, there, others), (there, others, here, labels)):
+        if extra := sorted(set(own) - set(missing)):
+            noun = "class" if len(extra) == 1 else "classes"
+            names = f"{', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''}"
+            words.append(f"{place} has the {noun} {names}, {other} does not")
+    return "; ".join(words)
+
+
+def _root(folder: Path, labels: Sequence[str]) -> Path:
+    side = validation_folder(folder)
+    is_class = side is not None and side.name in labels and not (folder / "train").is_dir()
+    return folder if side is None or is_class else side
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out."""
+    names = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return tuple(sorted(names))
+
+
+def _digest(root: Path, pictures: Sequence[LabelledPicture]) -> str:
+    digest = hashlib.sha256()
+    for picture in pictures:
+        try:
+            content = sha256_of_file(picture.path)
+        except OSError as error:
+            raise DataError(f"{picture.path}: cannot be read: {error.strerror}") from error
+        digest.update(f"{picture.path.relative_to(root).as_posix()}\n{content}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,305 @@
+"""From what a person names - files, folders, patterns, a list - to the files that each get one row.
+
+- A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
+- Links to folders are followed, but each folder is gone through once for a name or a pattern, whatever leads to it: a
+  second way into it, as a link back to a folder that it lies in, is an input of its own, which cannot be read.
+- A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
+  folders, and stands for files only. Its ending, as .jpg, fits any case. A pattern that matches nothing is an input
+  that is missing.
+- An image that is already in memory is an input of its own; an array (N, H, W, 3) is N of them. They are called #0, #1
+  and so on, in the order of those of one call.
+- `-` reads names from a list, one a line, or each ended by NUL; empty ones are passed over. A byte order mark of UTF-8
+  at its beginning is no part of a name; a list in UTF-16 is refused. A list that is still being written may say that
+  there is nothing more for now, so that nobody waits for the next name to have the row of the last.
+"""
+
+import codecs
+import fnmatch
+import glob
+import io
+import os
+import select
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.core.fs.patience import patiently
+from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
+
+_NULL = "a list whose names end with NUL, as `find -print0` writes it, needs --null"
+
+# A list that comes faster than this fills whole batches.
+_PATIENCE_SECONDS = 0.05
+
+
+_Identity: TypeAlias = tuple[int, int]
+
+# Folders that were gone through, by device and inode, and the first way into each: 22 levels of two links to the next
+# level would otherwise give four million rows.
+_Seen: TypeAlias = dict[_Identity, str]
+
+
+Source: TypeAlias = str | Path | ImageInMemory
+"""What an image may be given as: a name, or the image itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One file, or one image in memory, that gets one row."""
+
+    name: str
+    """As it was found: what was named, and below a folder what follows; not made absolute. In memory # and a number."""
+    held: bytes | Image.Image | np.ndarray | None = field(default=None, compare=False, repr=False)
+    """The image itself where it is in memory: an image file's bytes, or uint8 (H, W, 3); None for a file."""
+    error: tuple[ImageErrorCode, str] | None = None
+    """Why it cannot even be tried, where that is known already."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.name)
+
+    @property
+    def text(self) -> str:
+        r"""The name as text that any encoding can hold: bytes that are not UTF-8 are written as \xNN."""
+        encoded = _encoded(self.name)
+        if encoded is None:
+            encoded = self.name.encode("utf-8", "backslashreplace")
+        return encoded.decode("utf-8", "backslashreplace")
+
+
+PAUSE = Input(name="", error=(ImageErrorCode.MISSING, "the list holds no more names for now"))
+"""Stands between inputs, and is none itself: what came before it is awaited."""
+
+
+def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
+    """Return what was given as several sources, a single one among them: names and images can be iterated too."""
+    if isinstance(sources, str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray):
+        return [sources]
+    return sources
+
+
+def find_inputs(sources: Iterable[Source], listed: Iterable[bytes | None] | None = None) -> Iterator[Input]:
+    """Return the inputs that `sources` stand for, in order; where one is `-`, those of `listed` (lines of bytes).
+
+    They are looked for as they are asked for. For a None in `listed` there is a PAUSE among them. Raises UsageError for
+    a `-` without a list, for an array of another layout and for what is no source at all: at once where `sources` is a
+    sequence, else when it is come to.
+    """
+    if isinstance(sources, Sequence):
+        for source in sources:
+            _refuse(source, listed)
+    return _expand_all(sources, listed)
+
+
+def input_of(source: Source) -> Input:
+    """Return the one input that a file's name, taken as it is, or an image in memory stands for.
+
+    Raises UsageError for an array of several images or of another layout, and for what is no source.
+    """
+    _refuse(source, listed=())
+    if isinstance(source, str | Path):
+        return _named(os.fspath(source))
+    if isinstance(source, np.ndarray) and source.ndim == 4 and len(source) != 1:
+        raise UsageError(f"an array {source.shape} holds {len(source)} images, and one is wanted: use predict")
+    return Input(name="#0", held=next(images_in(source)))
+
+
+def _refuse(source: Source, listed: Iterable[bytes | None] | None) -> None:
+    if isinstance(source, str | Path):
+        if source == "-" and listed is None:
+            raise UsageError("the name - stands for a list of names, and none was given")
+    elif is_in_memory(source):
+        refuse_other_layouts(source)
+    else:
+        kinds = "a path, the bytes of an image file, a PIL image, or an array, uint8 (H, W, 3)"
+        raise UsageError(f"{type(source).__name__} is no image: needed is {kinds}")
+
+
+def read_list(file: BinaryIO, *, null: bool = False) -> Iterator[bytes | None]:
+    """Yield the lines of a list, and None where it holds no more for now: another program may still be writing it.
+
+    With `null` they are names that end with NUL, which they keep: find_inputs takes those as they are.
+    """
+    if not null:
+        yield from _split(file, b"\n")
+        return
+    for name in _split(file, b"\0"):
+        yield name if not name else name.removesuffix(b"\0") + b"\0"
+
+
+def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        # It is in memory, where all of it is there.
+        yield from file.read().split(separator)
+        return
+    begun: list[bytes] = []
+    while True:
+        if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
+            yield None
+            select.select([descriptor], [], [])
+        data = os.read(descriptor, 1 << 16)
+        if not data:
+            break
+        rest, *more = data.split(separator)
+        begun.append(rest)
+        for line in more:
+            yield b"".join(begun)
+            begun = [line]
+    yield b"".join(begun)
+
+
+def _expand_all(sources: Iterable[Source], listed: Iterable[bytes | None] | None) -> Iterator[Input]:
+    numbers = count()
+    for source in sources:
+        _refuse(source, listed)
+        if not isinstance(source, str | Path):
+            for held in images_in(source):
+                yield Input(name=f"#{next(numbers)}", held=held)
+        elif source == "-":
+            yield from _expand_list(listed or ())
+        else:
+            yield from _expand(os.fspath(source), is_pattern=isinstance(source, str) and glob.has_magic(source))
+
+
+def _expand_list(listed: Iterable[bytes | None]) -> Iterator[Input]:
+    numbers = count(start=1)
+    for line in listed:
+        if line is None:
+            yield PAUSE
+        elif name := _name_in(line, next(numbers)):
+            if b"\0" in name:
+                yield Input(name=os.fsdecode(name), error=(ImageErrorCode.MISSING, f"no file name holds NUL; {_NULL}"))
+            else:
+                yield from _expand(os.fsdecode(name), is_pattern=False)
+
+
+def _name_in(line: bytes, number: int) -> bytes:
+    """Return the name in line `number` of a list; raises UsageError where the first shows that it is no such list."""
+    if line.endswith(b"\0"):
+        name = line[:-1]
+    else:
+        name = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
+    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not _exists(os.fsdecode(name)):
+        raise UsageError(
+            "the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST | alexnet-deploy predict -`"
+        )
+    if number == 1 and b"\0" in name:
+        raise UsageError(f"line 1 of the list holds NUL, which no file name does; {_NULL}")
+    return name
+
+
+def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
+    item = _named(name)
+    if item.error is not None:
+        yield item
+    elif "\0" in name or not _exists(name):
+        matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
+        yield next(matches, item)
+        yield from matches
+    else:
+        yield from _walk(name, {})
+
+
+def _named(name: str) -> Input:
+    if not name:
+        # Path("") is the working directory, which an unset variable does not mean.
+        return Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
+    if _encoded(name) is None:
+        return Input(name=name, error=(ImageErrorCode.MISSING, "no file can have such a name"))
+    return Input(name=name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        patiently(lambda: os.lstat(name))
+    except (OSError, ValueError):
+        # Whatever it is: reading it will say.
+        return False
+    return True
+
+
+def _encoded(name: str) -> bytes | None:
+    """Return the name as the file system has it; None for text that it cannot hold, as one half of a surrogate pair."""
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return None
+
+
+def _matches(name: str) -> Iterator[Input]:
+    pattern = Path(_with_ending_in_any_case(name))
+    # Path drops a leading ./ that the rows are to keep.
+    prefix = "./" if name.startswith("./") else ""
+    # `**` is ours, not glob's, which would follow a link to a folder around its loop until names grow too long.
+    cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
+    head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
+    # Path.glob takes no absolute pattern.
+    seen: _Seen = {}
+    for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
+        for found in _walk(start, seen):
+            below = found.path.relative_to(start).parts
+            # A folder that cannot be read may hold what was asked for.
+            if not tail or found.error or (below and _fits(below, tail)):
+                yield replace(found, name=f"{prefix}{found.path}")
+
+
+def _with_ending_in_any_case(pattern: str) -> str:
+    """Return *.jpg as *.[jJ][pP][gG]: an ending names a format, and cameras write .JPG."""
+    stem, dot, ending = pattern.rpartition(".")
+    if not dot or not ending.isalnum():
+        return pattern
+    both = (f"[{char.lower()}{char.upper()}]" if char.isascii() and char.isalpha() else char for char in ending)
+    return f"{stem}.{''.join(both)}"
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _walk(start: str, seen: _Seen) -> Iterator[Input]:
+    # A stack, not recursion: folders may nest deeper than Python's own calls. Of each folder it holds the names that
+    # are still to come, which are joined to paths one by one: a million of them would take a second.
+    stack: list[tuple[Iterator[str], _Identity | None]] = [(iter([start]), None)]
+    ancestors: set[_Identity | None] = set()
+    while stack:
+        name = next(stack[-1][0], None)
+        if name is None:
+            ancestors.discard(stack.pop()[1])
+            continue
+        try:
+            if not patiently(Path(name).is_dir):
+                yield Input(name=name)
+                continue
+            status = patiently(Path(name).stat)
+            identity = (status.st_dev, status.st_ino)
+            if identity in ancestors:
+                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
+                continue
+            if identity in seen:
+                message = f"the same folder as {_named(seen[identity]).text}, whose files have their rows"
+                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, message))
+                continue
+            seen[identity] = name
+            stack.append((_names_in(name), identity))
+            ancestors.add(identity)
+        except OSError as error:
+            yield Input(name=name, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
+
+
+def _names_in(folder: str) -> Iterator[str]:
+    below = patiently(lambda: os.listdir(os.fsencode(folder)))  # noqa: PTH208
+    below.sort()
+    return (os.path.join(folder, os.fsdecode(name)) for name in below if not name.startswith(b"."))  # noqa: PTH118

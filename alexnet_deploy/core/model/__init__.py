@@ -1,0 +1,1 @@
+"""What an AlexNet is: layers, weights, preprocessing, views, labels."""

@@ -1,0 +1,300 @@
+"""The family of AlexNets as tables: what the layers are, and what they cost.
+
+A table is data. The torch network (core/network.py) and the ONNX graph (export/graph.py) are each built from it,
+independently, so that one proves the other.
+
+Local response normalisation follows the convention of PyTorch, ONNX, Caffe and TensorRT, in which alpha is divided
+by the window:
+
+    b[c] = a[c] / (k + alpha / size * sum of a[j]^2 over the `size` channels around c) ** beta
+
+The paper does not divide, so its alpha of 1e-4 over n = 5 is 5e-4 here. TensorFlow does not divide either.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
+
+# Names become files, nodes of graphs and words on terminals.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+# In float32 2 GiB, which is what one ONNX file can hold.
+_MOST_PARAMETERS = 1 << 29
+
+# That one layer gives for one view: two hundred times what the paper's first does.
+_MOST_VALUES = 1 << 26
+
+
+class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=True):
+    """A convolution over (C, H, W).
+
+    `padding` is (top, left, bottom, right) in pixels of zeros; `groups` splits the channels into columns that do not
+    see each other.
+    """
+
+    name: str
+    out_channels: int
+    kernel: int
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.out_channels, self.kernel, self.stride, self.groups) < 1 or min(self.padding) < 0:
+            raise ValueError(f"{self.name}: channels, kernel, stride and groups must be 1 or more, padding 0 or more")
+
+
+class Relu(Struct, frozen=True, kw_only=True, tag="relu", forbid_unknown_fields=True):
+    """max(x, 0)."""
+
+    name: str
+
+
+class LocalNorm(Struct, frozen=True, kw_only=True, tag="lrn", forbid_unknown_fields=True):
+    """Local response normalisation across channels; the formula is at the top of this file.
+
+    With `groups` 2 the window stays within each half of the channels.
+    """
+
+    name: str
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"{self.name}: {self.groups} groups, where 1 or more are needed")
+        # Even windows pad opposite sides in PyTorch and ONNX (pytorch#75722); TensorRT takes 1 to 15.
+        if self.size % 2 == 0 or not 1 <= self.size <= 15:
+            raise ValueError(f"{self.name}: a window of {self.size}, where an odd one of 1 to 15 is needed")
+        _check_norm(self)
+
+
+class SpatialNorm(Struct, frozen=True, kw_only=True, tag="spatial_norm", forbid_unknown_fields=True):
+    """Response normalisation over a size x size neighbourhood within each channel.
+
+    b = a * (k + alpha * mean of a^2 over the window, zeros outside) ** -beta
+    """
+
+    name: str
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"{self.name}: size must be 1 or more, got {self.size}")
+        _check_norm(self)
+
+
+class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_fields=True):
+    """The maximum over kernel x kernel windows, `stride` apart."""
+
+    name: str
+    kernel: int = 3
+    stride: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.kernel, self.stride) < 1:
+            raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
+
+
+class Flatten(Struct, frozen=True, kw_only=True, tag="flatten", forbid_unknown_fields=True):
+    """(C, H, W) to one row, channel first."""
+
+    name: str
+
+
+class Dropout(Struct, frozen=True, kw_only=True, tag="dropout", forbid_unknown_fields=True):
+    """Zeroes each value with this probability while training; nothing afterwards."""
+
+    name: str
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability < 1.0:
+            raise ValueError(f"{self.name}: probability must be 0 or more and under 1, got {self.probability:g}")
+
+
+class Linear(Struct, frozen=True, kw_only=True, tag="linear", forbid_unknown_fields=True):
+    """A fully connected layer."""
+
+    name: str
+    out_features: int
+
+
+def _check_norm(norm: LocalNorm | SpatialNorm) -> None:
+    """Raise ValueError for constants with which a normalisation divides by zero or gives no number."""
+    for field, value, is_valid in (
+        ("alpha", norm.alpha, 0.0 <= norm.alpha < math.inf),
+        ("beta", norm.beta, 0.0 <= norm.beta < math.inf),
+        ("k", norm.k, 0.0 < norm.k < math.inf),
+    ):
+        if not is_valid:
+            needed = "over 0" if field == "k" else "0 or more"
+            raise ValueError(f"{norm.name}: {field} must be finite and {needed}, got {value:g}")
+
+
+Layer: TypeAlias = Conv | Relu | LocalNorm | SpatialNorm | MaxPool | Flatten | Dropout | Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCost:
+    """One layer with what it takes and gives, for one view."""
+
+    layer: Layer
+    """The row of the table."""
+    in_shape: tuple[int, ...]
+    """(C, H, W) or (features,)."""
+    out_shape: tuple[int, ...]
+    """(C, H, W) or (features,)."""
+    weight_shape: tuple[int, ...] | None
+    """The weight tensor; None where the layer has none. The bias has its first dimension."""
+    num_multiply_adds: int
+    """Multiply-adds of convolutions and fully connected layers; the bias is not counted."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases of this layer."""
+        return 0 if self.weight_shape is None else math.prod(self.weight_shape) + self.weight_shape[0]
+
+
+class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One member of the AlexNet family.
+
+    `input_size` is the side in pixels of the square RGB view that the first layer takes.
+    """
+
+    name: str
+    input_size: int
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        names = [layer.name for layer in self.layers]
+        for name in (self.name, *names):
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name for an architecture or a layer; a name is 1 to 64 letters, digits and _ . -, "
+                    "and begins with a letter or digit"
+                )
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.name}: two layers share a name")
+        if not self.layers or not isinstance(self.layers[-1], Linear):
+            raise ValueError(f"{self.name}: the last layer gives the class scores and must be linear")
+        if not 1 <= self.input_size <= IMAGE_SIZE:
+            raise ValueError(f"{self.name}: input_size must be 1 to {IMAGE_SIZE}, got {self.input_size}")
+        num_parameters = 0
+        for cost in self.costs():
+            num_parameters += cost.num_parameters
+            if math.prod(cost.out_shape) > _MOST_VALUES:
+                raise ValueError(f"{cost.layer.name}: gives more than {_MOST_VALUES:,} values")
+            if num_parameters > _MOST_PARAMETERS:
+                raise ValueError(f"{self.name}: has more than {_MOST_PARAMETERS:,} parameters")
+
+    @property
+    def num_classes(self) -> int:
+        """K, the classes that the last layer tells apart."""
+        last = self.layers[-1]
+        assert isinstance(last, Linear)
+        return last.out_features
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases of all layers."""
+        return sum(cost.num_parameters for cost in self.costs())
+
+    @property
+    def num_multiply_adds(self) -> int:
+        """Multiply-adds for one view."""
+        return sum(cost.num_multiply_adds for cost in self.costs())
+
+    def with_num_classes(self, num_classes: int) -> "Architecture":
+        """Return the same table with a last layer for `num_classes` classes, 2 or more."""
+        if num_classes < 2:
+            raise UsageError(f"{self.name}: {num_classes} class asked for, where a classifier needs 2 or more")
+        last = msgspec.structs.replace(self.layers[-1], out_features=num_classes)
+        return msgspec.structs.replace(self, layers=(*self.layers[:-1], last))
+
+    def costs(self) -> Iterator[LayerCost]:
+        """Walk the table, yielding each layer with its shapes and costs.
+
+        Raises ValueError where a layer does not fit what the one before it gives.
+        """
+        shape: tuple[int, ...] = (3, self.input_size, self.input_size)
+        for layer in self.layers:
+            cost = _cost(layer, shape)
+            yield cost
+            shape = cost.out_shape
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every trained tensor, in table order: conv1.weight, conv1.bias, ..."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for cost in self.costs():
+            if cost.weight_shape is not None:
+                shapes[f"{cost.layer.name}.weight"] = cost.weight_shape
+                shapes[f"{cost.layer.name}.bias"] = cost.weight_shape[:1]
+        return shapes
+
+
+def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
+    out_shape: tuple[int, ...] = in_shape
+    weight_shape: tuple[int, ...] | None = None
+    num_multiply_adds = 0
+    needs_planes = isinstance(layer, Conv | LocalNorm | SpatialNorm | MaxPool | Flatten)
+    if needs_planes != (len(in_shape) == 3) and not isinstance(layer, Relu | Dropout):
+        raise ValueError(f"{layer.name}: cannot take an input of shape {in_shape}")
+    match layer:
+        case Conv():
+            channels, height, width = in_shape
+            top, left, bottom, right = layer.padding
+            if channels % layer.groups or layer.out_channels % layer.groups:
+                raise ValueError(f"{layer.name}: {channels} channels do not split into {layer.groups} groups")
+            out_shape = (
+                layer.out_channels,
+                (height + top + bottom - layer.kernel) // layer.stride + 1,
+                (width + left + right - layer.kernel) // layer.stride + 1,
+            )
+            weight_shape = (layer.out_channels, channels // layer.groups, layer.kernel, layer.kernel)
+            num_multiply_adds = math.prod(weight_shape) * out_shape[1] * out_shape[2]
+        case MaxPool():
+            channels, height, width = in_shape
+            # Caffe and cuda-convnet round up, torch rounds down: a table in which that matters is refused.
+            if (height - layer.kernel) % layer.stride or (width - layer.kernel) % layer.stride:
+                raise ValueError(f"{layer.name}: windows of {layer.kernel} do not tile {height} x {width} exactly")
+            out_shape = (
+                channels,
+                (height - layer.kernel) // layer.stride + 1,
+                (width - layer.kernel) // layer.stride + 1,
+            )
+        case LocalNorm():
+            if in_shape[0] % layer.groups:
+                raise ValueError(f"{layer.name}: {in_shape[0]} channels do not split into {layer.groups} groups")
+        case Flatten():
+            out_shape = (math.prod(in_shape),)
+        case Linear():
+            out_shape = (layer.out_features,)
+            weight_shape = (layer.out_features, in_shape[0])
+            num_multiply_adds = math.prod(weight_shape)
+        case Relu() | Dropout() | SpatialNorm():
+            pass
+    if min(out_shape) < 1:
+        raise ValueError(f"{layer.name}: nothing is left of an input of shape {in_shape}")
+    return LayerCost(
+        layer=layer,
+        in_shape=in_shape,
+        out_shape=out_shape,
+        weight_shape=weight_shape,
+        num_multiply_adds=num_multiply_adds,
+    )

@@ -1,0 +1,148 @@
+"""The torch network built from a table: the trained network that every engine is held against.
+
+N images (or views), C channels, H height, W width.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_deploy.core.model.architecture import (
+    Architecture,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    SpatialNorm,
+)
+from alexnet_deploy.core.model.preprocessing import Preprocessing
+from alexnet_deploy.core.model.views import View
+
+
+class LocalNormModule(nn.Module):
+    """Local response normalisation of (N, C, H, W); see core/architecture.py for the convention.
+
+    The window stays within each of `groups` equal runs of channels.
+    """
+
+    def __init__(self, layer: LocalNorm) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised values, of the same shape."""
+        layer = self.layer
+        columns = x.reshape(x.shape[0] * layer.groups, -1, *x.shape[2:])
+        normed = functional.local_response_norm(columns, layer.size, layer.alpha, layer.beta, layer.k)
+        return normed.reshape(x.shape)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for repr."""
+        return repr(self.layer)
+
+
+class SpatialNormModule(nn.Module):
+    """Response normalisation of (N, C, H, W) over a square window within each channel, zeros outside."""
+
+    def __init__(self, layer: SpatialNorm) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised values, of the same shape."""
+        layer = self.layer
+        mean_square = functional.avg_pool2d(x * x, layer.size, stride=1, padding=layer.size // 2)
+        return x * (layer.k + layer.alpha * mean_square) ** -layer.beta
+
+
+class Network(nn.Module):
+    """The layers of a table, in order; tensors are named as in the table (conv1.weight, ..., fc8.bias)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        for cost in architecture.costs():
+            self.add_module(cost.layer.name, module_of(cost.layer, cost.in_shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, float (N, K), for preprocessed views, float (N, 3, input_size, input_size)."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+
+class ConvModule(nn.Conv2d):
+    """A convolution of (N, C, H, W) whose zeros may differ from side to side, which nn.Conv2d cannot do."""
+
+    def __init__(self, layer: Conv, in_channels: int) -> None:
+        self.margins = (layer.padding[1], layer.padding[3], layer.padding[0], layer.padding[2])
+        self.is_symmetric = len(set(layer.padding)) == 1
+        super().__init__(
+            in_channels,
+            layer.out_channels,
+            layer.kernel,
+            stride=layer.stride,
+            padding=layer.padding[0] if self.is_symmetric else 0,
+            groups=layer.groups,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of the padded input."""
+        return super().forward(x if self.is_symmetric else functional.pad(x, self.margins))
+
+
+def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
+    """Return the module of one row of a table, for an input of this shape; see LayerCost."""
+    match layer:
+        case Conv():
+            return ConvModule(layer, in_shape[0])
+        case Relu():
+            return nn.ReLU()
+        case LocalNorm():
+            return LocalNormModule(layer)
+        case SpatialNorm():
+            return SpatialNormModule(layer)
+        case MaxPool():
+            return nn.MaxPool2d(layer.kernel, layer.stride)
+        case Flatten():
+            return nn.Flatten()
+        case Dropout():
+            return nn.Dropout(layer.probability)
+        case Linear():
+            return nn.Linear(in_shape[0], layer.out_features)
+
+
+def preprocess(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Return what the network is fed, float32 (N, 3, H, W), of pixels (N, H, W, 3) on 0..255, RGB, on their device."""
+    order = list(preprocessing.channel_indices)
+    mean = torch.tensor(preprocessing.mean, device=images.device)[order].view(1, 3, 1, 1)
+    scale = torch.tensor(preprocessing.scale, device=images.device)[order].view(1, 3, 1, 1)
+    return (images.permute(0, 3, 1, 2)[:, order].float() - mean) * scale
+
+
+def cut(pixels: torch.Tensor, view: View, size: int) -> torch.Tensor:
+    """Return one view, (N, 3, size, size), of (N, 3, 256, 256)."""
+    crop = pixels[:, :, view.top : view.top + size, view.left : view.left + size]
+    return crop.flip(3) if view.mirrored else crop
+
+
+def network_from(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> Network:
+    """Return the trained network, in evaluation mode, holding copies of `tensors` (see Architecture.tensor_shapes)."""
+    # The meta device skips the random initialisation of 61 million parameters that would be thrown away.
+    with torch.device("meta"):
+        network = Network(architecture)
+    state = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval()
+
+
+def tensors_of(network: Network) -> dict[str, np.ndarray]:
+    """Return copies of the network's tensors, float32, by name, in table order."""
+    return {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in network.state_dict().items()}

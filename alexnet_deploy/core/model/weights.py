@@ -1,0 +1,224 @@
+"""Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
+
+The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
+`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools,
+and digests of the tensors and of this object itself (core/tensor_file.py).
+
+Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them. Both are read, 2 is written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from msgspec import Struct
+
+from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.labels import check_labels
+from alexnet_deploy.core.model.preprocessing import Preprocessing
+from alexnet_deploy.core.model.tensor_file import (
+    BLANK,
+    ReadTensors,
+    TensorFile,
+    TensorFileError,
+    UnknownVersionError,
+    digest_of,
+    open_tensors,
+    seal_text,
+)
+from alexnet_deploy.core.process.say import counted
+
+# One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
+METADATA_KEY = "alexnet-deploy"
+CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
+FORMAT_VERSION = 2
+
+CHECKPOINT_VERSIONS = (2, 3)
+CHECKPOINT_SEALED_FROM = 3
+"""The first format of checkpoints that holds a digest of its header."""
+
+_VERSIONS = (1, 2)
+_SEALED_FROM = 2
+
+RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
+
+
+class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one pass over the training pictures gave."""
+
+    epoch: int
+    """1 is the first."""
+    learning_rate: float
+    """Of the weights, at the epoch's middle step."""
+    train_loss: float
+    """Mean of what was minimised, cross-entropy in nats, over augmented crops, dropout on."""
+    validation_loss: float
+    """Mean cross-entropy in nats, centre view."""
+    validation_top1: float
+    """Share of validation pictures whose first guess is right, 0..1, centre view."""
+    validation_top5: float
+    """Share whose first five guesses hold the right one, 0..1; with five classes or fewer always 1."""
+    images_per_second: float
+    """Training pictures a second, validation not counted."""
+
+
+class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How weights came to be."""
+
+    recipe: dict[str, RecipeValue]
+    """The resolved recipe, field by field."""
+    data: str
+    """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
+    data_sha256: str
+    """Digest of the names and bytes of the training and validation pictures."""
+    num_train: int
+    num_validation: int
+    excluded: dict[str, str]
+    """Pictures that could not be decoded and were left out: path to error code."""
+    epochs: tuple[EpochMetrics, ...]
+    best_epoch: int
+    """The epoch with the best validation error; 0 before there was one."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Validation pictures by true class (row) and first guess (column), at the best epoch."""
+    interrupted: bool
+    """True where fewer epochs were finished than the recipe has."""
+    seconds: float
+    device: str
+    decoding: int = 1
+    """Version of the decoding policy that the images were read by."""
+    remarks: tuple[str, ...] = ()
+    """What was noticed about the run, each one sentence with its remedy."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.best_epoch <= len(self.epochs):
+            raise ValueError(f"the best epoch is {self.best_epoch}, of {counted(len(self.epochs), 'epoch')}")
+
+
+class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format_version: int
+    architecture: Architecture
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    training: TrainingRecord | None
+    tools: dict[str, str]
+    tensors_sha256: str = ""
+    header_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Trained tensors with the table, preprocessing and labels that they belong to."""
+
+    architecture: Architecture
+    """The table that the tensors fit."""
+    tensors: Mapping[str, np.ndarray]
+    """float32, named and shaped as Architecture.tensor_shapes says."""
+    preprocessing: Preprocessing
+    """What the first layer expects to be fed."""
+    labels: tuple[str, ...]
+    """One name for each class, in the order of the probabilities."""
+    training: TrainingRecord | None
+    """How they were trained; None where that is not known."""
+    tools: Mapping[str, str]
+    """Version of each program that had a part in them."""
+
+    def __post_init__(self) -> None:
+        """Raise WeightsError where tensors or labels do not fit the table, or hold NaN or infinity."""
+        _check_tensors(self.architecture, self.tensors)
+        check_labels(self.labels, self.architecture.num_classes)
+
+    def save(self, path: Path) -> None:
+        """Write the file in one rename; raises OSError, and then leaves what was there."""
+        # A vector saved by mistake as a view would be written in the wrong order: contiguity is made sure of.
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        header = _Header(
+            format_version=FORMAT_VERSION,
+            architecture=self.architecture,
+            preprocessing=self.preprocessing,
+            labels=self.labels,
+            training=self.training,
+            tools=dict(self.tools),
+            tensors_sha256=digest_of(tensors),
+            header_sha256=BLANK,
+        )
+        write_atomically(path, safetensors.numpy.save(tensors, metadata={METADATA_KEY: seal_text(header)}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedWeights:
+    """Weights with the file they came from."""
+
+    weights: Weights
+    """What the file holds."""
+    path: Path
+    """Where it lies."""
+    sha256: str
+    """Digest of the whole file."""
+
+
+def load_weights(path: Path) -> LoadedWeights:
+    """Read a weights file.
+
+    Raises WeightsError where it is missing, is no weights file, is of an unknown version, or does not fit its table.
+    """
+    try:
+        with open_tensors(path) as file:
+            header, read = _read(path, file)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except TensorFileError as error:
+        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+    try:
+        weights = Weights(
+            architecture=header.architecture,
+            tensors={name: read.tensors[name] for name in header.architecture.tensor_shapes()},
+            preprocessing=header.preprocessing,
+            labels=header.labels,
+            training=header.training,
+            tools=header.tools,
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return LoadedWeights(weights=weights, path=path, sha256=read.sha256)
+
+
+def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
+    if CHECKPOINT_KEY in file.metadata:
+        raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
+    if METADATA_KEY not in file.metadata:
+        raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
+    try:
+        header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
+    except UnknownVersionError as error:
+        raise WeightsError(
+            f"{path}: weights format {error.version}, where this program reads {' and '.join(map(str, _VERSIONS))}"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise WeightsError(f"{path}: its header cannot be read: {error}") from error
+    _check_shapes(header.architecture, file.shapes, str(path))
+    return header, file.read(header.tensors_sha256)
+
+
+def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...]], subject: str) -> None:
+    needed = architecture.tensor_shapes()
+    for name in sorted(needed.keys() | found.keys()):
+        if found.get(name) != needed.get(name):
+            raise WeightsError(
+                f"{subject}: {name} is {found.get(name, 'missing')}, where the table needs {needed.get(name, 'none')}"
+            )
+
+
+def _check_tensors(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> None:
+    _check_shapes(architecture, {name: tensor.shape for name, tensor in tensors.items()}, architecture.name)
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32:
+            raise WeightsError(f"{name} is {tensor.dtype}, where float32 is needed")
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{name} holds {counted(int((~np.isfinite(tensor)).sum()), 'NaN or infinite value')}")

@@ -1,0 +1,1 @@
+"""What surrounds the work: the machine, versions, signals, threads, messages."""

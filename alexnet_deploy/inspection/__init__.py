@@ -1,0 +1,1 @@
+"""What is there: a path, a bundle, this machine; as records and in words."""

@@ -1,0 +1,307 @@
+"""Runs, weights, graphs, bundles and measurements in words and numbers for a person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from alexnet_deploy.core.bundle.accuracy import Gate
+from alexnet_deploy.core.bundle.manifest import ParityRow
+from alexnet_deploy.core.bundle.plans import PlanRecord
+from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.preprocessing import Decoding
+from alexnet_deploy.core.model.weights import RecipeValue, TrainingRecord
+from alexnet_deploy.core.process.say import counted, lines_about_excluded, printable
+from alexnet_deploy.inspection.facts import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
+from alexnet_deploy.report.wording import setting
+
+if TYPE_CHECKING:
+    from alexnet_deploy.train.data.scan import Survey
+    from alexnet_deploy.train.data.source import PictureSource
+
+
+def describe(architecture: Architecture) -> str:
+    """Return the table of layers: name, kind, output shape, parameters and multiply-adds for one view."""
+    lines = [f"{'layer':<16} {'kind':<14} {'output':<14} {'parameters':>12} {'multiply-adds':>15}"]
+    for cost in architecture.costs():
+        kind = type(cost.layer).__struct_config__.tag
+        shape = " x ".join(str(size) for size in cost.out_shape)
+        parameters = f"{cost.num_parameters:,}" if cost.num_parameters else ""
+        work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
+        lines.append(f"{printable(cost.layer.name):<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
+    totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
+    lines.append(f"{printable(architecture.name):<16} {'in all':<14} {'':<14} {totals}")
+    return "\n".join(lines)
+
+
+def describe_facts(facts: Facts, width: int | None = None) -> str:
+    """Return a record of `inspect` in lines for a person; tables are `width` characters wide at most, if they can."""
+    match facts:
+        case RunFacts():
+            lines = _run_lines(facts)
+        case WeightsFacts():
+            lines = _weights_lines(facts)
+        case BundleFacts():
+            lines = _bundle_lines(facts, width)
+        case GraphFacts():
+            lines = _graph_lines(facts)
+        case PackFacts():
+            lines = _pack_lines(facts)
+    return "\n".join(printable(line) for line in lines)
+
+
+def describe_source(source: "PictureSource") -> Iterator[str]:
+    """Yield a line about images to train on, and another where they are validated on test/."""
+    yield (
+        f"{source.root}: {counted(len(source.train), 'picture')} to learn from, {len(source.validation):,} to "
+        f"validate, {_classes(source.labels)}"
+    )
+    if source.validation_folder == VALIDATION_FOLDERS[-1]:
+        yield f"found no val/ beside train/: validating on {source.validation_folder}/"
+
+
+def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
+    """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
+    return lines_about_excluded(excluded.items())
+
+
+def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterator[str]:
+    """Yield a line about images on both sides, and one where a class has over three times the images of another.
+
+    `is_balanced` says that the recipe has class weights already.
+    """
+    from alexnet_deploy.train.pack.format import class_counts
+
+    if found.duplicates:
+        names = ", ".join(f"{other} = {one}" for one, other in found.duplicates[:_MOST_NAMED])
+        more = ", ..." if len(found.duplicates) > _MOST_NAMED else ""
+        images = counted(len(found.duplicates), "validation image")
+        yield f"duplicates: {images} with the bytes of a training image, so top-1 is too high: {names}{more}"
+    counts, labels = class_counts(found.folder), found.folder.labels
+    most, least = max(counts), min(counts)
+    if most > _IMBALANCE * least:
+        line = (
+            f"imbalanced classes: {counted(most, 'training image')} of {labels[counts.index(most)]}, {least:,} of "
+            f"{labels[counts.index(least)]}"
+        )
+        advice = "; --set class_weights=balanced makes all classes count the same"
+        yield line if is_balanced else line + advice
+
+
+_MOST_NAMED = 3
+_IMBALANCE = 3
+
+_LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
+"""Columns of parity_table in the order in which a narrow terminal loses them."""
+
+
+def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
+    """Return the measured agreement of each engine as a table; columns that no row has are left out.
+
+    Where a `width` is given, so are the least important ones that do not fit; a verdict may still be longer.
+    """
+    has_accuracy = any(row.top1_accuracy is not None for row in rows)
+    columns: list[tuple[str, list[str]]] = [
+        ("engine", [f"{row.backend} {row.version}" for row in rows]),
+        ("graph", [row.precision for row in rows]),
+        ("arithmetic", [row.arithmetic for row in rows]),
+        ("against", [row.against for row in rows]),
+        ("pictures", [row.pictures for row in rows]),
+        ("n", [f"{row.num_images:,}" for row in rows]),
+        ("max error", [f"{row.max_error:.1e}" for row in rows]),
+        ("p99", [f"{row.p99_error:.1e}" for row in rows]),
+        ("log error", [f"{row.max_log_error:.1e}" for row in rows]),
+        ("KL", [f"{row.kl_divergence:.1e}" for row in rows]),
+        ("top-1", [f"{row.top1_agreement:.1%}" for row in rows]),
+        ("top-5", [f"{row.top5_agreement:.1%}" for row in rows]),
+        *([("accuracy", [_or_dash(row.top1_accuracy, ".1%") for row in rows])] if has_accuracy else []),
+        ("ms", [_or_dash(row.latency_ms, ".1f") for row in rows]),
+    ]
+    for name in _LEAST_IMPORTANT:
+        if width is None or _width_of(columns) <= width:
+            break
+        columns = [column for column in columns if column[0] != name]
+    columns = [(name, [printable(cell) for cell in cells]) for name, cells in columns]
+    widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
+    lines = []
+    verdicts = ["", *(_verdict(row) for row in rows)]
+    for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
+        aligned = [
+            cell.ljust(cells) if name in _WORDS else cell.rjust(cells)
+            for (name, _), cell, cells in zip(columns, line, widths, strict=True)
+        ]
+        lines.append("  ".join([*aligned, verdict]).rstrip())
+    return "\n".join(lines)
+
+
+_WORDS = ("engine", "graph", "arithmetic", "against", "pictures")
+"""Columns of parity_table that begin at the left, as words do; numbers end at the right."""
+
+
+def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """Return how many characters a line of parity_table takes that ends in `passed`."""
+    return sum(max(len(cell) for cell in (name, *cells)) + 2 for name, cells in columns) + len("passed")
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _verdict(row: ParityRow) -> str:
+    return "passed" if row.passed else f"FAILED: {printable('; '.join(row.failures))}"
+
+
+def gate_words(gate: Gate) -> str:
+    """Return what an INT8 graph had to pass, in lines for a person."""
+    lines = [printable(f"{fallback.layer} went back to float: {fallback.because}") for fallback in gate.fallbacks]
+    if (found := gate.accuracy) is not None:
+        low, high = found.interval_points
+        lines.append(
+            f"accuracy on {counted(found.num_images, 'picture')}: top-1 {found.candidate_top1:.2%}, trained network "
+            f"{found.reference_top1:.2%}: {found.drop_points:.2f} points lost, 95 % interval {low:.2f} to {high:.2f}, "
+            f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'first guess', 'first guesses')} changed"
+        )
+    else:
+        lines.append(
+            f"accuracy was not measured (--data DIR does that); {gate.calibration_agreement or 0:.2%} of the "
+            "calibration pictures have the trained network's first guess"
+        )
+    return "\n".join(lines)
+
+
+def describe_plan(record: PlanRecord) -> str:
+    """Return one line about a plan."""
+    profile = record.profile
+    batches = f"{profile.min_batch} to {counted(profile.max_batch, 'picture')}, best at {profile.opt_batch}"
+    return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
+
+
+def _run_lines(run: RunFacts) -> Iterator[str]:
+    state = "finished" if run.is_finished else "not finished"
+    yield f"{run.path}: run of {run.architecture}, {counted(run.num_classes, 'class', 'classes')}, {state}"
+    yield f"epochs        {run.epochs_done} of {run.epochs} done"
+    if run.best_epoch is not None:
+        yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
+    yield f"trained on    {run.data}"
+    yield f"recipe        {_recipe_words(run.recipe)}"
+    yield f"weights       {run.weights or 'none yet: the first epoch has not ended'}"
+    yield f"checkpoint    {run.checkpoint or 'none'}"
+    yield f"metrics       {run.metrics or 'none'}"
+    yield f"report        {run.report or 'none'}"
+    yield f"next          {run.next}"
+
+
+def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
+    """Return a recipe's name, and the values by which it differs from the shipped recipe of that name."""
+    from alexnet_deploy.train.recipe import recipe_by_name, recipe_names
+
+    name = str(recipe.get("name"))
+    shipped = msgspec.structs.asdict(recipe_by_name(name)) if name in recipe_names() else {"name": name}
+    changes = [f"{field} {setting(value)}" for field, value in recipe.items() if shipped.get(field) != value]
+    return f"{name}, with {', '.join(changes)}" if changes else name
+
+
+def interruption_words(training: TrainingRecord) -> str:
+    """Return how far a run had come that was interrupted: `interrupted after 3 of 8 epochs`."""
+    done, total = len(training.epochs), training.recipe.get("epochs")
+    known = f"{done} of {counted(total, 'epoch')}" if isinstance(total, int) else counted(done, "epoch")
+    return f"interrupted after {known}"
+
+
+def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
+    yield f"{weights.path}: trained weights of {weights.architecture.name}, {_classes(weights.labels)}"
+    yield f"sha-256       {weights.sha256}"
+    yield f"labels        {_few(weights.labels)}"
+    yield f"preprocessing {_facts(weights.preprocessing)}"
+    yield f"made with     {_versions(weights.tools)}"
+    if (training := weights.training) is not None:
+        yield f"trained on    {training.data}, {counted(training.num_train, 'picture')}"
+        yield f"validated on  {counted(training.num_validation, 'picture')}"
+        yield f"recipe        {_recipe_words(training.recipe)}"
+        if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
+            yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
+        if training.interrupted:
+            yield f"              training was {interruption_words(training)}"
+        for remark in training.remarks:
+            yield f"remark        {remark}"
+        for name, code in training.excluded.items():
+            yield f"left out      {name}: {code}"
+    yield ""
+    yield from describe(weights.architecture).split("\n")
+
+
+def _pack_lines(pack: PackFacts) -> Iterator[str]:
+    from alexnet_deploy.train.pack.format import PackHeader
+
+    header = pack.header
+    assert isinstance(header, PackHeader)
+    size = f"{pack.bytes / 1e9:,.2f} GB"
+    yield f"{pack.path}: packed set of {counted(header.num_pictures, 'picture')}, {_classes(header.labels)}, {size}"
+    yield f"learnt from   {counted(header.num_train, 'picture')}"
+    yield f"validated on  {counted(header.num_validation, 'picture')}"
+    yield f"made of       {header.source}"
+    yield f"sha-256       {header.source_sha256} (of its names and bytes, as trained weights name it)"
+    yield f"labels        {_few(header.labels)}"
+    yield f"resize        {header.resize}"
+    yield f"mean          {', '.join(f'{value:.2f}' for value in header.mean)}"
+    yield f"made with     {_versions(header.tools)}"
+    for name, code in header.excluded.items():
+        yield f"left out      {name}: {code}"
+
+
+def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
+    manifest = bundle.manifest
+    yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
+    yield f"sha-256       {bundle.sha256} (of manifest.json, which holds that of each file)"
+    yield f"created       {manifest.created}"
+    yield f"weights       {manifest.provenance.weights_sha256}"
+    yield f"labels        {_few(bundle.labels)}"
+    yield f"preprocessing {_facts(manifest.preprocessing)}"
+    if isinstance(manifest.decoding, Decoding):
+        yield f"decoding      {_facts(manifest.decoding)}"
+    yield f"made with     {_versions(manifest.tools)}"
+    for name, entry in manifest.files.items():
+        yield f"file          {name} ({counted(entry.bytes, 'byte')})"
+    if (quantization := manifest.quantization) is not None:
+        calibration = quantization.calibration
+        images = counted(calibration.num_images, "picture")
+        yield f"calibrated    on {images}, {calibration.method}; rest {quantization.rest}"
+        yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
+    for record in manifest.plans:
+        yield f"plan          {describe_plan(record)}"
+    yield ""
+    yield from parity_table(manifest.parity, width).split("\n")
+    if manifest.gate is not None:
+        yield from gate_words(manifest.gate).split("\n")
+    yield ""
+    yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
+    for fault, multiple in manifest.golden.separation.items():
+        yield f"  {fault:<36} {multiple:>12,.1f}"
+    yield ""
+    yield from describe(manifest.architecture).split("\n")
+
+
+def _graph_lines(graph: GraphFacts) -> Iterator[str]:
+    yield f"{graph.path}: ONNX graph {graph.name!r} by {graph.producer or 'an unknown program'}"
+    yield f"opset         {', '.join(f'{domain} {version}'.strip() for domain, version in graph.opsets.items())}"
+    yield f"size          {counted(graph.bytes, 'byte')}"
+    yield f"nodes         {', '.join(f'{count} {kind}' for kind, count in graph.nodes.items())}"
+    for key, value in graph.metadata.items():
+        yield f"metadata      {key}: {value if len(value) <= 200 else f'{value[:200]}...'}"
+
+
+def _classes(labels: Sequence[str]) -> str:
+    return counted(len(labels), "class", "classes")
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels) if len(labels) <= 6 else f"{', '.join(labels[:5])}, ... ({len(labels)} in all)"
+
+
+def _facts(record: msgspec.Struct) -> str:
+    return ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(record).items())
+
+
+def _versions(tools: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in tools.items())

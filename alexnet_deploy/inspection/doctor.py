@@ -1,0 +1,178 @@
+"""What this machine can run, what is missing, and how to get it."""
+
+import importlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec import Struct
+
+from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
+from alexnet_deploy.core.process.machine import has_vnni, processor
+from alexnet_deploy.core.process.versions import installed_version
+from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    subject: str
+    state: Literal["ok", "missing", "broken", "fact"]
+    """`broken`: installed, and cannot be used."""
+    version: str | None = None
+    """The installed one; None where nothing is installed, or it has none."""
+    detail: str | None = None
+    """What it is, or what it is for."""
+    problem: str | None = None
+    """Why it cannot be used."""
+    remedy: str | None = None
+    """The command that installs it."""
+    note: str | None = None
+    """What to know before that."""
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        known = " ".join(part for part in (self.version, self.detail, self.problem) if part)
+        words = ": ".join(part for part in (known, self.remedy) if part)
+        return f"{words}; {self.note}" if self.note else words
+
+
+class Examination(Struct, frozen=True, kw_only=True):
+    """All findings, as `doctor --json` prints them."""
+
+    passed: bool
+    """True where nothing is broken."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    subject: str
+    module: str
+    packages: tuple[str, ...]
+    use: str
+    extra: Extra
+
+
+_WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before 25 November 2026, run on ONNX Runtime"
+
+_PARTS = (
+    _Part(
+        subject="openvino",
+        module="openvino",
+        packages=("openvino",),
+        use="runs bundles on the CPU",
+        extra="cpu",
+    ),
+    _Part(
+        subject="onnxruntime",
+        module="onnxruntime",
+        packages=("onnxruntime", "onnxruntime-gpu"),
+        use="runs bundles on the CPU",
+        extra="cpu",
+    ),
+    _Part(
+        subject="pillow-heif",
+        module="pillow_heif",
+        packages=("pillow-heif",),
+        use="reads HEIC images",
+        extra="heif",
+    ),
+    _Part(
+        subject="torch",
+        module="torch",
+        packages=("torch",),
+        use="trains, and is the reference of every proof",
+        extra="train",
+    ),
+    _Part(
+        subject="onnx",
+        module="onnx",
+        packages=("onnx",),
+        use="exports and audits graphs",
+        extra="train",
+    ),
+    _Part(
+        subject="tensorrt-rtx",
+        module="tensorrt_rtx_bindings",
+        packages=("tensorrt-rtx-cu13-bindings",),
+        use="builds plans, also without a GPU, and runs them on RTX GPUs",
+        extra="rtx",
+    ),
+    _Part(
+        subject="tensorrt",
+        module="tensorrt",
+        packages=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+        use="builds and runs plans on NVIDIA GPUs",
+        extra="gpu",
+    ),
+)
+
+
+_NOTES = {
+    "tensorrt": "needs a machine with an NVIDIA GPU",
+    **({"torch": SMALL_TORCH} if sys.platform == "linux" else {}),
+}
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
+    yield Finding(subject="python", state="fact", version=platform.python_version(), detail=platform.platform())
+    yield Finding(subject="processor", state="fact", detail=processor(), note=None if has_vnni() else _WITHOUT_VNNI)
+    yield _gpu()
+    for part in _PARTS:
+        yield _look_at(part)
+    yield _cuda()
+    if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
+        yield Finding(
+            subject="onnxruntime",
+            state="broken",
+            problem="onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            note="uninstall both, then install one",
+        )
+
+
+def _cuda() -> Finding:
+    """Return what plans would reach a GPU with."""
+    versions = {package: version for package in ("pycuda", "cuda-bindings") if (version := installed_version(package))}
+    found = ", ".join(f"{package} {version}" for package, version in versions.items()) or None
+    use = "plans run through it"
+    if found is None:
+        return Finding(subject="cuda", state="missing", detail=use, remedy="pip install cuda-python")
+    gpu = find_gpu()
+    if gpu is not None:
+        return Finding(subject="cuda", state="ok", version=found, detail=f"reaches {gpu.target}")
+    if shutil.which("nvidia-smi") is not None:
+        problem = "reaches no GPU, though a driver is installed"
+        return Finding(subject="cuda", state="broken", version=found, problem=problem)
+    return Finding(subject="cuda", state="missing", version=found, problem="is installed, and there is no GPU to reach")
+
+
+def _look_at(part: _Part) -> Finding:
+    versions = [version for package in part.packages if (version := installed_version(package)) is not None]
+    if not versions:
+        remedy, note = install_command(part.extra), _NOTES.get(part.subject)
+        return Finding(subject=part.subject, state="missing", detail=part.use, remedy=remedy, note=note)
+    try:
+        importlib.import_module(part.module)
+    except (ImportError, OSError) as error:
+        problem = f"is installed and does not load: {error}"
+        return Finding(subject=part.subject, state="broken", version=versions[0], problem=problem)
+    return Finding(subject=part.subject, state="ok", version=versions[0], detail=part.use)
+
+
+def _gpu() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        problem = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
+        return Finding(subject="gpu", state="missing", problem=problem)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = f"an NVIDIA driver is installed and does not answer: {error}"
+        return Finding(subject="gpu", state="broken", problem=problem)
+    return Finding(subject="gpu", state="ok", detail="; ".join(line.split(" (UUID")[0] for line in listed.splitlines()))

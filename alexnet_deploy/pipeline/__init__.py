@@ -1,0 +1,1 @@
+"""What joins rooms: weights to a bundle, a bundle to its check, a run to its report."""

@@ -1,0 +1,276 @@
+"""How long each part of a prediction takes here, and how many pictures a second all of them together give.
+
+Every time is of one thing done again and again in this process, after it was done once uncounted; the first answers,
+which pay for what the others find ready, are told apart.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from PIL import Image
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.errors import DataError, UsageError
+from alexnet_deploy.core.images.batches import look_through
+from alexnet_deploy.core.images.decode import decode_image, decode_pixels, read_file
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_picture
+from alexnet_deploy.core.images.resize import to_square
+from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.say import Say, counted, say_nothing
+from alexnet_deploy.engines.engine import (
+    Backend,
+    Device,
+    Engine,
+    EngineInfo,
+    Tuning,
+    cuda_index,
+    installed_backends,
+    open_engine,
+)
+from alexnet_deploy.engines.tensorrt.plan import backends_here
+from alexnet_deploy.predict.predictor import Predictor, best_guesses
+
+DRAWN_SIZE = (500, 375)
+"""Of the drawn pictures, width by height: that of many of ImageNet's."""
+
+_MOST_PICTURES = 64
+_LEAST_RUNS = 20
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """How long one stage took, in milliseconds."""
+
+    stage: str
+    """decode, resize, upload, compute, download or whole; see STAGES."""
+    batch: int
+    """Pictures at once."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    num_runs: int
+
+
+STAGES = {
+    "decode": "a picture's bytes to its pixels, in one thread",
+    "resize": "to 256 x 256, in one thread",
+    "open": "from the bundle's directory to an engine: its bytes verified, the library imported, the graph compiled",
+    "first run": "of one picture, when nothing has run before",
+    "upload": "to the device's memory, by the device's clock",
+    "compute": "the graph, views and softmax in it, all threads on one batch; one too large for the engine is split",
+    "download": "from the device's memory, by the device's clock",
+    "whole": "a picture's bytes to its guesses, one picture after another",
+    "pictures/s": "as `predict` works: an engine that runs several batches at a time, decoding beside it",
+}
+"""What each stage's time includes."""
+
+
+class EngineTimes(Struct, frozen=True, kw_only=True):
+    """What one engine does here."""
+
+    backend: str
+    version: str
+    device: str
+    arithmetic: str
+    open_ms: float
+    """From the bundle's directory to an engine: its bytes verified, the library imported where this was the first
+    use of it in the process, the graph compiled."""
+    first_ms: float
+    """The first run, of one picture."""
+    stages: tuple[Timing, ...]
+    num_streams: int
+    """Batches at a time, in what follows."""
+    batch_size: int
+    """Pictures a batch, in what follows."""
+    pictures_per_second: float
+    """From files to guesses, decoding beside the engine, over at least as long as a stage is timed."""
+    engine_idle: float
+    """Share of that time in which a stream of the engine had nothing to run, 0..1."""
+
+
+class Benchmark(Struct, frozen=True, kw_only=True):
+    """Everything that was timed, and of what."""
+
+    bundle: str
+    bundle_sha256: str
+    precision: str
+    views: str
+    processor: str
+    pictures: str
+    """What they were."""
+    mean_bytes: int
+    """Of a picture's file."""
+    decoding: tuple[Timing, ...]
+    engines: tuple[EngineTimes, ...]
+
+
+def bench(
+    bundle: Bundle,
+    *,
+    backends: Sequence[Backend] | None = None,
+    data: Path | None = None,
+    batch_sizes: Sequence[int] = (1,),
+    device: Device | Literal["auto"] = "auto",
+    threads: int | None = None,
+    seconds: float = 2.0,
+    say: Say = say_nothing,
+) -> Benchmark:
+    """Time each backend on up to 64 pictures of `data`, or drawn ones.
+
+    Unless they are given, the backends are those that run any graph on the CPU here, or all that have the GPU that
+    `device` names.
+
+    `batch_sizes` are those that `compute` is timed at, besides the engine's own. Each stage is timed for `seconds`, and
+    20 times at least. Raises UsageError where `data` is not there, DataError where no picture in it can be read, and
+    what open_engine raises.
+    """
+    with _files(data, bundle.manifest.preprocessing.resize) as files:
+        encoded = [read_file(path) for path in files]
+        say(f"decoding {counted(len(files), 'picture')}")
+        decoding = _time_decoding(encoded, bundle, seconds)
+        engines = []
+        on_gpu = cuda_index(device) is not None
+        for backend in backends or (backends_here(bundle, device) if on_gpu else installed_backends()):
+            say(f"running on {backend}")
+            opener = partial(open_engine, bundle, backend, device, threads)
+            engines.append(_time_engine(bundle, opener, files, encoded, batch_sizes, seconds))
+    drawn = f"drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
+    return Benchmark(
+        bundle=str(bundle.path),
+        bundle_sha256=bundle.sha256,
+        precision=bundle.manifest.precision,
+        views=bundle.manifest.views.name,
+        processor=processor(),
+        pictures=f"{len(files)} of {data}" if data else f"{len(files)} {drawn}",
+        mean_bytes=sum(map(len, encoded)) // len(encoded),
+        decoding=decoding,
+        engines=tuple(engines),
+    )
+
+
+@contextmanager
+def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
+    if data is not None:
+        if not data.exists():
+            raise UsageError(f"{data}: there is no such file or folder")
+        inputs = [found.path for found in islice(find_inputs([data]), _MOST_PICTURES)]
+        if not inputs:
+            raise UsageError(f"{data}: holds no images to time")
+        found = look_through(inputs, resize)
+        if not found.files:
+            raise DataError(f"{data}: has no picture among its first {_MOST_PICTURES} files, and nothing can be timed")
+        yield found.files
+        return
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.jpg" for number in range(_MOST_PICTURES)]
+        for number, path in enumerate(files):
+            drawn = draw_picture(DRAWN_CLASSES[number % len(DRAWN_CLASSES)], seed=number)
+            drawn.resize(DRAWN_SIZE, Image.Resampling.BICUBIC).save(path, quality=90)
+        yield files
+
+
+def _time_decoding(encoded: Sequence[bytes], bundle: Bundle, seconds: float) -> tuple[Timing, ...]:
+    resize = bundle.manifest.preprocessing.resize
+    decoded = [decode_pixels(data) for data in encoded]
+    sources, pixels = cycle(encoded), cycle(decoded)
+    return (
+        _timing("decode", 1, _run_times_ms(lambda: decode_pixels(next(sources)), seconds)),
+        _timing("resize", 1, _run_times_ms(lambda: to_square(next(pixels), resize), seconds)),
+    )
+
+
+def _time_engine(
+    bundle: Bundle,
+    opener: Callable[[Tuning], Engine],
+    files: Sequence[Path],
+    encoded: Sequence[bytes],
+    batch_sizes: Sequence[int],
+    seconds: float,
+) -> EngineTimes:
+    resize = bundle.manifest.preprocessing.resize
+    images = np.stack(
+        [decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_PICTURES, *batch_sizes))]
+    )
+    begun = time.perf_counter()
+    with opener("latency") as engine:
+        opened = time.perf_counter()
+        engine.run(images[:1])
+        first_ms = 1e3 * (time.perf_counter() - opened)
+        stages = tuple(_time_stages(engine, images, {*batch_sizes, engine.info.batch_size}, seconds))
+        sources = cycle(encoded)
+
+        def whole() -> object:
+            (row,) = engine.run(decode_image(next(sources), resize)[None])
+            return best_guesses(row, bundle.labels, topk=5)
+
+        stages += (_timing("whole", 1, _run_times_ms(whole, seconds)),)
+    info, rate, idle = _time_stream(bundle, opener, files, seconds)
+    return EngineTimes(
+        backend=info.backend,
+        version=info.version,
+        device=info.device,
+        arithmetic=info.arithmetic,
+        open_ms=1e3 * (opened - begun),
+        first_ms=first_ms,
+        stages=stages,
+        num_streams=info.num_streams,
+        batch_size=info.batch_size,
+        pictures_per_second=rate,
+        engine_idle=idle,
+    )
+
+
+def _time_stages(engine: Engine, images: np.ndarray, batch_sizes: set[int], seconds: float) -> Iterator[Timing]:
+    for batch in sorted(batch_sizes):
+        part = images[:batch]
+        if engine.time_stages(part) is None:
+            yield _timing("compute", batch, _run_times_ms(partial(engine.run, part), seconds))
+            continue
+        found = [times for _ in range(_LEAST_RUNS) if (times := engine.time_stages(part)) is not None]
+        yield _timing("upload", batch, [times.upload_ms for times in found])
+        yield _timing("compute", batch, [times.compute_ms for times in found])
+        yield _timing("download", batch, [times.download_ms for times in found])
+
+
+def _time_stream(
+    bundle: Bundle, opener: Callable[[Tuning], Engine], files: Sequence[Path], seconds: float
+) -> tuple[EngineInfo, float, float]:
+    """Return what ran, pictures a second from files to guesses, and the engine's idle share meanwhile."""
+    with opener("throughput") as engine:
+        # One stream of pictures without an end: where it began, the engine waited for the first of them.
+        names = (os.fsencode(path) + b"\n" for path in cycle(files))
+        with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
+            for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
+                pass
+            begun, busy, num_pictures, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
+            while not num_pictures or elapsed < seconds:
+                num_pictures += sum(1 for _ in islice(predictions, engine.info.batch_size))
+                elapsed = time.perf_counter() - begun
+            busy = engine.busy_seconds - busy
+        return engine.info, num_pictures / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
+
+
+def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
+    run()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < _LEAST_RUNS or time.perf_counter() < end:
+        begun = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - begun))
+    return times
+
+
+def _timing(stage: str, batch: int, times_ms: Sequence[float]) -> Timing:
+    p50, p95, p99 = (float(value) for value in np.percentile(times_ms, (50, 95, 99)))
+    return Timing(stage=stage, batch=batch, p50_ms=p50, p95_ms=p95, p99_ms=p99, num_runs=len(times_ms))

@@ -1,0 +1,218 @@
+"""The check of a bundle that is there: its bytes, its graph, its engines, and the whole chain that led to them."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+
+from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.errors import UsageError, WrongAnswerError
+from alexnet_deploy.core.images.batches import decode_batches
+from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, is_labelled
+from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.process.say import Say, counted, printable, say_nothing
+from alexnet_deploy.engines.engine import Backend, Device, Engine, open_engine
+from alexnet_deploy.engines.graph_file import is_readable
+from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
+from alexnet_deploy.engines.tensorrt.plan import backends_here
+from alexnet_deploy.pipeline.plans import plan_problems
+
+_MOST_NAMED = 20
+"""Files outside the manifest that are named; a bundle may have been unpacked over a whole disk of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check found."""
+
+    rows: tuple[ParityRow, ...]
+    """Each engine against the golden vectors and, where weights were given, the trained network."""
+    problems: tuple[str, ...]
+    """What in the graph is not as the table says."""
+    not_done: tuple[str, ...]
+    """What could not be checked here, and what would make it possible."""
+
+    @property
+    def passed(self) -> bool:
+        """True where nothing that was checked failed."""
+        return not self.problems and all(row.passed for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Files to compare on, all of which must be readable."""
+
+    files: tuple[Path, ...]
+    truths: tuple[int, ...] | None = None
+    """Their classes, indices into the labels; None where they are not known."""
+
+    @classmethod
+    def of(cls, folder: LabelledFolder) -> Self:
+        """Return the pictures of a labelled folder, with their classes."""
+        return cls(
+            files=tuple(picture.path for picture in folder.pictures),
+            truths=tuple(picture.label for picture in folder.pictures),
+        )
+
+
+def pictures_in(folder: Path, labels: Sequence[str]) -> Pictures:
+    """Return the pictures below a folder, with their classes where its folders are named after `labels`.
+
+    Raises UsageError where there are none.
+    """
+    if is_labelled(folder, labels):
+        return Pictures.of(find_labelled(folder, labels))
+    files = tuple(found.path for found in find_inputs([folder]))
+    if not files:
+        raise UsageError(f"{folder}: holds no images to compare on")
+    return Pictures(files=files)
+
+
+def check(
+    bundle: Bundle,
+    *,
+    backends: Sequence[Backend] | None = None,
+    device: Device | Literal["auto"] = "auto",
+    weights: LoadedWeights | None = None,
+    pictures: Pictures | None = None,
+    say: Say = say_nothing,
+) -> CheckResult:
+    """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
+
+    With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
+    engine - on the golden pictures and on `pictures`, and the graph's tensors are compared with theirs. `backends`
+    are those that are installed and have the `device` unless named; the trained network stays on the CPU. Where the
+    graph is not what its table says nothing is run.
+
+    Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or pictures
+    without weights, DataError for a picture that cannot be read, BackendError where there is no engine.
+    """
+    manifest = bundle.manifest
+    if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
+        raise UsageError(
+            f"{weights.path}: SHA-256 {weights.sha256[:12]}..., where {bundle.path} was made from "
+            f"{manifest.provenance.weights_sha256[:12]}..."
+        )
+    if pictures is not None and weights is None:
+        raise UsageError("pictures are compared with the trained network: give its --weights as well")
+    chosen = tuple(backends) if backends is not None else backends_here(bundle, device)
+    say("verifying the bundle's bytes")
+    bundle.verify()
+    labels = bundle.labels
+    found, not_done = _audit(bundle, labels, weights)
+    problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
+    if weights is None:
+        not_done.append("the trained network was not asked; --weights FILE does that")
+    else:
+        problems += _compare_with_weights(manifest, labels, weights.weights)
+    unrun = [record.file for record in manifest.plans if record.backend not in chosen]
+    not_done += [f"{file} was not run, for want of its library or GPU" for file in unrun]
+    rows: list[ParityRow] = []
+    expected: np.ndarray | None = None
+    if found:
+        not_done.append("no engine was run: the graph is not what its table says, and engines trust what they load")
+    for opened in () if found else _chain(bundle, weights, chosen, device, say):
+        with opened as engine:
+            rows.extend(prove(engine, bundle))
+            if pictures is not None:
+                try:
+                    actual = engine.run_all(decode_batches(pictures.files, manifest.preprocessing.resize))
+                except WrongAnswerError as error:
+                    rows.append(wrong_answer_row(error, engine, _words(pictures), len(pictures.files)))
+                    continue
+                # The first of the chain is the trained network.
+                expected = actual if expected is None else expected
+                rows.append(_compare_on(pictures, expected, actual, engine))
+    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
+
+
+def _chain(
+    bundle: Bundle,
+    weights: LoadedWeights | None,
+    backends: Sequence[Backend],
+    device: Device | Literal["auto"],
+    say: Say,
+) -> Iterator[Engine]:
+    """Open one after another: the trained network, its FP32 graph where this one is another, this graph's engines."""
+    crops = bundle.manifest.views.crops
+    if weights is not None:
+        from alexnet_deploy.engines.backends.torch import open_reference
+
+        say("asking the trained network")
+        yield open_reference(weights.weights, crops)
+        if bundle.manifest.precision != "fp32" and _is_installed("onnx"):
+            from alexnet_deploy.pipeline.int8 import open_weights
+
+            say("proving its FP32 graph")
+            yield open_weights(weights.weights, crops)
+    for backend in backends:
+        say(f"proving it on {backend}")
+        yield open_engine(bundle, backend, device)
+
+
+def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
+    truths = None if pictures.truths is None else np.array(pictures.truths)
+    return compare(expected, actual, engine, _words(pictures), truths=truths)
+
+
+def _words(pictures: Pictures) -> str:
+    return f"{len(pictures.files)} given"
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None) -> tuple[list[str], list[str]]:
+    """Return what in the graph is not as its table says, and what could not be looked at."""
+    data = bundle.read(GRAPH)
+    # First, and without onnx: what this finds no parser should see.
+    problems = list(graph_problems(data, bundle.manifest))
+    if not _is_installed("onnx"):
+        return problems, ["the graph's constants were not compared; `pip install onnx` makes that possible"]
+    if not is_readable(data):
+        return problems, []
+    from alexnet_deploy.export.audit import audit_graph
+
+    tensors = None if weights is None else weights.weights.tensors
+    audited = list(audit_graph(data, bundle.manifest, labels, tensors))
+    # The audit names everything that the first look does, and more.
+    return audited or problems, []
+
+
+def _unnamed_files(bundle: Bundle) -> list[str]:
+    """Return one line for each file that was added after publication, the first few by name."""
+    unnamed = bundle.unnamed()
+    problems = [
+        f"{printable(name)}: the manifest does not name it; remove it from the bundle" for name in unnamed[:_MOST_NAMED]
+    ]
+    if more := unnamed[_MOST_NAMED:]:
+        problems.append(f"{counted(len(more), 'more file')} that the manifest does not name")
+    return problems
+
+
+def _wrong_tolerances(manifest: Manifest) -> list[str]:
+    """Return where the bundle was published under other tolerances than this program's."""
+    own = manifest.golden.graph
+    problems = []
+    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
+        problems.append(f"golden.tolerance: is not what this program allows {manifest.precision}")
+    if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
+        problems.append("golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
+    return problems
+
+
+def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:
+    """Compare what the manifest says the network is with what the weights themselves say."""
+    if manifest.architecture != weights.architecture:
+        yield "architecture: the manifest's table is not that of the weights"
+    if manifest.preprocessing != weights.preprocessing:
+        yield "preprocessing: the manifest's is not that of the weights"
+    if labels != weights.labels:
+        yield "labels.txt: is not in the order of the weights' labels"

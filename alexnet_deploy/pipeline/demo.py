@@ -1,0 +1,122 @@
+"""The whole road on drawn pictures: draw, train, export, check, predict, and one page that shows all of it."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.errors import ParityError
+from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.images.decode import read_image
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder
+from alexnet_deploy.core.inputs.labelled import find_labelled
+from alexnet_deploy.core.model.family import architecture_by_name
+from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
+from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.inspection.describe import parity_table
+from alexnet_deploy.pipeline.check import CheckResult, Pictures, check
+from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.predict.predictor import Prediction, load
+from alexnet_deploy.report.bundle import render_report
+from alexnet_deploy.report.page import Picture
+from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.recipe import recipe_by_name
+from alexnet_deploy.train.run import look_over, train_on
+
+_SHOWN_PER_CLASS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What the demo left behind."""
+
+    report: Path
+    """The page that shows everything."""
+    bundle: Path
+    images: Path
+    """The validation images."""
+    accuracy: float
+    """Share of the validation pictures that the shipped engine, ten views, gets right, 0..1."""
+    num_pictures: int
+    seconds: float
+
+
+def run_demo(
+    directory: Path, *, say: Say, training_bar: Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+) -> DemoResult:
+    """Do all of it in a new `directory`; `training_bar` gives what shows the training.
+
+    Raises ParityError where the check fails, OSError where the directory exists, and what each step raises.
+    """
+    begun = time.perf_counter()
+    directory.mkdir(parents=True)
+    drawn = directory / "drawn"
+    say(f"1/5  drawing pictures of {len(DRAWN_CLASSES)} things into {drawn}/")
+    draw_folder(drawn)
+    say("2/5  training a quarter-width AlexNet on them")
+    architecture = architecture_by_name("tiny")
+    with training_bar() as show:
+        path = train_on(
+            look_over(drawn, architecture),
+            architecture,
+            recipe_by_name("drawn"),
+            directory / "runs/demo",
+            say=say,
+            on_progress=show,
+        )
+    loaded = load_weights(path)
+    say("3/5  exporting the weights as a bundle, proved before it is published")
+    bundle = ship(loaded, directory / "bundles/demo-fp32.bundle")
+    say("4/5  checking the bundle against the trained network, on pictures it has never seen")
+    validation = find_labelled(drawn, loaded.weights.labels)
+    checked = check(bundle, weights=loaded, pictures=Pictures.of(validation))
+    for line in parity_table(checked.rows).split("\n"):
+        say(line)
+    if not checked.passed:
+        raise ParityError(f"{bundle.path}: the check failed: {'; '.join(checked.problems)}")
+    say("5/5  predicting them, ten views each")
+    with load(bundle.path) as predictor:
+        predictions = list(predictor.predict([drawn / "val"]))
+    right = [_truth(prediction) == prediction.top[0].label for prediction in predictions]
+    report = directory / "report.html"
+    write_atomically(report, _report(bundle, loaded, checked, predictions))
+    return DemoResult(
+        report=report,
+        bundle=bundle.path,
+        images=drawn / "val",
+        accuracy=float(np.mean(right)),
+        num_pictures=len(right),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _truth(prediction: Prediction) -> str:
+    return Path(prediction.path).parent.name
+
+
+def _report(bundle: Bundle, loaded: LoadedWeights, checked: CheckResult, predictions: list[Prediction]) -> bytes:
+    shown = []
+    for thing in DRAWN_CLASSES:
+        shown += [prediction for prediction in predictions if _truth(prediction) == thing][:_SHOWN_PER_CLASS]
+    resize = bundle.manifest.preprocessing.resize
+    pictures = [
+        Picture(
+            caption="/".join(Path(prediction.path).parts[-2:]),
+            image=read_image(Path(prediction.path), resize),
+            guesses=tuple((guess.label, guess.probability) for guess in prediction.top[:3]),
+            truth=_truth(prediction),
+        )
+        for prediction in shown
+    ]
+    return render_report(
+        name="demo",
+        manifest=msgspec.structs.replace(bundle.manifest, parity=checked.rows),
+        labels=bundle.labels,
+        training=loaded.weights.training,
+        pictures=pictures,
+    )

@@ -1,0 +1,274 @@
+"""Weights to a verified bundle, published whole or not at all."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.core.bundle.layout import LAYOUT
+from alexnet_deploy.core.bundle.manifest import (
+    GOLDEN_PICTURES,
+    Golden,
+    GoldenGraph,
+    Manifest,
+    ParityRow,
+    Provenance,
+    TensorFile,
+    Views,
+    contract_for,
+)
+from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.store import (
+    GOLDEN_GRAPH_PROBABILITIES,
+    GOLDEN_IMAGES,
+    GOLDEN_INDEX,
+    GOLDEN_PROBABILITIES,
+    GRAPH,
+    LABELS,
+    REPORT,
+    Bundle,
+    StagedBundle,
+    publishing,
+)
+from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
+from alexnet_deploy.core.images.batches import look_through
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
+from alexnet_deploy.core.model.labels import encode_labels
+from alexnet_deploy.core.model.preprocessing import DECODING
+from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
+from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.engines.backends.torch import open_reference
+from alexnet_deploy.engines.engine import installed_backends, open_engine
+from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.golden_index import golden_index
+from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
+from alexnet_deploy.engines.tensorrt.build import refuse_build
+from alexnet_deploy.export.audit import audit_graph
+from alexnet_deploy.export.calibration import refuse_beyond_half
+from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.export.reference import exact_answers
+from alexnet_deploy.pipeline.calibration import Int8Request
+from alexnet_deploy.pipeline.int8 import Quantized, open_weights, quantize, refuse_request
+from alexnet_deploy.pipeline.plans import OnProgress, PlanRequest, add_plan
+from alexnet_deploy.report.bundle import render_report
+from alexnet_deploy.report.page import Picture
+
+
+def ship(
+    loaded: LoadedWeights,
+    out: Path,
+    *,
+    precision: Precision = "fp32",
+    views: ViewsName = "ten",
+    int8: Int8Request | None = None,
+    data: Path | None = None,
+    plan: PlanRequest | None = None,
+    force: bool = False,
+    say: Say = say_nothing,
+    on_progress: OnProgress | None = None,
+    debug: Say = say_nothing,
+) -> Bundle:
+    """Export trained weights as a bundle at `out`, prove it on every installed backend, and publish it.
+
+    Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the gate holds: see
+    quantize. `int8` says how that precision is to be made; `data` is a folder of labelled pictures to measure its
+    accuracy on; `plan` asks for a TensorRT plan besides.
+
+    Raises ParityError where something disagrees, UsageError for a request that contradicts itself, BackendError where
+    there is no engine to prove it on or the plan cannot be built, ExportError and BundleError where the graph or the
+    bundle cannot be made.
+    """
+    if precision not in TOLERANCES:
+        raise UsageError(f"{precision!r} is no precision; there are {', '.join(TOLERANCES)}")
+    if precision != "int8" and (int8 is not None or data is not None):
+        raise UsageError(f"calibration and accuracy belong to int8; {precision} is held against the trained network")
+    request = int8 or Int8Request()
+    if precision == "int8":
+        refuse_request(loaded.weights.architecture, request)
+    if plan is not None:
+        refuse_build(plan.backend, plan.options, plan.timing_cache)
+    backends = installed_backends()
+    weights = loaded.weights
+    crops = views_by_name(views, weights.architecture.input_size)
+    folder = None if data is None else _readable(data, weights, say)
+    with publishing(out, force=force, say=say) as stage:
+        say("asking the trained network about the golden pictures")
+        images = golden_pictures()
+        expected = _reference_answers(weights, crops, images)
+        rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
+        if precision == "fp16" or (precision == "int8" and request.rest == "fp16"):
+            center = views_by_name("center", weights.architecture.input_size)
+            refuse_beyond_half(build_graph(weights, center), images)
+        quantized = None
+        if precision == "int8":
+            quantized = quantize(weights, crops, request, data=folder, say=say)
+        golden = _golden(weights, crops, images, expected, precision)
+        manifest = _manifest(loaded, precision, Views(name=views, crops=crops), golden, quantized)
+        say("writing the graph")
+        graph = _audited_graph(weights, manifest)
+        _write(stage, graph, weights.labels, images, expected)
+        if golden.graph is not None:
+            stage.write(golden.graph.probabilities.file, _raw(exact_answers(graph, images)))
+        stage.write(GOLDEN_INDEX, golden_index(manifest))
+        candidate = stage.candidate(manifest)
+        for backend in backends:
+            say(f"proving it on {backend}")
+            with open_engine(candidate, backend) as engine:
+                rows.extend(prove(engine, candidate))
+        _refuse_failures(rows)
+        proved = msgspec.structs.replace(manifest, parity=tuple(rows))
+        if plan is not None:
+            proved = add_plan(stage, proved, graph, plan, say=say, on_progress=on_progress, debug=debug)
+        # The report says how large the files are that stand beside it.
+        proved = msgspec.structs.replace(proved, files=dict(stage.entries))
+        stage.write(REPORT, _report(out.name, proved, weights, images, expected, quantized))
+        sealed = stage.seal(proved)
+    return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
+
+
+def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
+    """Return the labelled pictures, all of which can be decoded; say of which classes there are none."""
+    folder = find_labelled(data, weights.labels)
+    found = look_through([picture.path for picture in folder.pictures], weights.preprocessing.resize)
+    for path, error in found.excluded:
+        raise DataError(f"{path}: accuracy cannot be measured on it: {error}")
+    present = {picture.label for picture in folder.pictures}
+    if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
+        say(f"{folder.root}: no pictures of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
+    if weights.training is not None:
+        from alexnet_deploy.train.pack.format import packed_from
+
+        learnt = packed_from(Path(weights.training.data)).resolve()
+        # Without a val/ of its own a training folder was split by its names, nine tenths of it to learn from.
+        if folder.root.resolve() in (learnt, learnt / "train"):
+            say(f"{folder.root}: the network learnt from these pictures, so that accuracy on them says little")
+    return folder
+
+
+def _prove_fp32(
+    weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, say: Say
+) -> ParityRow:
+    """Hold the FP32 graph against the trained network, which it then speaks for."""
+    say("proving the FP32 graph")
+    with open_weights(weights, crops) as engine:
+        row = compare(expected, engine.run(images), engine, GOLDEN_PICTURES, latency_ms=latency_of(engine, images[:1]))
+    _refuse_failures([row])
+    return row
+
+
+def _refuse_failures(rows: Sequence[ParityRow]) -> None:
+    if failed := [row for row in rows if not row.passed]:
+        reasons = "; ".join(_failed_words(row) for row in failed)
+        raise ParityError(f"nothing was published: {reasons}")
+
+
+def _failed_words(row: ParityRow) -> str:
+    words = f"{row.backend}, {row.precision}: {', '.join(row.failures)}"
+    # Neither ranges nor calibration images change how an engine rounds; the network's own share is settled by the gate.
+    return f"{words}: this engine does not compute what its graph says" if row.against == "graph" else words
+
+
+def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:
+    """Return the graph's file, after comparing it with what the manifest's table says it is."""
+    model = build_graph(weights, manifest.views.crops, manifest.precision, manifest.quantization)
+    graph = encode_graph(model, facts_for_graph(manifest, weights.labels))
+    if problems := audit_graph(graph, manifest, weights.labels, weights.tensors):
+        raise ExportError(f"the graph is not what the table says: {'; '.join(problems)}")
+    return graph
+
+
+def _report(
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    images: np.ndarray,
+    expected: np.ndarray,
+    quantized: Quantized | None,
+) -> bytes:
+    return render_report(
+        name=name,
+        manifest=manifest,
+        labels=weights.labels,
+        training=weights.training,
+        pictures=_golden_gallery(images, expected, weights.labels),
+        histograms={} if quantized is None else quantized.histograms,
+    )
+
+
+def _reference_answers(weights: Weights, crops: Sequence[View], images: np.ndarray) -> np.ndarray:
+    with open_reference(weights, crops) as reference:
+        return reference.run(images)
+
+
+def _golden(
+    weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, precision: Precision
+) -> Golden:
+    """Describe the golden vectors, after planting each known fault to see how far it moves them."""
+    graph = None
+    probabilities = TensorFile(file=GOLDEN_PROBABILITIES, dtype="float32", shape=expected.shape)
+    if precision == "int8":
+        own = TensorFile(file=GOLDEN_GRAPH_PROBABILITIES, dtype="float32", shape=expected.shape)
+        graph = GoldenGraph(probabilities=own, tolerance=int8_graph_tolerance(len(crops)))
+    tightest = TOLERANCES[precision] if graph is None else graph.tolerance
+    return Golden(
+        images=TensorFile(file=GOLDEN_IMAGES, dtype="uint8", shape=images.shape),
+        probabilities=probabilities,
+        tolerance=TOLERANCES[precision],
+        graph=graph,
+        separation={
+            name: separation(expected, _reference_answers(faulty.weights, faulty.views, images), tightest)
+            for name, faulty in planted_faults(Subject(weights=weights, views=crops))
+        },
+    )
+
+
+def _manifest(
+    loaded: LoadedWeights, precision: Precision, views: Views, golden: Golden, quantized: Quantized | None
+) -> Manifest:
+    weights = loaded.weights
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        precision=precision,
+        contract=contract_for(weights.architecture.num_classes),
+        architecture=weights.architecture,
+        preprocessing=weights.preprocessing,
+        decoding=DECODING,
+        views=views,
+        layout=LAYOUT,
+        quantization=None if quantized is None else quantized.quantization,
+        provenance=Provenance(
+            weights_sha256=loaded.sha256,
+            data_sha256=None if weights.training is None else weights.training.data_sha256,
+        ),
+        tools=tool_versions("torch", "onnx", "onnxruntime", "openvino"),
+        golden=golden,
+        parity=(),
+        gate=None if quantized is None else quantized.gate,
+        files={},
+    )
+
+
+def _write(stage: StagedBundle, graph: bytes, labels: Sequence[str], images: np.ndarray, expected: np.ndarray) -> None:
+    stage.write(GRAPH, graph)
+    stage.write(LABELS, encode_labels(labels))
+    stage.write(GOLDEN_IMAGES, images.tobytes())
+    stage.write(GOLDEN_PROBABILITIES, _raw(expected))
+
+
+def _raw(values: np.ndarray) -> bytes:
+    return values.astype("<f4").tobytes()
+
+
+def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> list[Picture]:
+    gallery = []
+    for number, (image, row) in enumerate(zip(images, probabilities, strict=True), start=1):
+        best = islice(np.argsort(-row, kind="stable"), 3)
+        guesses = tuple((labels[index], float(row[index])) for index in best)
+        gallery.append(Picture(caption=f"golden {number}", image=image, guesses=guesses, truth=None))
+    return gallery

@@ -1,0 +1,281 @@
+"""From trained weights and pictures to an INT8 graph that says what they say: calibration, sensitivity, the gate.
+
+The trained network speaks here through its FP32 graph on the fastest engine, which is proved against it first: the same
+answers to 1e-5, several times as fast.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.core.bundle.accuracy import Accuracy, Fallback, Gate
+from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Quantization
+from alexnet_deploy.core.errors import ParityError, UsageError
+from alexnet_deploy.core.images.batches import PictureSet, decode_batches
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.inputs.labelled import LabelledFolder
+from alexnet_deploy.core.model.architecture import Architecture, Conv, Linear
+from alexnet_deploy.core.model.views import View, views_by_name
+from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.core.process.say import Say, counted, say_nothing
+from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
+from alexnet_deploy.engines.proof.accuracy import measure_accuracy
+from alexnet_deploy.engines.proof.parity import (
+    INT8_TIE,
+    TOLERANCES,
+    divergences,
+    int8_candidate_tolerance,
+    least_agreement,
+    same_first_guess,
+    separation,
+    shortfalls,
+)
+from alexnet_deploy.export.calibration import Histogram
+from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.export.reference import exact_answers
+from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate, evenly, refuse_empty
+
+_NUM_SENSITIVITY_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """An INT8 graph's ranges, and what was measured on the way to them."""
+
+    quantization: Quantization
+    gate: Gate
+    histograms: dict[str, Histogram]
+    """Of each layer's input, the first layer's excepted."""
+
+
+def quantize(
+    weights: Weights,
+    views: Sequence[View],
+    request: Int8Request,
+    *,
+    data: LabelledFolder | None,
+    say: Say = say_nothing,
+) -> Quantized:
+    """Find ranges on real pictures, measure what INT8 costs, and move layers back to float until the gate holds.
+
+    The method is the first that holds on the golden images, unless one was asked for. With `data` the gate is the drop
+    in top-1 on it, otherwise the agreement on the calibration images; in both cases the graph must hold on the golden
+    images too. Raises ParityError where it cannot hold, UsageError for a request that is wrong, DataError for want of
+    images.
+    """
+    refuse_request(weights.architecture, request)
+    calibrated = calibrate(weights, request, say)
+    pictures = calibrated.pictures
+    golden = _GoldenAnswers(weights, views)
+    wanted = _choose_method(_candidates(calibrated, request), golden, say)
+    say("measuring how much each layer alone costs in int8")
+    sensitivity = _sensitivities(weights, wanted, pictures)
+    judge = _Judge(weights, views, request, pictures, data, golden, say)
+    quantization, verdict, fallbacks = _fall_back(wanted, sensitivity, judge, say)
+    gate = Gate(
+        calibration_agreement=verdict.measured if isinstance(verdict.measured, float) else None,
+        accuracy=verdict.measured if isinstance(verdict.measured, Accuracy) else None,
+        sensitivity=sensitivity,
+        fallbacks=fallbacks,
+    )
+    return Quantized(quantization=quantization, gate=gate, histograms=calibrated.histograms)
+
+
+def refuse_request(architecture: Architecture, request: Int8Request) -> None:
+    """Raise UsageError for what can be seen to be wrong with a request before anything is measured."""
+    products = [layer.name for layer in architecture.layers if isinstance(layer, Conv | Linear)]
+    if unknown := set(request.keep_float) - set(products):
+        raise UsageError(
+            f"{', '.join(sorted(unknown))}: no layer that could be in int8; those are {', '.join(products)}"
+        )
+    if set(request.keep_float) == set(products):
+        raise UsageError("every layer is to stay in float, so that nothing would be in int8; export fp32 or fp16")
+    if request.calibrate is not None:
+        refuse_empty(request.calibrate)
+    if request.cache is not None and not request.cache.parent.is_dir():
+        raise UsageError(f"{request.cache}: there is no such folder to keep a calibration in")
+
+
+def open_weights(weights: Weights, views: Sequence[View], quantization: Quantization | None = None) -> Engine:
+    """Open a network on the fastest engine, as a graph of no bundle: in INT8, or in FP32 without `quantization`."""
+    precision: Precision = "fp32" if quantization is None else "int8"
+    source = GraphSource(
+        name=f"the {precision} graph of {weights.architecture.name}",
+        data=build_graph(weights, views, precision, quantization).SerializeToString(),
+        precision=precision,
+        num_classes=weights.architecture.num_classes,
+        num_views=len(views),
+    )
+    return open_graph(source)
+
+
+class _GoldenAnswers:
+    """Holds candidates against the trained network's probabilities for the golden images.
+
+    A candidate answers by ONNX's own definition of its graph and must leave the engines their share of the tolerance:
+    on any CPU, an engine that stays near its graph then stays near the network too.
+    """
+
+    def __init__(self, weights: Weights, views: Sequence[View]) -> None:
+        self._weights, self._views = weights, views
+        self._images = golden_pictures()
+        self._tolerance = int8_candidate_tolerance(len(views))
+        with open_weights(weights, views) as engine:
+            self._expected = engine.run(self._images)
+        self._answers: dict[tuple[tuple[str, float], ...], np.ndarray] = {}
+
+    def __call__(self, quantization: Quantization) -> tuple[float, tuple[str, ...]]:
+        """Return the largest error as a multiple of the tolerance, and each excess in words."""
+        # The method's choice and the gate's first verdict ask about the same ranges.
+        key = tuple(quantization.ranges.items())
+        if key not in self._answers:
+            graph = build_graph(self._weights, self._views, "int8", quantization).SerializeToString()
+            self._answers[key] = exact_answers(graph, self._images)
+        actual = self._answers[key]
+        found = separation(self._expected, actual, self._tolerance)
+        return found, shortfalls(self._expected, actual, self._tolerance, INT8_TIE)
+
+
+def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantization]:
+    """Return one quantisation for each method that may be taken, in the order in which to try them."""
+    by_method = {calibrated.calibration.method: calibrated.ranges, **calibrated.alternatives}
+    return [
+        Quantization(
+            ranges={layer: largest for layer, largest in ranges.items() if layer not in request.keep_float},
+            rest=request.rest,
+            calibration=msgspec.structs.replace(calibrated.calibration, method=method),
+            weight_level=WEIGHT_LEVEL,
+        )
+        for method, ranges in by_method.items()
+    ]
+
+
+def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: Say) -> Quantization:
+    """Return the first candidate that holds on the golden images; where none does, the one with the smallest error."""
+    if len(candidates) == 1:
+        return candidates[0]
+    errors: list[float] = []
+    for candidate in candidates:
+        error, failures = golden(candidate)
+        if not failures:
+            if errors:
+                say(f"taking ranges by {candidate.calibration.method}")
+            return candidate
+        say(f"ranges by {candidate.calibration.method}: on the golden images {', '.join(failures)}")
+        # NaN, which compares with nothing, counts as the largest error.
+        errors.append(error if error == error else float("inf"))
+    best = candidates[errors.index(min(errors))]
+    say(f"no method holds on the golden images; taking {best.calibration.method}, which has the smallest error")
+    return best
+
+
+def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet) -> dict[str, float]:
+    """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
+    files = evenly(pictures.files, _NUM_SENSITIVITY_IMAGES)
+    center = views_by_name("center", weights.architecture.input_size)
+    batches = list(decode_batches(files, weights.preprocessing.resize))
+    with open_weights(weights, center) as engine:
+        expected = engine.run_all(batches)
+    found = {}
+    for layer, largest in wanted.ranges.items():
+        alone = msgspec.structs.replace(wanted, ranges={layer: largest})
+        with open_weights(weights, center, alone) as engine:
+            found[layer] = float(divergences(expected, engine.run_all(batches)).mean())
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What the gate is held against: accuracy where there are labelled pictures, agreement where there are none."""
+
+    measured: Accuracy | float
+    num_images: int
+    golden_failures: tuple[str, ...]
+    """How the answers for the golden images differ from the network's by more than is allowed."""
+
+    @property
+    def passed(self) -> bool:
+        return self._measured_passed and not self.golden_failures
+
+    @property
+    def words(self) -> str:
+        golden = f"; on the golden images {', '.join(self.golden_failures)}" if self.golden_failures else ""
+        return self._measured_words + golden
+
+    @property
+    def _measured_passed(self) -> bool:
+        if isinstance(self.measured, Accuracy):
+            return self.measured.passed
+        return self.measured >= self._least
+
+    @property
+    def _measured_words(self) -> str:
+        if isinstance(found := self.measured, Accuracy):
+            low, high = found.interval_points
+            return (
+                f"top-1 {found.candidate_top1:.2%} against {found.reference_top1:.2%}, a drop of "
+                f"{found.drop_points:.2f} points ({low:.2f} to {high:.2f}) where {found.max_drop_points:g} are allowed"
+            )
+        return f"{found:.2%} of the calibration pictures agree, where {self._least:.2%} must"
+
+    @property
+    def _least(self) -> float:
+        return least_agreement(TOLERANCES["int8"], self.num_images)
+
+
+class _Judge:
+    """Knows what the trained network says of the pictures, and holds candidates against it."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        views: Sequence[View],
+        request: Int8Request,
+        pictures: PictureSet,
+        data: LabelledFolder | None,
+        golden: _GoldenAnswers,
+        say: Say,
+    ) -> None:
+        self._golden = golden
+        self._weights, self._views, self._request, self._data = weights, views, request, data
+        self._files = pictures.files if data is None else tuple(picture.path for picture in data.pictures)
+        say(f"asking the FP32 graph about {counted(len(self._files), 'picture')}")
+        self._expected = self._ask(None)
+
+    def __call__(self, quantization: Quantization) -> _Verdict:
+        actual = self._ask(quantization)
+        _, golden_failures = self._golden(quantization)
+        measured: Accuracy | float
+        if self._data is None:
+            measured = float(same_first_guess(self._expected, actual, INT8_TIE).mean())
+        else:
+            limit = self._request.max_drop_points
+            measured = measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit)
+        return _Verdict(measured=measured, num_images=len(actual), golden_failures=golden_failures)
+
+    def _ask(self, quantization: Quantization | None) -> np.ndarray:
+        with open_weights(self._weights, self._views, quantization) as engine:
+            return engine.run_all(decode_batches(self._files, self._weights.preprocessing.resize))
+
+
+def _fall_back(
+    wanted: Quantization, sensitivity: dict[str, float], judge: _Judge, say: Say
+) -> tuple[Quantization, _Verdict, tuple[Fallback, ...]]:
+    """Take the most sensitive layer that is left out of int8, again and again, until the gate holds."""
+    quantization = wanted
+    fallbacks: list[Fallback] = []
+    worst_first = iter(sensitivity)
+    while not (verdict := judge(quantization)).passed:
+        say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")
+        if len(quantization.ranges) == 1:
+            raise ParityError(f"nothing was published: even with all layers but one in float, {verdict.words}")
+        layer = next(worst_first)
+        say(f"{layer}, the most sensitive of them, goes back to float")
+        remaining = {name: largest for name, largest in quantization.ranges.items() if name != layer}
+        quantization = msgspec.structs.replace(quantization, ranges=remaining)
+        fallbacks.append(Fallback(layer=layer, because=verdict.words))
+    say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")
+    return quantization, verdict, tuple(fallbacks)

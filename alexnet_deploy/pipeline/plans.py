@@ -1,0 +1,155 @@
+"""Plans for bundles: into one that is being made, or into a new one that is otherwise like one that is there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
+from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS, PlanBackend, PlanOptions, PlanRecord, Profile
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle, StagedBundle, publishing
+from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
+from alexnet_deploy.core.process.installation import install_command
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
+from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.tensorrt.build import BuildProgress, build_plan, default_timing_cache, refuse_build
+from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
+from alexnet_deploy.engines.tensorrt.library import is_installed
+from alexnet_deploy.engines.tensorrt.plan import open_plan
+
+OnProgress = Callable[[BuildProgress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """A plan that is asked for."""
+
+    backend: PlanBackend
+    profile: Profile = field(default_factory=Profile)
+    options: PlanOptions = field(default_factory=PlanOptions)
+    timing_cache: Path | None = None
+    """File of timings; None: this user's own for the library and GPU, where the library keeps any."""
+
+
+def backend_that_builds_here() -> PlanBackend | None:
+    """Return the library that is built with where none is named: an installed one, where there is a GPU to run on."""
+    installed = [backend for backend in PLAN_BACKENDS if is_installed(backend)]
+    return installed[0] if installed and find_gpu() is not None else None
+
+
+def why_no_plan() -> str:
+    """Return in one line why no plan is built where none is asked for, and what would build one."""
+    if is_installed("tensorrt-rtx"):
+        return "no GPU found: skipped the TensorRT plan; --engine tensorrt-rtx builds one for GPUs of Ampere and later"
+    if is_installed("tensorrt"):
+        return "no GPU found: skipped the TensorRT plan; `alexnet-deploy build --engine tensorrt` builds one on a GPU"
+    return (
+        f"no library that builds plans was found: skipped the TensorRT plan; `{install_command('rtx')}` and "
+        "--engine tensorrt-rtx build one, without a GPU too"
+    )
+
+
+def add_plan(
+    stage: StagedBundle,
+    manifest: Manifest,
+    graph: bytes,
+    request: PlanRequest,
+    *,
+    say: Say = say_nothing,
+    on_progress: OnProgress | None = None,
+    debug: Say = say_nothing,
+) -> Manifest:
+    """Build a plan of the staged bundle's graph into it; return the manifest that names it, with its proof.
+
+    Where the plan can run it runs the golden pictures now; where it cannot, its proof stays pending. Raises what
+    build_plan raises, and ParityError for a plan that disagrees.
+    """
+    say(f"building a plan with {request.backend}")
+    built = build_plan(
+        graph,
+        request.backend,
+        request.profile,
+        request.options,
+        timing_cache=request.timing_cache or default_timing_cache(request.backend),
+        on_progress=on_progress,
+        debug=debug,
+    )
+    stage.write(built.record.file, built.data)
+    replaced = [record for record in manifest.plans if record.file == built.record.file]
+    others = tuple(record for record in manifest.plans if record not in replaced)
+    is_stale = {(record.backend, record.version, record.target) for record in replaced}
+    rows = tuple(row for row in manifest.parity if (row.backend, row.version, row.device) not in is_stale)
+    pending = msgspec.structs.replace(manifest, plans=(*others, built.record), parity=rows)
+    proved = msgspec.structs.replace(pending, plans=(*others, msgspec.structs.replace(built.record, proof="proved")))
+    say(f"proving {built.record.file}")
+    try:
+        proof = _proof(stage.candidate(proved), built.record)
+    except BackendError as error:
+        # A plan may be for other GPUs than this machine's, which may have none: what it says is not known yet.
+        say(f"not proved yet: {_without(stage.path, error)}")
+        return pending
+    return msgspec.structs.replace(proved, parity=(*rows, *proof))
+
+
+def _without(folder: Path, error: Exception) -> str:
+    """Return an error's words without the hidden folder, which nobody knows."""
+    return str(error).replace(f"{folder}/", "")
+
+
+def _proof(bundle: Bundle, record: PlanRecord) -> tuple[ParityRow, ...]:
+    with open_plan(bundle, record.backend, record.file) as engine:
+        rows = prove(engine, bundle)
+    if failed := [reason for row in rows for reason in row.failures]:
+        raise ParityError(f"nothing was published: {record.file}: {'; '.join(failed)}")
+    return rows
+
+
+def build(
+    bundle: Bundle,
+    out: Path,
+    request: PlanRequest,
+    *,
+    force: bool = False,
+    say: Say = say_nothing,
+    on_progress: OnProgress | None = None,
+    debug: Say = say_nothing,
+) -> Bundle:
+    """Publish a new bundle at `out`: all that `bundle` holds, and a plan that is built here.
+
+    Its report stays that of the export. Raises what add_plan raises, UsageError where `out` exists, BundleError where
+    it cannot be written, IntegrityError where the bundle's bytes are not those that were published.
+    """
+    if out.resolve() == bundle.path.resolve():
+        raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")
+    refuse_build(request.backend, request.options, request.timing_cache)
+    with publishing(out, force=force, say=say) as stage:
+        for name in bundle.manifest.files:
+            stage.write(name, bundle.read(name))
+        graph = bundle.read(GRAPH)
+        refuse_foreign_graph(graph, bundle.manifest, str(bundle.path))
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = msgspec.structs.replace(bundle.manifest, created=created)
+        manifest = add_plan(stage, manifest, graph, request, say=say, on_progress=on_progress, debug=debug)
+        sealed = stage.seal(manifest)
+    return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
+
+
+def plan_problems(bundle: Bundle) -> list[str]:
+    """Return what can be seen to be wrong with a bundle's plans without running them.
+
+    A plan holds the digest of its graph as its network's name, in plain characters: see build_plan. Raises
+    IntegrityError for bytes that are not those published.
+    """
+    entry = bundle.manifest.files.get(GRAPH)
+    problems = []
+    for record in bundle.manifest.plans:
+        if entry is None or record.graph_sha256 != entry.sha256:
+            problems.append(f"{record.file}: is a plan of another graph, {record.graph_sha256[:12]}..., not of {GRAPH}")
+        elif record.file not in bundle.manifest.files:
+            problems.append(f"{record.file}: is not among the bundle's files")
+        elif record.graph_sha256.encode() not in bundle.read(record.file):
+            problems.append(f"{record.file}: its own bytes do not name this graph, so it is a plan of another, or none")
+    return problems

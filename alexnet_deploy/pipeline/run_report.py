@@ -1,0 +1,85 @@
+"""The report of a finished run: its weights are asked once more, and what they say is shown on one page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from alexnet_deploy.core.errors import OutputError
+from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
+from alexnet_deploy.report.page import Picture
+from alexnet_deploy.report.run import Score, most_wrong, render_run_report, score, wrong_picture
+from alexnet_deploy.train.data.batches import Batches
+from alexnet_deploy.train.data.loader import batches_of
+from alexnet_deploy.train.data.scan import Survey
+from alexnet_deploy.train.loop.evaluation import Evaluation, evaluate, spread_numbers
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What was found, and where it is shown."""
+
+    path: Path
+    """The page."""
+    loaded: LoadedWeights
+    """The weights that were asked."""
+    num_pictures: int
+    """Validation pictures that they were asked of."""
+    center: Score
+    """By the centre view."""
+    ten: Score
+    """By ten views."""
+
+
+def report_run(
+    weights: Path,
+    found: Survey,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> RunReport:
+    """Ask a run's weights of up to 2,000 of the surveyed validation pictures, and write the page beside them.
+
+    Raises OutputError where the page cannot be written, DataError where a picture can no longer be read, and
+    WeightsError as load_weights does.
+    """
+    loaded = load_weights(weights)
+    examples, resize = found.folder.validation, loaded.weights.preprocessing.resize
+    # On the CPU, from where a few travel: all of a packed set would settle on the GPU.
+    pictures = batches_of(examples, resize, torch.device("cpu"), threads=threads)
+    numbers = spread_numbers(len(examples))
+    evaluation = evaluate(loaded.weights, pictures, numbers, device=device, on_progress=on_progress)
+    wrong = _gallery(evaluation, found, pictures, loaded.weights.labels)
+    page = render_run_report(name=weights.parent.name, loaded=loaded, evaluation=evaluation, wrong=wrong)
+    path = weights.with_name(REPORT)
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
+    return RunReport(
+        path=path,
+        loaded=loaded,
+        num_pictures=len(numbers),
+        center=score(evaluation, evaluation.center),
+        ten=score(evaluation, evaluation.ten),
+    )
+
+
+def _gallery(evaluation: Evaluation, found: Survey, pictures: Batches, labels: Sequence[str]) -> list[Picture]:
+    """Return the pictures that are most surely wrong, read once more."""
+    places = most_wrong(evaluation)
+    if not len(places):
+        return []
+    numbers = evaluation.numbers[places]
+    ((images, _),) = pictures.batches([torch.from_numpy(numbers)])
+    names = (Input(name=found.folder.validation[number].name).text for number in numbers)
+    return [
+        wrong_picture(evaluation, place, name, image, labels)
+        for place, name, image in zip(places, names, images.numpy(), strict=True)
+    ]

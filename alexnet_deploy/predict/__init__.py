@@ -1,0 +1,1 @@
+"""Images to predictions, and predictions to rows in a file."""

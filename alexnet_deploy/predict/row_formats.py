@@ -1,0 +1,306 @@
+"""Prediction rows as text: a table for people, jsonl and csv for programs; one row for each input."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from rich.cells import cell_len, set_cell_size
+
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.core.fs.opening import MIB
+from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.process.say import printable
+from alexnet_deploy.predict.predictor import Prediction
+
+RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
+
+FORMAT_OF_ENDING: Mapping[str, RowFormat] = MappingProxyType(
+    {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "table"}
+)
+"""What a file of rows is called."""
+
+_PATH_WIDTH = 40
+
+_MOST_FAILURES = 5
+"""How many failures of one kind in a row a terminal shows."""
+
+# Of one row: 20,000 classes have 2 MiB.
+_MOST_BYTES = 64 * MIB
+
+# Of one row: a path is 4,096 bytes at most, and so many line breaks.
+_MOST_LINES = 8192
+
+# Of one image in batches of other sizes float32 strayed by less than 1e-6; csv rounds to six digits.
+_ROUNDING = 1e-5
+
+_CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
+
+
+def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
+    """Return the format that is wanted or that the output's ending tells, a table on stdout.
+
+    Raises UsageError where the two contradict each other, or neither says.
+    """
+    if output is None:
+        return wanted or "table"
+    told = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if wanted is None and told is None:
+        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)}); give --format")
+    if wanted is not None and told is not None and wanted != told:
+        raise UsageError(f"{output}: its ending means {told}, and --format asks for {wanted}; change one of them")
+    return wanted or told or "table"
+
+
+class RowWriter:
+    """Turns predictions into lines of one format; `header` comes once, before them.
+
+    `labels` are those of the classes; a row that was written before is held against them. A table's labels are padded
+    to `label_width` characters. A table for a terminal, `width` characters wide, cuts its
+    lines, and tells long runs of the same failure in one; everywhere else each prediction has a line of its own.
+    """
+
+    def __init__(
+        self,
+        row_format: RowFormat,
+        topk: int,
+        label_width: int = 0,
+        width: int | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
+        self._format = row_format
+        self._topk = topk
+        self._labels = labels
+        self._label_width = label_width
+        self._width = width
+        self._failure: ImageErrorCode | None = None
+        self._num_failures = 0
+
+    @property
+    def form(self) -> tuple[RowFormat, int]:
+        """What a file of its rows looks like: their format, and how many guesses each has."""
+        return self._format, self._topk
+
+    def refusal(self, row: "WrittenRow") -> str | None:
+        """Return why this writer cannot have written a row; None where it can have."""
+        for index, probability in row.probabilities.items():
+            # Written so that NaN is refused too.
+            if not 0 <= probability <= 1:
+                return f"{probability} is not a probability"
+            if self._labels and not 0 <= index < len(self._labels):
+                return f"there is no class {index} of {len(self._labels)}"
+            if self._labels and row.labels[index] != self._labels[index]:
+                return f"class {index} is {self._labels[index]!r}, not {row.labels[index]!r}"
+        if self._labels and (row.outcome == "ok") != bool(row.probabilities):
+            return "a prediction has classes, and an error has none"
+        return None
+
+    def header(self) -> str:
+        """Return the first line with its end, or nothing where the format has none."""
+        if self._format != "csv":
+            return ""
+        ranks = range(1, self._topk + 1)
+        names = [name for rank in ranks for name in (f"index{rank}", f"label{rank}", f"probability{rank}")]
+        return _csv_line(["path", "ok", "error", "message", *names])
+
+    def row(self, prediction: Prediction) -> str:
+        """Return the prediction's line with its end; on a terminal none, or one about failures before it too."""
+        match self._format:
+            case "jsonl":
+                return msgspec.json.encode(_record(prediction)).decode() + "\n"
+            case "csv":
+                return _csv_line(list(self._cells(prediction)))
+            case "table" if self._width is None:
+                return self._table_line(prediction)
+            case "table":
+                return self._terminal_lines(prediction, self._width)
+
+    def footer(self) -> str:
+        """Return what follows the last row: on a terminal, how many failures were not shown."""
+        num_hidden = self._num_failures - _MOST_FAILURES
+        failure, self._failure, self._num_failures = self._failure, None, 0
+        return f"... {num_hidden:,} more {failure}\n" if num_hidden > 0 else ""
+
+    def _terminal_lines(self, prediction: Prediction, width: int) -> str:
+        before = "" if prediction.error is not None and prediction.error == self._failure else self.footer()
+        if prediction.error is not None:
+            self._failure = prediction.error
+            self._num_failures += 1
+            if self._num_failures > _MOST_FAILURES:
+                return ""
+        return before + _cut(self._table_line(prediction, path_width=max(12, min(_PATH_WIDTH, width // 3))), width)
+
+    def _table_line(self, prediction: Prediction, path_width: int | None = None) -> str:
+        if prediction.error is not None:
+            outcome = f"     -- {prediction.error.value}: {prediction.message}"
+        else:
+            guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
+            outcome = "  ".join(guesses).rstrip()
+        path = printable(prediction.path)
+        if path_width is None:
+            return f"{path:<{_PATH_WIDTH}} {printable(outcome)}\n"
+        return f"{set_cell_size(_shortened(path, path_width), path_width)} {printable(outcome)}\n"
+
+    def _cells(self, prediction: Prediction) -> Iterator[object]:
+        yield from (prediction.path, str(prediction.ok).lower(), prediction.error or "", prediction.message)
+        for rank in range(self._topk):
+            if rank < len(prediction.top):
+                guess = prediction.top[rank]
+                yield from (guess.index, guess.label, f"{guess.probability:.6g}")
+            else:
+                yield from ("", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRow:
+    """What a row in a file says of its input."""
+
+    path: str
+    outcome: str
+    """`ok`, or its error's code."""
+    probabilities: dict[int, float]
+    """Of the guesses, by the class's index; as they are written, which in csv is rounded."""
+    labels: dict[int, str]
+    """Of the guesses, by the class's index."""
+    record: bytes
+    """The row itself, with its end."""
+
+    def is_like(self, other: "WrittenRow") -> bool:
+        """Return whether both guess the same, but for what another batch size may change in the last digits."""
+        if self.probabilities.keys() != other.probabilities.keys():
+            return False
+        return all(abs(value - other.probabilities[index]) <= _ROUNDING for index, value in self.probabilities.items())
+
+
+def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[WrittenRow | None, int]]:
+    """Yield each whole row that `writer` wrote into a file at `place`, jsonl or csv, and the byte that it ends at.
+
+    The header counts as a row of None. The first row that is cut off or damaged is the end: what follows is not read.
+    Raises UsageError for a row that `writer` cannot have written.
+    """
+    row_format, _ = writer.form
+    end = 0
+    if header := writer.header().encode():
+        if file.read(len(header)) != header:
+            return
+        end = len(header)
+        yield None, end
+    for number, record in enumerate(_records(file, row_format), 1):
+        row = read_row(record, row_format)
+        if row is None:
+            return
+        if reason := writer.refusal(row):
+            raise UsageError(
+                f"{place}: row {number:,} is not of this bundle: {reason}; remove the file, or choose another --output"
+            )
+        end += len(record)
+        yield row, end
+
+
+def read_row(record: bytes, row_format: RowFormat) -> WrittenRow | None:
+    """Return what one row of jsonl or csv says, None where it is damaged."""
+    return _json_row(record) if row_format == "jsonl" else _csv_row(record)
+
+
+def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    room = _MOST_BYTES
+    is_quoted = False
+    while line := file.readline(room):
+        lines.append(line)
+        room -= len(line)
+        # A path in a csv row may hold line breaks, between quotes; a quote that is damage would open one of them all.
+        is_quoted ^= row_format == "csv" and line.count(b'"') % 2 == 1
+        if is_quoted and room and len(lines) <= _MOST_LINES:
+            continue
+        if is_quoted or not line.endswith(b"\n"):
+            return
+        yield b"".join(lines)
+        lines.clear()
+        room = _MOST_BYTES
+
+
+class _JsonError(Struct):
+    code: ImageErrorCode
+
+
+class _JsonGuess(Struct):
+    index: int
+    label: str
+    probability: float
+
+
+class _JsonRow(Struct):
+    path: str
+    ok: bool
+    error: _JsonError | None = None
+    top: tuple[_JsonGuess, ...] = ()
+
+
+def _json_row(record: bytes) -> WrittenRow | None:
+    try:
+        row = from_json(record, _JsonRow)
+    except msgspec.DecodeError:
+        return None
+    if row.ok != (row.error is None):
+        return None
+    return WrittenRow(
+        path=row.path,
+        outcome="ok" if row.error is None else row.error.code.value,
+        probabilities={guess.index: guess.probability for guess in row.top},
+        labels={guess.index: guess.label for guess in row.top},
+        record=record,
+    )
+
+
+def _csv_row(record: bytes) -> WrittenRow | None:
+    try:
+        ((path, ok, code, *rest),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
+        # After the message three cells a guess: its index, label and probability.
+        cells = zip(rest[1::3], rest[2::3], rest[3::3], strict=False)
+        guesses = {int(index): (label, float(value)) for index, label, value in cells if index}
+    except (ValueError, csv.Error):
+        return None
+    # Nearly any line of text is csv, zeros before a row too.
+    if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
+        return None
+    return WrittenRow(
+        path=path,
+        outcome=code or "ok",
+        probabilities={index: value for index, (_, value) in guesses.items()},
+        labels={index: label for index, (label, _) in guesses.items()},
+        record=record,
+    )
+
+
+def _record(prediction: Prediction) -> dict[str, object]:
+    if prediction.error is not None:
+        error = {"code": prediction.error.value, "message": prediction.message}
+        return {"path": prediction.path, "ok": False, "error": error}
+    return {"path": prediction.path, "ok": True, "top": prediction.top}
+
+
+def _csv_line(cells: list[object]) -> str:
+    line = io.StringIO()
+    # Python 3.11 quotes no break but the line end's own, and readers end a line at a bare carriage return too.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return text that takes `width` columns of a terminal at most: its beginning and, twice as much, its end."""
+    if cell_len(text) <= width:
+        return text
+    end = 2 * (width - 3) // 3
+    return f"{set_cell_size(text, width - 3 - end)}...{set_cell_size(text[::-1], end)[::-1]}"
+
+
+def _cut(line: str, width: int) -> str:
+    """Return a line, with its end, that takes `width` columns of a terminal at most."""
+    text = line.removesuffix("\n")
+    return line if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}...\n"

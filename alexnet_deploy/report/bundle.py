@@ -1,0 +1,130 @@
+"""What a person looks at: one self-contained HTML page about a bundle and the network in it."""
+
+from collections.abc import Mapping, Sequence
+
+from alexnet_deploy.core.bundle.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS
+from alexnet_deploy.core.model.weights import TrainingRecord
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.engines.proof.parity import TOLERANCES, least_agreement
+from alexnet_deploy.export.calibration import Histogram
+from alexnet_deploy.report import wording
+from alexnet_deploy.report.charts import fault_chart
+from alexnet_deploy.report.int8 import int8_part
+from alexnet_deploy.report.page import Picture, Verdict, render_page
+from alexnet_deploy.report.training import training_part
+from alexnet_deploy.report.wording import points, short
+
+
+def render_report(
+    *,
+    name: str,
+    manifest: Manifest,
+    labels: Sequence[str],
+    training: TrainingRecord | None,
+    pictures: Sequence[Picture],
+    histograms: Mapping[str, Histogram] | None = None,
+) -> bytes:
+    """Return one self-contained HTML page, UTF-8: the proof, the training, the pictures and the layers of a bundle.
+
+    `labels` are K names in the order of the probabilities; `training` is None where it is not known. `histograms` are
+    those that an int8 graph's ranges were chosen from, by layer; None where they are not at hand. The page makes no
+    request and holds no script, every name in it is escaped, and the same input gives the same bytes.
+    """
+    return render_page(
+        "report.html.jinja",
+        name=name,
+        manifest=manifest,
+        verdict=_verdict(manifest),
+        stages=_stages(manifest),
+        tolerances=_tolerances(manifest),
+        has_graph=any(row.against == "graph" for row in manifest.parity),
+        has_accuracy=any(row.top1_accuracy is not None for row in manifest.parity),
+        has_latency=any(row.latency_ms is not None for row in manifest.parity),
+        int8=int8_part(manifest, histograms or {}),
+        faults=fault_chart(manifest.golden.separation),
+        labels=labels,
+        training=training_part(training, labels) if training is not None else None,
+        pictures=pictures,
+        layers=list(manifest.architecture.costs()),
+    )
+
+
+def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
+    """Return what a row may differ by: what the bundle says of its own graph, and the usual for another."""
+    if row.against == "graph":
+        assert manifest.golden.graph is not None, "such rows are those of int8"
+        return manifest.golden.graph.tolerance
+    return manifest.golden.tolerance if row.precision == manifest.precision else TOLERANCES[row.precision]
+
+
+def _tolerances(manifest: Manifest) -> dict[str, Tolerance]:
+    """Return what is allowed, by what it is allowed of; the bundle's own graph first."""
+    found = {f"{manifest.precision} graph": manifest.golden.tolerance}
+    for row in manifest.parity:
+        graph = f"{row.precision} graph"
+        what = graph if row.against == "network" else f"engine, from what its {graph} says"
+        found.setdefault(what, _tolerance(manifest, row))
+    return found
+
+
+def _holds(row: ParityRow, manifest: Manifest) -> bool:
+    # A row without failures is held against the tolerance once more, so that NaN fails here too.
+    return row.passed and row.max_error <= _tolerance(manifest, row).probability
+
+
+def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
+    """Return the links of the chain by name, each with its rows and whether they hold; those without rows left out."""
+    names = ("Trained network", "FP32 graph", "FP16 graph", "INT8 graph", "This graph", "Plans")
+    stages: dict[str, list[tuple[ParityRow, bool]]] = {name: [] for name in names}
+    for row in manifest.parity:
+        if row.backend == "torch":
+            name = "Trained network"
+        elif row.backend in PLAN_BACKENDS:
+            name = "Plans"
+        else:
+            name = "This graph" if row.precision == manifest.precision else f"{row.precision.upper()} graph"
+        stages[name].append((row, _holds(row, manifest)))
+    return {name: rows for name, rows in stages.items() if rows}
+
+
+def _verdict(manifest: Manifest) -> Verdict:
+    rows, allowed = manifest.parity, manifest.golden.tolerance.probability
+    refusal = "This engine does not say what the trained network says:"
+    if num_failed := sum(not _holds(row, manifest) for row in rows):
+        return Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
+    cost, is_affordable = _cost(manifest)
+    if not is_affordable:
+        return Verdict(words=f"{refusal} {cost}.", holds=False)
+    of_this = [row for row in rows if row.precision == manifest.precision and row.backend != "torch"]
+    own = [row for row in of_this if row.against == "network"]
+    if not own:
+        return Verdict(words="Nothing is proved yet: no engine has run the golden pictures.", holds=None)
+    numbers = {row.pictures: row.num_images for row in own}
+    golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
+    parts = ([counted(golden, "golden picture")] if golden else []) + ([counted(others, "picture")] if others else [])
+    words = (
+        "This engine says what the trained network says: largest difference "
+        f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "
+        f"{counted(len({row.backend for row in own}), 'engine')}, where {short(allowed)} is allowed."
+    )
+    return Verdict(words=f"{words} In int8 {cost}." if cost else words, holds=True)
+
+
+def _cost(manifest: Manifest) -> tuple[str, bool]:
+    """Return what an int8 graph's gate found, in words, and whether it held; no words where there is nothing to say."""
+    if (gate := manifest.gate) is None or manifest.precision != "int8":
+        return "", True
+    if (found := gate.accuracy) is not None:
+        change = "gains" if found.drop_points < 0 else "loses"
+        words = (
+            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'picture')}, "
+            f"where {found.max_drop_points:g} may be lost"
+        )
+        return words, found.passed
+    agreement, quantization = gate.calibration_agreement, manifest.quantization
+    if agreement is None or quantization is None:
+        return "", True
+    needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
+    words = f"{wording.percent(agreement)} of the calibration pictures keep their first guess"
+    return words, agreement >= needed

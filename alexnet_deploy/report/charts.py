@@ -1,0 +1,237 @@
+"""What the report's charts show, as places on their scales: the page draws them with its own boxes, lines and text.
+
+Places are per cent of a track from its left end, or coordinates in the box of a small SVG.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexnet_deploy.export.calibration import NUM_BINS, Histogram
+
+_NUM_COLUMNS = 128
+_LEAST_FAULT, _MOST_FAULT = 1e-3, 1e9
+_LEAST_COST, _MOST_COST = 1e-9, 1e3
+"""Divergences beyond these stand at the scale's ends: smaller are float32 rounding, larger come of no probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogScale:
+    """A logarithmic scale from 10 ** low to 10 ** high."""
+
+    low: int
+    high: int
+
+    def place(self, value: float) -> float:
+        """Return where a positive value stands, 0..100; what is beyond an end stands at it."""
+        share = (math.log10(value) - self.low) / (self.high - self.low)
+        return round(100 * min(max(share, 0.0), 1.0), 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultChart:
+    """The planted faults, in multiples of what is allowed."""
+
+    scale: LogScale
+    faults: tuple[tuple[str, float, float, float], ...]
+    """Name, multiple of the tolerance, and where its bar begins and how long it is; the furthest first."""
+
+    @property
+    def ticks(self) -> list[int]:
+        """The powers of ten that are named: what is allowed, ten times as much, and some beyond."""
+        num_decades = self.scale.high - self.scale.low
+        step = 1 if num_decades <= 5 else 2 if num_decades <= 7 else 4
+        return sorted({self.scale.low, 0, *range(1, self.scale.high + 1, step)})
+
+
+def fault_chart(separation: Mapping[str, float]) -> FaultChart:
+    """Return the chart of each fault's multiple of the tolerance: its bar runs from 1 to there."""
+    # A fault that moves nothing, or gives NaN, stands at the scale's end rather than beyond it.
+    shown = {
+        name: _LEAST_FAULT if math.isnan(value) else min(max(value, _LEAST_FAULT), _MOST_FAULT)
+        for name, value in separation.items()
+    }
+    exponents = [math.log10(value) for value in shown.values()]
+    scale = LogScale(
+        low=min(0, math.floor(min(exponents, default=0))), high=max(2, math.ceil(max(exponents, default=0)))
+    )
+    one = scale.place(1.0)
+    order = sorted(shown, key=lambda name: (-shown[name], name))
+    places = {name: scale.place(shown[name]) for name in order}
+    return FaultChart(
+        scale=scale,
+        faults=tuple(
+            (name, separation[name], min(one, places[name]), round(abs(places[name] - one), 2)) for name in order
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostChart:
+    """Divergences in nats on a logarithmic scale."""
+
+    scale: LogScale
+    ticks: range
+    """The powers of ten that are named, the ends among them."""
+    lengths: dict[str, float]
+    """How long each bar is, 0..100; 0 for a cost of nothing, all of the track where it is no number."""
+
+
+def cost_chart(costs: Mapping[str, float]) -> CostChart:
+    """Return the bars of these costs; any number that is not finite is as bad as can be."""
+    finite = [min(max(cost, _LEAST_COST), _MOST_COST) for cost in costs.values() if 0 < cost < math.inf]
+    # The least of them has a bar that can be seen.
+    low = math.floor(math.log10(min(finite)) - 0.2) if finite else -4
+    num_decades = max(2, math.ceil(math.log10(max(finite))) - low) if finite else 2
+    step = math.ceil(num_decades / 5)
+    scale = LogScale(low=low, high=low + step * math.ceil(num_decades / step))
+    return CostChart(
+        scale=scale,
+        ticks=range(scale.low, scale.high + 1, step),
+        lengths={
+            name: (scale.place(cost) if cost > 0 else 0.0) if math.isfinite(cost) else 100.0
+            for name, cost in costs.items()
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalChart:
+    """A confidence interval on a linear scale, beside nothing and what is allowed; places are 0..100."""
+
+    begin: float
+    end: float
+    value: float
+    zero: float
+    allowed: float
+    ticks: tuple[tuple[float, float], ...]
+    """Number and place."""
+
+
+def interval_chart(value: float, interval: tuple[float, float], allowed: float) -> IntervalChart | None:
+    """Return the chart of a value with its interval; None where one of the numbers cannot be drawn."""
+    numbers = (value, *interval, allowed)
+    if not all(map(math.isfinite, numbers)):
+        return None
+    low, high = min(0.0, *numbers), max(0.0, *numbers)
+    margin = 0.06 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+
+    def place(number: float) -> float:
+        return round(100 * (number - low) / (high - low), 2)
+
+    return IntervalChart(
+        begin=place(min(interval)),
+        end=place(max(interval)),
+        value=place(value),
+        zero=place(0.0),
+        allowed=place(allowed),
+        ticks=tuple((number, place(number)) for number in _round_numbers(low, high)),
+    )
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Return between three and seven numbers of a scale, multiples of 1, 2 or 5 times a power of ten."""
+    exponent = math.floor(math.log10(high - low)) - 1
+    steps = (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step <= 7)
+    return [float(f"{count * step:.6g}") for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistogramChart:
+    """Magnitudes of one layer's input: outlines of logarithmic counts in a box of BOX_WIDTH by BOX_HEIGHT."""
+
+    kept: str
+    """SVG path of what is within the range, or of all where there is none."""
+    cut: str
+    """SVG path of what is beyond it; empty where nothing is drawn there."""
+    edge: float | None
+    """Where the range ends; None where the layer has none."""
+    upper: float
+    """The magnitude at the box's right end."""
+    levels: tuple[tuple[int, float], ...]
+    """Powers of ten of the counts that are named, and their heights from the top."""
+
+
+BOX_WIDTH, BOX_HEIGHT = 224.0, 100.0
+_BELOW_ONE = 0.35
+"""Decades below a count of one, so that a single number can be seen."""
+
+
+def histogram_charts(
+    histograms: Mapping[str, Histogram], ranges: Mapping[str, float]
+) -> dict[str, HistogramChart | None]:
+    """Return the chart of each layer, all on one scale of counts; None where every number was 0."""
+    columns = {
+        layer: _columns(histogram, ranges.get(layer))
+        for layer, histogram in histograms.items()
+        if histogram.largest > 0.0
+    }
+    most = max((int(counts.max()) for counts, _ in columns.values()), default=1)
+    num_decades = max(1.0, math.log10(max(1, most)))
+    step = math.ceil(num_decades / 4)
+    levels = tuple((exponent, _height(10**exponent, num_decades)) for exponent in range(0, int(num_decades) + 1, step))
+    return {
+        layer: _histogram_chart(*columns[layer], ranges.get(layer), num_decades, levels) if layer in columns else None
+        for layer in histograms
+    }
+
+
+def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, up to what is to be shown."""
+    upper = max(histogram.largest, largest_kept or 0.0)
+    width = histogram.upper / NUM_BINS
+    num_bins = int(np.flatnonzero(histogram.counts)[-1]) + 1
+    group = math.ceil(min(NUM_BINS, max(num_bins, upper / width)) / _NUM_COLUMNS)
+    num_columns = math.ceil(num_bins / group)
+    padded = np.zeros(num_columns * group, dtype=np.int64)
+    padded[:num_bins] = histogram.counts[:num_bins]
+    counts = padded.reshape(num_columns, group).sum(axis=1)
+    # What rounding put beyond the largest number belongs to the column that ends with it.
+    edges = np.minimum(np.arange(num_columns + 1) * group * width, upper)
+    while num_columns > 1 and edges[-2] >= upper:
+        counts, edges, num_columns = np.append(counts[:-2], counts[-2:].sum()), edges[:-1], num_columns - 1
+    return np.append(counts, 0), np.append(edges, upper)
+
+
+def _histogram_chart(
+    counts: np.ndarray,
+    edges: np.ndarray,
+    largest_kept: float | None,
+    num_decades: float,
+    levels: tuple[tuple[int, float], ...],
+) -> HistogramChart:
+    upper = float(edges[-1])
+    places = [BOX_WIDTH * float(edge) / upper for edge in edges]
+    heights = [_height(int(count), num_decades) for count in counts]
+    edge = None if largest_kept is None else BOX_WIDTH * min(1.0, largest_kept / upper)
+    return HistogramChart(
+        kept=_outline(places, heights, 0.0, BOX_WIDTH if edge is None else edge),
+        cut="" if edge is None else _outline(places, heights, edge, BOX_WIDTH),
+        edge=None if edge is None else round(edge, 1),
+        upper=upper,
+        levels=levels,
+    )
+
+
+def _height(count: int, num_decades: float) -> float:
+    """Return how far below the box's top a count reaches."""
+    share = (math.log10(count) + _BELOW_ONE) / (num_decades + _BELOW_ONE) if count else 0.0
+    return round(BOX_HEIGHT * (1 - share), 1)
+
+
+def _outline(places: Sequence[float], heights: Sequence[float], begin: float, end: float) -> str:
+    """Return the steps between `begin` and `end` as a closed path on the box's floor; empty where there are none."""
+    path, reached = "", BOX_HEIGHT
+    for left, right, height in zip(places, places[1:], heights, strict=False):
+        # As precise as they are written: what is narrower cannot be seen.
+        left, right = round(max(left, begin), 1), round(min(right, end), 1)
+        if left >= right:
+            continue
+        if height != reached:
+            path += f"H{left:.1f}V{height:g}" if path else f"M{left:.1f} {BOX_HEIGHT:g}V{height:g}"
+            reached = height
+    return f"{path}H{end:.1f}V{BOX_HEIGHT:g}Z" if path else ""

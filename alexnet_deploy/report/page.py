@@ -1,0 +1,105 @@
+"""A page for people to look at: one self-contained HTML file in the reader's light or dark scheme.
+
+It asks nothing of a network and holds no script.
+"""
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.report import wording
+from alexnet_deploy.report.charts import BOX_HEIGHT, BOX_WIDTH
+
+_THUMBNAIL = 176
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One picture with what the network said of it."""
+
+    caption: str
+    """What it is called."""
+    image: np.ndarray
+    """uint8 (256, 256, 3), RGB."""
+    guesses: tuple[tuple[str, float], ...]
+    """Label and probability, best first."""
+    truth: str | None
+    """Its class; None where that is not known."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the image is not one that an engine takes."""
+        if self.image.dtype != np.uint8 or self.image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+            found = f"{self.image.dtype} {self.image.shape}"
+            raise ValueError(f"{self.caption}: an image of {found}, where uint8 (256, 256, 3) is needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A page's first sentence."""
+
+    words: str
+    holds: bool | None
+    """None: neither way."""
+
+
+def render_page(template: str, **parts: object) -> bytes:
+    """Return a page, UTF-8, from one of the templates beside this file; every name in it is escaped.
+
+    The same parts give the same bytes.
+    """
+    # A file name that is no Unicode has surrogates in it.
+    return _environment().get_template(template).render(**parts).encode(errors="replace")
+
+
+def inlined(image: Image.Image, image_format: Literal["JPEG", "PNG"]) -> str:
+    """Return a picture as the address that holds all of it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=image_format, quality=85, optimize=True)
+    return f"data:image/{image_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "counted": counted,
+        "count": lambda number: f"{number:,}",
+        "duration": wording.duration,
+        "fine_percent": wording.fine_percent,
+        "interval": wording.interval,
+        "kind": wording.kind,
+        "multiple": wording.multiple,
+        "percent": wording.percent,
+        "points": wording.points,
+        "power": wording.power,
+        "sentence": wording.sentence,
+        "setting": wording.setting,
+        "short": wording.short,
+        "size": wording.size,
+        "thumbnail": _thumbnail,
+        "tick": wording.tick,
+        "times": wording.times,
+        "words": wording.words,
+    }
+    environment.globals |= {"box_width": BOX_WIDTH, "box_height": BOX_HEIGHT}
+    return environment
+
+
+def _thumbnail(image: np.ndarray) -> str:
+    small = Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return inlined(small, "JPEG")

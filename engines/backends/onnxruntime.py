@@ -1,0 +1,98 @@
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+import inspect
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, cuda_index, engine_of_graph, in_one_line
+
+_INT8 = "float32, rounded to int8"
+
+_ARITHMETIC: dict[bool, dict[Precision, str]] = {
+    # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
+    # Nor does it join a symmetric int8 product with the ReLU behind it: it rounds to int8 and computes in float32.
+    # By whether it is on a GPU.
+    False: {"fp32": "float32", "fp16": "float32, rounded to float16", "int8": _INT8},
+    True: {"fp32": "float32", "fp16": "float16", "int8": _INT8},
+}
+
+# Its own exceptions have no base of their own.
+_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        kind
+        for _, kind in inspect.getmembers(onnxruntime_pybind11_state, inspect.isclass)
+        if issubclass(kind, Exception)
+    ),
+)
+
+
+class _Runner:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        try:
+            (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images})
+        except _ERRORS as error:
+            raise BackendError(f"onnxruntime: the graph could not be run: {in_one_line(error)}") from error
+        result: np.ndarray = probabilities
+        return result
+
+    def close(self) -> None:
+        del self._session
+
+
+def runs_on_cuda() -> bool:
+    """Return whether ONNX Runtime as it is installed has a provider for NVIDIA GPUs."""
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = "cpu") -> Engine:
+    """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError."""
+    index = cuda_index(device)
+    # TF32, on by default, would multiply float32 with eleven bits.
+    provider, settings = (
+        ("CPUExecutionProvider", {})
+        if index is None
+        else ("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"})
+    )
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f"onnxruntime {onnxruntime.__version__} as installed does not run on {device}; "
+            "`pip install onnxruntime-gpu` in place of onnxruntime brings one that does"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Fatal only: an error is raised, and would be printed in red besides.
+    options.log_severity_level = 4
+    if index is not None:
+        # Else what the GPU does not have runs on the CPU, and nothing says so.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = onnxruntime.InferenceSession(source.data, options, providers=[(provider, settings)])
+    except _ERRORS as error:
+        where = "" if index is None else f" on {device}"
+        raise BackendError(f"{source.name}: onnxruntime cannot load the graph{where}: {in_one_line(error)}") from error
+    # Else a run that fails on the GPU is tried again on the CPU.
+    session.disable_fallback()
+    if (used := session.get_providers())[0] != provider:
+        raise BackendError(
+            f"{source.name}: onnxruntime was asked for {provider} and took {', '.join(used)}; its CUDA libraries "
+            "cannot be loaded"
+        )
+    return engine_of_graph(
+        source,
+        [_Runner(session)],
+        backend="onnxruntime",
+        version=onnxruntime.__version__,
+        device=device,
+        arithmetic=_ARITHMETIC[index is not None][source.precision],
+        threads=threads,
+    )

@@ -1,0 +1,70 @@
+"""The trained network itself, in torch, float32: the truth that every other engine is held against.
+
+N images, V views, K classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess
+from alexnet_deploy.core.model.views import View
+from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
+from alexnet_deploy.engines.engine import Engine, EngineInfo
+
+
+class _Runner:
+    def __init__(self, network: Network, weights: Weights, views: Sequence[View], device: torch.device) -> None:
+        self._network = network
+        self._weights = weights
+        self._views = views
+        self._device = device
+
+    @torch.inference_mode()
+    def run(self, images: np.ndarray) -> np.ndarray:
+        pixels = preprocess(torch.tensor(images, device=self._device), self._weights.preprocessing)
+        size = self._weights.architecture.input_size
+        logits_VNK = self._network(torch.cat([cut(pixels, view, size) for view in self._views]))
+        probabilities = torch.softmax(logits_VNK, dim=1).view(len(self._views), len(images), -1).mean(0)
+        result: np.ndarray = probabilities.cpu().numpy()
+        return result
+
+    def close(self) -> None:
+        del self._network
+
+
+def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu") -> Engine:
+    """Open trained weights as an engine, in float32, TF32 off; `device` is cpu or cuda.
+
+    Raises UsageError for another device, BackendError where CUDA was asked for and is not there.
+    """
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"{device!r} is no device of torch's; there are cpu, cuda")
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendError("torch: cuda was asked for, and no CUDA device can be used")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    network = network_from(weights.architecture, weights.tensors).to(device)
+    info = EngineInfo(
+        backend="torch",
+        # A str of a kind of its own, which not every encoder takes.
+        version=str(torch.__version__),
+        device=device,
+        precision="fp32",
+        arithmetic="float32",
+        num_threads=torch.get_num_threads(),
+        num_streams=1,
+        batch_size=batch_size_for(len(views)),
+        bundle_sha256=None,
+    )
+    return Engine(
+        [_Runner(network, weights, tuple(views), torch.device(device))],
+        info,
+        name=f"the trained network, {weights.architecture.name}",
+        num_classes=weights.architecture.num_classes,
+        max_batch=max_batch_for(len(views)),
+    )

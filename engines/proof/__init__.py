@@ -1,0 +1,1 @@
+"""The proof that an engine says what the trained network said."""

@@ -1,0 +1,67 @@
+"""Two networks on the same labelled pictures: which is right more often, and how sure that is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alexnet_deploy.core.bundle.accuracy import Z_95, Accuracy, Flip
+from alexnet_deploy.core.inputs.labelled import LabelledFolder
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.engines.proof.parity import first_guesses
+
+
+def measure_accuracy(
+    folder: LabelledFolder,
+    labels: Sequence[str],
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    *,
+    max_drop_points: float,
+) -> Accuracy:
+    """Return both accuracies on a folder's N pictures from both networks' probabilities, float (N, K)."""
+    truths = np.array([picture.label for picture in folder.pictures])
+    first, other = first_guesses(reference), first_guesses(candidate)
+    is_right, is_right_too = first == truths, other == truths
+    flips = tuple(
+        Flip(
+            path=Input(name=str(folder.pictures[place].path.relative_to(folder.root))).text,
+            truth=labels[truths[place]],
+            reference=_said(labels, first[place]),
+            candidate=_said(labels, other[place]),
+        )
+        for place in np.flatnonzero(first != other)
+    )
+    num_lost, num_won = int((is_right & ~is_right_too).sum()), int((is_right_too & ~is_right).sum())
+    return Accuracy(
+        pictures_sha256=folder.sha256,
+        num_images=len(truths),
+        reference_top1=float(is_right.mean()),
+        reference_top5=_top5(reference, truths),
+        candidate_top1=float(is_right_too.mean()),
+        candidate_top5=_top5(candidate, truths),
+        drop_points=100 * (num_lost - num_won) / len(truths),
+        interval_points=paired_interval_points(num_lost, num_won, len(truths)),
+        max_drop_points=max_drop_points,
+        flips=flips,
+    )
+
+
+def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a paired difference of proportions, in percentage points.
+
+    Of `num_images` pictures the reference alone is right on `num_lost`, the candidate alone on `num_won`. Unlike the
+    plain interval this one does not shrink to nothing where no picture differs. Source: Bonett and Price 2012,
+    "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data".
+    """
+    lost, won = (num_lost + 1) / (num_images + 2), (num_won + 1) / (num_images + 2)
+    margin = Z_95 * np.sqrt((lost + won - (lost - won) ** 2) / (num_images + 2))
+    return float(100 * (lost - won - margin)), float(100 * (lost - won + margin))
+
+
+def _said(labels: Sequence[str], guess: int) -> str:
+    return labels[guess] if guess >= 0 else "nothing, for NaN"
+
+
+def _top5(probabilities: np.ndarray, truths: np.ndarray) -> float:
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return float(((best == truths[:, None]).any(axis=1) & (first_guesses(probabilities) >= 0)).mean())

@@ -1,0 +1,126 @@
+"""The mistakes that deployments of AlexNet are known to make, as changes to a trained network.
+
+A proof is only worth what it would have caught: each export plants these, one at a time, and measures how far its
+golden vectors move; the tests build graphs with them, and see `check` fail.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from alexnet_deploy.core.model.architecture import Architecture, Conv, Flatten, Layer, Linear, LocalNorm
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
+from alexnet_deploy.core.model.views import View
+from alexnet_deploy.core.model.weights import Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A trained network and the views it is asked about."""
+
+    weights: Weights
+    """The network."""
+    views: tuple[View, ...]
+    """What is cut from each picture."""
+
+
+def planted_faults(subject: Subject) -> Iterator[tuple[str, Subject]]:
+    """Yield each fault that this network can have, by name, with the network that has it."""
+    for name, plant in _FAULTS.items():
+        faulty = plant(subject)
+        if faulty is not None:
+            yield name, faulty
+
+
+def _with_layers(subject: Subject, change: Callable[[Layer], Layer]) -> Subject | None:
+    table = subject.weights.architecture
+    layers = tuple(change(layer) for layer in table.layers)
+    if layers == table.layers:
+        return None
+    changed = msgspec.structs.replace(table, layers=layers)
+    return replace(subject, weights=replace(subject.weights, architecture=changed))
+
+
+def _lrn_alpha_times_five(subject: Subject) -> Subject | None:
+    def change(layer: Layer) -> Layer:
+        return msgspec.structs.replace(layer, alpha=5 * layer.alpha) if isinstance(layer, LocalNorm) else layer
+
+    return _with_layers(subject, change)
+
+
+def _channels_swapped(subject: Subject) -> Subject:
+    weights = subject.weights
+    other = "BGR" if weights.preprocessing.channel_order == "RGB" else "RGB"
+    swapped = msgspec.structs.replace(weights.preprocessing, channel_order=other)
+    return replace(subject, weights=replace(weights, preprocessing=swapped))
+
+
+def _mean_dropped(subject: Subject) -> Subject:
+    dropped = msgspec.structs.replace(subject.weights.preprocessing, mean=(0.0, 0.0, 0.0))
+    return replace(subject, weights=replace(subject.weights, preprocessing=dropped))
+
+
+def _crop_off_by_one(subject: Subject) -> Subject:
+    far = IMAGE_SIZE - subject.weights.architecture.input_size
+    moved = (view.left + 1 if view.left < far else view.left - 1 for view in subject.views)
+    views = zip(subject.views, moved, strict=True)
+    return replace(subject, views=tuple(msgspec.structs.replace(view, left=left) for view, left in views))
+
+
+def _mirror_forgotten(subject: Subject) -> Subject | None:
+    plain = tuple(msgspec.structs.replace(view, mirrored=False) for view in subject.views)
+    return None if plain == subject.views else replace(subject, views=plain)
+
+
+def _view_doubled(subject: Subject) -> Subject | None:
+    if len(subject.views) < 2:
+        return None
+    return replace(subject, views=(subject.views[0], subject.views[0], *subject.views[2:]))
+
+
+def _groups_dropped(subject: Subject) -> Subject | None:
+    weights = subject.weights
+    table = weights.architecture
+    grouped = next((layer for layer in table.layers if isinstance(layer, Conv) and layer.groups > 1), None)
+    if grouped is None:
+        return None
+    layers = tuple(msgspec.structs.replace(layer, groups=1) if layer is grouped else layer for layer in table.layers)
+    # Every kernel now looks at every column, with the taps it had for its own.
+    repeated = np.tile(weights.tensors[f"{grouped.name}.weight"], (1, grouped.groups, 1, 1))
+    return replace(
+        subject,
+        weights=replace(
+            weights,
+            architecture=msgspec.structs.replace(table, layers=layers),
+            tensors={**weights.tensors, f"{grouped.name}.weight": repeated},
+        ),
+    )
+
+
+def _fed_channels_last(subject: Subject) -> Subject:
+    weights = subject.weights
+    name, (channels, height, width) = _first_linear(weights.architecture)
+    taps = weights.tensors[f"{name}.weight"]
+    last = taps.reshape(len(taps), channels, height, width).transpose(0, 2, 3, 1).reshape(taps.shape)
+    tensors = {**weights.tensors, f"{name}.weight": np.ascontiguousarray(last)}
+    return replace(subject, weights=replace(weights, tensors=tensors))
+
+
+def _first_linear(architecture: Architecture) -> tuple[str, tuple[int, ...]]:
+    costs = list(architecture.costs())
+    shape = next(cost.in_shape for cost in costs if isinstance(cost.layer, Flatten))
+    return next(cost.layer.name for cost in costs if isinstance(cost.layer, Linear)), shape
+
+
+_FAULTS: dict[str, Callable[[Subject], Subject | None]] = {
+    "LRN alpha times 5": _lrn_alpha_times_five,
+    "red and blue swapped": _channels_swapped,
+    "mean dropped": _mean_dropped,
+    "crop off by one": _crop_off_by_one,
+    "mirror forgotten": _mirror_forgotten,
+    "one view doubled, another missing": _view_doubled,
+    "first grouped convolution ungrouped": _groups_dropped,
+    "first linear layer fed channels last": _fed_channels_last,
+}

@@ -1,0 +1,75 @@
+"""golden/index.txt: the golden vectors in words, for whoever proves an engine with another program.
+
+All numbers are the manifest's own. What is compared with what is decided in engines/parity.py.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, Manifest, TensorFile, Tolerance
+from alexnet_deploy.core.bundle.store import LABELS
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.engines.proof.parity import INT8_TIE, LOG_FLOOR, TIE, least_agreement
+
+_BYTES = {"uint8": 1, "float32": 4}
+
+
+def golden_index(manifest: Manifest) -> bytes:
+    """Return the index of a bundle's golden vectors, UTF-8: what each file is, and how an engine is held against it."""
+    return ("\n".join(_lines(manifest)) + "\n").encode()
+
+
+def _lines(manifest: Manifest) -> Iterator[str]:
+    golden = manifest.golden
+    num_images, num_classes = golden.probabilities.shape
+    yield (
+        f"Golden vectors of {manifest.architecture.name}, {manifest.precision}, {manifest.views.name} views: "
+        f"{counted(num_images, 'image')}, {counted(num_classes, 'class', 'classes')} in the order of ../{LABELS}."
+    )
+    yield "Every file is raw numbers: no header, little-endian, row-major."
+    yield ""
+    yield from _table(manifest)
+    yield ""
+    yield f"To prove an engine, run the images as its input `{IMAGES}` and compare its output `{PROBABILITIES}`:"
+    if golden.graph is None:
+        yield _limits(golden.probabilities, golden.tolerance, TIE, num_images)
+    else:
+        graph = golden.graph
+        yield _limits(graph.probabilities, graph.tolerance, TIE, num_images) + "; this proves the engine"
+        bound = _limits(golden.probabilities, golden.tolerance, INT8_TIE, num_images)
+        yield f"{bound}; this bounds what int8 itself costs, and is too wide to prove an engine"
+    yield (
+        f"p is the engine's probability, q the file's, both as float64; ln takes {LOG_FLOOR:g} for anything smaller. "
+        "NaN fails."
+    )
+
+
+def _table(manifest: Manifest) -> Iterator[str]:
+    golden = manifest.golden
+    files = [
+        (golden.images, f"input: {manifest.contract.input.meaning}"),
+        (golden.probabilities, "reference: what the trained network says, in float32"),
+    ]
+    if golden.graph is not None:
+        files.append(
+            (golden.graph.probabilities, "reference: what this graph says, by ONNX's definition of its operators")
+        )
+    for tensor, meaning in files:
+        shape = " x ".join(map(str, tensor.shape))
+        num_bytes = math.prod(tensor.shape) * _BYTES[tensor.dtype]
+        yield f"{_name(tensor):<24} {tensor.dtype:<7}  {shape:<17}  {num_bytes:>9} bytes  {meaning}"
+
+
+def _limits(reference: TensorFile, tolerance: Tolerance, tie: float, num_images: int) -> str:
+    num_same = math.ceil(num_images * least_agreement(tolerance, num_images) - 1e-9)
+    return (
+        f"  {_name(reference):<24} |p - q| <= {tolerance.probability:g}, "
+        f"|ln p - ln q| <= {tolerance.log_probability:g}, "
+        f"q of the engine's first class within {tie:g} of the row's largest in {num_same} of "
+        f"{counted(num_images, 'row')} or more"
+    )
+
+
+def _name(tensor: TensorFile) -> str:
+    return PurePosixPath(tensor.file).name

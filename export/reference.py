@@ -1,0 +1,21 @@
+"""What a graph says by ONNX's own definition of its operators: nothing fused, nothing rearranged.
+
+Engines rearrange an INT8 graph, and round elsewhere than it says; these are the answers that they are held against.
+"""
+
+import numpy as np
+import onnxruntime
+
+from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+
+_IMAGES_AT_ONCE = 2
+
+
+def exact_answers(graph: bytes, images: np.ndarray) -> np.ndarray:
+    """Return the graph's probabilities, float32 (N, K), for images, uint8 (N, 256, 256, 3), on one CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    parts = np.split(images, range(_IMAGES_AT_ONCE, len(images), _IMAGES_AT_ONCE))
+    return np.concatenate([session.run([PROBABILITIES], {IMAGES: part})[0] for part in parts])

@@ -1,0 +1,289 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ALL_HELP, HANGS_AFTER_S, HELP, RENEW_HELP, Run
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.images import drawing
+from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.inspection import doctor
+from alexnet_deploy.pipeline import check
+from alexnet_deploy.train.learner.learner import Learner
+from alexnet_deploy.train.loop import trainer as loop
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        ("predict a.jpg", 2, "there is no bundles/latest yet; `alexnet-deploy export` makes one"),
+        ("check", 2, "there is no bundles/latest yet; `alexnet-deploy export` makes one"),
+        ("export", 2, "there is no runs/latest yet; `alexnet-deploy train` makes one"),
+        ("predict a.jpg --bundle b.bundle", 2, "b.bundle: there is no such bundle"),
+        ("check b.bundle", 2, "b.bundle: there is no such bundle"),
+        ("export w.safetensors", 2, "w.safetensors: there is no such weights file or run"),
+        ("train data", 2, "data: there is no such file or folder"),
+        ("inspect a.onnx", 2, "a.onnx: there is nothing there"),
+        ("inspect a.safetensors", 2, "a.safetensors: there is nothing there"),
+        ("inspect a.bundle", 2, "a.bundle: there is nothing there"),
+        ("inspect .", 3, ".: is nothing that can be inspected: needed is the directory of a run, a bundle "),
+        ("train --arch alexnet", 2, "'alexnet' is no "),
+        (
+            "train --recipe cake",
+            2,
+            "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and files",
+        ),
+        ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
+        (
+            "train --columns --arch tiny",
+            2,
+            "tiny: norm1 normalises across 1 groups of channels, where two columns ",
+        ),
+        ("train data --columns --arch caffe", 2, "caffe: norm1 normalises across 1 groups of channels, where two "),
+        ("train data --columns", 2, "data: there is no such file or folder"),
+        ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),
+        ("train --set size=3", 2, "recipe drawn: size is not a field of a recipe; did you mean batch_size?"),
+        ("train --set epoch=3", 2, "recipe drawn: epoch is not a field of a recipe; did you mean epochs?"),
+        ("train --set xyz=3", 2, "recipe drawn: xyz is not a field of a recipe; there are epochs, batch_size, "),
+        ("recipes cake", 2, "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and"),
+        ("recipes a.toml", 2, "a.toml: cannot be read: No such file or directory"),
+        ("train --set patience=x", 2, "recipe drawn: Expected `int`, got `str` - at `$.patience`"),
+        (
+            "train --lr 1 --set learning_rate=2",
+            2,
+            "--set learning_rate=2: has an option of its own, which is giv",
+        ),
+        ("train --lr -1", 2, "recipe drawn: learning_rate of -1.0 trains nothing; it must be over 0, and finite"),
+        ("demo --out .", 2, ".: exists already; choose another --out"),
+    ],
+)
+def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentence: str, run: Run) -> None:
+    assert run(*command.split()).refused(code).startswith(sentence)
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("predict --frobnicate a.jpg", "--frobnicate"),
+        ("predict", "images"),
+        ("predict a.jpg --topk 0", "--topk"),
+        ("predict a.jpg --batch-size 0", "--batch-size"),
+        ("predict a.jpg --format xml", "--format"),
+        ("predict a.jpg --backend cuda", "--backend"),
+        ("export --precision fp7", "--precision"),
+        ("train --epochs 0", "--epochs"),
+        ("inspect", "path"),
+        ("forecast", "forecast"),
+    ],
+)
+def test_wrong_use_names_what_is_wrong(command: str, named: str, run: Run) -> None:
+    outcome = run(*command.split())
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert named.lower() in outcome.err.lower()
+    assert "Traceback" not in outcome.err
+
+
+def test_bare_call_shows_the_help(run: Run) -> None:
+    outcome = run()
+    assert outcome.code == 2
+    assert "Usage: alexnet-deploy [OPTIONS] COMMAND [ARGS]..." in outcome.out + outcome.err
+
+
+def test_unforeseen_error_is_one_line_and_names_debug(run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by nothing\nat all")
+
+    monkeypatch.setattr(check, "check", fail)
+    said = run("check").refused(3)
+    assert said == "ZeroDivisionError: by nothing at all; --debug shows where it arose"
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "check", "b.bundle"], ["check", "b.bundle", "--debug"]])
+def test_debug_shows_the_traceback_and_changes_no_exit_code(arguments: list[str], run: Run) -> None:
+    Path("b.bundle").mkdir()
+    assert run("check", "b.bundle").refused(3).startswith("b.bundle: has no manifest.json")
+    outcome = run(*arguments)
+    assert outcome.code == 3
+    first, *_, raised, last = outcome.err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert raised.startswith("alexnet_deploy.core.errors.BundleError: b.bundle: has no manifest.json")
+    assert last.startswith("error: b.bundle: has no manifest.json")
+
+
+def test_interrupt_leaves_with_130_and_without_a_traceback(
+    run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupt)
+    outcome = run("check")
+    assert outcome.code == 130
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("out", "is_latest"), [(None, True), ("runs/mine", True), ("there", False)])
+def test_interrupted_training_says_how_it_goes_on(
+    out: str | None, is_latest: bool, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Learner, "step", interrupted)
+    options = ["--out", out] if out else []
+    outcome = run("train", data, "--arch", "tiny", *options)
+    assert outcome.code == 130
+    assert outcome.out == ""
+    (said,) = re.findall(r"interrupted; `alexnet-deploy train --resume --out (\S+)` goes on from here\n", outcome.err)
+    assert Path(said, "checkpoint.safetensors").exists()
+    assert Path(said, "weights.safetensors").exists()
+    assert "Traceback" not in outcome.err
+    pointer = Path(said).with_name("latest")
+    assert pointer.exists() is is_latest
+    assert not is_latest or pointer.read_text() == f"{Path(said).name}\n"
+
+
+def test_interruption_before_there_are_weights_promises_none(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Trainer, "__init__", interrupted)
+    outcome = run("train", data, "--arch", "tiny", "--out", "there")
+    assert outcome.code == 130
+    assert "interrupted; " not in outcome.err
+    assert not Path("there").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--out", "here"], 2, "here: exists already; choose another --out, or --resume it"),
+        (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
+    ],
+)
+def test_request_that_cannot_be_met_is_refused_before_the_data_is_read(
+    options: list[str], code: int, sentence: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("here").mkdir()
+    assert run("train", "no such data", *options).refused(code) == sentence
+
+
+def test_somebody_else_s_latest_is_left_alone(run: Run, loaded: LoadedWeights) -> None:
+    Path("latest").write_text("precious")
+    assert run("export", loaded.path, "--out", "mine.bundle").code == 0
+    assert Path("latest").read_text() == "precious"
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "drawn")
+
+    monkeypatch.setattr(drawing, "draw_folder", full)
+    assert run("train").refused(3) == "drawn: No space left on device"
+
+
+def test_inspect_tells_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:
+    of_weights = run("inspect", loaded.path)
+    assert of_weights.code == 0
+    assert of_weights.err == ""
+    assert f"{loaded.path}: trained weights of original, 4 classes\n" in of_weights.out
+    assert loaded.sha256 in of_weights.out
+    assert "container ship, hot-air balloon, mountain bike, umbrella" in of_weights.out
+    assert f"{loaded.weights.architecture.num_parameters:,}" in of_weights.out
+    of_bundle = run("inspect", bundle.path)
+    assert of_bundle.code == 0
+    assert f"{bundle.path}: bundle, fp32, original, views ten\n" in of_bundle.out
+    assert loaded.sha256 in of_bundle.out
+    assert bundle.sha256 in of_bundle.out
+    for text in (*bundle.manifest.files, *bundle.manifest.golden.separation, "openvino", "onnxruntime"):
+        assert text in of_bundle.out
+    of_graph = run("inspect", bundle.path / "model.onnx")
+    assert of_graph.code == 0
+    assert ": ONNX graph " in of_graph.out
+    assert " 1 LRN" in of_graph.out or " 2 LRN" in of_graph.out
+    Path("some.onnx").write_bytes(b"\xff" * 100)
+    assert run("inspect", "some.onnx").refused(3).startswith("some.onnx: cannot be read as an ONNX graph")
+    Path("some.safetensors").write_bytes(b"\xff" * 100)
+    assert run("inspect", "some.safetensors").refused(3).startswith("some.safetensors: is no safetensors file")
+
+
+def test_doctor_has_a_line_for_every_part(run: Run) -> None:
+    outcome = run("doctor")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    lines = {line[4:18].strip(): (line[:2], line[19:]) for line in outcome.out.splitlines()}
+    parts = [
+        "python",
+        "processor",
+        "gpu",
+        "openvino",
+        "onnxruntime",
+        "pillow-heif",
+        "torch",
+        "onnx",
+        "tensorrt-rtx",
+        "tensorrt",
+    ]
+    assert list(lines) == [*parts, "cuda"]
+    for part in ("openvino", "onnxruntime", "torch", "onnx"):
+        mark, words = lines[part]
+        assert mark == "ok"
+        assert words[0].isdigit()
+
+
+def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda package: None)
+    outcome = run("doctor")
+    assert outcome.code == 0
+    missing = [line for line in outcome.out.splitlines() if line.startswith("--") and "pip install" in line]
+    assert len(missing) == 8
+
+
+def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        if name == "torch":
+            raise OSError("libtorch.so: file too short")
+
+    monkeypatch.setattr(doctor, "installed_version", lambda package: "1.2.3")
+    monkeypatch.setattr(doctor.importlib, "import_module", load)
+    outcome = run("doctor")
+    assert outcome.code == 1
+    broken = [line for line in outcome.out.splitlines() if line.startswith("!!")]
+    both = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other"
+    assert broken == [
+        "!!  torch          1.2.3 is installed and does not load: libtorch.so: file too short",
+        f"!!  onnxruntime    {both}; uninstall both, then install one",
+    ]
+
+
+def test_help_is_as_frozen_and_loads_nothing_large() -> None:
+    environment = {"PATH": os.environ["PATH"], "COLUMNS": "100", "TERM": "dumb", "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP],
+        capture_output=True,
+        check=True,
+        timeout=HANGS_AFTER_S,
+        env=environment,
+        encoding="utf-8",
+    )
+    assert done.stderr == "", "what --help has loaded"
+    assert done.stdout == HELP.read_text(encoding="utf-8"), f"where this is meant: {RENEW_HELP}"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_wait_without_spinning_unless_the_environment_says_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    run("--help")
+    assert os.environ["OMP_WAIT_POLICY"] == kept

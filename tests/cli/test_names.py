@@ -1,0 +1,139 @@
+"""What a name on the command line stands for, and which exit code says that there is nothing of that name."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import Run
+
+import alexnet_deploy
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.model.weights import LoadedWeights
+
+BUNDLE_NAMES = ("bundles/tiny", "bundles/latest", "bundles/tiny.bundle", "tiny.bundle", "tiny", "./bundles/latest")
+WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetensors")
+
+
+@pytest.mark.parametrize("name", BUNDLE_NAMES)
+def test_every_name_of_a_bundle_is_that_bundle(name: str, run: Run, latest: Path, pictures: Path) -> None:
+    assert run("predict", pictures / "a.jpg", "--bundle", name).err.startswith("bundles/tiny.bundle, ten views, on ")
+    assert run("inspect", name).out.startswith("bundles/tiny.bundle: bundle, fp32, original")
+    with alexnet_deploy.load(name) as predictor:
+        assert predictor.bundle.path == Path("bundles/tiny.bundle")
+
+
+@pytest.mark.parametrize("name", ["bundles/latest", "tiny"])
+def test_other_commands_take_the_same_names(name: str, run: Run, latest: Path) -> None:
+    assert "bundles/tiny.bundle: passed\n" in run("check", "--backend", "onnxruntime", name).err
+    # The bundle is found first, and then what is asked of it is refused.
+    assert run("bench", name, "--data", "nothing").refused(2) == "nothing: there is no such file or folder"
+    said = run("build", name, "--engine", "tensorrt-rtx", "--out", "bundles/tiny.bundle").refused(2)
+    assert said.startswith("bundles/tiny.bundle: is the bundle itself")
+
+
+@pytest.mark.parametrize("name", WEIGHTS_NAMES)
+def test_every_name_of_a_run_is_its_weights(
+    name: str, run: Run, run_directory: Path, loaded: LoadedWeights, latest: Path
+) -> None:
+    # The bundle of the same name is found first where both may be meant, and only there.
+    if name != "tiny":
+        assert "torch" in run("check", "--weights", name, "--backend", "onnxruntime").out
+    shutil.rmtree(latest.parent)
+    outcome = run("export", name, "--out", "mine.bundle", "--engine", "none")
+    assert outcome.code == 0
+    assert loaded.sha256 in run("inspect", "mine.bundle").out
+
+
+def test_a_file_that_is_there_comes_before_a_name(run: Run, latest: Path) -> None:
+    Path("tiny").mkdir()
+    assert run("check", "tiny").refused(3) == "tiny: has no manifest.json, so it is no bundle"
+
+
+def test_what_is_there_is_listed(run: Run, latest: Path, run_directory: Path) -> None:
+    assert run("check", "tini").refused(2) == "tini: there is no such bundle; bundles/ holds tiny.bundle"
+    assert run("export", "tini").refused(2) == "tini: there is no such weights file or run; runs/ holds tiny"
+    for number in range(6):
+        (latest.parent / f"b{number}.bundle").mkdir()
+    said = run("check", "tini").refused(2)
+    assert said.count(".bundle") == 5
+    assert said.endswith(", and 2 more")
+    with pytest.raises(UsageError, match="tini: there is no such bundle"):
+        alexnet_deploy.load("tini")
+
+
+def test_a_run_is_no_bundle_and_a_bundle_no_run(run: Run, latest: Path, run_directory: Path) -> None:
+    assert run("check", "runs/tiny").refused(3) == (
+        "runs/tiny: is a run, not a bundle; `alexnet-deploy export runs/tiny` makes one of it"
+    )
+    assert run("export", "bundles/latest").refused(3).startswith("bundles/tiny.bundle: is a bundle, not a run; its wei")
+    Path("runs/tiny/weights.safetensors").rename("runs/tiny/checkpoint.safetensors")
+    assert run("export", "runs/tiny").refused(3) == (
+        "runs/tiny: this run has no weights yet; `alexnet-deploy train --resume --out runs/tiny` continues it"
+    )
+
+
+def test_a_pointer_to_what_is_gone_says_so(run: Run, latest: Path) -> None:
+    shutil.rmtree(latest)
+    for command in ("check", "check bundles/latest", "inspect bundles/latest"):
+        said = run(*command.split()).refused(2)
+        assert said.startswith("bundles/latest: names tiny.bundle, which is not in bundles any more; `alexnet-deploy")
+
+
+TAKES_A_PATH = (
+    "predict a.jpg --bundle {}",
+    "check {}",
+    "check --data {}",
+    "check --weights {}",
+    "bench {}",
+    "bench --data {}",
+    "build --engine tensorrt-rtx {}",
+    "inspect {}",
+    "export {}",
+    "export --precision int8 --calibrate {}",
+    "export --precision int8 --data {}",
+    "train {}",
+    "train --resume --out {}",
+    "train --recipe {}.toml",
+    "pack {} out.pack",
+    "pack --verify {}",
+)
+
+
+@pytest.mark.parametrize("command", TAKES_A_PATH)
+def test_what_does_not_exist_is_wrong_use_in_every_command(
+    command: str, run: Run, latest: Path, run_directory: Path
+) -> None:
+    said = run(*command.format("nothing").split()).refused(2)
+    assert said.startswith("nothing")
+
+
+@pytest.mark.parametrize("command", [command for command in TAKES_A_PATH if not command.endswith(".toml")])
+def test_what_exists_and_cannot_be_used_is_a_failure_in_every_command(
+    command: str, run: Run, latest: Path, run_directory: Path
+) -> None:
+    Path("text").write_text("this is neither a bundle nor weights nor an image\n")
+    outcome = run(*command.format("text").split())
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-1].startswith("error: text")
+
+
+@pytest.mark.parametrize(
+    "command", ["export --out there", "build --engine tensorrt-rtx --out there", "pack drawn there", "demo --out there"]
+)
+def test_a_place_that_is_taken_is_wrong_use_in_every_command(
+    command: str, run: Run, latest: Path, run_directory: Path, drawn: Path
+) -> None:
+    Path("there").mkdir()
+    Path("drawn").symlink_to(drawn)
+    assert "there: exists already; choose another " in run(*command.split()).refused(2)
+
+
+@pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--engine", "tensorrt-rtx")])
+def test_nothing_new_is_called_latest(command: tuple[str, ...], run: Run, latest: Path, run_directory: Path) -> None:
+    for place in ("bundles/latest", "runs/latest", "elsewhere/latest"):
+        said = run(*command, "--out", place).refused(2)
+        assert said == f"{place}: a file called latest names the newest entry of its folder; choose another --out"
+
+
+def test_the_bare_name_latest_is_the_newest(run: Run, latest: Path) -> None:
+    assert run("inspect", "latest").out.startswith(f"{latest.relative_to(Path.cwd())}: bundle, ")

@@ -1,0 +1,372 @@
+import csv
+import io
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import HANGS_AFTER_S, MAIN, Run, spawn
+from faulty import NAMED_BY_THE_AUDIT, faulty_bundle
+from networks import republished, saved, with_tensor
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.model.labels import encode_labels
+from alexnet_deploy.core.model.weights import LoadedWeights
+
+
+def test_rows_go_to_stdout_and_words_to_stderr(run: Run, latest: Path, pictures: Path) -> None:
+    outcome = run("predict", pictures, "--format", "jsonl")
+    assert outcome.code == 0
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["path"] for row in rows] == sorted(map(str, pictures.iterdir()))
+    assert all(row["ok"] for row in rows)
+    begun, done = outcome.err.splitlines()
+    assert begun.startswith("bundles/tiny.bundle, ten views, on openvino ")
+    assert re.fullmatch(r".*, cpu, float32, \d+ at a time of 4", begun)
+    assert done == "12 predicted"
+
+
+def test_inputs_that_fail_are_counted_and_give_exit_1(run: Run, latest: Path, pictures: Path) -> None:
+    Path("empty.jpg").touch()
+    outcome = run("predict", "nothing.jpg", pictures / "a.jpg", "empty.jpg", "nothing.jpg")
+    assert outcome.code == 1
+    first, second, third, fourth = outcome.out.splitlines()
+    assert first == fourth == f"{'nothing.jpg':<40}      -- missing: there is no such file"
+    assert second.startswith(f"{pictures}/a.jpg")
+    assert second.count("%") == 4
+    assert third == f"{'empty.jpg':<40}      -- empty: the file has no bytes"
+    assert outcome.err.splitlines()[1:] == ["1 predicted", "3 could not be read: missing 2, empty 1"]
+
+
+def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> None:
+    Path("images/deep").mkdir(parents=True)
+    for inputs in (["images"], ["images", "images/deep"], ["-"]):
+        said = run("predict", *inputs).refused(2)
+        assert said == f"{' '.join(inputs)}: no file to predict; --allow-empty accepts that"
+        outcome = run("predict", *inputs, "--allow-empty")
+        assert (outcome.code, outcome.out) == (0, "")
+        assert outcome.err.endswith("\n0 predicted\n")
+
+
+def test_no_input_leaves_no_file_unless_it_is_allowed(run: Run, latest: Path) -> None:
+    Path("images").mkdir()
+    before = sorted(Path.cwd().iterdir())
+    assert run("predict", "images", "--output", "rows.csv").refused(2).startswith("images: no file to predict")
+    assert sorted(Path.cwd().iterdir()) == before
+    assert run("predict", "images", "--output", "rows.csv", "--allow-empty").code == 0
+    assert Path("rows.csv").read_text().startswith("path,ok,error,message,index1,")
+    assert Path("rows.csv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "wanted", "held"),
+    [
+        ("rows.csv", None, "csv"),
+        ("rows.JSONL", None, "jsonl"),
+        ("rows.ndjson", None, "jsonl"),
+        ("rows.txt", None, "table"),
+        ("rows.csv", "csv", "csv"),
+        ("rows.ndjson", "jsonl", "jsonl"),
+        ("rows.dat", "csv", "csv"),
+        ("rows", "jsonl", "jsonl"),
+    ],
+)
+def test_ending_of_the_output_tells_its_format(
+    output: str, wanted: str | None, held: str, run: Run, latest: Path, pictures: Path
+) -> None:
+    options = ["--format", wanted] if wanted else []
+    assert run("predict", pictures / "a.jpg", "--output", output, *options).code == 0
+    shown = run("predict", pictures / "a.jpg", "--format", held)
+    assert Path(output).read_text() == shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--output rows.csv --format jsonl", "rows.csv: its ending means csv, and --format asks for jsonl; change one"),
+        ("--output rows.jsonl --format table", "rows.jsonl: its ending means jsonl, and --format asks for table; chan"),
+        ("--output rows.dat", "rows.dat: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
+        ("--output rows", "rows: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
+        ("--output rows.txt --resume", "--resume goes on with the rows of an --output, with --format jsonl or csv"),
+    ],
+)
+def test_output_that_contradicts_its_format_is_refused(
+    options: str, sentence: str, run: Run, latest: Path, pictures: Path
+) -> None:
+    before = sorted(Path.cwd().iterdir())
+    assert run("predict", pictures / "a.jpg", *options.split()).refused(2).startswith(sentence)
+    assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_names_come_from_stdin_where_the_dash_stands(run: Run, latest: Path, pictures: Path) -> None:
+    listed = f"{pictures}/b.jpg\nnothing.jpg\n".encode()
+    outcome = run("predict", pictures / "a.jpg", "-", pictures / "c.jpg", "--format", "jsonl", stdin=listed)
+    paths = [json.loads(line)["path"] for line in outcome.out.splitlines()]
+    assert paths == [f"{pictures}/a.jpg", f"{pictures}/b.jpg", "nothing.jpg", f"{pictures}/c.jpg"]
+    assert outcome.code == 1
+
+
+def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, pictures: Path) -> None:
+    command = [sys.executable, "-c", MAIN, "predict", "-", "--bundle", bundle.path, "--format", "jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in (f"{pictures}/a.jpg", "nothing.jpg", f"{pictures}/b.jpg"):
+            process.stdin.write(f"{name}\n".encode())
+            came, _, _ = select.select([process.stdout], [], [], HANGS_AFTER_S)
+            assert came or process.kill()
+            assert json.loads(process.stdout.readline())["path"] == name
+        process.stdin.close()
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])
+def test_output_holds_the_rows_that_stdout_would(row_format: str, run: Run, latest: Path, pictures: Path) -> None:
+    inputs = [pictures / "a.jpg", "nothing.jpg", pictures / "b.jpg"]
+    shown = run("predict", *inputs, "--format", row_format)
+    kept = run("predict", *inputs, "--format", row_format, "--output", "rows")
+    assert kept.out == ""
+    assert kept.code == shown.code == 1
+    assert kept.err == shown.err
+    assert Path("rows").read_bytes().decode() == shown.out
+    assert shown.out.count("\n") == 3 + (row_format == "csv")
+
+
+def test_output_that_cannot_be_written_is_refused(run: Run, latest: Path, pictures: Path) -> None:
+    said = run("predict", pictures, "--output", "nowhere/rows.csv").refused(2)
+    assert said == "nowhere/rows.csv: cannot be written: No such file or directory"
+
+
+def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, pictures: Path) -> None:
+    photograph = Path("only.jpg")
+    photograph.write_bytes((pictures / "a.jpg").read_bytes())
+    said = run("predict", photograph, "--output", photograph, "--format", "csv").refused(2)
+    assert said == "only.jpg: exists already; choose another --output"
+    assert photograph.read_bytes() == (pictures / "a.jpg").read_bytes()
+
+
+def test_output_among_the_inputs_is_no_input(run: Run, latest: Path, pictures: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/a.jpg").write_bytes((pictures / "a.jpg").read_bytes())
+    assert run("predict", "mine", "--output", "mine/rows.jsonl", "--format", "jsonl").code == 0
+    (row,) = Path("mine/rows.jsonl").read_text().splitlines()
+    assert '"path":"mine/a.jpg","ok":true' in row
+    assert sorted(path.name for path in Path("mine").iterdir()) == ["a.jpg", "rows.jsonl"]
+
+
+def test_topk_and_max_pixels_are_obeyed(run: Run, latest: Path, pictures: Path) -> None:
+    outcome = run("predict", pictures / "a.jpg", "--topk", 2, "--format", "csv")
+    header, row = csv.reader(io.StringIO(outcome.out))
+    assert len(header) == len(row) == 4 + 2 * 3
+    many = run("predict", pictures / "a.jpg", "--topk", 1000, "--format", "csv")
+    assert len(next(csv.reader(io.StringIO(many.out)))) == 4 + 4 * 3
+    small = run("predict", pictures / "a.jpg", "--max-pixels", 100, "--format", "jsonl")
+    assert json.loads(small.out)["error"]["code"] == "too_large"
+    assert run("predict", pictures / "a.jpg", "--max-pixels", 10**12).code == 0
+
+
+def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, pictures: Path) -> None:
+    names = [*(f"IMG_{number}.AAE" for number in range(3)), "a.xmp", "b.xmp", "c.txt", "d.d", "e.e", "f.f", "Thumbs.db"]
+    for name in names:
+        Path(name).write_text("beside an image")
+    outcome = run("predict", pictures / "a.jpg", *names)
+    assert outcome.err.splitlines()[-3:] == [
+        "1 predicted",
+        "10 could not be read: not_an_image 10",
+        "10 not_an_image: 3 .AAE, 2 .xmp, 1 .txt, 1 .d, 1 .e, and 2 other endings",
+    ]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_backend_is_obeyed(backend: str, run: Run, latest: Path, pictures: Path) -> None:
+    outcome = run("predict", pictures / "a.jpg", "--backend", backend, "--threads", 1, "--device", "cpu")
+    assert outcome.code == 0
+    assert f", on {backend} " in outcome.err
+
+
+def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path, latest: Path, pictures: Path) -> None:
+    said = run("predict", pictures, "--views", "center").refused(2)
+    assert said == (
+        "bundles/tiny.bundle: its graph holds the views 'ten'; `alexnet-deploy export --views center` makes another"
+    )
+    made = run("export", "--views", "center", "--out", "bundles/center.bundle")
+    assert made.code == 0
+    assert made.out == "bundles/center.bundle\n"
+    assert made.err.startswith("no WEIGHTS given: taking runs/tiny/weights.safetensors\n")
+    assert made.err.endswith("next: alexnet-deploy check bundles/center.bundle\n")
+    outcome = run("predict", pictures / "a.jpg", "--views", "center")
+    assert outcome.code == 0
+    assert outcome.err.startswith("bundles/center.bundle, center views, on ")
+    assert run("export", "--out", "bundles/center.bundle").refused(2) == (
+        "bundles/center.bundle: exists already; choose another --out, or --force to move it aside"
+    )
+
+
+@pytest.mark.parametrize("command", ["predict a.jpg", "check"])
+def test_damaged_bundle_is_refused_in_one_sentence(command: str, run: Run, latest: Path) -> None:
+    data = bytearray((latest / "model.onnx").read_bytes())
+    data[1000] ^= 1
+    (latest / "model.onnx").write_bytes(data)
+    said = run(*command.split()).refused(3)
+    assert said.startswith("bundles/tiny.bundle/model.onnx: SHA-256 ")
+    assert said.endswith("... was published")
+
+
+def test_reader_that_has_gone_is_not_an_error(bundle: Bundle, pictures: Path) -> None:
+    for images in ([pictures / "a.jpg"], [*map(str, range(3000))]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        outcome = spawn("predict", *images, "--bundle", bundle.path, "--format", "jsonl", stdout=writing)
+        os.close(writing)
+        assert outcome.code == 141, "as a shell reports a program that a broken pipe ended"
+        for word in ("Traceback", "Exception", "Error", "error:"):
+            assert word not in outcome.err
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_an_error(bundle: Bundle, pictures: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        outcome = spawn("predict", pictures / "a.jpg", "--bundle", bundle.path, stdout=full.fileno())
+    assert "No space left on device" in outcome.refused(3)
+
+
+def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "é.jpg", tmp_path / os.fsdecode(b"caf\xe9.jpg")]
+    for path in names:
+        path.write_bytes((pictures / "a.jpg").read_bytes())
+    # What starts a program without a terminal may close its stdin.
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-c", MAIN]
+    done = subprocess.run(
+        [*closed, "predict", "--bundle", bundle.path, *names, "--format", "jsonl"],
+        capture_output=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert paths == [str(names[0]), f"{tmp_path}/caf\\xe9.jpg"]
+
+
+def test_path_that_is_not_utf_8_is_shown_as_rows_show_it(loaded: LoadedWeights, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    shutil.copy(loaded.path, path)
+    outcome = spawn("inspect", path, PYTHONIOENCODING="utf-8:strict")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{tmp_path}/caf\\xe9.safetensors: trained weights of original")
+
+
+def test_sound_bundle_passes(run: Run, latest: Path) -> None:
+    outcome = run("check")
+    assert outcome.code == 0
+    header, *rows = outcome.out.splitlines()
+    assert header.startswith("engine ")
+    assert [row.split()[0] for row in rows] == ["openvino", "onnxruntime"]
+    assert all(row.endswith("passed") for row in rows)
+    assert outcome.err.endswith(
+        "not done: the trained network was not asked; --weights FILE does that\nbundles/tiny.bundle: passed\n"
+    )
+
+
+def test_latest_weights_join_where_they_are_the_bundle_s(
+    run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights
+) -> None:
+    outcome = run("check")
+    assert [row.split()[0] for row in outcome.out.splitlines()] == ["engine", "torch", "openvino", "onnxruntime"]
+    assert "not done" not in outcome.err
+    other = with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1)
+    other.save(run_directory / "weights.safetensors")
+    outcome = run("check")
+    assert outcome.code == 0
+    assert [row.split()[0] for row in outcome.out.splitlines()] == ["engine", "openvino", "onnxruntime"]
+
+
+def test_weights_of_an_older_run_are_found_by_their_digest(
+    run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights, pictures: Path
+) -> None:
+    newer = Path("runs/newer")
+    newer.mkdir()
+    saved(
+        with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1), newer / "weights.safetensors"
+    )
+    Path("runs/latest").write_text("newer\n")
+    Path("runs/empty").mkdir()
+    outcome = run("check", "--data", pictures, "--backend", "openvino")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.startswith(
+        "no --weights given: taking runs/tiny/weights.safetensors, which this bundle was made from\n"
+    )
+    assert [row.split()[0] for row in outcome.out.splitlines()[1:]] == ["torch", "torch", "openvino", "openvino"]
+    (run_directory / "weights.safetensors").unlink()
+    said = run("check", "--data", pictures).refused(2)
+    assert said == (
+        f"--data needs the trained network, and no runs/*/weights.safetensors has the SHA-256 {loaded.sha256[:12]}... "
+        "that bundles/tiny.bundle was made from; give its --weights"
+    )
+
+
+def test_planted_fault_is_named_on_stdout(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:
+    name = "red and blue swapped"
+    faulty = faulty_bundle(bundle, loaded, name, Path("faulty.bundle").absolute())
+    outcome = run("check", faulty.path, "--backend", "onnxruntime")
+    assert outcome.code == 1
+    problems = outcome.out.splitlines()
+    assert any(problem.startswith(f"FAILED: {NAMED_BY_THE_AUDIT[name]}") for problem in problems)
+    assert "not done: no engine was run: the graph is not what its table says" in outcome.err
+    assert outcome.err.endswith(f"{faulty.path}: FAILED\n")
+
+
+def test_json_is_for_programs(run: Run, latest: Path, bundle: Bundle) -> None:
+    outcome = run("check", "--json", "--backend", "onnxruntime")
+    assert outcome.code == 0
+    answer = json.loads(outcome.out)
+    assert answer.keys() == {"passed", "rows", "problems"}
+    assert answer["passed"] is True
+    assert answer["problems"] == []
+    (row,) = answer["rows"]
+    assert row["backend"] == "onnxruntime"
+    assert row["failures"] == []
+    shuffled = {"labels.txt": encode_labels(bundle.labels[::-1])}
+    faulty = republished(bundle, Path("faulty.bundle").absolute(), shuffled)
+    outcome = run("check", faulty.path, "--json", "--backend", "onnxruntime")
+    assert outcome.code == 1
+    answer = json.loads(outcome.out)
+    assert answer["passed"] is False
+    assert answer["problems"] == ["labels: the graph's metadata and the bundle disagree"]
+
+
+def test_weights_of_another_network_are_refused(run: Run, latest: Path, loaded: LoadedWeights) -> None:
+    changed = with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1)
+    other = saved(changed, Path("other.safetensors"))
+    said = run("check", "--weights", other.path).refused(2)
+    assert said.startswith(f"other.safetensors: SHA-256 {other.sha256[:12]}...")
+    assert loaded.sha256[:12] in said
+
+
+def test_given_pictures_are_compared_too(run: Run, latest: Path, run_directory: Path, pictures: Path) -> None:
+    outcome = run("check", "--data", pictures, "--backend", "openvino")
+    assert outcome.code == 0
+    rows = outcome.out.splitlines()[1:]
+    assert [(row.split()[0], "12 given" in row) for row in rows] == [
+        ("torch", False),
+        ("torch", True),
+        ("openvino", False),
+        ("openvino", True),
+    ]
+
+
+def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_directory: Path) -> None:
+    Path("given").mkdir()
+    Path("given/empty.jpg").touch()
+    outcome = run("check", "--data", "given")
+    assert outcome.code == 3
+    assert outcome.err.endswith("error: given/empty.jpg: cannot be compared on: the file has no bytes\n")
+
+
+def test_data_without_a_picture_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
+    Path("images").mkdir()
+    assert run("check", "--data", "images").refused(2).startswith("images: holds no images")

@@ -1,0 +1,419 @@
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from commands import HANGS_AFTER_S
+from networks import republished
+
+from alexnet_deploy.core.bundle.manifest import FORMAT_VERSION, Manifest, decode_manifest, encode_manifest
+from alexnet_deploy.core.bundle.store import Bundle, open_bundle, publishing
+from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError
+from alexnet_deploy.core.model.preprocessing import DECODING
+from alexnet_deploy.engines.engine import open_engine
+
+QUANTIZATION: dict[str, Any] = {
+    "ranges": {"conv1": 1.0},
+    "rest": "fp32",
+    "calibration": {"method": "minmax", "num_images": 1, "images_sha256": "0" * 64, "graph_sha256": "0" * 64},
+}
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle's directory to damage."""
+    target = tmp_path / "copy.bundle"
+    shutil.copytree(bundle.path, target)
+    return target
+
+
+def edit_manifest(copy: Path, change: dict[str, object]) -> None:
+    manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
+    manifest.update(change)
+    (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+
+
+def refuses(copy: Path, match: str) -> None:
+    """Opening it, or an engine on it, is refused with one sentence, before a loader sees anything."""
+    with pytest.raises(BundleError, match=match) as caught:
+        open_engine(open_bundle(copy))
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_published_is_read_back(bundle: Bundle) -> None:
+    opened = open_bundle(bundle.path)
+    assert opened.manifest == bundle.manifest
+    assert opened.sha256 == bundle.sha256
+    opened.verify()
+    images = opened.read_tensor(opened.manifest.golden.images)
+    assert images.shape == (8, 256, 256, 3)
+    assert images.dtype == np.uint8
+
+
+def test_manifest_survives_json(bundle: Bundle) -> None:
+    assert decode_manifest(encode_manifest(bundle.manifest), "a bundle") == bundle.manifest
+
+
+def test_the_manifest_names_the_decoding_policy_and_one_without_it_is_read(bundle: Bundle) -> None:
+    assert bundle.manifest.decoding == DECODING
+    assert DECODING.resize_filter == "Pillow bilinear, antialiased, horizontal pass first"
+    older = encode_manifest(msgspec.structs.replace(bundle.manifest, decoding=msgspec.UNSET))
+    assert b'"decoding"' not in older
+    assert decode_manifest(older, "a bundle").decoding is msgspec.UNSET
+
+
+@pytest.mark.parametrize("place", [0, 1000, -1])
+def test_flipped_byte_is_refused(copy: Path, place: int) -> None:
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[place] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    refuses(copy, r"model\.onnx: SHA-256 \w{12}\.\.\., where \w{12}\.\.\. was published")
+
+
+def test_truncated_file_is_refused(copy: Path) -> None:
+    data = (copy / "model.onnx").read_bytes()
+    (copy / "model.onnx").write_bytes(data[:-1])
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
+
+
+def test_longer_file_is_refused(copy: Path) -> None:
+    with (copy / "model.onnx").open("ab") as file:
+        file.write(b"\0" * 100)
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
+
+
+def test_missing_file_is_refused(copy: Path) -> None:
+    (copy / "model.onnx").unlink()
+    refuses(copy, r"model\.onnx: is missing, though the manifest names it")
+
+
+def test_link_is_refused_even_to_the_same_bytes(copy: Path) -> None:
+    (copy / "model.onnx").rename(copy / "elsewhere.onnx")
+    (copy / "model.onnx").symlink_to("elsewhere.onnx")
+    refuses(copy, r"model\.onnx: is a link")
+
+
+def test_linked_folder_is_refused(copy: Path) -> None:
+    (copy / "golden").rename(copy.parent / "outside")
+    (copy / "golden").symlink_to(copy.parent / "outside")
+    with pytest.raises(IntegrityError, match="golden: is a link"):
+        open_bundle(copy).verify()
+
+
+def test_linked_manifest_is_refused(copy: Path) -> None:
+    (copy / "manifest.json").rename(copy.parent / "manifest.json")
+    (copy / "manifest.json").symlink_to(copy.parent / "manifest.json")
+    refuses(copy, r"manifest\.json: is a link")
+
+
+def test_pipe_is_refused_and_not_waited_for(copy: Path) -> None:
+    (copy / "model.onnx").unlink()
+    os.mkfifo(copy / "model.onnx")
+    refuses(copy, "not a regular file")
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "golden/../../x", "a\\b", "a//b", "./a", "a/.hidden", ""]
+)
+def test_path_that_may_leave_the_bundle_is_refused(copy: Path, name: str) -> None:
+    edit_manifest(copy, {"files": {name: {"sha256": "0" * 64, "bytes": 1}}})
+    refuses(copy, "not a plain one below the bundle")
+
+
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, 99])
+def test_unknown_version_is_refused(copy: Path, version: int) -> None:
+    edit_manifest(copy, {"format_version": version})
+    refuses(copy, f"version {version}, where this program reads alexnet-deploy bundle version {FORMAT_VERSION}")
+
+
+def test_another_format_is_refused(copy: Path) -> None:
+    edit_manifest(copy, {"format": "something else"})
+    refuses(copy, f"something else version {FORMAT_VERSION}")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"format": "alexnet-deploy bundle", "format_version": %d}' % FORMAT_VERSION,
+        b"null",
+        b'{"a": "\xd8"}',
+        b'{"a":' + b"[" * 100_000,
+    ],
+)
+def test_manifest_that_is_no_manifest_is_refused(copy: Path, data: bytes) -> None:
+    (copy / "manifest.json").write_bytes(data)
+    refuses(copy, r"manifest\.json cannot be read")
+
+
+def test_unknown_field_is_refused(copy: Path) -> None:
+    edit_manifest(copy, {"surprise": 1})
+    refuses(copy, "surprise")
+
+
+def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: Path) -> None:
+    whole = (copy / "manifest.json").read_bytes()
+    original = decode_manifest(whole, "a bundle")
+    num_refused = 0
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        try:
+            # White space may differ; nothing that is said may.
+            assert decode_manifest(bytes(flipped), "a bundle") == original
+        except BundleError:
+            num_refused += 1
+    assert num_refused > len(b"".join(whole.split()))  # every byte that is not white space, and more
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("files/model.onnx/bytes", 10**9, "where 1,000,000,000 were published"),
+        ("files/model.onnx/bytes", 2**32 + 1, "a size of 0 to 4,294,967,296"),
+        ("files/model.onnx/bytes", 2**63, "a size of 0 to 4,294,967,296"),
+        ("golden/images/shape", [2, 2, 2, 2, 2, 2, 2, 2, 2], "no tensor has the shape"),
+        ("views/crops", [], "there are no views"),
+        ("views/crops/3/top", 31, "the crops are not those of the views 'ten'"),
+        ("views/name", "center", "the crops are not those of the views 'center'"),
+        ("golden/images/shape", [-8, -256, 256, 3], "no tensor has the shape"),
+        ("golden/images/shape", [8, 196608], "golden vectors cannot have the shapes"),
+        ("golden/probabilities/shape", [4, 8], "golden vectors cannot have the shapes"),
+        ("contract/input/name", "foo", "the contract is not the one that every engine keeps"),
+        ("architecture/layers/0/stride", 0, "must be 1 or more"),
+        ("architecture/layers/0/groups", 0, "must be 1 or more"),
+        ("precision", "int4", "Invalid enum value 'int4'"),
+        ("precision", "int8", "precision int8 has no ranges"),
+        ("quantization", QUANTIZATION, "precision fp32 takes no ranges"),
+        ("quantization", {**QUANTIZATION, "ranges": {"conv1": 0.0}}, "conv1: a range of 0.0 holds no numbers"),
+        ("quantization", {**QUANTIZATION, "ranges": {"conv1": -1.0}}, "conv1: a range of -1.0 holds no numbers"),
+        ("quantization", {**QUANTIZATION, "rest": "bf16"}, "Invalid enum value 'bf16'"),
+        (
+            "quantization",
+            {**QUANTIZATION, "calibration": {**QUANTIZATION["calibration"], "num_images": 0}},
+            "ranges come from one picture or more",
+        ),
+    ],
+)
+def test_manifest_that_makes_no_sense_is_refused(copy: Path, place: str, value: object, message: str) -> None:
+    manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
+    *path, last = place.split("/")
+    inner = manifest
+    for key in path:
+        inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+    inner[last] = value
+    (copy / "manifest.json").write_bytes(resealed(manifest))
+    refuses(copy, message)
+
+
+def resealed(manifest: dict[str, object]) -> bytes:
+    """The manifest with its digest made to fit again, where it can be read at all."""
+    data = msgspec.json.encode(manifest)
+    try:
+        return encode_manifest(msgspec.json.decode(data, type=Manifest))
+    except msgspec.ValidationError:
+        return data
+
+
+def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp_path: Path) -> None:
+    short = republished(bundle, tmp_path / "short.bundle", {"labels.txt": b"one\n"})
+    with pytest.raises(IntegrityError, match=r"short\.bundle/labels\.txt: 1 label for 4 classes"):
+        _ = short.labels
+
+
+def test_tensor_whose_file_holds_more_or_fewer_values_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for number, data in enumerate((b"", bytes(4), bundle.read("golden/probabilities.f32") + bytes(4))):
+        other = republished(bundle, tmp_path / f"{number}.bundle", {"golden/probabilities.f32": data})
+        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data)} bytes do not make \(8, 4\)"):
+            other.read_tensor(other.manifest.golden.probabilities)
+
+
+def test_published_files_have_the_rights_of_any_other(bundle: Bundle, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        again = republished(bundle, tmp_path / "again.bundle", {})
+    finally:
+        os.umask(before)
+    rights = {path.stat().st_mode & 0o777 for path in (again.path, again.path / "golden")}
+    assert rights == {0o750}
+    assert (again.path / "manifest.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        open_bundle(tmp_path)
+    with pytest.raises(BundleError, match="there is no such bundle"):
+        open_bundle(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="is no directory"):
+        open_bundle(tmp_path / "file")
+
+
+def test_file_that_the_manifest_does_not_name_is_not_read(bundle: Bundle) -> None:
+    with pytest.raises(IntegrityError, match=r"names no plans/x\.engine"):
+        bundle.read("plans/x.engine")
+
+
+def test_what_the_manifest_does_not_name_is_listed_and_nothing_else(copy: Path) -> None:
+    assert open_bundle(copy).unnamed() == ()
+    (copy / "notes.txt").touch()
+    (copy / ".hidden").touch()
+    (copy / "golden/more").mkdir()
+    (copy / "golden/more/a.txt").touch()
+    (copy / "plans").mkdir()
+    (copy / "golden/link").symlink_to(copy.parent)
+    (copy / os.fsdecode(b"\xff")).touch()
+    found = (".hidden", "golden/link", "golden/more", "notes.txt", "plans", os.fsdecode(b"\xff"))
+    assert open_bundle(copy).unnamed() == tuple(sorted(found))
+    # It is never read, so it keeps nobody from predicting.
+    open_engine(open_bundle(copy)).close()
+
+
+def test_a_folder_in_a_file_s_place_and_a_link_in_a_folder_s_are_not_the_named_ones(copy: Path) -> None:
+    (copy / "labels.txt").unlink()
+    (copy / "labels.txt").mkdir()
+    assert open_bundle(copy).unnamed() == ("labels.txt",)
+    (copy / "golden").rename(copy.parent / "outside")
+    (copy / "golden").symlink_to(copy.parent / "outside")
+    assert open_bundle(copy).unnamed() == ("golden", "labels.txt")
+
+
+def test_existing_place_is_refused(bundle: Bundle) -> None:
+    before = (bundle.path / "manifest.json").read_bytes()
+    with pytest.raises(UsageError, match="exists already"), publishing(bundle.path):
+        pytest.fail("nothing may be made")
+    assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+def test_force_moves_what_was_there_aside(bundle: Bundle, copy: Path) -> None:
+    before = (copy / "manifest.json").read_bytes()
+    with publishing(copy, force=True) as stage:
+        for name in bundle.manifest.files:
+            stage.write(name, bundle.read(name))
+        stage.seal(msgspec.structs.replace(bundle.manifest, created="later"))
+    assert open_bundle(copy).manifest.created == "later"
+    (aside,) = copy.parent.glob("copy.bundle.old-*")
+    assert (aside / "manifest.json").read_bytes() == before
+
+
+def test_failure_leaves_what_was_there(bundle: Bundle, copy: Path) -> None:
+    before = sorted(copy.parent.rglob("*"))
+    staged = publishing(copy, force=True)
+    staged.__enter__().write("model.onnx", b"half")
+    halfway = RuntimeError("halfway")
+    assert not staged.__exit__(RuntimeError, halfway, None)
+    assert sorted(copy.parent.rglob("*")) == before
+    open_bundle(copy).verify()
+
+
+def test_stage_that_was_damaged_is_not_published(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    stage.seal(bundle.manifest)
+    (stage.path / "labels.txt").write_bytes(b"other\n")
+    with pytest.raises(IntegrityError, match=r"labels\.txt"):
+        staged.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_appeared_meanwhile_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    stage.seal(bundle.manifest)
+    out.mkdir()
+    (out / "precious").touch()
+    with pytest.raises(BundleError, match=r"new\.bundle: has appeared meanwhile; nothing was published"):
+        staged.__exit__(None, None, None)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "new.bundle",
+        "new.bundle/precious",
+    ]
+
+
+def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> None:
+    program = f"""
+        import os, signal
+        from pathlib import Path
+        from alexnet_deploy.core.bundle.store import publishing
+        with publishing(Path({str(copy)!r}), force=True) as stage:
+            stage.write("model.onnx", b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=HANGS_AFTER_S)
+    assert done.returncode == -9
+    open_bundle(copy).verify()
+    visible = [path.name for path in copy.parent.iterdir() if not path.name.startswith(".")]
+    assert visible == ["copy.bundle"]
+
+
+def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Path) -> None:
+    """Nobody else opens it, not under another name either, and it is not published as it is."""
+    out, kept = tmp_path / "new.bundle", tmp_path / "kept.bundle"
+    staged = publishing(out)
+    stage = staged.__enter__()
+    for name in bundle.manifest.files:
+        stage.write(name, bundle.read(name))
+    with open_engine(stage.candidate(bundle.manifest), "onnxruntime") as engine:
+        assert engine.info.backend == "onnxruntime"
+    shutil.copytree(stage.path, kept)
+    refuses(stage.path, "is a bundle in the making, or what a stopped export left; export again")
+    with pytest.raises(BundleError, match="was never published, because its engines were not proved; export again"):
+        staged.__exit__(None, None, None)
+    assert not out.exists()
+    refuses(kept, "was never published, because its engines were not proved; export again")
+    # Its manifest cannot be made that of a published one by cutting the mark out.
+    manifest = msgspec.json.decode((kept / "manifest.json").read_bytes())
+    del manifest["is_candidate"]
+    (kept / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    refuses(kept, "is not the one that was published")
+
+
+def test_a_published_manifest_says_nothing_of_candidates(bundle: Bundle) -> None:
+    assert b"is_candidate" not in (bundle.path / "manifest.json").read_bytes()
+
+
+def test_a_golden_file_of_a_few_bytes_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for name, tensor in (
+        ("golden/images.u8", bundle.manifest.golden.images),
+        ("golden/probabilities.f32", bundle.manifest.golden.probabilities),
+    ):
+        short = republished(bundle, tmp_path / f"{tensor.dtype}.bundle", {name: b"abc"})
+        with pytest.raises(IntegrityError, match=r"3 bytes do not make \("):
+            short.read_tensor(tensor)
+    # The product of the dimensions is 0 in 64 bits.
+    empty = republished(bundle, tmp_path / "empty.bundle", {"golden/images.u8": b""})
+    wrapping = msgspec.structs.replace(bundle.manifest.golden.images, shape=(2**32, 2**32))
+    with pytest.raises(IntegrityError, match="0 bytes do not make"):
+        empty.read_tensor(wrapping)
+
+
+def test_sizes_are_bounded_before_they_are_read(copy: Path) -> None:
+    os.truncate(copy / "manifest.json", 50 * 2**30)
+    refuses(copy, r"manifest\.json: cannot be read: it has 53,687,091,200 bytes, and at most 67,108,864 are read")
+
+
+def test_two_bundles_of_the_same_files_differ_in_nothing_but_their_place(bundle: Bundle, tmp_path: Path) -> None:
+    again = republished(bundle, tmp_path / "again.bundle", {})
+    assert again.sha256 == bundle.sha256
+
+
+def test_whole_number_where_a_float_belongs_is_sealed_like_any_other(bundle: Bundle) -> None:
+    row = msgspec.structs.replace(bundle.manifest.parity[0], latency_ms=100)
+    manifest = msgspec.structs.replace(bundle.manifest, parity=(row,))
+    assert decode_manifest(encode_manifest(manifest), "a bundle").parity[0].latency_ms == 100.0

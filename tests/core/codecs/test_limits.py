@@ -1,0 +1,110 @@
+"""Small files that would keep a decoder busy for minutes are refused; each of these is one that just passes, and one
+more. What the numbers mean stands in core/work.py."""
+
+import struct
+import zlib
+
+import pytest
+from pictures import PICTURES, chunk, code_of, decode_image, encode, png, tiff
+from PIL import Image
+
+from alexnet_deploy.core.errors import ImageError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+
+
+def refusal_of(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, "warp", limits)
+    return f"{caught.value.code}: {caught.value}"
+
+
+def test_exif_segments_are_joined_one_to_another_so_that_their_number_is_limited() -> None:
+    def with_segments(number: int) -> bytes:
+        return PICTURES["JPEG"][:2] + b"\xff\xe1\0\x09Exif\0\0M" * number + PICTURES["JPEG"][2:]
+
+    decode_image(with_segments(256), "warp")
+    assert refusal_of(with_segments(257)) == "too_large: 257 EXIF segments, the limit is 256"
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"iTXt"])
+def test_chunks_that_unpack_to_a_megabyte_each_are_limited(kind: bytes) -> None:
+    body = b"k\0\1\0\0\0" if kind == b"iTXt" else b"k\0\0"
+    note = chunk(kind, body + zlib.compress(b"\xff" * 100))
+    decode_image(png(1, 1, 8, 0, b"\0\0", before=note * 256), "warp")
+    assert refusal_of(png(1, 1, 8, 0, b"\0\0", before=note * 257)).startswith("too_large: 257 compressed chunks")
+
+
+def test_comments_of_a_pixmap_in_ascii_are_limited() -> None:
+    decode_image(b"P2 1 1 255\n" + b"#\n" * 10_000 + b"7 ", "warp")
+    assert refusal_of(b"P2 1 1 255\n" + b"#\n" * 10_001 + b"7 ").startswith("too_large: 10,001 comments")
+    # In a binary one they are pixels.
+    decode_image(b"P5 200 100 255\n" + b"#" * 20_000, "warp")
+
+
+def test_run_length_coded_bitmaps_are_decoded_in_python_so_that_their_pixels_are_limited() -> None:
+    def bitmap(side: int, compression: int) -> bytes:
+        header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, compression, 0, 0, 0, 256, 0)
+        return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + b"\0\1"
+
+    assert refusal_of(bitmap(4097, 1)) == "too_large: 16,785,409 run-length coded pixels, the limit is 16,777,216"
+    assert code_of(bitmap(4096, 1)) == "truncated"
+    assert code_of(bitmap(4097, 0)) == "truncated"
+
+
+def test_scans_go_over_20_times_the_largest_pictures_pixels_together() -> None:
+    data = encode(Image.new("L", (64, 64), 100), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    scans = {number: data[:-2] + data[last:-2] * (number - data.count(b"\xff\xda")) + data[-2:] for number in (20, 21)}
+    largest = DecodeLimits(max_pixels=64 * 64)
+    decode_image(scans[20], "warp", largest)
+    decode_image(scans[21], "warp", DecodeLimits(max_pixels=2 * 64 * 64))
+    assert refusal_of(scans[21], largest) == "too_large: 21 scans, the limit is 20"
+
+
+def test_what_tiles_hold_beyond_the_picture_is_limited() -> None:
+    tile = zlib.compress(bytes(16 * 64))
+    data = tiff((8,), tile, t256=16, t259=8, t322=16, t323=64, t324=400, t325=len(tile))
+    decode_image(data, "warp", DecodeLimits(max_pixels=16 * 32))
+    assert refusal_of(data, DecodeLimits(max_pixels=16 * 32 - 1)).startswith("too_large: 1,024 pixels of tiles")
+
+
+def test_a_tile_whose_size_only_libtiff_would_read_is_refused() -> None:
+    tile = zlib.compress(bytes(16 * 64))
+    data = tiff((8,), tile, t256=16, t259=8, t322=16, t323=64, t324=400, t325=len(tile))
+    # Signed, of 8 bytes: Pillow passes over it.
+    hidden = data.replace(struct.pack("<HHI", 323, 3, 1), struct.pack("<HHI", 323, 17, 1))
+    assert hidden != data
+    assert refusal_of(hidden) == "truncated: TIFF: the size of its tiles is not a number"
+
+
+def test_strips_that_are_listed_again_and_again_are_limited() -> None:
+    def listed(times: int) -> bytes:
+        return tiff((8,), bytes(16), t256=8, t257=4, t278=2, t273=(400, 400) * times, t279=16)
+
+    largest = DecodeLimits(max_pixels=32)
+    decode_image(listed(5), "warp", largest)
+    assert refusal_of(listed(6), largest) == "too_large: 192 pixels of strips, the limit is 160"
+
+
+def test_strips_of_which_one_begins_in_anothers_first_row_are_refused() -> None:
+    def apart(distance: int) -> bytes:
+        return tiff((1,), bytes(8), t256=32, t257=2, t278=1, t273=(400, 400 + distance), t279=(4, 4))
+
+    for distance in (0, 4):
+        decode_image(apart(distance), "warp")
+    assert refusal_of(apart(3)) == "truncated: TIFF: its strips overlap"
+
+
+def test_strips_whose_bits_are_turned_are_not_larger_than_the_file() -> None:
+    def turned(num_bytes: int) -> bytes:
+        return tiff((8,), b"\xff\0", t256=1, t259=32773, t266=2, t279=num_bytes)
+
+    decode_image(turned(2), "warp")
+    assert refusal_of(turned(60_000)).startswith("too_large: 60,000 bytes of strips")
+
+
+def test_jpeg_2000_takes_long_for_a_pixel_so_that_fewer_are_allowed() -> None:
+    data = PICTURES["JPEG2000"]
+    decode_image(data, "warp", DecodeLimits(max_pixels=4 * 64 * 64))
+    largest = DecodeLimits(max_pixels=4 * 64 * 64 - 1)
+    assert refusal_of(data, largest) == "too_large: 4,096 pixels of JPEG 2000, the limit is 4,095"

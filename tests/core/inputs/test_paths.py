@@ -1,0 +1,473 @@
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.core.fs import patience
+from alexnet_deploy.core.inputs.paths import Input, find_inputs, read_list
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+
+
+def found(*names: str, listed: tuple[bytes, ...] = ()) -> list[str]:
+    """The paths, each marked with ! where the input is known to be unusable."""
+    inputs = find_inputs(names, listed)
+    return [os.fspath(item.path) + ("!" if item.error else "") for item in inputs]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# Folders
+
+
+def test_a_file_stands_for_itself_and_need_not_exist() -> None:
+    touch("a.jpg", ".hidden.jpg")
+    assert found("nothing.jpg", "a.jpg", ".hidden.jpg") == ["nothing.jpg", "a.jpg", ".hidden.jpg"]
+
+
+def test_a_folder_gives_its_files_in_the_order_of_their_bytes() -> None:
+    names = [os.fsdecode(name) for name in (b"10", b"9", b"B", b"a", b"\xc3\xa9", b"\xf0\x9f\x90\x88", b"\xff")]
+    touch(*(f"d/{name}" for name in reversed(names)))
+    assert found("d") == [f"d/{name}" for name in names]
+
+
+def test_folders_are_entered_where_their_name_sorts() -> None:
+    touch("d/b.jpg", "d/a/z.jpg", "d/a.jpg", "d/a/b/c/d.jpg", "d/c/a.jpg")
+    assert found("d") == ["d/a/b/c/d.jpg", "d/a/z.jpg", "d/a.jpg", "d/b.jpg", "d/c/a.jpg"]
+
+
+def test_hidden_files_and_folders_are_skipped() -> None:
+    touch("d/.DS_Store", "d/.git/a.jpg", "d/a.jpg", "d/e/.thumb.jpg")
+    assert found("d") == ["d/a.jpg"]
+
+
+def test_an_empty_folder_gives_nothing() -> None:
+    Path("d").mkdir()
+    assert found("d") == []
+
+
+def test_an_empty_name_is_missing_and_not_the_working_folder() -> None:
+    touch("a.jpg")
+    (item,) = find_inputs([""])
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.MISSING
+
+
+def test_what_is_named_twice_is_given_twice() -> None:
+    touch("d/a.jpg")
+    assert found("d", "d/a.jpg", "d") == ["d/a.jpg"] * 3
+
+
+def test_a_folder_nested_deeper_than_pythons_calls_is_walked() -> None:
+    depth = 1100
+    for level in range(1, depth + 1):
+        Path("/".join("d" * level)).mkdir()
+    deepest = "/".join("d" * depth)
+    touch(f"{deepest}/a.jpg")
+    try:
+        assert found("d") == [f"{deepest}/a.jpg"]
+    finally:
+        Path(f"{deepest}/a.jpg").unlink()
+        for level in range(depth, 0, -1):
+            Path("/".join("d" * level)).rmdir()
+
+
+# Links
+
+
+def test_links_to_folders_are_followed() -> None:
+    touch("elsewhere/a.jpg", "d/b.jpg")
+    Path("d/one").symlink_to("../elsewhere")
+    Path("d/two").symlink_to("../elsewhere")
+    assert found("d") == ["d/b.jpg", "d/one/a.jpg", "d/two!"]
+    assert found("d/one", "d/two") == ["d/one/a.jpg", "d/two/a.jpg"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../d"])
+def test_a_link_back_is_one_input_that_cannot_be_read(target: str) -> None:
+    touch("d/e/a.jpg")
+    Path("d/e/loop").symlink_to(target)
+    (item,) = [item for item in find_inputs(["d"]) if item.error]
+    assert item.path == Path("d/e/loop")
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.UNREADABLE
+    assert found("d") == ["d/e/a.jpg", "d/e/loop!"]
+
+
+def test_links_that_lead_to_each_other_or_nowhere_are_inputs() -> None:
+    Path("d").mkdir()
+    for name, target in (("a", "b"), ("b", "a"), ("c", "nothing")):
+        Path("d", name).symlink_to(target)
+    assert found("d") == ["d/a", "d/b", "d/c"]
+
+
+def test_two_folders_that_link_to_each_other_end() -> None:
+    touch("d/a/1.jpg", "d/b/2.jpg")
+    Path("d/a/to_b").symlink_to("../b")
+    Path("d/b/to_a").symlink_to("../a")
+    expected = ["d/a/1.jpg", "d/a/to_b/2.jpg", "d/a/to_b/to_a!", "d/b!"]
+    assert found("d") == expected
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder that nobody may list, though the tests run as root, with a file beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        folder.chmod(0o755)
+        touch(f"{name}/a/1.jpg", f"{name}/b.jpg")
+        folder.joinpath("a").chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.joinpath("a").chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_input(locked: Path) -> None:
+    expected = [f"{locked}/a!", f"{locked}/b.jpg"]
+    assert found(str(locked)) == expected
+    assert found(f"{locked}/**/*.jpg") == expected
+    assert found(f"{locked}/a/1.jpg") == [f"{locked}/a/1.jpg"]
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("?.png", ["a.png"]),
+        ("[ab].jpg", ["a.jpg", "b.jpg"]),
+        ("d/*.jpg", ["d/c.jpg"]),
+        ("d*/e", ["d/e/f.jpg", "d/e/g.png"]),
+        ("d/*", ["d/c.jpg", "d/e/f.jpg", "d/e/g.png"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "d/c.jpg", "d/e/f.jpg"]),
+        ("d/**", ["d/c.jpg", "d/e/f.jpg", "d/e/g.png"]),
+        ("[c-e]/**/*.jpg", ["d/c.jpg", "d/e/f.jpg"]),
+        ("**/e/**/*.jpg", ["d/e/f.jpg"]),
+        ("**/e", ["**/e"]),
+        ("a.jpg/**", ["a.jpg/**"]),
+        ("nothing*.jpg", ["nothing*.jpg"]),
+        ("nothing/**/*.jpg", ["nothing/**/*.jpg"]),
+        (".*", [".hidden.jpg"]),
+    ],
+)
+def test_a_pattern_gives_what_it_matches_or_itself(pattern: str, expected: list[str]) -> None:
+    touch("a.jpg", "b.jpg", "a.png", ".hidden.jpg", "d/c.jpg", "d/.h/i.jpg", "d/e/f.jpg", "d/e/g.png")
+    assert found(pattern) == expected
+    here = Path.cwd()
+    assert found(f"{here}/{pattern}") == [f"{here}/{name}" for name in expected]
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file() -> None:
+    touch("[ab].jpg", "a.jpg", "a.png")
+    Path("[ab].png").symlink_to("nothing")
+    assert found("[ab].jpg", "[ab].png") == ["[ab].jpg", "[ab].png"]
+
+
+def test_a_pattern_goes_once_around_a_loop() -> None:
+    touch("d/a.jpg", "d/e/b.jpg")
+    Path("d/e/loop").symlink_to("..")
+    Path("d/e/other").symlink_to("..")
+    assert found("d/**/*.jpg") == ["d/a.jpg", "d/e/b.jpg", "d/e/loop!", "d/e/other!"]
+
+
+# Lists
+
+
+def test_a_list_is_read_where_the_dash_stands() -> None:
+    touch("d/a.jpg", "d/b.jpg")
+    listed = (b"x.jpg\n", b"d\n", b"d/b*\n", b"last")
+    assert found("first", "-", "then", listed=listed) == [
+        "first",
+        "x.jpg",
+        "d/a.jpg",
+        "d/b.jpg",
+        "d/b*",
+        "last",
+        "then",
+    ]
+
+
+def test_name_from_a_list_or_a_path_is_no_pattern() -> None:
+    touch("d/photo1.jpg", "d/photo2.jpg")
+    assert found("d/photo[12].jpg") == ["d/photo1.jpg", "d/photo2.jpg"]
+    assert found("-", listed=(b"d/photo[12].jpg",)) == ["d/photo[12].jpg"]
+    assert [item.name for item in find_inputs([Path("d/photo[12].jpg")])] == ["d/photo[12].jpg"]
+
+
+def test_names_are_as_they_were_given() -> None:
+    touch("d/a.jpg")
+    assert [item.name for item in find_inputs(["./d//a.jpg", "./d/", "./*/*.jpg", "./**/*.jpg"])] == [
+        "./d//a.jpg",
+        "./d/a.jpg",
+        "./d/a.jpg",
+        "./d/a.jpg",
+    ]
+
+
+def test_a_dash_without_a_list_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="the name - stands for a list of names"):
+        find_inputs(["a.jpg", "-"])
+
+
+def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
+    assert found("-", listed=(b"a.jpg\r\n", b"\n", b"\r\n", b"", b" b .jpg \n", b"-\n")) == ["a.jpg", " b .jpg ", "-"]
+
+
+def test_a_list_may_hold_any_bytes() -> None:
+    names = [os.fsencode(name) for name in found("-", listed=(b"caf\xe9\xff.jpg\n", b"n\0l/*\n", b"x" * 5000))]
+    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*!", b"x" * 5000]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+    assert found("-", listed=(b"\xef\xbb\xbfa.jpg\r\n", b"\xef\xbb\xbfb.jpg\n")) == ["a.jpg", "\ufeffb.jpg"]
+    assert found("-", listed=(b"\xef\xbb\xbf\n", b"a.jpg")) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> None:
+    lines = io.BytesIO("\ufeffa.jpg\nb.jpg\n".encode(encoding))
+    with pytest.raises(UsageError, match=r"^the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST \| "):
+        list(find_inputs(["-"], read_list(lines)))
+    touch(os.fsdecode(b"\xff\xfea.jpg"))
+    assert found("-", listed=(b"\xff\xfea.jpg\n",)) == [os.fsdecode(b"\xff\xfea.jpg")]
+
+
+@pytest.mark.parametrize("first", [b"a.jpg\0b.jpg\0", b"a\0.\0j\0p\0g\0\n"])
+def test_a_list_with_nul_names_the_option(first: bytes) -> None:
+    with pytest.raises(
+        UsageError, match=r"^line 1 of the list holds NUL, .* as `find -print0` writes it, needs --null$"
+    ):
+        list(find_inputs(["-"], [first]))
+    # Later, where rows have been given, it is a row of its own.
+    _, item = find_inputs(["-"], [b"a.jpg\n", first])
+    assert item.error is not None
+    assert item.error[0] == ImageErrorCode.MISSING
+    assert "needs --null" in item.error[1]
+
+
+def test_a_list_of_names_that_end_with_nul() -> None:
+    names = ["a.jpg", "line\nbreak.jpg\n", "\ufeffb.jpg\r", os.fsdecode(b"\xff.jpg")]
+    touch(*names)
+    data = b"".join(os.fsencode(name) + b"\0" for name in names)
+    for text in (data, data[:-1], b"\0" + data):
+        assert found("-", listed=tuple(read_list(io.BytesIO(text), null=True))) == names  # type: ignore[arg-type]
+    Path("list").write_bytes(data)
+    with Path("list").open("rb") as file:
+        assert [item.name for item in find_inputs("-", read_list(file, null=True))] == names
+
+
+# File systems that are away for a moment
+
+
+class Flaky:
+    """A function of os that fails so many times for names that end in `x`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, number: int, times: int) -> None:
+        self.real, self.number, self.times = getattr(os, name), number, times
+        monkeypatch.setattr(os, name, self)
+
+    def __call__(self, path: object, *arguments: object, **options: object) -> object:
+        if os.fsdecode(path).endswith("x") and self.times:  # type: ignore[arg-type]
+            self.times -= 1
+            raise OSError(self.number, os.strerror(self.number))
+        return self.real(path, *arguments, **options)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited, each time; nobody waits."""
+    waits: list[float] = []
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(wait=waits.append))
+    return waits
+
+
+@pytest.mark.parametrize("call", ["stat", "listdir", "lstat"])
+def test_a_folder_that_is_away_for_a_moment_is_asked_again(
+    call: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch("d/x/a.jpg", "d/b.jpg")
+    flaky = Flaky(monkeypatch, call, errno.ESTALE, 3)
+    assert found("d/x", "d/b.jpg") == ["d/x/a.jpg", "d/b.jpg"]
+    assert flaky.times == 0
+    assert waits == [0.1, 0.5, 2.0]
+    Flaky(monkeypatch, call, errno.ESTALE, 99)
+    (item, *_) = find_inputs(["d/x"])
+    assert item.name == "d/x"
+
+
+def test_what_will_not_pass_is_not_waited_for(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("d/x/a.jpg")
+    Flaky(monkeypatch, "listdir", errno.EACCES, 1)
+    (item,) = find_inputs(["d/x"])
+    assert item.error == (ImageErrorCode.UNREADABLE, "Permission denied")
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(b"a b.jpg", "a b.jpg"), ("é🐈.jpg".encode(), "é🐈.jpg"), (b"caf\xe9\xff.jpg", r"caf\xe9\xff.jpg")],
+    ids=["ascii", "utf-8", "neither"],
+)
+def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> None:
+    item = Input(name=os.fsdecode(name))
+    assert item.text == text
+    assert item.text.encode("utf-8").decode() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("\ud800.jpg", r"\ud800.jpg"),
+        (Path("é\udfff"), r"é\udfff"),
+        ("\ud800/*", r"\ud800/*"),
+        ("**/\udbff\udce9", r"**/\udbff\udce9"),
+        ("\ud800/**/*.jpg", r"\ud800/**/*.jpg"),
+    ],
+    ids=ascii,
+)
+def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text: str) -> None:
+    touch("a.jpg", "d/a.jpg")
+    (item,) = find_inputs([name])
+    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "no file can have such a name"))
+    assert item.text.encode("utf-8").decode() == text
+
+
+def test_a_list_that_is_being_written_says_where_it_stops_for_now() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file:
+        lines = read_list(file)
+        os.write(writing, b"a.jpg\n\nb.j")
+        assert [next(lines) for _ in range(3)] == [b"a.jpg", b"", None]
+        os.write(writing, b"pg\n")
+        assert [next(lines), next(lines)] == [b"b.jpg", None]
+        os.write(writing, b"x" * 60_000)
+        os.write(writing, b"y\nlast")
+        os.close(writing)
+        assert list(lines) == [b"x" * 60_000 + b"y", b"last"]
+
+
+def test_a_list_that_is_whole_has_no_stop() -> None:
+    text = b"".join(b"%d.jpg\r\n" % number for number in range(20_000))
+    Path("list").write_bytes(text)
+    with Path("list").open("rb") as file:
+        lines = list(read_list(file))
+    assert None not in lines
+    for listed in (lines, list(read_list(io.BytesIO(text)))):
+        assert [item.name for item in find_inputs("-", listed)] == [f"{number}.jpg" for number in range(20_000)]
+
+
+# Laws
+
+Tree: TypeAlias = "dict[str, Tree | None]"
+NAMES = st.text(alphabet="ab.[é\udcff", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
+TREES = st.dictionaries(
+    NAMES, st.recursive(st.none(), lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=20), max_size=4
+)
+
+
+def grow(folder: Path, tree: Tree) -> Iterator[Path]:
+    """Create the tree; yield its files that no leading dot hides."""
+    folder.mkdir(exist_ok=True)
+    for name, inner in tree.items():
+        path = folder / name
+        below = [path] if inner is None else list(grow(path, inner))
+        if inner is None:
+            path.write_bytes(b"")
+        if not name.startswith("."):
+            yield from below
+
+
+@settings(max_examples=60)
+@given(tree=TREES)
+def test_every_file_that_is_not_hidden_is_given_exactly_once(tree: Tree) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        files = list(grow(Path(name), tree))
+        walked = found(name)
+        assert sorted(walked) == sorted(map(os.fspath, files))
+        assert found(f"{name}/**") == (walked or [f"{name}/**"])
+        assert walked == sorted(walked, key=lambda path: os.fsencode(path).split(b"/"))
+
+
+@pytest.mark.parametrize("pattern", ["new/*.jpg", "new/**/*.jpg", "new/*.JPG", "n?w/**/?.Jpg", "new/[ab].jpg"])
+def test_the_ending_of_a_pattern_fits_any_case(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("new").mkdir()
+    for name in ("a.JPG", "b.jpg", "c.jpeg", "d.png", "jpg"):
+        Path("new", name).touch()
+    assert [found.name for found in find_inputs([pattern])] == ["new/a.JPG", "new/b.jpg"]
+
+
+def test_only_the_ending_of_a_pattern_fits_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("New").mkdir()
+    for name in ("A.jpg", "a.JPG", "a.jpgx"):
+        Path("New", name).touch()
+    for pattern, names in (
+        ("new/*.jpg", ["new/*.jpg"]),
+        ("New/a*.jpg", ["New/a.JPG"]),
+        ("New/*.[j]pg", ["New/A.jpg"]),
+        ("New/*.jp?", ["New/A.jpg"]),
+        ("**/A.jpg", ["New/A.jpg"]),
+    ):
+        assert [found.name for found in find_inputs([pattern])] == names
+    # A name that is no pattern is that name.
+    assert [found.name for found in find_inputs(["New/A.JPG"])] == ["New/A.JPG"]
+
+
+def test_a_folder_is_gone_through_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    for level in range(23):
+        (tmp_path / f"{level:02}").mkdir()
+    for level in range(22):
+        for name in "ab":
+            (tmp_path / f"{level:02}" / name).symlink_to(tmp_path / f"{level + 1:02}")
+    (tmp_path / "22/x.jpg").touch()
+    found = list(find_inputs([tmp_path / "00"]))
+    good = [item.name for item in found if item.error is None]
+    assert good == [f"{tmp_path}/00/{'/'.join('a' * 22)}/x.jpg"]
+    assert len(found) == 23
+    last = found[-1]
+    assert (last.name, last.error) == (
+        f"{tmp_path}/00/b",
+        (ImageErrorCode.UNREADABLE, f"the same folder as {tmp_path}/00/a, whose files have their rows"),
+    )
+
+
+def test_a_folder_that_two_matches_of_a_pattern_lead_to_is_gone_through_once(tmp_path: Path) -> None:
+    (tmp_path / "a/real").mkdir(parents=True)
+    (tmp_path / "a/real/x.jpg").touch()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    found = list(find_inputs([f"{tmp_path}/*"]))
+    assert [(item.name, item.error is None) for item in found] == [
+        (f"{tmp_path}/a/real/x.jpg", True),
+        (f"{tmp_path}/b", False),
+    ]
+    # Named twice, it is asked for twice.
+    assert [item.error for item in find_inputs([tmp_path / "a", tmp_path / "b"])] == [None, None]
+
+
+def test_folders_side_by_side_of_one_parent_are_not_taken_for_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "same").mkdir(parents=True)
+        (tmp_path / name / "same/x.jpg").touch()
+    assert [item.error for item in find_inputs([tmp_path])] == [None, None]

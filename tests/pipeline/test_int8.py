@@ -1,0 +1,350 @@
+"""The gate: which layers end in int8, what was measured on the way, and what is refused."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from graphs import RESTS, answers, constants_of, source_of
+from networks import saved, shipped
+from onnx import TensorProto, load_model_from_string
+
+from alexnet_deploy.core.bundle.precision import Rest
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityError, UsageError
+from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
+from alexnet_deploy.core.model.architecture import Conv
+from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
+from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.pipeline import int8 as quantizing
+from alexnet_deploy.pipeline.calibration import METHOD_ORDER, Calibrated, Int8Request, calibrate
+from alexnet_deploy.pipeline.check import check
+from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.int8 import Quantized, quantize
+from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.pack.writer import pack
+
+PRODUCTS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+def center(weights: Weights) -> tuple[View, ...]:
+    return views_by_name("center", weights.architecture.input_size)
+
+
+def quantized(
+    weights: Weights, data: LabelledFolder | None = None, *, views: ViewsName = "center", **options: object
+) -> tuple[Quantized, list[str]]:
+    """What came of it, through the centre view unless told otherwise, and what was said meanwhile."""
+    said: list[str] = []
+    request = Int8Request(**options)  # type: ignore[arg-type]
+    crops = views_by_name(views, weights.architecture.input_size)
+    return quantize(weights, crops, request, data=data, say=said.append), said
+
+
+def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **options: object) -> None:
+    with pytest.raises(error, match=match) as caught:
+        quantized(weights, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def known(drawn: Path, sure: Weights) -> LabelledFolder:
+    """Labelled pictures, each of which the network gets right."""
+    return find_labelled(drawn / "train", sure.labels)
+
+
+@pytest.fixture(scope="module")
+def loud(sure: Weights) -> Weights:
+    """The same function, with one of conv3's outputs a thousand times as large and conv4 a thousand times as deaf.
+
+    Its range leaves conv4's other inputs no steps.
+    """
+    return with_loud_channel(sure, 0, 1000.0)
+
+
+def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
+    layers = {layer.name: layer for layer in weights.architecture.layers}
+    conv3, conv4 = layers["conv3"], layers["conv4"]
+    assert isinstance(conv3, Conv)
+    assert isinstance(conv4, Conv)
+    # Of conv4's outputs only those of the group that the channel lies in look at it, each by its place in the group.
+    group, place = divmod(channel, conv3.out_channels // conv4.groups)
+    of_group = slice(group * conv4.out_channels // conv4.groups, (group + 1) * conv4.out_channels // conv4.groups)
+    tensors = {name: weights.tensors[name].copy() for name in ("conv3.weight", "conv3.bias", "conv4.weight")}
+    tensors["conv3.weight"][channel] *= np.float32(factor)
+    tensors["conv3.bias"][channel] *= np.float32(factor)
+    tensors["conv4.weight"][of_group, place] /= np.float32(factor)
+    return replace(weights, tensors={**weights.tensors, **tensors})
+
+
+# The gate
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_network_that_int8_does_not_harm_keeps_every_layer_in_it(
+    labelled: bool, sure: Weights, known: LabelledFolder
+) -> None:
+    found, said = quantized(sure, known if labelled else None)
+    assert tuple(found.quantization.ranges) == PRODUCTS
+    assert found.gate.fallbacks == ()
+    assert set(found.gate.sensitivity) == set(PRODUCTS)
+    worst_first = list(found.gate.sensitivity.values())
+    assert worst_first == sorted(worst_first, reverse=True)
+    assert 0 < worst_first[-1] <= worst_first[0] < 0.1
+    assert said[-1].startswith(f"int8 in {', '.join(PRODUCTS)}: ")
+
+
+def test_loud_channel_changes_nothing_in_float(sure: Weights, loud: Weights) -> None:
+    images = golden_pictures()
+    for backend in BACKENDS:
+        plain, same = (answers(source_of(w, center(sure), "fp32"), backend, images) for w in (sure, loud))
+        np.testing.assert_allclose(plain, same, atol=3e-7)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_layer_that_int8_harms_goes_back_to_float(labelled: bool, loud: Weights, known: LabelledFolder) -> None:
+    data = known if labelled else None
+    found, said = quantized(loud, data, views="ten", method="minmax")
+    (fallback,) = found.gate.fallbacks
+    assert fallback.layer == "conv4"
+    assert tuple(found.quantization.ranges) == tuple(layer for layer in PRODUCTS if layer != "conv4")
+    assert next(iter(found.gate.sensitivity)) == "conv4"
+    assert found.gate.sensitivity["conv4"] > 10 * found.gate.sensitivity["conv3"]
+    # What had been measured with it is kept, and said when it happened.
+    of_data, of_golden = fallback.because.split("; on the golden images ")
+    assert of_golden.startswith("a probability is off by ")
+    if labelled:
+        accuracy = found.gate.accuracy
+        assert accuracy is not None
+        assert accuracy.passed
+        assert re.fullmatch(
+            r"top-1 \d+\.\d\d% against 100\.00%, a drop of \d+\.\d\d points \(.* to .*\) where 0\.5 are allowed",
+            of_data,
+        )
+    else:
+        assert re.fullmatch(r"\d\d\.\d\d% of the calibration pictures agree, where \d\d\.\d\d% must", of_data)
+        assert found.gate.calibration_agreement == 1.0
+    place = said.index("conv4, the most sensitive of them, goes back to float")
+    assert said[place - 1] == f"int8 in {', '.join(PRODUCTS)}: {fallback.because}"
+
+
+def test_loud_network_ships_with_its_fallback_on_record(loud: Weights, tmp_path: Path) -> None:
+    loaded, bundle = shipped(loud, tmp_path, precision="int8", int8=Int8Request(method="minmax"))
+    manifest = bundle.manifest
+    assert manifest.gate is not None
+    assert [fallback.layer for fallback in manifest.gate.fallbacks] == ["conv4"]
+    assert manifest.quantization is not None
+    assert "conv4" not in manifest.quantization.ranges
+    constants = constants_of(load_model_from_string(bundle.read("model.onnx")).graph)
+    np.testing.assert_array_equal(constants["conv4.weight"], loud.tensors["conv4.weight"], strict=True)
+    assert constants["conv3.weight"].dtype == np.int8
+    assert check(bundle, weights=loaded).passed
+
+
+def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) -> None:
+    """The one layer that may be in int8 is the one that must not."""
+    loaded = saved(loud, tmp_path / "weights.safetensors")
+    others = tuple(layer for layer in PRODUCTS if layer != "conv4")
+    request = Int8Request(method="minmax", keep_float=others)
+    with pytest.raises(ParityError, match=r"nothing was published: even with all layers but one in float, .* agree,"):
+        ship(loaded, tmp_path / "new.bundle", precision="int8", int8=request)
+    assert list(tmp_path.iterdir()) == [loaded.path]
+
+
+def test_drop_that_is_allowed_needs_no_fallback(
+    loud: Weights, known: LabelledFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The golden images, which this network fails as well, have tests of their own.
+    monkeypatch.setattr(quantizing._GoldenAnswers, "__call__", lambda self, quantization: (0.0, ()))
+    found, _ = quantized(loud, known, method="minmax", max_drop_points=100.0)
+    assert found.gate.fallbacks == ()
+    assert found.gate.accuracy is not None
+    assert found.gate.accuracy.drop_points > 0.5
+    assert len(found.gate.accuracy.flips) == round(found.gate.accuracy.drop_points / 100 * len(known.pictures))
+
+
+def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
+    """Without labelled pictures; of accuracy see test_cli_export."""
+    _, bundle = int8_shipment
+    gate = bundle.manifest.gate
+    assert gate is not None
+    assert gate.accuracy is None
+    assert gate.calibration_agreement == 1.0
+
+
+# The golden images
+
+
+@pytest.fixture
+def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first method's range of conv5 is half of what it was: calibration images feel nothing, golden ones do."""
+
+    def halved(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
+        found = calibrate(weights, request, say)
+        return replace(found, ranges={**found.ranges, "conv5": found.ranges["conv5"] / 2})
+
+    monkeypatch.setattr(quantizing, "calibrate", halved)
+
+
+@pytest.mark.usefixtures("cut_short")
+def test_method_that_fails_on_the_golden_images_gives_way_to_the_next(sure: Weights) -> None:
+    found, said = quantized(sure)
+    assert found.quantization.calibration.method == METHOD_ORDER[1] == "entropy"
+    assert tuple(found.quantization.ranges) == PRODUCTS
+    assert found.gate.fallbacks == ()
+    place = said.index("taking ranges by entropy")
+    assert said[place - 1].startswith("ranges by mse: on the golden images a probability is off by ")
+
+
+@pytest.mark.usefixtures("cut_short")
+def test_method_that_was_asked_for_is_kept_and_the_layer_goes_back_to_float(sure: Weights, tmp_path: Path) -> None:
+    loaded, bundle = shipped(sure, tmp_path, precision="int8", views="center", int8=Int8Request(method="mse"))
+    manifest = bundle.manifest
+    assert manifest.quantization is not None
+    assert manifest.gate is not None
+    assert manifest.quantization.calibration.method == "mse"
+    assert manifest.gate.fallbacks
+    assert "conv5" not in manifest.quantization.ranges
+    for fallback in manifest.gate.fallbacks:
+        assert fallback.because.startswith("100.00% of the calibration pictures agree, ")
+        assert "; on the golden images " in fallback.because
+    assert check(bundle, weights=loaded).passed
+
+
+def test_where_no_method_holds_the_one_with_the_smallest_error_is_taken(sure: Weights) -> None:
+    views = center(sure)
+    request = Int8Request()
+    first, *others = quantizing._candidates(calibrate(sure, request, lambda line: None), request)
+    golden = quantizing._GoldenAnswers(sure, views)
+    far, near = (
+        msgspec.structs.replace(candidate, ranges={**candidate.ranges, layer: candidate.ranges[layer] / 2})
+        for candidate, layer in ((first, "fc8"), (others[0], "conv5"))
+    )
+    errors = [golden(candidate)[0] for candidate in (far, near)]
+    assert errors[0] > errors[1] > 1
+    said: list[str] = []
+    assert quantizing._choose_method([far, near], golden, said.append) is near
+    assert said[-1] == "no method holds on the golden images; taking entropy, which has the smallest error"
+
+
+# Options
+
+
+def test_layers_that_are_kept_stay_in_float(sure: Weights) -> None:
+    found, _ = quantized(sure, views="ten", keep_float=("conv1", "fc8"))
+    assert tuple(found.quantization.ranges) == PRODUCTS[1:-1]
+    assert found.gate.fallbacks == ()
+    assert set(found.gate.sensitivity) == set(PRODUCTS[1:-1])
+    refused(
+        "conv9, relu1: no layer that could be in int8; those are conv1, ",
+        UsageError,
+        sure,
+        keep_float=("relu1", "conv9"),
+    )
+    refused("every layer is to stay in float, so that nothing would be in int8", UsageError, sure, keep_float=PRODUCTS)
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_rest_is_what_everything_else_computes_in(rest: Rest, request: pytest.FixtureRequest) -> None:
+    loaded, bundle = request.getfixturevalue("int8_shipment" if rest == "fp32" else "half_int8_shipment")
+    assert bundle.manifest.quantization is not None
+    assert bundle.manifest.quantization.rest == rest
+    graph = load_model_from_string(bundle.read("model.onnx")).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    number = TensorProto.FLOAT16 if rest == "fp16" else TensorProto.FLOAT
+    assert {types["conv3.bias"], types["fc7.bias"], types["conv3.weight.scale"]} == {number}
+    assert types["mean"] == TensorProto.FLOAT
+    result = check(bundle, weights=loaded)
+    assert result.passed, result
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"num_images": 0},
+        {"num_images": -1},
+        {"max_drop_points": -0.1},
+        {"max_drop_points": float("nan")},
+    ],
+)
+def test_numbers_that_ask_for_nothing_are_refused(request_: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Int8Request(**request_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_belongs_to_int8_is_refused_elsewhere(precision: str, loaded: LoadedWeights, tmp_path: Path) -> None:
+    for options in ({"int8": Int8Request()}, {"data": tmp_path}):
+        with pytest.raises(UsageError, match=f"belong to int8; {precision} is held against the trained network"):
+            ship(loaded, tmp_path / "new.bundle", precision=precision, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, pictures: Path, tmp_path: Path) -> None:
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match="holds no pictures in folders named after classes"):
+        ship(loaded, tmp_path / "new.bundle", precision="int8", data=pictures)
+    assert list(tmp_path.iterdir()) == [loaded.path]
+
+
+def test_int8_of_nothing_is_refused(sure: Weights) -> None:
+    refused("every layer is to stay in float", UsageError, sure, keep_float=PRODUCTS)
+
+
+def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weights, tmp_path: Path) -> None:
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    for options, sentence in (
+        ({"keep_float": ("conv9",)}, "no layer that could be in int8"),
+        ({"calibrate": tmp_path / "nothing"}, "there is no such folder of images"),
+        ({"cache": tmp_path / "nothing/cache.json"}, "there is no such folder to keep a calibration in"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            ship(loaded, tmp_path / "a.bundle", precision="int8", int8=Int8Request(**options), say=said.append)  # type: ignore[arg-type]
+    assert said == []
+    with pytest.raises(UsageError, match="inf points cannot be allowed"):
+        Int8Request(max_drop_points=float("inf"))
+
+
+def test_bad_picture_to_measure_on_is_named_before_anything_is_measured(
+    sure: Weights, drawn: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn / "val", tmp_path / "val")
+    bad = sorted((tmp_path / "val").rglob("*.jpg"))[0]
+    bad.write_bytes(b"not a picture")
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
+        ship(loaded, tmp_path / "a.bundle", precision="int8", data=tmp_path, say=said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize(("side", "is_said"), [("train", True), ("val", False), ("", False)])
+def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
+    side: str, is_said: bool, sure: Weights, drawn: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    loaded = saved(sure, tmp_path / "weights.safetensors")
+    request = Int8Request(max_drop_points=100)
+    ship(loaded, tmp_path / "a.bundle", precision="int8", int8=request, data=drawn / side, say=said.append)
+    assert any("the network learnt from these pictures" in line for line in said) is is_said
+
+
+def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, drawn: Path, tmp_path: Path) -> None:
+    assert sure.training is not None
+    found = pack(find_pictures(drawn), tmp_path / "drawn.pack", "shorter-side")
+    learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(found.path)))
+    loaded = saved(learnt, tmp_path / "weights.safetensors")
+
+    def stop(line: str) -> None:
+        # Said before anything is measured.
+        raise StopAsyncIteration(line)
+
+    with pytest.raises(StopAsyncIteration, match="the network learnt from these pictures"):
+        ship(loaded, tmp_path / "a.bundle", precision="int8", data=drawn / "train", say=stop)

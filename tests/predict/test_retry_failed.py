@@ -1,0 +1,336 @@
+"""--retry-failed: rows of inputs that failed are replaced, in their place, whenever that is stopped."""
+
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import Run
+
+from alexnet_deploy.cli.commands.predict import RetryCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.predict.output import open_row_file
+from alexnet_deploy.predict.predictor import Again, Guess, Prediction
+from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
+
+ALL = frozenset(ImageErrorCode)
+
+
+def predicted(path: str, probability: float) -> Prediction:
+    return Prediction(
+        path=path, top=(Guess(index=1, label="ship, large", probability=probability),), error=None, message=""
+    )
+
+
+def failed(path: str, code: ImageErrorCode) -> Prediction:
+    return Prediction(path=path, top=(), error=code, message=f"it is\n{code}")
+
+
+NOW = [
+    predicted("a.jpg", 0.5),
+    predicted("b\n,\r'\".jpg", 0.25),
+    failed("c.jpg", ImageErrorCode.EMPTY),
+    predicted("d.jpg", 0.125),
+    predicted("e.jpg", 0.75),
+]
+
+BEFORE = [
+    failed("a.jpg", ImageErrorCode.UNREADABLE),
+    NOW[1],
+    NOW[2],
+    failed("d.jpg", ImageErrorCode.MISSING),
+    NOW[4],
+]
+"""The same inputs while a share was away."""
+
+
+@pytest.fixture(params=["jsonl", "csv"])
+def row_format(request: pytest.FixtureRequest) -> RowFormat:
+    name: RowFormat = request.param
+    return name
+
+
+@pytest.fixture
+def writer(row_format: RowFormat) -> RowWriter:
+    return RowWriter(row_format, topk=1)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def text(writer: RowWriter, predictions: list[Prediction]) -> bytes:
+    return (writer.header() + "".join(map(writer.row, predictions))).encode()
+
+
+def answer(
+    output: Path,
+    writer: RowWriter,
+    answers: list[Prediction],
+    *,
+    again: frozenset[str] = frozenset(),
+    stop_after: int = 99,
+    resume: bool = True,
+) -> int:
+    """Do what `predict` does, where each input gives its answer; return how many were asked."""
+    num_asked = 0
+    with (
+        suppress(KeyboardInterrupt),
+        open_row_file(output, writer, "a bundle", resume=resume, again=again) as rows,
+    ):
+        for mark, prediction in itertools.zip_longest(list(rows.done()), answers):
+            if mark is not None and not isinstance(mark, Again):
+                assert mark == prediction.path
+                continue
+            if num_asked == stop_after:
+                raise KeyboardInterrupt
+            num_asked += 1
+            rows.write(writer.row(prediction))
+            rows.outcomes[str(prediction.error or "ok")] += 1
+    assert num_asked == stop_after or rows.outcomes.total() == len(answers)
+    return num_asked
+
+
+def hidden(output: Path) -> list[Path]:
+    return sorted(output.parent.glob(".out.*"))
+
+
+@pytest.mark.parametrize("num_before", [1, 3, 4, 5])
+@pytest.mark.parametrize("stops", [(), (0,), (1,), (1, 1), (0, 1, 0)])
+def test_rows_of_a_stopped_run_are_replaced_and_the_run_ends(
+    num_before: int, stops: tuple[int, ...], output: Path, writer: RowWriter
+) -> None:
+    answer(output, writer, BEFORE, resume=False, stop_after=num_before - (num_before == 5))
+    for stop in stops:
+        answer(output, writer, NOW, again=ALL, stop_after=stop)
+        assert not output.exists()
+    answer(output, writer, NOW, again=ALL)
+    assert output.read_bytes() == text(writer, NOW)
+    assert hidden(output) == []
+
+
+@pytest.mark.parametrize("stops", [(), (0,), (1,), (1, 1), (2, 1)])
+def test_rows_of_a_whole_file_are_replaced_and_it_is_whole_all_the_time(
+    stops: tuple[int, ...], output: Path, writer: RowWriter
+) -> None:
+    answer(output, writer, BEFORE, resume=False)
+    for stop in stops:
+        answer(output, writer, NOW, again=ALL, stop_after=stop)
+        assert output.read_bytes() == text(writer, BEFORE)
+    answer(output, writer, NOW, again=ALL)
+    assert output.read_bytes() == text(writer, NOW)
+    assert hidden(output) == []
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_wherever_the_new_rows_end_none_is_doubled_or_lost(is_whole: bool, output: Path, writer: RowWriter) -> None:
+    older, whole = text(writer, BEFORE), text(writer, NOW)
+    answer(output, writer, BEFORE, resume=False, stop_after=99 if is_whole else 4)
+    place = output if is_whole else hidden(output)[0]
+    older = place.read_bytes()
+    answer(output, writer, NOW, again=ALL, stop_after=1)
+    (replacing,) = [path for path in hidden(output) if ".again." in path.name]
+    for end in range(len(whole) + 1):
+        place.write_bytes(older)
+        replacing.write_bytes(whole[:end])
+        answer(output, writer, NOW, again=ALL)
+        assert output.read_bytes() == whole, end
+        if not is_whole:
+            output.unlink()
+
+
+def test_rows_that_had_their_turn_are_not_asked_again(output: Path, writer: RowWriter) -> None:
+    still = [BEFORE[0], *NOW[1:]]
+    answer(output, writer, BEFORE, resume=False, stop_after=4)
+    assert answer(output, writer, still, again=ALL, stop_after=2) == 2
+    # What is left: d.jpg, and e.jpg, which had no row.
+    assert answer(output, writer, still, again=ALL) == 2
+    assert output.read_bytes() == text(writer, still)
+
+
+@pytest.mark.parametrize(
+    ("codes", "replaced"), [({"missing"}, [3]), ({"unreadable", "empty"}, [0, 2]), ({"truncated"}, [])]
+)
+def test_rows_with_other_errors_stay(codes: set[str], replaced: list[int], output: Path, writer: RowWriter) -> None:
+    changed = [predicted(prediction.path, 0.875) for prediction in BEFORE]
+    answer(output, writer, BEFORE, resume=False, stop_after=4)
+    answer(output, writer, [*changed[:4], NOW[4]], again=frozenset(codes))
+    expected = [changed[index] if index in replaced else row for index, row in enumerate(BEFORE)]
+    assert output.read_bytes() == text(writer, expected)
+
+
+def test_rows_of_another_bundle_do_not_mix_with_those_of_a_whole_file(output: Path, writer: RowWriter) -> None:
+    answer(output, writer, BEFORE, resume=False)
+    other = [replace(NOW[0]), predicted(NOW[1].path, 0.2501), *NOW[2:]]
+    with pytest.raises(UsageError, match="comes out differently now, so its rows are of another bundle, engine or "):
+        answer(output, writer, other, again=ALL)
+    assert output.read_bytes() == text(writer, BEFORE)
+    # What another batch size changes in the last digits is no other bundle, and the row stays as it was.
+    near = [NOW[0], predicted(NOW[1].path, 0.250001), *NOW[2:]]
+    answer(output, writer, near, again=ALL)
+    assert output.read_bytes() == text(writer, NOW)
+
+
+def test_a_whole_file_does_not_grow(output: Path, writer: RowWriter) -> None:
+    answer(output, writer, BEFORE[:4], resume=False)
+    with pytest.raises(
+        UsageError, match="is whole with 4 rows, and there are more inputs now; choose another --output"
+    ):
+        answer(output, writer, NOW, again=ALL)
+    assert output.read_bytes() == text(writer, BEFORE[:4])
+
+
+def test_a_resumption_without_the_option_does_not_pass_over_what_was_asked_again(
+    output: Path, writer: RowWriter
+) -> None:
+    answer(output, writer, BEFORE, resume=False, stop_after=4)
+    answer(output, writer, NOW, again=ALL, stop_after=1)
+    with pytest.raises(UsageError, match=r"\.again\.partial: a run with --retry-failed was stopped; repeat --retry-"):
+        answer(output, writer, NOW)
+    answer(output, writer, NOW, again=ALL)
+    assert output.read_bytes() == text(writer, NOW)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_two_runs_do_not_replace_the_same_rows(is_whole: bool, output: Path, writer: RowWriter) -> None:
+    answer(output, writer, BEFORE, resume=False, stop_after=99 if is_whole else 4)
+    answer(output, writer, NOW, again=ALL, stop_after=1)
+    for place in hidden(output):
+        with place.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(UsageError, match="another run is writing it now"):
+                answer(output, writer, NOW, again=ALL)
+    answer(output, writer, NOW, again=ALL)
+    assert output.read_bytes() == text(writer, NOW)
+
+
+def test_a_file_that_was_exchanged_meanwhile_is_left_alone(output: Path, writer: RowWriter) -> None:
+    answer(output, writer, BEFORE, resume=False)
+
+    def rows() -> Iterator[None]:
+        with open_row_file(output, writer, "a bundle", resume=True, again=ALL) as file:
+            asked = [row for mark, row in zip(file.done(), NOW, strict=True) if isinstance(mark, Again)]
+            file.write(writer.row(asked[0]))
+            yield
+            for row in asked[1:]:
+                file.write(writer.row(row))
+        yield
+
+    steps = rows()
+    next(steps)
+    output.unlink()
+    output.write_text("precious")
+    with pytest.raises(UsageError, match="has been replaced meanwhile; the rows are all in "):
+        next(steps)
+    assert output.read_text() == "precious"
+    assert hidden(output)[0].read_bytes() == text(writer, NOW)
+
+
+# The command
+
+
+@pytest.fixture
+def photographs(pictures: Path, latest: Path) -> list[str]:
+    """Names of four images, of which two are not there."""
+    Path("images").mkdir()
+    names = [f"images/{name}.jpg" for name in "abcd"]
+    for name in (names[0], names[3]):
+        Path(name).write_bytes((pictures / Path(name).name).read_bytes())
+    return names
+
+
+def test_the_command_gives_what_a_run_without_the_failure_gives(
+    run: Run, photographs: list[str], pictures: Path, row_format: str
+) -> None:
+    stdin = "".join(f"{name}\0" for name in photographs).encode()
+    common = ["predict", "-", "--null", "--format", row_format, "--output"]
+    assert run(*common, "out", stdin=stdin).code == 1
+    for name in photographs[1:3]:
+        Path(name).write_bytes((pictures / Path(name).name).read_bytes())
+    assert run(*common, "undisturbed", stdin=stdin).code == 0
+    outcome = run(*common, "out", "--resume", "--retry-failed", "missing", "--retry-failed", "empty", stdin=stdin)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines()[-1] == "4 predicted"
+    assert Path("out").read_bytes() == Path("undisturbed").read_bytes()
+    again = run(*common, "out", "--resume", "--retry-failed", "all", stdin=stdin)
+    assert again.err.splitlines() == ["out: is whole already, a row for each of these inputs", "4 predicted"]
+
+
+def test_rows_of_other_inputs_are_not_replaced(run: Run, photographs: list[str], row_format: str) -> None:
+    common = ["--format", row_format, "--output", "out"]
+    assert run("predict", *photographs, *common).code == 1
+    kept = Path("out").read_bytes()
+    said = run("predict", photographs[3], *photographs[1:], *common, "--resume", "--retry-failed", "all").refused(2)
+    assert said == "cannot resume: row 1 was written for images/a.jpg, but input 1 is now images/d.jpg"
+    assert Path("out").read_bytes() == kept
+
+
+def test_the_option_takes_every_code_there_is() -> None:
+    assert set(RetryCode) == {"all", *ImageErrorCode}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["a.jpg", "--retry-failed", "all"],
+            "--retry-failed replaces rows of an earlier run: give --resume as well",
+        ),
+        (["a.jpg", "--null"], "--null is about a list on stdin: give - as well"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: list[str], sentence: str, run: Run, latest: Path) -> None:
+    assert run("predict", *options).refused(2) == sentence
+
+
+def test_rows_that_were_begun_for_another_file_are_not_taken(output: Path, writer: RowWriter) -> None:
+    """A retry that was stopped leaves rows; the file that they were to replace is another one since."""
+    output.write_bytes(text(writer, BEFORE))
+    answer(output, writer, NOW, again=ALL, stop_after=2)
+    (left,) = hidden(output)
+    output.unlink()
+    others = [predicted("a.jpg", 0.9), failed("b\n,\r'\".jpg", ImageErrorCode.MISSING)]
+    output.write_bytes(text(writer, others))
+    mended = predicted("b\n,\r'\".jpg", 0.8)
+    with open_row_file(output, writer, "a bundle", resume=True, again=frozenset({"missing"})) as rows:
+        assert rows.outcomes.total() == 0
+        marks = list(rows.done())
+        assert [isinstance(mark, Again) for mark in marks] == [True, True]
+        rows.write(writer.row(others[0]))
+        rows.write(writer.row(mended))
+    assert output.read_bytes() == text(writer, [others[0], mended])
+    assert hidden(output) == [left]
+
+
+def test_the_file_behind_a_link_is_replaced(output: Path, writer: RowWriter) -> None:
+    place = output.with_name("elsewhere")
+    place.write_bytes(text(writer, BEFORE))
+    output.symlink_to(place)
+    answer(output, writer, NOW, again=ALL)
+    assert output.is_symlink()
+    assert place.read_bytes() == text(writer, NOW)
+
+
+def test_a_stopped_run_that_has_all_its_rows_is_finished(
+    run: Run, latest: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its rename, and no row has the code that is asked for."""
+    command = ("predict", pictures, "--output", "rows.jsonl")
+    rename = os.link
+
+    def fail(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt if path.name.startswith(".rows.jsonl") else AssertionError(path)
+
+    monkeypatch.setattr(os, "link", fail)
+    assert run(*command).code == 130
+    monkeypatch.setattr(os, "link", rename)
+    (left,) = Path.cwd().glob(".rows.jsonl.*")
+    rows = left.read_bytes()
+    outcome = run(*command, "--resume", "--retry-failed", "unreadable")
+    assert outcome.code == 0, outcome.err
+    assert Path("rows.jsonl").read_bytes() == rows

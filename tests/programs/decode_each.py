@@ -1,0 +1,63 @@
+"""Decodes each of many inputs twice, in a process of its own: what crashes, hangs or grows takes no test run with it.
+
+    python -W error decode_each.py folder FOLDER        each file below it
+    python -W error decode_each.py mutants SEED NUMBER
+
+Prints what is tried, and then a code or the digest of the pixels; at the end how far memory grew, in MiB.
+"""
+
+import faulthandler
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from mutations import first_mutants
+from pictures import outcome
+
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+
+# Far beyond what any of them takes, on a busy machine too.
+HANGS_AFTER_S = 60
+
+# 4 million pixels: headers that promise more are refused, as they would be over the default limit.
+SMALL = DecodeLimits(max_pixels=2**22)
+
+
+def inputs() -> Iterator[tuple[str, bytes, DecodeLimits]]:
+    if sys.argv[1] == "folder":
+        folder = Path(sys.argv[2])
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            yield str(path.relative_to(folder)), path.read_bytes(), DEFAULT_LIMITS
+    else:
+        for name, data in first_mutants(int(sys.argv[2]), int(sys.argv[3])):
+            yield name, data, SMALL
+
+
+def described(data: bytes, limits: DecodeLimits) -> str:
+    result = outcome(data, limits)
+    if not isinstance(result, np.ndarray):
+        return str(result)
+    assert (result.shape, result.dtype) == ((256, 256, 3), np.uint8)
+    return hashlib.sha256(result).hexdigest()
+
+
+def peak_mib() -> int:
+    # Not getrusage: there a process has its parent's peak.
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kib) // 1024
+
+
+before = 0
+for number, (name, data, limits) in enumerate(inputs()):
+    if number == 0:
+        before = peak_mib()
+    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
+    print(number, name, flush=True)
+    first = described(data, limits)
+    assert described(data, limits) == first, "the second time it is another"
+    print(first)
+faulthandler.cancel_dump_traceback_later()
+print(peak_mib() - before)

@@ -1,0 +1,158 @@
+"""Training in several processes: what torchrun starts in the tests of train/parallel.py, and what starts it.
+
+    torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER
+
+trains on FOLDER/data in batches of 4 and of 3, the second time with scaled crops, and leaves FOLDER/rank-N.json; with a
+picture named FAIL.png the second process fails on it.
+
+    torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER stop
+
+trains in batches of 4 until the second process is sent SIGTERM at the fourth step, leaves FOLDER/stopped-N.json, and
+
+    torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER resume
+
+goes on from there.
+"""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from commands import HANGS_AFTER_S, wait_until
+from networks import narrowed
+from training import at_step
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.model.architecture import Architecture, Dropout
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.train.data.folder import FilePicture
+from alexnet_deploy.train.data.scan import Survey
+from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.trainer import Pace
+from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.runtime.distributed import Ranks, joined
+
+FIRST = Recipe(name="test", epochs=2, batch_size=4, learning_rate=0.01, patience=9)
+SECOND = msgspec.structs.replace(FIRST, batch_size=3, min_crop_area=0.3, label_smoothing=0.1, class_weights="balanced")
+RECIPES = (FIRST, SECOND)
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What one process saw of one run."""
+
+    read: list[str]
+    """Pictures, in order, below the data's folder."""
+    losses: list[float]
+    """After each step, of the epoch so far."""
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What one process tells at its end."""
+
+    runs: list[Seen]
+    """One for each recipe."""
+    threads: list[str]
+    """Those of the process, by name, after it has left the others."""
+
+
+def without_dropout() -> Architecture:
+    """The paper's layers, narrow, and no feature dropped: each process would drop others."""
+    table = narrowed(ARCHITECTURES["paper"])
+    layers = (
+        msgspec.structs.replace(layer, probability=0.0) if isinstance(layer, Dropout) else layer
+        for layer in table.layers
+    )
+    return msgspec.structs.replace(table, layers=tuple(layers))
+
+
+TABLE = without_dropout()
+NEVER = Pace(share=0.0, least_seconds=math.inf)
+
+
+def train(found: Survey, out: Path, recipe: Recipe, ranks: Ranks) -> Seen:
+    """Train two epochs, and say what this process saw."""
+    seen = Seen(read=[], losses=[])
+    read = FilePicture.read
+
+    def noted(picture: FilePicture) -> bytes:
+        seen.read.append(picture.name)
+        if picture.path.name == "FAIL.png" and ranks.rank == 1:
+            raise DataError(f"{picture.path.name} fails in the second process")
+        return read(picture)
+
+    def note(now: Progress) -> None:
+        seen.losses.append(now.loss)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FilePicture, "read", noted)
+        train_on(found, TABLE, recipe, out, ranks=ranks, on_progress=note)
+    return seen
+
+
+def stop_or_resume(found: Survey, out: Path, ranks: Ranks, how: str) -> None:
+    act = at_step(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    is_sent = how == "stop" and ranks.rank == 1
+    train_on(
+        found,
+        TABLE,
+        FIRST,
+        out,
+        ranks=ranks,
+        resume=how == "resume",
+        pace=NEVER,
+        on_progress=act if is_sent else lambda progress: None,
+    )
+
+
+def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Start two processes, and wait until both have ended."""
+    command, environment = _torchrun(*arguments)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
+    )
+
+
+def terminated(*arguments: str | Path, cwd: Path, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+    """Start two processes, and end torchrun as a batch system does once `when` is true; wait until all have ended."""
+    command, environment = _torchrun(*arguments)
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdout=-1, stderr=-1, text=True) as process:
+        wait_until(when, process)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=HANGS_AFTER_S)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _torchrun(*arguments: str | Path) -> tuple[list[str | Path], dict[str, str]]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    return command, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def threads() -> list[str]:
+    """Those of this process, by name."""
+    return [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    try:
+        with joined("cpu") as (ranks, _):
+            found = ranks.given(lambda: look_over(folder / "data", TABLE))
+            if sys.argv[2:]:
+                stop_or_resume(found, folder / "stopped", ranks, sys.argv[2])
+                return
+            runs = [train(found, folder / f"two-{recipe.batch_size}", recipe, ranks) for recipe in RECIPES]
+    except SystemExit:
+        (folder / f"stopped-{ranks.rank}.json").write_bytes(msgspec.json.encode(Told(runs=[], threads=threads())))
+        raise
+    (folder / f"rank-{ranks.rank}.json").write_bytes(msgspec.json.encode(Told(runs=runs, threads=threads())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Bundles that are whole by their digests and wrong in one thing, for tests of who notices."""
+
+from pathlib import Path
+
+from networks import republished
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.engines.engine import Engine, GraphBackend, GraphSource, open_graph
+from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+
+# What `check` says of each: the numbers always fail, and the audit names the place.
+NAMED_BY_THE_AUDIT = {
+    "LRN alpha times 5": "norm1: alpha is 0.0005",
+    "red and blue swapped": "reorder_channels: a Gather that the table does not have",
+    "mean dropped": "mean: is 0.0 at (0, 0, 0, 0)",
+    "crop off by one": "view0.start: is 1 at (1,)",
+    "mirror forgotten": "pixels_mirrored: the table's Gather is not in the graph",
+    "one view doubled, another missing": "view1.start: is 0 at (1,)",
+    "first grouped convolution ungrouped": "conv2: group is 1, the table says 2",
+    "first linear layer fed channels last": "fc6.weight: is",
+}
+
+
+def faulty_bundle(bundle: Bundle, loaded: LoadedWeights, name: str, out: Path) -> Bundle:
+    subject = Subject(weights=loaded.weights, views=bundle.manifest.views.crops)
+    faulty = dict(planted_faults(subject))[name]
+    facts = facts_for_graph(bundle.manifest, loaded.weights.labels)
+    graph = encode_graph(build_graph(faulty.weights, faulty.views), facts)
+    return republished(bundle, out, {"model.onnx": graph})
+
+
+def unguarded(bundle: Bundle, backend: GraphBackend) -> Engine:
+    """A bundle's graph on an engine, whatever it is: open_engine would refuse it."""
+    manifest = bundle.manifest
+    source = GraphSource(
+        name=str(bundle.path),
+        data=bundle.read("model.onnx"),
+        precision=manifest.precision,
+        num_classes=manifest.architecture.num_classes,
+        num_views=len(manifest.views.crops),
+    )
+    return open_graph(source, backend)

@@ -1,0 +1,703 @@
+import errno
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import kills
+import msgspec
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+from commands import HANGS_AFTER_S
+from commands import Run as Command
+from networks import narrowed
+from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set, record_of
+
+from alexnet_deploy.core.errors import AlexNetDeployError, DataError, TrainingError, UsageError, WeightsError
+from alexnet_deploy.core.fs.files import sha256
+from alexnet_deploy.core.fs.run_files import CSV
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
+from alexnet_deploy.inspection.facts import RunFacts, inspect_path
+from alexnet_deploy.pipeline.run_report import REPORT
+from alexnet_deploy.train.learner.learner import Learner
+from alexnet_deploy.train.loop import run_directory
+from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, load_tensors
+from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.run_directory import BEST, METRICS, holding
+from alexnet_deploy.train.loop.trainer import Pace
+from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.run import train_on_set
+
+NEVER = Pace(share=0.0, least_seconds=math.inf)
+SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6, learning_rate=0.01)
+EARLY = msgspec.structs.replace(SHORT, epochs=5, early_stopping=1)
+PICTURES = memory_set()
+FIRST = dict.fromkeys(EpochMetrics.__struct_fields__, 1.0)
+
+
+def train(out: Path, recipe: Recipe = SHORT, **options: object) -> Path:
+    return train_on_set(PICTURES, NARROW, recipe, out, **options)  # type: ignore[arg-type]
+
+
+def without_speed(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
+    return [msgspec.structs.replace(metrics, images_per_second=0.0) for metrics in epochs]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """All bits alike but those that tell the time; each epoch's line once; nothing left over."""
+    best, other_best = (load_weights(path / BEST).weights for path in (one, other))
+    assert best.tensors.keys() == other_best.tensors.keys()
+    for name, tensor in best.tensors.items():
+        np.testing.assert_array_equal(tensor.view(np.uint32), other_best.tensors[name].view(np.uint32))
+    record, other_record = record_of(best), record_of(other_best)
+    assert without_speed(record.epochs) == without_speed(other_record.epochs)
+    for name in ("recipe", "best_epoch", "confusion", "interrupted", "remarks"):
+        assert getattr(record, name) == getattr(other_record, name)
+    states = [load_checkpoint(path / CHECKPOINT) for path in (one, other)]
+    tensors, other_tensors = (
+        load_tensors(path / CHECKPOINT, state) for path, state in zip((one, other), states, strict=True)
+    )
+    assert len({name.partition(".")[0] for name in tensors}) > 1
+    assert tensors.keys() == other_tensors.keys()
+    assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
+    for path in (one, other):
+        lines = (path / METRICS).read_bytes().splitlines()
+        found = tuple(msgspec.json.decode(line, type=EpochMetrics) for line in lines)
+        assert without_speed(found) == without_speed(record.epochs)
+        # The command adds a report.
+        assert {entry.name for entry in path.iterdir()} - {REPORT} == {BEST, CHECKPOINT, METRICS}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never disturbed: two epochs of two steps, the first of which is the best."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(out)
+    return out
+
+
+# Going on
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, kills.__file__, tmp_path, "7"],
+        capture_output=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["kills"] >= 20
+    assert counts["in_writes"] >= 1
+    for number in range(counts["runs"]):
+        assert_same_run(tmp_path / f"killed {number}", tmp_path / "whole")
+    record = record_of(load_weights(tmp_path / "whole" / BEST).weights)
+    assert len(record.epochs) == kills.KILLED_RECIPE.epochs
+    assert record.epochs[-1].train_loss != record.epochs[0].train_loss
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is done about it."""
+
+
+def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = memory_set(num_train=4, num_validation=2)
+    train_on_set(few, NARROW, SHORT, tmp_path / "whole")
+    fsync, replace = os.fsync, Path.replace
+    left = [0]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+
+    def counted_fsync(descriptor: int) -> None:
+        count()
+        fsync(descriptor)
+
+    def counted_replace(path: Path, target: Path) -> Path:
+        count()
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", counted_fsync)
+    monkeypatch.setattr(Path, "replace", counted_replace)
+    for number in range(1, 100):
+        out = tmp_path / f"run {number}"
+        left[0] = number
+        try:
+            train_on_set(few, NARROW, SHORT, out, pace=ALWAYS)
+        except Killed:
+            left[0] = -1
+            resumable = (out / CHECKPOINT).exists()
+            if resumable:
+                train_on_set(few, NARROW, SHORT, out, pace=ALWAYS, resume=True)
+                assert_same_run(out, tmp_path / "whole")
+            assert resumable or number < 3
+        else:
+            break
+    assert 15 < number < 100
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_an_interrupted_run_goes_on_where_it_was(whole: Path, tmp_path: Path, step: int) -> None:
+    seen: list[Progress] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", pace=NEVER, on_progress=at_step(step, interrupt))
+    position = load_checkpoint(tmp_path / "run" / CHECKPOINT).position
+    assert (position.epoch, position.step) == (1 + (step - 1) // 2, 1 + (step - 1) % 2)
+    train(tmp_path / "run", resume=True, on_progress=seen.append)
+    assert_same_run(tmp_path / "run", whole)
+    # No step is done twice.
+    assert [now.num_images for now in seen if not now.finished] == [6 * number for number in range(step + 1, 5)]
+
+
+def test_an_interrupted_validation_is_done_again(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = Learner.logits
+
+    def stop(learner: Learner, views: torch.Tensor) -> torch.Tensor:
+        monkeypatch.setattr(Learner, "logits", logits)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "logits", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    train(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(out)
+    train(out, resume=True, on_progress=lambda now: interrupt())
+    assert_same_run(out, whole)
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stops early: of up to five epochs the second is worse than the first."""
+    out = tmp_path_factory.mktemp("early") / "run"
+    said: list[str] = []
+    train(out, EARLY, say=said.append)
+    record = record_of(load_weights(out / BEST).weights)
+    assert (len(record.epochs), record.best_epoch, record.interrupted) == (2, 1, False)
+    assert said == ["stopped early: 1 epoch without a new best one after epoch 1"]
+    return out
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_run_that_stops_early_does_so_wherever_it_was_interrupted(early: Path, tmp_path: Path, step: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", EARLY, pace=NEVER, on_progress=at_step(step, interrupt))
+    train(tmp_path / "run", EARLY, resume=True)
+    assert_same_run(tmp_path / "run", early)
+
+
+def test_a_run_that_has_stopped_early_is_finished(early: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(early, out)
+    train(out, EARLY, resume=True, on_progress=lambda now: interrupt())
+    assert_same_run(out, early)
+    facts = inspect_path(out)
+    assert isinstance(facts, RunFacts)
+    assert (facts.epochs, facts.epochs_done, facts.is_finished) == (5, 2, True)
+    assert facts.next == f"alexnet-deploy export {out}"
+
+
+def test_a_line_that_was_cut_short_is_written_again(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, on_progress=at_step(3, interrupt))
+    with (out / METRICS).open("ab") as file:
+        file.write(b'{"epoch":2,"learn')
+    train(out, resume=True)
+    assert_same_run(out, whole)
+
+
+def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where the loss becomes NaN: the best epoch's weights are written, and the checkpoint is of before.
+    out, save = tmp_path / "run", Learner.step
+    recipe = msgspec.structs.replace(SHORT, epochs=3)
+    steps: list[int] = []
+
+    def fail(learner: Learner, *arguments: object, **options: object) -> torch.Tensor:
+        steps.append(1)
+        loss = save(learner, *arguments, **options)  # type: ignore[arg-type]
+        return loss * math.nan if len(steps) == 5 else loss
+
+    monkeypatch.setattr(Learner, "step", fail)
+    for number, stopped in enumerate(("known", "run")):
+        steps.clear()
+        with pytest.raises(TrainingError, match="the loss became nan in epoch 3"):
+            train(tmp_path / stopped, recipe, pace=(ALWAYS, NEVER)[number])
+        assert record_of(load_weights(tmp_path / stopped / BEST).weights).best_epoch > 0
+    assert not (out / CHECKPOINT).exists()
+    monkeypatch.undo()
+    train(tmp_path / "whole", recipe)
+    train(tmp_path / "known", recipe, resume=True)
+    assert_same_run(tmp_path / "known", tmp_path / "whole")
+
+
+# When
+
+
+def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexnet_deploy.train.loop import trainer as loop
+
+    now, saved = [0.0], []
+    save, step = run_directory.RunDirectory.save, Learner.step
+
+    def slow_save(*arguments: object) -> None:
+        saved.append(now[0])
+        now[0] += 1.0
+        save(*arguments)  # type: ignore[arg-type]
+
+    def slow_step(*arguments: object, **options: object) -> torch.Tensor:
+        now[0] += 1.0
+        return step(*arguments, **options)  # type: ignore[arg-type]
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return now[0]
+
+    monkeypatch.setattr(loop, "time", Clock)
+    monkeypatch.setattr(run_directory.RunDirectory, "save", slow_save)
+    monkeypatch.setattr(Learner, "step", slow_step)
+    recipe = msgspec.structs.replace(SHORT, epochs=12, learning_rate=1e-4)
+    train(tmp_path / "run", recipe, pace=Pace(share=0.1, least_seconds=5.0))
+    # After five steps of a second, then ten seconds after the last was written, and at the end.
+    assert saved == [5, 16, 26]
+
+
+# What is refused
+
+
+def resumed(out: Path, **changes: object) -> None:
+    arguments: dict[str, object] = {"data": PICTURES, "architecture": NARROW, "recipe": SHORT, "out": out}
+    train_on_set(**(arguments | changes), resume=True)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A run that was stopped in its first epoch."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, on_progress=at_step(1, interrupt))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "whose epochs is 2, where 3 is asked for"),
+        ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "whose seed is 0, where 1 is asked for"),
+        (
+            {"architecture": ARCHITECTURES["tiny"]},
+            UsageError,
+            "not the tiny of 2 classes and 809,058 parameters",
+        ),
+        (
+            {"architecture": narrowed(ARCHITECTURES["paper"], divisor=4)},
+            UsageError,
+            "a run is resumed with what it was",
+        ),
+        (
+            {"data": memory_set(shift=1)},
+            DataError,
+            "split them; restore them, or start a new run",
+        ),
+    ],
+)
+def test_another_run_is_not_taken_for_the_same(
+    changes: dict[str, object], kind: type[AlexNetDeployError], sentence: str, stopped: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in stopped.iterdir()}
+    with pytest.raises(kind) as caught:
+        resumed(stopped, **changes)
+    assert str(caught.value).startswith(f"{stopped / CHECKPOINT}: ")
+    assert sentence in str(caught.value)
+    assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
+
+
+def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = load_checkpoint(stopped / CHECKPOINT)
+    assert saved.decoding == DECODING_VERSION
+    # One without the field is of the first version.
+    fields = msgspec.json.decode(msgspec.json.encode(saved))
+    del fields["decoding"]
+    assert msgspec.convert(fields, Checkpoint).decoding == 1
+    monkeypatch.setattr("alexnet_deploy.train.loop.checkpoint.DECODING_VERSION", DECODING_VERSION + 1)
+    with pytest.raises(DataError, match=f"policy {DECODING_VERSION}, and this program's is {DECODING_VERSION + 1}, "):
+        resumed(stopped)
+
+
+def other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+
+
+def other_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+
+
+def other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS")
+
+
+@pytest.mark.parametrize(
+    ("move", "named"),
+    [(other_threads, "threads"), (other_torch, "torch"), (other_instructions, "instructions")],
+)
+def test_another_machine_is_refused_unless_told_otherwise(
+    move: Callable[[pytest.MonkeyPatch], None], named: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(monkeypatch)
+    with pytest.raises(UsageError, match=rf"begun with {named} .*, where there is (77|9\.9\.9|ABACUS) now.*--any-mach"):
+        resumed(stopped)
+    resumed(stopped, any_machine=True)
+    assert len(record_of(load_weights(stopped / BEST).weights).epochs) == 2
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def make_newer(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(rb"format_version\":3", rb"format_version\":9"))
+
+
+def make_strange(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(CHECKPOINT_KEY.encode(), CHECKPOINT_KEY[::-1].encode()))
+
+
+def make_nonsense(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(rb"\"kaiming\"", rb"\"karting\""))
+
+
+def reshape(path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    tensors["network.fc8.weight"] = tensors["network.fc8.weight"].reshape(-1, 2)
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+
+
+def drop(path: Path) -> None:
+    path.unlink()
+
+
+def resealed(changes: dict[str, dict[str, object]], version: int = 3) -> Callable[[Path], None]:
+    """Return what changes fields of a checkpoint's records and writes it as a whole one, of an older format too."""
+
+    def change(path: Path) -> None:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = msgspec.json.decode(file.metadata()[CHECKPOINT_KEY])
+        for record, fields in changes.items():
+            header[record].update(fields)
+        if version < 3:
+            del header["header_sha256"]
+        else:
+            header["header_sha256"] = "0" * 64
+        text = msgspec.json.encode(header | {"format_version": version}).decode()
+        text = text.replace(f'"header_sha256":"{"0" * 64}"', f'"header_sha256":"{sha256(text.encode())}"')
+        path.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path), {CHECKPOINT_KEY: text}))
+
+    return change
+
+
+def test_a_checkpoint_of_the_format_before_has_no_digest_of_its_header_and_is_resumed(
+    stopped: Path, whole: Path
+) -> None:
+    resealed({}, version=2)(stopped / CHECKPOINT)
+    resumed(stopped)
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("position", "sentence"),
+    [
+        ({"step": -5}, "no run stands at epoch 1, step -5"),
+        (
+            {"step": 1_000_000_000},
+            r"run: its checkpoint is of step 1,000,000,000, and an epoch of these images has 2 s",
+        ),
+        ({"epoch": -1}, "no run stands at epoch -1, step 1"),
+        ({"epoch": 4}, r"epoch 4 is under way, and \[\] are over"),
+        ({"best_epoch": -1}, "the best epoch is -1, and 1 is under way"),
+        ({"best_epoch": 1}, "the best epoch is 1, and 1 is under way"),
+        ({"epochs": [{**FIRST, "epoch": epoch} for epoch in (1, 2, 3)], "epoch": 4}, "the recipe has 2"),
+        ({"seconds": -1.0}, "a time is negative"),
+        ({"confusion": [[1, 2]]}, "its confusion matrix is not one of 2 classes"),
+    ],
+)
+def test_a_position_that_no_run_can_have_is_refused(
+    position: dict[str, object], sentence: str, version: int, stopped: Path
+) -> None:
+    resealed({"position": position}, version)(stopped / CHECKPOINT)
+    with pytest.raises(TrainingError, match=sentence):
+        resumed(stopped)
+
+
+def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_path: Path) -> None:
+    good = (stopped / CHECKPOINT).read_bytes()
+    chance = random.Random(0)
+    for place in chance.sample(range(8 + int.from_bytes(good[:8], "little")), 600):
+        damaged = bytearray(good)
+        damaged[place] ^= chance.randrange(1, 256)
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(TrainingError):
+            load_tensors(tmp_path / "damaged", load_checkpoint(tmp_path / "damaged"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (
+            resealed({"recipe": {"epochs": 0}}),
+            r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing",
+        ),
+        (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (cut, "is no safetensors file, or a damaged one: "),
+        (make_newer, "checkpoint format 9, where this program reads 2 and 3$"),
+        (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
+        (make_nonsense, "a damaged one: its header is not the one that was saved: its digest does not fit it$"),
+        (
+            resealed({"recipe": {"initialisation": "karting"}}),
+            "its header cannot be read: Invalid enum value 'karting'",
+        ),
+        (drop, r"checkpoint\.safetensors: there is no such file to resume from$"),
+    ],
+)
+def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], sentence: str, stopped: Path) -> None:
+    damage(stopped / CHECKPOINT)
+    with pytest.raises(TrainingError, match=sentence):
+        resumed(stopped)
+
+
+def test_a_checkpoint_is_not_taken_for_weights(stopped: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"safetensors: a checkpoint to resume training from; the weights are beside"
+    ):
+        load_weights(stopped / CHECKPOINT)
+
+
+def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, on_progress=at_step(3, interrupt))
+    (out / BEST).unlink()
+    with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best one by checkpoint"):
+        resumed(out)
+
+
+def test_two_runs_do_not_train_in_one_directory(stopped: Path) -> None:
+    with holding(stopped), pytest.raises(TrainingError, match=r"run: another process is training there$"):
+        resumed(stopped)
+    resumed(stopped)
+
+
+# On the command line
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "quick.toml"
+    path.write_text("epochs = 2\nbatch_size = 4\nlearning_rate = 0.01\n")
+    return path
+
+
+def signalled_in_step(number: int, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a signal come in the middle of a step."""
+    step, steps = Learner.step, []
+
+    def noted(learner: Learner, *arguments: object, **options: object) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == number:
+            os.kill(os.getpid(), which)
+        return step(learner, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Learner, "step", noted)
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
+    which: int, code: int, run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
+    assert run(*begin, "--out", "whole").code == 0
+    with monkeypatch.context() as patch:
+        signalled_in_step(3, which, patch)
+        outcome = run(*begin, "--out", "runs/cut")
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert outcome.err.endswith("interrupted; `alexnet-deploy train --resume --out runs/cut` goes on from here\n")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
+    assert (position.epoch, position.step) == (2, 1)
+    # The newest run, its own pictures, its own recipe.
+    outcome = run("train", "--resume")
+    assert outcome.code == 0
+    assert "runs/cut: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert outcome.out == f"runs/cut/{BEST}\n"
+    assert_same_run(Path("whole"), Path("runs/cut"))
+    outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
+    assert outcome.code == 0
+    assert "runs/cut: training has ended, after 2 epochs\n" in outcome.err
+    assert (
+        run("train", "--resume", "--lr", "0.5")
+        .refused(2)
+        .startswith(
+            f"runs/cut/{CHECKPOINT}: was begun with a recipe whose learning_rate is 0.01, where 0.5 is asked for"
+        )
+    )
+
+
+def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
+    run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a supervisor restarts its job: killed before the first checkpoint, killed after it, whole."""
+    begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
+    assert run(*begin, "--out", "whole").code == 0
+    same_each_time = (*begin, "--out", "job", "--auto-resume")
+    program = (
+        "import os, signal, sys; from alexnet_deploy.train import directory\n"
+        "directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from alexnet_deploy.cli import main; main()"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, *map(str, same_each_time)], check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert Path("job", ".lock").exists()
+    assert not Path("job", CHECKPOINT).exists()
+    # As --log csv leaves it.
+    Path("job", CSV).write_text("epoch\n")
+    with monkeypatch.context() as patch:
+        signalled_in_step(3, signal.SIGTERM, patch)
+        assert run(*same_each_time).code == 143
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+    outcome = run(*same_each_time)
+    assert outcome.code == 0
+    assert "job: training has ended, after 2 epochs\n" in outcome.err
+    assert_same_run(Path("whole"), Path("job"))
+
+
+def test_only_what_a_run_leaves_is_begun_again(run: Command, data: Path) -> None:
+    begin = ("train", data, "--arch", "tiny", "--out", "job", "--auto-resume")
+    Path("job").mkdir()
+    Path("job", "thesis.tex").write_text("x")
+    Path("job", METRICS).write_text("y")
+    said = run(*begin).refused(2)
+    assert said == f"job: has no {CHECKPOINT}, but thesis.tex: not a run that could continue; choose another --out"
+    assert {path.name: path.read_text() for path in Path("job").iterdir()} == {"thesis.tex": "x", METRICS: "y"}
+    Path("job", "thesis.tex").unlink()
+    with holding(Path("job")):
+        assert run(*begin).refused(3) == "job: another process is training there"
+    assert Path("job", METRICS).read_text() == "y"
+
+
+TWICE = """
+import os, signal
+from alexnet_deploy.train.runtime.signals import stopping
+with stopping() as stop_if_asked:
+    os.kill(os.getpid(), signal.{0})
+    print("once", flush=True)
+    os.kill(os.getpid(), signal.{1})
+    print("twice", flush=True)
+"""
+
+
+@pytest.mark.parametrize("names", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
+def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE.format(*names)], capture_output=True, check=False, timeout=HANGS_AFTER_S, text=True
+    )
+    assert done.returncode == -getattr(signal, names[1])
+    assert (done.stdout, done.stderr) == ("once\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
+        (["--resume", "--out", "x"], "x: there is no such run"),
+        (["--any-machine"], "--any-machine is for --resume and --auto-resume"),
+        (["--auto-resume"], "--auto-resume needs --out, and decides by itself whether to --resume"),
+        (
+            ["--auto-resume", "--resume", "--out", "x"],
+            "--auto-resume needs --out, and decides by itself whether to --resume",
+        ),
+    ],
+)
+def test_resuming_nothing_is_refused(arguments: list[str], sentence: str, run: Command) -> None:
+    outcome = run("train", *arguments)
+    assert outcome.refused(int(str(outcome.code))) == sentence
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_there_is_room(
+    run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
+    assert run(*begin, "--out", "whole").code == 0
+    with monkeypatch.context() as patch:
+        signalled_in_step(1, signal.SIGTERM, patch)
+        assert run(*begin, "--out", "cut").code == 143
+    kept = {path.name: path.read_bytes() for path in Path("cut").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        said = run("train", "--resume", "--out", "cut").refused(3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert said == (
+        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 stands, the weights of an "
+        f"unfinished epoch 1 are in cut/{BEST}; raise the limit on a file's size (ulimit -f), then "
+        "`alexnet-deploy train --resume --out cut` continues"
+    )
+    assert kept.keys() <= {path.name for path in Path("cut").iterdir()}
+    assert Path("cut", CHECKPOINT).read_bytes() == kept[CHECKPOINT]
+    assert run("train", "--resume", "--out", "cut").code == 0
+    assert_same_run(Path("whole"), Path("cut"))
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, whom no directory's rights keep from writing.
+    kept = (stopped / CHECKPOINT).read_bytes()
+
+    def read_only(*_: object, **__: object) -> tuple[int, str]:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkstemp", read_only)
+    with pytest.raises(TrainingError, match=r"run: could not be written: Read-only file system; the checkpoint"):
+        resumed(stopped)
+    assert (stopped / CHECKPOINT).read_bytes() == kept

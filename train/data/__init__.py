@@ -1,0 +1,1 @@
+"""Labelled images as they lie on disk: formats, the survey, batches."""

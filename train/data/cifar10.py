@@ -1,0 +1,111 @@
+"""CIFAR-10's binary version: the archive as it is downloaded, or the .bin files out of it.
+
+A record is a byte of label and 32 x 32 pixels, all red ones, all green ones, all blue ones, each row by row. The test
+batch is what is validated on. Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.fs.opening import read_file
+from alexnet_deploy.core.images.resize import to_square
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.tar import unpack
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+VALIDATION = "test_batch.bin"
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_SIDE = 32
+_NUM_BYTES = 1 + 3 * _SIDE * _SIDE
+
+# All six batches as published are 184 MB.
+_MAX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A picture in a batch."""
+
+    batch: bytes = field(repr=False)
+    """The whole file, shared with the others in it."""
+    name: str
+    """Side, class, file and number: train/cat/data_batch_1.bin:00042."""
+    label: int
+    """Its class, an index into the labels."""
+    offset: int
+    """Where it begins in the file."""
+
+    @property
+    def place(self) -> str:
+        """Its name."""
+        return self.name
+
+    def read(self) -> bytes:
+        """Return the record, 3073 bytes."""
+        return self.batch[self.offset : self.offset + _NUM_BYTES]
+
+    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+        """Return the picture in it, uint8 (256, 256, 3)."""
+        planes = np.frombuffer(data, np.uint8, offset=1).reshape(3, _SIDE, _SIDE)
+        return to_square(Image.fromarray(planes.transpose(1, 2, 0)), resize)
+
+
+def is_cifar10(root: Path) -> bool:
+    """Return whether this is the archive or a folder that holds it or its batches."""
+    return root.name == ARCHIVE or (root / ARCHIVE).exists() or _folder(root) is not None
+
+
+def find_cifar10(root: Path) -> PictureSource:
+    """Return the labelled pictures of the archive or the batches, which are all held in memory (184 MB).
+
+    Raises DataError where a batch is missing or is not made of records, or the archive is damaged.
+    """
+    folder = _folder(root)
+    if folder is not None:
+        batches = {path.name: _read(path) for name in (*TRAIN, VALIDATION) if (path := folder / name).exists()}
+    else:
+        batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION), _MAX_BYTES)
+    if missing := [name for name in (*TRAIN, VALIDATION) if name not in batches]:
+        raise DataError(f"{root}: has no {missing[0]}; five batches to learn from and {VALIDATION} are needed")
+    return PictureSource(
+        root=root,
+        labels=LABELS,
+        train=tuple(record for name in TRAIN for record in _records(root, "train", name, batches[name])),
+        validation=tuple(_records(root, "val", VALIDATION, batches[VALIDATION])),
+    )
+
+
+def _folder(root: Path) -> Path | None:
+    places = (root, root / "cifar-10-batches-bin")
+    return next((place for place in places if (place / TRAIN[0]).exists() or (place / VALIDATION).exists()), None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path, _MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _records(root: Path, side: str, name: str, batch: bytes) -> list[Record]:
+    if not batch or len(batch) % _NUM_BYTES:
+        raise DataError(
+            f"{root}: {name} has {counted(len(batch), 'byte')}, where a multiple of {_NUM_BYTES:,} is needed"
+        )
+    records = []
+    for number, offset in enumerate(range(0, len(batch), _NUM_BYTES)):
+        label = batch[offset]
+        if label >= len(LABELS):
+            raise DataError(f"{root}: record {number} of {name} is of class {label}, where there are 0 to 9")
+        records.append(
+            Record(batch=batch, name=f"{side}/{LABELS[label]}/{name}:{number:05}", label=label, offset=offset)
+        )
+    return records

@@ -1,0 +1,115 @@
+"""Batches of pictures for the device that trains.
+
+Pictures from files and archives are decoded on the way. Those of a packed set are copied: from the disk or its cache a
+few batches ahead of their use, or, where a GPU has the room for all of them, once and for good.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.process.ahead import map_ahead
+from alexnet_deploy.train.data.batches import Batches, TrainingSet, in_batches
+from alexnet_deploy.train.data.scan import Pictures, Survey
+from alexnet_deploy.train.data.source import Example
+from alexnet_deploy.train.pack.format import PICTURE_BYTES, PackedSide, class_counts
+
+# One thread copied 90,000 pictures a second from the cache; the second hides a disk's latency from the first.
+_COPY_THREADS = 2
+_BATCHES_AHEAD = 4
+
+# The rest is for the network: its weights, gradients and activations.
+_SHARE_OF_DEVICE = 0.5
+
+_UPLOAD_PICTURES = 512
+
+
+def training_set(
+    found: Survey, resize: ResizePolicy, device: torch.device, *, threads: int | None = None
+) -> TrainingSet:
+    """Return surveyed pictures as the training loop takes them; see batches_of."""
+    train, validation = (
+        batches_of(examples, resize, device, threads=threads)
+        for examples in (found.folder.train, found.folder.validation)
+    )
+    return TrainingSet(
+        root=found.folder.root,
+        labels=found.folder.labels,
+        train=train,
+        validation=validation,
+        excluded=found.excluded,
+        sha256=found.sha256,
+        class_counts=class_counts(found.folder),
+        mean=found.mean,
+        covariance=found.covariance,
+    )
+
+
+def batches_of(
+    examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, threads: int | None = None
+) -> Batches:
+    """Return these pictures as they are fed to a device; `threads` decode ahead what is not packed."""
+    if not isinstance(examples, PackedSide):
+        return Pictures(examples, resize, threads)
+    is_kept = is_resident(len(examples), device)
+    return ResidentPictures(examples, device) if is_kept else CopiedPictures(examples, device)
+
+
+def is_resident(num_pictures: int, device: torch.device) -> bool:
+    """Return whether so many pictures stay on the device: a GPU with twice as much memory free."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_pictures * PICTURE_BYTES <= _SHARE_OF_DEVICE * free
+
+
+class CopiedPictures:
+    """Packed pictures, copied from the disk or from the memory that caches it."""
+
+    def __init__(self, side: PackedSide, device: torch.device) -> None:
+        self._side = side
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._side)
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the pictures of each tensor of numbers and their labels, on the device, copied ahead of their use."""
+        for images, labels in map_ahead(self._copy, numbers, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
+            yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+    def _copy(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pack = self._side.pack
+        places = numbers.numpy() + self._side.numbers.start
+        pack.expect(places)
+        is_cuda = self._device.type == "cuda"
+        images = torch.empty((len(places), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, pin_memory=is_cuda)
+        # "clip" alone writes straight into `out`; `expect` has failed for a number that is out of range.
+        np.take(pack.pictures, places, axis=0, out=images.numpy(), mode="clip")
+        labels = torch.from_numpy(pack.labels[places])
+        return images, labels.pin_memory() if is_cuda else labels
+
+
+class ResidentPictures:
+    """Packed pictures that stay on the device."""
+
+    def __init__(self, side: PackedSide, device: torch.device) -> None:
+        self._pictures = torch.empty((len(side), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, device=device)
+        self._labels = torch.empty(len(side), dtype=torch.int64, device=device)
+        filled = 0
+        everything = in_batches(torch.arange(len(side)), _UPLOAD_PICTURES)
+        for images, labels in CopiedPictures(side, device).batches(everything):
+            self._pictures[filled : filled + len(images)] = images
+            self._labels[filled : filled + len(images)] = labels
+            filled += len(images)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the pictures of each tensor of numbers and their labels; nothing crosses to the device but numbers."""
+        for batch in numbers:
+            places = batch.to(self._pictures.device, non_blocking=True)
+            yield self._pictures.index_select(0, places), self._labels.index_select(0, places)

@@ -1,0 +1,208 @@
+"""Files inside tar archives, found by one pass over the headers and read where they lie, never unpacked."""
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.fs.opening import open_input
+from alexnet_deploy.core.images.decode import decode_image, read_section
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.process.say import counted
+
+_BLOCK = 512
+
+# Of the records that a pax header adds to the next member: times, owners, names.
+_MAX_RECORDS_BYTES = 1 << 20
+
+_UNREAD_RECORDS = (b" path=", b" size=", b" GNU.sparse.")
+
+_PIECE_BYTES = 1 << 20
+
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One plain file in an archive."""
+
+    name: str
+    """As the archive has it."""
+    offset: int
+    """Where its bytes begin, counted from the start of the outermost file."""
+    num_bytes: int
+    """How many they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TarPicture:
+    """A picture in an archive."""
+
+    archive: Path
+    """The outermost file."""
+    name: str
+    """What it would be called, were the archive unpacked into a folder to train on."""
+    label: int
+    """Its class, an index into the labels."""
+    offset: int
+    """Where its bytes begin."""
+    num_bytes: int
+    """How many they are."""
+
+    @property
+    def place(self) -> str:
+        """The archive and its name."""
+        return f"{self.archive}, {self.name}"
+
+    def read(self) -> bytes:
+        """Return its bytes; raises ImageError."""
+        return read_section(self.archive, self.offset, self.num_bytes)
+
+    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+        """Return the picture in them, uint8 (256, 256, 3); raises ImageError."""
+        return decode_image(data, resize)
+
+
+def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:
+    """Yield the plain files of a tar archive, hidden ones excepted, in their order.
+
+    `within` is an archive that lies inside it. Only headers are read. Raises DataError where the archive cannot be
+    read, ends early or is damaged, or holds what is neither a plain file nor a folder. (tarfile itself takes a damaged
+    header for the end.)
+    """
+    where = f"{path}" if within is None else f"{path}, {within.name}"
+    try:
+        with open_input(path) as file:
+            start, end = (
+                (0, os.fstat(file.fileno()).st_size)
+                if within is None
+                else (within.offset, within.offset + within.num_bytes)
+            )
+            yield from _walk(file, start, end, where)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
+    """Return the contents of the files of these names in a tar archive, gzipped or not, whatever folder they are in.
+
+    No more than `max_bytes` are unpacked in all, whatever sizes its headers declare. Raises DataError where it cannot
+    be read, is damaged, or holds more.
+    """
+    try:
+        with open_input(archive) as file:
+            if file.read(len(_GZIP)) == _GZIP:
+                file.seek(0)
+                with gzip.open(file) as unzipped:
+                    return _contents(_Stream(unzipped, max_bytes), names, archive)
+            file.seek(0)
+            return _contents(_Stream(file, max_bytes), names, archive)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{archive}: cannot be read: {reason}; download it again if it is damaged") from error
+
+
+class _Stream:
+    """What is unpacked on the way, counted."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile, max_bytes: int) -> None:
+        self._file = file
+        self._left = self._max_bytes = max_bytes
+
+    def check(self, num_bytes: int, archive: Path) -> None:
+        """Raise DataError, before any of it is read, where so many bytes more are over the limit."""
+        if num_bytes > self._left:
+            raise DataError(
+                f"{archive}: unpacks to more than {self._max_bytes:,} bytes, which the data set as published does not"
+            )
+
+    def read(self, num_bytes: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        data = self._file.read(num_bytes)
+        self._left -= len(data)
+        return data
+
+
+def _contents(stream: _Stream, names: Collection[str], archive: Path) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    position = 0
+    while True:
+        stream.check(_BLOCK, archive)
+        header = stream.read(_BLOCK)
+        if len(header) < _BLOCK:
+            raise EOFError(f"it ends after {position:,} unpacked bytes without a tar's end mark")
+        if not header.strip(b"\0"):
+            return contents
+        found = _header(header, str(archive), position)
+        num_bytes = -(-found.size // _BLOCK) * _BLOCK
+        stream.check(num_bytes, archive)
+        name = PurePosixPath(found.name).name
+        is_wanted = found.type in tarfile.REGULAR_TYPES and name in names
+        pieces, left = [], num_bytes
+        while left:
+            piece = stream.read(min(left, _PIECE_BYTES))
+            if not piece:
+                raise EOFError(f"it ends in the middle of {found.name}")
+            left -= len(piece)
+            if is_wanted:
+                pieces.append(piece)
+        if is_wanted:
+            contents[name] = b"".join(pieces)[: found.size]
+        position += _BLOCK + num_bytes
+
+
+def _header(header: bytes, where: str, position: int) -> tarfile.TarInfo:
+    """Return what a header says; raises DataError where it is none, or declares what no file has."""
+    try:
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError) as error:
+        raise DataError(
+            f"{where}: has no tar header {position:,} bytes in ({error}); it is damaged or no tar"
+        ) from error
+    if found.size < 0:
+        raise DataError(f"{where}: {found.name} has a size of {found.size:,} bytes in its header; it is damaged")
+    if found.type == tarfile.GNUTYPE_SPARSE:
+        raise DataError(f"{where}: {found.name} is stored as a sparse file, which is not read here")
+    return found
+
+
+def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
+    position = start
+    while True:
+        file.seek(position)
+        header = file.read(min(_BLOCK, max(0, end - position)))
+        if len(header) < _BLOCK:
+            raise DataError(
+                f"{where}: ends after {counted(end - start, 'byte')} without a tar's end mark; download it again"
+            )
+        if not header.strip(b"\0"):
+            return
+        found = _header(header, where, position - start)
+        member = Member(name=found.name, offset=position + _BLOCK, num_bytes=found.size)
+        position = member.offset + -(-found.size // _BLOCK) * _BLOCK
+        if member.offset + member.num_bytes > end:
+            raise DataError(
+                f"{where}: ends after {counted(end - start, 'byte')}, in the middle of {found.name}; download it again"
+            )
+        if found.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
+            # Times and owners beside the next member, as newer programs write them.
+            file.seek(member.offset)
+            records = file.read(min(member.num_bytes, _MAX_RECORDS_BYTES + 1))
+            if len(records) > _MAX_RECORDS_BYTES or any(word in records for word in _UNREAD_RECORDS):
+                raise DataError(
+                    f"{where}: holds names or sizes too long for a plain tar header, or sparse files, which are not "
+                    "read here"
+                )
+        elif found.isreg():
+            # Hidden ones are no pictures in a folder either: a Mac adds a ._name for each.
+            if not PurePosixPath(found.name).name.startswith("."):
+                yield member
+        elif not found.isdir():
+            raise DataError(f"{where}: {found.name} is a link or a special file, where plain files are needed")

@@ -1,0 +1,157 @@
+"""Random crops, mirrors and colours, for a whole batch at a time, on its device.
+
+The paper's are crops of the input's size, mirrors and PCA colour noise (Krizhevsky et al. 2012, section 4.1); the
+others came later. Every draw is the CPU's, so that devices draw alike. N images, S side of the crop in pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB
+
+# Red, green and blue in a grey (ITU-R BT.601).
+_GREY = (0.299, 0.587, 0.114)
+
+_ERASED_AREA = (0.02, 0.25)
+_ERASED_ASPECT = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some pictures of a batch: draws are made for the whole of it, so that a part looks as it does in the whole."""
+
+    num_images: int
+    """Pictures of the batch."""
+    rows: slice
+    """Which of them these are."""
+
+
+def whole(num_images: int) -> Part:
+    """Return all of a batch."""
+    return Part(num_images=num_images, rows=slice(None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropRange:
+    """What scaled crops are drawn from."""
+
+    min_area: float
+    """Least share of the picture's area, over 0, at most 1."""
+    max_aspect: float = 1.0
+    """Greatest ratio of the sides, either way."""
+    max_rotation: float = 0.0
+    """Greatest angle either way, in degrees."""
+
+
+def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator, part: Part) -> torch.Tensor:
+    """Return a random size x size crop of each picture, every other one mirrored: uint8 (N, S, S, 3).
+
+    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch.
+    """
+    corners = torch.randint(0, IMAGE_SIZE - size + 1, (2, part.num_images, 1), generator=generator)[:, part.rows]
+    mirrored = torch.randint(0, 2, (part.num_images, 1), generator=generator)[part.rows]
+    steps = torch.arange(size)
+    rows = corners[0] + steps
+    columns = corners[1] + torch.where(mirrored == 1, size - 1 - steps, steps)
+    numbers = torch.arange(len(images))
+    device = images.device
+    return images[numbers[:, None, None].to(device), rows[:, :, None].to(device), columns[:, None, :].to(device)]
+
+
+def scaled_crop_and_mirror(
+    images: torch.Tensor, size: int, limits: CropRange, generator: torch.Generator, part: Part
+) -> torch.Tensor:
+    """Return a random rectangle of each picture scaled to size x size, every other one mirrored: float32 (N, S, S, 3).
+
+    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch. A rectangle's share of the picture's area
+    is even over `min_area` to 1, the logarithm of its aspect over the range, a side over the picture's cut to that; its
+    place is even over all that lie inside. Then it is turned about its middle, and what is outside is the picture's
+    reflection. It is read off bilinearly between the centres of pixels.
+    """
+    draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows]
+    mirrored = torch.randint(0, 2, (part.num_images,), generator=generator)[part.rows]
+    if not len(images):
+        # affine_grid takes no batch of none.
+        return images.new_empty((0, size, size, 3), dtype=torch.float32)
+    areas, aspects, angles, tops, lefts = draws
+    heights, widths = (
+        sides.clamp(max=1) for sides in _rectangles(areas, aspects, (limits.min_area, 1.0), limits.max_aspect)
+    )
+    # In the units of affine_grid, where a picture reaches from -1 to 1.
+    middles_y, middles_x = (2 * tops - 1) * (1 - heights), (2 * lefts - 1) * (1 - widths)
+    turns = math.radians(limits.max_rotation) * (2 * angles - 1)
+    steps_x = torch.where(mirrored == 1, -widths, widths)
+    rows = [
+        [steps_x * turns.cos(), -heights * turns.sin(), middles_x],
+        [steps_x * turns.sin(), heights * turns.cos(), middles_y],
+    ]
+    places = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    grid = functional.affine_grid(places, [len(images), 3, size, size], align_corners=False)
+    pixels = images.permute(0, 3, 1, 2).float()
+    crops = functional.grid_sample(pixels, grid.to(images.device), padding_mode="reflection", align_corners=False)
+    return crops.permute(0, 2, 3, 1)
+
+
+def color_axes(covariance: np.ndarray) -> torch.Tensor:
+    """Return the principal axes of RGB, each as long as its standard deviation: float32 (3, 3), axes in columns.
+
+    The paper's text multiplies by the eigenvalues; the authors' code by their square roots, the deviations, as here:
+    eigenvalues would be noise of about 1,483 grey levels.
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+    return torch.from_numpy((eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))).astype(np.float32))
+
+
+def color_shift(axes: torch.Tensor, deviation: float, generator: torch.Generator, part: Part) -> torch.Tensor:
+    """Return what is added to every pixel of each picture, RGB on 0..255: float32 (N, 3), on the CPU."""
+    return (deviation * torch.randn((part.num_images, 3), generator=generator) @ axes.T)[part.rows]
+
+
+def jitter_colors(
+    crops: torch.Tensor, mean: RGB, greatest: float, generator: torch.Generator, part: Part
+) -> torch.Tensor:
+    """Return pictures, float32 (N, S, S, 3), RGB, with saturation, contrast and brightness changed, in this order.
+
+    A pixel's distance from its grey, that from `mean`, and the pixel are multiplied, each by a draw that is even over
+    1 - greatest to 1 + greatest. What leaves 0..255 is not cut off.
+    """
+    saturation, contrast, brightness = 1 + greatest * (
+        2 * torch.rand((3, part.num_images), generator=generator)[:, part.rows, None, None] - 1
+    )
+    to_grey = torch.tensor(_GREY).expand(3, 3)
+    mixed = contrast * brightness * (to_grey + saturation * (torch.eye(3) - to_grey))
+    shift = brightness * (1 - contrast) * torch.tensor(mean)
+    pixels = crops.flatten(1, 2)
+    return torch.baddbmm(shift.to(crops.device), pixels, mixed.mT.to(crops.device)).view_as(crops)
+
+
+def erase(views: torch.Tensor, share: float, generator: torch.Generator, part: Part) -> torch.Tensor:
+    """Return views, (N, 3, S, S), of which a `share` has a random rectangle set to 0, which is the mean.
+
+    It lies inside, covers 2 to 25 % of the view, and has sides up to 1 : 3 (Zhong et al. 2017; up to 40 % there).
+    """
+    draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows, None]
+    chosen, areas, aspects, tops, lefts = draws
+    heights, widths = _rectangles(areas, aspects, _ERASED_AREA, _ERASED_ASPECT)
+    # Places on a side of the view, 0..1.
+    places = (torch.arange(views.shape[-1]) + 0.5) / views.shape[-1]
+    rows, columns = (
+        (places >= start * (1 - length)) & (places < start * (1 - length) + length)
+        for start, length in ((tops, heights), (lefts, widths))
+    )
+    erased = rows[:, :, None] & columns[:, None, :] & (chosen < share)[:, :, None]
+    return views.masked_fill(erased[:, None].to(views.device), 0.0)
+
+
+def _rectangles(
+    areas: torch.Tensor, aspects: torch.Tensor, area_range: tuple[float, float], max_aspect: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return heights and widths, as shares of a square's side, of rectangles drawn by two numbers each, 0..1."""
+    least, most = area_range
+    sides = torch.sqrt(least + (most - least) * areas)
+    stretch = torch.exp(math.log(max_aspect) * (aspects - 0.5))
+    return sides / stretch, sides * stretch

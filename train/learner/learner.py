@@ -1,0 +1,221 @@
+"""A network that learns, a batch at a time: augmentation, gradients, the optimiser's step."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.network import Network, preprocess
+from alexnet_deploy.core.model.preprocessing import Preprocessing
+from alexnet_deploy.train.learner.augment import (
+    CropRange,
+    Part,
+    color_axes,
+    color_shift,
+    crop_and_mirror,
+    erase,
+    jitter_colors,
+    scaled_crop_and_mirror,
+    whole,
+)
+from alexnet_deploy.train.learner.init import initialise
+from alexnet_deploy.train.learner.lrn import use_training_norms
+from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.rng import augmentation_draws, seed_dropout
+from alexnet_deploy.train.runtime.two_columns import two_columns
+
+_BETA2 = 0.999
+
+
+class Learner:
+    """A network with its optimiser; what a step does to it depends on nothing but its tensors and the arguments."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        covariance: np.ndarray,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        second_device: torch.device | None = None,
+        *,
+        class_counts: Sequence[int] = (),
+    ) -> None:
+        """Set up a network with the recipe's first values on a device; `covariance` is that of the data's RGB.
+
+        `class_counts` are the training images of each of K classes, which balanced class weights need.
+
+        Of several `ranks` each takes every step, on its part of the batch. With a second device the network is two
+        columns, one on each; raises UsageError where the table is none.
+        """
+        self._recipe = recipe
+        self._ranks = ranks
+        self._size = architecture.input_size
+        self._preprocessing = preprocessing
+        self._class_weights = None
+        if recipe.class_weights == "balanced":
+            self._class_weights = torch.from_numpy(balanced_weights(class_counts)).float().to(device)
+        self._color_axes = color_axes(covariance)
+        self._device = device
+        network = Network(architecture)
+        initialise(network, recipe.initialisation, recipe.seed)
+        self._network: nn.Module = (
+            network.to(device) if second_device is None else two_columns(network, (device, second_device))
+        )
+        use_training_norms(self._network)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        is_compiled = recipe.compile and device.type == "cuda" and second_device is None
+        shared = ranks.wrap(self._network)
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
+        self._optimiser = _optimiser(recipe, self._network)
+        # What is validated and kept: the network itself, or the running mean of its weights.
+        self._result, self._result_forward = self._network, self._forward
+        if recipe.ema_decay:
+            self._result = self._result_forward = copy.deepcopy(self._network).requires_grad_(False)
+
+    def step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        epoch: int,
+        step: int,
+        rate: float,
+        mean_decay: float = 0.0,
+        part: Part | None = None,
+    ) -> torch.Tensor:
+        """Learn from a batch, uint8 (N, 256, 256, 3) and int64 (N,), at a rate; return its mean loss before that.
+
+        `mean_decay` is what the running mean of the weights keeps, where the recipe has one.
+        What is random in it is drawn from the recipe's seed, the epoch and the step. The batch is whole unless `part`
+        says which of it these are; then the mean of what all ranks return is the batch's.
+        """
+        recipe, part = self._recipe, part or whole(len(images))
+        for group, own_rate in zip(self._optimiser.param_groups, (0.0, recipe.bias_learning_rate), strict=True):
+            group["lr"] = own_rate or rate
+        self._network.train()
+        views = self._augmented(images.to(self._device), epoch, augmentation_draws(recipe.seed, epoch, step), part)
+        seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
+        # What a mean over so many pictures counts for in the mean of all ranks' means.
+        weight = len(images) * self._ranks.size / part.num_images
+        loss = self._loss(views, labels.to(self._device)) * weight
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        if recipe.ema_decay:
+            self._average(mean_decay)
+        return loss.detach()
+
+    def logits(self, views: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 (N, K), of preprocessed views, (N, 3, S, S), by `weights` and without dropout."""
+        self._result.eval()
+        return self._logits(self._result_forward, views)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that training results in, by the table's names: not copies."""
+        return {name: tensor.detach() for name, tensor in self._result.state_dict().items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all that the next step depends on, by name: not copies.
+
+        `network.conv1.weight`; after the first step the optimiser's, under torch's names for them
+        (`momentum_buffer.conv1.weight`, `exp_avg.conv1.weight`); where weights are averaged, `mean.conv1.weight`.
+        """
+        state = {f"network.{name}": tensor.detach() for name, tensor in self._network.state_dict().items()}
+        for name, tensor in self._network.named_parameters():
+            own = self._optimiser.state.get(tensor, {})
+            state |= {f"{key}.{name}": value for key, value in own.items() if value is not None}
+        if self._result is not self._network:
+            state |= {f"mean.{name}": tensor for name, tensor in self.weights().items()}
+        return state
+
+    def take(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a state into the network and its optimiser; raises RuntimeError where it does not fit."""
+        groups: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        for name, tensor in state.items():
+            group, _, own_name = name.partition(".")
+            groups[group][own_name] = tensor
+        self._network.load_state_dict(groups.pop("network", {}))
+        if self._result is not self._network:
+            self._result.load_state_dict(groups.pop("mean", {}))
+        for key, tensors in groups.items():
+            for name, parameter in self._network.named_parameters():
+                if name not in tensors or tensors[name].shape not in (parameter.shape, ()):
+                    raise RuntimeError(f"{key} of {name} is missing, or of another shape")
+                self._optimiser.state[parameter][key] = _laid_out_as(parameter, tensors[name])
+
+    def _average(self, decay: float) -> None:
+        with torch.no_grad():
+            for mean, latest in zip(self._result.parameters(), self._network.parameters(), strict=True):
+                mean.lerp_(latest, 1 - decay)
+
+    def _loss(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self._logits(self._forward, views)
+        if not len(labels):
+            # The mean of none is NaN. The other ranks wait for gradients, which are zeros then.
+            return logits.sum()
+        smoothing = self._recipe.label_smoothing
+        if self._class_weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Not cross_entropy's own weights: they divide by the weights of the batch, which each rank has its share of.
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * self._class_weights[labels]).mean()
+
+    def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
+        recipe = self._recipe
+        if recipe.min_crop_area < 1 or recipe.max_crop_aspect > 1 or recipe.max_rotation > 0:
+            limits = CropRange(
+                min_area=recipe.min_crop_area, max_aspect=recipe.max_crop_aspect, max_rotation=recipe.max_rotation
+            )
+            crops = scaled_crop_and_mirror(images, self._size, limits, draws, part)
+        else:
+            crops = crop_and_mirror(images, self._size, draws, part).float()
+        if recipe.color_jitter:
+            crops = jitter_colors(crops, self._preprocessing.mean, recipe.color_jitter, draws, part)
+        if epoch <= recipe.color_noise_epochs or not recipe.color_noise_epochs:
+            shift = color_shift(self._color_axes, recipe.color_noise, draws, part)
+            crops = crops + shift.to(self._device)[:, None, None, :]
+        views = preprocess(crops, self._preprocessing)
+        if recipe.erasing:
+            views = erase(views, recipe.erasing, draws, part)
+        return views.contiguous(memory_format=torch.channels_last)
+
+    def _logits(self, forward: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+            return forward(views).float()
+
+
+def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
+    """Return what an image of each of K classes counts, float64 (K,): inverse to the class's images, on average 1.
+
+    The average is over the images: sum(count * weight) is sum(count).
+    """
+    counts = np.asarray(class_counts, np.float64)
+    return np.asarray(counts.sum() / (len(counts) * counts))
+
+
+def _optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    weights = [tensor for name, tensor in network.named_parameters() if name.endswith(".weight")]
+    biases = [tensor for name, tensor in network.named_parameters() if name.endswith(".bias")]
+    groups = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+    # Fused: one pass over the memory, which is most of what a step of so many weights takes.
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, _BETA2), fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of an optimiser's tensor, in memory as it would be had it been made here."""
+    if tensor.shape != parameter.shape:
+        return tensor.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(tensor).detach()

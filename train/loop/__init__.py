@@ -1,0 +1,1 @@
+"""Epochs, validation, checkpoints and the files of a run."""

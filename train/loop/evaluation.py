@@ -1,0 +1,120 @@
+"""Trained weights on the pictures that they were validated on: every picture, by the centre view and by ten views.
+
+N images, V views, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess
+from alexnet_deploy.core.model.views import View, views_by_name
+from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.train.data.batches import Batches, in_batches
+from alexnet_deploy.train.learner.lrn import use_training_norms
+
+MOST_PICTURES = 2000
+"""Measured unless told otherwise: full size, ten views of so many take minutes on a CPU."""
+
+_NUM_GUESSES = 5
+
+# A view of each at a time: full size, half a gigabyte.
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a network says of N pictures: the mean of its softmax over some views."""
+
+    guesses: np.ndarray
+    """int64 (N, min(5, K)): classes, the most probable first; of equals the first in order."""
+    probabilities: np.ndarray
+    """float32 (N, min(5, K)): theirs."""
+    losses: np.ndarray
+    """float64 (N,): cross-entropy with the truth, in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """N validation pictures, asked in two ways."""
+
+    numbers: np.ndarray
+    """int64 (N,): which of the validation pictures."""
+    truths: np.ndarray
+    """int64 (N,): their classes."""
+    center: Answers
+    """By the centre view."""
+    ten: Answers
+    """By the paper's ten views."""
+
+
+def spread_numbers(num_pictures: int, most: int = MOST_PICTURES) -> np.ndarray:
+    """Return `most` of the numbers 0 to num_pictures - 1, evenly spread, or all of them, int64, rising."""
+    num_chosen = min(num_pictures, most)
+    return (2 * np.arange(num_chosen) + 1) * num_pictures // (2 * max(num_chosen, 1))
+
+
+@torch.inference_mode()
+def evaluate(
+    weights: Weights,
+    pictures: Batches,
+    numbers: np.ndarray,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Ask the network of these weights, in float32, of one or more pictures by their numbers, int64 (N,).
+
+    It sees each of a picture's ten views once: the centre view is one of them. `on_progress` is told how many of how
+    many pictures are done. Raises what the pictures raise.
+    """
+    network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
+    use_training_norms(network)
+    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    views = views_by_name("ten", weights.architecture.input_size)
+    (middle,) = views_by_name("center", weights.architecture.input_size)
+    center = views.index(middle)
+    truths: list[np.ndarray] = []
+    answers: tuple[list[Answers], list[Answers]] = ([], [])
+    num_done = 0
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for images, labels in pictures.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
+            pixels = preprocess(images.to(place), weights.preprocessing)
+            logs_VNK = _log_probabilities(network, pixels, views)
+            truth = labels.to(place)
+            for said, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
+                said.append(_answers(logs, truth))
+            truths.append(labels.cpu().numpy())
+            num_done += len(labels)
+            on_progress(num_done, len(numbers))
+    by_center, by_ten = (_joined(said) for said in answers)
+    return Evaluation(numbers=numbers, truths=np.concatenate(truths), center=by_center, ten=by_ten)
+
+
+def _log_probabilities(network: Network, pixels: torch.Tensor, views: tuple[View, ...]) -> torch.Tensor:
+    size = network.architecture.input_size
+    logits = (network(cut(pixels, view, size).contiguous(memory_format=torch.channels_last)) for view in views)
+    return torch.stack([torch.log_softmax(of_view.float(), dim=1) for of_view in logits])
+
+
+def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
+    probabilities = logs_VNK.exp().mean(0)
+    order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_NUM_GUESSES]
+    # Of logarithms, so that a probability too small for float32 is no infinite loss.
+    of_truth_VN = logs_VNK.double()[:, torch.arange(len(truth), device=truth.device), truth]
+    losses = np.log(len(logs_VNK)) - of_truth_VN.logsumexp(0)
+    return Answers(
+        guesses=order.cpu().numpy(),
+        probabilities=probabilities.gather(1, order).cpu().numpy(),
+        losses=losses.cpu().numpy(),
+    )
+
+
+def _joined(said: list[Answers]) -> Answers:
+    return Answers(
+        guesses=np.concatenate([one.guesses for one in said]),
+        probabilities=np.concatenate([one.probabilities for one in said]),
+        losses=np.concatenate([one.losses for one in said]),
+    )

@@ -1,0 +1,124 @@
+"""What a run says of itself, in its weights and while it goes on."""
+
+import platform
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, Preprocessing
+from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.train.data.batches import TrainingSet
+from alexnet_deploy.train.loop.checkpoint import Position
+from alexnet_deploy.train.loop.diagnostics import plateau_remarks
+from alexnet_deploy.train.loop.validation import Validation
+from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.schedule import has_ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where training is, after a step or an epoch."""
+
+    epoch: int
+    """1 is the first."""
+    num_images: int
+    """Training pictures seen so far, over all epochs."""
+    total_images: int
+    """Training pictures that the whole recipe sees."""
+    loss: float
+    """Mean loss of this epoch so far, in nats."""
+    images_per_second: float
+    """Since this process began training, validation included."""
+    finished: EpochMetrics | None
+    """The epoch's results, when it has just ended."""
+
+
+def after_epoch(position: Position, validation: Validation, *, num_train: int, rate: float) -> Position:
+    """Return where a run stands once an epoch, whose steps are done, has been validated."""
+    metrics = EpochMetrics(
+        epoch=position.epoch,
+        learning_rate=rate,
+        train_loss=position.loss_sum / num_train,
+        validation_loss=validation.loss,
+        validation_top1=validation.top1,
+        validation_top5=validation.top5,
+        images_per_second=num_train / position.epoch_seconds,
+    )
+    epochs = (*position.epochs, metrics)
+    is_best = not position.best_epoch or _score(metrics) > _score(epochs[position.best_epoch - 1])
+    confusion = tuple(tuple(int(count) for count in row) for row in validation.confusion)
+    return Position(
+        epoch=position.epoch + 1,
+        epochs=epochs,
+        best_epoch=position.epoch if is_best else position.best_epoch,
+        confusion=confusion if is_best else position.confusion,
+    )
+
+
+def is_over(recipe: Recipe, position: Position) -> bool:
+    """Return whether a run that stands there has nothing left to do."""
+    return has_ended(
+        num_epochs=recipe.epochs,
+        early_stopping=recipe.early_stopping,
+        epochs_done=len(position.epochs),
+        best_epoch=position.best_epoch,
+    )
+
+
+def training_record(
+    recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
+) -> TrainingRecord:
+    """Return how weights came to be, up to a position of their run."""
+    num_classes = len(data.labels)
+    return TrainingRecord(
+        recipe=msgspec.structs.asdict(recipe),
+        data=data_name(data),
+        data_sha256=data.sha256,
+        num_train=len(data.train),
+        num_validation=len(data.validation),
+        excluded=dict(data.excluded),
+        epochs=position.epochs,
+        best_epoch=position.best_epoch,
+        confusion=position.confusion or ((0,) * num_classes,) * num_classes,
+        interrupted=not is_over(recipe, position),
+        seconds=seconds,
+        device=_device_name(device),
+        decoding=DECODING_VERSION,
+        remarks=plateau_remarks(recipe, position.epochs, num_classes),
+    )
+
+
+def data_name(data: TrainingSet) -> str:
+    """Return where the pictures are, absolute, as text."""
+    return Input(name=str(data.root.resolve())).text
+
+
+def training_preprocessing(
+    architecture: str, recipe: Recipe, mean: np.ndarray, covariance: np.ndarray
+) -> Preprocessing:
+    """Return what a network trained on these pictures is fed: their own mean and, unless as the paper, deviation."""
+    published = PUBLISHED_PREPROCESSING[architecture]
+    deviation = np.sqrt(np.diagonal(covariance))
+    # A channel without any variation (one flat colour) would be divided by zero.
+    scale = 1.0 / np.maximum(deviation, 1.0) if recipe.initialisation == "kaiming" else np.ones(3)
+    return msgspec.structs.replace(published, mean=_rgb(mean), scale=_rgb(scale))
+
+
+def _score(metrics: EpochMetrics) -> tuple[float, float]:
+    return (metrics.validation_top1, -metrics.validation_loss)
+
+
+def _rgb(values: np.ndarray) -> RGB:
+    red, green, blue = (float(np.float32(value)) for value in values)
+    return (red, green, blue)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu, {platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"

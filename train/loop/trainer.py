@@ -1,0 +1,308 @@
+"""The training loop: epochs of steps, a validation after each, and checkpoints from which it goes on exactly."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+
+from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
+from alexnet_deploy.core.model.weights import EpochMetrics, Weights
+from alexnet_deploy.core.process.say import Say, counted, say_nothing
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.train.data.batches import TrainingSet, in_batches
+from alexnet_deploy.train.learner.learner import Learner
+from alexnet_deploy.train.loop.checkpoint import FORMAT_VERSION, Checkpoint, Position, this_machine
+from alexnet_deploy.train.loop.diagnostics import plateau_remarks
+from alexnet_deploy.train.loop.record import (
+    Progress,
+    after_epoch,
+    data_name,
+    is_over,
+    training_preprocessing,
+    training_record,
+)
+from alexnet_deploy.train.loop.run_directory import RunDirectory
+from alexnet_deploy.train.loop.validation import validate
+from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.rng import epoch_order
+from alexnet_deploy.train.runtime.signals import stopping
+from alexnet_deploy.train.runtime.two_columns import second_device
+from alexnet_deploy.train.schedule import learning_rate, mean_decay
+
+# Reading a loss makes a GPU wait until it is known.
+_STEPS_PER_READING = {"cpu": 1, "cuda": 20}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often a checkpoint is written."""
+
+    share: float = 0.02
+    """Of the time: the next is written when writing the last took less than that share of the time since."""
+    least_seconds: float = 5.0
+    """Between two of them, and before the first."""
+
+
+class Trainer:
+    """One training run; `run` does it, or the rest of it."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        recipe: Recipe,
+        data: TrainingSet,
+        directory: RunDirectory,
+        *,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+        columns: bool = False,
+        pace: Pace | None = None,
+        say: Say = say_nothing,
+    ) -> None:
+        """Set up a run of `recipe` on the pictures, whose files go into `directory`.
+
+        `architecture` has as many classes as the pictures, `device` is what choose_device returns, `pace` is Pace()
+        unless given. Of several `ranks` each learns from its share of every batch, and the first alone writes and says;
+        with `columns` this one has the table's two columns on two devices, see second_device.
+        """
+        self._architecture = architecture
+        self._recipe = recipe
+        self._data = data
+        self._directory = directory
+        self._device = torch.device(device)
+        self._ranks = ranks
+        self._pace = pace or Pace()
+        self._say = say
+        self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
+        self._second_device = second_device(self._device) if columns else None
+        self._learner = Learner(
+            architecture,
+            recipe,
+            self._preprocessing,
+            data.covariance,
+            self._device,
+            ranks,
+            self._second_device,
+            class_counts=data.class_counts,
+        )
+        self._tools = tool_versions("torch")
+        self._position = Position()
+        # The best epoch's, of which files follow with the next checkpoint.
+        self._best: dict[str, torch.Tensor] | None = None
+        self._best_is_saved = True
+        self._is_over = False
+        self._begun = self._saved_at = time.perf_counter()
+        self._saving_seconds = self._seconds_before = 0.0
+        self._num_images_before = 0
+
+    def go_on_from(self, position: Position, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
+        """Take up a run where it was: its position and tensors, and its best weights.
+
+        Raises TrainingError where the tensors do not fit the network, or the position does not fit the images.
+        """
+        num_steps = -(-len(self._data.train) // self._recipe.batch_size)
+        if position.step > num_steps:
+            raise TrainingError(
+                f"{self._directory.path}: its checkpoint is of step {position.step:,}, and an epoch of these images "
+                f"has {counted(num_steps, 'step')}"
+            )
+        try:
+            self._learner.take(tensors)
+        except RuntimeError as error:
+            raise TrainingError(f"{self._directory.path}: its checkpoint does not fit the network: {error}") from error
+        self._position = position
+        self._seconds_before = position.seconds
+        self._num_images_before = self._num_images()
+        if best is not None:
+            self._best = {name: torch.from_numpy(values) for name, values in best.tensors.items()}
+            is_recorded = best.training is not None and not best.training.interrupted
+            self._is_over = is_recorded and is_over(self._recipe, position)
+
+    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+        """Train to the recipe's end, or to where it stops early.
+
+        When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
+        there is a `weights` file in any case. Raises TrainingError where the loss stops being a number; what the
+        epochs before gave stays. A run that was over when it was taken up is left as it is, to the byte.
+        """
+        if self._is_over:
+            return
+        if self._ranks.is_first:
+            self._directory.check_room(self._architecture, self._recipe)
+        self._begun = self._saved_at = time.perf_counter()
+        with stopping(self._ranks.sum) as stop_if_asked:
+            try:
+                while not is_over(self._recipe, self._position):
+                    self._train_epoch(on_progress, stop_if_asked)
+            except (KeyboardInterrupt, SystemExit):
+                self._save(with_best=True)
+                # torchrun ends all once one has ended: not while the first still writes.
+                self._ranks.wait()
+                raise
+            except AlexNetDeployError:
+                if not self._best_is_saved:
+                    self._directory.save_best(self._best_weights())
+                raise
+            self._say_why_it_ends()
+            self._save(with_best=True)
+
+    def _say_why_it_ends(self) -> None:
+        position = self._position
+        if len(position.epochs) < self._recipe.epochs:
+            waited = counted(len(position.epochs) - position.best_epoch, "epoch")
+            self._say(f"stopped early: {waited} without a new best one after epoch {position.best_epoch}")
+
+    def _train_epoch(self, on_progress: Callable[[Progress], None], stop_if_asked: Callable[[], None]) -> None:
+        """Do what is left of the epoch under way."""
+        recipe, start = self._recipe, self._position
+        numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
+        loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._device)
+        begun = time.perf_counter()
+        shares = [self._ranks.share(batch) for batch in numbers[start.step :]]
+        for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
+            rate = learning_rate(recipe, start.epochs, step, len(numbers))
+            part = self._ranks.part(len(numbers[step]))
+            loss = self._learner.step(
+                images,
+                labels,
+                epoch=start.epoch,
+                step=step,
+                rate=rate,
+                mean_decay=mean_decay(recipe, start.epochs, step, len(numbers)),
+                part=part,
+            )
+            loss_sum += loss * part.num_images
+            if (step + 1) % _STEPS_PER_READING[self._device.type] and step + 1 < len(numbers):
+                continue
+            # In every rank the whole's from here on, as if all had just been resumed.
+            loss_sum.fill_(self._ranks.mean(loss_sum.item()))
+            self._check_loss(loss_sum.item())
+            self._position = msgspec.structs.replace(
+                start,
+                step=step + 1,
+                loss_sum=loss_sum.item(),
+                epoch_seconds=start.epoch_seconds + time.perf_counter() - begun,
+            )
+            on_progress(self._progress())
+            stop_if_asked()
+            self._save_if_due()
+        metrics = self._finish_epoch(
+            learning_rate(recipe, start.epochs, len(numbers) // 2, len(numbers)), stop_if_asked
+        )
+        on_progress(self._progress(metrics))
+        stop_if_asked()
+        self._save_if_due()
+
+    def _finish_epoch(self, rate: float, stop_if_asked: Callable[[], None]) -> EpochMetrics:
+        """Validate, and count the epoch in; return what it gave."""
+        validation = validate(
+            self._learner.logits,
+            self._data.validation,
+            self._preprocessing,
+            size=self._architecture.input_size,
+            num_classes=self._architecture.num_classes,
+            device=self._device,
+            ranks=self._ranks,
+            stop_if_asked=stop_if_asked,
+        )
+        # After the last step's weights, which no training loss has seen.
+        self._check_loss(validation.loss)
+        before = self._position
+        self._position = after_epoch(before, validation, num_train=len(self._data.train), rate=rate)
+        metrics = self._position.epochs[-1]
+        if self._ranks.is_first:
+            self._note(metrics, before)
+        return metrics
+
+    def _note(self, metrics: EpochMetrics, before: Position) -> None:
+        """Keep what an epoch gave, and say what is to be said of it."""
+        if self._position.best_epoch == metrics.epoch:
+            self._best = {name: tensor.clone() for name, tensor in self._learner.weights().items()}
+            self._best_is_saved = False
+        self._directory.add(metrics)
+        remarks, known = (
+            plateau_remarks(self._recipe, position.epochs, self._architecture.num_classes)
+            for position in (self._position, before)
+        )
+        for remark in remarks[len(known) :]:
+            self._say(remark)
+
+    def _check_loss(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            position = self._position
+            kept = f"what the epochs before gave is in {self._directory.path}, and " if position.epochs else ""
+            raise TrainingError(f"the loss became {loss} in epoch {position.epoch}; {kept}{self._lower_rate()}")
+
+    def _lower_rate(self) -> str:
+        return f"a --lr under {learning_rate(self._recipe, self._position.epochs, 0, 1):g} may hold"
+
+    def _save_if_due(self) -> None:
+        waited = time.perf_counter() - self._saved_at
+        if waited >= self._pace.least_seconds and self._saving_seconds <= self._pace.share * waited:
+            self._save(with_best=not self._best_is_saved)
+
+    def _save(self, *, with_best: bool) -> None:
+        """Write a checkpoint of now, and the best weights with a record up to now, where this rank is the first."""
+        if not self._ranks.is_first:
+            return
+        begun = time.perf_counter()
+        state = self._learner.state()
+        for name, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")
+        checkpoint = Checkpoint(
+            format_version=FORMAT_VERSION,
+            architecture=self._architecture,
+            recipe=self._recipe,
+            data=data_name(self._data),
+            data_sha256=self._data.sha256,
+            decoding=DECODING_VERSION,
+            columns=self._second_device is not None,
+            machine=this_machine(self._device, self._ranks.size),
+            position=msgspec.structs.replace(self._position, seconds=self._seconds()),
+            tools=self._tools,
+        )
+        self._directory.save(checkpoint, state, self._best_weights() if with_best else None)
+        self._best_is_saved = self._best_is_saved or with_best
+        self._saved_at = time.perf_counter()
+        self._saving_seconds = self._saved_at - begun
+
+    def _best_weights(self) -> Weights:
+        """Return the best epoch's weights, before there is one those of now, with the record of the run so far."""
+        best = self._learner.weights() if self._best is None else self._best
+        return Weights(
+            architecture=self._architecture,
+            tensors={name: tensor.cpu().numpy() for name, tensor in best.items()},
+            preprocessing=self._preprocessing,
+            labels=self._data.labels,
+            training=training_record(
+                self._recipe, self._data, self._position, device=self._device, seconds=self._seconds()
+            ),
+            tools=self._tools,
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._begun
+
+    def _num_images(self) -> int:
+        """Return how many pictures have been learnt from."""
+        num_train, position = len(self._data.train), self._position
+        return (position.epoch - 1) * num_train + min(position.step * self._recipe.batch_size, num_train)
+
+    def _progress(self, finished: EpochMetrics | None = None) -> Progress:
+        position, num_images = self._position, self._num_images()
+        num_seen = num_images - (position.epoch - 1) * len(self._data.train)
+        return Progress(
+            epoch=position.epoch if finished is None else finished.epoch,
+            num_images=num_images,
+            total_images=self._recipe.epochs * len(self._data.train),
+            loss=position.loss_sum / num_seen if finished is None else finished.train_loss,
+            images_per_second=(num_images - self._num_images_before) / (time.perf_counter() - self._begun),
+            finished=finished,
+        )

@@ -1,0 +1,391 @@
+"""A packed set: pictures decoded once and stored as they are fed, for training that decodes nothing.
+
+    PACK/pack.json      PackHeader
+    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the pictures to learn from, then those to validate on
+    PACK/labels.i32     int32 (N,), little-endian
+    PACK/sources.txt    a line a picture: its name, and the SHA-256 of the bytes that it was decoded from
+
+196,608 bytes a picture: the 1,281,167 training pictures of ILSVRC-2012 are 251.9 GB, its 50,000 others 9.8 GB.
+"""
+
+import ast
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from alexnet_deploy.core.errors import DataError, WeightsError
+from alexnet_deploy.core.fs.files import sha256, sha256_of_file
+from alexnet_deploy.core.fs.opening import open_input, read_file
+from alexnet_deploy.core.model.labels import check_labels
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.train.data.scan import Survey, digest_in, duplicates
+from alexnet_deploy.train.data.source import PictureSource
+
+FORMAT_VERSION = 1
+
+HEADER = "pack.json"
+PICTURES = "pictures.u8"
+LABELS = "labels.i32"
+SOURCES = "sources.txt"
+
+PICTURE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
+
+_PIECE_BYTES = 8 * 1024 * 1024
+
+# ImageNet's header has 100 kB; a file's name as Python writes it at most four characters for each of 4,096 bytes.
+_MAX_HEADER_BYTES = 1 << 27
+_MAX_LINE_BYTES = 1 << 15
+
+# A bytes literal of ASCII, and 64 digits.
+_LINE = re.compile(rb"(b'(?:[^'\\\n]|\\.)*'|b\"(?:[^\"\\\n]|\\.)*\") [0-9a-f]{64}")
+
+
+class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a packed set is; the same whatever the number of threads and interruptions it was made in."""
+
+    format_version: int
+    labels: tuple[str, ...]
+    """The names of the classes, in the order of their numbers."""
+    num_train: int
+    """The first so many pictures are learnt from."""
+    num_validation: int
+    """The others are only measured on."""
+    resize: ResizePolicy
+    """How they became 256 x 256."""
+    decoding: int | msgspec.UnsetType = msgspec.UNSET
+    """Version of the decoding policy; unset in packs of version 1."""
+    mean: RGB
+    """Of the training pictures, on 0..255."""
+    covariance: tuple[RGB, RGB, RGB]
+    """Of the training pictures' RGB, on 0..255."""
+    source: str
+    """What was packed."""
+    source_sha256: str
+    """Digest of its names and bytes, as a survey of it gives; that of sources.txt."""
+    excluded: dict[str, str]
+    """The pictures that could not be decoded: name, to error code. Nothing stands in for them."""
+    chunk_pictures: int
+    """How many pictures are digested together."""
+    chunks_sha256: tuple[str, ...]
+    """Of pictures.u8, so many pictures at a time."""
+    labels_sha256: str
+    """Of labels.i32."""
+    tools: dict[str, str]
+    """What decoded them, and its version."""
+    sha256: str = ""
+    """Of this header, with this field empty."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the counts or the labels cannot be those of a packed set."""
+        if self.num_train < 1 or self.num_validation < 1 or self.chunk_pictures < 1:
+            raise ValueError(
+                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_pictures "
+                f"{self.chunk_pictures} must each be 1 or more"
+            )
+        if len(self.chunks_sha256) != -(-self.num_pictures // self.chunk_pictures):
+            raise ValueError(f"{len(self.chunks_sha256)} digests do not make {self.num_pictures:,} images")
+        try:
+            check_labels(self.labels, len(self.labels))
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def num_pictures(self) -> int:
+        """Of both sides."""
+        return self.num_train + self.num_validation
+
+
+def encode_header(header: PackHeader) -> bytes:
+    """Return the content of pack.json, sealed."""
+    sealed = msgspec.structs.replace(header, sha256=_seal(header))
+    return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """A packed set, opened."""
+
+    path: Path
+    """Its directory."""
+    header: PackHeader
+    """What it is."""
+    pictures: np.ndarray = field(repr=False, compare=False)
+    """uint8 (N, 256, 256, 3), mapped from the file, not to be written to."""
+    labels: np.ndarray = field(repr=False, compare=False)
+    """int64 (N,)."""
+    mapping: mmap.mmap = field(repr=False, compare=False)
+    """What `pictures` lies in."""
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Pack"], tuple[Path]]:
+        """Be opened anew by the process that it is sent to: a mapping is one process's own."""
+        return open_pack, (self.path,)
+
+    @cached_property
+    def _sources(self) -> list[bytes]:
+        return self._read_sources()
+
+    def _read_sources(self) -> list[bytes]:
+        try:
+            data = read_file(self.path / SOURCES, _MAX_LINE_BYTES * self.header.num_pictures)
+        except OSError as error:
+            raise DataError(f"{self.path / SOURCES}: cannot be read: {error.strerror}") from error
+        lines = data.splitlines()
+        if sha256(data) != self.header.source_sha256 or len(lines) != self.header.num_pictures:
+            raise DataError(f"{self.path / SOURCES}: is not what was packed; pack anew, into another directory")
+        return lines
+
+    def name_of(self, number: int) -> str:
+        """Return the name that a picture had in its source; raises DataError where that cannot be read."""
+        return _name_in(self._sources[number], self.path / SOURCES)
+
+    def duplicates(self) -> list[tuple[int, int]]:
+        """Return pairs of a training and a validation image that were decoded from the same bytes.
+
+        Raises DataError where the list of sources cannot be read.
+        """
+        # Not kept: the lines of ImageNet are some 200 MB, which a run without duplicates never needs again.
+        lines = self._read_sources()
+        try:
+            digests = [digest_in(line) for line in lines]
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{self.path / SOURCES}: has a line without a digest; pack anew") from error
+        num_train = self.header.num_train
+        pairs = duplicates(digests[:num_train], digests[num_train:])
+        return [(one, num_train + other) for one, other in pairs]
+
+    def expect(self, numbers: np.ndarray) -> None:
+        """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
+
+        Raises ValueError where there is no picture of such a number.
+        """
+        for number in numbers.tolist():
+            self.mapping.madvise(mmap.MADV_WILLNEED, number * PICTURE_BYTES, PICTURE_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPicture:
+    """One picture of a packed set."""
+
+    pack: Pack
+    """The set."""
+    number: int
+    """Its place there."""
+
+    @property
+    def name(self) -> str:
+        """The name that it had in its source."""
+        return self.pack.name_of(self.number)
+
+    @property
+    def label(self) -> int:
+        """Its class, an index into the labels."""
+        return int(self.pack.labels[self.number])
+
+    @property
+    def place(self) -> str:
+        """The set and the name."""
+        return f"{self.pack.path}, {self.name}"
+
+    def read(self) -> bytes:
+        """Return its pixels."""
+        return bytes(self.pack.pictures[self.number].data)
+
+    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+        """Return what `read` gave as uint8 (256, 256, 3); `resize` is the set's own."""
+        assert resize == self.pack.header.resize
+        return np.frombuffer(data, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).copy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedSide(Sequence[PackedPicture]):
+    """The pictures of one side of a packed set."""
+
+    pack: Pack
+    """The set."""
+    numbers: range
+    """Their places there."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)."""
+        return self.pack.labels[self.numbers.start : self.numbers.stop]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> PackedPicture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PackedSide": ...
+
+    def __getitem__(self, index: int | slice) -> "PackedPicture | PackedSide":
+        if isinstance(index, slice):
+            return PackedSide(pack=self.pack, numbers=self.numbers[index])
+        return PackedPicture(pack=self.pack, number=self.numbers[index])
+
+
+def class_counts(source: PictureSource) -> tuple[int, ...]:
+    """Return how many training images each class has."""
+    side = source.train
+    labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
+    return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a directory says that it is a packed set."""
+    return (path / HEADER).is_file()
+
+
+def packed_from(path: Path) -> Path:
+    """Return what a packed set was made of, and any other path as it is; raises DataError for a damaged header."""
+    return Path(_read_header(path).source) if is_packed(path) else path
+
+
+def open_pack(path: Path) -> Pack:
+    """Open a packed set: the header, labels and sources are checked, and the size of the images, which stay unread.
+
+    Raises DataError where something is missing, damaged, or of another format; see `verify` for the pictures.
+    """
+    header = _read_header(path)
+    if header.decoding != DECODING_VERSION:
+        raise DataError(
+            f"{path}: its images were decoded by policy {header.decoding or 1}, and this program's is "
+            f"{DECODING_VERSION}, which gives other pixels; pack anew, into another directory"
+        )
+    labels = _read(path / LABELS, 4 * header.num_pictures)
+    if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_pictures:
+        raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")
+    numbers = np.frombuffer(labels, "<i4").astype(np.int64)
+    if numbers.min() < 0 or numbers.max() >= len(header.labels):
+        raise DataError(
+            f"{path / LABELS}: holds class {numbers.max() if numbers.min() >= 0 else numbers.min()}, where there are 0 "
+            f"to {len(header.labels) - 1}; pack anew, into another directory"
+        )
+    wanted = header.num_pictures * PICTURE_BYTES
+    try:
+        with open_input(path / PICTURES) as file:
+            if (found := os.fstat(file.fileno()).st_size) != wanted:
+                raise DataError(
+                    f"{path / PICTURES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
+                )
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error
+    if _digest_of(path / SOURCES) != header.source_sha256:
+        raise DataError(f"{path / SOURCES}: is not what was packed; pack anew, into another directory")
+    pictures = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return Pack(path=path, header=header, pictures=pictures, labels=numbers, mapping=mapping)
+
+
+def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
+    """Return what a survey of the pictures would have found before they were packed.
+
+    Raises DataError where they were resized otherwise than `resize`.
+    """
+    header = pack.header
+    if header.resize != resize:
+        raise DataError(
+            f"{pack.path}: was packed with --resize {header.resize}, and this architecture is fed {resize}; pack anew"
+        )
+    train, validation = (
+        PackedSide(pack=pack, numbers=numbers)
+        for numbers in (range(header.num_train), range(header.num_train, header.num_pictures))
+    )
+    return Survey(
+        folder=PictureSource(root=pack.path, labels=header.labels, train=train, validation=validation),
+        excluded=header.excluded,
+        sha256=header.source_sha256,
+        mean=np.array(header.mean),
+        covariance=np.array(header.covariance),
+        duplicates=tuple((pack.name_of(one), pack.name_of(other)) for one, other in pack.duplicates()),
+    )
+
+
+def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
+    """Read all of the pictures and compare them with their digests; yield how many have been, as that grows.
+
+    Raises DataError, which says which pictures are not what was packed.
+    """
+    header = pack.header
+    starts = range(0, header.num_pictures, header.chunk_pictures)
+    chunks = [range(start, min(start + header.chunk_pictures, header.num_pictures)) for start in starts]
+    digests = digests_of(pack.path / PICTURES, chunks, threads)
+    for chunk, found, wanted in zip(chunks, digests, header.chunks_sha256, strict=True):
+        if found != wanted:
+            raise DataError(
+                f"{pack.path / PICTURES}: pictures {chunk.start:,} to {chunk.stop - 1:,} are not what was packed; "
+                "pack anew, into another directory"
+            )
+        yield chunk.stop
+
+
+def digests_of(pictures: Path, chunks: Sequence[range], threads: int | None = None) -> Iterator[str]:
+    """Yield the SHA-256 of each range of pictures of a file, in order; raises DataError where it cannot be read."""
+    threads = threads or decode_threads()
+    return map_ahead(lambda chunk: _digest_of(pictures, chunk), chunks, threads=threads, ahead=threads)
+
+
+def _digest_of(path: Path, pictures: range | None = None) -> str:
+    try:
+        if pictures is None:
+            return sha256_of_file(path)
+        digest = hashlib.sha256()
+        with open_input(path) as file:
+            file.seek(pictures.start * PICTURE_BYTES)
+            left = len(pictures) * PICTURE_BYTES
+            while left and (piece := file.read(min(left, _PIECE_BYTES))):
+                digest.update(piece)
+                left -= len(piece)
+        return digest.hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _name_in(line: bytes, place: Path) -> str:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise DataError(f"{place}: a line is not a name and a digest; pack anew")
+    name: bytes = ast.literal_eval(match[1].decode())
+    return os.fsdecode(name)
+
+
+def _seal(header: PackHeader) -> str:
+    return sha256(msgspec.json.encode(msgspec.structs.replace(header, sha256="")))
+
+
+def _read_header(path: Path) -> PackHeader:
+    data = _read(path / HEADER, _MAX_HEADER_BYTES)
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path}: is of format version {version}, where {FORMAT_VERSION} is read here; pack anew")
+        header = msgspec.json.decode(data, type=PackHeader)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path / HEADER}: is damaged: {error}; pack anew, into another directory") from error
+    if header.sha256 != _seal(header):
+        raise DataError(f"{path / HEADER}: is not as it was written; pack anew, into another directory")
+    return header
+
+
+class _Version(Struct):
+    format_version: int
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        return read_file(path, max_bytes)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

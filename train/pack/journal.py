@@ -1,0 +1,132 @@
+"""The journal of a pack in the making: which chunks of pictures have reached the disk, and what is known of them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.fs.locks import is_taken
+from alexnet_deploy.core.fs.opening import open_working
+from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.train.data.scan import ColorSums, Look
+
+JOURNAL = "journal.jsonl"
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """A chunk that has reached the disk, and where everything stood after it."""
+
+    num_seen: int
+    """Pictures of the source that have been looked at."""
+    num_pictures: int
+    """Those that are in the pack."""
+    sources_bytes: int
+    """Length of their lines in sources.txt."""
+    sha256: str
+    """Of the chunk's pictures."""
+    sources_sha256: str
+    """Of its lines."""
+    excluded: tuple[tuple[int, str, str], ...]
+    """Those of it that could not be decoded: place in the source, name, error code."""
+    num_pixels: int
+    """Of its training pictures; this and what follows as in ColorSums."""
+    total: tuple[int, ...]
+    """Of its training pictures."""
+    products: tuple[tuple[int, ...], ...]
+    """Of its training pictures."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """The chunk that is being written; its fields become those of Chunk."""
+
+    num_seen: int
+    """Counted from the first chunk on, as the next two are."""
+    num_pictures: int
+    """In the pack."""
+    sources_bytes: int
+    """In sources.txt."""
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    """Of the pictures."""
+    sources_digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    """Of their lines."""
+    excluded: list[tuple[int, str, str]] = field(default_factory=list)
+    """What could not be decoded."""
+    sums: ColorSums = field(default_factory=ColorSums)
+    """Of the training pictures."""
+
+    @classmethod
+    def after(cls, chunks: Sequence[Chunk]) -> "Draft":
+        """Return the empty chunk that follows these."""
+        if not chunks:
+            return cls(num_seen=0, num_pictures=0, sources_bytes=0)
+        last = chunks[-1]
+        return cls(num_seen=last.num_seen, num_pictures=last.num_pictures, sources_bytes=last.sources_bytes)
+
+    def add(self, look: Look, pictures: BinaryIO, sources: BinaryIO, *, is_train: bool) -> None:
+        """Write a picture and its line, or note why it cannot be."""
+        if look.error is not None:
+            self.excluded.append((self.num_seen, look.name, look.error.code.value))
+        else:
+            data = look.pixels.data
+            pictures.write(data)
+            sources.write(look.line)
+            self.digest.update(data)
+            self.sources_digest.update(look.line)
+            self.num_pictures += 1
+            self.sources_bytes += len(look.line)
+            if is_train:
+                self.sums.add(look.sums)
+        self.num_seen += 1
+
+    def finished(self) -> Chunk:
+        """Return the chunk as the journal takes it, once its pictures have reached the disk."""
+        return Chunk(
+            num_seen=self.num_seen,
+            num_pictures=self.num_pictures,
+            sources_bytes=self.sources_bytes,
+            sha256=self.digest.hexdigest(),
+            sources_sha256=self.sources_digest.hexdigest(),
+            excluded=tuple(self.excluded),
+            num_pixels=self.sums.num_pixels,
+            total=tuple(self.sums.total.tolist()),
+            products=tuple(tuple(row) for row in self.sums.products.tolist()),
+        )
+
+
+@contextmanager
+def claimed(partial: Path, say: Say = say_nothing) -> Iterator[BinaryIO]:
+    """Open the journal for this process alone until it ends, or say that this is not possible."""
+    with open_working(partial / JOURNAL, "a+b") as journal:
+        if is_taken(journal, partial, say):
+            raise DataError(f"{partial}: another process is packing into it; wait for that one")
+        yield journal
+
+
+def noted_chunks(journal: BinaryIO) -> list[tuple[Chunk, int]]:
+    """Return the journal's chunks and the length of each line, up to one that was not written to its end."""
+    journal.seek(0)
+    noted = []
+    for line in journal.read().splitlines(keepends=True):
+        try:
+            chunk = from_json(line, Chunk)
+        except msgspec.DecodeError:
+            break
+        if not line.endswith(b"\n"):
+            break
+        noted.append((chunk, len(line)))
+    return noted
+
+
+def ranges_of(chunks: Sequence[Chunk]) -> list[range]:
+    """Return which pictures each chunk holds; the last may hold none."""
+    ends = [chunk.num_pictures for chunk in chunks]
+    return [range(start, end) for start, end in pairwise([0, *ends])]

@@ -1,0 +1,1 @@
+"""Processes, devices, random numbers, signals and memory in training."""
