@@ -47,10 +47,11 @@ from alexnet_deploy.train.data.batches import Batches
 from alexnet_deploy.train.data.folder import FilePicture
 from alexnet_deploy.train.data.loader import training_set
 from alexnet_deploy.train.data.scan import Survey
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
-from alexnet_deploy.train.run import look_over, train_on_set
+from alexnet_deploy.train.run import look_over, train
 from alexnet_deploy.train.runtime.malloc import keep_freed_memory
+from alexnet_deploy.train.runtime.placement import placed
 
 WARM_UP = {"cpu": 3, "cuda": 20}
 DTYPES: dict[TrainingPrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -227,7 +228,8 @@ def train_ours(case: Case, timer: Timer, found: Survey) -> None:
         # As the command does.
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        train_on_set(data, case.architecture, recipe, Path(folder) / "run", device=case.device, on_progress=note)
+        observer = Observer(on_progress=note)
+        train(data, case.architecture, recipe, Path(folder) / "run", placement=placed(case.device), observer=observer)
 
 
 def ours(case: Case, timer: Timer) -> None:

@@ -1,35 +1,35 @@
 """One training run from a folder of pictures to a run directory with weights in it."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from enum import Enum, auto
 from pathlib import Path
 
 import torch
 
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.fs.room import try_to_write
-from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
-from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.loader import training_set
 from alexnet_deploy.train.data.scan import Survey, find_pictures, survey
 from alexnet_deploy.train.loop.checkpoint import (
     CHECKPOINT,
     Checkpoint,
+    RunIdentity,
     check_same,
     load_checkpoint,
     load_tensors,
-    this_machine,
 )
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import NOBODY, Observer
 from alexnet_deploy.train.loop.run_directory import BEST, RunDirectory, holding
 from alexnet_deploy.train.loop.trainer import Pace, Trainer
 from alexnet_deploy.train.pack.format import is_packed, open_pack, survey_of
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.distributed import Ranks
+from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.two_columns import check_columns
 
 
@@ -62,111 +62,64 @@ def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
     RunDirectory(path=out).check_room(architecture, recipe)
 
 
-def train_on(
-    found: Survey,
+class Resume(Enum):
+    """Whether a run is new, or goes on from its checkpoint, and where."""
+
+    NO = auto()
+    SAME_MACHINE = auto()
+    """To the same bits."""
+    ANY_MACHINE = auto()
+    """Not bit-exact."""
+
+
+def train(
+    data: Survey | TrainingSet,
     architecture: Architecture,
     recipe: Recipe,
     out: Path,
     *,
-    device: str = "cpu",
-    threads: int | None = None,
-    ranks: Ranks = ALONE,
-    columns: bool = False,
-    resume: bool = False,
-    any_machine: bool = False,
-    logs: Collection[LogKind] = (),
+    placement: Placement = HERE,
+    resume: Resume = Resume.NO,
     pace: Pace | None = None,
-    say: Say = say_nothing,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Path:
-    """Train on surveyed pictures, which `threads` decode ahead; see `train_on_set`."""
-    resize = PUBLISHED_PREPROCESSING[architecture.name].resize
-    data = training_set(found, resize, torch.device(device), threads=threads)
-    return train_on_set(
-        data,
-        architecture,
-        recipe,
-        out,
-        device=device,
-        ranks=ranks,
-        columns=columns,
-        resume=resume,
-        any_machine=any_machine,
-        logs=logs,
-        pace=pace,
-        say=say,
-        on_progress=on_progress,
-    )
-
-
-def train_on_set(
-    data: TrainingSet,
-    architecture: Architecture,
-    recipe: Recipe,
-    out: Path,
-    *,
-    device: str = "cpu",
-    ranks: Ranks = ALONE,
-    columns: bool = False,
-    resume: bool = False,
-    any_machine: bool = False,
-    logs: Collection[LogKind] = (),
-    pace: Pace | None = None,
-    say: Say = say_nothing,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    observer: Observer = NOBODY,
 ) -> Path:
     """Train in a new directory `out`, or go on where its checkpoint is (`resume`); return the best weights' file.
 
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
-    run, on the same machine unless `any_machine`. Of several `ranks` the first alone writes; all read the checkpoint.
-    `logs` are written beside metrics.jsonl, as are those that an earlier part of a resumed run has begun.
-    With `columns` the table's two columns are on two devices, see second_device.
+    run, on the same machine unless any is allowed. Of several ranks the first alone writes; all read the checkpoint.
     Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
     or DataError where its run was another or a batch has fewer pictures than there are ranks, and what Trainer raises.
     """
-    architecture = architecture.with_num_classes(len(data.labels))
+    if isinstance(data, Survey):
+        resize = PUBLISHED_PREPROCESSING[architecture.name].resize
+        data = training_set(data, resize, placement.device, threads=placement.threads)
+    architecture, ranks = architecture.with_num_classes(len(data.labels)), placement.ranks
     _check_batch(recipe, ranks)
-    if columns:
+    if placement.is_two_columns:
         check_columns(architecture, ranks.size)
-    if resume:
+    if resume is not Resume.NO:
         load_checkpoint(out / CHECKPOINT)
     elif ranks.is_first:
         _make(out)
-
-    def saved_run() -> Checkpoint:
-        saved = load_checkpoint(out / CHECKPOINT)
-        check_same(
-            out / CHECKPOINT,
-            saved,
-            architecture=architecture,
-            recipe=recipe,
-            data_sha256=data.sha256,
-            columns=columns,
-            machine=this_machine(torch.device(device), ranks.size),
-            any_machine=any_machine,
-        )
-        return saved
-
+    wanted = RunIdentity(
+        architecture=architecture,
+        recipe=recipe,
+        data_sha256=data.sha256,
+        columns=placement.is_two_columns,
+        machine=placement.machine(),
+    )
+    kept = holding(out, observer.say, observer.logs) if ranks.is_first else nullcontext(RunDirectory(path=out))
     try:
-        with holding(out, say, logs) if ranks.is_first else nullcontext(RunDirectory(path=out)) as directory:
-            trainer = Trainer(
-                architecture,
-                recipe,
-                data,
-                directory,
-                device=device,
-                ranks=ranks,
-                columns=columns,
-                pace=pace,
-                say=say,
-            )
-            if resume:
+        with kept as directory:
+            trainer = Trainer(architecture, recipe, data, directory, placement=placement, pace=pace, observer=observer)
+            if resume is not Resume.NO:
                 # Now that nobody else trains there.
-                saved = ranks.given(saved_run)
+                any_machine = resume is Resume.ANY_MACHINE
+                saved = ranks.given(lambda: _saved_run(out, wanted, any_machine=any_machine))
                 best = directory.settle(saved.position) if ranks.is_first else None
                 trainer.go_on_from(saved.position, load_tensors(out / CHECKPOINT, saved), best)
-            trainer.run(on_progress)
+            trainer.run()
     except OSError as error:
         standing = RunDirectory(path=out).standing(error)
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}; {standing}") from error
@@ -176,6 +129,12 @@ def train_on_set(
                 # Only where it is empty.
                 out.rmdir()
     return out / BEST
+
+
+def _saved_run(out: Path, wanted: RunIdentity, *, any_machine: bool) -> Checkpoint:
+    saved = load_checkpoint(out / CHECKPOINT)
+    check_same(out / CHECKPOINT, saved.identity, wanted, any_machine=any_machine)
+    return saved
 
 
 def _check_batch(recipe: Recipe, ranks: Ranks) -> None:

@@ -24,9 +24,9 @@ from alexnet_deploy.pipeline.export import ship
 from alexnet_deploy.predict.predictor import Prediction, load
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Picture
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import recipe_by_name
-from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.run import look_over, train
 
 _SHOWN_PER_CLASS = 3
 
@@ -61,13 +61,12 @@ def run_demo(
     say("2/5  training a quarter-width AlexNet on them")
     architecture = architecture_by_name("tiny")
     with training_bar() as show:
-        path = train_on(
+        path = train(
             look_over(drawn, architecture),
             architecture,
             recipe_by_name("drawn"),
             directory / "runs/demo",
-            say=say,
-            on_progress=show,
+            observer=Observer(say=say, on_progress=show),
         )
     loaded = load_weights(path)
     say("3/5  exporting the weights as a bundle, proved before it is published")

@@ -18,8 +18,10 @@ import torch
 from training import NARROW, RECIPE, memory_set
 
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.loop.trainer import Pace
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import Resume
+from alexnet_deploy.train.run import train as train_run
 
 MOST_KILLS = 26
 PICTURES = memory_set()
@@ -56,9 +58,9 @@ def train(out: Path, notice: Callable[[bytes], None], least_seconds: float, last
             path.unlink()
         out.rmdir()
     notice(b"s")
-    train_on_set(
-        PICTURES, NARROW, KILLED_RECIPE, out, resume=resume, pace=pace, on_progress=lambda progress: notice(b"p")
-    )
+    going_on = Resume.SAME_MACHINE if resume else Resume.NO
+    observer = Observer(on_progress=lambda progress: notice(b"p"))
+    train_run(PICTURES, NARROW, KILLED_RECIPE, out, resume=going_on, pace=pace, observer=observer)
 
 
 def forked(out: Path, least_seconds: float, last_write: int = 0) -> tuple[int, int]:

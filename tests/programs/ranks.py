@@ -33,11 +33,13 @@ from alexnet_deploy.core.model.architecture import Architecture, Dropout
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.train.data.folder import FilePicture
 from alexnet_deploy.train.data.scan import Survey
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import NOBODY, Observer, Progress
 from alexnet_deploy.train.loop.trainer import Pace
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.run import Resume, look_over
+from alexnet_deploy.train.run import train as train_run
 from alexnet_deploy.train.runtime.distributed import Ranks, joined
+from alexnet_deploy.train.runtime.placement import Placement
 
 FIRST = Recipe(name="test", epochs=2, batch_size=4, learning_rate=0.01, patience=9)
 SECOND = msgspec.structs.replace(FIRST, batch_size=3, min_crop_area=0.3, label_smoothing=0.1, class_weights="balanced")
@@ -92,22 +94,22 @@ def train(found: Survey, out: Path, recipe: Recipe, ranks: Ranks) -> Seen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FilePicture, "read", noted)
-        train_on(found, TABLE, recipe, out, ranks=ranks, on_progress=note)
+        train_run(found, TABLE, recipe, out, placement=Placement(ranks=ranks), observer=Observer(on_progress=note))
     return seen
 
 
 def stop_or_resume(found: Survey, out: Path, ranks: Ranks, how: str) -> None:
     act = at_step(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     is_sent = how == "stop" and ranks.rank == 1
-    train_on(
+    train_run(
         found,
         TABLE,
         FIRST,
         out,
-        ranks=ranks,
-        resume=how == "resume",
+        placement=Placement(ranks=ranks),
+        resume=Resume.SAME_MACHINE if how == "resume" else Resume.NO,
         pace=NEVER,
-        on_progress=act if is_sent else lambda progress: None,
+        observer=Observer(on_progress=act) if is_sent else NOBODY,
     )
 
 

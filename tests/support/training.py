@@ -18,11 +18,12 @@ from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord, Weig
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.run_directory import BEST
 from alexnet_deploy.train.loop.trainer import Pace
 from alexnet_deploy.train.recipe import Recipe, with_settings
-from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.run import look_over, train
+from alexnet_deploy.train.runtime.placement import Placement
 
 NARROW = narrowed(ARCHITECTURES["paper"])
 
@@ -96,7 +97,15 @@ def trained(survey: Survey, out: Path, *, threads: int | None = None, **changes:
         if now.finished:
             after_epochs.append(network_in(out))
 
-    path = train_on(survey, NARROW, recipe, out, threads=threads, pace=ALWAYS, on_progress=note)
+    path = train(
+        survey,
+        NARROW,
+        recipe,
+        out,
+        placement=Placement(threads=threads),
+        pace=ALWAYS,
+        observer=Observer(on_progress=note),
+    )
     assert path == out / BEST
     return Run(
         directory=out,

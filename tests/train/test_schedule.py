@@ -9,8 +9,9 @@ from alexnet_deploy.core.model.architecture import Dropout
 from alexnet_deploy.core.model.weights import EpochMetrics, load_weights
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.diagnostics import plateau_remarks
+from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.recipe import recipe_by_name
-from alexnet_deploy.train.run import train_on
+from alexnet_deploy.train.run import train
 from alexnet_deploy.train.schedule import has_ended, learning_rate, mean_decay
 
 
@@ -96,13 +97,13 @@ def test_a_run_that_stands_still_says_so_once_and_its_weights_keep_it(honest: Su
     )
     sober = msgspec.structs.replace(NARROW, layers=layers)
     still = msgspec.structs.replace(RECIPE, epochs=4, initialisation="paper", learning_rate=1e-9)
-    path = train_on(honest, sober, still, tmp_path / "still", say=said.append)
+    path = train(honest, sober, still, tmp_path / "still", observer=Observer(say=said.append))
     (remark,) = record_of(load_weights(path).weights).remarks
     assert said == [remark]
     assert "within 1% of ln 2 = 0.693" in remark
     assert "--set initialisation=kaiming" in remark
     learning = msgspec.structs.replace(RECIPE, epochs=4, learning_rate=0.02)
-    path = train_on(honest, sober, learning, tmp_path / "learning", say=said.append)
+    path = train(honest, sober, learning, tmp_path / "learning", observer=Observer(say=said.append))
     assert record_of(load_weights(path).weights).remarks == ()
     assert len(said) == 1
 

@@ -26,7 +26,7 @@ from alexnet_deploy.train.learner.augment import (
 from alexnet_deploy.train.learner.init import initialise
 from alexnet_deploy.train.learner.lrn import use_training_norms
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.rng import augmentation_draws, seed_dropout
 from alexnet_deploy.train.runtime.two_columns import two_columns
 
@@ -42,21 +42,20 @@ class Learner:
         recipe: Recipe,
         preprocessing: Preprocessing,
         covariance: np.ndarray,
-        device: torch.device,
-        ranks: Ranks = ALONE,
-        second_device: torch.device | None = None,
+        placement: Placement = HERE,
         *,
         class_counts: Sequence[int] = (),
     ) -> None:
-        """Set up a network with the recipe's first values on a device; `covariance` is that of the data's RGB.
+        """Set up a network with the recipe's first values where it is placed; `covariance` is that of the data's RGB.
 
         `class_counts` are the training images of each of K classes, which balanced class weights need.
 
-        Of several `ranks` each takes every step, on its part of the batch. With a second device the network is two
+        Of several ranks each takes every step, on its part of the batch. With a second device the network is two
         columns, one on each; raises UsageError where the table is none.
         """
+        device, second_device = placement.device, placement.second_device
         self._recipe = recipe
-        self._ranks = ranks
+        self._ranks = placement.ranks
         self._size = architecture.input_size
         self._preprocessing = preprocessing
         self._class_weights = None
@@ -72,7 +71,7 @@ class Learner:
         use_training_norms(self._network)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         is_compiled = recipe.compile and device.type == "cuda" and second_device is None
-        shared = ranks.wrap(self._network)
+        shared = self._ranks.wrap(self._network)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
         self._optimiser = _optimiser(recipe, self._network)
         # What is validated and kept: the network itself, or the running mean of its weights.

@@ -9,7 +9,7 @@ Format versions: 2 has a digest of its tensors, 3 has one of its header too (cor
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -33,24 +33,10 @@ from alexnet_deploy.core.model.tensor_file import (
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, CHECKPOINT_SEALED_FROM, CHECKPOINT_VERSIONS, EpochMetrics
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.runtime.placement import Machine
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT_VERSION = CHECKPOINT_VERSIONS[-1]
-
-
-class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides the last bits of a sum, beside the numbers in it."""
-
-    processes: int = 1
-    """That train together."""
-    device: str
-    """`cpu`, or the GPU's name."""
-    threads: int
-    """Of torch, on the CPU."""
-    instructions: str
-    """The widest vectors that torch uses, as it names them."""
-    torch: str
-    """Its version."""
 
 
 class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +71,21 @@ class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("its loss or its times are not finite, or a time is negative")
 
 
+class RunIdentity(Struct, frozen=True, kw_only=True):
+    """What two parts of one run are equal in: with it, equal bits."""
+
+    architecture: Architecture
+    """With the data's classes."""
+    recipe: Recipe
+    data_sha256: str
+    """Of the images and their split."""
+    decoding: int = DECODING_VERSION
+    """Version of the decoding policy that the images are read by."""
+    columns: bool
+    """Whether the network is two columns."""
+    machine: Machine
+
+
 class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of a checkpoint but the tensors."""
 
@@ -114,16 +115,17 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if rows and [len(row) for row in rows] != [num_classes] * num_classes:
             raise ValueError(f"its confusion matrix is not one of {counted(num_classes, 'class', 'classes')}")
 
-
-def this_machine(device: torch.device, processes: int = 1) -> Machine:
-    """Return what computes here, in so many processes."""
-    return Machine(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        threads=torch.get_num_threads(),
-        instructions=torch.backends.cpu.get_cpu_capability(),
-        torch=str(torch.__version__),
-        processes=processes,
-    )
+    @property
+    def identity(self) -> RunIdentity:
+        """What a run that goes on from here must be equal in."""
+        return RunIdentity(
+            architecture=self.architecture,
+            recipe=self.recipe,
+            data_sha256=self.data_sha256,
+            decoding=self.decoding,
+            columns=self.columns,
+            machine=self.machine,
+        )
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -171,54 +173,46 @@ def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(tensor) for name, tensor in read.tensors.items()}
 
 
-def check_same(
-    path: Path,
-    saved: Checkpoint,
-    *,
-    architecture: Architecture,
-    recipe: Recipe,
-    data_sha256: str,
-    columns: bool,
-    machine: Machine,
-    any_machine: bool,
-) -> None:
+def check_same(path: Path, saved: RunIdentity, wanted: RunIdentity, *, any_machine: bool = False) -> None:
     """Raise where a run would not go on as it began: UsageError, or DataError where it is the pictures.
 
     With `any_machine` another one is allowed, which computes other last bits.
     """
-    if architecture != saved.architecture:
+    if wanted.architecture != saved.architecture:
         raise UsageError(
-            f"{path}: trains {_named(saved.architecture)}, which is not the {_named(architecture)} asked for; a run is "
-            "resumed with what it was begun with"
+            f"{path}: trains {_named(saved.architecture)}, which is not the {_named(wanted.architecture)} asked for; a "
+            "run is resumed with what it was begun with"
         )
-    for name in Recipe.__struct_fields__:
-        was, wanted = getattr(saved.recipe, name), getattr(recipe, name)
-        if was != wanted:
-            raise UsageError(
-                f"{path}: was begun with a recipe whose {name} is {was}, where {wanted} is asked for; a run is resumed "
-                "with what it was begun with"
-            )
-    if columns != saved.columns:
-        was, wanted = ("in two columns" if two else "as one network" for two in (saved.columns, columns))
-        raise UsageError(f"{path}: was begun {was}, and cannot go on {wanted}")
-    if data_sha256 != saved.data_sha256:
+    for name, was, now in _differences(saved.recipe, wanted.recipe):
+        raise UsageError(
+            f"{path}: was begun with a recipe whose {name} is {was}, where {now} is asked for; a run is resumed "
+            "with what it was begun with"
+        )
+    if wanted.columns != saved.columns:
+        was, now = ("in two columns" if two else "as one network" for two in (saved.columns, wanted.columns))
+        raise UsageError(f"{path}: was begun {was}, and cannot go on {now}")
+    if wanted.data_sha256 != saved.data_sha256:
         raise DataError(
             f"{path}: was begun on other training and validation images than those there now (their SHA-256 was "
-            f"{saved.data_sha256[:12]}, and is {data_sha256[:12]}): they changed, or an earlier version of this "
+            f"{saved.data_sha256[:12]}, and is {wanted.data_sha256[:12]}): they changed, or an earlier version of this "
             "program split them; restore them, or start a new run"
         )
-    if saved.decoding != DECODING_VERSION:
+    if wanted.decoding != saved.decoding:
         raise DataError(
             f"{path}: its run was fed images decoded by policy {saved.decoding}, and this program's is "
-            f"{DECODING_VERSION}, which gives other pixels; start a new run, or resume with the version that began it"
+            f"{wanted.decoding}, which gives other pixels; start a new run, or resume with the version that began it"
         )
-    for name in Machine.__struct_fields__ if not any_machine else ():
-        was, now = getattr(saved.machine, name), getattr(machine, name)
-        if was != now:
-            raise UsageError(
-                f"{path}: was begun with {name} {was}, where there is {now} now, which gives other last bits; "
-                "--any-machine goes on all the same"
-            )
+    for name, was, now in _differences(saved.machine, wanted.machine) if not any_machine else ():
+        raise UsageError(
+            f"{path}: was begun with {name} {was}, where there is {now} now, which gives other last bits; "
+            "--any-machine goes on all the same"
+        )
+
+
+def _differences(was: Struct, now: Struct) -> Iterator[tuple[str, object, object]]:
+    for name in was.__struct_fields__:
+        if getattr(was, name) != getattr(now, name):
+            yield name, getattr(was, name), getattr(now, name)
 
 
 def _named(architecture: Architecture) -> str:

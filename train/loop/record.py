@@ -1,17 +1,19 @@
 """What a run says of itself, in its weights and while it goes on."""
 
 import platform
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import torch
 
+from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, Preprocessing
 from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
-from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.loop.checkpoint import Position
 from alexnet_deploy.train.loop.diagnostics import plateau_remarks
@@ -36,6 +38,25 @@ class Progress:
     """Since this process began training, validation included."""
     finished: EpochMetrics | None
     """The epoch's results, when it has just ended."""
+
+
+def _nothing(progress: Progress) -> None:
+    """Take a progress and leave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Who is told what a run does; nobody unless given."""
+
+    say: Say = say_nothing
+    """Takes lines for a person."""
+    on_progress: Callable[[Progress], None] = _nothing
+    """Called after each step that is read, and each epoch."""
+    logs: Collection[LogKind] = ()
+    """Written beside metrics.jsonl, as are those that an earlier part of a resumed run has begun."""
+
+
+NOBODY = Observer()
 
 
 def after_epoch(position: Position, validation: Validation, *, num_train: int, rate: float) -> Position:

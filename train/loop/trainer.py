@@ -12,13 +12,15 @@ from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.model.weights import EpochMetrics, Weights
-from alexnet_deploy.core.process.say import Say, counted, say_nothing
+from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.batches import TrainingSet, in_batches
 from alexnet_deploy.train.learner.learner import Learner
-from alexnet_deploy.train.loop.checkpoint import FORMAT_VERSION, Checkpoint, Position, this_machine
+from alexnet_deploy.train.loop.checkpoint import FORMAT_VERSION, Checkpoint, Position
 from alexnet_deploy.train.loop.diagnostics import plateau_remarks
 from alexnet_deploy.train.loop.record import (
+    NOBODY,
+    Observer,
     Progress,
     after_epoch,
     data_name,
@@ -29,10 +31,9 @@ from alexnet_deploy.train.loop.record import (
 from alexnet_deploy.train.loop.run_directory import RunDirectory
 from alexnet_deploy.train.loop.validation import validate
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.runtime.distributed import ALONE, Ranks
+from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.rng import epoch_order
 from alexnet_deploy.train.runtime.signals import stopping
-from alexnet_deploy.train.runtime.two_columns import second_device
 from alexnet_deploy.train.schedule import learning_rate, mean_decay
 
 # Reading a loss makes a GPU wait until it is known.
@@ -59,36 +60,29 @@ class Trainer:
         data: TrainingSet,
         directory: RunDirectory,
         *,
-        device: str = "cpu",
-        ranks: Ranks = ALONE,
-        columns: bool = False,
+        placement: Placement = HERE,
         pace: Pace | None = None,
-        say: Say = say_nothing,
+        observer: Observer = NOBODY,
     ) -> None:
         """Set up a run of `recipe` on the pictures, whose files go into `directory`.
 
-        `architecture` has as many classes as the pictures, `device` is what choose_device returns, `pace` is Pace()
-        unless given. Of several `ranks` each learns from its share of every batch, and the first alone writes and says;
-        with `columns` this one has the table's two columns on two devices, see second_device.
+        `architecture` has as many classes as the pictures; `pace` is Pace() unless given.
         """
         self._architecture = architecture
         self._recipe = recipe
         self._data = data
         self._directory = directory
-        self._device = torch.device(device)
-        self._ranks = ranks
+        self._placement = placement
+        self._ranks = placement.ranks
         self._pace = pace or Pace()
-        self._say = say
+        self._observer = observer
         self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
-        self._second_device = second_device(self._device) if columns else None
         self._learner = Learner(
             architecture,
             recipe,
             self._preprocessing,
             data.covariance,
-            self._device,
-            ranks,
-            self._second_device,
+            placement,
             class_counts=data.class_counts,
         )
         self._tools = tool_versions("torch")
@@ -124,7 +118,7 @@ class Trainer:
             is_recorded = best.training is not None and not best.training.interrupted
             self._is_over = is_recorded and is_over(self._recipe, position)
 
-    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+    def run(self) -> None:
         """Train to the recipe's end, or to where it stops early.
 
         When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
@@ -139,7 +133,7 @@ class Trainer:
         with stopping(self._ranks.sum) as stop_if_asked:
             try:
                 while not is_over(self._recipe, self._position):
-                    self._train_epoch(on_progress, stop_if_asked)
+                    self._train_epoch(stop_if_asked)
             except (KeyboardInterrupt, SystemExit):
                 self._save(with_best=True)
                 # torchrun ends all once one has ended: not while the first still writes.
@@ -156,13 +150,13 @@ class Trainer:
         position = self._position
         if len(position.epochs) < self._recipe.epochs:
             waited = counted(len(position.epochs) - position.best_epoch, "epoch")
-            self._say(f"stopped early: {waited} without a new best one after epoch {position.best_epoch}")
+            self._observer.say(f"stopped early: {waited} without a new best one after epoch {position.best_epoch}")
 
-    def _train_epoch(self, on_progress: Callable[[Progress], None], stop_if_asked: Callable[[], None]) -> None:
+    def _train_epoch(self, stop_if_asked: Callable[[], None]) -> None:
         """Do what is left of the epoch under way."""
         recipe, start = self._recipe, self._position
         numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
-        loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._device)
+        loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._placement.device)
         begun = time.perf_counter()
         shares = [self._ranks.share(batch) for batch in numbers[start.step :]]
         for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
@@ -178,7 +172,7 @@ class Trainer:
                 part=part,
             )
             loss_sum += loss * part.num_images
-            if (step + 1) % _STEPS_PER_READING[self._device.type] and step + 1 < len(numbers):
+            if (step + 1) % _STEPS_PER_READING[self._placement.device.type] and step + 1 < len(numbers):
                 continue
             # In every rank the whole's from here on, as if all had just been resumed.
             loss_sum.fill_(self._ranks.mean(loss_sum.item()))
@@ -189,13 +183,13 @@ class Trainer:
                 loss_sum=loss_sum.item(),
                 epoch_seconds=start.epoch_seconds + time.perf_counter() - begun,
             )
-            on_progress(self._progress())
+            self._observer.on_progress(self._progress())
             stop_if_asked()
             self._save_if_due()
         metrics = self._finish_epoch(
             learning_rate(recipe, start.epochs, len(numbers) // 2, len(numbers)), stop_if_asked
         )
-        on_progress(self._progress(metrics))
+        self._observer.on_progress(self._progress(metrics))
         stop_if_asked()
         self._save_if_due()
 
@@ -207,8 +201,7 @@ class Trainer:
             self._preprocessing,
             size=self._architecture.input_size,
             num_classes=self._architecture.num_classes,
-            device=self._device,
-            ranks=self._ranks,
+            placement=self._placement,
             stop_if_asked=stop_if_asked,
         )
         # After the last step's weights, which no training loss has seen.
@@ -231,7 +224,7 @@ class Trainer:
             for position in (self._position, before)
         )
         for remark in remarks[len(known) :]:
-            self._say(remark)
+            self._observer.say(remark)
 
     def _check_loss(self, loss: float) -> None:
         if not np.isfinite(loss):
@@ -263,8 +256,8 @@ class Trainer:
             data=data_name(self._data),
             data_sha256=self._data.sha256,
             decoding=DECODING_VERSION,
-            columns=self._second_device is not None,
-            machine=this_machine(self._device, self._ranks.size),
+            columns=self._placement.is_two_columns,
+            machine=self._placement.machine(),
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),
             tools=self._tools,
         )
@@ -282,7 +275,7 @@ class Trainer:
             preprocessing=self._preprocessing,
             labels=self._data.labels,
             training=training_record(
-                self._recipe, self._data, self._position, device=self._device, seconds=self._seconds()
+                self._recipe, self._data, self._position, device=self._placement.device, seconds=self._seconds()
             ),
             tools=self._tools,
         )

@@ -11,7 +11,7 @@ from alexnet_deploy.core.model.network import cut, preprocess
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.train.data.batches import Batches, in_batches
-from alexnet_deploy.train.runtime.distributed import Ranks
+from alexnet_deploy.train.runtime.placement import Placement
 
 _BATCH_SIZE = 64
 
@@ -38,14 +38,14 @@ def validate(
     *,
     size: int,
     num_classes: int,
-    device: torch.device,
-    ranks: Ranks,
+    placement: Placement,
     stop_if_asked: Callable[[], None],
 ) -> Validation:
-    """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size) on `device`.
+    """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size).
 
-    Of several `ranks` each looks at its share of the pictures, and all return what the whole gave.
+    Of several ranks each looks at its share of the pictures, and all return what the whole gave.
     """
+    ranks = placement.ranks
     (center,) = views_by_name("center", size)
     loss_sum, top5 = 0.0, 0
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -53,7 +53,7 @@ def validate(
     numbers = in_batches(torch.arange(len(pictures)), _BATCH_SIZE * ranks.size)
     for images, labels in pictures.batches([ranks.share(batch) for batch in numbers]):
         stop_if_asked()
-        pixels = preprocess(images.to(device), preprocessing)
+        pixels = preprocess(images.to(placement.device), preprocessing)
         logits, truth = forward(cut(pixels, center, size)).float().cpu(), labels.cpu()
         loss_sum += functional.cross_entropy(logits, truth, reduction="sum").item()
         guesses = logits.topk(min(5, num_classes)).indices

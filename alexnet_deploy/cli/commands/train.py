@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alexnet_deploy.train.data.scan import Survey
     from alexnet_deploy.train.loop.checkpoint import Checkpoint
     from alexnet_deploy.train.recipe import Recipe
+    from alexnet_deploy.train.run import Resume
+    from alexnet_deploy.train.runtime.placement import Placement
 
 
 def train(
@@ -101,10 +103,13 @@ def train(
     from alexnet_deploy.pipeline.run_report import report_run
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
     from alexnet_deploy.train.loop.logs import check_log_packages
+    from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import parse_settings
-    from alexnet_deploy.train.run import choose_device, look_over, train_on
+    from alexnet_deploy.train.run import choose_device, look_over
+    from alexnet_deploy.train.run import train as train_to_weights
     from alexnet_deploy.train.runtime.distributed import joined
     from alexnet_deploy.train.runtime.malloc import keep_freed_memory
+    from alexnet_deploy.train.runtime.placement import placed
 
     if any_machine and not (resume or auto_resume):
         raise UsageError("--any-machine is for --resume and --auto-resume")
@@ -124,8 +129,7 @@ def train(
             arch=arch,
             recipe=recipe,
             changes=changes,
-            device=own_device,
-            processes=ranks.size,
+            placement=placed(own_device, ranks=ranks, threads=workers),
             columns=columns,
         )
         task = ranks.given(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
@@ -139,20 +143,14 @@ def train(
             _announce(found, task, chosen, ranks.size)
         try:
             with training_bar() if ranks.is_first else nullcontext(lambda progress: None) as show:
-                path = train_on(
+                path = train_to_weights(
                     found,
                     task.architecture,
                     task.recipe,
                     task.run,
-                    device=own_device,
-                    threads=workers,
-                    ranks=ranks,
-                    columns=task.columns,
-                    resume=task.is_resumed,
-                    any_machine=any_machine,
-                    logs=log or (),
-                    say=say if ranks.is_first else say_nothing,
-                    on_progress=show,
+                    placement=placed(own_device, ranks=ranks, columns=task.columns, threads=workers),
+                    resume=task.resume,
+                    observer=Observer(say=say if ranks.is_first else say_nothing, on_progress=show, logs=log or ()),
                 )
         except (KeyboardInterrupt, SystemExit):
             if ranks.is_first and (task.run / CHECKPOINT).exists():
@@ -184,10 +182,10 @@ class _Wish:
     recipe: str | None
     changes: dict[str, object]
     """Of the recipe."""
-    device: str
-    processes: int
-    """That train together."""
+    placement: "Placement"
+    """Of a whole network."""
     columns: bool
+    """Whether two columns are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +197,7 @@ class _Task:
     architecture: "Architecture"
     recipe: "Recipe"
     columns: bool
-    is_resumed: bool = False
+    resume: "Resume"
     is_over: bool = False
     """Whether the run that is resumed has had all its epochs."""
 
@@ -225,19 +223,17 @@ def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) ->
 
 def _new_task(wish: _Wish) -> _Task:
     """Return what was asked for; raises UsageError where its directory is there already."""
-    import torch
-
     from alexnet_deploy.core.model.family import architecture_by_name
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import new_run_name
+    from alexnet_deploy.train.run import Resume, new_run_name
     from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
 
     is_drawn = wish.data is None
     architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
     if wish.columns:
         # Now, and not after a look at a million pictures.
-        check_columns(architecture, wish.processes)
-        second_device(torch.device(wish.device))
+        check_columns(architecture, wish.placement.ranks.size)
+        second_device(wish.placement.device)
     plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
     check_new_place(wish.out)
     run = wish.out or RUNS / new_run_name(architecture)
@@ -246,35 +242,37 @@ def _new_task(wish: _Wish) -> _Task:
     if wish.data is not None:
         check_exists(wish.data, "file or folder")
     return _Task(
-        run=run, data=wish.data or _drawn_pictures(), architecture=architecture, recipe=plan, columns=wish.columns
+        run=run,
+        data=wish.data or _drawn_pictures(),
+        architecture=architecture,
+        recipe=plan,
+        columns=wish.columns,
+        resume=Resume.NO,
     )
 
 
 def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     """Return what a run's checkpoint is of, and say where it stands; raises UsageError where another was asked for."""
-    import torch
-
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.model.family import architecture_by_name
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, check_same, load_checkpoint, this_machine
+    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
+    from alexnet_deploy.train.run import Resume
 
     run = find_run(wish.out)
     saved = load_checkpoint(run / CHECKPOINT)
     architecture = architecture_by_name(wish.arch) if wish.arch else saved.architecture
     plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
-    # The pictures, which may take long to read, are compared later.
-    check_same(
-        run / CHECKPOINT,
-        saved,
+    wanted = RunIdentity(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),
         recipe=plan,
+        # The pictures, which may take long to read, are compared later.
         data_sha256=saved.data_sha256,
         # Where it is not asked for, it goes on as it was begun.
         columns=wish.columns or saved.columns,
-        machine=this_machine(torch.device(wish.device), wish.processes),
-        any_machine=any_machine,
+        machine=wish.placement.machine(),
     )
+    check_same(run / CHECKPOINT, saved.identity, wanted, any_machine=any_machine)
     say(_standing(run, saved))
     return _Task(
         run=run,
@@ -282,7 +280,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
         architecture=architecture,
         recipe=plan,
         columns=saved.columns,
-        is_resumed=True,
+        resume=Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE,
         is_over=saved.position.epoch > saved.recipe.epochs,
     )
 

@@ -21,7 +21,7 @@ from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.pack import format as packed_format
 from alexnet_deploy.train.pack.format import PICTURE_BYTES, Pack, PackedSide
 from alexnet_deploy.train.pack.writer import pack
-from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.run import look_over, train
 
 NUM_TRAIN, NUM_VALIDATION = 1281, 50
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
     # The pictures are looked at, and the network is left alone: a step takes longer than all of this.
     monkeypatch.setattr(Learner, "step", note)
     recipe = msgspec.structs.replace(RECIPE, epochs=3, batch_size=100)
-    train_on(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
+    train(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
     assert len(seen) == 3 * NUM_TRAIN
     epochs = [seen[start : start + NUM_TRAIN] for start in range(0, len(seen), NUM_TRAIN)]
     for number, order in enumerate(epochs):

@@ -15,7 +15,8 @@ from alexnet_deploy.train.learner.augment import CropRange
 from alexnet_deploy.train.learner.learner import Learner, balanced_weights
 from alexnet_deploy.train.loop.record import training_preprocessing
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import train
+from alexnet_deploy.train.runtime.placement import placed
 
 DATA = memory_set()
 TWO = NARROW.with_num_classes(2)
@@ -25,7 +26,7 @@ PLAIN = msgspec.structs.replace(RECIPE, color_noise=0.0, weight_decay=0.0, momen
 
 def learner_of(recipe: Recipe) -> Learner:
     preprocessing = training_preprocessing("paper", recipe, DATA.mean, DATA.covariance)
-    return Learner(TWO, recipe, preprocessing, DATA.covariance, CPU)
+    return Learner(TWO, recipe, preprocessing, DATA.covariance)
 
 
 def a_step(recipe: Recipe, epoch: int = 1, rate: float = 0.01) -> tuple[float, dict[str, np.ndarray]]:
@@ -80,7 +81,7 @@ def test_balanced_weights_make_each_class_count_the_same(smoothing: float, monke
     monkeypatch.setattr(learner.functional, "cross_entropy", noted)
     plan = msgspec.structs.replace(PLAIN, class_weights="balanced", label_smoothing=smoothing)
     preprocessing = training_preprocessing("paper", plan, DATA.mean, DATA.covariance)
-    learning = Learner(TWO, plan, preprocessing, DATA.covariance, CPU, class_counts=(30, 10))
+    learning = Learner(TWO, plan, preprocessing, DATA.covariance, class_counts=(30, 10))
     # Four of the first class, one of the second.
     ((images, labels),) = DATA.train.batches([torch.tensor([0, 2, 4, 6, 1])])
     loss = learning.step(images, labels, epoch=1, step=0, rate=0.01).item()
@@ -104,7 +105,7 @@ def test_classes_of_equal_size_train_as_without_weights() -> None:
     balanced = msgspec.structs.replace(PLAIN, class_weights="balanced")
     ((images, labels),) = DATA.train.batches([torch.arange(6)])
     losses = [
-        Learner(TWO, plan, preprocessing, DATA.covariance, CPU, class_counts=(6, 6))
+        Learner(TWO, plan, preprocessing, DATA.covariance, class_counts=(6, 6))
         .step(images, labels, epoch=1, step=0, rate=0.01)
         .item()
         for plan in (PLAIN, balanced)
@@ -121,7 +122,7 @@ def test_a_run_weights_its_classes_by_its_own_training_images(tmp_path: Path, mo
 
     monkeypatch.setattr(learner, "balanced_weights", noted)
     plan = msgspec.structs.replace(PLAIN, class_weights="balanced", epochs=1, batch_size=5)
-    train_on_set(memory_set(num_train=5), NARROW, plan, tmp_path / "run")
+    train(memory_set(num_train=5), NARROW, plan, tmp_path / "run")
     assert asked == [(3, 2)]
 
 
@@ -256,19 +257,19 @@ def test_the_network_is_compiled_on_cuda_alone_and_keeps_its_names(monkeypatch: 
     assert compiled == []
     monkeypatch.setattr(Network, "to", lambda network, *_, **__: network)
     preprocessing = training_preprocessing("paper", recipe, DATA.mean, DATA.covariance)
-    on_cuda = Learner(TWO, recipe, preprocessing, DATA.covariance, torch.device("cuda"))
+    on_cuda = Learner(TWO, recipe, preprocessing, DATA.covariance, placed("cuda"))
     assert len(compiled) == 1
     assert on_cuda.weights().keys() == TWO.tensor_shapes().keys()
-    Learner(TWO, PLAIN, preprocessing, DATA.covariance, torch.device("cuda"))
+    Learner(TWO, PLAIN, preprocessing, DATA.covariance, placed("cuda"))
     assert len(compiled) == 1
 
 
 def test_a_step_draws_dropout_from_its_own_place(tmp_path: Path) -> None:
     # Whatever has been drawn before, here by another run with another seed.
     one, again = tmp_path / "one", tmp_path / "again"
-    train_on_set(DATA, NARROW, PLAIN, one)
+    train(DATA, NARROW, PLAIN, one)
     torch.rand(1000)
-    train_on_set(DATA, NARROW, PLAIN, again)
+    train(DATA, NARROW, PLAIN, again)
     assert are_equal(network_in(one), network_in(again))
     assert a_step(PLAIN, epoch=1)[0] != a_step(PLAIN, epoch=2)[0]
 

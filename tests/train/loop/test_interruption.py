@@ -26,16 +26,22 @@ from alexnet_deploy.core.errors import BackendError, DataError, TrainingError, U
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.run_directory import BEST, METRICS
 from alexnet_deploy.train.loop.trainer import Pace
-from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train_on
+from alexnet_deploy.train.run import choose_device, look_over, new_run_name, train
 
 
 def test_an_interruption_in_the_first_epoch_leaves_the_weights_of_that_moment(honest: Survey, tmp_path: Path) -> None:
     for number, step in enumerate((2, 1)):
         with pytest.raises(KeyboardInterrupt):
-            train_on(honest, NARROW, RECIPE, tmp_path / f"run {number}", on_progress=at_step(step, interrupt))
+            train(
+                honest,
+                NARROW,
+                RECIPE,
+                tmp_path / f"run {number}",
+                observer=Observer(on_progress=at_step(step, interrupt)),
+            )
     one, other = (load_weights(tmp_path / f"run {number}" / BEST).weights for number in (0, 1))
     assert are_equal(one, network_in(tmp_path / "run 0"))
     assert not are_equal(one, other)
@@ -49,7 +55,7 @@ def test_an_interruption_after_an_epoch_keeps_the_best_epochs_weights(
 ) -> None:
     out = tmp_path / "runs/cut"
     with pytest.raises(KeyboardInterrupt):
-        train_on(honest, NARROW, plain.recipe, out, on_progress=at_step(4, interrupt))
+        train(honest, NARROW, plain.recipe, out, observer=Observer(on_progress=at_step(4, interrupt)))
     best = load_weights(out / BEST).weights
     assert are_equal(best, plain.after_epochs[0])
     assert not are_equal(best, network_in(out))
@@ -78,7 +84,7 @@ def test_an_interruption_while_files_are_written_leaves_a_record_that_fits_its_w
             monkeypatch.setattr(os, "fsync", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        train_on(honest, NARROW, plain.recipe, out, pace=ALWAYS, on_progress=arm)
+        train(honest, NARROW, plain.recipe, out, pace=ALWAYS, observer=Observer(on_progress=arm))
     assert len(calls) > 5
     weights = load_weights(out / BEST).weights
     record = record_of(weights)
@@ -104,14 +110,14 @@ def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_t
 
     recipe = msgspec.structs.replace(RECIPE, epochs=9, batch_size=10, learning_rate=10.0)
     with pytest.raises(TrainingError) as caught:
-        train_on(honest, NARROW, recipe, out, pace=Pace(least_seconds=math.inf), on_progress=keep)
+        train(honest, NARROW, recipe, out, pace=Pace(least_seconds=math.inf), observer=Observer(on_progress=keep))
     assert str(out) in str(caught.value)
     assert "a --lr under 10 may hold" in str(caught.value)
     assert {path.name for path in out.iterdir()} == {BEST, METRICS}
     record = record_of(load_weights(out / BEST).weights)
     assert len(record.epochs) == len((out / METRICS).read_bytes().splitlines()) >= record.best_epoch > 0
     with pytest.raises(TrainingError) as again:
-        train_on(honest, NARROW, recipe, tmp_path / "again", pace=ALWAYS, on_progress=keep)
+        train(honest, NARROW, recipe, tmp_path / "again", pace=ALWAYS, observer=Observer(on_progress=keep))
     assert str(again.value) == str(caught.value).replace(str(out), str(tmp_path / "again"))
     state = network_in(tmp_path / "again")
     assert all(np.isfinite(tensor).all() for tensor in state.tensors.values())
@@ -124,8 +130,9 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     # With ten pictures a step, it is the validation after the first step that shows it.
     recipe = msgspec.structs.replace(RECIPE, batch_size=batch_size, learning_rate=1e30)
     losses: list[float] = []
+    observer = Observer(on_progress=lambda now: losses.append(now.loss))
     with pytest.raises(TrainingError, match=r"in epoch 1; a --lr under 1e\+30 may hold$"):
-        train_on(honest, NARROW, recipe, tmp_path / "run", on_progress=lambda now: losses.append(now.loss))
+        train(honest, NARROW, recipe, tmp_path / "run", observer=observer)
     assert losses
     assert all(map(math.isfinite, losses))
     assert list(tmp_path.iterdir()) == []
@@ -149,7 +156,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(
     with pytest.raises(
         TrainingError, match=r"conv1\.bias is infinite or NaN in epoch 1; a --lr under 0\.005 may hold$"
     ):
-        train_on(honest, NARROW, RECIPE, out, pace=ALWAYS, on_progress=arm)
+        train(honest, NARROW, RECIPE, out, pace=ALWAYS, observer=Observer(on_progress=arm))
     assert (out / CHECKPOINT).read_bytes() == kept[0]
 
 
@@ -169,7 +176,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
             monkeypatch.setattr(os, "fsync", disk_full)
 
     with pytest.raises(TrainingError) as caught:
-        train_on(honest, NARROW, RECIPE, out, pace=ALWAYS, on_progress=fill)
+        train(honest, NARROW, RECIPE, out, pace=ALWAYS, observer=Observer(on_progress=fill))
     assert str(caught.value) == (
         f"{out}: could not be written: No space left on device; the checkpoint of epoch 2, step 0 stands, the weights "
         f"of epoch 1 are in {out / BEST}; free space there, then `alexnet-deploy train --resume --out {out}` continues"
@@ -183,7 +190,7 @@ def test_a_picture_that_vanishes_while_training_is_named(tmp_path: Path) -> None
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     vanish = at_step(3, (root / "train/red/3.png").unlink)
     with pytest.raises(DataError, match=r"train/red/3\.png: could be read before, and now cannot"):
-        train_on(look_over(root, NARROW), NARROW, RECIPE, tmp_path / "run", on_progress=vanish)
+        train(look_over(root, NARROW), NARROW, RECIPE, tmp_path / "run", observer=Observer(on_progress=vanish))
     assert len(record_of(load_weights(tmp_path / "run" / BEST).weights).epochs) == 1
 
 
@@ -191,12 +198,12 @@ def test_a_directory_that_exists_or_cannot_be_made_is_refused(honest: Survey, tm
     taken = tmp_path / "taken"
     taken.mkdir()
     with pytest.raises(TrainingError, match=r"taken: cannot be made: File exists$"):
-        train_on(honest, NARROW, RECIPE, taken)
+        train(honest, NARROW, RECIPE, taken)
     assert list(tmp_path.rglob("*")) == [taken]
     taken.rmdir()
     taken.write_bytes(b"a file")
     with pytest.raises(TrainingError, match=r"run: cannot be made: Not a directory$"):
-        train_on(honest, NARROW, RECIPE, taken / "run")
+        train(honest, NARROW, RECIPE, taken / "run")
     assert taken.read_bytes() == b"a file"
 
 

@@ -14,9 +14,10 @@ from training import ALWAYS, NARROW, RECIPE, at_step, interrupt, memory_set
 from alexnet_deploy.core.fs.run_files import CSV, TENSORBOARD, LogKind
 from alexnet_deploy.core.model.weights import EpochMetrics
 from alexnet_deploy.train.loop.logs import CsvLog
+from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.loop.run_directory import METRICS
 from alexnet_deploy.train.loop.trainer import Pace
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import Resume, train
 
 NAMES = EpochMetrics.__struct_fields__
 EACH_KIND = pytest.mark.parametrize(
@@ -78,14 +79,16 @@ def test_a_resumed_run_continues_its_logs_without_being_told(
     run, recipe = tmp_path / "run", msgspec.structs.replace(RECIPE, epochs=3)
     data = memory_set()
     with pytest.raises(KeyboardInterrupt):
-        train_on_set(data, NARROW, recipe, run, pace=ALWAYS, logs=kinds, on_progress=at_step(step, interrupt))
+        train(
+            data, NARROW, recipe, run, pace=ALWAYS, observer=Observer(logs=kinds, on_progress=at_step(step, interrupt))
+        )
     if is_killed:
         # Epochs that no checkpoint speaks of, and a line that was cut short.
         ahead = EpochMetrics(**{**dict.fromkeys(NAMES, 0.5), "epoch": 3})  # type: ignore[arg-type]
         log = CsvLog(run / CSV)
         log.add(ahead)
         (run / CSV).write_bytes((run / CSV).read_bytes() + b"4,0.")
-    train_on_set(data, NARROW, recipe, run, pace=Pace(least_seconds=1e9), resume=True)
+    train(data, NARROW, recipe, run, pace=Pace(least_seconds=1e9), resume=Resume.SAME_MACHINE)
     assert_logs_agree(run, 3, kinds)
 
 

@@ -36,11 +36,12 @@ from alexnet_deploy.pipeline.run_report import REPORT
 from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.loop import run_directory
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, load_tensors
-from alexnet_deploy.train.loop.record import Progress
+from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.run_directory import BEST, METRICS, holding
 from alexnet_deploy.train.loop.trainer import Pace
 from alexnet_deploy.train.recipe import Recipe
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import Resume
+from alexnet_deploy.train.run import train as train_run
 
 NEVER = Pace(share=0.0, least_seconds=math.inf)
 SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6, learning_rate=0.01)
@@ -50,7 +51,7 @@ FIRST = dict.fromkeys(EpochMetrics.__struct_fields__, 1.0)
 
 
 def train(out: Path, recipe: Recipe = SHORT, **options: object) -> Path:
-    return train_on_set(PICTURES, NARROW, recipe, out, **options)  # type: ignore[arg-type]
+    return train_run(PICTURES, NARROW, recipe, out, **options)  # type: ignore[arg-type]
 
 
 def without_speed(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
@@ -118,7 +119,7 @@ class Killed(BaseException):
 
 def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = memory_set(num_train=4, num_validation=2)
-    train_on_set(few, NARROW, SHORT, tmp_path / "whole")
+    train_run(few, NARROW, SHORT, tmp_path / "whole")
     fsync, replace = os.fsync, Path.replace
     left = [0]
 
@@ -141,12 +142,12 @@ def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch:
         out = tmp_path / f"run {number}"
         left[0] = number
         try:
-            train_on_set(few, NARROW, SHORT, out, pace=ALWAYS)
+            train_run(few, NARROW, SHORT, out, pace=ALWAYS)
         except Killed:
             left[0] = -1
             resumable = (out / CHECKPOINT).exists()
             if resumable:
-                train_on_set(few, NARROW, SHORT, out, pace=ALWAYS, resume=True)
+                train_run(few, NARROW, SHORT, out, pace=ALWAYS, resume=Resume.SAME_MACHINE)
                 assert_same_run(out, tmp_path / "whole")
             assert resumable or number < 3
         else:
@@ -158,10 +159,10 @@ def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch:
 def test_an_interrupted_run_goes_on_where_it_was(whole: Path, tmp_path: Path, step: int) -> None:
     seen: list[Progress] = []
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", pace=NEVER, on_progress=at_step(step, interrupt))
+        train(tmp_path / "run", pace=NEVER, observer=Observer(on_progress=at_step(step, interrupt)))
     position = load_checkpoint(tmp_path / "run" / CHECKPOINT).position
     assert (position.epoch, position.step) == (1 + (step - 1) // 2, 1 + (step - 1) % 2)
-    train(tmp_path / "run", resume=True, on_progress=seen.append)
+    train(tmp_path / "run", resume=Resume.SAME_MACHINE, observer=Observer(on_progress=seen.append))
     assert_same_run(tmp_path / "run", whole)
     # No step is done twice.
     assert [now.num_images for now in seen if not now.finished] == [6 * number for number in range(step + 1, 5)]
@@ -177,14 +178,14 @@ def test_an_interrupted_validation_is_done_again(whole: Path, tmp_path: Path, mo
     monkeypatch.setattr(Learner, "logits", stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
-    train(tmp_path / "run", resume=True)
+    train(tmp_path / "run", resume=Resume.SAME_MACHINE)
     assert_same_run(tmp_path / "run", whole)
 
 
 def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(out)
-    train(out, resume=True, on_progress=lambda now: interrupt())
+    train(out, resume=Resume.SAME_MACHINE, observer=Observer(on_progress=lambda now: interrupt()))
     assert_same_run(out, whole)
 
 
@@ -193,7 +194,7 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that stops early: of up to five epochs the second is worse than the first."""
     out = tmp_path_factory.mktemp("early") / "run"
     said: list[str] = []
-    train(out, EARLY, say=said.append)
+    train(out, EARLY, observer=Observer(say=said.append))
     record = record_of(load_weights(out / BEST).weights)
     assert (len(record.epochs), record.best_epoch, record.interrupted) == (2, 1, False)
     assert said == ["stopped early: 1 epoch without a new best one after epoch 1"]
@@ -203,15 +204,15 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_run_that_stops_early_does_so_wherever_it_was_interrupted(early: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", EARLY, pace=NEVER, on_progress=at_step(step, interrupt))
-    train(tmp_path / "run", EARLY, resume=True)
+        train(tmp_path / "run", EARLY, pace=NEVER, observer=Observer(on_progress=at_step(step, interrupt)))
+    train(tmp_path / "run", EARLY, resume=Resume.SAME_MACHINE)
     assert_same_run(tmp_path / "run", early)
 
 
 def test_a_run_that_has_stopped_early_is_finished(early: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(early, out)
-    train(out, EARLY, resume=True, on_progress=lambda now: interrupt())
+    train(out, EARLY, resume=Resume.SAME_MACHINE, observer=Observer(on_progress=lambda now: interrupt()))
     assert_same_run(out, early)
     facts = inspect_path(out)
     assert isinstance(facts, RunFacts)
@@ -222,10 +223,10 @@ def test_a_run_that_has_stopped_early_is_finished(early: Path, tmp_path: Path) -
 def test_a_line_that_was_cut_short_is_written_again(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(out, on_progress=at_step(3, interrupt))
+        train(out, observer=Observer(on_progress=at_step(3, interrupt)))
     with (out / METRICS).open("ab") as file:
         file.write(b'{"epoch":2,"learn')
-    train(out, resume=True)
+    train(out, resume=Resume.SAME_MACHINE)
     assert_same_run(out, whole)
 
 
@@ -251,7 +252,7 @@ def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
     assert not (out / CHECKPOINT).exists()
     monkeypatch.undo()
     train(tmp_path / "whole", recipe)
-    train(tmp_path / "known", recipe, resume=True)
+    train(tmp_path / "known", recipe, resume=Resume.SAME_MACHINE)
     assert_same_run(tmp_path / "known", tmp_path / "whole")
 
 
@@ -294,7 +295,7 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
 
 def resumed(out: Path, **changes: object) -> None:
     arguments: dict[str, object] = {"data": PICTURES, "architecture": NARROW, "recipe": SHORT, "out": out}
-    train_on_set(**(arguments | changes), resume=True)  # type: ignore[arg-type]
+    train_run(**(arguments | changes), resume=Resume.SAME_MACHINE)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -302,7 +303,7 @@ def stopped(tmp_path: Path) -> Path:
     """A run that was stopped in its first epoch."""
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(out, on_progress=at_step(1, interrupt))
+        train(out, observer=Observer(on_progress=at_step(1, interrupt)))
     return out
 
 
@@ -511,7 +512,7 @@ def test_a_checkpoint_is_not_taken_for_weights(stopped: Path) -> None:
 def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(out, on_progress=at_step(3, interrupt))
+        train(out, observer=Observer(on_progress=at_step(3, interrupt)))
     (out / BEST).unlink()
     with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best one by checkpoint"):
         resumed(out)

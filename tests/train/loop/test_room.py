@@ -19,7 +19,7 @@ from alexnet_deploy.train.data import scan as dataset
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint
 from alexnet_deploy.train.loop.run_directory import BEST, METRICS, RunDirectory
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import Resume, train
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -32,8 +32,9 @@ import math, resource, sys
 from pathlib import Path
 from training import ALWAYS, NARROW, RECIPE, memory_set
 from alexnet_deploy.core.errors import TrainingError
+from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.loop.trainer import Pace
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import train
 
 def fill(now=None):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
@@ -43,9 +44,9 @@ if sys.argv[3] == "from the start":
     pace = Pace(least_seconds=math.inf)
     fill()
 try:
-    train_on_set(
+    train(
         memory_set(), NARROW, RECIPE, Path(sys.argv[1]), pace=pace,
-        on_progress=lambda now: fill() if now.finished else None,
+        observer=Observer(on_progress=lambda now: fill() if now.finished else None),
     )
 except TrainingError as error:
     print(error)
@@ -66,7 +67,7 @@ def filled(out: Path, limit: int, when: str) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_on_set(memory_set(), NARROW, RECIPE, tmp_path_factory.mktemp("whole") / "run").parent
+    return train(memory_set(), NARROW, RECIPE, tmp_path_factory.mktemp("whole") / "run").parent
 
 
 def between(whole: Path) -> int:
@@ -99,7 +100,7 @@ def test_a_later_checkpoint_that_does_not_fit_leaves_the_older_one_and_the_new_w
         f"weights of epoch 1 are in {out / BEST}; raise the limit on a file's size (ulimit -f), then "
         f"`alexnet-deploy train --resume --out {out}` continues\n"
     )
-    train_on_set(memory_set(), NARROW, RECIPE, out, resume=True)
+    train(memory_set(), NARROW, RECIPE, out, resume=Resume.SAME_MACHINE)
     assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}
     for name in (BEST, CHECKPOINT):
         assert (out / name).stat().st_size == pytest.approx((whole / name).stat().st_size, abs=200)
@@ -170,7 +171,7 @@ def test_a_survey_that_fails_leaves_no_directory(run: Command, tmp_path: Path) -
 def test_a_finished_run_is_resumed_on_a_full_disk(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     with_free(monkeypatch, 0)
-    assert train_on_set(memory_set(), NARROW, RECIPE, out, resume=True) == out / BEST
+    assert train(memory_set(), NARROW, RECIPE, out, resume=Resume.SAME_MACHINE) == out / BEST
 
 
 def test_a_place_is_tried_without_a_trace(tmp_path: Path) -> None:

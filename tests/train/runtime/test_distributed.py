@@ -33,12 +33,14 @@ from alexnet_deploy.train.learner.augment import (
 from alexnet_deploy.train.learner.init import initialise
 from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint
-from alexnet_deploy.train.loop.record import training_preprocessing
+from alexnet_deploy.train.loop.record import Observer, training_preprocessing
 from alexnet_deploy.train.loop.run_directory import BEST, METRICS
 from alexnet_deploy.train.pack.format import survey_of
 from alexnet_deploy.train.pack.writer import pack
-from alexnet_deploy.train.run import look_over, train_on
+from alexnet_deploy.train.run import Resume, look_over
+from alexnet_deploy.train.run import train as train_run
 from alexnet_deploy.train.runtime.distributed import ALONE, Ranks, joined
+from alexnet_deploy.train.runtime.placement import Placement
 
 PROGRAM = Path(rank_program.__file__)
 
@@ -180,7 +182,14 @@ def test_a_process_that_is_not_the_first_writes_nothing(survey: Survey, tmp_path
     act = at_step(2, interrupt) if is_interrupted else lambda progress: None
     with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
         # The second of one: nobody is there to be waited for.
-        train_on(survey, TABLE, FIRST, tmp_path / "run", ranks=Ranks(rank=1, size=1), on_progress=act)
+        train_run(
+            survey,
+            TABLE,
+            FIRST,
+            tmp_path / "run",
+            placement=Placement(ranks=Ranks(rank=1, size=1)),
+            observer=Observer(on_progress=act),
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +209,7 @@ def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_
         assert each.threads
         assert not [name for name in each.threads if "gloo" in name]
     with pytest.raises(UsageError, match=r"with processes 2, where there is 1 now, which .* --any-machine goes on"):
-        train_on(survey, TABLE, FIRST, folder / "stopped", resume=True)
+        train_run(survey, TABLE, FIRST, folder / "stopped", resume=Resume.SAME_MACHINE)
     done = torchrun(PROGRAM, folder, "resume", cwd=folder)
     assert done.returncode == 0, done.stderr
     resumed, whole = (load_checkpoint(folder / name / CHECKPOINT) for name in ("stopped", "two-4"))
@@ -311,7 +320,7 @@ def test_each_process_drops_features_of_its_own_and_the_first_those_of_one_alone
     losses = []
     for ranks in (ALONE, Ranks(rank=0, size=1), Ranks(rank=1, size=1)):
         preprocessing = training_preprocessing("paper", FIRST, data.mean, data.covariance)
-        learner = Learner(NARROW.with_num_classes(2), FIRST, preprocessing, data.covariance, torch.device("cpu"), ranks)
+        learner = Learner(NARROW.with_num_classes(2), FIRST, preprocessing, data.covariance, Placement(ranks=ranks))
         ((images, labels),) = data.train.batches([torch.arange(6)])
         losses.append(learner.step(images, labels, epoch=1, step=0, rate=0.01).item())
     assert losses[0] == losses[1] != losses[2]
@@ -361,7 +370,7 @@ def test_a_batch_of_fewer_pictures_than_processes_is_refused(survey: Survey, tmp
     with pytest.raises(
         UsageError, match=r"a batch of 2 leaves some of 3 processes without a picture; a --batch-size of"
     ):
-        train_on(survey, TABLE, recipe, tmp_path / "run", ranks=Ranks(rank=0, size=3))
+        train_run(survey, TABLE, recipe, tmp_path / "run", placement=Placement(ranks=Ranks(rank=0, size=3)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -63,6 +63,6 @@ def test_the_command_keeps_memory_once_the_pictures_have_been_looked_over(
 
     monkeypatch.setattr(training, "look_over", looked_over)
     monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: done.append("kept"))
-    monkeypatch.setattr(training, "train_on", trained)
+    monkeypatch.setattr(training, "train", trained)
     run("train", drawn, "--arch", "tiny", "--device", "cpu")
     assert done == ["looked over", "kept", "trained"]

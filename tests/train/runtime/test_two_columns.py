@@ -16,8 +16,11 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.network import Network, network_from
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.loop.record import Observer
+from alexnet_deploy.train.run import Resume
+from alexnet_deploy.train.run import train as train_run
 from alexnet_deploy.train.runtime.distributed import Ranks
+from alexnet_deploy.train.runtime.placement import placed
 from alexnet_deploy.train.runtime.two_columns import TwoColumns, second_device, two_columns
 
 TABLE = narrowed(ARCHITECTURES["original"])
@@ -298,12 +301,17 @@ def test_a_table_made_with_two_columns_is_taken_whatever_its_name_and_classes() 
 ADAMW = msgspec.structs.replace(RECIPE, optimiser="adamw", learning_rate=1e-4, ema_decay=0.9, batch_size=6)
 
 
+TWO_COLUMNS = placed("cpu", columns=True)
+
+
 def train(out: Path, **options: object) -> Path:
-    return train_on_set(memory_set(), TABLE, ADAMW, out, **options)  # type: ignore[arg-type]
+    return train_run(memory_set(), TABLE, ADAMW, out, **options)  # type: ignore[arg-type]
 
 
 def test_a_run_in_two_columns_learns_what_one_of_the_whole_network_does(tmp_path: Path) -> None:
-    best = [load_weights(train(tmp_path / str(two), columns=two)).weights for two in (False, True)]
+    best = [
+        load_weights(train(tmp_path / str(two), placement=placed("cpu", columns=two))).weights for two in (False, True)
+    ]
     losses, other_losses = ([metrics.train_loss for metrics in record_of(weights).epochs] for weights in best)
     # float32 sums in another order, through a few steps.
     assert losses == pytest.approx(other_losses, rel=1e-3)
@@ -311,13 +319,13 @@ def test_a_run_in_two_columns_learns_what_one_of_the_whole_network_does(tmp_path
 
 
 def test_a_run_in_two_columns_goes_on_to_the_same_bits_and_only_in_two_columns(tmp_path: Path) -> None:
-    train(tmp_path / "whole", columns=True)
+    train(tmp_path / "whole", placement=TWO_COLUMNS)
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        train(out, columns=True, pace=ALWAYS, on_progress=at_step(3, interrupt))
+        train(out, placement=TWO_COLUMNS, pace=ALWAYS, observer=Observer(on_progress=at_step(3, interrupt)))
     with pytest.raises(UsageError, match=r"was begun in two columns, and cannot go on as one network$"):
-        train(out, resume=True, any_machine=True)
-    train(out, columns=True, resume=True)
+        train(out, resume=Resume.ANY_MACHINE)
+    train(out, placement=TWO_COLUMNS, resume=Resume.SAME_MACHINE)
     states = [load_tensors(path / CHECKPOINT, load_checkpoint(path / CHECKPOINT)) for path in (out, tmp_path / "whole")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
@@ -336,7 +344,7 @@ def test_the_second_column_is_on_the_next_gpu_or_beside_the_first(monkeypatch: p
 def test_what_cannot_be_trained_in_two_columns_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
     across = narrowed(ARCHITECTURES["caffenet"])
     with pytest.raises(UsageError, match="two columns"):
-        train_on_set(memory_set(), across, ADAMW, tmp_path / "run", columns=True)
+        train_run(memory_set(), across, ADAMW, tmp_path / "run", placement=TWO_COLUMNS)
     with pytest.raises(UsageError, match="two columns train in one process, and torchrun started 2"):
-        train(tmp_path / "run", columns=True, ranks=Ranks(rank=0, size=2))
+        train(tmp_path / "run", placement=placed("cpu", columns=True, ranks=Ranks(rank=0, size=2)))
     assert list(tmp_path.iterdir()) == []
