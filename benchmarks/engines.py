@@ -31,7 +31,7 @@ from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import BACKENDS, Engine, open_engine
 from alexnet_deploy.export.graph import VIEWS
 from alexnet_deploy.pipeline.calibration import Int8Request
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -97,7 +97,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("fp32", "fp16", "int8"):
             request = Int8Request(calibrate=options.calibrate) if precision == "int8" else None
-            bundle = ship(loaded, Path(folder) / f"{precision}.bundle", precision=precision, int8=request)
+            bundle = export(
+                loaded, Path(folder) / f"{precision}.bundle", ExportRequest(precision=precision, int8=request)
+            )
             crops = bundle.manifest.views.crops
             if precision == "fp32":
                 with open_reference(loaded.weights, crops) as reference:

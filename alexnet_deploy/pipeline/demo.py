@@ -20,7 +20,7 @@ from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.inspection.describe import parity_table
 from alexnet_deploy.pipeline.check import CheckResult, Pictures, check
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import export
 from alexnet_deploy.predict.predictor import Prediction, load
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Picture
@@ -70,7 +70,7 @@ def run_demo(
         )
     loaded = load_weights(path)
     say("3/5  exporting the weights as a bundle, proved before it is published")
-    bundle = ship(loaded, directory / "bundles/demo-fp32.bundle")
+    bundle = export(loaded, directory / "bundles/demo-fp32.bundle")
     say("4/5  checking the bundle against the trained network, on pictures it has never seen")
     validation = find_labelled(drawn, loaded.weights.labels)
     checked = check(bundle, weights=loaded, pictures=Pictures.of(validation))

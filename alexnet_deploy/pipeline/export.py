@@ -1,6 +1,7 @@
 """Weights to a verified bundle, published whole or not at all."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -37,99 +38,126 @@ from alexnet_deploy.core.errors import DataError, ExportError, ParityError, Usag
 from alexnet_deploy.core.images.batches import look_through
 from alexnet_deploy.core.images.drawing import golden_pictures
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
+from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.preprocessing import DECODING
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
-from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.engines.engine import installed_backends, open_engine
+from alexnet_deploy.engines.engine import GraphBackend, installed_backends, open_engine
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.proof.golden_index import golden_index
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
-from alexnet_deploy.engines.tensorrt.build import refuse_build
+from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, refuse_build
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import refuse_beyond_half
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.export.reference import exact_answers
 from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.int8 import Quantized, open_weights, quantize, refuse_request
-from alexnet_deploy.pipeline.plans import OnProgress, PlanRequest, add_plan
+from alexnet_deploy.pipeline.plans import PlanRequest, add_plan
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Picture
 
 
-def ship(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What kind of bundle is asked for."""
+
+    precision: Precision = "fp32"
+    views: ViewsName = "ten"
+    int8: Int8Request | None = None
+    """How that precision is to be made; None for its defaults."""
+    data: Path | None = None
+    """Folder of labelled images that int8's accuracy is measured on; None: not measured."""
+    plan: PlanRequest | None = None
+    """A TensorRT plan besides; None for none."""
+
+    def refuse(self, architecture: Architecture) -> None:
+        """Raise at once what export would raise before it asks the network: UsageError, BackendError."""
+        if self.precision not in TOLERANCES:
+            raise UsageError(f"{self.precision!r} is no precision; there are {', '.join(TOLERANCES)}")
+        if self.precision == "int8":
+            refuse_request(architecture, self.int8 or Int8Request())
+        elif self.int8 is not None or self.data is not None:
+            raise UsageError(
+                f"calibration and accuracy belong to int8; {self.precision} is held against the trained network"
+            )
+        if self.plan is not None:
+            refuse_build(self.plan.backend, self.plan.options, self.plan.timing_cache)
+
+    @property
+    def computes_in_half(self) -> bool:
+        """Whether any layer's numbers must fit float16."""
+        return self.precision == "fp16" or (self.precision == "int8" and (self.int8 or Int8Request()).rest == "fp16")
+
+
+FP32 = ExportRequest()
+
+
+def export(
     loaded: LoadedWeights,
     out: Path,
+    request: ExportRequest = FP32,
     *,
-    precision: Precision = "fp32",
-    views: ViewsName = "ten",
-    int8: Int8Request | None = None,
-    data: Path | None = None,
-    plan: PlanRequest | None = None,
     force: bool = False,
-    say: Say = say_nothing,
-    on_progress: OnProgress | None = None,
-    debug: Say = say_nothing,
+    observer: BuildObserver = NOBODY,
 ) -> Bundle:
     """Export trained weights as a bundle at `out`, prove it on every installed backend, and publish it.
 
     Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the gate holds: see
-    quantize. `int8` says how that precision is to be made; `data` is a folder of labelled pictures to measure its
-    accuracy on; `plan` asks for a TensorRT plan besides.
+    quantize.
 
     Raises ParityError where something disagrees, UsageError for a request that contradicts itself, BackendError where
     there is no engine to prove it on or the plan cannot be built, ExportError and BundleError where the graph or the
     bundle cannot be made.
     """
-    if precision not in TOLERANCES:
-        raise UsageError(f"{precision!r} is no precision; there are {', '.join(TOLERANCES)}")
-    if precision != "int8" and (int8 is not None or data is not None):
-        raise UsageError(f"calibration and accuracy belong to int8; {precision} is held against the trained network")
-    request = int8 or Int8Request()
-    if precision == "int8":
-        refuse_request(loaded.weights.architecture, request)
-    if plan is not None:
-        refuse_build(plan.backend, plan.options, plan.timing_cache)
+    weights, precision, say = loaded.weights, request.precision, observer.say
+    request.refuse(weights.architecture)
     backends = installed_backends()
-    weights = loaded.weights
-    crops = views_by_name(views, weights.architecture.input_size)
-    folder = None if data is None else _readable(data, weights, say)
+    crops = views_by_name(request.views, weights.architecture.input_size)
+    folder = None if request.data is None else _readable(request.data, weights, say)
     with publishing(out, force=force, say=say) as stage:
         say("asking the trained network about the golden pictures")
         images = golden_pictures()
         expected = _reference_answers(weights, crops, images)
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
-        if precision == "fp16" or (precision == "int8" and request.rest == "fp16"):
+        if request.computes_in_half:
             center = views_by_name("center", weights.architecture.input_size)
             refuse_beyond_half(build_graph(weights, center), images)
         quantized = None
         if precision == "int8":
-            quantized = quantize(weights, crops, request, data=folder, say=say)
+            quantized = quantize(weights, crops, request.int8 or Int8Request(), data=folder, say=say)
         golden = _golden(weights, crops, images, expected, precision)
-        manifest = _manifest(loaded, precision, Views(name=views, crops=crops), golden, quantized)
+        manifest = _manifest(loaded, precision, Views(name=request.views, crops=crops), golden, quantized)
         say("writing the graph")
         graph = _audited_graph(weights, manifest)
         _write(stage, graph, weights.labels, images, expected)
         if golden.graph is not None:
             stage.write(golden.graph.probabilities.file, _raw(exact_answers(graph, images)))
         stage.write(GOLDEN_INDEX, golden_index(manifest))
-        candidate = stage.candidate(manifest)
-        for backend in backends:
-            say(f"proving it on {backend}")
-            with open_engine(candidate, backend) as engine:
-                rows.extend(prove(engine, candidate))
-        _refuse_failures(rows)
+        rows += _prove(stage.candidate(manifest), backends, say)
         proved = msgspec.structs.replace(manifest, parity=tuple(rows))
-        if plan is not None:
-            proved = add_plan(stage, proved, graph, plan, say=say, on_progress=on_progress, debug=debug)
+        if request.plan is not None:
+            proved = add_plan(stage, proved, graph, request.plan, observer)
         # The report says how large the files are that stand beside it.
         proved = msgspec.structs.replace(proved, files=dict(stage.entries))
         stage.write(REPORT, _report(out.name, proved, weights, images, expected, quantized))
         sealed = stage.seal(proved)
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
+
+
+def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> list[ParityRow]:
+    """Return what each backend says of a bundle; raises ParityError where one disagrees."""
+    rows: list[ParityRow] = []
+    for backend in backends:
+        say(f"proving it on {backend}")
+        with open_engine(candidate, backend) as engine:
+            rows.extend(prove(engine, candidate))
+    _refuse_failures(rows)
+    return rows
 
 
 def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:

@@ -1,6 +1,5 @@
 """Plans for bundles: into one that is being made, or into a new one that is otherwise like one that is there."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +11,12 @@ from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS, PlanBackend, PlanOpt
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, StagedBundle, publishing
 from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
 from alexnet_deploy.core.process.installation import install_command
-from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.proof.parity import prove
-from alexnet_deploy.engines.tensorrt.build import BuildProgress, build_plan, default_timing_cache, refuse_build
+from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, build_plan, default_timing_cache, refuse_build
 from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
 from alexnet_deploy.engines.tensorrt.library import is_installed
 from alexnet_deploy.engines.tensorrt.plan import open_plan
-
-OnProgress = Callable[[BuildProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +53,21 @@ def add_plan(
     manifest: Manifest,
     graph: bytes,
     request: PlanRequest,
-    *,
-    say: Say = say_nothing,
-    on_progress: OnProgress | None = None,
-    debug: Say = say_nothing,
+    observer: BuildObserver = NOBODY,
 ) -> Manifest:
     """Build a plan of the staged bundle's graph into it; return the manifest that names it, with its proof.
 
     Where the plan can run it runs the golden pictures now; where it cannot, its proof stays pending. Raises what
     build_plan raises, and ParityError for a plan that disagrees.
     """
-    say(f"building a plan with {request.backend}")
+    observer.say(f"building a plan with {request.backend}")
     built = build_plan(
         graph,
         request.backend,
         request.profile,
         request.options,
         timing_cache=request.timing_cache or default_timing_cache(request.backend),
-        on_progress=on_progress,
-        debug=debug,
+        observer=observer,
     )
     stage.write(built.record.file, built.data)
     replaced = [record for record in manifest.plans if record.file == built.record.file]
@@ -84,12 +76,12 @@ def add_plan(
     rows = tuple(row for row in manifest.parity if (row.backend, row.version, row.device) not in is_stale)
     pending = msgspec.structs.replace(manifest, plans=(*others, built.record), parity=rows)
     proved = msgspec.structs.replace(pending, plans=(*others, msgspec.structs.replace(built.record, proof="proved")))
-    say(f"proving {built.record.file}")
+    observer.say(f"proving {built.record.file}")
     try:
         proof = _proof(stage.candidate(proved), built.record)
     except BackendError as error:
         # A plan may be for other GPUs than this machine's, which may have none: what it says is not known yet.
-        say(f"not proved yet: {_without(stage.path, error)}")
+        observer.say(f"not proved yet: {_without(stage.path, error)}")
         return pending
     return msgspec.structs.replace(proved, parity=(*rows, *proof))
 
@@ -113,9 +105,7 @@ def build(
     request: PlanRequest,
     *,
     force: bool = False,
-    say: Say = say_nothing,
-    on_progress: OnProgress | None = None,
-    debug: Say = say_nothing,
+    observer: BuildObserver = NOBODY,
 ) -> Bundle:
     """Publish a new bundle at `out`: all that `bundle` holds, and a plan that is built here.
 
@@ -125,14 +115,14 @@ def build(
     if out.resolve() == bundle.path.resolve():
         raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")
     refuse_build(request.backend, request.options, request.timing_cache)
-    with publishing(out, force=force, say=say) as stage:
+    with publishing(out, force=force, say=observer.say) as stage:
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
         graph = bundle.read(GRAPH)
         refuse_foreign_graph(graph, bundle.manifest, str(bundle.path))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = msgspec.structs.replace(bundle.manifest, created=created)
-        manifest = add_plan(stage, manifest, graph, request, say=say, on_progress=on_progress, debug=debug)
+        manifest = add_plan(stage, manifest, graph, request, observer)
         sealed = stage.seal(manifest)
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
 

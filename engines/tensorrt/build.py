@@ -46,6 +46,21 @@ class BuildProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildObserver:
+    """Who is told what a build does; nobody unless given."""
+
+    say: Say = say_nothing
+    """Takes lines for a person."""
+    on_progress: Callable[[BuildProgress], None] | None = None
+    """Called in the thread that asked for the build; what it raises ends the build soon."""
+    debug: Say = say_nothing
+    """Takes every line that the library logs, from another thread."""
+
+
+NOBODY = BuildObserver()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltPlan:
     """A plan and what there is to say of it."""
 
@@ -62,14 +77,12 @@ def build_plan(
     options: PlanOptions,
     *,
     timing_cache: Path | None = None,
-    on_progress: Callable[[BuildProgress], None] | None = None,
-    debug: Say = say_nothing,
+    observer: BuildObserver = NOBODY,
 ) -> BuiltPlan:
     """Build a plan of a graph's ONNX file, for this machine's GPU or, by tensorrt-rtx, for any of Ampere and later.
 
     `timing_cache` is a file that makes the next build for this GPU faster; it is made where it is not there, and lies
-    outside of every bundle. `on_progress` is called in this thread; what it raises, and Ctrl-C, ends the build soon.
-    `debug` takes every line that the library logs, from another thread.
+    outside of every bundle. Ctrl-C ends the build soon.
 
     Raises BackendError where the library is not installed, needs a GPU that is not there, or refuses the graph: with
     every error of its parser, by node; UsageError for an option that the library does not have.
@@ -79,8 +92,8 @@ def build_plan(
     target = AHEAD_OF_TIME if library.traits.builds_without_gpu else _target_here(library)
     request = _Request(library=library, graph=graph, profile=profile, options=options, timing_cache=timing_cache)
     begun = time.perf_counter()
-    with library.listening(debug) as lines:
-        data, layers = _in_a_thread(request, lines, on_progress)
+    with library.listening(observer.debug) as lines:
+        data, layers = _in_a_thread(request, lines, observer.on_progress)
     return BuiltPlan(
         data=data,
         record=PlanRecord(

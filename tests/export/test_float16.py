@@ -17,7 +17,7 @@ from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.engine import BACKENDS
 from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.pipeline.check import check
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
 
@@ -99,7 +99,7 @@ def test_network_whose_activations_overflow_half_is_not_published(weights: Weigh
     loaded, bundle = shipped(loud, tmp_path / "fp32")
     assert check(bundle, weights=loaded).passed
     with pytest.raises((ParityError, ExportError)):
-        ship(loaded, tmp_path / "half.bundle", precision="fp16")
+        export(loaded, tmp_path / "half.bundle", ExportRequest(precision="fp16"))
     assert not (tmp_path / "half.bundle").exists()
 
 

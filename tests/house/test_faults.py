@@ -214,10 +214,10 @@ def test_engine_that_disagrees_is_not_published(
         return answer
 
     monkeypatch.setattr(openvino_engine._Runner, "run", off)
-    from alexnet_deploy.pipeline.export import ship
+    from alexnet_deploy.pipeline.export import export
 
     with pytest.raises(ParityError, match="nothing was published: openvino, fp32: a probability is off by"):
-        ship(loaded, tmp_path / "new.bundle")
+        export(loaded, tmp_path / "new.bundle")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.check import CheckResult, check
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 
 Edit = Callable[[onnx.ModelProto], None]
 
@@ -83,7 +83,11 @@ def test_ranges_of_pictures_that_are_none_are_refused_by_layer(
         ParityError,
         match=r"nothing was published: \d+\.\d% of what (conv|fc)\d sees of the golden pictures lies beyond",
     ):
-        ship(loaded, tmp_path / "new.bundle", precision="int8", int8=Int8Request(calibrate=tmp_path / "given"))
+        export(
+            loaded,
+            tmp_path / "new.bundle",
+            ExportRequest(precision="int8", int8=Int8Request(calibrate=tmp_path / "given")),
+        )
     assert not (tmp_path / "new.bundle").exists()
 
 

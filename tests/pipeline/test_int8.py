@@ -22,10 +22,11 @@ from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.engines.tensorrt.build import BuildObserver
 from alexnet_deploy.pipeline import int8 as quantizing
 from alexnet_deploy.pipeline.calibration import METHOD_ORDER, Calibrated, Int8Request, calibrate
 from alexnet_deploy.pipeline.check import check
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8 import Quantized, quantize
 from alexnet_deploy.train.data.scan import find_pictures
 from alexnet_deploy.train.pack.writer import pack
@@ -153,7 +154,7 @@ def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) 
     others = tuple(layer for layer in PRODUCTS if layer != "conv4")
     request = Int8Request(method="minmax", keep_float=others)
     with pytest.raises(ParityError, match=r"nothing was published: even with all layers but one in float, .* agree,"):
-        ship(loaded, tmp_path / "new.bundle", precision="int8", int8=request)
+        export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", int8=request))
     assert list(tmp_path.iterdir()) == [loaded.path]
 
 
@@ -282,14 +283,14 @@ def test_numbers_that_ask_for_nothing_are_refused(request_: dict[str, float]) ->
 def test_what_belongs_to_int8_is_refused_elsewhere(precision: str, loaded: LoadedWeights, tmp_path: Path) -> None:
     for options in ({"int8": Int8Request()}, {"data": tmp_path}):
         with pytest.raises(UsageError, match=f"belong to int8; {precision} is held against the trained network"):
-            ship(loaded, tmp_path / "new.bundle", precision=precision, **options)  # type: ignore[arg-type]
+            export(loaded, tmp_path / "new.bundle", ExportRequest(precision=precision, **options))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, pictures: Path, tmp_path: Path) -> None:
     loaded = saved(sure, tmp_path / "weights.safetensors")
     with pytest.raises(DataError, match="holds no pictures in folders named after classes"):
-        ship(loaded, tmp_path / "new.bundle", precision="int8", data=pictures)
+        export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", data=pictures))
     assert list(tmp_path.iterdir()) == [loaded.path]
 
 
@@ -306,7 +307,12 @@ def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weig
         ({"cache": tmp_path / "nothing/cache.json"}, "there is no such folder to keep a calibration in"),
     ):
         with pytest.raises(UsageError, match=sentence):
-            ship(loaded, tmp_path / "a.bundle", precision="int8", int8=Int8Request(**options), say=said.append)  # type: ignore[arg-type]
+            export(
+                loaded,
+                tmp_path / "a.bundle",
+                ExportRequest(precision="int8", int8=Int8Request(**options)),
+                observer=BuildObserver(say=said.append),
+            )  # type: ignore[arg-type]
     assert said == []
     with pytest.raises(UsageError, match="inf points cannot be allowed"):
         Int8Request(max_drop_points=float("inf"))
@@ -321,7 +327,12 @@ def test_bad_picture_to_measure_on_is_named_before_anything_is_measured(
     said: list[str] = []
     loaded = saved(sure, tmp_path / "weights.safetensors")
     with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
-        ship(loaded, tmp_path / "a.bundle", precision="int8", data=tmp_path, say=said.append)
+        export(
+            loaded,
+            tmp_path / "a.bundle",
+            ExportRequest(precision="int8", data=tmp_path),
+            observer=BuildObserver(say=said.append),
+        )
     assert said == []
 
 
@@ -332,7 +343,12 @@ def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
     said: list[str] = []
     loaded = saved(sure, tmp_path / "weights.safetensors")
     request = Int8Request(max_drop_points=100)
-    ship(loaded, tmp_path / "a.bundle", precision="int8", int8=request, data=drawn / side, say=said.append)
+    export(
+        loaded,
+        tmp_path / "a.bundle",
+        ExportRequest(precision="int8", int8=request, data=drawn / side),
+        observer=BuildObserver(say=said.append),
+    )
     assert any("the network learnt from these pictures" in line for line in said) is is_said
 
 
@@ -347,4 +363,9 @@ def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, d
         raise StopAsyncIteration(line)
 
     with pytest.raises(StopAsyncIteration, match="the network learnt from these pictures"):
-        ship(loaded, tmp_path / "a.bundle", precision="int8", data=drawn / "train", say=stop)
+        export(
+            loaded,
+            tmp_path / "a.bundle",
+            ExportRequest(precision="int8", data=drawn / "train"),
+            observer=BuildObserver(say=stop),
+        )

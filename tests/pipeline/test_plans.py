@@ -13,11 +13,11 @@ from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.tensorrt import plan as tensorrt_engine
-from alexnet_deploy.engines.tensorrt.build import BuiltPlan
+from alexnet_deploy.engines.tensorrt.build import BuildObserver, BuiltPlan
 from alexnet_deploy.engines.tensorrt.library import TRAITS, Library
 from alexnet_deploy.pipeline import plans as building
 from alexnet_deploy.pipeline.check import check
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.plans import PlanRequest, backend_that_builds_here, build, why_no_plan
 
 H100 = "sm_90 NVIDIA H100 80GB HBM3"
@@ -96,7 +96,9 @@ def test_plan_that_the_gpu_here_cannot_open_stays_pending_and_says_why(
 
     monkeypatch.setattr(building, "build_plan", for_another_gpu)
     said: list[str] = []
-    built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"), say=said.append)
+    built = build(
+        bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"), observer=BuildObserver(say=said.append)
+    )
     assert [record.proof for record in built.manifest.plans] == ["pending"]
     assert built.manifest.parity == bundle.manifest.parity
     assert "not proved yet" in said[-1]
@@ -217,6 +219,7 @@ def test_force_moves_what_is_there_aside(library: FakeTensorRt, bundle: Bundle, 
 
 def test_library_that_is_missing_is_said_before_any_work(loaded: LoadedWeights, tmp_path: Path) -> None:
     said: list[str] = []
+    request = ExportRequest(plan=PlanRequest(backend="tensorrt"))
     with pytest.raises(BackendError, match="tensorrt is not installed"):
-        ship(loaded, tmp_path / "a.bundle", plan=PlanRequest(backend="tensorrt"), say=said.append)
+        export(loaded, tmp_path / "a.bundle", request, observer=BuildObserver(say=said.append))
     assert said == []

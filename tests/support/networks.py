@@ -16,7 +16,7 @@ from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess, tensors_of
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, TrainingRecord, Weights, load_weights
-from alexnet_deploy.pipeline.export import ship
+from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.train.run import look_over
 
 LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
@@ -74,7 +74,7 @@ def saved(weights: Weights, path: Path) -> LoadedWeights:
 
 def shipped(weights: Weights, folder: Path, **options: object) -> tuple[LoadedWeights, Bundle]:
     loaded = saved(weights, folder / "weights.safetensors")
-    return loaded, ship(loaded, folder / "a.bundle", **options)  # type: ignore[arg-type]
+    return loaded, export(loaded, folder / "a.bundle", ExportRequest(**options))  # type: ignore[arg-type]
 
 
 def republished(

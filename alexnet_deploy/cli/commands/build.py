@@ -37,6 +37,7 @@ def build(
     """Build a TensorRT plan of a bundle's graph, into a new bundle beside it."""
     from alexnet_deploy.cli.terminal import building_bar, say, show_path, stages
     from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.engines.tensorrt.build import BuildObserver
     from alexnet_deploy.inspection.describe import describe_plan
     from alexnet_deploy.pipeline.plans import build as build_bundle
     from alexnet_deploy.pipeline.plans import why_no_plan
@@ -50,7 +51,8 @@ def build(
     manifest = opened.manifest
     place = out or new_bundle(manifest.architecture.name, manifest.precision)
     with stages() as stage, building_bar() as show:
-        built = build_bundle(opened, place, request, force=force, say=stage, on_progress=show, debug=debug_line())
+        observer = BuildObserver(say=stage, on_progress=show, debug=debug_line())
+        built = build_bundle(opened, place, request, force=force, observer=observer)
     note_latest(built.path)
     record = built.manifest.plans[-1]
     say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")

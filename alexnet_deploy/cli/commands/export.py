@@ -83,9 +83,11 @@ def export(
     """Turn weights into a bundle that is proved before it is published."""
     from alexnet_deploy.cli.terminal import building_bar, say, say_lines, show_path, stages, width_of
     from alexnet_deploy.core.model.weights import load_weights
+    from alexnet_deploy.engines.tensorrt.build import BuildObserver
     from alexnet_deploy.inspection.describe import describe_plan, gate_words, interruption_words, parity_table
     from alexnet_deploy.pipeline.calibration import Int8Request
-    from alexnet_deploy.pipeline.export import ship
+    from alexnet_deploy.pipeline.export import ExportRequest
+    from alexnet_deploy.pipeline.export import export as publish
     from alexnet_deploy.pipeline.plans import why_no_plan
 
     wanted = {
@@ -102,6 +104,13 @@ def export(
         raise UsageError("--max-drop is measured on labelled pictures: give their folder as --data")
     check_new_place(out)
     plan = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    request = ExportRequest(
+        precision=precision,
+        views=views,
+        int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
+        data=data,
+        plan=plan,
+    )
     for folder in (calibrate, data):
         if folder is not None:
             check_exists(folder, "folder of images")
@@ -112,18 +121,12 @@ def export(
     if (training := loaded.weights.training) is not None and training.interrupted:
         say(f"{found}: {interruption_words(training)}; {resume_words(found.parent)}")
     with stages() as stage, building_bar() as show:
-        bundle = ship(
+        bundle = publish(
             loaded,
             out or new_bundle(loaded.weights.architecture.name, precision),
-            precision=precision,
-            views=views,
-            int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
-            data=data,
-            plan=plan,
+            request,
             force=force,
-            say=stage,
-            on_progress=show,
-            debug=debug_line(),
+            observer=BuildObserver(say=stage, on_progress=show, debug=debug_line()),
         )
     note_latest(bundle.path)
     say_lines(parity_table(bundle.manifest.parity, width_of(sys.stderr)))

@@ -23,7 +23,13 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.tensorrt import build as tensorrt_build
 from alexnet_deploy.engines.tensorrt import library as tensorrt_library
-from alexnet_deploy.engines.tensorrt.build import BuildProgress, BuiltPlan, build_plan, default_timing_cache
+from alexnet_deploy.engines.tensorrt.build import (
+    BuildObserver,
+    BuildProgress,
+    BuiltPlan,
+    build_plan,
+    default_timing_cache,
+)
 from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
 from alexnet_deploy.engines.tensorrt.library import TRAITS, load_library, version_numbers
 from alexnet_deploy.export.graph import build_graph
@@ -156,7 +162,13 @@ def test_progress_rises_and_the_log_is_heard(graph: bytes, monkeypatch: pytest.M
     monkeypatch.setattr(tensorrt_build, "_POLL_SECONDS", 0.001)
     seen: list[BuildProgress] = []
     heard: list[str] = []
-    build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), on_progress=seen.append, debug=heard.append)
+    build_plan(
+        graph,
+        "tensorrt-rtx",
+        Profile(),
+        PlanOptions(),
+        observer=BuildObserver(on_progress=seen.append, debug=heard.append),
+    )
     fractions = [progress.fraction for progress in seen]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < fractions[-1] <= 1
@@ -177,7 +189,13 @@ def test_what_progress_raises_ends_the_build(
         raise raised
 
     with pytest.raises(raised):
-        build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), on_progress=stop, debug=heard.append)
+        build_plan(
+            graph,
+            "tensorrt-rtx",
+            Profile(),
+            PlanOptions(),
+            observer=BuildObserver(on_progress=stop, debug=heard.append),
+        )
     assert any("Build canceled" in line for line in heard)
 
 
@@ -193,7 +211,7 @@ def test_ctrl_c_ends_the_build(graph: bytes) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), debug=debug)
+        build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), observer=BuildObserver(debug=debug))
     assert interrupt.is_set()
     assert not load_library("tensorrt-rtx").listeners
 
@@ -203,7 +221,7 @@ def test_two_builds_after_each_other_are_both_heard(graph: bytes) -> None:
     """A library keeps the first logger it is given: a second one would hear nothing."""
     for _ in range(2):
         heard: list[str] = []
-        build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), debug=heard.append)
+        build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), observer=BuildObserver(debug=heard.append))
         assert heard
         assert not any("differs from one already registered" in line for line in heard)
 
@@ -250,7 +268,7 @@ def test_compatible_options_reach_the_builder(graph: bytes, cuda: FakeCuda, monk
     heard: list[str] = []
     with rtx_as_tensorrt(monkeypatch):
         options = PlanOptions(is_hardware_compatible=True)
-        build_plan(graph, "tensorrt", Profile(), options, debug=heard.append)
+        build_plan(graph, "tensorrt", Profile(), options, observer=BuildObserver(debug=heard.append))
         assert any("setHardwareCompatibilityLevel() is unsupported" in line for line in heard)
         with pytest.raises(BackendError, match=r"built no plan: .*libnvinfer_lean"):
             build_plan(graph, "tensorrt", Profile(), PlanOptions(is_version_compatible=True))
@@ -267,7 +285,14 @@ def test_timing_cache_is_made_used_and_kept_outside(
         assert cache == tmp_path / "alexnet-deploy/tensorrt-10.13.0-sm-90-nvidia-h100-80gb-hbm3.timing"
         for _ in range(2):
             heard: list[str] = []
-            build_plan(graph, "tensorrt", Profile(), PlanOptions(), timing_cache=cache, debug=heard.append)
+            build_plan(
+                graph,
+                "tensorrt",
+                Profile(),
+                PlanOptions(),
+                timing_cache=cache,
+                observer=BuildObserver(debug=heard.append),
+            )
             assert any("Global timing cache in use" in line for line in heard)
             assert cache.is_file()
         assert [path.name for path in cache.parent.iterdir()] == [cache.name]
@@ -282,7 +307,9 @@ def test_timing_cache_that_cannot_be_kept_costs_no_plan(
     heard: list[str] = []
     with rtx_as_tensorrt(monkeypatch):
         cache = tmp_path / "file" / "timing"
-        assert build_plan(graph, "tensorrt", Profile(), PlanOptions(), timing_cache=cache, debug=heard.append).data
+        assert build_plan(
+            graph, "tensorrt", Profile(), PlanOptions(), timing_cache=cache, observer=BuildObserver(debug=heard.append)
+        ).data
     assert any("timings could not be kept" in line for line in heard)
 
 
