@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,6 +20,12 @@ from alexnet_deploy.train.data.cifar10 import find_cifar10, is_cifar10
 from alexnet_deploy.train.data.folder import find_in_folder
 from alexnet_deploy.train.data.ilsvrc import find_ilsvrc, is_ilsvrc
 from alexnet_deploy.train.data.source import Example, PictureSource, check_source
+
+# Whether a place is of this format, and what finds the pictures there: the first that fits. Else it is a folder.
+_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path], PictureSource]], ...] = (
+    (is_ilsvrc, find_ilsvrc),
+    (is_cifar10, find_cifar10),
+)
 
 # Decoded and not yet used: 12 MiB.
 _AHEAD = 64
@@ -98,12 +104,8 @@ def find_pictures(root: Path) -> PictureSource:
     Raises DataError where there are not two classes or more with pictures on both sides, a class's name cannot be a
     label, or an archive is damaged.
     """
-    if is_ilsvrc(root):
-        source = find_ilsvrc(root)
-    elif is_cifar10(root):
-        source = find_cifar10(root)
-    else:
-        source = find_in_folder(root)
+    find = next((find for fits, find in _FORMATS if fits(root)), find_in_folder)
+    source = find(root)
     check_source(source)
     return source
 
