@@ -1,10 +1,6 @@
-"""The AlexNets that are known by name, each with where its numbers come from.
+"""The AlexNets that are known by name, each with where its numbers come from."""
 
-Sources: Krizhevsky, Sutskever and Hinton 2012 (`paper`); computerhistory/AlexNet-Source-Code, layers-145.cfg
-(`original`); BVLC/caffe models/bvlc_alexnet and models/bvlc_reference_caffenet (`caffe`, `caffenet`); the TensorFlow
-and Keras tutorials (`single_tower`); Krizhevsky 2014, "One weird trick", as torchvision has it (`torchvision`).
-"""
-
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -182,23 +178,6 @@ def _torchvision() -> Architecture:
     return _without_norm("torchvision", 224, (conv1, conv2, conv3, conv4, conv5), classifier)
 
 
-ARCHITECTURES = MappingProxyType(
-    {
-        architecture.name: architecture
-        for architecture in (
-            # The text sums over adjacent kernel maps of the layer and does not speak of columns: one group.
-            _norm_then_pool("paper", alpha=5e-4, k=2.0),
-            _original(),
-            _norm_then_pool("caffe", alpha=1e-4, k=1.0),
-            _caffenet(),
-            _without_norm("single_tower", 227, _convolutions(_PAPER_WIDTHS, groups=1), _classifier(4096)),
-            _torchvision(),
-            # `paper` at a quarter of its width: for first runs and tests, where 61 million parameters only cost time.
-            _norm_then_pool("tiny", alpha=5e-4, k=2.0, widths=(24, 64, 96, 96, 64), classifier_width=256),
-        )
-    }
-)
-
 # ImageNet's mean and deviation as torchvision has them, on 0..255.
 _TORCHVISION_MEAN = (123.675, 116.28, 103.53)
 _TORCHVISION_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
@@ -208,18 +187,61 @@ _STANDARDISED = Preprocessing(
     resize="shorter-side", channel_order="RGB", mean=_TORCHVISION_MEAN, scale=_TORCHVISION_SCALE
 )
 
-PUBLISHED_PREPROCESSING = MappingProxyType(
-    {
-        "paper": _RELEASED,
-        "original": _RELEASED,
-        "caffe": _CAFFE,
-        "caffenet": _CAFFE,
-        "single_tower": _STANDARDISED,
-        "torchvision": _STANDARDISED,
-        "tiny": _RELEASED,
-    }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One network of the family."""
+
+    architecture: Architecture
+    """Its table, with its published number of classes (1000)."""
+    preprocessing: Preprocessing
+    """What its authors fed it; training replaces mean and scale by its own data's."""
+    source: str
+    """Where its numbers come from."""
+
+
+FAMILY = (
+    Member(
+        # The text sums over adjacent kernel maps of the layer and does not speak of columns: one group.
+        architecture=_norm_then_pool("paper", alpha=5e-4, k=2.0),
+        preprocessing=_RELEASED,
+        source="Krizhevsky, Sutskever and Hinton 2012",
+    ),
+    Member(
+        architecture=_original(),
+        preprocessing=_RELEASED,
+        source="computerhistory/AlexNet-Source-Code, layers-145.cfg",
+    ),
+    Member(
+        architecture=_norm_then_pool("caffe", alpha=1e-4, k=1.0),
+        preprocessing=_CAFFE,
+        source="BVLC/caffe models/bvlc_alexnet",
+    ),
+    Member(
+        architecture=_caffenet(),
+        preprocessing=_CAFFE,
+        source="BVLC/caffe models/bvlc_reference_caffenet",
+    ),
+    Member(
+        architecture=_without_norm("single_tower", 227, _convolutions(_PAPER_WIDTHS, groups=1), _classifier(4096)),
+        preprocessing=_STANDARDISED,
+        source="the TensorFlow and Keras tutorials",
+    ),
+    Member(
+        architecture=_torchvision(),
+        preprocessing=_STANDARDISED,
+        source='Krizhevsky 2014, "One weird trick", as torchvision has it',
+    ),
+    Member(
+        # For first runs and tests, where 61 million parameters only cost time.
+        architecture=_norm_then_pool("tiny", alpha=5e-4, k=2.0, widths=(24, 64, 96, 96, 64), classifier_width=256),
+        preprocessing=_RELEASED,
+        source="`paper` at a quarter of its width",
+    ),
 )
-"""What each network's authors fed it, by architecture name; training replaces mean and scale by its own data's."""
+
+ARCHITECTURES = MappingProxyType({member.architecture.name: member.architecture for member in FAMILY})
+PUBLISHED_PREPROCESSING = MappingProxyType({member.architecture.name: member.preprocessing for member in FAMILY})
 
 
 def architecture_by_name(name: str) -> Architecture:
