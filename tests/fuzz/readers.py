@@ -52,12 +52,12 @@ from alexnet_deploy.train.data import ilsvrc
 from alexnet_deploy.train.data import ilsvrc_devkit as devkit
 from alexnet_deploy.train.data.scan import find_pictures
 from alexnet_deploy.train.loop.checkpoint import Checkpoint, Position, load_checkpoint, load_tensors, save_checkpoint
-from alexnet_deploy.train.loop.checkpoint import this_machine as here
 from alexnet_deploy.train.pack import format as packed
 from alexnet_deploy.train.pack.journal import Chunk, noted_chunks
 from alexnet_deploy.train.pack.writer import pack
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.recipe_text import recipe_as_toml
+from alexnet_deploy.train.runtime.placement import HERE
 
 LABELS = ("ship", "umbrella")
 TABLE = Architecture(
@@ -107,7 +107,7 @@ def _make_checkpoint(folder: Path) -> None:
         recipe=recipe_by_name("fast"),
         data="/images",
         data_sha256="1" * 64,
-        machine=here(torch.device("cpu")),
+        machine=HERE.machine(),
         position=Position(step=3, loss_sum=1.0, seconds=2.0),
         tools={},
     )

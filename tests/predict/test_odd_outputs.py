@@ -16,10 +16,11 @@ from alexnet_deploy.predict.output import _identity, open_row_file
 from alexnet_deploy.predict.predictor import Prediction
 from alexnet_deploy.predict.row_formats import RowWriter
 from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.loop.run_directory import holding
 from alexnet_deploy.train.loop.trainer import Pace
 from alexnet_deploy.train.pack.writer import pack
-from alexnet_deploy.train.run import train_on_set
+from alexnet_deploy.train.run import Resume, train
 
 
 @pytest.fixture
@@ -101,14 +102,13 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_on_set(
+        train(
             PICTURES,
             NARROW,
             SHORT,
             run,
-            logs=(LogKind.CSV,),
             pace=Pace(share=float("inf"), least_seconds=0.0),
-            on_progress=stop,
+            observer=Observer(logs=(LogKind.CSV,), on_progress=stop),
         )
     return run
 
@@ -126,7 +126,7 @@ def run(stopped: Path, tmp_path: Path) -> Path:
 def test_a_runs_lock_is_nobody_elses_file(run: Path, victim: Path, stand: Stand) -> None:
     stand(run / ".lock", victim)
     with pytest.raises(TrainingError, match=words(run / ".lock", stand)) as caught:
-        train_on_set(PICTURES, NARROW, SHORT, run, resume=True)
+        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert "; remove what is in the way, then `alexnet-deploy train --resume" in str(caught.value)
     assert_untouched(victim)
 
@@ -144,9 +144,9 @@ def test_a_resumed_run_writes_into_its_own_files_only(run: Path, victim: Path, s
     stand(run / name, victim)
     if stand.__name__ == "directory":
         with pytest.raises(TrainingError, match=words(run / name, stand)):
-            train_on_set(PICTURES, NARROW, SHORT, run, resume=True)
+            train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     else:
-        train_on_set(PICTURES, NARROW, SHORT, run, resume=True)
+        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
         assert not (run / name).is_symlink()
     assert_untouched(victim)
 
@@ -160,7 +160,7 @@ def test_a_resumed_run_replaces_what_it_was_resumed_from_by_its_name(
     (run / name).rename(kept)
     before = kept.read_bytes()
     stand(run / name, kept)
-    train_on_set(PICTURES, NARROW, SHORT, run, resume=True)
+    train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert kept.read_bytes() == before
 
 
@@ -176,14 +176,13 @@ def test_an_epochs_line_is_added_to_the_runs_own_file_only(
             stand(run / name, victim)
 
     with pytest.raises(TrainingError, match=words(run / name, stand)):
-        train_on_set(
+        train(
             PICTURES,
             NARROW,
             SHORT,
             run,
-            logs=(LogKind.CSV,),
             pace=Pace(share=0.0, least_seconds=float("inf")),
-            on_progress=spoil,
+            observer=Observer(logs=(LogKind.CSV,), on_progress=spoil),
         )
     assert_untouched(victim)
 
@@ -194,7 +193,7 @@ def test_event_files_are_written_into_the_runs_own_folder_only(run: Path, tmp_pa
     (tmp_path / "others/keep").write_bytes(b"")
     (run / "tensorboard").symlink_to(tmp_path / "others")
     with pytest.raises(TrainingError, match="tensorboard is a symbolic link, where this program keeps a directory"):
-        train_on_set(PICTURES, NARROW, SHORT, run, resume=True)
+        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert [path.name for path in (tmp_path / "others").iterdir()] == ["keep"]
 
 
