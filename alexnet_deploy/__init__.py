@@ -1,4 +1,4 @@
-"""AlexNet, from pictures to a verified engine.
+"""AlexNet, from images to a verified engine.
 
 import alexnet_deploy
 

@@ -1,4 +1,4 @@
-"""What an INT8 export takes, by the number of calibration pictures: seconds, and the most memory it held.
+"""What an INT8 export takes, by the number of calibration images: seconds, and the most memory it held.
 
     python benchmarks/calibration.py --weights runs/X/weights.safetensors --out results/calibration-MACHINE.json
 
@@ -29,7 +29,7 @@ def export(weights: Path, num_images: int, options: list[str]) -> dict[str, obje
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
     if status:
-        raise SystemExit(f"the export of {num_images} pictures failed")
+        raise SystemExit(f"the export of {num_images} images failed")
     return {"calibration_images": num_images, "seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024}
 
 

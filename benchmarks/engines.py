@@ -1,9 +1,9 @@
-"""How fast each engine answers in each precision, ten views a picture, and what the views inside the graph cost it.
+"""How fast each engine answers in each precision, ten views an image, and what the views inside the graph cost it.
 
     python benchmarks/engines.py --weights runs/X/weights.safetensors --out benchmarks/results/engines-MACHINE.json
 
-INT8 calibrates on the training pictures that the weights name, or on --calibrate. Every engine runs the same eight
-pictures in one process, each figure the median of `--repeats` runs after one that is not counted. The network alone is
+INT8 calibrates on the training images that the weights name, or on --calibrate. Every engine runs the same eight
+images in one process, each figure the median of `--repeats` runs after one that is not counted. The network alone is
 the same graph from its views on, fed ready views, timed in turn with the whole.
 """
 
@@ -23,7 +23,7 @@ from onnx import helper
 from record import record
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     loaded = load_weights(options.weights)
-    images = golden_pictures()
+    images = golden_images()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("fp32", "fp16", "int8"):

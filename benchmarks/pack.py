@@ -1,8 +1,8 @@
-"""How fast pictures are packed, and how fast they then come: decoded from a folder against copied from its pack.
+"""How fast images are packed, and how fast they then come: decoded from a folder against copied from its pack.
 
-    python benchmarks/pack.py --data pictures --out results/pack-MACHINE.json
+    python benchmarks/pack.py --data images --out results/pack-MACHINE.json
 
-Each row is the median of its runs, in pictures a second of the clock and of the processors' time. `cold` is after the
+Each row is the median of its runs, in images a second of the clock and of the processors' time. `cold` is after the
 system was told to forget the file.
 """
 
@@ -22,22 +22,22 @@ from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.batches import Batches, in_batches
 from alexnet_deploy.train.data.loader import batches_of
-from alexnet_deploy.train.data.scan import find_pictures, survey
-from alexnet_deploy.train.pack.format import PICTURES, open_pack, survey_of, verify
+from alexnet_deploy.train.data.scan import find_images, survey
+from alexnet_deploy.train.pack.format import IMAGES, open_pack, survey_of, verify
 from alexnet_deploy.train.pack.writer import pack
 
 BATCH_SIZE = 128
 
 
 def timed(work: Callable[[], int], num_runs: int, before: Callable[[], object] = lambda: None) -> dict[str, float]:
-    """Pictures a second, `work` saying how many there were."""
+    """Images a second, `work` saying how many there were."""
     by_clock, by_processor = [], []
     for _ in range(num_runs):
         before()
         clock, processor = time.perf_counter(), time.process_time()
-        num_pictures = work()
-        by_clock.append(num_pictures / (time.perf_counter() - clock))
-        by_processor.append(num_pictures / (time.process_time() - processor))
+        num_images = work()
+        by_clock.append(num_images / (time.perf_counter() - clock))
+        by_processor.append(num_images / (time.process_time() - processor))
     return {"a_second": statistics.median(by_clock), "a_processor_second": statistics.median(by_processor)}
 
 
@@ -54,15 +54,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    source, cpu = find_pictures(options.data), torch.device("cpu")
-    num_pictures = len(source.train) + len(source.validation)
+    source, cpu = find_images(options.data), torch.device("cpu")
+    num_images = len(source.train) + len(source.validation)
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
         out = Path(folder) / "one.pack"
 
         def packed(threads: int) -> int:
             pack(source, out, "shorter-side", threads=threads)
-            return num_pictures
+            return num_images
 
         for threads in sorted({1, num_processors()}):
             rows[f"pack, {threads} threads"] = timed(
@@ -73,9 +73,9 @@ def main() -> None:
         rows["verify"] = timed(lambda: list(verify(open_pack(out)))[-1], options.runs)
         surveyed = survey(source, "shorter-side")
 
-        def epoch(pictures: Batches) -> int:
-            order = in_batches(torch.randperm(len(pictures)), BATCH_SIZE)
-            return sum(len(images) for images, _ in pictures.batches(order))
+        def epoch(batches: Batches) -> int:
+            order = in_batches(torch.randperm(len(batches)), BATCH_SIZE)
+            return sum(len(images) for images, _ in batches.batches(order))
 
         for threads in (1, 2):
             decoded = batches_of(surveyed.folder.train, "shorter-side", cpu, threads=threads)
@@ -87,15 +87,15 @@ def main() -> None:
             return epoch(batches_of(side, "shorter-side", cpu))
 
         rows["pack"] = timed(opened_epoch, options.runs)
-        rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: forget(out / PICTURES))
+        rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: forget(out / IMAGES))
     result = {
         "machine": processor(),
         "load_average": os.getloadavg()[0],
         "tools": tool_versions("torch"),
-        "pictures": num_pictures,
+        "images": num_images,
         "runs": options.runs,
         "batch_size": BATCH_SIZE,
-        "pictures_a_second": rows,
+        "images_a_second": rows,
     }
     record(options.out, result)
 

@@ -1,6 +1,6 @@
-"""How fast pictures become rows: loops written by hand, `predict`, and the limit of this machine; and what it costs.
+"""How fast images become rows: loops written by hand, `predict`, and the limit of this machine; and what it costs.
 
-    python benchmarks/predict.py PICTURES... --weights W --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
+    python benchmarks/predict.py IMAGES... --weights W --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
 
 The bundles are exports of the weights. The same thousand photographs, ten views, rows to a jsonl file, in one run; ours
 and the limit are measured in turn, `--rounds` times, and medians are kept; the loops by hand, which take minutes, run
@@ -40,8 +40,8 @@ from alexnet_deploy.predict.predictor import Predictor
 from alexnet_deploy.predict.row_formats import RowWriter
 
 BATCH = 8
-NUM_PICTURES = 1000
-MANY_PICTURES = 20_000
+NUM_IMAGES = 1000
+MANY_IMAGES = 20_000
 MAIN = "from alexnet_deploy.cli import main; main()"
 # Not getrusage: a child's peak there is at least what its parent held.
 MEASURED = f"""
@@ -177,8 +177,8 @@ def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, ro
     }
     return {
         "rounds": rounds,
-        "pictures_per_second": {name: len(files) / time for name, time in median.items()},
-        "limit_pictures_per_second": len(files) / statistics.median(limits),
+        "images_per_second": {name: len(files) / time for name, time in median.items()},
+        "limit_images_per_second": len(files) / statistics.median(limits),
         "against_a": {name: median["a"] / median[name] for name in "abcd"},
         "share_of_limit": statistics.median([e / d for e, d in zip(limits, found["d"], strict=True)]),
         "engine_idle": {name: statistics.median(shares) for name, shares in idle.items()},
@@ -205,15 +205,15 @@ import json; print(json.dumps(marks))
 """
 
 
-def cold(bundle: Path, picture: Path, repeats: int = 9) -> dict[str, object]:
+def cold(bundle: Path, image: Path, repeats: int = 9) -> dict[str, object]:
     """Wall time of `predict one.jpg` as a shell starts it, and where it goes."""
-    command = [sys.executable, "-c", MAIN, "predict", str(picture), "--bundle", str(bundle)]
+    command = [sys.executable, "-c", MAIN, "predict", str(image), "--bundle", str(bundle)]
     whole = [seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(repeats)]
     parts: dict[str, list[float]] = {}
     for _ in range(repeats):
         begun = time.time()
         done = subprocess.run(
-            [sys.executable, "-c", COLD_PARTS, str(bundle), str(picture)], capture_output=True, check=True
+            [sys.executable, "-c", COLD_PARTS, str(bundle), str(image)], capture_output=True, check=True
         )
         for name, at in json.loads(done.stdout):
             parts.setdefault(name, []).append(at - begun)
@@ -222,9 +222,9 @@ def cold(bundle: Path, picture: Path, repeats: int = 9) -> dict[str, object]:
     return {"median_seconds": statistics.median(whole), "worst_seconds": max(whole), "parts_seconds": median_parts}
 
 
-def peak_bytes(bundle: Path, files: Sequence[Path], num_pictures: int) -> dict[str, float]:
+def peak_bytes(bundle: Path, files: Sequence[Path], num_images: int) -> dict[str, float]:
     """The most memory that a process of `predict` held, and how long it took."""
-    names = b"".join(os.fsencode(path) + b"\n" for path in islice(cycle(files), num_pictures))
+    names = b"".join(os.fsencode(path) + b"\n" for path in islice(cycle(files), num_images))
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list"
         listed.write_bytes(names)
@@ -234,18 +234,18 @@ def peak_bytes(bundle: Path, files: Sequence[Path], num_pictures: int) -> dict[s
             done = subprocess.run(
                 [*command, "--output", f"{folder}/rows"], stdin=stdin, stderr=subprocess.PIPE, text=True, check=True
             )
-        assert (Path(folder) / "rows").read_bytes().count(b"\n") == num_pictures
+        assert (Path(folder) / "rows").read_bytes().count(b"\n") == num_images
     elapsed = time.perf_counter() - begun
     return {
         "peak_bytes": 1024 * int(done.stderr.split()[-1]),
         "seconds": elapsed,
-        "pictures_per_second": num_pictures / elapsed,
+        "images_per_second": num_images / elapsed,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--fp32", type=Path, required=True)
     parser.add_argument("--int8", type=Path, required=True)
@@ -254,11 +254,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip-memory", action="store_true")
     options = parser.parse_args()
-    files = [found.path for found in islice(find_inputs(options.pictures), NUM_PICTURES)]
+    files = [found.path for found in islice(find_inputs(options.images), NUM_IMAGES)]
     fp32, int8 = open_bundle(options.fp32), open_bundle(options.int8)
     result: dict[str, object] = {
         "architecture": int8.manifest.architecture.name,
-        "pictures": len(files),
+        "images": len(files),
         "mean_bytes": sum(path.stat().st_size for path in files) // len(files),
         "machine": processor(),
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
@@ -266,9 +266,9 @@ def main() -> None:
         "cold": {bundle.manifest.precision: cold(bundle.path, files[0]) for bundle in (fp32, int8)},
     }
     timed = [fp32, int8, *([open_bundle(options.center)] if options.center else [])]
-    result["bench"] = [bench(bundle, data=options.pictures[0], batch_sizes=(1, 8), seconds=5.0) for bundle in timed]
+    result["bench"] = [bench(bundle, data=options.images[0], batch_sizes=(1, 8), seconds=5.0) for bundle in timed]
     if not options.skip_memory:
-        result["memory"] = {number: peak_bytes(int8.path, files, number) for number in (NUM_PICTURES, MANY_PICTURES)}
+        result["memory"] = {number: peak_bytes(int8.path, files, number) for number in (NUM_IMAGES, MANY_IMAGES)}
     record(options.out, result)
 
 

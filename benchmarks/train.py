@@ -1,7 +1,7 @@
-"""How fast our training loop is against a plain PyTorch loop, how long each waits for pictures, and what is to gain.
+"""How fast our training loop is against a plain PyTorch loop, how long each waits for images, and what is to gain.
 
     python benchmarks/train.py --out benchmarks/results/train-MACHINE.json
-    python benchmarks/train.py --data pictures --pack pictures.pack --batch-size 256 --steps 200 --workers 16 --out ...
+    python benchmarks/train.py --data images --pack images.pack --batch-size 256 --steps 200 --workers 16 --out ...
 
 On the CPU and, where torch finds one, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network
 on the same files in as large batches, in turn, `--repeats` times, the first steps of each not counted; each figure is
@@ -12,7 +12,7 @@ Waiting is the time in which a loop's next batch is being fetched, on the host. 
 twenty steps, and is timed where it does: the first twenty are not counted there.
 
 FLOP/s are two for each multiply-add of the table, three times over: forward, and backward to the inputs and to the
-weights; of the first layer twice, for nobody asks for a picture's gradient. The ceiling is the fastest of some matrix
+weights; of the first layer twice, for nobody asks for an image's gradient. The ceiling is the fastest of some matrix
 products of the same type. Without --data, JPEGs of 500 x 375 pixels are made up.
 """
 
@@ -44,7 +44,7 @@ from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.batches import Batches
-from alexnet_deploy.train.data.folder import FilePicture
+from alexnet_deploy.train.data.folder import ImageFile
 from alexnet_deploy.train.data.loader import training_set
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.record import Observer, Progress
@@ -61,7 +61,7 @@ Fetched = TypeVar("Fetched")
 
 
 class Timer:
-    """Steps and the waits for their pictures, timed alike in every loop."""
+    """Steps and the waits for their images, timed alike in every loop."""
 
     def __init__(self, warm_up: int, batch_size: int) -> None:
         self.warm_up = warm_up
@@ -94,10 +94,10 @@ class Timer:
 # The plain loop
 
 
-class PlainPictures(Dataset[tuple[torch.Tensor, int]]):
+class PlainImages(Dataset[tuple[torch.Tensor, int]]):
     """Shorter side to 256, a random crop and mirror, then float channels less the mean by the deviation."""
 
-    def __init__(self, examples: Sequence[FilePicture], num_images: int, size: int) -> None:
+    def __init__(self, examples: Sequence[ImageFile], num_images: int, size: int) -> None:
         self.examples = examples
         self.num_images = num_images
         self.size = size
@@ -169,7 +169,7 @@ def plain_step(case: Case) -> Callable[[torch.Tensor, torch.Tensor], float]:
 
 def plain(case: Case, timer: Timer) -> None:
     loader = DataLoader(
-        PlainPictures(case.found.folder.train, case.num_images, case.architecture.input_size),
+        PlainImages(case.found.folder.train, case.num_images, case.architecture.input_size),
         batch_size=case.batch_size,
         shuffle=True,
         num_workers=case.workers,
@@ -195,10 +195,10 @@ def network(case: Case, timer: Timer) -> None:
 
 
 class Repeated:
-    """So many of some pictures, over and over if need be; the waits for them are noted where there is a timer."""
+    """So many of some images, over and over if need be; the waits for them are noted where there is a timer."""
 
-    def __init__(self, pictures: Batches, num_images: int, timer: Timer | None) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Batches, num_images: int, timer: Timer | None) -> None:
+        self.images = images
         self.num_images = num_images
         self.timer = timer
 
@@ -206,7 +206,7 @@ class Repeated:
         return self.num_images
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        batches = self.pictures.batches([batch % len(self.pictures) for batch in numbers])
+        batches = self.images.batches([batch % len(self.images) for batch in numbers])
         return batches if self.timer is None else self.timer.watched(batches)
 
 
@@ -370,7 +370,7 @@ def main() -> None:
         "steps": options.steps,
         "repeats": options.repeats,
         "workers": options.workers,
-        "pictures": "made up" if options.data is None else options.data.name,
+        "images": "made up" if options.data is None else options.data.name,
         "multiply_adds_per_image": case.table.num_multiply_adds,
         "machine": processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

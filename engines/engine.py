@@ -61,7 +61,7 @@ class EngineInfo:
     num_streams: int
     """Runs that go on at once; more wait for one of them."""
     batch_size: int
-    """Pictures a run at which it is at its full speed, without more memory than that takes."""
+    """Images a run at which it is at its full speed, without more memory than that takes."""
     bundle_sha256: str | None
     """Digest of the bundle's manifest; None for the trained network, which has no bundle."""
 
@@ -78,7 +78,7 @@ class GraphSource:
     """The graph's."""
     num_classes: int
     num_views: int
-    """Views that it cuts from each picture."""
+    """Views that it cuts from each image."""
     bundle_sha256: str | None = None
     """Digest of the manifest of the bundle it lies in; None where it lies in none."""
     needs_vnni: bool = False
@@ -102,7 +102,7 @@ class StageTimes:
     """What one run spends its time on, measured by the device itself."""
 
     upload_ms: float
-    """Pictures to the device."""
+    """Images to the device."""
     compute_ms: float
     """The graph."""
     download_ms: float
@@ -111,7 +111,7 @@ class StageTimes:
 
 @runtime_checkable
 class StagedRunner(Runner, Protocol):
-    """A runner whose pictures go to a device with memory of its own."""
+    """A runner whose images go to a device with memory of its own."""
 
     def time_stages(self, images: np.ndarray) -> StageTimes:
         """Run a contiguous batch within the limit, each stage by itself."""
@@ -177,7 +177,7 @@ class Engine:
         return probabilities
 
     def time_stages(self, images: np.ndarray) -> StageTimes | None:
-        """Return the stages' times of one run of so many pictures; None where they are read where they are.
+        """Return the stages' times of one run of so many images; None where they are read where they are.
 
         `images` are as run takes them, no more than go to the device at once. Raises what run does.
         """

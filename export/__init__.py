@@ -1,1 +1,1 @@
-"""Trained weights to a typed ONNX graph, pictures in and probabilities out."""
+"""Trained weights to a typed ONNX graph, images in and probabilities out."""

@@ -2,7 +2,7 @@
 
 The graph is written once more from the table alone and compared with the one at hand: each node with its inputs and
 attributes, each constant, the contract. What numbers might let through - an LRN alpha that weights at their start do
-not feel, a crop that golden pictures do not show - is found here by name.
+not feel, a crop that golden images do not show - is found here by name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set

@@ -1,7 +1,7 @@
-"""How large the numbers inside a network get on real pictures, and where int8 should stop counting.
+"""How large the numbers inside a network get on real images, and where int8 should stop counting.
 
 The magnitudes of each layer's input are counted in a histogram that doubles its range as larger ones come, so that
-memory does not grow with the number of pictures; the range is chosen from the histogram afterwards, by any method.
+memory does not grow with the number of images; the range is chosen from the histogram afterwards, by any method.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -119,7 +119,7 @@ class Histogram:
 
 
 def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, Histogram]:
-    """Run pictures through an FP32 graph; return for each convolution and fully connected layer what goes into it.
+    """Run images through an FP32 graph; return for each convolution and fully connected layer what goes into it.
 
     `batches` are uint8 (N, 256, 256, 3). The first layer is not among them: see pixel_range. Raises ExportError where
     a number is NaN or infinite.
@@ -133,7 +133,7 @@ def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, H
             try:
                 histograms[layer].add(values)
             except ValueError as error:
-                raise ExportError(f"{layer}: {error} on calibration pictures") from error
+                raise ExportError(f"{layer}: {error} on calibration images") from error
     return histograms
 
 
@@ -147,7 +147,7 @@ def refuse_beyond_half(graph: onnx.ModelProto, images: np.ndarray) -> None:
         largest = float(np.abs(values).max(initial=0.0))
         if not largest <= HALF_MAX:
             raise ExportError(
-                f"{layer}: gives numbers up to {largest:.3g} on the golden pictures, and float16 ends at {HALF_MAX:g}"
+                f"{layer}: gives numbers up to {largest:.3g} on the golden images, and float16 ends at {HALF_MAX:g}"
             )
 
 
@@ -168,7 +168,7 @@ def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.Infer
 
 
 def pixel_range(preprocessing: Preprocessing) -> float:
-    """Return the largest magnitude that a preprocessed picture can hold: arithmetic, so that none is ever cut."""
+    """Return the largest magnitude that a preprocessed image can hold: arithmetic, so that none is ever cut."""
     ends = [
         (end - mean) * scale
         for mean, scale in zip(preprocessing.mean, preprocessing.scale, strict=True)

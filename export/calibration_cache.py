@@ -1,4 +1,4 @@
-"""Histograms kept between exports: one JSON file, used again only for the same graph and the same pictures."""
+"""Histograms kept between exports: one JSON file, used again only for the same graph and the same images."""
 
 import math
 from pathlib import Path
@@ -42,7 +42,7 @@ class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: str = _FORMAT
     format_version: int = _FORMAT_VERSION
     graph_sha256: str
-    """Of the FP32 graph that the pictures were run through."""
+    """Of the FP32 graph that the images were run through."""
     images_sha256: str
     """Of the images' pixels, in order: images decoded by another policy do not fit it."""
     num_images: int

@@ -1,6 +1,6 @@
 """A graph in half precision: weights and activations in float16, and float32 islands where half would not do.
 
-The islands: everything up to the preprocessed picture, every normalisation, softmax and the average over the views.
+The islands: everything up to the preprocessed image, every normalisation, softmax and the average over the views.
 An LRN squares its input, and 256 squared is already half of what float16 can hold.
 """
 
@@ -24,7 +24,7 @@ _HALF_OPS = frozenset(
 def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
     """Return the FP32 graph with weights and activations in float16, inputs and outputs unchanged.
 
-    Up to the node `pixels`, which gives the preprocessed picture, it stays in float32. Raises ExportError, by name, for
+    Up to the node `pixels`, which gives the preprocessed image, it stays in float32. Raises ExportError, by name, for
     a constant outside float16's range.
     """
     names = [node.name for node in graph.node]
@@ -42,7 +42,7 @@ def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
         wanted = _HALF if node.name in computes_in_half else _FLOAT
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        # What is in `types` is a tensor of numbers; pictures, indices and shapes stay as they are.
+        # What is in `types` is a tensor of numbers; images, indices and shapes stay as they are.
         del written.input[:]
         written.input.extend(_cast(half, types, name, wanted) if name in types else name for name in node.input)
         half.node.append(written)

@@ -1,4 +1,4 @@
-"""The ONNX graph, written layer by layer from the table: uint8 pictures in, probabilities out.
+"""The ONNX graph, written layer by layer from the table: uint8 images in, probabilities out.
 
 Everything after the resize is in it - channel order, mean and scale, the views and their mirrors, the network,
 softmax and the average over the views - so that no program around it can do that part differently.
@@ -40,7 +40,7 @@ from alexnet_deploy.export.float16 import to_half
 from alexnet_deploy.export.int8 import to_int8
 
 PIXELS = "pixels"
-"""The preprocessed picture, float32 (N, 3, 256, 256), that the views are cut from."""
+"""The preprocessed image, float32 (N, 3, 256, 256), that the views are cut from."""
 VIEWS = "views"
 """All views, float32 (V * N, 3, H, W), view by view."""
 
@@ -153,7 +153,7 @@ def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int)
     axes = writer.constant("crop_axes", np.array([2, 3], dtype=np.int64))
     mirrored = ""
     if any(view.mirrored for view in views):
-        # The picture once, not each crop: so OpenVINO's views cost 1.5 % of the INT8 network, and 5 % the other way.
+        # The image once, not each crop: so OpenVINO's views cost 1.5 % of the INT8 network, and 5 % the other way.
         columns = writer.constant("reversed_columns", np.arange(IMAGE_SIZE - 1, -1, -1, dtype=np.int64))
         mirrored = writer.node("Gather", "pixels_mirrored", [pixels, columns], axis=3)
     crops = []

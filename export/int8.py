@@ -58,7 +58,7 @@ def to_int8(
 ) -> onnx.GraphProto:
     """Return the FP32 graph with the layers of `quantization` in int8, inputs and outputs unchanged.
 
-    Where the first layer is among them, the picture `pixels` is quantised before the `views` are cut from it: a fifth
+    Where the first layer is among them, the image `pixels` is quantised before the `views` are cut from it: a fifth
     of the numbers to round, and a quarter of the bytes to copy. With `before_flatten` the input of a layer behind a
     Flatten is quantised before it, as OpenCV's engine needs it.
 

@@ -11,7 +11,7 @@ from networks import fitted, narrowed, separating_weights, shipped
 
 from alexnet_deploy import cli
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_picture
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.pipeline.calibration import Int8Request
@@ -51,18 +51,18 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn pictures, a.jpg to l.jpg."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn images, a.jpg to l.jpg."""
+    folder = tmp_path_factory.mktemp("images")
     for number in range(12):
         thing = DRAWN_CLASSES[number % len(DRAWN_CLASSES)]
-        draw_picture(thing, 500 + number).save(folder / f"{'abcdefghijkl'[number]}.jpg", quality=90)
+        draw_image(thing, 500 + number).save(folder / f"{'abcdefghijkl'[number]}.jpg", quality=90)
     return folder
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A labelled folder to train, calibrate and measure on: 16 pictures in train/, 8 in val/; tests change none."""
+    """A labelled folder to train, calibrate and measure on: 16 images in train/, 8 in val/; tests change none."""
     root = tmp_path_factory.mktemp("drawn") / "drawn"
     draw_folder(root, num_train=4, num_validation=2)
     return root
@@ -70,7 +70,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sure(drawn: Path) -> Weights:
-    """A narrow network of the paper's that is sure of the drawn training pictures, and says that it learnt on them."""
+    """A narrow network of the paper's that is sure of the drawn training images, and says that it learnt on them."""
     return fitted(narrowed(ARCHITECTURES["paper"]), drawn)
 
 
@@ -123,6 +123,6 @@ def run_directory(loaded: LoadedWeights, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A labelled folder of twelve drawn pictures."""
+    """A labelled folder of twelve drawn images."""
     draw_folder(tmp_path / "data", num_train=2, num_validation=1)
     return tmp_path / "data"

@@ -1,1 +1,1 @@
-"""Pictures to weights."""
+"""Images to weights."""

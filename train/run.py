@@ -1,4 +1,4 @@
-"""One training run from a folder of pictures to a run directory with weights in it."""
+"""One training run from a folder of images to a run directory with weights in it."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.loader import training_set
-from alexnet_deploy.train.data.scan import Survey, find_pictures, survey
+from alexnet_deploy.train.data.scan import Survey, find_images, survey
 from alexnet_deploy.train.loop.checkpoint import (
     CHECKPOINT,
     Checkpoint,
@@ -36,7 +36,7 @@ from alexnet_deploy.train.runtime.two_columns import check_columns
 def look_over(
     data: Path, architecture: Architecture, *, on_found: Callable[[int], None] = lambda num_classes: None
 ) -> Survey:
-    """Find the labelled pictures in `data` and read each once, or open a packed set; raises DataError.
+    """Find the labelled images in `data` and read each once, or open a packed set; raises DataError.
 
     `on_found` is called with the number of classes before the images are read, which may take an hour.
     """
@@ -45,7 +45,7 @@ def look_over(
         found = survey_of(open_pack(data), resize)
         on_found(len(found.folder.labels))
         return found
-    source = find_pictures(data)
+    source = find_images(data)
     on_found(len(source.labels))
     return survey(source, resize)
 
@@ -89,7 +89,7 @@ def train(
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
     run, on the same machine unless any is allowed. Of several ranks the first alone writes; all read the checkpoint.
     Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
-    or DataError where its run was another or a batch has fewer pictures than there are ranks, and what Trainer raises.
+    or DataError where its run was another or a batch has fewer images than there are ranks, and what Trainer raises.
     """
     if isinstance(data, Survey):
         resize = PUBLISHED_PREPROCESSING[architecture.name].resize
@@ -140,7 +140,7 @@ def _saved_run(out: Path, wanted: RunIdentity, *, any_machine: bool) -> Checkpoi
 def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
     if recipe.batch_size < ranks.size:
         raise UsageError(
-            f"a batch of {recipe.batch_size} leaves some of {ranks.size} processes without a picture; "
+            f"a batch of {recipe.batch_size} leaves some of {ranks.size} processes without an image; "
             f"a --batch-size of {ranks.size} or more does not"
         )
 

@@ -21,7 +21,7 @@ from alexnet_deploy.core.process.say import printable
 
 app = typer.Typer(
     name="alexnet-deploy",
-    help="AlexNet, from pictures to a verified engine.",
+    help="AlexNet, from images to a verified engine.",
     epilog="Begin with: alexnet-deploy train, then export, then predict images/.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,7 +45,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
-    """AlexNet, from pictures to a verified engine."""
+    """AlexNet, from images to a verified engine."""
 
 
 # In the order of a first use, which is that of --help.

@@ -29,9 +29,9 @@ EngineOption = Annotated[
     EngineName | None,
     typer.Option(help="Library that builds a plan; tensorrt-rtx needs no GPU. Default: what is here, with a GPU."),
 ]
-MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: fewest pictures at once. Default: 1.")]
-OptBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: pictures it is fastest at. Default: 8.")]
-MaxBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: most pictures at once. Default: 16.")]
+MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: fewest images at once. Default: 1.")]
+OptBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: images it is fastest at. Default: 8.")]
+MaxBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: most images at once. Default: 16.")]
 WorkspaceOption = Annotated[
     int | None, typer.Option(min=1, help="plan: most scratch memory of a layer, MiB. Default: the library's.")
 ]

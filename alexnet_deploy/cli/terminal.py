@@ -124,8 +124,8 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
 
 
 @contextmanager
-def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how many of how many pictures are done."""
+def images_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many of how many images are done."""
     with _bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -141,7 +141,7 @@ def pictures_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             if not first:
                 first.append(done)
             elapsed = progress.tasks[0].elapsed or 0.0
-            speed = f"{(done - first[0]) / elapsed:,.0f} pictures/s" if elapsed > 1 else ""
+            speed = f"{(done - first[0]) / elapsed:,.0f} images/s" if elapsed > 1 else ""
             progress.update(task, total=total, completed=done, visible=True, speed=speed)
 
         yield show

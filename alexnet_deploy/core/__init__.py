@@ -1,1 +1,1 @@
-"""The ground floor: tables, files, pictures and bundles; no engine and no training."""
+"""The ground floor: tables, files, images and bundles; no engine and no training."""

@@ -2,9 +2,9 @@
 
     AlexNetDeployError
     ├── UsageError            the request contradicts itself or names what does not exist
-    ├── DataError             a folder of pictures that cannot be trained on
+    ├── DataError             a folder of images that cannot be trained on
     ├── TrainingError         training could not go on
-    ├── ImageError            one picture that cannot be read; carries a code
+    ├── ImageError            one image that cannot be read; carries a code
     ├── WeightsError          a weights file that cannot be read or does not fit
     ├── ExportError           a graph that did not come out as the table says
     ├── BundleError           a bundle that cannot be written or read
@@ -35,7 +35,7 @@ class UsageError(AlexNetDeployError):
 
 
 class DataError(AlexNetDeployError):
-    """A folder of pictures cannot be trained on."""
+    """A folder of images cannot be trained on."""
 
 
 class TrainingError(AlexNetDeployError):
@@ -43,7 +43,7 @@ class TrainingError(AlexNetDeployError):
 
 
 class ImageErrorCode(StrEnum):
-    """Why a picture gave no prediction: a closed set."""
+    """Why an image gave no prediction: a closed set."""
 
     EMPTY = "empty"
     """The file has no bytes."""
@@ -62,7 +62,7 @@ class ImageErrorCode(StrEnum):
 
 
 class ImageError(AlexNetDeployError):
-    """One picture cannot be read; `code` says why, from a closed set."""
+    """One image cannot be read; `code` says why, from a closed set."""
 
     def __init__(self, code: ImageErrorCode, message: str) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class ImageError(AlexNetDeployError):
         return ImageError, (self.code, str(self))
 
     def alone(self) -> "ImageError":
-        """Return it without its traceback, whose frames hold the picture's bytes and pixels."""
+        """Return it without its traceback, whose frames hold the image's bytes and pixels."""
         return ImageError(self.code, str(self))
 
 

@@ -18,7 +18,7 @@ from alexnet_deploy.report.wording import setting
 
 if TYPE_CHECKING:
     from alexnet_deploy.train.data.scan import Survey
-    from alexnet_deploy.train.data.source import PictureSource
+    from alexnet_deploy.train.data.source import LabelledSource
 
 
 def describe(architecture: Architecture) -> str:
@@ -51,10 +51,10 @@ def describe_facts(facts: Facts, width: int | None = None) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def describe_source(source: "PictureSource") -> Iterator[str]:
+def describe_source(source: "LabelledSource") -> Iterator[str]:
     """Yield a line about images to train on, and another where they are validated on test/."""
     yield (
-        f"{source.root}: {counted(len(source.train), 'picture')} to learn from, {len(source.validation):,} to "
+        f"{source.root}: {counted(len(source.train), 'image')} to learn from, {len(source.validation):,} to "
         f"validate, {_classes(source.labels)}"
     )
     if source.validation_folder == VALIDATION_FOLDERS[-1]:
@@ -92,7 +92,7 @@ def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterat
 _MOST_NAMED = 3
 _IMBALANCE = 3
 
-_LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "pictures", "graph", "against")
+_LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "images", "graph", "against")
 """Columns of parity_table in the order in which a narrow terminal loses them."""
 
 
@@ -107,7 +107,7 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
         ("graph", [row.precision for row in rows]),
         ("arithmetic", [row.arithmetic for row in rows]),
         ("against", [row.against for row in rows]),
-        ("pictures", [row.pictures for row in rows]),
+        ("images", [row.images for row in rows]),
         ("n", [f"{row.num_images:,}" for row in rows]),
         ("max error", [f"{row.max_error:.1e}" for row in rows]),
         ("p99", [f"{row.p99_error:.1e}" for row in rows]),
@@ -135,7 +135,7 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-_WORDS = ("engine", "graph", "arithmetic", "against", "pictures")
+_WORDS = ("engine", "graph", "arithmetic", "against", "images")
 """Columns of parity_table that begin at the left, as words do; numbers end at the right."""
 
 
@@ -158,14 +158,14 @@ def gate_words(gate: Gate) -> str:
     if (found := gate.accuracy) is not None:
         low, high = found.interval_points
         lines.append(
-            f"accuracy on {counted(found.num_images, 'picture')}: top-1 {found.candidate_top1:.2%}, trained network "
+            f"accuracy on {counted(found.num_images, 'image')}: top-1 {found.candidate_top1:.2%}, trained network "
             f"{found.reference_top1:.2%}: {found.drop_points:.2f} points lost, 95 % interval {low:.2f} to {high:.2f}, "
             f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'first guess', 'first guesses')} changed"
         )
     else:
         lines.append(
             f"accuracy was not measured (--data DIR does that); {gate.calibration_agreement or 0:.2%} of the "
-            "calibration pictures have the trained network's first guess"
+            "calibration images have the trained network's first guess"
         )
     return "\n".join(lines)
 
@@ -173,7 +173,7 @@ def gate_words(gate: Gate) -> str:
 def describe_plan(record: PlanRecord) -> str:
     """Return one line about a plan."""
     profile = record.profile
-    batches = f"{profile.min_batch} to {counted(profile.max_batch, 'picture')}, best at {profile.opt_batch}"
+    batches = f"{profile.min_batch} to {counted(profile.max_batch, 'image')}, best at {profile.opt_batch}"
     return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
@@ -216,8 +216,8 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
     yield f"preprocessing {_facts(weights.preprocessing)}"
     yield f"made with     {_versions(weights.tools)}"
     if (training := weights.training) is not None:
-        yield f"trained on    {training.data}, {counted(training.num_train, 'picture')}"
-        yield f"validated on  {counted(training.num_validation, 'picture')}"
+        yield f"trained on    {training.data}, {counted(training.num_train, 'image')}"
+        yield f"validated on  {counted(training.num_validation, 'image')}"
         yield f"recipe        {_recipe_words(training.recipe)}"
         if best := next((epoch for epoch in training.epochs if epoch.epoch == training.best_epoch), None):
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
@@ -237,9 +237,9 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
     header = pack.header
     assert isinstance(header, PackHeader)
     size = f"{pack.bytes / 1e9:,.2f} GB"
-    yield f"{pack.path}: packed set of {counted(header.num_pictures, 'picture')}, {_classes(header.labels)}, {size}"
-    yield f"learnt from   {counted(header.num_train, 'picture')}"
-    yield f"validated on  {counted(header.num_validation, 'picture')}"
+    yield f"{pack.path}: packed set of {counted(header.num_images, 'image')}, {_classes(header.labels)}, {size}"
+    yield f"learnt from   {counted(header.num_train, 'image')}"
+    yield f"validated on  {counted(header.num_validation, 'image')}"
     yield f"made of       {header.source}"
     yield f"sha-256       {header.source_sha256} (of its names and bytes, as trained weights name it)"
     yield f"labels        {_few(header.labels)}"
@@ -265,7 +265,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
         yield f"file          {name} ({counted(entry.bytes, 'byte')})"
     if (quantization := manifest.quantization) is not None:
         calibration = quantization.calibration
-        images = counted(calibration.num_images, "picture")
+        images = counted(calibration.num_images, "image")
         yield f"calibrated    on {images}, {calibration.method}; rest {quantization.rest}"
         yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
     for record in manifest.plans:

@@ -234,10 +234,10 @@ def _bundle(path: Path) -> BundleFacts:
 
 
 def _pack(path: Path) -> PackFacts:
-    from alexnet_deploy.train.pack.format import PICTURE_BYTES, open_pack
+    from alexnet_deploy.train.pack.format import IMAGE_BYTES, open_pack
 
     header = open_pack(path).header
-    return PackFacts(path=str(path), bytes=header.num_pictures * PICTURE_BYTES, header=header)
+    return PackFacts(path=str(path), bytes=header.num_images * IMAGE_BYTES, header=header)
 
 
 def _graph(path: Path) -> GraphFacts:

@@ -1,4 +1,4 @@
-"""How long each part of a prediction takes here, and how many pictures a second all of them together give.
+"""How long each part of a prediction takes here, and how many images a second all of them together give.
 
 Every time is of one thing done again and again in this process, after it was done once uncounted; the first answers,
 which pay for what the others find ready, are told apart.
@@ -22,7 +22,7 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.images.batches import look_through
 from alexnet_deploy.core.images.decode import decode_image, decode_pixels, read_file
-from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_picture
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_image
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
@@ -42,9 +42,9 @@ from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.predict.predictor import Predictor, best_guesses
 
 DRAWN_SIZE = (500, 375)
-"""Of the drawn pictures, width by height: that of many of ImageNet's."""
+"""Of the drawn images, width by height: that of many of ImageNet's."""
 
-_MOST_PICTURES = 64
+_MOST_IMAGES = 64
 _LEAST_RUNS = 20
 
 
@@ -54,7 +54,7 @@ class Timing(Struct, frozen=True, kw_only=True):
     stage: str
     """decode, resize, upload, compute, download or whole; see STAGES."""
     batch: int
-    """Pictures at once."""
+    """Images at once."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -62,15 +62,15 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 STAGES = {
-    "decode": "a picture's bytes to its pixels, in one thread",
+    "decode": "an image's bytes to its pixels, in one thread",
     "resize": "to 256 x 256, in one thread",
     "open": "from the bundle's directory to an engine: its bytes verified, the library imported, the graph compiled",
-    "first run": "of one picture, when nothing has run before",
+    "first run": "of one image, when nothing has run before",
     "upload": "to the device's memory, by the device's clock",
     "compute": "the graph, views and softmax in it, all threads on one batch; one too large for the engine is split",
     "download": "from the device's memory, by the device's clock",
-    "whole": "a picture's bytes to its guesses, one picture after another",
-    "pictures/s": "as `predict` works: an engine that runs several batches at a time, decoding beside it",
+    "whole": "an image's bytes to its guesses, one image after another",
+    "images/s": "as `predict` works: an engine that runs several batches at a time, decoding beside it",
 }
 """What each stage's time includes."""
 
@@ -86,13 +86,13 @@ class EngineTimes(Struct, frozen=True, kw_only=True):
     """From the bundle's directory to an engine: its bytes verified, the library imported where this was the first
     use of it in the process, the graph compiled."""
     first_ms: float
-    """The first run, of one picture."""
+    """The first run, of one image."""
     stages: tuple[Timing, ...]
     num_streams: int
     """Batches at a time, in what follows."""
     batch_size: int
-    """Pictures a batch, in what follows."""
-    pictures_per_second: float
+    """Images a batch, in what follows."""
+    images_per_second: float
     """From files to guesses, decoding beside the engine, over at least as long as a stage is timed."""
     engine_idle: float
     """Share of that time in which a stream of the engine had nothing to run, 0..1."""
@@ -106,10 +106,10 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     precision: str
     views: str
     processor: str
-    pictures: str
+    images: str
     """What they were."""
     mean_bytes: int
-    """Of a picture's file."""
+    """Of an image's file."""
     decoding: tuple[Timing, ...]
     engines: tuple[EngineTimes, ...]
 
@@ -125,18 +125,18 @@ def bench(
     seconds: float = 2.0,
     say: Say = say_nothing,
 ) -> Benchmark:
-    """Time each backend on up to 64 pictures of `data`, or drawn ones.
+    """Time each backend on up to 64 images of `data`, or drawn ones.
 
     Unless they are given, the backends are those that run any graph on the CPU here, or all that have the GPU that
     `device` names.
 
     `batch_sizes` are those that `compute` is timed at, besides the engine's own. Each stage is timed for `seconds`, and
-    20 times at least. Raises UsageError where `data` is not there, DataError where no picture in it can be read, and
+    20 times at least. Raises UsageError where `data` is not there, DataError where no image in it can be read, and
     what open_engine raises.
     """
     with _files(data, bundle.manifest.preprocessing.resize) as files:
         encoded = [read_file(path) for path in files]
-        say(f"decoding {counted(len(files), 'picture')}")
+        say(f"decoding {counted(len(files), 'image')}")
         decoding = _time_decoding(encoded, bundle, seconds)
         engines = []
         on_gpu = cuda_index(device) is not None
@@ -151,7 +151,7 @@ def bench(
         precision=bundle.manifest.precision,
         views=bundle.manifest.views.name,
         processor=processor(),
-        pictures=f"{len(files)} of {data}" if data else f"{len(files)} {drawn}",
+        images=f"{len(files)} of {data}" if data else f"{len(files)} {drawn}",
         mean_bytes=sum(map(len, encoded)) // len(encoded),
         decoding=decoding,
         engines=tuple(engines),
@@ -163,18 +163,18 @@ def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
     if data is not None:
         if not data.exists():
             raise UsageError(f"{data}: there is no such file or folder")
-        inputs = [found.path for found in islice(find_inputs([data]), _MOST_PICTURES)]
+        inputs = [found.path for found in islice(find_inputs([data]), _MOST_IMAGES)]
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
         found = look_through(inputs, resize)
         if not found.files:
-            raise DataError(f"{data}: has no picture among its first {_MOST_PICTURES} files, and nothing can be timed")
+            raise DataError(f"{data}: has no image among its first {_MOST_IMAGES} files, and nothing can be timed")
         yield found.files
         return
     with TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.jpg" for number in range(_MOST_PICTURES)]
+        files = [Path(folder) / f"{number}.jpg" for number in range(_MOST_IMAGES)]
         for number, path in enumerate(files):
-            drawn = draw_picture(DRAWN_CLASSES[number % len(DRAWN_CLASSES)], seed=number)
+            drawn = draw_image(DRAWN_CLASSES[number % len(DRAWN_CLASSES)], seed=number)
             drawn.resize(DRAWN_SIZE, Image.Resampling.BICUBIC).save(path, quality=90)
         yield files
 
@@ -198,9 +198,7 @@ def _time_engine(
     seconds: float,
 ) -> EngineTimes:
     resize = bundle.manifest.preprocessing.resize
-    images = np.stack(
-        [decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_PICTURES, *batch_sizes))]
-    )
+    images = np.stack([decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_IMAGES, *batch_sizes))])
     begun = time.perf_counter()
     with opener("latency") as engine:
         opened = time.perf_counter()
@@ -225,7 +223,7 @@ def _time_engine(
         stages=stages,
         num_streams=info.num_streams,
         batch_size=info.batch_size,
-        pictures_per_second=rate,
+        images_per_second=rate,
         engine_idle=idle,
     )
 
@@ -245,19 +243,19 @@ def _time_stages(engine: Engine, images: np.ndarray, batch_sizes: set[int], seco
 def _time_stream(
     bundle: Bundle, opener: Callable[[Tuning], Engine], files: Sequence[Path], seconds: float
 ) -> tuple[EngineInfo, float, float]:
-    """Return what ran, pictures a second from files to guesses, and the engine's idle share meanwhile."""
+    """Return what ran, images a second from files to guesses, and the engine's idle share meanwhile."""
     with opener("throughput") as engine:
-        # One stream of pictures without an end: where it began, the engine waited for the first of them.
+        # One stream of images without an end: where it began, the engine waited for the first of them.
         names = (os.fsencode(path) + b"\n" for path in cycle(files))
         with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
-            begun, busy, num_pictures, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
-            while not num_pictures or elapsed < seconds:
-                num_pictures += sum(1 for _ in islice(predictions, engine.info.batch_size))
+            begun, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
+            while not num_images or elapsed < seconds:
+                num_images += sum(1 for _ in islice(predictions, engine.info.batch_size))
                 elapsed = time.perf_counter() - begun
             busy = engine.busy_seconds - busy
-        return engine.info, num_pictures / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
+        return engine.info, num_images / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
 
 
 def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:

@@ -1,6 +1,6 @@
-"""Ranges for an INT8 graph, found on real pictures through the real decode path.
+"""Ranges for an INT8 graph, found on real images through the real decode path.
 
-The pictures are seen through the centre view: where a crop lies changes a range by less than which pictures were taken.
+The images are seen through the centre view: where a crop lies changes a range by less than which images were taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from alexnet_deploy.core.bundle.precision import CalibrationMethod, Rest
 from alexnet_deploy.core.bundle.quantization import Calibration
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
-from alexnet_deploy.core.images.batches import PictureSet, decode_batches, look_through
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.batches import ImageSet, decode_batches, look_through
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
@@ -30,7 +30,7 @@ METHOD_ORDER: tuple[CalibrationMethod, ...] = ("mse", "entropy", "minmax", "perc
 _FEW_IMAGES = 32
 
 _MOST_BEYOND_RANGE = 0.03
-"""Ranges found on photographs and on drawn pictures left out at most 1 % of the golden ones; on flat or noisy ones that
+"""Ranges found on photographs and on drawn images left out at most 1 % of the golden ones; on flat or noisy ones that
 harm a network, 4 to 48 %."""
 
 
@@ -39,11 +39,11 @@ class Int8Request:
     """What an INT8 export was asked for."""
 
     calibrate: Path | None = None
-    """Folder of pictures to calibrate on; None: the training pictures that the weights name."""
+    """Folder of images to calibrate on; None: the training images that the weights name."""
     num_images: int = NUM_CALIBRATION_IMAGES
-    """Most pictures to calibrate on, evenly spaced among those there are."""
+    """Most images to calibrate on, evenly spaced among those there are."""
     method: CalibrationMethod | None = None
-    """How ranges are found; None: the first of METHOD_ORDER that holds on the golden pictures."""
+    """How ranges are found; None: the first of METHOD_ORDER that holds on the golden images."""
     rest: Rest = "fp32"
     keep_float: tuple[str, ...] = ()
     """Layers that are not to be in int8."""
@@ -55,7 +55,7 @@ class Int8Request:
     def __post_init__(self) -> None:
         """Raise UsageError for numbers that ask for nothing."""
         if self.num_images < 1:
-            raise UsageError(f"{self.num_images} pictures are none to calibrate on; 1 or more are needed")
+            raise UsageError(f"{self.num_images} images are none to calibrate on; 1 or more are needed")
         if not 0 <= self.max_drop_points <= 100:
             raise UsageError(f"a drop of {self.max_drop_points} points cannot be allowed; it must be 0 to 100")
 
@@ -64,7 +64,7 @@ class Int8Request:
 class Calibrated:
     """What calibration found."""
 
-    pictures: PictureSet
+    images: ImageSet
     """What it was found on."""
     histograms: dict[str, Histogram]
     """Of each layer's input, the first layer's excepted."""
@@ -79,26 +79,26 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
     """Find the range of each layer's input.
 
     Raises UsageError where there is nothing to calibrate on, DataError where none of it can be decoded, ExportError for
-    a kept calibration that is damaged, ParityError for ranges that real pictures reach far beyond.
+    a kept calibration that is damaged, ParityError for ranges that real images reach far beyond.
     """
-    pictures = _calibration_pictures(weights, request, say)
+    images = _calibration_images(weights, request, say)
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
     graph_sha256 = sha256(graph.SerializeToString(deterministic=True))
-    histograms = _kept_histograms(request.cache, graph_sha256, pictures.sha256, say)
+    histograms = _kept_histograms(request.cache, graph_sha256, images.sha256, say)
     if histograms is None:
-        say(f"calibrating on {counted(len(pictures.files), 'picture')}")
-        histograms = gather(graph, decode_batches(pictures.files, weights.preprocessing.resize))
+        say(f"calibrating on {counted(len(images.files), 'image')}")
+        histograms = gather(graph, decode_batches(images.files, weights.preprocessing.resize))
         if request.cache is not None:
             save_cache(
                 request.cache,
                 histograms,
                 graph_sha256=graph_sha256,
-                images_sha256=pictures.sha256,
-                num_images=len(pictures.files),
+                images_sha256=images.sha256,
+                num_images=len(images.files),
             )
     first, *others = METHOD_ORDER if request.method is None else (request.method,)
     ranges = ranges_for(graph, weights.preprocessing, histograms, first)
-    seen = gather(graph, [golden_pictures()])
+    seen = gather(graph, [golden_images()])
     golden = {layer: seen[layer] for layer in seen if layer not in request.keep_float}
     _refuse_ranges_too_small(ranges, golden)
     alternatives = {method: ranges_for(graph, weights.preprocessing, histograms, method) for method in others}
@@ -106,12 +106,12 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         _refuse_beyond_half(histograms)
     calibration = Calibration(
         method=first,
-        num_images=len(pictures.files),
-        images_sha256=pictures.sha256,
+        num_images=len(images.files),
+        images_sha256=images.sha256,
         graph_sha256=graph_sha256,
     )
     return Calibrated(
-        pictures=pictures,
+        images=images,
         histograms=histograms,
         ranges=ranges,
         calibration=calibration,
@@ -123,21 +123,21 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
     )
 
 
-def _calibration_pictures(weights: Weights, request: Int8Request, say: Say) -> PictureSet:
-    """Return the pictures to calibrate on, those set aside that cannot be decoded."""
+def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> ImageSet:
+    """Return the images to calibrate on, those set aside that cannot be decoded."""
     if request.calibrate is not None:
         refuse_empty(request.calibrate)
         files = [found.path for found in find_inputs([request.calibrate])]
     else:
         files = _training_files(weights)
-        say(f"calibrating on the training pictures in {_training_folder(weights)}")
+        say(f"calibrating on the training images in {_training_folder(weights)}")
     found = look_through(evenly(files, request.num_images), weights.preprocessing.resize)
     for line in lines_about_excluded((str(path), error.code.value) for path, error in found.excluded):
         say(line)
     if len(found.files) < _FEW_IMAGES:
-        say(f"calibration pictures: {len(found.files)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
+        say(f"calibration images: {len(found.files)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
     if not found.files:
-        raise DataError("none of the pictures to calibrate on can be decoded")
+        raise DataError("none of the images to calibrate on can be decoded")
     return found
 
 
@@ -154,12 +154,12 @@ def refuse_empty(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder of images to calibrate on")
     if next(find_inputs([folder]), None) is None:
-        raise UsageError(f"{folder}: holds no pictures to calibrate on")
+        raise UsageError(f"{folder}: holds no images to calibrate on")
 
 
 def _training_folder(weights: Weights) -> Path:
     if weights.training is None:
-        raise UsageError("these weights name no training pictures; `--calibrate DIR` gives some to calibrate on")
+        raise UsageError("these weights name no training images; `--calibrate DIR` gives some to calibrate on")
     from alexnet_deploy.train.pack.format import packed_from
 
     # The digest in the weights is that of the files, packed or not.
@@ -167,25 +167,25 @@ def _training_folder(weights: Weights) -> Path:
 
 
 def _training_files(weights: Weights) -> list[Path]:
-    """Return the training pictures that the weights name, where they are still those, class by class."""
-    from alexnet_deploy.train.data.folder import FilePicture
-    from alexnet_deploy.train.data.scan import find_pictures, survey
+    """Return the training images that the weights name, where they are still those, class by class."""
+    from alexnet_deploy.train.data.folder import ImageFile
+    from alexnet_deploy.train.data.scan import find_images, survey
 
     folder = _training_folder(weights)
     assert weights.training is not None
-    remedy = "`--calibrate DIR` gives pictures to calibrate on"
+    remedy = "`--calibrate DIR` gives images to calibrate on"
     try:
-        found = survey(find_pictures(folder), weights.preprocessing.resize)
+        found = survey(find_images(folder), weights.preprocessing.resize)
     except DataError as error:
-        raise UsageError(f"the training pictures are gone, {error}; {remedy}") from error
+        raise UsageError(f"the training images are gone, {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:
         raise UsageError(
             f"{folder}: its training and validation images are not those that the weights were trained on (changed "
             f"since, or split by an earlier version of this program); {remedy}"
         )
-    files = [example.path for example in found.folder.train if isinstance(example, FilePicture)]
+    files = [example.path for example in found.folder.train if isinstance(example, ImageFile)]
     if not files:
-        raise UsageError(f"{folder}: its pictures are in archives, and calibration reads files; {remedy}")
+        raise UsageError(f"{folder}: its images are in archives, and calibration reads files; {remedy}")
     return files
 
 
@@ -196,7 +196,7 @@ def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, s
     if mismatch := cache.mismatch(graph_sha256, images_sha256):
         say(f"{path}: {mismatch}, so it is not used, and written anew")
         return None
-    say(f"{path}: of this graph and these pictures, used again")
+    say(f"{path}: of this graph and these images, used again")
     return cache.histograms()
 
 
@@ -210,12 +210,12 @@ def _refuse_beyond_half(histograms: Mapping[str, Histogram]) -> None:
 
 
 def _refuse_ranges_too_small(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> None:
-    """Raise ParityError, by name, where pictures that are pictures reach far beyond a layer's range."""
+    """Raise ParityError, by name, where images that are images reach far beyond a layer's range."""
     worst, share = _largest_share_beyond(ranges, golden)
     if not share <= _MOST_BEYOND_RANGE:
         raise ParityError(
-            f"nothing was published: {share:.1%} of what {worst} sees of the golden pictures lies beyond the "
-            f"{ranges[worst]:.3g} that calibration found, and {_MOST_BEYOND_RANGE:.0%} may; calibrate on pictures like "
+            f"nothing was published: {share:.1%} of what {worst} sees of the golden images lies beyond the "
+            f"{ranges[worst]:.3g} that calibration found, and {_MOST_BEYOND_RANGE:.0%} may; calibrate on images like "
             "those that it will be asked about"
         )
 

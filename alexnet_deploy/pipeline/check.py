@@ -45,7 +45,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
+class ComparisonSet:
     """Files to compare on, all of which must be readable."""
 
     files: tuple[Path, ...]
@@ -54,24 +54,24 @@ class Pictures:
 
     @classmethod
     def of(cls, folder: LabelledFolder) -> Self:
-        """Return the pictures of a labelled folder, with their classes."""
+        """Return the images of a labelled folder, with their classes."""
         return cls(
-            files=tuple(picture.path for picture in folder.pictures),
-            truths=tuple(picture.label for picture in folder.pictures),
+            files=tuple(image.path for image in folder.images),
+            truths=tuple(image.label for image in folder.images),
         )
 
 
-def pictures_in(folder: Path, labels: Sequence[str]) -> Pictures:
-    """Return the pictures below a folder, with their classes where its folders are named after `labels`.
+def images_in(folder: Path, labels: Sequence[str]) -> ComparisonSet:
+    """Return the images below a folder, with their classes where its folders are named after `labels`.
 
     Raises UsageError where there are none.
     """
     if is_labelled(folder, labels):
-        return Pictures.of(find_labelled(folder, labels))
+        return ComparisonSet.of(find_labelled(folder, labels))
     files = tuple(found.path for found in find_inputs([folder]))
     if not files:
         raise UsageError(f"{folder}: holds no images to compare on")
-    return Pictures(files=files)
+    return ComparisonSet(files=files)
 
 
 def check(
@@ -80,18 +80,18 @@ def check(
     backends: Sequence[Backend] | None = None,
     device: Device | Literal["auto"] = "auto",
     weights: LoadedWeights | None = None,
-    pictures: Pictures | None = None,
+    images: ComparisonSet | None = None,
     say: Say = say_nothing,
 ) -> CheckResult:
     """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
 
     With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
-    engine - on the golden pictures and on `pictures`, and the graph's tensors are compared with theirs. `backends`
+    engine - on the golden images and on `images`, and the graph's tensors are compared with theirs. `backends`
     are those that are installed and have the `device` unless named; the trained network stays on the CPU. Where the
     graph is not what its table says nothing is run.
 
-    Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or pictures
-    without weights, DataError for a picture that cannot be read, BackendError where there is no engine.
+    Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or images
+    without weights, DataError for an image that cannot be read, BackendError where there is no engine.
     """
     manifest = bundle.manifest
     if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
@@ -99,8 +99,8 @@ def check(
             f"{weights.path}: SHA-256 {weights.sha256[:12]}..., where {bundle.path} was made from "
             f"{manifest.provenance.weights_sha256[:12]}..."
         )
-    if pictures is not None and weights is None:
-        raise UsageError("pictures are compared with the trained network: give its --weights as well")
+    if images is not None and weights is None:
+        raise UsageError("images are compared with the trained network: give its --weights as well")
     chosen = tuple(backends) if backends is not None else backends_here(bundle, device)
     say("verifying the bundle's bytes")
     bundle.verify()
@@ -120,15 +120,15 @@ def check(
     for opened in () if found else _chain(bundle, weights, chosen, device, say):
         with opened as engine:
             rows.extend(prove(engine, bundle))
-            if pictures is not None:
+            if images is not None:
                 try:
-                    actual = engine.run_all(decode_batches(pictures.files, manifest.preprocessing.resize))
+                    actual = engine.run_all(decode_batches(images.files, manifest.preprocessing.resize))
                 except WrongAnswerError as error:
-                    rows.append(wrong_answer_row(error, engine, _words(pictures), len(pictures.files)))
+                    rows.append(wrong_answer_row(error, engine, _words(images), len(images.files)))
                     continue
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
-                rows.append(_compare_on(pictures, expected, actual, engine))
+                rows.append(_compare_on(images, expected, actual, engine))
     return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
 
 
@@ -156,13 +156,13 @@ def _chain(
         yield open_engine(bundle, backend, device)
 
 
-def _compare_on(pictures: Pictures, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
-    truths = None if pictures.truths is None else np.array(pictures.truths)
-    return compare(expected, actual, engine, _words(pictures), truths=truths)
+def _compare_on(images: ComparisonSet, expected: np.ndarray, actual: np.ndarray, engine: Engine) -> ParityRow:
+    truths = None if images.truths is None else np.array(images.truths)
+    return compare(expected, actual, engine, _words(images), truths=truths)
 
 
-def _words(pictures: Pictures) -> str:
-    return f"{len(pictures.files)} given"
+def _words(images: ComparisonSet) -> str:
+    return f"{len(images.files)} given"
 
 
 def _is_installed(module: str) -> bool:

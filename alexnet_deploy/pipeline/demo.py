@@ -1,4 +1,4 @@
-"""The whole road on drawn pictures: draw, train, export, check, predict, and one page that shows all of it."""
+"""The whole road on drawn images: draw, train, export, check, predict, and one page that shows all of it."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from alexnet_deploy.core.model.family import architecture_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.inspection.describe import parity_table
-from alexnet_deploy.pipeline.check import CheckResult, Pictures, check
+from alexnet_deploy.pipeline.check import CheckResult, ComparisonSet, check
 from alexnet_deploy.pipeline.export import export
 from alexnet_deploy.predict.predictor import Prediction, load
 from alexnet_deploy.report.bundle import render_report
-from alexnet_deploy.report.page import Picture
+from alexnet_deploy.report.page import Thumbnail
 from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import recipe_by_name
 from alexnet_deploy.train.run import look_over, train
@@ -41,8 +41,8 @@ class DemoResult:
     images: Path
     """The validation images."""
     accuracy: float
-    """Share of the validation pictures that the shipped engine, ten views, gets right, 0..1."""
-    num_pictures: int
+    """Share of the validation images that the shipped engine, ten views, gets right, 0..1."""
+    num_images: int
     seconds: float
 
 
@@ -56,7 +56,7 @@ def run_demo(
     begun = time.perf_counter()
     directory.mkdir(parents=True)
     drawn = directory / "drawn"
-    say(f"1/5  drawing pictures of {len(DRAWN_CLASSES)} things into {drawn}/")
+    say(f"1/5  drawing images of {len(DRAWN_CLASSES)} things into {drawn}/")
     draw_folder(drawn)
     say("2/5  training a quarter-width AlexNet on them")
     architecture = architecture_by_name("tiny")
@@ -71,9 +71,9 @@ def run_demo(
     loaded = load_weights(path)
     say("3/5  exporting the weights as a bundle, proved before it is published")
     bundle = export(loaded, directory / "bundles/demo-fp32.bundle")
-    say("4/5  checking the bundle against the trained network, on pictures it has never seen")
+    say("4/5  checking the bundle against the trained network, on images it has never seen")
     validation = find_labelled(drawn, loaded.weights.labels)
-    checked = check(bundle, weights=loaded, pictures=Pictures.of(validation))
+    checked = check(bundle, weights=loaded, images=ComparisonSet.of(validation))
     for line in parity_table(checked.rows).split("\n"):
         say(line)
     if not checked.passed:
@@ -89,7 +89,7 @@ def run_demo(
         bundle=bundle.path,
         images=drawn / "val",
         accuracy=float(np.mean(right)),
-        num_pictures=len(right),
+        num_images=len(right),
         seconds=time.perf_counter() - begun,
     )
 
@@ -103,8 +103,8 @@ def _report(bundle: Bundle, loaded: LoadedWeights, checked: CheckResult, predict
     for thing in DRAWN_CLASSES:
         shown += [prediction for prediction in predictions if _truth(prediction) == thing][:_SHOWN_PER_CLASS]
     resize = bundle.manifest.preprocessing.resize
-    pictures = [
-        Picture(
+    images = [
+        Thumbnail(
             caption="/".join(Path(prediction.path).parts[-2:]),
             image=read_image(Path(prediction.path), resize),
             guesses=tuple((guess.label, guess.probability) for guess in prediction.top[:3]),
@@ -117,5 +117,5 @@ def _report(bundle: Bundle, loaded: LoadedWeights, checked: CheckResult, predict
         manifest=msgspec.structs.replace(bundle.manifest, parity=checked.rows),
         labels=bundle.labels,
         training=loaded.weights.training,
-        pictures=pictures,
+        images=images,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.layout import LAYOUT
 from alexnet_deploy.core.bundle.manifest import (
-    GOLDEN_PICTURES,
+    GOLDEN_SET,
     Golden,
     GoldenGraph,
     Manifest,
@@ -36,7 +36,7 @@ from alexnet_deploy.core.bundle.store import (
 )
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.images.batches import look_through
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import encode_labels
@@ -59,7 +59,7 @@ from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.int8 import Quantized, open_weights, quantize, refuse_request
 from alexnet_deploy.pipeline.plans import PlanRequest, add_plan
 from alexnet_deploy.report.bundle import render_report
-from alexnet_deploy.report.page import Picture
+from alexnet_deploy.report.page import Thumbnail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +120,8 @@ def export(
     crops = views_by_name(request.views, weights.architecture.input_size)
     folder = None if request.data is None else _readable(request.data, weights, say)
     with publishing(out, force=force, say=say) as stage:
-        say("asking the trained network about the golden pictures")
-        images = golden_pictures()
+        say("asking the trained network about the golden images")
+        images = golden_images()
         expected = _reference_answers(weights, crops, images)
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
         if request.computes_in_half:
@@ -161,21 +161,21 @@ def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> lis
 
 
 def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
-    """Return the labelled pictures, all of which can be decoded; say of which classes there are none."""
+    """Return the labelled images, all of which can be decoded; say of which classes there are none."""
     folder = find_labelled(data, weights.labels)
-    found = look_through([picture.path for picture in folder.pictures], weights.preprocessing.resize)
+    found = look_through([image.path for image in folder.images], weights.preprocessing.resize)
     for path, error in found.excluded:
         raise DataError(f"{path}: accuracy cannot be measured on it: {error}")
-    present = {picture.label for picture in folder.pictures}
+    present = {image.label for image in folder.images}
     if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
-        say(f"{folder.root}: no pictures of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
+        say(f"{folder.root}: no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
     if weights.training is not None:
         from alexnet_deploy.train.pack.format import packed_from
 
         learnt = packed_from(Path(weights.training.data)).resolve()
         # Without a val/ of its own a training folder was split by its names, nine tenths of it to learn from.
         if folder.root.resolve() in (learnt, learnt / "train"):
-            say(f"{folder.root}: the network learnt from these pictures, so that accuracy on them says little")
+            say(f"{folder.root}: the network learnt from these images, so that accuracy on them says little")
     return folder
 
 
@@ -185,7 +185,7 @@ def _prove_fp32(
     """Hold the FP32 graph against the trained network, which it then speaks for."""
     say("proving the FP32 graph")
     with open_weights(weights, crops) as engine:
-        row = compare(expected, engine.run(images), engine, GOLDEN_PICTURES, latency_ms=latency_of(engine, images[:1]))
+        row = compare(expected, engine.run(images), engine, GOLDEN_SET, latency_ms=latency_of(engine, images[:1]))
     _refuse_failures([row])
     return row
 
@@ -224,7 +224,7 @@ def _report(
         manifest=manifest,
         labels=weights.labels,
         training=weights.training,
-        pictures=_golden_gallery(images, expected, weights.labels),
+        images=_golden_gallery(images, expected, weights.labels),
         histograms={} if quantized is None else quantized.histograms,
     )
 
@@ -293,10 +293,10 @@ def _raw(values: np.ndarray) -> bytes:
     return values.astype("<f4").tobytes()
 
 
-def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> list[Picture]:
+def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> list[Thumbnail]:
     gallery = []
     for number, (image, row) in enumerate(zip(images, probabilities, strict=True), start=1):
         best = islice(np.argsort(-row, kind="stable"), 3)
         guesses = tuple((labels[index], float(row[index])) for index in best)
-        gallery.append(Picture(caption=f"golden {number}", image=image, guesses=guesses, truth=None))
+        gallery.append(Thumbnail(caption=f"golden {number}", image=image, guesses=guesses, truth=None))
     return gallery

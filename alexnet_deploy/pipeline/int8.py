@@ -1,4 +1,4 @@
-"""From trained weights and pictures to an INT8 graph that says what they say: calibration, sensitivity, the gate.
+"""From trained weights and images to an INT8 graph that says what they say: calibration, sensitivity, the gate.
 
 The trained network speaks here through its FP32 graph on the fastest engine, which is proved against it first: the same
 answers to 1e-5, several times as fast.
@@ -14,8 +14,8 @@ from alexnet_deploy.core.bundle.accuracy import Accuracy, Fallback, Gate
 from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Quantization
 from alexnet_deploy.core.errors import ParityError, UsageError
-from alexnet_deploy.core.images.batches import PictureSet, decode_batches
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.batches import ImageSet, decode_batches
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Linear
 from alexnet_deploy.core.model.views import View, views_by_name
@@ -59,7 +59,7 @@ def quantize(
     data: LabelledFolder | None,
     say: Say = say_nothing,
 ) -> Quantized:
-    """Find ranges on real pictures, measure what INT8 costs, and move layers back to float until the gate holds.
+    """Find ranges on real images, measure what INT8 costs, and move layers back to float until the gate holds.
 
     The method is the first that holds on the golden images, unless one was asked for. With `data` the gate is the drop
     in top-1 on it, otherwise the agreement on the calibration images; in both cases the graph must hold on the golden
@@ -68,12 +68,12 @@ def quantize(
     """
     refuse_request(weights.architecture, request)
     calibrated = calibrate(weights, request, say)
-    pictures = calibrated.pictures
+    images = calibrated.images
     golden = _GoldenAnswers(weights, views)
     wanted = _choose_method(_candidates(calibrated, request), golden, say)
     say("measuring how much each layer alone costs in int8")
-    sensitivity = _sensitivities(weights, wanted, pictures)
-    judge = _Judge(weights, views, request, pictures, data, golden, say)
+    sensitivity = _sensitivities(weights, wanted, images)
+    judge = _Judge(weights, views, request, images, data, golden, say)
     quantization, verdict, fallbacks = _fall_back(wanted, sensitivity, judge, say)
     gate = Gate(
         calibration_agreement=verdict.measured if isinstance(verdict.measured, float) else None,
@@ -121,7 +121,7 @@ class _GoldenAnswers:
 
     def __init__(self, weights: Weights, views: Sequence[View]) -> None:
         self._weights, self._views = weights, views
-        self._images = golden_pictures()
+        self._images = golden_images()
         self._tolerance = int8_candidate_tolerance(len(views))
         with open_weights(weights, views) as engine:
             self._expected = engine.run(self._images)
@@ -172,9 +172,9 @@ def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: 
     return best
 
 
-def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet) -> dict[str, float]:
+def _sensitivities(weights: Weights, wanted: Quantization, images: ImageSet) -> dict[str, float]:
     """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
-    files = evenly(pictures.files, _NUM_SENSITIVITY_IMAGES)
+    files = evenly(images.files, _NUM_SENSITIVITY_IMAGES)
     center = views_by_name("center", weights.architecture.input_size)
     batches = list(decode_batches(files, weights.preprocessing.resize))
     with open_weights(weights, center) as engine:
@@ -189,7 +189,7 @@ def _sensitivities(weights: Weights, wanted: Quantization, pictures: PictureSet)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
-    """What the gate is held against: accuracy where there are labelled pictures, agreement where there are none."""
+    """What the gate is held against: accuracy where there are labelled images, agreement where there are none."""
 
     measured: Accuracy | float
     num_images: int
@@ -219,7 +219,7 @@ class _Verdict:
                 f"top-1 {found.candidate_top1:.2%} against {found.reference_top1:.2%}, a drop of "
                 f"{found.drop_points:.2f} points ({low:.2f} to {high:.2f}) where {found.max_drop_points:g} are allowed"
             )
-        return f"{found:.2%} of the calibration pictures agree, where {self._least:.2%} must"
+        return f"{found:.2%} of the calibration images agree, where {self._least:.2%} must"
 
     @property
     def _least(self) -> float:
@@ -227,22 +227,22 @@ class _Verdict:
 
 
 class _Judge:
-    """Knows what the trained network says of the pictures, and holds candidates against it."""
+    """Knows what the trained network says of the images, and holds candidates against it."""
 
     def __init__(
         self,
         weights: Weights,
         views: Sequence[View],
         request: Int8Request,
-        pictures: PictureSet,
+        images: ImageSet,
         data: LabelledFolder | None,
         golden: _GoldenAnswers,
         say: Say,
     ) -> None:
         self._golden = golden
         self._weights, self._views, self._request, self._data = weights, views, request, data
-        self._files = pictures.files if data is None else tuple(picture.path for picture in data.pictures)
-        say(f"asking the FP32 graph about {counted(len(self._files), 'picture')}")
+        self._files = images.files if data is None else tuple(image.path for image in data.images)
+        say(f"asking the FP32 graph about {counted(len(self._files), 'image')}")
         self._expected = self._ask(None)
 
     def __call__(self, quantization: Quantization) -> _Verdict:

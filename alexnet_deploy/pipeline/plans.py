@@ -57,7 +57,7 @@ def add_plan(
 ) -> Manifest:
     """Build a plan of the staged bundle's graph into it; return the manifest that names it, with its proof.
 
-    Where the plan can run it runs the golden pictures now; where it cannot, its proof stays pending. Raises what
+    Where the plan can run it runs the golden images now; where it cannot, its proof stays pending. Raises what
     build_plan raises, and ParityError for a plan that disagrees.
     """
     observer.say(f"building a plan with {request.backend}")

@@ -10,8 +10,8 @@ from alexnet_deploy.core.errors import OutputError
 from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
-from alexnet_deploy.report.page import Picture
-from alexnet_deploy.report.run import Score, most_wrong, render_run_report, score, wrong_picture
+from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.run import Score, most_wrong, render_run_report, score, wrong_image
 from alexnet_deploy.train.data.batches import Batches
 from alexnet_deploy.train.data.loader import batches_of
 from alexnet_deploy.train.data.scan import Survey
@@ -28,8 +28,8 @@ class RunReport:
     """The page."""
     loaded: LoadedWeights
     """The weights that were asked."""
-    num_pictures: int
-    """Validation pictures that they were asked of."""
+    num_images: int
+    """Validation images that they were asked of."""
     center: Score
     """By the centre view."""
     ten: Score
@@ -44,18 +44,18 @@ def report_run(
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunReport:
-    """Ask a run's weights of up to 2,000 of the surveyed validation pictures, and write the page beside them.
+    """Ask a run's weights of up to 2,000 of the surveyed validation images, and write the page beside them.
 
-    Raises OutputError where the page cannot be written, DataError where a picture can no longer be read, and
+    Raises OutputError where the page cannot be written, DataError where an image can no longer be read, and
     WeightsError as load_weights does.
     """
     loaded = load_weights(weights)
     examples, resize = found.folder.validation, loaded.weights.preprocessing.resize
     # On the CPU, from where a few travel: all of a packed set would settle on the GPU.
-    pictures = batches_of(examples, resize, torch.device("cpu"), threads=threads)
+    images = batches_of(examples, resize, torch.device("cpu"), threads=threads)
     numbers = spread_numbers(len(examples))
-    evaluation = evaluate(loaded.weights, pictures, numbers, device=device, on_progress=on_progress)
-    wrong = _gallery(evaluation, found, pictures, loaded.weights.labels)
+    evaluation = evaluate(loaded.weights, images, numbers, device=device, on_progress=on_progress)
+    wrong = _gallery(evaluation, found, images, loaded.weights.labels)
     page = render_run_report(name=weights.parent.name, loaded=loaded, evaluation=evaluation, wrong=wrong)
     path = weights.with_name(REPORT)
     try:
@@ -65,21 +65,21 @@ def report_run(
     return RunReport(
         path=path,
         loaded=loaded,
-        num_pictures=len(numbers),
+        num_images=len(numbers),
         center=score(evaluation, evaluation.center),
         ten=score(evaluation, evaluation.ten),
     )
 
 
-def _gallery(evaluation: Evaluation, found: Survey, pictures: Batches, labels: Sequence[str]) -> list[Picture]:
-    """Return the pictures that are most surely wrong, read once more."""
+def _gallery(evaluation: Evaluation, found: Survey, batches: Batches, labels: Sequence[str]) -> list[Thumbnail]:
+    """Return the images that are most surely wrong, read once more."""
     places = most_wrong(evaluation)
     if not len(places):
         return []
     numbers = evaluation.numbers[places]
-    ((images, _),) = pictures.batches([torch.from_numpy(numbers)])
+    ((images, _),) = batches.batches([torch.from_numpy(numbers)])
     names = (Input(name=found.folder.validation[number].name).text for number in numbers)
     return [
-        wrong_picture(evaluation, place, name, image, labels)
+        wrong_image(evaluation, place, name, image, labels)
         for place, name, image in zip(places, names, images.numpy(), strict=True)
     ]

@@ -48,7 +48,7 @@ class Prediction:
     path: str
     """The input's path; what UTF-8 cannot hold is written as backslash escapes. In memory: #0, #1 and so on."""
     top: tuple[Guess, ...]
-    """The likeliest classes, best first, equals by index; empty where the picture could not be read."""
+    """The likeliest classes, best first, equals by index; empty where the image could not be read."""
     error: ImageErrorCode | None
     """Why there are no guesses; None where there are."""
     message: str
@@ -183,21 +183,21 @@ class Predictor:
             return list(self._answer(batch, topk))
 
         num_streams = self.info.num_streams
-        pictures = map_ahead(
+        images = map_ahead(
             read,
             inputs,
             threads=decode_threads(),
             ahead=(num_streams + 1) * batch_size,
             is_awaited=lambda item: item is PAUSE,
         )
-        batches = _in_batches(pictures, batch_size)
+        batches = _in_batches(images, batch_size)
         # What runs one batch at a time runs it in this thread: a GPU's context belongs to the thread that opened it.
         if num_streams == 1:
             answers = (answer(batch) for batch in batches)
         else:
             answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams, is_awaited=_ends_in_pause)
         # From the end to the beginning, so that a caller who stops leaves no thread behind.
-        with closing(pictures), closing(batches), closing(answers):
+        with closing(images), closing(batches), closing(answers):
             for predictions in answers:
                 for prediction in predictions:
                     yield prediction
@@ -314,14 +314,14 @@ def _pixels(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarr
     return read_image(item.path, resize, limits)
 
 
-def _in_batches(pictures: Iterable[_Read], batch_size: int) -> Generator[list[_Read]]:
+def _in_batches(images: Iterable[_Read], batch_size: int) -> Generator[list[_Read]]:
     """Yield them in order, each time as many as hold `batch_size` that could be read."""
     batch: list[_Read] = []
     num_images = 0
-    for found in pictures:
+    for found in images:
         batch.append(found)
         num_images += isinstance(found[1], np.ndarray)
-        # Failures do not fill a batch; but a long run of them must not pile up behind one picture either.
+        # Failures do not fill a batch; but a long run of them must not pile up behind one image either.
         if num_images == batch_size or len(batch) == 4 * batch_size or _ends_in_pause(batch):
             yield batch
             batch, num_images = [], 0

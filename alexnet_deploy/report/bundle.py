@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from alexnet_deploy.core.bundle.manifest import GOLDEN_PICTURES, Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS
 from alexnet_deploy.core.model.weights import TrainingRecord
 from alexnet_deploy.core.process.say import counted
@@ -11,7 +11,7 @@ from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.report import wording
 from alexnet_deploy.report.charts import fault_chart
 from alexnet_deploy.report.int8 import int8_part
-from alexnet_deploy.report.page import Picture, Verdict, render_page
+from alexnet_deploy.report.page import Thumbnail, Verdict, render_page
 from alexnet_deploy.report.training import training_part
 from alexnet_deploy.report.wording import points, short
 
@@ -22,10 +22,10 @@ def render_report(
     manifest: Manifest,
     labels: Sequence[str],
     training: TrainingRecord | None,
-    pictures: Sequence[Picture],
+    images: Sequence[Thumbnail],
     histograms: Mapping[str, Histogram] | None = None,
 ) -> bytes:
-    """Return one self-contained HTML page, UTF-8: the proof, the training, the pictures and the layers of a bundle.
+    """Return one self-contained HTML page, UTF-8: the proof, the training, the images and the layers of a bundle.
 
     `labels` are K names in the order of the probabilities; `training` is None where it is not known. `histograms` are
     those that an int8 graph's ranges were chosen from, by layer; None where they are not at hand. The page makes no
@@ -45,7 +45,7 @@ def render_report(
         faults=fault_chart(manifest.golden.separation),
         labels=labels,
         training=training_part(training, labels) if training is not None else None,
-        pictures=pictures,
+        images=images,
         layers=list(manifest.architecture.costs()),
     )
 
@@ -99,10 +99,10 @@ def _verdict(manifest: Manifest) -> Verdict:
     of_this = [row for row in rows if row.precision == manifest.precision and row.backend != "torch"]
     own = [row for row in of_this if row.against == "network"]
     if not own:
-        return Verdict(words="Nothing is proved yet: no engine has run the golden pictures.", holds=None)
-    numbers = {row.pictures: row.num_images for row in own}
-    golden, others = numbers.pop(GOLDEN_PICTURES, 0), sum(numbers.values())
-    parts = ([counted(golden, "golden picture")] if golden else []) + ([counted(others, "picture")] if others else [])
+        return Verdict(words="Nothing is proved yet: no engine has run the golden images.", holds=None)
+    numbers = {row.images: row.num_images for row in own}
+    golden, others = numbers.pop(GOLDEN_SET, 0), sum(numbers.values())
+    parts = ([counted(golden, "golden image")] if golden else []) + ([counted(others, "image")] if others else [])
     words = (
         "This engine says what the trained network says: largest difference "
         f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "
@@ -118,7 +118,7 @@ def _cost(manifest: Manifest) -> tuple[str, bool]:
     if (found := gate.accuracy) is not None:
         change = "gains" if found.drop_points < 0 else "loses"
         words = (
-            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'picture')}, "
+            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'image')}, "
             f"where {found.max_drop_points:g} may be lost"
         )
         return words, found.passed
@@ -126,5 +126,5 @@ def _cost(manifest: Manifest) -> tuple[str, bool]:
     if agreement is None or quantization is None:
         return "", True
     needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
-    words = f"{wording.percent(agreement)} of the calibration pictures keep their first guess"
+    words = f"{wording.percent(agreement)} of the calibration images keep their first guess"
     return words, agreement >= needed

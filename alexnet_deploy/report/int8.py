@@ -51,7 +51,7 @@ class Int8Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flips:
-    """The pictures whose first guess changed."""
+    """The images whose first guess changed."""
 
     shown: tuple[Flip, ...]
     """Those that were right before come first, then those that are right now."""
@@ -81,7 +81,7 @@ class Int8Part:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Both networks on labelled pictures; None where that was not measured."""
+        """Both networks on labelled images; None where that was not measured."""
         return None if self.gate is None else self.gate.accuracy
 
     @property

@@ -23,8 +23,8 @@ _THUMBNAIL = 176
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One picture with what the network said of it."""
+class Thumbnail:
+    """One image with what the network said of it."""
 
     caption: str
     """What it is called."""
@@ -61,7 +61,7 @@ def render_page(template: str, **parts: object) -> bytes:
 
 
 def inlined(image: Image.Image, image_format: Literal["JPEG", "PNG"]) -> str:
-    """Return a picture as the address that holds all of it."""
+    """Return an image as the address that holds all of it."""
     buffer = io.BytesIO()
     image.save(buffer, format=image_format, quality=85, optimize=True)
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -12,21 +12,21 @@ from alexnet_deploy.core.model.architecture import Conv
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.core.process.say import counted, printable
 from alexnet_deploy.engines.proof.accuracy import paired_interval_points
-from alexnet_deploy.report.page import Picture, Verdict, inlined, render_page
+from alexnet_deploy.report.page import Thumbnail, Verdict, inlined, render_page
 from alexnet_deploy.report.training import training_part
 from alexnet_deploy.report.wording import interval, percent
 from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 
 NUM_SHOWN = 24
-"""Wrong pictures in the gallery at most."""
+"""Wrong images in the gallery at most."""
 
 _NUM_GUESSES = 3
 _MOST_SCALE = 6
 _WIDE, _NARROW = 860, 330
 
 
-def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluation, wrong: Sequence[Picture]) -> bytes:
-    """Return one self-contained HTML page, UTF-8, on weights that were trained, with what they say of pictures.
+def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluation, wrong: Sequence[Thumbnail]) -> bytes:
+    """Return one self-contained HTML page, UTF-8, on weights that were trained, with what they say of images.
 
     `wrong` are those of `most_wrong`, in its order. The page makes no request and holds no script, every name in it is
     escaped, and the same input gives the same bytes.
@@ -45,13 +45,13 @@ def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluatio
         comparison=comparison,
         is_part=len(evaluation.numbers) < weights.training.num_validation,
         num_wrong=len(evaluation.numbers) - comparison.ten.num_right,
-        pictures=wrong,
+        images=wrong,
         filters=_filters(loaded),
     )
 
 
 def most_wrong(evaluation: Evaluation) -> np.ndarray:
-    """Return places among the evaluated pictures, int64 (NUM_SHOWN or fewer,), whose first guess is wrong by ten views.
+    """Return places among the evaluated images, int64 (NUM_SHOWN or fewer,), whose first guess is wrong by ten views.
 
     The surest of its wrong guess comes first; of equals the first in order.
     """
@@ -60,11 +60,11 @@ def most_wrong(evaluation: Evaluation) -> np.ndarray:
     return wrong[np.argsort(-sureness, kind="stable")[:NUM_SHOWN]]
 
 
-def wrong_picture(evaluation: Evaluation, place: int, name: str, image: np.ndarray, labels: Sequence[str]) -> Picture:
-    """Return the evaluated picture at a place for the gallery, with what ten views say of it."""
+def wrong_image(evaluation: Evaluation, place: int, name: str, image: np.ndarray, labels: Sequence[str]) -> Thumbnail:
+    """Return the evaluated image at a place for the gallery, with what ten views say of it."""
     guesses, probabilities = evaluation.ten.guesses[place], evaluation.ten.probabilities[place]
     said = zip(guesses[:_NUM_GUESSES].tolist(), probabilities[:_NUM_GUESSES].tolist(), strict=True)
-    return Picture(
+    return Thumbnail(
         caption=name,
         image=image,
         guesses=tuple((labels[guess], probability) for guess, probability in said),
@@ -92,7 +92,7 @@ class Score:
 class _Comparison:
     """Ten views against the centre view."""
 
-    num_pictures: int
+    num_images: int
     center: Score
     ten: Score
     outcomes: tuple[tuple[str, int], ...]
@@ -122,10 +122,10 @@ def _is_right(evaluation: Evaluation, answers: Answers) -> np.ndarray:
 
 def _compare(evaluation: Evaluation) -> _Comparison:
     center, ten = _is_right(evaluation, evaluation.center), _is_right(evaluation, evaluation.ten)
-    num_won, num_lost, num_pictures = int((ten & ~center).sum()), int((center & ~ten).sum()), len(ten)
-    low, high = paired_interval_points(num_won, num_lost, num_pictures)
+    num_won, num_lost, num_images = int((ten & ~center).sum()), int((center & ~ten).sum()), len(ten)
+    low, high = paired_interval_points(num_won, num_lost, num_images)
     return _Comparison(
-        num_pictures=num_pictures,
+        num_images=num_images,
         center=score(evaluation, evaluation.center),
         ten=score(evaluation, evaluation.ten),
         outcomes=(
@@ -134,32 +134,32 @@ def _compare(evaluation: Evaluation) -> _Comparison:
             ("centre view only", num_lost),
             ("neither", int((~center & ~ten).sum())),
         ),
-        gain_points=100 * (num_won - num_lost) / num_pictures,
+        gain_points=100 * (num_won - num_lost) / num_images,
         gain_interval=(low, high),
     )
 
 
 def _verdict(evaluation: Evaluation, comparison: _Comparison, labels: Sequence[str]) -> Verdict:
-    ten, center, num_pictures = comparison.ten, comparison.center, comparison.num_pictures
+    ten, center, num_images = comparison.ten, comparison.center, comparison.num_images
     words = (
-        f"{ten.num_right:,} of {counted(num_pictures, 'validation picture')} right by ten views, {percent(ten.top1)} "
+        f"{ten.num_right:,} of {counted(num_images, 'validation image')} right by ten views, {percent(ten.top1)} "
         f"(95 % interval {interval(*ten.interval)}); by the centre view {center.num_right:,}, {percent(center.top1)} "
         f"({interval(*center.interval)})."
     )
     counts = np.bincount(evaluation.truths, minlength=len(labels))
     most = int(counts.max())
-    if ten.interval[0] <= most / num_pictures:
+    if ten.interval[0] <= most / num_images:
         how = "no" if ten.num_right <= most else "hardly"
         # In a sentence, where a label that turns the direction would turn the rest of it too.
         blind = printable(labels[int(counts.argmax())])
-        words += f" That is {how} more than always saying “{blind}”: {percent(most / num_pictures)}."
+        words += f" That is {how} more than always saying “{blind}”: {percent(most / num_images)}."
         return Verdict(words=words, holds=False if ten.num_right <= most else None)
     return Verdict(words=words, holds=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Filters:
-    """The first layer's filters in one picture."""
+    """The first layer's filters in one image."""
 
     layer: str
     count: int
@@ -175,7 +175,7 @@ class _Filters:
 
 
 def _filters(loaded: LoadedWeights) -> _Filters | None:
-    """Return the picture of the filters; None where the first layer is none of RGB."""
+    """Return the image of the filters; None where the first layer is none of RGB."""
     weights = loaded.weights
     first = weights.architecture.layers[0]
     if not isinstance(first, Conv) or first.groups > 1:

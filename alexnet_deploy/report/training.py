@@ -63,10 +63,10 @@ class Confusion:
     macro_f1: float | None
     """Mean F1 over the classes, each counting the same; None where a class has none."""
     pairs: tuple[tuple[str, str, int, float], ...]
-    """Truth, guess, pictures, share of the truth's pictures; the most frequent first."""
+    """Truth, guess, images, share of the truth's images; the most frequent first."""
     num_right: int
     """By the first guess."""
-    num_pictures: int
+    num_images: int
     """All of them."""
 
 
@@ -100,5 +100,5 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confus
         macro_f1=sum(known_f1) / num_classes if len(known_f1) == num_classes else None,
         pairs=tuple((labels[i], labels[j], int(wrong[i, j]), float(wrong[i, j] / totals[i])) for i, j in confused),
         num_right=int(right.sum()),
-        num_pictures=int(totals.sum()),
+        num_images=int(totals.sum()),
     )

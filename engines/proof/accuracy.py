@@ -1,4 +1,4 @@
-"""Two networks on the same labelled pictures: which is right more often, and how sure that is."""
+"""Two networks on the same labelled images: which is right more often, and how sure that is."""
 
 from collections.abc import Sequence
 
@@ -18,13 +18,13 @@ def measure_accuracy(
     *,
     max_drop_points: float,
 ) -> Accuracy:
-    """Return both accuracies on a folder's N pictures from both networks' probabilities, float (N, K)."""
-    truths = np.array([picture.label for picture in folder.pictures])
+    """Return both accuracies on a folder's N images from both networks' probabilities, float (N, K)."""
+    truths = np.array([image.label for image in folder.images])
     first, other = first_guesses(reference), first_guesses(candidate)
     is_right, is_right_too = first == truths, other == truths
     flips = tuple(
         Flip(
-            path=Input(name=str(folder.pictures[place].path.relative_to(folder.root))).text,
+            path=Input(name=str(folder.images[place].path.relative_to(folder.root))).text,
             truth=labels[truths[place]],
             reference=_said(labels, first[place]),
             candidate=_said(labels, other[place]),
@@ -33,7 +33,7 @@ def measure_accuracy(
     )
     num_lost, num_won = int((is_right & ~is_right_too).sum()), int((is_right_too & ~is_right).sum())
     return Accuracy(
-        pictures_sha256=folder.sha256,
+        images_sha256=folder.sha256,
         num_images=len(truths),
         reference_top1=float(is_right.mean()),
         reference_top5=_top5(reference, truths),
@@ -49,8 +49,8 @@ def measure_accuracy(
 def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a paired difference of proportions, in percentage points.
 
-    Of `num_images` pictures the reference alone is right on `num_lost`, the candidate alone on `num_won`. Unlike the
-    plain interval this one does not shrink to nothing where no picture differs. Source: Bonett and Price 2012,
+    Of `num_images` images the reference alone is right on `num_lost`, the candidate alone on `num_won`. Unlike the
+    plain interval this one does not shrink to nothing where no image differs. Source: Bonett and Price 2012,
     "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data".
     """
     lost, won = (num_lost + 1) / (num_images + 2), (num_won + 1) / (num_images + 2)

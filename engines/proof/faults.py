@@ -23,7 +23,7 @@ class Subject:
     weights: Weights
     """The network."""
     views: tuple[View, ...]
-    """What is cut from each picture."""
+    """What is cut from each image."""
 
 
 def planted_faults(subject: Subject) -> Iterator[tuple[str, Subject]]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import GOLDEN_PICTURES, ParityRow, Tolerance
+from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, ParityRow, Tolerance
 from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import WrongAnswerError
@@ -21,7 +21,7 @@ from alexnet_deploy.engines.engine import Engine
 TOLERANCES: MappingProxyType[Precision, Tolerance] = MappingProxyType(
     {
         # The same sums in another order. The six published architectures at full size, and networks trained on drawn
-        # pictures and on photographs, stayed under 6e-7 and 1.2e-5 on OpenVINO and ONNX Runtime.
+        # images and on photographs, stayed under 6e-7 and 1.2e-5 on OpenVINO and ONNX Runtime.
         "fp32": Tolerance(probability=1e-5, log_probability=1e-4, top1_agreement=1.0),
         # Eleven bits of every weight and activation. The same networks, narrow, stayed under 1.1e-3 and 5.3e-3.
         "fp16": Tolerance(probability=5e-3, log_probability=5e-2, top1_agreement=0.998),
@@ -83,7 +83,7 @@ def compare(
     expected: np.ndarray,
     actual: np.ndarray,
     engine: Engine,
-    pictures: str,
+    images: str,
     *,
     tolerance: Tolerance | None = None,
     tie: float = TIE,
@@ -96,7 +96,7 @@ def compare(
     probabilities are nearer than `tie` are one guess. `truths` are the images' classes, int (N,), where they are known.
     """
     tolerance = tolerance or TOLERANCES[engine.info.precision]
-    assert expected.shape == actual.shape, "both are of the same pictures"
+    assert expected.shape == actual.shape, "both are of the same images"
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     errors = np.abs(candidate - reference)
     top1_agreement, top5_agreement = _agreement(reference, candidate, tie)
@@ -107,7 +107,7 @@ def compare(
         device=info.device,
         precision=info.precision,
         arithmetic=info.arithmetic,
-        pictures=pictures,
+        images=images,
         num_images=len(reference),
         max_error=float(errors.max()),
         p99_error=float(np.quantile(errors, 0.99)),
@@ -140,9 +140,9 @@ def shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance, t
 
 
 def least_agreement(tolerance: Tolerance, num_images: int) -> float:
-    """Return the least share of first guesses that must be the same of so many pictures, 0..1.
+    """Return the least share of first guesses that must be the same of so many images, 0..1.
 
-    Where any may differ, one may: of eight pictures 99 % cannot be asked for. Of fewer, all must be the same.
+    Where any may differ, one may: of eight images 99 % cannot be asked for. Of fewer, all must be the same.
     """
     needed = tolerance.top1_agreement
     may_lose_one = needed < 1.0 and num_images >= _FEWEST_THAT_LOSE_ONE
@@ -158,7 +158,7 @@ def separation(expected: np.ndarray, faulty: np.ndarray, tolerance: Tolerance) -
 
 
 def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
-    """Run a bundle's golden pictures on an engine, and compare; raises IntegrityError for damaged vectors.
+    """Run a bundle's golden images on an engine, and compare; raises IntegrityError for damaged vectors.
 
     An engine of an int8 graph is compared with the trained network and with what the graph itself says. The tolerances
     are this program's own: what the bundle says of them is a record, not a permission. An answer that is not
@@ -170,19 +170,19 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     try:
         actual = engine.run(images)
     except WrongAnswerError as error:
-        return (wrong_answer_row(error, engine, GOLDEN_PICTURES, len(images)),)
+        return (wrong_answer_row(error, engine, GOLDEN_SET, len(images)),)
     latency_ms = latency_of(engine, images[:1])
     tie = INT8_TIE if engine.info.precision == "int8" else TIE
-    rows = [compare(expected, actual, engine, GOLDEN_PICTURES, tie=tie, latency_ms=latency_ms)]
+    rows = [compare(expected, actual, engine, GOLDEN_SET, tie=tie, latency_ms=latency_ms)]
     if golden.graph is not None and engine.info.precision == "int8":
         own = bundle.read_tensor(golden.graph.probabilities)
         own_tolerance = int8_graph_tolerance(len(bundle.manifest.views.crops))
-        row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=own_tolerance, latency_ms=latency_ms)
+        row = compare(own, actual, engine, GOLDEN_SET, tolerance=own_tolerance, latency_ms=latency_ms)
         rows.append(msgspec.structs.replace(row, against="graph"))
     return tuple(rows)
 
 
-def wrong_answer_row(error: WrongAnswerError, engine: Engine, pictures: str, num_images: int) -> ParityRow:
+def wrong_answer_row(error: WrongAnswerError, engine: Engine, images: str, num_images: int) -> ParityRow:
     """Return the failed row of an engine whose answer is not probabilities, so that nothing could be compared."""
     info = engine.info
     return ParityRow(
@@ -191,7 +191,7 @@ def wrong_answer_row(error: WrongAnswerError, engine: Engine, pictures: str, num
         device=info.device,
         precision=info.precision,
         arithmetic=info.arithmetic,
-        pictures=pictures,
+        images=images,
         num_images=num_images,
         max_error=math.nan,
         p99_error=math.nan,
@@ -206,7 +206,7 @@ def wrong_answer_row(error: WrongAnswerError, engine: Engine, pictures: str, num
 
 
 def latency_of(engine: Engine, images: np.ndarray) -> float:
-    """Return the median time of a run of these pictures in milliseconds, after the engine has run once before."""
+    """Return the median time of a run of these images in milliseconds, after the engine has run once before."""
     seconds = []
     for _ in range(_NUM_TIMED_RUNS):
         begun = time.perf_counter()

@@ -46,7 +46,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
 
     What can be wrong with a plan is looked for in this order, each before the next: its bytes, the graph it is of, the
     release that built it, the GPU it is for, what the library itself finds, and, where it has not been proved yet,
-    what it says of the golden pictures.
+    what it says of the golden images.
 
     A version-compatible plan holds code, which opening it runs; digests do not say who made it.
 
@@ -211,13 +211,13 @@ def _prove(engine: Engine, bundle: Bundle, name: str) -> None:
         if failures:
             raise ParityError(
                 f"{name}: on {engine.info.device} it does not say what the trained network said of the golden "
-                f"pictures: {'; '.join(failures)}"
+                f"images: {'; '.join(failures)}"
             )
         stack.pop_all()
 
 
 class _Runner:
-    """A plan with its buffers; a batch under the profile's least is filled up with black pictures."""
+    """A plan with its buffers; a batch under the profile's least is filled up with black images."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from alexnet_deploy.export.calibration_cache import load_cache
 
 @pytest.fixture
 def learnt(sure: Weights, tmp_path: Path) -> Path:
-    """A narrow network that is sure of the drawn training pictures, where `train` would have put it."""
+    """A narrow network that is sure of the drawn training images, where `train` would have put it."""
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/latest").write_text("one\n")
     return saved(sure, tmp_path / "runs/one/weights.safetensors").path
@@ -36,8 +36,8 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert re.fullmatch(r"paper-int8-\d{8}-\d{6}\.bundle", bundle.path.name)
     lines = outcome.err.splitlines()
     assert lines[0] == "no WEIGHTS given: taking runs/one/weights.safetensors"
-    assert "  calibrating on 16 pictures" in lines
-    assert "  asking the FP32 graph about 16 pictures" in lines
+    assert "  calibrating on 16 images" in lines
+    assert "  asking the FP32 graph about 16 images" in lines
     # One row each for the network's FP32 graph, and for each engine against the network and against the graph.
     header = next(place for place, line in enumerate(lines) if line.startswith("engine "))
     rows = [line.split() for line in lines[header + 1 : header + 6]]
@@ -46,7 +46,7 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert all(row[-1] == "passed" for row in rows)
     (accuracy,) = (line for line in lines if line.startswith("accuracy on "))
     assert re.fullmatch(
-        r"accuracy on 16 pictures: top-1 100\.00%, trained network 100\.00%: 0\.00 points lost, "
+        r"accuracy on 16 images: top-1 100\.00%, trained network 100\.00%: 0\.00 points lost, "
         r"95 % interval -\d+\.\d\d to \d+\.\d\d, 0\.5 allowed; 0 first guesses changed",
         accuracy,
     )
@@ -59,20 +59,20 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert gate.accuracy is not None
     assert (gate.calibration_agreement, gate.fallbacks, gate.accuracy.flips) == (None, (), ())
     assert (gate.accuracy.num_images, gate.accuracy.reference_top1, gate.accuracy.reference_top5) == (16, 1.0, 1.0)
-    assert gate.accuracy.pictures_sha256 == find_labelled(drawn / "train", bundle.labels).sha256
+    assert gate.accuracy.images_sha256 == find_labelled(drawn / "train", bundle.labels).sha256
     assert load_cache(Path("kept.json")).images_sha256 == quantization.calibration.images_sha256
 
 
-def test_int8_by_itself_takes_the_training_pictures(run: Run, learnt: Path, drawn: Path) -> None:
+def test_int8_by_itself_takes_the_training_images(run: Run, learnt: Path, drawn: Path) -> None:
     outcome = run(
         *("export", learnt, "--precision", "int8", "--out", "mine.bundle", "--rest", "fp16"),
         *("--keep-float", "conv1", "--keep-float", "fc8", "--calibration-images", "15"),
     )
     assert outcome.code == 0, outcome.err
     assert outcome.out == "mine.bundle\n"
-    assert f"  calibrating on the training pictures in {drawn}\n" in outcome.err
+    assert f"  calibrating on the training images in {drawn}\n" in outcome.err
     assert (
-        "accuracy was not measured (--data DIR does that); 100.00% of the calibration pictures have the trained "
+        "accuracy was not measured (--data DIR does that); 100.00% of the calibration images have the trained "
         "network's first guess\n" in outcome.err
     )
     assert outcome.err.endswith(f"next: alexnet-deploy predict {drawn}/val/ --bundle mine.bundle\n")
@@ -96,7 +96,7 @@ def test_int8_that_was_shipped_predicts_and_is_told(
     assert ", int8 products" in outcome.err
     told = run("inspect", bundle.path).out
     assert f"{bundle.path}: bundle, int8, paper, views ten\n" in told
-    assert re.search(r"^calibrated +on 16 pictures, \w+; rest fp32$", told, flags=re.MULTILINE)
+    assert re.search(r"^calibrated +on 16 images, \w+; rest fp32$", told, flags=re.MULTILINE)
     assert re.search(r"^int8 ranges +conv1 \S+, conv2 ", told, flags=re.MULTILINE)
     assert "accuracy was not measured" in told
 
@@ -126,12 +126,12 @@ def test_option_of_int8_is_refused_with_another_precision(precision: str, option
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ("--max-drop 1", 2, "--max-drop is measured on labelled pictures: give their folder as --data"),
+        ("--max-drop 1", 2, "--max-drop is measured on labelled images: give their folder as --data"),
         ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 to 100"),
         ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
         ("--calibrate nothing", 2, "nothing: there is no such folder of images"),
         ("--data nothing", 2, "nothing: there is no such folder of images"),
-        ("--data EMPTY", 3, "EMPTY: holds no pictures in folders named after classes; needed are CLASS/"),
+        ("--data EMPTY", 3, "EMPTY: holds no images in folders named after classes; needed are CLASS/"),
         ("--keep-float conv9", 2, "conv9: no layer that could be in int8; those are conv1, conv2, conv3, "),
         ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: it is a directory, not a regular file"),
     ],
@@ -145,9 +145,9 @@ def test_int8_that_cannot_be_is_one_sentence(
     assert {path for path in Path.cwd().rglob("*") if path.is_file()} == {learnt, learnt.parents[1] / "latest"}
 
 
-def test_weights_whose_pictures_are_gone_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
+def test_weights_whose_images_are_gone_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
     said = run("export", loaded.path, "--precision", "int8").refused(2)
-    assert said == "these weights name no training pictures; `--calibrate DIR` gives some to calibrate on"
+    assert said == "these weights name no training images; `--calibrate DIR` gives some to calibrate on"
 
 
 def test_ranges_that_cannot_be_right_are_exit_1(run: Run, learnt: Path) -> None:
@@ -160,7 +160,7 @@ def test_ranges_that_cannot_be_right_are_exit_1(run: Run, learnt: Path) -> None:
     assert list(Path.cwd().rglob("*.bundle")) == []
 
 
-def test_check_on_labelled_pictures_shows_accuracy(
+def test_check_on_labelled_images_shows_accuracy(
     run: Run, learnt: Path, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
 ) -> None:
     loaded, bundle = int8_shipment
@@ -172,10 +172,10 @@ def test_check_on_labelled_pictures_shows_accuracy(
     assert [row.split()[0] for row in given] == ["torch", "openvino", "openvino", "onnxruntime"]
     assert all(row.split("  ")[-1] == "passed" for row in rows)
     answer = json.loads(run("check", bundle.path, "--weights", loaded.path, "--data", drawn / "train", "--json").out)
-    accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "16 given"}
+    accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["images"] == "16 given"}
     assert accuracies == {1.0}
-    assert {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "golden"} == {None}
-    # Pictures without classes are compared on all the same.
+    assert {row["top1_accuracy"] for row in answer["rows"] if row["images"] == "golden"} == {None}
+    # Images without classes are compared on all the same.
     Path("flat").mkdir()
     for place, path in enumerate(sorted((drawn / "train").rglob("*.jpg"))[:3]):
         shutil.copy(path, f"flat/{place}.jpg")
@@ -186,9 +186,8 @@ def test_check_on_labelled_pictures_shows_accuracy(
 
 
 def test_check_of_an_int8_bundle_that_is_wrong_is_exit_1(run: Run, int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
-    from graphs import edited_graph
+    from graphs import edited_graph, scaled
     from networks import republished
-    from test_faults_int8 import scaled
 
     _, bundle = int8_shipment
     graph = edited_graph(bundle, scaled("conv3.input.scale", 10.0))

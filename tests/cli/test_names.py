@@ -15,8 +15,8 @@ WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetens
 
 
 @pytest.mark.parametrize("name", BUNDLE_NAMES)
-def test_every_name_of_a_bundle_is_that_bundle(name: str, run: Run, latest: Path, pictures: Path) -> None:
-    assert run("predict", pictures / "a.jpg", "--bundle", name).err.startswith("bundles/tiny.bundle, ten views, on ")
+def test_every_name_of_a_bundle_is_that_bundle(name: str, run: Run, latest: Path, images: Path) -> None:
+    assert run("predict", images / "a.jpg", "--bundle", name).err.startswith("bundles/tiny.bundle, ten views, on ")
     assert run("inspect", name).out.startswith("bundles/tiny.bundle: bundle, fp32, original")
     with alexnet_deploy.load(name) as predictor:
         assert predictor.bundle.path == Path("bundles/tiny.bundle")

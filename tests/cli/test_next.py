@@ -82,7 +82,7 @@ def test_demo_ends_with_a_command_that_works(
         made = out / "bundles/demo-fp32.bundle"
         shutil.copytree(bundle.path, made)
         return demo.DemoResult(
-            report=out / "report.html", bundle=made, images=out / "drawn/val", accuracy=1, num_pictures=4, seconds=1
+            report=out / "report.html", bundle=made, images=out / "drawn/val", accuracy=1, num_images=4, seconds=1
         )
 
     monkeypatch.setattr(demo, "run_demo", quick)

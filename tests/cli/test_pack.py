@@ -5,22 +5,22 @@ from commands import Run
 
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.train.pack import writer as packing
-from alexnet_deploy.train.pack.format import PICTURES, open_pack
+from alexnet_deploy.train.pack.format import IMAGES, open_pack
 
 
-def test_pictures_are_packed_and_trained_on_and_what_is_no_picture_is_named(run: Run, data: Path) -> None:
+def test_images_are_packed_and_trained_on_and_what_is_no_image_is_named(run: Run, data: Path) -> None:
     (data / "train/umbrella/notes.txt").write_bytes(b"x")
     packed = run("pack", data, "drawn.pack")
     assert packed.code == 0
     assert packed.out == "drawn.pack\n"
     said = packed.err.splitlines()
-    assert said[0] == f"{data}: 9 pictures to learn from, 4 to validate, 4 classes"
+    assert said[0] == f"{data}: 9 images to learn from, 4 to validate, 4 classes"
     assert said[1] == "left out, not_an_image: train/umbrella/notes.txt"
-    assert said[2].startswith("8 pictures to learn from and 4 to validate, 0.00 GB, 1 left out; ")
+    assert said[2].startswith("8 images to learn from and 4 to validate, 0.00 GB, 1 left out; ")
     assert said[3] == "next: alexnet-deploy train drawn.pack"
     trained = run("train", "drawn.pack", "--arch", "tiny", "--epochs", 1, "--batch-size", 4, "--out", "run")
     assert trained.code == 0
-    assert "drawn.pack: 8 pictures to learn from, 4 to validate, 4 classes" in trained.err
+    assert "drawn.pack: 8 images to learn from, 4 to validate, 4 classes" in trained.err
     record = load_weights(Path("run/weights.safetensors")).weights.training
     assert record is not None
     assert record.data == str(Path("drawn.pack").resolve())
@@ -31,12 +31,12 @@ def test_pictures_are_packed_and_trained_on_and_what_is_no_picture_is_named(run:
 def test_verifying_reads_all_of_a_pack(run: Run, data: Path) -> None:
     run("pack", data, "drawn.pack", "--threads", 1)
     verified = run("pack", "drawn.pack", "--verify")
-    assert (verified.code, verified.out) == (0, "drawn.pack: 12 pictures, all as they were packed\n")
-    content = bytearray(Path("drawn.pack", PICTURES).read_bytes())
+    assert (verified.code, verified.out) == (0, "drawn.pack: 12 images, all as they were packed\n")
+    content = bytearray(Path("drawn.pack", IMAGES).read_bytes())
     content[-1] ^= 1
-    Path("drawn.pack", PICTURES).write_bytes(content)
+    Path("drawn.pack", IMAGES).write_bytes(content)
     refused = run("pack", "drawn.pack", "--verify").refused(3)
-    assert refused.startswith("drawn.pack/pictures.u8: pictures 0 to 11 are not what was packed")
+    assert refused.startswith("drawn.pack/pictures.u8: images 0 to 11 are not what was packed")
 
 
 def test_inspect_tells_a_packed_set(run: Run, data: Path) -> None:
@@ -44,8 +44,8 @@ def test_inspect_tells_a_packed_set(run: Run, data: Path) -> None:
     run("pack", data, "drawn.pack")
     header = open_pack(Path("drawn.pack")).header
     lines = run("inspect", "drawn.pack").out.splitlines()
-    assert lines[0] == "drawn.pack: packed set of 12 pictures, 4 classes, 0.00 GB"
-    assert lines[1:4] == ["learnt from   8 pictures", "validated on  4 pictures", f"made of       {data}"]
+    assert lines[0] == "drawn.pack: packed set of 12 images, 4 classes, 0.00 GB"
+    assert lines[1:4] == ["learnt from   8 images", "validated on  4 images", f"made of       {data}"]
     assert header.source_sha256 in lines[4]
     assert lines[-1] == "left out      val/umbrella/notes.txt: not_an_image"
 
@@ -66,7 +66,7 @@ def test_an_interruption_is_130_and_the_same_command_goes_on(
     monkeypatch.setattr(packing, "_publish", publish)
     gone_on = run("pack", data, "drawn.pack")
     assert gone_on.code == 0
-    assert "going on after 12 of 12 pictures, which are as they were written" in gone_on.err
+    assert "going on after 12 of 12 images, which are as they were written" in gone_on.err
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(run: Run, data: Path) -> None:

@@ -19,11 +19,11 @@ from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.weights import LoadedWeights
 
 
-def test_rows_go_to_stdout_and_words_to_stderr(run: Run, latest: Path, pictures: Path) -> None:
-    outcome = run("predict", pictures, "--format", "jsonl")
+def test_rows_go_to_stdout_and_words_to_stderr(run: Run, latest: Path, images: Path) -> None:
+    outcome = run("predict", images, "--format", "jsonl")
     assert outcome.code == 0
     rows = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [row["path"] for row in rows] == sorted(map(str, pictures.iterdir()))
+    assert [row["path"] for row in rows] == sorted(map(str, images.iterdir()))
     assert all(row["ok"] for row in rows)
     begun, done = outcome.err.splitlines()
     assert begun.startswith("bundles/tiny.bundle, ten views, on openvino ")
@@ -31,13 +31,13 @@ def test_rows_go_to_stdout_and_words_to_stderr(run: Run, latest: Path, pictures:
     assert done == "12 predicted"
 
 
-def test_inputs_that_fail_are_counted_and_give_exit_1(run: Run, latest: Path, pictures: Path) -> None:
+def test_inputs_that_fail_are_counted_and_give_exit_1(run: Run, latest: Path, images: Path) -> None:
     Path("empty.jpg").touch()
-    outcome = run("predict", "nothing.jpg", pictures / "a.jpg", "empty.jpg", "nothing.jpg")
+    outcome = run("predict", "nothing.jpg", images / "a.jpg", "empty.jpg", "nothing.jpg")
     assert outcome.code == 1
     first, second, third, fourth = outcome.out.splitlines()
     assert first == fourth == f"{'nothing.jpg':<40}      -- missing: there is no such file"
-    assert second.startswith(f"{pictures}/a.jpg")
+    assert second.startswith(f"{images}/a.jpg")
     assert second.count("%") == 4
     assert third == f"{'empty.jpg':<40}      -- empty: the file has no bytes"
     assert outcome.err.splitlines()[1:] == ["1 predicted", "3 could not be read: missing 2, empty 1"]
@@ -77,11 +77,11 @@ def test_no_input_leaves_no_file_unless_it_is_allowed(run: Run, latest: Path) ->
     ],
 )
 def test_ending_of_the_output_tells_its_format(
-    output: str, wanted: str | None, held: str, run: Run, latest: Path, pictures: Path
+    output: str, wanted: str | None, held: str, run: Run, latest: Path, images: Path
 ) -> None:
     options = ["--format", wanted] if wanted else []
-    assert run("predict", pictures / "a.jpg", "--output", output, *options).code == 0
-    shown = run("predict", pictures / "a.jpg", "--format", held)
+    assert run("predict", images / "a.jpg", "--output", output, *options).code == 0
+    shown = run("predict", images / "a.jpg", "--format", held)
     assert Path(output).read_text() == shown.out
 
 
@@ -96,27 +96,27 @@ def test_ending_of_the_output_tells_its_format(
     ],
 )
 def test_output_that_contradicts_its_format_is_refused(
-    options: str, sentence: str, run: Run, latest: Path, pictures: Path
+    options: str, sentence: str, run: Run, latest: Path, images: Path
 ) -> None:
     before = sorted(Path.cwd().iterdir())
-    assert run("predict", pictures / "a.jpg", *options.split()).refused(2).startswith(sentence)
+    assert run("predict", images / "a.jpg", *options.split()).refused(2).startswith(sentence)
     assert sorted(Path.cwd().iterdir()) == before
 
 
-def test_names_come_from_stdin_where_the_dash_stands(run: Run, latest: Path, pictures: Path) -> None:
-    listed = f"{pictures}/b.jpg\nnothing.jpg\n".encode()
-    outcome = run("predict", pictures / "a.jpg", "-", pictures / "c.jpg", "--format", "jsonl", stdin=listed)
+def test_names_come_from_stdin_where_the_dash_stands(run: Run, latest: Path, images: Path) -> None:
+    listed = f"{images}/b.jpg\nnothing.jpg\n".encode()
+    outcome = run("predict", images / "a.jpg", "-", images / "c.jpg", "--format", "jsonl", stdin=listed)
     paths = [json.loads(line)["path"] for line in outcome.out.splitlines()]
-    assert paths == [f"{pictures}/a.jpg", f"{pictures}/b.jpg", "nothing.jpg", f"{pictures}/c.jpg"]
+    assert paths == [f"{images}/a.jpg", f"{images}/b.jpg", "nothing.jpg", f"{images}/c.jpg"]
     assert outcome.code == 1
 
 
-def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, pictures: Path) -> None:
+def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, images: Path) -> None:
     command = [sys.executable, "-c", MAIN, "predict", "-", "--bundle", bundle.path, "--format", "jsonl"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for name in (f"{pictures}/a.jpg", "nothing.jpg", f"{pictures}/b.jpg"):
+        for name in (f"{images}/a.jpg", "nothing.jpg", f"{images}/b.jpg"):
             process.stdin.write(f"{name}\n".encode())
             came, _, _ = select.select([process.stdout], [], [], HANGS_AFTER_S)
             assert came or process.kill()
@@ -126,8 +126,8 @@ def test_a_name_has_its_row_before_the_next_name_comes(bundle: Bundle, pictures:
 
 
 @pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])
-def test_output_holds_the_rows_that_stdout_would(row_format: str, run: Run, latest: Path, pictures: Path) -> None:
-    inputs = [pictures / "a.jpg", "nothing.jpg", pictures / "b.jpg"]
+def test_output_holds_the_rows_that_stdout_would(row_format: str, run: Run, latest: Path, images: Path) -> None:
+    inputs = [images / "a.jpg", "nothing.jpg", images / "b.jpg"]
     shown = run("predict", *inputs, "--format", row_format)
     kept = run("predict", *inputs, "--format", row_format, "--output", "rows")
     assert kept.out == ""
@@ -137,44 +137,44 @@ def test_output_holds_the_rows_that_stdout_would(row_format: str, run: Run, late
     assert shown.out.count("\n") == 3 + (row_format == "csv")
 
 
-def test_output_that_cannot_be_written_is_refused(run: Run, latest: Path, pictures: Path) -> None:
-    said = run("predict", pictures, "--output", "nowhere/rows.csv").refused(2)
+def test_output_that_cannot_be_written_is_refused(run: Run, latest: Path, images: Path) -> None:
+    said = run("predict", images, "--output", "nowhere/rows.csv").refused(2)
     assert said == "nowhere/rows.csv: cannot be written: No such file or directory"
 
 
-def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, pictures: Path) -> None:
+def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, images: Path) -> None:
     photograph = Path("only.jpg")
-    photograph.write_bytes((pictures / "a.jpg").read_bytes())
+    photograph.write_bytes((images / "a.jpg").read_bytes())
     said = run("predict", photograph, "--output", photograph, "--format", "csv").refused(2)
     assert said == "only.jpg: exists already; choose another --output"
-    assert photograph.read_bytes() == (pictures / "a.jpg").read_bytes()
+    assert photograph.read_bytes() == (images / "a.jpg").read_bytes()
 
 
-def test_output_among_the_inputs_is_no_input(run: Run, latest: Path, pictures: Path) -> None:
+def test_output_among_the_inputs_is_no_input(run: Run, latest: Path, images: Path) -> None:
     Path("mine").mkdir()
-    Path("mine/a.jpg").write_bytes((pictures / "a.jpg").read_bytes())
+    Path("mine/a.jpg").write_bytes((images / "a.jpg").read_bytes())
     assert run("predict", "mine", "--output", "mine/rows.jsonl", "--format", "jsonl").code == 0
     (row,) = Path("mine/rows.jsonl").read_text().splitlines()
     assert '"path":"mine/a.jpg","ok":true' in row
     assert sorted(path.name for path in Path("mine").iterdir()) == ["a.jpg", "rows.jsonl"]
 
 
-def test_topk_and_max_pixels_are_obeyed(run: Run, latest: Path, pictures: Path) -> None:
-    outcome = run("predict", pictures / "a.jpg", "--topk", 2, "--format", "csv")
+def test_topk_and_max_pixels_are_obeyed(run: Run, latest: Path, images: Path) -> None:
+    outcome = run("predict", images / "a.jpg", "--topk", 2, "--format", "csv")
     header, row = csv.reader(io.StringIO(outcome.out))
     assert len(header) == len(row) == 4 + 2 * 3
-    many = run("predict", pictures / "a.jpg", "--topk", 1000, "--format", "csv")
+    many = run("predict", images / "a.jpg", "--topk", 1000, "--format", "csv")
     assert len(next(csv.reader(io.StringIO(many.out)))) == 4 + 4 * 3
-    small = run("predict", pictures / "a.jpg", "--max-pixels", 100, "--format", "jsonl")
+    small = run("predict", images / "a.jpg", "--max-pixels", 100, "--format", "jsonl")
     assert json.loads(small.out)["error"]["code"] == "too_large"
-    assert run("predict", pictures / "a.jpg", "--max-pixels", 10**12).code == 0
+    assert run("predict", images / "a.jpg", "--max-pixels", 10**12).code == 0
 
 
-def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, pictures: Path) -> None:
+def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, images: Path) -> None:
     names = [*(f"IMG_{number}.AAE" for number in range(3)), "a.xmp", "b.xmp", "c.txt", "d.d", "e.e", "f.f", "Thumbs.db"]
     for name in names:
         Path(name).write_text("beside an image")
-    outcome = run("predict", pictures / "a.jpg", *names)
+    outcome = run("predict", images / "a.jpg", *names)
     assert outcome.err.splitlines()[-3:] == [
         "1 predicted",
         "10 could not be read: not_an_image 10",
@@ -183,14 +183,14 @@ def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, pictu
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_backend_is_obeyed(backend: str, run: Run, latest: Path, pictures: Path) -> None:
-    outcome = run("predict", pictures / "a.jpg", "--backend", backend, "--threads", 1, "--device", "cpu")
+def test_backend_is_obeyed(backend: str, run: Run, latest: Path, images: Path) -> None:
+    outcome = run("predict", images / "a.jpg", "--backend", backend, "--threads", 1, "--device", "cpu")
     assert outcome.code == 0
     assert f", on {backend} " in outcome.err
 
 
-def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path, latest: Path, pictures: Path) -> None:
-    said = run("predict", pictures, "--views", "center").refused(2)
+def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path, latest: Path, images: Path) -> None:
+    said = run("predict", images, "--views", "center").refused(2)
     assert said == (
         "bundles/tiny.bundle: its graph holds the views 'ten'; `alexnet-deploy export --views center` makes another"
     )
@@ -199,7 +199,7 @@ def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path,
     assert made.out == "bundles/center.bundle\n"
     assert made.err.startswith("no WEIGHTS given: taking runs/tiny/weights.safetensors\n")
     assert made.err.endswith("next: alexnet-deploy check bundles/center.bundle\n")
-    outcome = run("predict", pictures / "a.jpg", "--views", "center")
+    outcome = run("predict", images / "a.jpg", "--views", "center")
     assert outcome.code == 0
     assert outcome.err.startswith("bundles/center.bundle, center views, on ")
     assert run("export", "--out", "bundles/center.bundle").refused(2) == (
@@ -217,27 +217,27 @@ def test_damaged_bundle_is_refused_in_one_sentence(command: str, run: Run, lates
     assert said.endswith("... was published")
 
 
-def test_reader_that_has_gone_is_not_an_error(bundle: Bundle, pictures: Path) -> None:
-    for images in ([pictures / "a.jpg"], [*map(str, range(3000))]):
+def test_reader_that_has_gone_is_not_an_error(bundle: Bundle, images: Path) -> None:
+    for inputs in ([images / "a.jpg"], [*map(str, range(3000))]):
         reading, writing = os.pipe()
         os.close(reading)
-        outcome = spawn("predict", *images, "--bundle", bundle.path, "--format", "jsonl", stdout=writing)
+        outcome = spawn("predict", *inputs, "--bundle", bundle.path, "--format", "jsonl", stdout=writing)
         os.close(writing)
         assert outcome.code == 141, "as a shell reports a program that a broken pipe ended"
         for word in ("Traceback", "Exception", "Error", "error:"):
             assert word not in outcome.err
 
 
-def test_rows_that_do_not_fit_on_the_disk_are_an_error(bundle: Bundle, pictures: Path) -> None:
+def test_rows_that_do_not_fit_on_the_disk_are_an_error(bundle: Bundle, images: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        outcome = spawn("predict", pictures / "a.jpg", "--bundle", bundle.path, stdout=full.fileno())
+        outcome = spawn("predict", images / "a.jpg", "--bundle", bundle.path, stdout=full.fileno())
     assert "No space left on device" in outcome.refused(3)
 
 
-def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+def test_neither_stdin_nor_a_utf_8_terminal_is_needed(bundle: Bundle, images: Path, tmp_path: Path) -> None:
     names = [tmp_path / "é.jpg", tmp_path / os.fsdecode(b"caf\xe9.jpg")]
     for path in names:
-        path.write_bytes((pictures / "a.jpg").read_bytes())
+        path.write_bytes((images / "a.jpg").read_bytes())
     # What starts a program without a terminal may close its stdin.
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-c", MAIN]
     done = subprocess.run(
@@ -286,7 +286,7 @@ def test_latest_weights_join_where_they_are_the_bundle_s(
 
 
 def test_weights_of_an_older_run_are_found_by_their_digest(
-    run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights, pictures: Path
+    run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights, images: Path
 ) -> None:
     newer = Path("runs/newer")
     newer.mkdir()
@@ -295,14 +295,14 @@ def test_weights_of_an_older_run_are_found_by_their_digest(
     )
     Path("runs/latest").write_text("newer\n")
     Path("runs/empty").mkdir()
-    outcome = run("check", "--data", pictures, "--backend", "openvino")
+    outcome = run("check", "--data", images, "--backend", "openvino")
     assert outcome.code == 0, outcome.err
     assert outcome.err.startswith(
         "no --weights given: taking runs/tiny/weights.safetensors, which this bundle was made from\n"
     )
     assert [row.split()[0] for row in outcome.out.splitlines()[1:]] == ["torch", "torch", "openvino", "openvino"]
     (run_directory / "weights.safetensors").unlink()
-    said = run("check", "--data", pictures).refused(2)
+    said = run("check", "--data", images).refused(2)
     assert said == (
         f"--data needs the trained network, and no runs/*/weights.safetensors has the SHA-256 {loaded.sha256[:12]}... "
         "that bundles/tiny.bundle was made from; give its --weights"
@@ -347,8 +347,8 @@ def test_weights_of_another_network_are_refused(run: Run, latest: Path, loaded: 
     assert loaded.sha256[:12] in said
 
 
-def test_given_pictures_are_compared_too(run: Run, latest: Path, run_directory: Path, pictures: Path) -> None:
-    outcome = run("check", "--data", pictures, "--backend", "openvino")
+def test_given_images_are_compared_too(run: Run, latest: Path, run_directory: Path, images: Path) -> None:
+    outcome = run("check", "--data", images, "--backend", "openvino")
     assert outcome.code == 0
     rows = outcome.out.splitlines()[1:]
     assert [(row.split()[0], "12 given" in row) for row in rows] == [
@@ -359,7 +359,7 @@ def test_given_pictures_are_compared_too(run: Run, latest: Path, run_directory: 
     ]
 
 
-def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_directory: Path) -> None:
+def test_image_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_directory: Path) -> None:
     Path("given").mkdir()
     Path("given/empty.jpg").touch()
     outcome = run("check", "--data", "given")
@@ -367,6 +367,6 @@ def test_picture_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run
     assert outcome.err.endswith("error: given/empty.jpg: cannot be compared on: the file has no bytes\n")
 
 
-def test_data_without_a_picture_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
+def test_data_without_an_image_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
     Path("images").mkdir()
     assert run("check", "--data", "images").refused(2).startswith("images: holds no images")

@@ -52,7 +52,7 @@ def test_what_inspect_shows_of_weights_is_plain_text(run: Run, loaded: LoadedWei
 
 def test_a_table_s_cells_and_verdicts_forge_no_row() -> None:
     evil = f"{EVIL}\nopenvino 2026.4.1  passed"
-    row: ParityRow = parity_row(version=evil, arithmetic=evil, pictures=evil, failures=(evil,))
+    row: ParityRow = parity_row(version=evil, arithmetic=evil, images=evil, failures=(evil,))
     table = parity_table([row])
     check_harmless(table)
     assert table.count("\n") == 1

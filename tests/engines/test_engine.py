@@ -18,7 +18,7 @@ from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
@@ -40,7 +40,7 @@ from alexnet_deploy.engines.engine import (
 )
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
 
 
 def opened(name: str, bundle: Bundle, loaded: LoadedWeights, threads: int | None = None) -> Engine:
@@ -55,42 +55,42 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, loaded: LoadedWeights
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16, 17, 21])
-def test_batch_of_any_size_gives_a_distribution_for_each_picture(engine: Engine, batch: int) -> None:
-    probabilities = engine.run(PICTURES[:batch])
+def test_batch_of_any_size_gives_a_distribution_for_each_image(engine: Engine, batch: int) -> None:
+    probabilities = engine.run(IMAGES[:batch])
     assert probabilities.shape == (batch, 4)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
 
 
 def test_batch_that_is_split_gives_what_its_parts_give(engine: Engine) -> None:
-    whole = engine.run(PICTURES)
-    parts = np.concatenate([engine.run(PICTURES[start : start + 5]) for start in range(0, 21, 5)])
+    whole = engine.run(IMAGES)
+    parts = np.concatenate([engine.run(IMAGES[start : start + 5]) for start in range(0, 21, 5)])
     np.testing.assert_allclose(whole, parts, atol=1e-6)
 
 
 def test_result_is_the_caller_s_and_outlives_the_next_run(engine: Engine) -> None:
-    first = engine.run(PICTURES[:2])
+    first = engine.run(IMAGES[:2])
     before = first.copy()
-    engine.run(PICTURES[2:4])
+    engine.run(IMAGES[2:4])
     np.testing.assert_array_equal(first, before)
     assert first.flags.writeable
     assert first.flags.owndata
 
 
-def test_pictures_are_not_written_to_and_need_not_be_contiguous(engine: Engine) -> None:
-    images = PICTURES[:6].copy()
+def test_images_are_not_written_to_and_need_not_be_contiguous(engine: Engine) -> None:
+    images = IMAGES[:6].copy()
     images.flags.writeable = False
-    np.testing.assert_allclose(engine.run(images[::2]), engine.run(PICTURES[:6][[0, 2, 4]]), atol=1e-6)
+    np.testing.assert_allclose(engine.run(images[::2]), engine.run(IMAGES[:6][[0, 2, 4]]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "images",
     [
-        PICTURES[:0],
-        PICTURES[0],
-        PICTURES[:1].astype(np.float32),
-        PICTURES[:1, :227, :227],
-        PICTURES[:1].transpose(0, 3, 1, 2),
+        IMAGES[:0],
+        IMAGES[0],
+        IMAGES[:1].astype(np.float32),
+        IMAGES[:1, :227, :227],
+        IMAGES[:1].transpose(0, 3, 1, 2),
     ],
     ids=["none", "one without a batch", "float", "cropped", "channels first"],
 )
@@ -101,10 +101,10 @@ def test_images_of_another_shape_or_type_are_refused(engine: Engine, images: np.
 
 def test_closed_engine_says_so_and_closes_twice(engine: Engine) -> None:
     with engine:
-        engine.run(PICTURES[:1])
+        engine.run(IMAGES[:1])
     engine.close()
     with pytest.raises(BackendError, match="this engine is closed"):
-        engine.run(PICTURES[:1])
+        engine.run(IMAGES[:1])
 
 
 def test_info_says_what_runs(engine: Engine, bundle: Bundle) -> None:
@@ -119,7 +119,7 @@ def test_info_says_what_runs(engine: Engine, bundle: Bundle) -> None:
 def test_one_thread_gives_the_same_and_is_reported(name: Backend, bundle: Bundle, loaded: LoadedWeights) -> None:
     with open_engine(bundle, name, threads=1) as one, open_engine(bundle, name) as many:
         assert (one.info.num_threads, many.info.num_threads) == (1, 0)
-        np.testing.assert_allclose(one.run(PICTURES[:2]), many.run(PICTURES[:2]), atol=1e-6)
+        np.testing.assert_allclose(one.run(IMAGES[:2]), many.run(IMAGES[:2]), atol=1e-6)
 
 
 def test_openvino_keeps_to_its_threads_and_to_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_onnxruntime_on_cuda_says_what_it_says_on_the_cpu(bundle: Bundle) -> Non
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime does not run on CUDA")
     with open_engine(bundle, "onnxruntime", "cuda") as cuda, open_engine(bundle, "onnxruntime", "cpu") as cpu:
-        np.testing.assert_allclose(cuda.run(PICTURES), cpu.run(PICTURES), atol=1e-5)
+        np.testing.assert_allclose(cuda.run(IMAGES), cpu.run(IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -332,7 +332,7 @@ def test_reference_on_a_device_it_does_not_have_is_refused(loaded: LoadedWeights
 def test_ten_views_are_the_average_of_each_view_alone() -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
     views = views_by_name("ten", 227)
-    images = golden_pictures()[:3]
+    images = golden_images()[:3]
     alone = [open_reference(weights, [view]).run(images) for view in views]
     together = open_reference(weights, views).run(images)
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-6)
@@ -340,7 +340,7 @@ def test_ten_views_are_the_average_of_each_view_alone() -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_threads_that_share_an_engine_get_their_own_answers(name: str, bundle: Bundle) -> None:
-    batches = [np.roll(PICTURES[:2], 31 * number, axis=1) for number in range(24)]
+    batches = [np.roll(IMAGES[:2], 31 * number, axis=1) for number in range(24)]
     with open_engine(bundle, name, tuned_for="throughput") as engine:  # type: ignore[arg-type]
         expected = [engine.run(batch) for batch in batches]
         answers = list(map_ahead(engine.run, batches, threads=engine.info.num_streams + 2, ahead=24))
@@ -351,7 +351,7 @@ def test_threads_that_share_an_engine_get_their_own_answers(name: str, bundle: B
 def test_a_throughput_engine_says_what_a_latency_engine_says(bundle: Bundle) -> None:
     with open_engine(bundle, "openvino") as one, open_engine(bundle, "openvino", tuned_for="throughput") as many:
         assert one.info.num_streams == 1
-        assert np.abs(one.run(PICTURES) - many.run(PICTURES)).max() <= 1e-6
+        assert np.abs(one.run(IMAGES) - many.run(IMAGES)).max() <= 1e-6
 
 
 def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: Bundle) -> None:
@@ -370,9 +370,9 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
     with open_engine(bundle, "onnxruntime") as real:
         engine = Engine([Slow()], real.info, name="a graph", num_classes=2, max_batch=8)
     with ThreadPoolExecutor(3) as threads:
-        running = threads.submit(engine.run, PICTURES)
+        running = threads.submit(engine.run, IMAGES)
         assert begun.wait(HANGS_AFTER_S)
-        waiting = threads.submit(engine.run, PICTURES)
+        waiting = threads.submit(engine.run, IMAGES)
         closing = threads.submit(engine.close)
         may_end.set()
         assert (running.result(HANGS_AFTER_S) == 0.5).all()
@@ -381,7 +381,7 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
         with suppress(BackendError):
             assert (waiting.result(HANGS_AFTER_S) == 0.5).all()
     with pytest.raises(BackendError, match="closed"):
-        engine.run(PICTURES)
+        engine.run(IMAGES)
 
 
 def test_two_threads_may_close_it(bundle: Bundle) -> None:
@@ -406,7 +406,7 @@ def test_two_threads_may_close_it(bundle: Bundle) -> None:
         for closing in [threads.submit(close) for _ in range(2)]:
             closing.result(HANGS_AFTER_S)
     with pytest.raises(BackendError, match="closed"):
-        engine.run(PICTURES)
+        engine.run(IMAGES)
 
 
 class Answering:
@@ -455,7 +455,7 @@ def test_answer_that_is_not_probabilities_is_the_engine_s_error(name: str, bundl
         info = real.info
     engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
     with pytest.raises(WrongAnswerError, match=words) as caught:
-        engine.run(PICTURES[:12])
+        engine.run(IMAGES[:12])
     assert str(caught.value).startswith(f"onnxruntime {info.version}: wrong answer from some.bundle for images[")
     assert caught.value.image == image
     assert pickle.loads(pickle.dumps(caught.value)).image == image
@@ -472,7 +472,7 @@ def test_wrong_answer_in_a_later_part_names_the_image_of_the_whole(bundle: Bundl
 
     engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
     with pytest.raises(WrongAnswerError, match=r"images\[10\] of 12"):
-        engine.run(PICTURES[:12])
+        engine.run(IMAGES[:12])
     assert seen == [8, 4]
 
 
@@ -480,4 +480,4 @@ def test_answer_at_the_bound_is_taken(bundle: Bundle) -> None:
     with open_engine(bundle, "onnxruntime") as real:
         info = real.info
     engine = Engine([Answering(with_value(0, 0.2509))], info, name="some.bundle", num_classes=4, max_batch=8)
-    assert engine.run(PICTURES[:2])[0, 1] == np.float32(0.2509)
+    assert engine.run(IMAGES[:2])[0, 1] == np.float32(0.2509)

@@ -30,19 +30,21 @@ ALONE = 1e-3
 """How far a network with one layer in int8 may be: float32 sums in another order moved it by 1.2e-4 at most, sums that
 saturate or halved weights by 4e-3 to 4e-2 (AVX2, conv1 to fc7)."""
 
+TESTS = Path(__file__).parents[1]
+
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import msgspec, numpy as np
 from graphs import RESTS, quantization_of, source_of
 from networks import narrowed, separating_weights
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.engines.engine import open_graph
 from alexnet_deploy.export.reference import exact_answers
 
-images = golden_pictures()[:2]
+images = golden_images()[:2]
 
 def error_of(weights, quantization):
     views = views_by_name("ten", weights.architecture.input_size)
@@ -67,7 +69,7 @@ print(msgspec.json.encode(found).decode())
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, Path(__file__).parents[1] / "support", "original"],
+        [sys.executable, "-c", PROGRAM, f"{TESTS}/support:{TESTS}/programs", "original"],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from alexnet_deploy.core.bundle.precision import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.model.network import preprocess
 from alexnet_deploy.core.model.views import views_by_name
@@ -23,7 +23,7 @@ from alexnet_deploy.export.calibration import NUM_BINS, Histogram, gather, pixel
 from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.export.int8 import products_of
 
-PICTURES = golden_pictures()
+IMAGES = golden_images()
 
 MAGNITUDES = st.floats(2.0**-100, 2.0**20, width=32)
 VALUES = arrays.arrays(
@@ -204,7 +204,7 @@ def test_range_grows_with_the_numbers(method: CalibrationMethod, exponent: int) 
     assert counted(values * scale).range_by(method) == counted(values).range_by(method) * scale
 
 
-# Pictures through a graph
+# Images through a graph
 
 
 def graph_of(weights: Weights) -> onnx.ModelProto:
@@ -213,14 +213,14 @@ def graph_of(weights: Weights) -> onnx.ModelProto:
 
 def test_what_is_counted_is_what_goes_into_each_layer(weights: Weights) -> None:
     graph = graph_of(weights)
-    found = gather(graph, [PICTURES[:3], PICTURES[3:]])
+    found = gather(graph, [IMAGES[:3], IMAGES[3:]])
     inputs = {node.name: node.input[0] for node in products_of(graph.graph)}
     first = inputs.pop("conv1")
     assert first == "views"
     assert list(found) == list(inputs) == ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     del graph.graph.output[:]
     graph.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs.values())
-    values = onnxruntime.InferenceSession(graph.SerializeToString()).run(list(inputs.values()), {"images": PICTURES})
+    values = onnxruntime.InferenceSession(graph.SerializeToString()).run(list(inputs.values()), {"images": IMAGES})
     for histogram, whole in zip(found.values(), values, strict=True):
         assert histogram.counts.sum() == whole.size
         assert histogram.largest == pytest.approx(float(np.abs(whole).max()), rel=1e-5)
@@ -232,7 +232,7 @@ def test_what_is_counted_is_what_goes_into_each_layer(weights: Weights) -> None:
 def test_graph_is_left_as_it_was(weights: Weights) -> None:
     graph = graph_of(weights)
     before = graph.SerializeToString(deterministic=True)
-    gather(graph, [PICTURES[:1]])
+    gather(graph, [IMAGES[:1]])
     assert graph.SerializeToString(deterministic=True) == before
 
 
@@ -241,25 +241,25 @@ def test_numbers_that_overflow_are_refused_with_their_layer(weights: Weights) ->
     bias[0] = 3e38
     loud = with_tensor(weights, "conv3.bias", bias)
     loud = with_tensor(loud, "conv4.weight", np.abs(loud.tensors["conv4.weight"]) * np.float32(10))
-    with pytest.raises(ExportError, match="conv5: a value is NaN or infinite on calibration pictures"):
-        gather(graph_of(loud), [PICTURES[:2]])
+    with pytest.raises(ExportError, match="conv5: a value is NaN or infinite on calibration images"):
+        gather(graph_of(loud), [IMAGES[:2]])
 
 
-def test_no_picture_is_kept(weights: Weights) -> None:
+def test_no_image_is_kept(weights: Weights) -> None:
     """A batch is asked for when the one before is no longer needed, and what is left is as large as for one."""
 
     def batches() -> Iterator[np.ndarray]:
         for _ in range(6):
-            yield PICTURES[:1]
+            yield IMAGES[:1]
 
-    six, one = gather(graph_of(weights), batches()), gather(graph_of(weights), [PICTURES[:1]])
+    six, one = gather(graph_of(weights), batches()), gather(graph_of(weights), [IMAGES[:1]])
     for layer, histogram in six.items():
         assert histogram.counts.nbytes == one[layer].counts.nbytes == 8 * NUM_BINS
         np.testing.assert_array_equal(histogram.counts, 6 * one[layer].counts)
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "tiny"])
-def test_first_layer_s_range_is_that_of_every_picture_there_can_be(name: str) -> None:
+def test_first_layer_s_range_is_that_of_every_image_there_can_be(name: str) -> None:
     import torch
 
     preprocessing = PUBLISHED_PREPROCESSING[name]
@@ -272,7 +272,7 @@ def test_first_layer_s_range_is_that_of_every_picture_there_can_be(name: str) ->
 def test_ranges_are_of_every_layer_in_order(method: CalibrationMethod) -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["caffenet"]))
     graph = graph_of(weights)
-    found = gather(graph, [PICTURES])
+    found = gather(graph, [IMAGES])
     ranges = ranges_for(graph, weights.preprocessing, found, method)
     assert list(ranges) == ["conv1", *found]
     assert ranges.pop("conv1") == pixel_range(weights.preprocessing)

@@ -12,7 +12,7 @@ from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 
-GRAPH, PICTURES = "a" * 64, "b" * 64
+GRAPH, IMAGES = "a" * 64, "b" * 64
 
 
 def histogram(seed: int, size: int = 1000) -> Histogram:
@@ -33,7 +33,7 @@ def kept(path: Path) -> Path:
         path,
         {"conv2": histogram(1), "fc6": histogram(2)},
         graph_sha256=GRAPH,
-        images_sha256=PICTURES,
+        images_sha256=IMAGES,
         num_images=12,
     )
     return path
@@ -58,7 +58,7 @@ def test_what_is_kept_is_read_back_exactly(
     largest, upper = sorted(ends)
     path = tmp_path_factory.getbasetemp() / "kept.json"
     written = Histogram(counts=np.tile(np.array(counts, dtype=np.int64), 512), upper=upper, largest=largest)
-    save_cache(path, {"conv2": written}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+    save_cache(path, {"conv2": written}, graph_sha256=GRAPH, images_sha256=IMAGES, num_images=1)
     (name, read), *others = load_cache(path).histograms().items()
     assert (name, others) == ("conv2", [])
     assert (read.upper, read.largest, read.counts.dtype) == (upper, largest, np.int64)
@@ -82,21 +82,21 @@ def test_histogram_that_was_read_counts_on(kept: Path) -> None:
 def test_same_counts_are_the_same_bytes(kept: Path, tmp_path: Path) -> None:
     load = load_cache(kept)
     again = tmp_path / "again.json"
-    save_cache(again, load.histograms(), graph_sha256=GRAPH, images_sha256=PICTURES, num_images=12)
+    save_cache(again, load.histograms(), graph_sha256=GRAPH, images_sha256=IMAGES, num_images=12)
     assert again.read_bytes() == kept.read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("graph", "pictures", "words"),
+    ("graph", "images", "words"),
     [
-        (GRAPH, PICTURES, None),
-        ("c" * 64, PICTURES, "made from another graph"),
+        (GRAPH, IMAGES, None),
+        ("c" * 64, IMAGES, "made from another graph"),
         (GRAPH, "c" * 64, "made from other images, or from the same ones decoded by another policy"),
         ("c" * 64, "c" * 64, "made from another graph"),
     ],
 )
-def test_what_it_was_not_made_from_is_said(graph: str, pictures: str, words: str | None, kept: Path) -> None:
-    assert load_cache(kept).mismatch(graph, pictures) == words
+def test_what_it_was_not_made_from_is_said(graph: str, images: str, words: str | None, kept: Path) -> None:
+    assert load_cache(kept).mismatch(graph, images) == words
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
@@ -157,7 +157,7 @@ def test_file_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> 
     refused(tmp_path / "folder", "cannot be read: it is a directory, not a regular file")
     nowhere = tmp_path / "nothing" / "kept.json"
     with pytest.raises(ExportError, match="the calibration cannot be kept there: No such file or directory"):
-        save_cache(nowhere, {}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+        save_cache(nowhere, {}, graph_sha256=GRAPH, images_sha256=IMAGES, num_images=1)
 
 
 def test_file_appears_whole_and_leaves_nothing_beside_it(
@@ -170,7 +170,7 @@ def test_file_appears_whole_and_leaves_nothing_beside_it(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ExportError, match="No space left on device"):
-        save_cache(kept, {}, graph_sha256=GRAPH, images_sha256=PICTURES, num_images=1)
+        save_cache(kept, {}, graph_sha256=GRAPH, images_sha256=IMAGES, num_images=1)
     assert kept.read_bytes() == before
     assert list(tmp_path.iterdir()) == [kept]
 

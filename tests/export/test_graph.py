@@ -51,7 +51,7 @@ def test_nodes_are_called_what_the_layers_are_and_stand_in_their_order(name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract_is_pictures_in_and_probabilities_out(name: str) -> None:
+def test_contract_is_images_in_and_probabilities_out(name: str) -> None:
     graph = graph_of(name).graph
     ((images,), (probabilities,)) = (graph.input, graph.output)
     assert images.name == "images"
@@ -62,7 +62,7 @@ def test_contract_is_pictures_in_and_probabilities_out(name: str) -> None:
     assert [d.dim_param or d.dim_value for d in probabilities.type.tensor_type.shape.dim] == ["N", 4]
 
 
-def test_pictures_go_straight_into_a_cast() -> None:
+def test_images_go_straight_into_a_cast() -> None:
     # TensorRT takes uint8 in no other way.
     takers = [node.op_type for node in graph_of("paper").graph.node if "images" in node.input]
     assert takers == ["Cast"]
@@ -70,7 +70,7 @@ def test_pictures_go_straight_into_a_cast() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @pytest.mark.parametrize("views", ["ten", "center"])
-def test_any_batch_gives_what_each_picture_gives_alone(batch: int, views: str) -> None:
+def test_any_batch_gives_what_each_image_gives_alone(batch: int, views: str) -> None:
     session = onnxruntime.InferenceSession(encode_graph(graph_of("original", views), {}))
     images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
     (together,) = session.run(None, {"images": images})

@@ -133,7 +133,7 @@ def test_islands_are_float(name: str, rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("rest", RESTS)
-def test_picture_is_quantised_before_the_views_are_cut(rest: Rest) -> None:
+def test_image_is_quantised_before_the_views_are_cut(rest: Rest) -> None:
     graph = graph_of("paper", rest)
     types = types_in(graph)
     views = [f"view{index}" for index in range(10)]

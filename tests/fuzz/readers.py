@@ -50,7 +50,7 @@ from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 from alexnet_deploy.train.data import cifar10 as cifar
 from alexnet_deploy.train.data import ilsvrc
 from alexnet_deploy.train.data import ilsvrc_devkit as devkit
-from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.loop.checkpoint import Checkpoint, Position, load_checkpoint, load_tensors, save_checkpoint
 from alexnet_deploy.train.pack import format as packed
 from alexnet_deploy.train.pack.journal import Chunk, noted_chunks
@@ -225,7 +225,7 @@ def _read_architecture(folder: Path) -> None:
 
 def _make_pack(folder: Path) -> None:
     draw_folder(folder / "drawn", num_train=1, num_validation=1)
-    pack(find_pictures(folder / "drawn"), folder / "pack", "shorter-side", chunk_pictures=2, threads=1)
+    pack(find_images(folder / "drawn"), folder / "pack", "shorter-side", chunk_images=2, threads=1)
 
 
 def _read_pack(folder: Path) -> None:
@@ -247,7 +247,7 @@ def _make_journal(folder: Path) -> None:
     chunks = [
         Chunk(
             num_seen=number,
-            num_pictures=number,
+            num_images=number,
             sources_bytes=10 * number,
             sha256="1" * 64,
             sources_sha256="2" * 64,
@@ -280,12 +280,12 @@ def _read_devkit(folder: Path) -> None:
 
 
 def _make_archives(folder: Path) -> None:
-    archives.write_ilsvrc(folder, archives.ilsvrc_pictures())
+    archives.write_ilsvrc(folder, archives.ilsvrc_images())
     (folder / ilsvrc.MAPPING).write_text("".join(f"{archives.WNIDS[truth - 1]}\n" for truth in archives.TRUTH))
 
 
 def _read_archives(folder: Path) -> None:
-    source = find_pictures(folder)
+    source = find_images(folder)
     for example in (source.train[0], source.validation[-1]):
         with suppress(ImageError):
             example.read()
@@ -420,9 +420,9 @@ READERS: Mapping[str, Reader] = MappingProxyType(
             read=lambda folder: devkit.validation_wnids(folder / ilsvrc.DEVKIT),
             targets={ilsvrc.DEVKIT: (changes.gzip_tar_change,) * 9},
         ),
-        "CIFAR-batch": Reader(make=_make_cifar, read=find_pictures, targets={cifar.TRAIN[0]: (), cifar.VALIDATION: ()}),
+        "CIFAR-batch": Reader(make=_make_cifar, read=find_images, targets={cifar.TRAIN[0]: (), cifar.VALIDATION: ()}),
         "CIFAR-archive": Reader(
-            make=_make_cifar_archive, read=find_pictures, targets={cifar.ARCHIVE: (changes.gzip_tar_change,) * 9}
+            make=_make_cifar_archive, read=find_images, targets={cifar.ARCHIVE: (changes.gzip_tar_change,) * 9}
         ),
     }
 )

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from faulty import unguarded
-from graphs import constants_of, edited_graph, nodes_of, set_constant
+from graphs import Edit, constants_of, edited_graph, nodes_of, scaled, set_constant
 from networks import republished, saved, shipped
 from onnx import TensorProto, helper
 from PIL import Image
@@ -26,8 +26,6 @@ from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.check import CheckResult, check
 from alexnet_deploy.pipeline.export import ExportRequest, export
 
-Edit = Callable[[onnx.ModelProto], None]
-
 
 @pytest.fixture
 def planted(int8_shipment: tuple[LoadedWeights, Bundle], tmp_path: Path) -> Callable[[Edit], Bundle]:
@@ -41,14 +39,6 @@ def failures(result: CheckResult, against: str) -> list[str]:
     rows = [row for row in result.rows if row.precision == "int8" and row.against == against]
     assert {row.backend for row in rows} == set(BACKENDS)
     return [failure for row in rows for failure in row.failures]
-
-
-def scaled(name: str, factor: float) -> Edit:
-    def edit(model: onnx.ModelProto) -> None:
-        values = constants_of(model.graph)[name]
-        set_constant(model, name, np.asarray(values * values.dtype.type(factor)))
-
-    return edit
 
 
 @pytest.mark.parametrize("shipment", ["int8_shipment", "half_int8_shipment"])
@@ -71,17 +61,17 @@ def faint(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(120, 136, (256, 256, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("picture", [flat, faint])
-def test_ranges_of_pictures_that_are_none_are_refused_by_layer(
-    picture: Callable[[int], np.ndarray], sure: Weights, tmp_path: Path
+@pytest.mark.parametrize("image", [flat, faint])
+def test_ranges_of_images_that_are_none_are_refused_by_layer(
+    image: Callable[[int], np.ndarray], sure: Weights, tmp_path: Path
 ) -> None:
     (tmp_path / "given").mkdir()
     for number in range(8):
-        Image.fromarray(picture(number)).save(tmp_path / f"given/{number}.png")
+        Image.fromarray(image(number)).save(tmp_path / f"given/{number}.png")
     loaded = saved(sure, tmp_path / "weights.safetensors")
     with pytest.raises(
         ParityError,
-        match=r"nothing was published: \d+\.\d% of what (conv|fc)\d sees of the golden pictures lies beyond",
+        match=r"nothing was published: \d+\.\d% of what (conv|fc)\d sees of the golden images lies beyond",
     ):
         export(
             loaded,

@@ -64,11 +64,11 @@ def test_public_names_load_no_engine_and_no_trainer() -> None:
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_prediction_needs_one_engine_and_nothing_else(backend: str, bundle: Bundle, pictures: Path) -> None:
+def test_prediction_needs_one_engine_and_nothing_else(backend: str, bundle: Bundle, images: Path) -> None:
     other = {"openvino": "onnxruntime", "onnxruntime": "openvino"}[backend]
-    done = command_without((*NOT_FOR_PREDICTION, other), "predict", pictures / "a.jpg", "--bundle", bundle.path)
+    done = command_without((*NOT_FOR_PREDICTION, other), "predict", images / "a.jpg", "--bundle", bundle.path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{pictures}/a.jpg")
+    assert done.stdout.startswith(f"{images}/a.jpg")
     assert f", on {backend} " in done.stderr
 
 
@@ -197,7 +197,7 @@ README = """
 alexnet-deploy outside of any block
 ```console
 $ alexnet-deploy train
-drawn: 600 pictures to learn from
+drawn: 600 images to learn from
 next: alexnet-deploy export
 $ .venv/bin/alexnet-deploy --debug predict images/ --format jsonl | head -1 && alexnet-deploy check   # and more
 $ alexnet-deploy export \\
@@ -230,7 +230,7 @@ def test_command_that_there_is_not_is_found_out(line: str) -> None:
         parse(line.split())
 
 
-def test_predict_calls_nobody_and_starts_no_process(bundle: Bundle, pictures: Path) -> None:
+def test_predict_calls_nobody_and_starts_no_process(bundle: Bundle, images: Path) -> None:
     program = """
 import sys
 sys.addaudithook(lambda event, _: event.startswith(("socket.", "subprocess.", "os.fork")) and print(event))
@@ -240,7 +240,7 @@ with load(sys.argv[1]) as predictor:
 assert "openvino" in sys.modules
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, bundle.path, pictures],
+        [sys.executable, "-c", program, bundle.path, images],
         capture_output=True,
         check=True,
         timeout=HANGS_AFTER_S,

@@ -74,30 +74,30 @@ def run(program: str, *arguments: object, ignored: signal.Signals | None = None)
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 @pytest.mark.parametrize("module", ["typer", "alexnet_deploy.cli.commands.train", "numpy", "openvino"])
 def test_signal_during_an_import_ends_in_one_short_line(
-    module: str, number: signal.Signals, code: int, bundle: Bundle, pictures: Path
+    module: str, number: signal.Signals, code: int, bundle: Bundle, images: Path
 ) -> None:
     program = DURING_IMPORT.format(module=module, signal=number.name)
-    done = run(program, "predict", pictures / "a.jpg", "--bundle", bundle.path)
+    done = run(program, "predict", images / "a.jpg", "--bundle", bundle.path)
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr == f"interrupted by {number.name}\n"
 
 
-def test_signal_that_was_ignored_from_the_start_stays_ignored(bundle: Bundle, pictures: Path) -> None:
+def test_signal_that_was_ignored_from_the_start_stays_ignored(bundle: Bundle, images: Path) -> None:
     program = DURING_IMPORT.format(module="openvino", signal="SIGHUP")
-    done = run(program, "predict", pictures / "a.jpg", "--bundle", bundle.path, ignored=signal.SIGHUP)
+    done = run(program, "predict", images / "a.jpg", "--bundle", bundle.path, ignored=signal.SIGHUP)
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("1 predicted\n")
 
 
 @pytest.fixture
-def endless(pictures: Path, tmp_path: Path) -> list[Path]:
-    """Twelve pictures that are answered, and three that no decoder comes back from."""
+def endless(images: Path, tmp_path: Path) -> list[Path]:
+    """Twelve images that are answered, and three that no decoder comes back from."""
     stuck = [tmp_path / str(number) / "endless.jpg" for number in range(3)]
     for path in stuck:
         path.parent.mkdir()
-        path.write_bytes((pictures / "a.jpg").read_bytes())
-    return [*sorted(pictures.iterdir()), *stuck]
+        path.write_bytes((images / "a.jpg").read_bytes())
+    return [*sorted(images.iterdir()), *stuck]
 
 
 def lines_of(stream: IO[bytes] | None) -> Iterator[bytes]:
@@ -152,7 +152,7 @@ def loaded_path(bundle: Bundle, request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_second_signal_ends_at_once(bundle: Bundle, pictures: Path) -> None:
+def test_second_signal_ends_at_once(bundle: Bundle, images: Path) -> None:
     program = """
 import os, signal
 from alexnet_deploy.core.process import interruption

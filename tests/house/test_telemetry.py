@@ -35,11 +35,11 @@ def as_person(home: Path, *command: str | Path) -> subprocess.CompletedProcess[s
     )
 
 
-def arguments_of(command: str, bundle: Bundle, loaded: LoadedWeights, pictures: Path, out: Path) -> list[str | Path]:
+def arguments_of(command: str, bundle: Bundle, loaded: LoadedWeights, images: Path, out: Path) -> list[str | Path]:
     return {
         "doctor": ["doctor"],
         "inspect": ["inspect", bundle.path / "model.onnx"],
-        "predict": ["predict", pictures, "--bundle", bundle.path, "--backend", "onnxruntime"],
+        "predict": ["predict", images, "--bundle", bundle.path, "--backend", "onnxruntime"],
         "check": ["check", bundle.path, "--weights", loaded.path],
         "bench": ["bench", bundle.path, "--seconds", "0"],
         "export": ["export", loaded.path, "--out", out],
@@ -48,7 +48,7 @@ def arguments_of(command: str, bundle: Bundle, loaded: LoadedWeights, pictures: 
 
 @pytest.mark.parametrize("command", ["doctor", "inspect", "predict", "check", "bench", "export"])
 def test_no_command_reaches_the_network(
-    command: str, bundle: Bundle, loaded: LoadedWeights, pictures: Path, home: Path, tmp_path: Path
+    command: str, bundle: Bundle, loaded: LoadedWeights, images: Path, home: Path, tmp_path: Path
 ) -> None:
     strace = shutil.which("strace")
     if strace is None:
@@ -58,14 +58,14 @@ def test_no_command_reaches_the_network(
         home,
         *(strace, "-f", "-qq", "-e", "trace=network", "-o", log),
         *(sys.executable, "-c", MAIN),
-        *arguments_of(command, bundle, loaded, pictures, tmp_path / "new.bundle"),
+        *arguments_of(command, bundle, loaded, images, tmp_path / "new.bundle"),
     )
     assert done.returncode == 0, done.stderr
     assert not REACHING_OUT.search(log.read_text())
 
 
-def test_onnxruntime_keeps_no_id_of_this_machine(bundle: Bundle, pictures: Path, home: Path) -> None:
-    arguments = ["predict", pictures, "--bundle", bundle.path, "--backend", "onnxruntime"]
+def test_onnxruntime_keeps_no_id_of_this_machine(bundle: Bundle, images: Path, home: Path) -> None:
+    arguments = ["predict", images, "--bundle", bundle.path, "--backend", "onnxruntime"]
     done = as_person(home, sys.executable, "-c", MAIN, *arguments)
     assert done.returncode == 0, done.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -18,7 +18,7 @@ def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundl
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "ten")
-    assert result["pictures"] == f"64 drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
+    assert result["images"] == f"64 drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
     assert [timing["stage"] for timing in result["decoding"]] == ["decode", "resize"]
     assert [engine["backend"] for engine in result["engines"]] == list(BACKENDS)
     for engine in result["engines"]:
@@ -27,19 +27,19 @@ def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundl
         assert found == [("compute", 1), ("compute", 3), ("compute", 4), ("whole", 1)]
         assert engine["open_ms"] > 0
         assert engine["first_ms"] > 0
-        assert engine["pictures_per_second"] > 0
+        assert engine["images_per_second"] > 0
         assert 0 <= engine["engine_idle"] < 1
     for timing in (*result["decoding"], *(timing for engine in result["engines"] for timing in engine["stages"])):
         assert timing["num_runs"] >= 20
         assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
 
 
-def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, pictures: Path) -> None:
-    outcome = run("bench", latest, "--backend", "onnxruntime", "--data", pictures, "--seconds", 0)
+def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: Path) -> None:
+    outcome = run("bench", latest, "--backend", "onnxruntime", "--data", images, "--seconds", 0)
     assert outcome.code == 0, outcome.err
-    assert f"pictures: 12 of {pictures}, " in outcome.out
+    assert f"images: 12 of {images}, " in outcome.out
     assert re.search(r"^onnxruntime \S+, cpu, float32$", outcome.out, flags=re.MULTILINE)
-    assert re.search(r"^[\d,.]+ pictures/s from files to guesses, 1 at a time of 4; ", outcome.out, flags=re.MULTILINE)
+    assert re.search(r"^[\d,.]+ images/s from files to guesses, 1 at a time of 4; ", outcome.out, flags=re.MULTILINE)
     assert "openvino" not in outcome.out
     for stage in ("decode", "resize", "compute", "whole"):
         assert re.search(rf"^{stage:<10} {{5}}1( +\d+\.\d\d){{3}} +\d+$", outcome.out, flags=re.MULTILINE)
@@ -66,9 +66,9 @@ def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -
     (tmp_path / "text.jpg").write_text("Dear reader")
     with pytest.raises(UsageError, match="nowhere: there is no such file or folder"):
         bench(bundle, data=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="has no picture among its first 64 files"):
+    with pytest.raises(DataError, match="has no image among its first 64 files"):
         bench(bundle, data=tmp_path)
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "z.png")
     result = bench(bundle, data=tmp_path, backends=["openvino"], seconds=0)
-    assert result.pictures == f"1 of {tmp_path}"
+    assert result.images == f"1 of {tmp_path}"
     assert result.mean_bytes == (tmp_path / "z.png").stat().st_size

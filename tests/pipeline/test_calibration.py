@@ -1,4 +1,4 @@
-"""Ranges: which pictures they are found on, by which method, and when counts that were kept are used again."""
+"""Ranges: which images they are found on, by which method, and when counts that were kept are used again."""
 
 import shutil
 from dataclasses import replace
@@ -13,7 +13,7 @@ from alexnet_deploy.core.bundle.precision import CALIBRATION_METHODS, Calibratio
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate
-from alexnet_deploy.train.data.scan import find_pictures, survey
+from alexnet_deploy.train.data.scan import find_images, survey
 from alexnet_deploy.train.pack.writer import pack
 
 
@@ -29,30 +29,30 @@ def refused(match: str, error: type[AlexNetDeployError], weights: Weights, folde
     assert "\n" not in str(caught.value)
 
 
-def test_training_pictures_calibrate_unless_others_are_given(sure: Weights, drawn: Path, pictures: Path) -> None:
+def test_training_images_calibrate_unless_others_are_given(sure: Weights, drawn: Path, images: Path) -> None:
     own, said = calibrated(sure)
-    assert said[0] == f"calibrating on the training pictures in {drawn}"
+    assert said[0] == f"calibrating on the training images in {drawn}"
     assert own.calibration.num_images == 16
-    other, said = calibrated(sure, pictures)
+    other, said = calibrated(sure, images)
     assert other.calibration.num_images == 12
     assert not any("training" in line for line in said)
     assert own.calibration.images_sha256 != other.calibration.images_sha256
     assert own.calibration.graph_sha256 == other.calibration.graph_sha256
     assert own.ranges != other.ranges
-    # What any picture could give, whatever the pictures are.
+    # What any image could give, whatever the images are.
     assert own.ranges["conv1"] == other.ranges["conv1"]
 
 
-def test_training_pictures_that_are_others_now_are_refused(sure: Weights, drawn: Path, tmp_path: Path) -> None:
+def test_training_images_that_are_others_now_are_refused(sure: Weights, drawn: Path, tmp_path: Path) -> None:
     assert sure.training is not None
     moved = replace(sure, training=msgspec.structs.replace(sure.training, data=str(tmp_path / "drawn")))
-    refused(r"the training pictures are gone, .*: there is no such folder; `--calibrate DIR` gives", UsageError, moved)
+    refused(r"the training images are gone, .*: there is no such folder; `--calibrate DIR` gives", UsageError, moved)
     shutil.copytree(drawn, tmp_path / "drawn")
     assert calibrated(moved)[0].ranges == calibrated(sure)[0].ranges
-    picture = next((tmp_path / "drawn/train").rglob("*.jpg"))
-    shutil.copy(next((tmp_path / "drawn/val").rglob("*.jpg")), picture)
+    image = next((tmp_path / "drawn/train").rglob("*.jpg"))
+    shutil.copy(next((tmp_path / "drawn/val").rglob("*.jpg")), image)
     refused(
-        r"drawn: its training and validation images are not those that .*; `--calibrate DIR` gives pictures",
+        r"drawn: its training and validation images are not those that .*; `--calibrate DIR` gives images",
         UsageError,
         moved,
     )
@@ -62,50 +62,50 @@ def test_weights_trained_on_a_pack_calibrate_on_the_files_that_were_packed(
     sure: Weights, drawn: Path, tmp_path: Path
 ) -> None:
     assert sure.training is not None
-    pack(find_pictures(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    pack(find_images(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
     packed = replace(sure, training=msgspec.structs.replace(sure.training, data=str(tmp_path / "drawn.pack")))
     found, said = calibrated(packed)
-    assert said[0] == f"calibrating on the training pictures in {drawn}"
+    assert said[0] == f"calibrating on the training images in {drawn}"
     assert found.ranges == calibrated(sure)[0].ranges
 
 
 def test_weights_trained_on_archives_need_files_to_calibrate_on(sure: Weights, tmp_path: Path) -> None:
     assert sure.training is not None
     root = write_cifar(tmp_path, cifar_batches())
-    digest = survey(find_pictures(root), sure.preprocessing.resize).sha256
+    digest = survey(find_images(root), sure.preprocessing.resize).sha256
     learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(root), data_sha256=digest))
-    refused(r"its pictures are in archives, and calibration reads files; `--calibrate DIR` gives", UsageError, learnt)
+    refused(r"its images are in archives, and calibration reads files; `--calibrate DIR` gives", UsageError, learnt)
 
 
-def test_weights_of_unknown_origin_need_pictures(sure: Weights, pictures: Path) -> None:
+def test_weights_of_unknown_origin_need_images(sure: Weights, images: Path) -> None:
     unknown = replace(sure, training=None)
-    refused(r"these weights name no training pictures; `--calibrate DIR` gives some", UsageError, unknown)
-    assert calibrated(unknown, pictures)[0].calibration.num_images == 12
+    refused(r"these weights name no training images; `--calibrate DIR` gives some", UsageError, unknown)
+    assert calibrated(unknown, images)[0].calibration.num_images == 12
 
 
 def test_folder_that_gives_nothing_to_calibrate_on_is_refused(sure: Weights, tmp_path: Path) -> None:
     refused("nothing: there is no such folder of images", UsageError, sure, tmp_path / "nothing")
-    refused("holds no pictures to calibrate on", UsageError, sure, tmp_path)
+    refused("holds no images to calibrate on", UsageError, sure, tmp_path)
     (tmp_path / "a.jpg").touch()
     refused("a.jpg: is not a folder of images to calibrate on", DataError, sure, tmp_path / "a.jpg")
-    refused("none of the pictures to calibrate on can be decoded", DataError, sure, tmp_path)
+    refused("none of the images to calibrate on can be decoded", DataError, sure, tmp_path)
 
 
-def test_bad_picture_is_left_out_and_named(sure: Weights, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "mixed")
-    (tmp_path / "mixed/aa.jpg").write_bytes(b"not a picture")
+def test_bad_image_is_left_out_and_named(sure: Weights, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "mixed")
+    (tmp_path / "mixed/aa.jpg").write_bytes(b"not an image")
     mixed, said = calibrated(sure, tmp_path / "mixed")
     assert f"left out, not_an_image: {tmp_path}/mixed/aa.jpg" in said
-    clean, _ = calibrated(sure, pictures)
+    clean, _ = calibrated(sure, images)
     assert (mixed.calibration, mixed.ranges) == (clean.calibration, clean.ranges)
 
 
-def test_so_many_pictures_and_no_more_evenly_spaced(sure: Weights, pictures: Path, tmp_path: Path) -> None:
-    few, _ = calibrated(sure, pictures, num_images=3)
+def test_so_many_images_and_no_more_evenly_spaced(sure: Weights, images: Path, tmp_path: Path) -> None:
+    few, _ = calibrated(sure, images, num_images=3)
     assert few.calibration.num_images == 3
     (tmp_path / "spaced").mkdir()
     for name in ("a", "e", "i"):
-        shutil.copy(pictures / f"{name}.jpg", tmp_path / "spaced")
+        shutil.copy(images / f"{name}.jpg", tmp_path / "spaced")
     same, _ = calibrated(sure, tmp_path / "spaced")
     assert few.calibration.images_sha256 == same.calibration.images_sha256
 
@@ -119,40 +119,40 @@ def test_ranges_are_those_of_the_method(method: CalibrationMethod, sure: Weights
         assert found.ranges[layer] == histogram.range_by(method)
 
 
-def test_kept_calibration_is_used_for_the_same_graph_and_pictures_only(
-    sure: Weights, pictures: Path, tmp_path: Path
+def test_kept_calibration_is_used_for_the_same_graph_and_images_only(
+    sure: Weights, images: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.json"
-    first, said = calibrated(sure, pictures, cache=kept)
+    first, said = calibrated(sure, images, cache=kept)
     assert not any(line.startswith(str(kept)) for line in said)
-    again, said = calibrated(sure, pictures, cache=kept)
-    assert f"{kept}: of this graph and these pictures, used again" in said
+    again, said = calibrated(sure, images, cache=kept)
+    assert f"{kept}: of this graph and these images, used again" in said
     assert not any(line.startswith("calibrating on") for line in said)
     assert (again.calibration, again.ranges) == (first.calibration, first.ranges)
     # Another method takes its ranges from the same counts, and another precision of the rest from the same ranges.
     whole = kept.read_bytes()
-    other, said = calibrated(sure, pictures, cache=kept, method="minmax", rest="fp16")
-    assert f"{kept}: of this graph and these pictures, used again" in said
-    assert other.ranges == calibrated(sure, pictures, method="minmax")[0].ranges
+    other, said = calibrated(sure, images, cache=kept, method="minmax", rest="fp16")
+    assert f"{kept}: of this graph and these images, used again" in said
+    assert other.ranges == calibrated(sure, images, method="minmax")[0].ranges
     assert kept.read_bytes() == whole
 
 
-@pytest.mark.parametrize("what", ["pictures", "graph"])
-def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["images", "graph"])
+def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, images: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     if what == "graph":
-        calibrated(separating_weights(sure.architecture, seed=5), pictures, cache=kept)
+        calibrated(separating_weights(sure.architecture, seed=5), images, cache=kept)
     else:
-        calibrated(sure, pictures, cache=kept, num_images=5)
+        calibrated(sure, images, cache=kept, num_images=5)
     stale = kept.read_bytes()
-    found, said = calibrated(sure, pictures, cache=kept)
+    found, said = calibrated(sure, images, cache=kept)
     words = {
         "graph": "made from another graph",
-        "pictures": "made from other images, or from the same ones decoded by another policy",
+        "images": "made from other images, or from the same ones decoded by another policy",
     }[what]
     assert f"{kept}: {words}, so it is not used, and written anew" in said
-    fresh, _ = calibrated(sure, pictures)
+    fresh, _ = calibrated(sure, images)
     assert (found.calibration, found.ranges) == (fresh.calibration, fresh.ranges)
     assert kept.read_bytes() != stale
-    _, said = calibrated(sure, pictures, cache=kept)
-    assert f"{kept}: of this graph and these pictures, used again" in said
+    _, said = calibrated(sure, images, cache=kept)
+    assert f"{kept}: of this graph and these images, used again" in said

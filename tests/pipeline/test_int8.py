@@ -15,7 +15,7 @@ from onnx import TensorProto, load_model_from_string
 from alexnet_deploy.core.bundle.precision import Rest
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityError, UsageError
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.model.architecture import Conv
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
@@ -28,7 +28,7 @@ from alexnet_deploy.pipeline.calibration import METHOD_ORDER, Calibrated, Int8Re
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8 import Quantized, quantize
-from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.pack.writer import pack
 
 PRODUCTS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -56,7 +56,7 @@ def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **opt
 
 @pytest.fixture(scope="module")
 def known(drawn: Path, sure: Weights) -> LabelledFolder:
-    """Labelled pictures, each of which the network gets right."""
+    """Labelled images, each of which the network gets right."""
     return find_labelled(drawn / "train", sure.labels)
 
 
@@ -102,7 +102,7 @@ def test_network_that_int8_does_not_harm_keeps_every_layer_in_it(
 
 
 def test_loud_channel_changes_nothing_in_float(sure: Weights, loud: Weights) -> None:
-    images = golden_pictures()
+    images = golden_images()
     for backend in BACKENDS:
         plain, same = (answers(source_of(w, center(sure), "fp32"), backend, images) for w in (sure, loud))
         np.testing.assert_allclose(plain, same, atol=3e-7)
@@ -129,7 +129,7 @@ def test_layer_that_int8_harms_goes_back_to_float(labelled: bool, loud: Weights,
             of_data,
         )
     else:
-        assert re.fullmatch(r"\d\d\.\d\d% of the calibration pictures agree, where \d\d\.\d\d% must", of_data)
+        assert re.fullmatch(r"\d\d\.\d\d% of the calibration images agree, where \d\d\.\d\d% must", of_data)
         assert found.gate.calibration_agreement == 1.0
     place = said.index("conv4, the most sensitive of them, goes back to float")
     assert said[place - 1] == f"int8 in {', '.join(PRODUCTS)}: {fallback.because}"
@@ -167,11 +167,11 @@ def test_drop_that_is_allowed_needs_no_fallback(
     assert found.gate.fallbacks == ()
     assert found.gate.accuracy is not None
     assert found.gate.accuracy.drop_points > 0.5
-    assert len(found.gate.accuracy.flips) == round(found.gate.accuracy.drop_points / 100 * len(known.pictures))
+    assert len(found.gate.accuracy.flips) == round(found.gate.accuracy.drop_points / 100 * len(known.images))
 
 
 def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
-    """Without labelled pictures; of accuracy see test_cli_export."""
+    """Without labelled images; of accuracy see test_cli_export."""
     _, bundle = int8_shipment
     gate = bundle.manifest.gate
     assert gate is not None
@@ -213,7 +213,7 @@ def test_method_that_was_asked_for_is_kept_and_the_layer_goes_back_to_float(sure
     assert manifest.gate.fallbacks
     assert "conv5" not in manifest.quantization.ranges
     for fallback in manifest.gate.fallbacks:
-        assert fallback.because.startswith("100.00% of the calibration pictures agree, ")
+        assert fallback.because.startswith("100.00% of the calibration images agree, ")
         assert "; on the golden images " in fallback.because
     assert check(bundle, weights=loaded).passed
 
@@ -287,10 +287,10 @@ def test_what_belongs_to_int8_is_refused_elsewhere(precision: str, loaded: Loade
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, pictures: Path, tmp_path: Path) -> None:
+def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, images: Path, tmp_path: Path) -> None:
     loaded = saved(sure, tmp_path / "weights.safetensors")
-    with pytest.raises(DataError, match="holds no pictures in folders named after classes"):
-        export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", data=pictures))
+    with pytest.raises(DataError, match="holds no images in folders named after classes"):
+        export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", data=images))
     assert list(tmp_path.iterdir()) == [loaded.path]
 
 
@@ -318,12 +318,12 @@ def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weig
         Int8Request(max_drop_points=float("inf"))
 
 
-def test_bad_picture_to_measure_on_is_named_before_anything_is_measured(
+def test_bad_image_to_measure_on_is_named_before_anything_is_measured(
     sure: Weights, drawn: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(drawn / "val", tmp_path / "val")
     bad = sorted((tmp_path / "val").rglob("*.jpg"))[0]
-    bad.write_bytes(b"not a picture")
+    bad.write_bytes(b"not an image")
     said: list[str] = []
     loaded = saved(sure, tmp_path / "weights.safetensors")
     with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
@@ -349,12 +349,12 @@ def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
         ExportRequest(precision="int8", int8=request, data=drawn / side),
         observer=BuildObserver(say=said.append),
     )
-    assert any("the network learnt from these pictures" in line for line in said) is is_said
+    assert any("the network learnt from these images" in line for line in said) is is_said
 
 
 def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, drawn: Path, tmp_path: Path) -> None:
     assert sure.training is not None
-    found = pack(find_pictures(drawn), tmp_path / "drawn.pack", "shorter-side")
+    found = pack(find_images(drawn), tmp_path / "drawn.pack", "shorter-side")
     learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(found.path)))
     loaded = saved(learnt, tmp_path / "weights.safetensors")
 
@@ -362,7 +362,7 @@ def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, d
         # Said before anything is measured.
         raise StopAsyncIteration(line)
 
-    with pytest.raises(StopAsyncIteration, match="the network learnt from these pictures"):
+    with pytest.raises(StopAsyncIteration, match="the network learnt from these images"):
         export(
             loaded,
             tmp_path / "a.bundle",

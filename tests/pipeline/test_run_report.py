@@ -56,14 +56,14 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     is_right, sureness = asked(weights, files, "ten")
     is_right_too, _ = asked(weights, files, "center")
     assert said[-4].startswith(
-        f"{is_right.mean():.1%} of 8 validation pictures right by ten views, {is_right_too.mean():.1%} by the "
+        f"{is_right.mean():.1%} of 8 validation images right by ten views, {is_right_too.mean():.1%} by the "
         "centre view, after epoch 1 of 1; "
     )
     assert said[-3] == f"what was learnt: {page}"
     assert said[-2] == f"metrics of each epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
-    assert f"{is_right.sum()} of 8 validation pictures right by ten views" in text
+    assert f"{is_right.sum()} of 8 validation images right by ten views" in text
     wrong = np.flatnonzero(~is_right)
     assert len(wrong), "after one epoch"
     surest = wrong[np.argsort(-sureness[wrong])]
@@ -92,12 +92,12 @@ def test_a_packed_set_tells_the_names_of_its_source(run: Run, drawn: Path) -> No
     assert all((drawn / name).is_file() for name in names)
 
 
-def test_of_many_pictures_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "spread_numbers", lambda num_pictures: spread_numbers(num_pictures, 4))
+def test_of_many_images_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "spread_numbers", lambda num_images: spread_numbers(num_images, 4))
     weights, said = train(run, drawn)
-    assert "of 4 validation pictures of 8, evenly spread, right by ten views" in said[-4]
+    assert "of 4 validation images of 8, evenly spread, right by ten views" in said[-4]
     page = weights.with_name("report.html")
-    assert "Of 8 validation pictures 4 were asked, evenly spread." in Page(page.read_bytes()).text
+    assert "Of 8 validation images 4 were asked, evenly spread." in Page(page.read_bytes()).text
     # The second of each class.
     files = sorted((drawn / "val").glob("*/*"))[1::2]
     is_right, _ = asked(weights, files, "ten")

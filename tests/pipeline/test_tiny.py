@@ -1,4 +1,4 @@
-"""The whole road, as a person walks it: three lines in a directory that holds nothing but pictures."""
+"""The whole road, as a person walks it: three lines in a directory that holds nothing but images."""
 
 import json
 import re
@@ -22,9 +22,9 @@ from alexnet_deploy.train import recipe
 
 
 def test_three_lines_in_an_empty_directory(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Only the sizes are a test's: sixteen pictures, one epoch and a quarter of the width in place of 700, 8 and all.
+    # Only the sizes are a test's: sixteen images, one epoch and a quarter of the width in place of 700, 8 and all.
     monkeypatch.setattr(drawing, "draw_folder", partial(drawing.draw_folder, num_train=3, num_validation=1))
     short = msgspec.structs.replace(recipe.recipe_by_name("drawn"), epochs=1)
     monkeypatch.setattr(recipe, "recipe_by_name", {"drawn": short}.__getitem__)
@@ -33,7 +33,7 @@ def test_three_lines_in_an_empty_directory(
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     for name in ("a.jpg", "b.jpg", "c.jpg"):
-        shutil.copy(pictures / name, "images")
+        shutil.copy(images / name, "images")
 
     def enter(line: str) -> tuple[str, list[str]]:
         """What the line gives on stdout, and the lines that it says on stderr; it must succeed."""
@@ -49,8 +49,8 @@ def test_three_lines_in_an_empty_directory(
     assert weights.name == "weights.safetensors"
     assert weights.parent.parent == Path("runs")
     assert weights.parent.name == Path("runs/latest").read_text().strip()
-    assert said[0] == "no DATA given: drawing pictures of 4 things into drawn/"
-    assert said[1] == "drawn: 12 pictures to learn from, 4 to validate, 4 classes"
+    assert said[0] == "no DATA given: drawing images of 4 things into drawn/"
+    assert said[1] == "drawn: 12 images to learn from, 4 to validate, 4 classes"
     assert re.fullmatch(r"training tiny on \w+, recipe drawn, 1 epoch", said[2])
     assert said[-1] == "next: alexnet-deploy export"
 

@@ -11,10 +11,10 @@ import pytest
 from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights
 
-from alexnet_deploy.core.bundle.manifest import GOLDEN_PICTURES, ParityRow
+from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, ParityRow
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.precision import Precision, Rest
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
@@ -31,7 +31,7 @@ CELLS: dict[str, tuple[Precision, Rest | None]] = {
     "int8": ("int8", "fp32"),
     "int8, rest fp16": ("int8", "fp16"),
 }
-PICTURES = golden_pictures()
+IMAGES = golden_images()
 
 _TOLD = ("CONVOLUTION", "MATRIX_MULTIPLY", "LRN", "QUANTIZE", "DEQUANTIZE")
 """Of a plan's layers, those that the slow test tells."""
@@ -39,10 +39,10 @@ _TOLD = ("CONVOLUTION", "MATRIX_MULTIPLY", "LRN", "QUANTIZE", "DEQUANTIZE")
 
 @functools.cache
 def network(name: str) -> tuple[Weights, np.ndarray]:
-    """A narrow network, and what it says of the golden pictures."""
+    """A narrow network, and what it says of the golden images."""
     weights = separating_weights(narrowed(ARCHITECTURES[name]))
     with open_reference(weights, views_by_name("ten", weights.architecture.input_size)) as reference:
-        return weights, reference.run(PICTURES)
+        return weights, reference.run(IMAGES)
 
 
 @functools.cache
@@ -59,15 +59,15 @@ def source(name: str, cell: str) -> GraphSource:
 def test_cell_is_accepted_and_agrees(name: str, cell: str, backend: GraphBackend) -> None:
     _, expected = network(name)
     with open_graph(source(name, cell), backend) as engine:
-        actual = engine.run(PICTURES)
+        actual = engine.run(IMAGES)
         tie = INT8_TIE if cell.startswith("int8") else TIE
-        row = compare(expected, actual, engine, GOLDEN_PICTURES, tie=tie)
+        row = compare(expected, actual, engine, GOLDEN_SET, tie=tie)
         assert row.passed, row
         # The precision is the graph's own, and shows.
         assert (row.max_error > 1e-5) is (cell != "fp32")
         if cell.startswith("int8"):
-            own = exact_answers(source(name, cell).data, PICTURES)
-            row = compare(own, actual, engine, GOLDEN_PICTURES, tolerance=int8_graph_tolerance(10))
+            own = exact_answers(source(name, cell).data, IMAGES)
+            row = compare(own, actual, engine, GOLDEN_SET, tolerance=int8_graph_tolerance(10))
             assert row.passed, row
 
 
@@ -105,15 +105,15 @@ def test_cells_at_full_size(name: str, note: Callable[[list[ParityRow], str], No
     weights = separating_weights(ARCHITECTURES[name])
     views = views_by_name("ten", weights.architecture.input_size)
     with open_reference(weights, views) as reference:
-        expected = reference.run(PICTURES)
+        expected = reference.run(IMAGES)
     rows = []
     for cell, (precision, rest) in CELLS.items():
         of = source_of(weights, views, precision, None if rest is None else quantization_of(weights, rest=rest))
-        own = exact_answers(of.data, PICTURES) if precision == "int8" else None
+        own = exact_answers(of.data, IMAGES) if precision == "int8" else None
         found = []
         for backend in BACKENDS:
             with open_graph(of, backend) as engine:
-                actual = engine.run(PICTURES)
+                actual = engine.run(IMAGES)
                 tie = INT8_TIE if precision == "int8" else TIE
                 found.append(compare(expected, actual, engine, f"{name}, {cell}", tie=tie))
                 if own is not None:

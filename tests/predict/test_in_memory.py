@@ -28,8 +28,8 @@ def predictor(bundle: Bundle) -> Iterator[Predictor]:
 
 
 @pytest.fixture(scope="module")
-def encoded(pictures: Path) -> bytes:
-    return (pictures / "a.jpg").read_bytes()
+def encoded(images: Path) -> bytes:
+    return (images / "a.jpg").read_bytes()
 
 
 def probabilities(prediction: Prediction) -> list[float]:
@@ -43,16 +43,16 @@ def test_run_takes_the_golden_images_and_gives_their_probabilities(predictor: Pr
     assert np.abs(found - bundle.read_tensor(golden.probabilities)).max() <= golden.tolerance.probability
 
 
-def test_decode_and_run_are_what_predict_does(predictor: Predictor, pictures: Path) -> None:
-    paths = sorted(pictures.iterdir())[:3]
+def test_decode_and_run_are_what_predict_does(predictor: Predictor, images: Path) -> None:
+    paths = sorted(images.iterdir())[:3]
     batch = np.stack([predictor.decode(path) for path in paths])
     assert (batch.dtype, batch.shape) == (np.uint8, (3, 256, 256, 3))
     for row, found in zip(predictor.predict(paths, batch_size=3), predictor.run(batch), strict=True):
         assert probabilities(row) == pytest.approx(found.tolist(), abs=1e-6)
 
 
-def test_the_same_image_in_every_form_has_the_same_guesses(predictor: Predictor, pictures: Path) -> None:
-    path = pictures / "a.jpg"
+def test_the_same_image_in_every_form_has_the_same_guesses(predictor: Predictor, images: Path) -> None:
+    path = images / "a.jpg"
     data = path.read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     forms = [path, str(path), data, bytearray(data), memoryview(data), Image.open(path), pixels, pixels[None]]
@@ -63,12 +63,12 @@ def test_the_same_image_in_every_form_has_the_same_guesses(predictor: Predictor,
         assert predictor.classify(form).top == expected.top, type(form)
 
 
-def test_every_input_has_its_row_in_its_place(predictor: Predictor, pictures: Path) -> None:
-    images = [Image.open(pictures / f"{name}.jpg") for name in "abcd"]
-    arrays = np.stack([np.asarray(image.resize((300, 260))) for image in images])
-    inputs = [images[0], str(pictures / "[bc].jpg"), arrays, b"", pictures / "d.jpg", images[1].tobytes()[:50]]
+def test_every_input_has_its_row_in_its_place(predictor: Predictor, images: Path) -> None:
+    opened = [Image.open(images / f"{name}.jpg") for name in "abcd"]
+    arrays = np.stack([np.asarray(image.resize((300, 260))) for image in opened])
+    inputs = [opened[0], str(images / "[bc].jpg"), arrays, b"", images / "d.jpg", opened[1].tobytes()[:50]]
     rows = list(predictor.predict(iter(inputs), batch_size=3))
-    names = ["#0", f"{pictures}/b.jpg", f"{pictures}/c.jpg", "#1", "#2", "#3", "#4", "#5", f"{pictures}/d.jpg", "#6"]
+    names = ["#0", f"{images}/b.jpg", f"{images}/c.jpg", "#1", "#2", "#3", "#4", "#5", f"{images}/d.jpg", "#6"]
     assert [row.path for row in rows] == names
     assert [row.error for row in rows[7:]] == [ImageErrorCode.EMPTY, None, ImageErrorCode.NOT_AN_IMAGE]
     alone = [predictor.classify(array) for array in arrays]
@@ -77,8 +77,8 @@ def test_every_input_has_its_row_in_its_place(predictor: Predictor, pictures: Pa
         assert probabilities(row) == pytest.approx(probabilities(single), abs=1e-6)
 
 
-def test_a_buffer_that_is_filled_again_changes_no_row(predictor: Predictor, pictures: Path) -> None:
-    frames = [np.asarray(Image.open(pictures / f"{name}.jpg")) for name in "abcdef"]
+def test_a_buffer_that_is_filled_again_changes_no_row(predictor: Predictor, images: Path) -> None:
+    frames = [np.asarray(Image.open(images / f"{name}.jpg")) for name in "abcdef"]
     buffer = np.empty_like(frames[0])
 
     def film() -> Iterator[np.ndarray]:
@@ -235,14 +235,14 @@ def test_other_arrays_and_other_things_are_refused_by_name(held: object, sentenc
         list(predictor.predict(item for item in [held]))  # type: ignore[misc]
 
 
-def test_classify_takes_one_image(predictor: Predictor, pictures: Path) -> None:
+def test_classify_takes_one_image(predictor: Predictor, images: Path) -> None:
     with pytest.raises(UsageError, match=r"holds 2 images, and one is wanted: use predict"):
         predictor.classify(np.zeros((2, 9, 9, 3), np.uint8))
     with pytest.raises(UsageError, match="topk 0 must be 1 or more"):
-        predictor.classify(pictures / "a.jpg", topk=0)
-    assert predictor.classify(pictures).error == ImageErrorCode.UNREADABLE
-    assert predictor.classify(str(pictures / "*.jpg")).error == ImageErrorCode.MISSING
-    assert len(predictor.classify(pictures / "a.jpg", topk=2).top) == 2
+        predictor.classify(images / "a.jpg", topk=0)
+    assert predictor.classify(images).error == ImageErrorCode.UNREADABLE
+    assert predictor.classify(str(images / "*.jpg")).error == ImageErrorCode.MISSING
+    assert len(predictor.classify(images / "a.jpg", topk=2).top) == 2
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 256, 256, 3), np.float32), np.zeros((256, 256, 3), np.uint8)])
@@ -255,12 +255,12 @@ def test_run_takes_nothing_but_its_contract(wrong: np.ndarray, predictor: Predic
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    data = [path.read_bytes() for path in sorted(pictures.iterdir())]
+def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bundle, images: Path) -> None:
+    data = [path.read_bytes() for path in sorted(images.iterdir())]
     with load(bundle.path, backend) as predictor:
-        images = np.stack([predictor.decode(one) for one in data])
+        arrays = np.stack([predictor.decode(one) for one in data])
         expected = [predictor.classify(one) for one in data]
-        answers = predictor.run(images)
+        answers = predictor.run(arrays)
         together = threading.Barrier(8)
 
         def serve(number: int) -> None:
@@ -270,7 +270,7 @@ def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bun
                 found = predictor.classify(data[index])
                 assert probabilities(found) == pytest.approx(probabilities(expected[index]), abs=1e-6)
                 some = [index, (index + 5) % len(data)]
-                assert np.abs(predictor.run(images[some]) - answers[some]).max() <= 1e-6
+                assert np.abs(predictor.run(arrays[some]) - answers[some]).max() <= 1e-6
 
         with ThreadPoolExecutor(8) as pool:
             for done in [pool.submit(serve, number) for number in range(8)]:
@@ -278,7 +278,7 @@ def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bun
     with pytest.raises(BackendError, match="this engine is closed"):
         predictor.classify(data[0])
     with pytest.raises(BackendError, match="this engine is closed"):
-        predictor.run(images)
+        predictor.run(arrays)
 
 
 def test_public_names_are_what_dir_shows_and_can_be_imported() -> None:

@@ -15,7 +15,7 @@ from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.predict.output import _identity, open_row_file
 from alexnet_deploy.predict.predictor import Prediction
 from alexnet_deploy.predict.row_formats import RowWriter
-from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.loop.record import Observer
 from alexnet_deploy.train.loop.run_directory import holding
 from alexnet_deploy.train.loop.trainer import Pace
@@ -89,7 +89,7 @@ def test_rows_that_are_asked_again_are_written_into_nobody_elses_file(
 # Runs
 
 SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6)
-PICTURES = memory_set()
+IMAGES = memory_set()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            PICTURES,
+            IMAGES,
             NARROW,
             SHORT,
             run,
@@ -126,7 +126,7 @@ def run(stopped: Path, tmp_path: Path) -> Path:
 def test_a_runs_lock_is_nobody_elses_file(run: Path, victim: Path, stand: Stand) -> None:
     stand(run / ".lock", victim)
     with pytest.raises(TrainingError, match=words(run / ".lock", stand)) as caught:
-        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
+        train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert "; remove what is in the way, then `alexnet-deploy train --resume" in str(caught.value)
     assert_untouched(victim)
 
@@ -144,9 +144,9 @@ def test_a_resumed_run_writes_into_its_own_files_only(run: Path, victim: Path, s
     stand(run / name, victim)
     if stand.__name__ == "directory":
         with pytest.raises(TrainingError, match=words(run / name, stand)):
-            train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
+            train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     else:
-        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
+        train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
         assert not (run / name).is_symlink()
     assert_untouched(victim)
 
@@ -160,7 +160,7 @@ def test_a_resumed_run_replaces_what_it_was_resumed_from_by_its_name(
     (run / name).rename(kept)
     before = kept.read_bytes()
     stand(run / name, kept)
-    train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
+    train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert kept.read_bytes() == before
 
 
@@ -177,7 +177,7 @@ def test_an_epochs_line_is_added_to_the_runs_own_file_only(
 
     with pytest.raises(TrainingError, match=words(run / name, stand)):
         train(
-            PICTURES,
+            IMAGES,
             NARROW,
             SHORT,
             run,
@@ -193,7 +193,7 @@ def test_event_files_are_written_into_the_runs_own_folder_only(run: Path, tmp_pa
     (tmp_path / "others/keep").write_bytes(b"")
     (run / "tensorboard").symlink_to(tmp_path / "others")
     with pytest.raises(TrainingError, match="tensorboard is a symbolic link, where this program keeps a directory"):
-        train(PICTURES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
+        train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert [path.name for path in (tmp_path / "others").iterdir()] == ["keep"]
 
 
@@ -203,7 +203,7 @@ def test_event_files_are_written_into_the_runs_own_folder_only(run: Path, tmp_pa
 @pytest.fixture
 def packing(tmp_path: Path) -> Callable[[], object]:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
-    return lambda: pack(find_pictures(root), tmp_path / "one.pack", "warp")
+    return lambda: pack(find_images(root), tmp_path / "one.pack", "warp")
 
 
 @STANDS

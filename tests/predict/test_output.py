@@ -31,12 +31,12 @@ Rows = Callable[..., Outcome]
 
 
 @pytest.fixture
-def images(pictures: Path, tmp_path: Path) -> Path:
+def odd_images(images: Path, tmp_path: Path) -> Path:
     """Seven inputs, of which three fail, with names that csv must quote and jsonl must escape."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a.jpg", 'b, "b".jpg', "c\nc.jpg", "d\r.jpg"):
-        (folder / name).write_bytes((pictures / "a.jpg").read_bytes())
+        (folder / name).write_bytes((images / "a.jpg").read_bytes())
     (folder / "empty\n.jpg").touch()
     (folder / "f, text").write_text("Dear reader")
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).touch()
@@ -44,7 +44,7 @@ def images(pictures: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rows(run: Run, latest: Path, images: Path) -> Rows:
+def rows(run: Run, latest: Path, odd_images: Path) -> Rows:
     """`predict images --output out` in one format, with what a test adds."""
 
     def rows(row_format: str, *more: object) -> Outcome:
@@ -509,7 +509,7 @@ def test_rows_that_cannot_be_synced_are_where_it_is_said(
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 254 + "m"], ids=["ascii", "utf-8", "other end"])
-def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, images: Path) -> None:
+def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, odd_images: Path) -> None:
     command = ["predict", "images", "--format", "jsonl", "--output"]
     with stopped_after(3):
         assert run(*command, name).code == 130
@@ -526,13 +526,15 @@ def test_an_output_may_have_the_longest_name(name: str, run: Run, latest: Path, 
 @pytest.mark.parametrize(
     "more", [(), ("--format", "jsonl"), ("--output", "out.txt"), ("--output", "out", "--format", "table")]
 )
-def test_resume_needs_rows_that_can_be_read_again(more: tuple[str, ...], run: Run, latest: Path, images: Path) -> None:
+def test_resume_needs_rows_that_can_be_read_again(
+    more: tuple[str, ...], run: Run, latest: Path, odd_images: Path
+) -> None:
     said = run("predict", "images", "--resume", *more).refused(2)
     assert said == "--resume goes on with the rows of an --output, with --format jsonl or csv"
 
 
-def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, pictures: Path, row_format: str, tmp_path: Path) -> None:
-    names = [f"{path}\n".encode() for path in sorted(pictures.iterdir())] * 10
+def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, images: Path, row_format: str, tmp_path: Path) -> None:
+    names = [f"{path}\n".encode() for path in sorted(images.iterdir())] * 10
     arguments = ["predict", "-", "--format", row_format, "--output", "out"]
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, *arguments], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL

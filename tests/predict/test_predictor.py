@@ -23,7 +23,7 @@ from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.predict import predictor as predict_module
 from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, best_guesses, load
 
-# One picture of 300 x 300 is over it, those of 256 x 256 are not.
+# One image of 300 x 300 is over it, those of 256 x 256 are not.
 LIMITS = DecodeLimits(max_pixels=70_000)
 
 GOOD = ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
@@ -39,15 +39,15 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of GOOD, and those of BAD, one for each code."""
     folder = tmp_path_factory.mktemp("inputs")
     for name in GOOD:
-        (folder / name).write_bytes((pictures / name).read_bytes())
+        (folder / name).write_bytes((images / name).read_bytes())
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("Dear reader, this is a letter.\n")
     Image.new("RGB", (16, 16)).save(folder / "icon.jpg", format="ICO")
-    (folder / "half.jpg").write_bytes((pictures / "a.jpg").read_bytes()[:2000])
+    (folder / "half.jpg").write_bytes((images / "a.jpg").read_bytes()[:2000])
     Image.new("RGB", (300, 300), "red").save(folder / "large.png")
     os.mkfifo(folder / "pipe.jpg")
     return folder
@@ -84,7 +84,7 @@ def test_each_kind_of_input_has_its_outcome(alone: dict[str, Prediction]) -> Non
     assert set(BAD.values()) == set(ImageErrorCode)
     for row in alone.values():
         assert row.ok == (row.error is None) == (len(row.top) == 4) == (row.message == "")
-    # The pictures differ enough for an exchange of two rows to be seen.
+    # The images differ enough for an exchange of two rows to be seen.
     first = [alone[name].top[0].probability for name in GOOD]
     assert min(abs(a - b) for a in first for b in first if a is not b) > 1e-4
 
@@ -133,9 +133,9 @@ def test_nothing_gives_nothing(predictor: Predictor) -> None:
 
 
 def test_file_name_that_is_not_utf_8_has_a_row_like_any_other(
-    predictor: Predictor, pictures: Path, tmp_path: Path
+    predictor: Predictor, images: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((pictures / "a.jpg").read_bytes())
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((images / "a.jpg").read_bytes())
     (tmp_path / os.fsdecode(b"caf\xff.jpg")).touch()
     good, bad = predictor.predict(tmp_path)
     assert (good.path, good.error) == (rf"{tmp_path}/caf\xe9.jpg", None)
@@ -181,10 +181,8 @@ def test_what_was_listed_before_a_pause_is_answered_in_it(
 # What the rows say
 
 
-def test_rows_are_what_the_engine_says_of_the_decoded_picture(
-    predictor: Predictor, bundle: Bundle, pictures: Path
-) -> None:
-    paths = sorted(pictures.iterdir())
+def test_rows_are_what_the_engine_says_of_the_decoded_image(predictor: Predictor, bundle: Bundle, images: Path) -> None:
+    paths = sorted(images.iterdir())
     resize = bundle.manifest.preprocessing.resize
     with open_engine(bundle) as engine:
         expected = engine.run(np.stack([read_image(path, resize) for path in paths]))
@@ -264,7 +262,7 @@ def test_a_long_run_of_failures_does_not_pile_up(
     rows.close()
 
 
-def test_pictures_are_not_read_far_ahead_of_their_use(predictor: Predictor, inputs: Path) -> None:
+def test_images_are_not_read_far_ahead_of_their_use(predictor: Predictor, inputs: Path) -> None:
     taken = 0
 
     def names() -> Iterator[bytes]:
@@ -291,7 +289,7 @@ def test_iterator_that_is_left_early_leaves_no_thread(num_used: int, predictor: 
     assert threading.active_count() == before
 
 
-def test_a_picture_that_failed_is_not_held_until_its_row(
+def test_an_image_that_failed_is_not_held_until_its_row(
     predictor: Predictor, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Pixels:
@@ -314,7 +312,7 @@ def test_a_picture_that_failed_is_not_held_until_its_row(
 
 
 def test_answer_that_is_no_number_ends_the_run_and_names_the_image(
-    bundle: Bundle, pictures: Path, tmp_path: Path
+    bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     """An error of the engine, not of the image: no row calls it one."""
 
@@ -329,10 +327,10 @@ def test_answer_that_is_no_number_ends_the_run_and_names_the_image(
             version = predictor.info.version
             expected = (
                 f"{backend} {version}: wrong answer from {faulty.path} for images[0] of 2: probabilities are NaN or "
-                f"infinite ({pictures / 'a.jpg'})"
+                f"infinite ({images / 'a.jpg'})"
             )
             with pytest.raises(WrongAnswerError) as caught:
-                list(predictor.predict([tmp_path / "nothing.jpg", pictures / "a.jpg", pictures / "b.jpg"]))
+                list(predictor.predict([tmp_path / "nothing.jpg", images / "a.jpg", images / "b.jpg"]))
             assert str(caught.value) == expected
             (row,) = prove(open_engine(faulty, backend), faulty)
             assert not row.passed

@@ -26,9 +26,9 @@ OPENED_ELSEWHERE = re.compile(
 )
 
 
-def forked(bundle: Bundle, pictures: Path, backend: str, case: str) -> list[str]:
+def forked(bundle: Bundle, images: Path, backend: str, case: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, FORKED, bundle.path, pictures / "a.jpg", backend, *case.split()],
+        [sys.executable, FORKED, bundle.path, images / "a.jpg", backend, *case.split()],
         capture_output=True,
         check=False,
         timeout=HANGS_AFTER_S,
@@ -47,9 +47,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.mark.parametrize("case", ["each call", "multiprocessing"])
 def test_in_a_fork_each_call_is_refused_and_close_ends(
-    case: str, backend: Backend, bundle: Bundle, pictures: Path
+    case: str, backend: Backend, bundle: Bundle, images: Path
 ) -> None:
-    *calls, closed, ended, parent = forked(bundle, pictures, backend, case)
+    *calls, closed, ended, parent = forked(bundle, images, backend, case)
     assert [call.split()[0] for call in calls] == ["run", "classify", "predict"]
     for call in calls:
         name, _, said = call.partition(" ")
@@ -59,9 +59,9 @@ def test_in_a_fork_each_call_is_refused_and_close_ends(
 
 
 def test_a_library_that_the_parent_loaded_is_refused_in_its_fork(
-    backend: Backend, bundle: Bundle, pictures: Path
+    backend: Backend, bundle: Bundle, images: Path
 ) -> None:
-    said, ended, parent = forked(bundle, pictures, backend, "load again")
+    said, ended, parent = forked(bundle, images, backend, "load again")
     assert said == (
         f"{backend}: was loaded before this process was forked, and does not work in a fork; start the process with "
         'multiprocessing.get_context("spawn"), or load the bundle after the fork only'
@@ -69,58 +69,58 @@ def test_a_library_that_the_parent_loaded_is_refused_in_its_fork(
     assert [ended, parent] == ["exit 0", "parent goes on"]
 
 
-def test_a_fork_that_does_nothing_ends(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    assert forked(bundle, pictures, backend, "nothing") == ["exit 0", "parent goes on"]
+def test_a_fork_that_does_nothing_ends(backend: Backend, bundle: Bundle, images: Path) -> None:
+    assert forked(bundle, images, backend, "nothing") == ["exit 0", "parent goes on"]
 
 
-def test_a_fork_in_the_middle_of_the_rows_gets_no_more(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    said, ended, rest, parent = forked(bundle, pictures, backend, "iterator")
+def test_a_fork_in_the_middle_of_the_rows_gets_no_more(backend: Backend, bundle: Bundle, images: Path) -> None:
+    said, ended, rest, parent = forked(bundle, images, backend, "iterator")
     assert OPENED_ELSEWHERE.fullmatch(said)
     assert [ended, rest, parent] == ["exit 0", "99", "parent goes on"]
 
 
-def test_a_fork_beside_a_run_waits_for_nothing(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    said, ended, closed, parent = forked(bundle, pictures, backend, "busy")
+def test_a_fork_beside_a_run_waits_for_nothing(backend: Backend, bundle: Bundle, images: Path) -> None:
+    said, ended, closed, parent = forked(bundle, images, backend, "busy")
     assert OPENED_ELSEWHERE.fullmatch(said)
     assert [ended, closed, parent] == ["exit 0", "exit 0", "parent goes on"]
 
 
-def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    label, ended = forked(bundle, pictures, backend, "fork first")
+def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundle: Bundle, images: Path) -> None:
+    label, ended = forked(bundle, images, backend, "fork first")
     assert label in bundle.labels
     assert ended == "exit 0"
 
 
-def test_a_pool_by_spawn_takes_a_predictor(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    assert forked(bundle, pictures, backend, "pool by spawn") == ["True", "parent goes on"]
+def test_a_pool_by_spawn_takes_a_predictor(backend: Backend, bundle: Bundle, images: Path) -> None:
+    assert forked(bundle, images, backend, "pool by spawn") == ["True", "parent goes on"]
 
 
-def test_a_pool_by_fork_says_why_it_does_not(backend: Backend, bundle: Bundle, pictures: Path) -> None:
-    said, parent = forked(bundle, pictures, backend, "pool by fork")
+def test_a_pool_by_fork_says_why_it_does_not(backend: Backend, bundle: Bundle, images: Path) -> None:
+    said, parent = forked(bundle, images, backend, "pool by fork")
     assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
     assert parent == "parent goes on"
 
 
-def test_a_map_by_fork_ends_with_the_reason(backend: Backend, bundle: Bundle, pictures: Path) -> None:
+def test_a_map_by_fork_ends_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     """multiprocessing.Pool loses a task that cannot be unpickled, and map() never returns."""
-    said, parent = forked(bundle, pictures, backend, "map by fork")
+    said, parent = forked(bundle, images, backend, "map by fork")
     assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
     assert parent == "parent goes on"
 
 
-def test_a_map_by_spawn_opens_the_bundle_once(bundle: Bundle, pictures: Path) -> None:
-    assert forked(bundle, pictures, "onnxruntime", "map by spawn") == ["1", "parent goes on"]
+def test_a_map_by_spawn_opens_the_bundle_once(bundle: Bundle, images: Path) -> None:
+    assert forked(bundle, images, "onnxruntime", "map by spawn") == ["1", "parent goes on"]
 
 
 # Pickles
 
 
-def test_a_pickle_opens_the_same_again(backend: Backend, bundle: Bundle, pictures: Path) -> None:
+def test_a_pickle_opens_the_same_again(backend: Backend, bundle: Bundle, images: Path) -> None:
     with load(bundle.path, backend, "cpu", 1, "latency") as predictor:
         data = pickle.dumps(predictor)
         with pickle.loads(data) as again:
             assert again.info == predictor.info
-            assert again.classify(pictures / "a.jpg") == predictor.classify(pictures / "a.jpg")
+            assert again.classify(images / "a.jpg") == predictor.classify(images / "a.jpg")
     assert len(data) < 2000
 
 

@@ -235,23 +235,23 @@ def test_a_file_that_was_exchanged_meanwhile_is_left_alone(output: Path, writer:
 
 
 @pytest.fixture
-def photographs(pictures: Path, latest: Path) -> list[str]:
+def photographs(images: Path, latest: Path) -> list[str]:
     """Names of four images, of which two are not there."""
     Path("images").mkdir()
     names = [f"images/{name}.jpg" for name in "abcd"]
     for name in (names[0], names[3]):
-        Path(name).write_bytes((pictures / Path(name).name).read_bytes())
+        Path(name).write_bytes((images / Path(name).name).read_bytes())
     return names
 
 
 def test_the_command_gives_what_a_run_without_the_failure_gives(
-    run: Run, photographs: list[str], pictures: Path, row_format: str
+    run: Run, photographs: list[str], images: Path, row_format: str
 ) -> None:
     stdin = "".join(f"{name}\0" for name in photographs).encode()
     common = ["predict", "-", "--null", "--format", row_format, "--output"]
     assert run(*common, "out", stdin=stdin).code == 1
     for name in photographs[1:3]:
-        Path(name).write_bytes((pictures / Path(name).name).read_bytes())
+        Path(name).write_bytes((images / Path(name).name).read_bytes())
     assert run(*common, "undisturbed", stdin=stdin).code == 0
     outcome = run(*common, "out", "--resume", "--retry-failed", "missing", "--retry-failed", "empty", stdin=stdin)
     assert outcome.code == 0, outcome.err
@@ -317,10 +317,10 @@ def test_the_file_behind_a_link_is_replaced(output: Path, writer: RowWriter) -> 
 
 
 def test_a_stopped_run_that_has_all_its_rows_is_finished(
-    run: Run, latest: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, latest: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before its rename, and no row has the code that is asked for."""
-    command = ("predict", pictures, "--output", "rows.jsonl")
+    command = ("predict", images, "--output", "rows.jsonl")
     rename = os.link
 
     def fail(path: Path, target: Path) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from images import outcome
 from mutations import first_mutants
-from pictures import outcome
 
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 

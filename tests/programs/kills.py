@@ -24,7 +24,7 @@ from alexnet_deploy.train.run import Resume
 from alexnet_deploy.train.run import train as train_run
 
 MOST_KILLS = 26
-PICTURES = memory_set()
+IMAGES = memory_set()
 KILLED_RECIPE = msgspec.structs.replace(
     RECIPE,
     epochs=6,
@@ -60,7 +60,7 @@ def train(out: Path, notice: Callable[[bytes], None], least_seconds: float, last
     notice(b"s")
     going_on = Resume.SAME_MACHINE if resume else Resume.NO
     observer = Observer(on_progress=lambda progress: notice(b"p"))
-    train_run(PICTURES, NARROW, KILLED_RECIPE, out, resume=going_on, pace=pace, observer=observer)
+    train_run(IMAGES, NARROW, KILLED_RECIPE, out, resume=going_on, pace=pace, observer=observer)
 
 
 def forked(out: Path, least_seconds: float, last_write: int = 0) -> tuple[int, int]:

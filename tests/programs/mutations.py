@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 
 import numpy as np
-from pictures import chunk, encode, noise, png, tiff
+from images import chunk, encode, noise, png, tiff
 from PIL import Image
 
 PNG_START = 8

@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER
 
 trains on FOLDER/data in batches of 4 and of 3, the second time with scaled crops, and leaves FOLDER/rank-N.json; with a
-picture named FAIL.png the second process fails on it.
+image named FAIL.png the second process fails on it.
 
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER stop
 
@@ -31,7 +31,7 @@ from training import at_step
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.model.architecture import Architecture, Dropout
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.train.data.folder import FilePicture
+from alexnet_deploy.train.data.folder import ImageFile
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.record import NOBODY, Observer, Progress
 from alexnet_deploy.train.loop.trainer import Pace
@@ -50,7 +50,7 @@ class Seen(msgspec.Struct, kw_only=True):
     """What one process saw of one run."""
 
     read: list[str]
-    """Pictures, in order, below the data's folder."""
+    """Images, in order, below the data's folder."""
     losses: list[float]
     """After each step, of the epoch so far."""
 
@@ -81,19 +81,19 @@ NEVER = Pace(share=0.0, least_seconds=math.inf)
 def train(found: Survey, out: Path, recipe: Recipe, ranks: Ranks) -> Seen:
     """Train two epochs, and say what this process saw."""
     seen = Seen(read=[], losses=[])
-    read = FilePicture.read
+    read = ImageFile.read
 
-    def noted(picture: FilePicture) -> bytes:
-        seen.read.append(picture.name)
-        if picture.path.name == "FAIL.png" and ranks.rank == 1:
-            raise DataError(f"{picture.path.name} fails in the second process")
-        return read(picture)
+    def noted(image: ImageFile) -> bytes:
+        seen.read.append(image.name)
+        if image.path.name == "FAIL.png" and ranks.rank == 1:
+            raise DataError(f"{image.path.name} fails in the second process")
+        return read(image)
 
     def note(now: Progress) -> None:
         seen.losses.append(now.loss)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FilePicture, "read", noted)
+        patch.setattr(ImageFile, "read", noted)
         train_run(found, TABLE, recipe, out, placement=Placement(ranks=ranks), observer=Observer(on_progress=note))
     return seen
 

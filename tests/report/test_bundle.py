@@ -12,8 +12,8 @@ from report_pages import (
     SEPARATION,
     Page,
     check_self_contained,
+    make_images,
     make_manifest,
-    make_pictures,
     make_training,
     parity_row,
     render,
@@ -22,18 +22,18 @@ from report_pages import (
 from alexnet_deploy.core.model.family import architecture_by_name
 from alexnet_deploy.core.model.preprocessing import DECODING, RESIZE_FILTER
 from alexnet_deploy.core.model.weights import TrainingRecord
-from alexnet_deploy.report.page import Picture
+from alexnet_deploy.report.page import Thumbnail
 from alexnet_deploy.report.training import Confusion, training_part
 
 
 def render_all() -> bytes:
-    return render(training=make_training(), pictures=make_pictures())
+    return render(training=make_training(), images=make_images())
 
 
 def test_the_verdict_and_the_facts_stand_in_the_page() -> None:
     text = Page(render()).text
     verdict = (
-        "This engine says what the trained network says: largest difference 2.4e-7 over 8 golden pictures "
+        "This engine says what the trained network says: largest difference 2.4e-7 over 8 golden images "
         "on 2 engines, where 1e-5 is allowed."
     )
     assert verdict in text
@@ -69,7 +69,7 @@ def test_any_number_of_classes_renders(num_classes: int, name: str) -> None:
     labels = [f"class {number}" for number in range(num_classes)]
     manifest = make_manifest(architecture_by_name(name).with_num_classes(num_classes))
     training = make_training(num_classes=num_classes)
-    raw = render(manifest=manifest, labels=labels, training=training, pictures=make_pictures(labels))
+    raw = render(manifest=manifest, labels=labels, training=training, images=make_images(labels))
     page = Page(raw)
     assert (b'class="matrix' in raw) == (num_classes <= 30)
     assert ("Least often right" in page.text) == (num_classes > 30)
@@ -168,15 +168,15 @@ def test_divided_rates_are_named_and_slopes_begin_at_zero(rates: list[float], na
     assert set(re.findall(r">([\d.]+)</text>", plot)) - set("12345678") == named
 
 
-def test_a_class_without_pictures_has_no_accuracy() -> None:
+def test_a_class_without_images_has_no_accuracy() -> None:
     training = make_training(confusion=((0, 0, 0, 0), (0, 9, 1, 0), (0, 0, 0, 0), (0, 0, 0, 5)))
     text = Page(render(training=training)).text
-    assert "14 of 15 validation pictures right" in text
+    assert "14 of 15 validation images right" in text
     assert "90.0 %" in text
     assert "–" in text
 
 
-def test_pictures_that_were_left_out_are_named() -> None:
+def test_images_that_were_left_out_are_named() -> None:
     text = Page(render(training=make_training(excluded={"umbrella/torn.jpg": "truncated"}))).text
     assert "umbrella/torn.jpg truncated" in text
 
@@ -225,11 +225,11 @@ def test_nothing_measured_is_nothing_proved() -> None:
     assert "This engine says" not in text
 
 
-def test_other_pictures_than_the_golden_ones_are_counted_once() -> None:
-    given = parity_row(pictures="12 given", num_images=12)
+def test_other_images_than_the_golden_ones_are_counted_once() -> None:
+    given = parity_row(images="12 given", num_images=12)
     rows = (parity_row(), given, parity_row("openvino"), msgspec.structs.replace(given, backend="openvino"))
     text = Page(render(manifest=make_manifest(parity=rows))).text
-    assert "over 8 golden pictures and 12 pictures on 2 engines" in text
+    assert "over 8 golden images and 12 images on 2 engines" in text
 
 
 @pytest.mark.parametrize("multiple", [0.4, 0.0, float("nan")])
@@ -253,19 +253,19 @@ def test_any_separation_renders(separation: dict[str, float]) -> None:
 
 
 def test_right_and_wrong_guesses_are_marked() -> None:
-    text = Page(render(pictures=make_pictures())).text
+    text = Page(render(images=make_images())).text
     assert "✓ container ship" in text
     assert "✗ is hot-air balloon" in text
-    assert text.count("✓") + text.count("✗") == 2, "a picture of unknown truth is neither"
+    assert text.count("✓") + text.count("✗") == 2, "an image of unknown truth is neither"
 
 
 def test_names_cannot_become_markup() -> None:
     evil = '<script>alert("1")</script>\'&$x^$\N{CJK UNIFIED IDEOGRAPH-732B}'
     labels = (evil, *LABELS[1:])
     training = make_training(data=evil, device=evil, recipe={evil: evil, "epochs": 8}, excluded={evil: "truncated"})
-    picture = Picture(caption=evil, image=IMAGES[0], guesses=((evil, 1.0),), truth=evil)
+    image = Thumbnail(caption=evil, image=IMAGES[0], guesses=((evil, 1.0),), truth=evil)
     manifest = make_manifest(separation={evil: 0.1}, parity=(parity_row(evil, failures=(evil,)),))
-    raw = render(name=evil, manifest=manifest, labels=labels, training=training, pictures=[picture])
+    raw = render(name=evil, manifest=manifest, labels=labels, training=training, images=[image])
     page = Page(raw)
     assert "script" not in page.tags
     assert b"<script" not in raw
@@ -274,21 +274,21 @@ def test_names_cannot_become_markup() -> None:
 
 
 def test_a_file_name_that_is_no_unicode_renders() -> None:
-    picture = Picture(caption="bad-\udcff.jpg", image=IMAGES[0], guesses=(), truth="umbrella")
-    assert b"bad-?.jpg" in render(pictures=[picture])
+    image = Thumbnail(caption="bad-\udcff.jpg", image=IMAGES[0], guesses=(), truth="umbrella")
+    assert b"bad-?.jpg" in render(images=[image])
 
 
 @pytest.mark.parametrize("image", [np.zeros((227, 227, 3), np.uint8), np.zeros((256, 256, 3), np.float32)])
 def test_an_image_that_no_engine_takes_is_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8 \\(256, 256, 3\\) is needed"):
-        Picture(caption="a.jpg", image=image, guesses=(), truth=None)
+        Thumbnail(caption="a.jpg", image=image, guesses=(), truth=None)
 
 
 @pytest.mark.parametrize("name", ["paper", "original", "caffenet", "torchvision"])
 def test_every_layer_of_the_table_is_there_with_its_cost(name: str) -> None:
     architecture = architecture_by_name(name)
     labels = [f"class {number}" for number in range(1000)]
-    raw = render(manifest=make_manifest(architecture), labels=labels, training=None, pictures=[])
+    raw = render(manifest=make_manifest(architecture), labels=labels, training=None, images=[])
     text = Page(raw).text
     for cost in architecture.costs():
         assert cost.layer.name in text

@@ -82,12 +82,12 @@ def test_the_chain_stands_in_its_order_whatever_order_it_was_measured_in() -> No
     assert re.search(chain, text)
     assert "0.00031" in text
     assert "83.2" in text
-    assert "one picture alone with all its 10 views, from pixels in memory to probabilities" in text
+    assert "one image alone with all its 10 views, from pixels in memory to probabilities" in text
     assert "Accuracy" not in text.split("What INT8 costs")[0], "no row has one"
 
 
 def test_accuracy_is_a_column_where_a_row_has_one() -> None:
-    rows = (parity_row(), parity_row(precision="int8", pictures="100 given", num_images=100, top1_accuracy=0.925))
+    rows = (parity_row(), parity_row(precision="int8", images="100 given", num_images=100, top1_accuracy=0.925))
     parity = text_of(make_int8(parity=rows)).split("What INT8 costs")[0]
     assert "Accuracy" in parity
     assert "92.5 %" in parity
@@ -117,7 +117,7 @@ def test_an_engine_is_held_to_what_its_own_graph_says(difference: float, holds: 
     )
     golden = msgspec.structs.replace(manifest.golden, graph=graph)
     text = text_of(msgspec.structs.replace(manifest, golden=golden, parity=rows))
-    assert ("largest difference 0.02 over 8 golden pictures on 1 engine" in text) == holds
+    assert ("largest difference 0.02 over 8 golden images on 1 engine" in text) == holds
     assert ("1 of 2 comparisons failed" in text) != holds
     assert "0.03 on a probability" in text
 
@@ -129,7 +129,7 @@ def test_a_graph_that_only_its_fp32_form_was_proved_of_is_not_proved() -> None:
 def test_the_gate_says_what_was_lost_and_how_sure_that_is() -> None:
     raw = render(manifest=make_int8())
     text = Page(raw).text
-    assert "In int8 it loses 0.28 points of top-1 on 5,000 pictures, where 0.5 may be lost." in text
+    assert "In int8 it loses 0.28 points of top-1 on 5,000 images, where 0.5 may be lost." in text
     for fact in ("92.8 %", "93.1 %", "within the 0.5 allowed", "−0.06 to 0.61 points", "ef56ef56ef56"):
         assert fact in text
     chart = re.search(r'class="interval".*?class="ends"', raw.decode(), re.DOTALL)
@@ -190,7 +190,7 @@ def test_few_flips_are_all_shown_and_no_flip_is_said() -> None:
     text = text_of(make_int8())
     assert "val/000.jpg" in text
     assert "more are not shown" not in text
-    assert "None: on all 5,000 pictures" in text_of(make_int8(make_gate(accuracy=make_accuracy(flips=()))))
+    assert "None: on all 5,000 images" in text_of(make_int8(make_gate(accuracy=make_accuracy(flips=()))))
 
 
 def test_names_cannot_become_markup() -> None:
@@ -221,8 +221,8 @@ def test_accuracy_that_was_not_measured_is_said_with_the_remedy() -> None:
     text = Page(raw).text
     assert "Accuracy was not measured" in text
     assert "--data DIR" in text
-    assert "99.6 % of the 512 calibration pictures" in text
-    assert "In int8 99.6 % of the calibration pictures keep their first guess." in text
+    assert "99.6 % of the 512 calibration images" in text
+    assert "In int8 99.6 % of the calibration images keep their first guess." in text
     assert b'class="interval"' not in raw
 
 
@@ -233,8 +233,8 @@ def test_too_little_agreement_is_the_verdict(agreement: float) -> None:
 
 
 @pytest.mark.parametrize(("agreement", "holds"), [(15 / 16, True), (14 / 16, False)])
-def test_verdict_on_few_pictures_is_the_gate_s(agreement: float, holds: bool) -> None:
-    """Of 16 pictures one may differ: what the gate let through is not called a failure."""
+def test_verdict_on_few_images_is_the_gate_s(agreement: float, holds: bool) -> None:
+    """Of 16 images one may differ: what the gate let through is not called a failure."""
     manifest = make_int8(make_gate(accuracy=None, calibration_agreement=agreement))
     assert manifest.quantization is not None
     few = msgspec.structs.replace(manifest.quantization.calibration, num_images=16)
@@ -285,7 +285,7 @@ def test_any_cost_renders(cost: float) -> None:
 def test_the_calibration_and_every_range_are_there() -> None:
     histograms = make_histograms()
     text = text_of(make_int8(), histograms)
-    assert re.search(r"Method percentile what 99.99 % .* Pictures 512 .* 12ab12ab12ab .* 34cd34cd34cd .* fp16", text)
+    assert re.search(r"Method percentile what 99.99 % .* Images 512 .* 12ab12ab12ab .* 34cd34cd34cd .* fp16", text)
     share = f"{100 * histograms['conv2'].share_beyond(2.5):.2g}"
     assert re.search(rf"conv2 convolution 5 × 5, 2 groups int8 2\.50 {histograms['conv2'].largest:.3g} {share} %", text)
     assert re.search(r"conv1 convolution [^–]* int8 \S+ – –", text), "nothing is counted of the pixels"
@@ -339,4 +339,4 @@ def test_plans_say_what_they_are_and_what_is_proved() -> None:
     assert "no GPU in particular" in pending
     assert "Ampere" not in pending
     assert "– in 11 s" in pending, "its size is not known"
-    assert "pending its first opening on a GPU runs the golden pictures" in pending
+    assert "pending its first opening on a GPU runs the golden images" in pending

@@ -14,7 +14,7 @@ from report_pages import IMAGES, LABELS, Page, check_self_contained, make_traini
 from alexnet_deploy.core.bundle.accuracy import share_interval
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import LoadedWeights, TrainingRecord, Weights
-from alexnet_deploy.report.run import NUM_SHOWN, filter_grid, most_wrong, render_run_report, wrong_picture
+from alexnet_deploy.report.run import NUM_SHOWN, filter_grid, most_wrong, render_run_report, wrong_image
 from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 
 
@@ -34,7 +34,7 @@ def make_evaluation(
     num_classes: int = 4,
     sureness: Sequence[float] = (),
 ) -> Evaluation:
-    """Pictures by their classes and first guesses; `sureness` is how probable those are by ten views."""
+    """Images by their classes and first guesses; `sureness` is how probable those are by ten views."""
     classes = np.array(truths)
 
     def said(guesses: Sequence[int], sure: Sequence[float]) -> Answers:
@@ -68,7 +68,7 @@ def render(
     training: TrainingRecord | None = None,
     names: Sequence[str] = (),
 ) -> bytes:
-    """The page; pictures are named `names` or by their numbers, and show one of the drawn."""
+    """The page; images are named `names` or by their numbers, and show one of the drawn."""
     found = Weights(
         architecture=weights.architecture,
         tensors=weights.tensors,
@@ -78,7 +78,7 @@ def render(
         tools={"python": "3.11.7", "torch": "2.13.0"},
     )
     wrong = [
-        wrong_picture(evaluation, place, names[place] if names else f"picture {place}", IMAGES[place % 8], labels)
+        wrong_image(evaluation, place, names[place] if names else f"image {place}", IMAGES[place % 8], labels)
         for place in most_wrong(evaluation)
     ]
     loaded = LoadedWeights(weights=found, path=None, sha256="ab12" * 16)  # type: ignore[arg-type]
@@ -91,14 +91,14 @@ def pixels_of(raw: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("num_right", "num_pictures", "wanted"),
+    ("num_right", "num_images", "wanted"),
     [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
 )
-def test_the_interval_is_that_of_the_literature(num_right: int, num_pictures: int, wanted: tuple[float, float]) -> None:
+def test_the_interval_is_that_of_the_literature(num_right: int, num_images: int, wanted: tuple[float, float]) -> None:
     # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
-    assert share_interval(num_right, num_pictures) == pytest.approx(wanted, abs=5e-5)
+    assert share_interval(num_right, num_images) == pytest.approx(wanted, abs=5e-5)
     low, high = wanted
-    assert share_interval(num_pictures - num_right, num_pictures) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    assert share_interval(num_images - num_right, num_images) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 def test_the_head_says_how_many_are_right(some_weights: Weights) -> None:
@@ -106,7 +106,7 @@ def test_the_head_says_how_many_are_right(some_weights: Weights) -> None:
     center, ten = [0, 0, *truths[2:]], [1, 0, *truths[2:]]
     text = Page(render(some_weights, make_evaluation(truths, center, ten))).text
     assert (
-        "98 of 100 validation pictures right by ten views, 98.0 % (95 % interval 93.0 to 99.4 %); "
+        "98 of 100 validation images right by ten views, 98.0 % (95 % interval 93.0 to 99.4 %); "
         "by the centre view 99, 99.0 % (94.6 to 99.8 %)."
     ) in text
     for fact in (
@@ -167,23 +167,23 @@ def test_the_surest_of_the_wrong_come_first(some_weights: Weights) -> None:
     sureness = np.random.default_rng(0).permutation(np.linspace(0.3, 0.99, 40))
     sureness[[6, 17]] = 0.995
     raw = render(some_weights, make_evaluation(truths, guesses, guesses, sureness=sureness.tolist()))
-    shown = [int(number) for number in re.findall(rb'alt="picture (\d+)"', raw)]
+    shown = [int(number) for number in re.findall(rb'alt="image (\d+)"', raw)]
     wrong = [number for number in range(40) if guesses[number] != 3]
     assert shown == sorted(wrong, key=lambda number: -sureness[number])[:NUM_SHOWN]
     assert shown[:2] == [6, 17]
     text = Page(raw).text
     assert "24 of 30 that are wrong" in text
-    assert "picture 6 ✗ is umbrella hot-air balloon 99.5 %" in text
+    assert "image 6 ✗ is umbrella hot-air balloon 99.5 %" in text
     assert text.count("✗ is umbrella") == NUM_SHOWN
 
 
 def test_the_gallery_holds_the_one_that_is_wrong_or_says_that_none_is(some_weights: Weights) -> None:
     text = Page(render(some_weights)).text
-    assert "None of 100 validation pictures is wrong." in text
+    assert "None of 100 validation images is wrong." in text
     assert "✗" not in text
     one = make_evaluation([0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 2])
     raw = render(some_weights, one)
-    assert re.findall(rb'alt="picture (\d+)"', raw) == [b"3"]
+    assert re.findall(rb'alt="image (\d+)"', raw) == [b"3"]
     assert "that are wrong" not in Page(raw).text
 
 
@@ -256,7 +256,7 @@ def test_remarks_what_was_left_out_and_a_part_are_told(some_weights: Weights) ->
     assert "The loss stands still; try less." in text
     assert "50,000 to validate, 1 left out" in text
     assert "umbrella/torn.jpg truncated" in text
-    assert "Of 50,000 validation pictures 100 were asked, evenly spread." in text
+    assert "Of 50,000 validation images 100 were asked, evenly spread." in text
     assert "evenly spread" not in Page(render(some_weights)).text
 
 

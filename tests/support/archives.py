@@ -1,4 +1,4 @@
-"""Data sets as they are downloaded, with a handful of pictures in them."""
+"""Data sets as they are downloaded, with a handful of images in them."""
 
 import io
 import struct
@@ -15,12 +15,12 @@ from alexnet_deploy.train.data import ilsvrc
 
 # The devkit numbers its classes in an order of its own, here 1 to 3; sorted they would be 2, 3, 1.
 WNIDS = ("n02119789", "n01440764", "n02100735")
-# The class of each validation picture, by the devkit's numbers.
+# The class of each validation image, by the devkit's numbers.
 TRUTH = (3, 1, 2, 2, 1, 3)
 COLORS = {"n01440764": (200, 40, 30), "n02100735": (40, 180, 60), "n02119789": (30, 60, 190)}
 
 
-def picture(color: Sequence[int], seed: int, file_format: str = "JPEG", mode: str = "RGB") -> bytes:
+def image(color: Sequence[int], seed: int, file_format: str = "JPEG", mode: str = "RGB") -> bytes:
     rng = np.random.default_rng(seed)
     pixels = np.clip(rng.normal(color, 12.0, (48, 64, 3)), 0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -38,40 +38,40 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def ilsvrc_pictures() -> dict[str, bytes]:
+def ilsvrc_images() -> dict[str, bytes]:
     """By their names in an unpacked folder: a PNG, a CMYK and a grey one named JPEG, and one that ends early."""
-    pictures = {
-        f"train/{wnid}/{wnid}_{number}.JPEG": picture(COLORS[wnid], 10 * place + number)
+    images = {
+        f"train/{wnid}/{wnid}_{number}.JPEG": image(COLORS[wnid], 10 * place + number)
         for place, wnid in enumerate(WNIDS)
         for number in (7, 10, 9)
     }
     first, second, third = sorted(WNIDS)
-    pictures[f"train/{first}/{first}_9.JPEG"] = picture(COLORS[first], 91, "PNG")
-    pictures[f"train/{second}/{second}_9.JPEG"] = picture(COLORS[second], 92, mode="CMYK")
-    pictures[f"train/{third}/{third}_9.JPEG"] = picture(COLORS[third], 93, mode="L")
-    pictures[f"train/{third}/{third}_10.JPEG"] = pictures[f"train/{third}/{third}_10.JPEG"][:700]
+    images[f"train/{first}/{first}_9.JPEG"] = image(COLORS[first], 91, "PNG")
+    images[f"train/{second}/{second}_9.JPEG"] = image(COLORS[second], 92, mode="CMYK")
+    images[f"train/{third}/{third}_9.JPEG"] = image(COLORS[third], 93, mode="L")
+    images[f"train/{third}/{third}_10.JPEG"] = images[f"train/{third}/{third}_10.JPEG"][:700]
     for number, truth in enumerate(TRUTH, start=1):
         wnid = WNIDS[truth - 1]
-        pictures[f"val/{wnid}/ILSVRC2012_val_{number:08}.JPEG"] = picture(COLORS[wnid], 100 + number)
-    return pictures
+        images[f"val/{wnid}/ILSVRC2012_val_{number:08}.JPEG"] = image(COLORS[wnid], 100 + number)
+    return images
 
 
-def write_folder(root: Path, pictures: Mapping[str, bytes]) -> Path:
-    for name, data in pictures.items():
+def write_folder(root: Path, images: Mapping[str, bytes]) -> Path:
+    for name, data in images.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     return root
 
 
-def write_ilsvrc(root: Path, pictures: Mapping[str, bytes]) -> Path:
+def write_ilsvrc(root: Path, images: Mapping[str, bytes]) -> Path:
     """The two archives and the devkit."""
     root.mkdir(parents=True, exist_ok=True)
     classes = {
-        f"{wnid}.tar": tar_of({Path(name).name: data for name, data in pictures.items() if f"train/{wnid}/" in name})
+        f"{wnid}.tar": tar_of({Path(name).name: data for name, data in images.items() if f"train/{wnid}/" in name})
         for wnid in WNIDS
     }
     (root / ilsvrc.TRAIN).write_bytes(tar_of(classes))
-    validation = {Path(name).name: data for name, data in pictures.items() if name.startswith("val/")}
+    validation = {Path(name).name: data for name, data in images.items() if name.startswith("val/")}
     # As in the real one the order of the numbers, which is not that of the classes.
     (root / ilsvrc.VALIDATION).write_bytes(tar_of(dict(sorted(validation.items()))))
     write_devkit(root, "".join(f"{number}\n" for number in TRUTH), meta_of(WNIDS))

@@ -9,12 +9,14 @@ from onnx import helper, numpy_helper
 from alexnet_deploy.core.bundle.precision import CalibrationMethod, Precision, Rest
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Calibration, Quantization
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.views import View, views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.engine import GraphBackend, GraphSource, open_graph
 from alexnet_deploy.export.calibration import gather, ranges_for
 from alexnet_deploy.export.graph import build_graph
+
+Edit = Callable[[onnx.ModelProto], None]
 
 RESTS: tuple[Rest, ...] = ("fp32", "fp16")
 
@@ -44,7 +46,7 @@ def set_constant(model: onnx.ModelProto, name: str, values: np.ndarray) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, name))
 
 
-def edited_graph(bundle: Bundle, edit: Callable[[onnx.ModelProto], None]) -> bytes:
+def edited_graph(bundle: Bundle, edit: Edit) -> bytes:
     model = onnx.load_model_from_string(bundle.read(GRAPH))
     edit(model)
     return bytes(model.SerializeToString())
@@ -57,9 +59,9 @@ def quantization_of(
     method: CalibrationMethod = "minmax",
     weight_level: int = WEIGHT_LEVEL,
 ) -> Quantization:
-    """Ranges found on the golden pictures: of these layers, or of all."""
+    """Ranges found on the golden images: of these layers, or of all."""
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
-    found = ranges_for(graph, weights.preprocessing, gather(graph, [golden_pictures()]), method)
+    found = ranges_for(graph, weights.preprocessing, gather(graph, [golden_images()]), method)
     return Quantization(
         ranges={layer: largest for layer, largest in found.items() if layer in (layers or found)},
         rest=rest,
@@ -89,3 +91,13 @@ def source_of(
 def answers(source: GraphSource, backend: GraphBackend, images: np.ndarray) -> np.ndarray:
     with open_graph(source, backend) as engine:
         return engine.run(images)
+
+
+def scaled(name: str, factor: float) -> Edit:
+    """Multiply a constant of the graph."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        values = constants_of(model.graph)[name]
+        set_constant(model, name, np.asarray(values * values.dtype.type(factor)))
+
+    return edit

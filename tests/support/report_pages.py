@@ -20,18 +20,18 @@ from alexnet_deploy.core.bundle.manifest import (
 )
 from alexnet_deploy.core.bundle.plans import PlanOptions, PlanRecord, Profile
 from alexnet_deploy.core.bundle.quantization import Calibration, Quantization
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architecture_by_name
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.report.bundle import render_report
-from alexnet_deploy.report.page import Picture
+from alexnet_deploy.report.page import Thumbnail
 
 LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-IMAGES = golden_pictures()
+IMAGES = golden_images()
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 FALLBACK = Fallback(layer="conv3", because="top-1 91.94% against 93.12%, a drop of 1.18 points")
 SEPARATION = {"mean dropped": 1.5e5, "crop off by one": 1.6e4, "LRN alpha times 5": 12.0}
@@ -87,7 +87,7 @@ def check_self_contained(raw: bytes) -> None:
         b"http://www.w3.org/1999/xlink",
         b"http://www.w3.org/2000/svg",
     }
-    # A browser holds it to that, whatever a name should smuggle in; before the first style or picture.
+    # A browser holds it to that, whatever a name should smuggle in; before the first style or image.
     policy = b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     head, _, _ = raw.partition(b"<style>")
     assert b'<meta http-equiv="Content-Security-Policy" content="%s">' % policy in head
@@ -112,7 +112,7 @@ def parity_row(backend: str = "onnxruntime", **changes: object) -> ParityRow:
         device="cpu",
         precision="fp32",
         arithmetic="float32",
-        pictures="golden",
+        images="golden",
         num_images=8,
         max_error=2.4e-7,
         p99_error=8e-8,
@@ -184,11 +184,11 @@ def make_training(num_epochs: int = 8, num_classes: int = 4, **changes: object) 
     return msgspec.structs.replace(record, **changes)
 
 
-def make_pictures(labels: Sequence[str] = LABELS) -> list[Picture]:
+def make_images(labels: Sequence[str] = LABELS) -> list[Thumbnail]:
     guesses = ((labels[0], 0.9712), (labels[1], 0.0287))
     truths = (labels[0], labels[1], None)
     return [
-        Picture(caption=f"picture {number}", image=IMAGES[number], guesses=guesses, truth=truth)
+        Thumbnail(caption=f"image {number}", image=IMAGES[number], guesses=guesses, truth=truth)
         for number, truth in enumerate(truths)
     ]
 
@@ -199,7 +199,7 @@ def render(**changes: object) -> bytes:
         "manifest": make_manifest(),
         "labels": LABELS,
         "training": None,
-        "pictures": (),
+        "images": (),
     }
     return render_report(**(arguments | changes))  # type: ignore[arg-type]
 
@@ -222,7 +222,7 @@ def make_flip(number: int = 0, **changes: str) -> Flip:
 
 def make_accuracy(**changes: object) -> Accuracy:
     accuracy = Accuracy(
-        pictures_sha256="ef56" * 16,
+        images_sha256="ef56" * 16,
         num_images=5000,
         reference_top1=0.9312,
         reference_top5=0.99,

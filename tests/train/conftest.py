@@ -1,14 +1,14 @@
 import pytest
 from training import BLUE, NARROW, RED, Run, paint, trained
 
-from alexnet_deploy.core.images.drawing import draw_picture
+from alexnet_deploy.core.images.drawing import draw_image
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.run import look_over
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Survey:
-    """Ten red and blue pictures to learn from."""
+    """Ten red and blue images to learn from."""
     return look_over(paint(tmp_path_factory.mktemp("honest"), {"blue": (BLUE,), "red": (RED,)}), NARROW)
 
 
@@ -34,7 +34,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for side, numbers in (("train", range(20)), ("val", range(20, 28))):
             (root / "drawn" / side / thing).mkdir(parents=True)
             for number in numbers:
-                draw_picture(thing, number).save(root / "drawn" / side / thing / f"{number}.jpg", quality=90)
+                draw_image(thing, number).save(root / "drawn" / side / thing / f"{number}.jpg", quality=90)
     return trained(look_over(root / "drawn", NARROW), root / "runs/one", epochs=8, batch_size=8, color_noise=0.0)
 
 

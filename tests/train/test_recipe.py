@@ -22,7 +22,7 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.network import Network, tensors_of
 from alexnet_deploy.train import recipe
 from alexnet_deploy.train.data.scan import Survey
-from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.source import LabelledSource
 from alexnet_deploy.train.learner.init import initialise
 from alexnet_deploy.train.loop.record import training_preprocessing
 from alexnet_deploy.train.recipe import (
@@ -266,7 +266,7 @@ def test_settings_that_are_none_are_refused(words: list[str], sentence: str) -> 
 
 
 def survey_of(mean: list[float], covariance: np.ndarray) -> Survey:
-    folder = PictureSource(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
+    folder = LabelledSource(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
     return Survey(folder=folder, excluded={}, sha256="", mean=np.array(mean), covariance=covariance)
 
 
@@ -306,7 +306,7 @@ def planes(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return mean, scale
 
 
-def test_each_picture_is_shifted_as_a_whole_along_the_datas_own_colours(
+def test_each_image_is_shifted_as_a_whole_along_the_datas_own_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two greys: the only axis of the data's colours is the grey one.
@@ -341,7 +341,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
             windows = [place_of(view, original) for original in originals]
             (place,) = [(number, window) for number, window in enumerate(windows) if window is not None]
             seen.append(place)
-    # Every picture once, and not all from the same corner.
+    # Every image once, and not all from the same corner.
     assert sorted(number for number, _ in seen) == list(range(10))
     assert len({window for _, window in seen}) > 5
     assert [number for number, _ in seen] != list(range(10))
@@ -352,7 +352,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
 
 
 def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | None:
-    """Where this picture holds this view, None where it does not."""
+    """Where this image holds this view, None where it does not."""
     size = len(view)
     for mirrored in (False, True):
         upright = view[:, ::-1] if mirrored else view

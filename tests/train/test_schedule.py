@@ -90,7 +90,7 @@ def test_three_epochs_at_ln_k_are_told_with_their_remedy_each_time_they_occur() 
 
 def test_a_run_that_stands_still_says_so_once_and_its_weights_keep_it(honest: Survey, tmp_path: Path) -> None:
     said: list[str] = []
-    # The paper's small first values, with steps too small to leave them, and no dropout to make a few pictures differ.
+    # The paper's small first values, with steps too small to leave them, and no dropout to make a few images differ.
     layers = tuple(
         msgspec.structs.replace(layer, probability=0.0) if isinstance(layer, Dropout) else layer
         for layer in NARROW.layers

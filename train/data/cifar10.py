@@ -15,7 +15,7 @@ from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.source import LabelledSource
 from alexnet_deploy.train.data.tar import unpack
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -32,7 +32,7 @@ _MAX_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A picture in a batch."""
+    """An image in a batch."""
 
     batch: bytes = field(repr=False)
     """The whole file, shared with the others in it."""
@@ -53,7 +53,7 @@ class Record:
         return self.batch[self.offset : self.offset + _NUM_BYTES]
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the picture in it, uint8 (256, 256, 3)."""
+        """Return the image in it, uint8 (256, 256, 3)."""
         planes = np.frombuffer(data, np.uint8, offset=1).reshape(3, _SIDE, _SIDE)
         return to_square(Image.fromarray(planes.transpose(1, 2, 0)), resize)
 
@@ -63,8 +63,8 @@ def is_cifar10(root: Path) -> bool:
     return root.name == ARCHIVE or (root / ARCHIVE).exists() or _folder(root) is not None
 
 
-def find_cifar10(root: Path) -> PictureSource:
-    """Return the labelled pictures of the archive or the batches, which are all held in memory (184 MB).
+def find_cifar10(root: Path) -> LabelledSource:
+    """Return the labelled images of the archive or the batches, which are all held in memory (184 MB).
 
     Raises DataError where a batch is missing or is not made of records, or the archive is damaged.
     """
@@ -75,7 +75,7 @@ def find_cifar10(root: Path) -> PictureSource:
         batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION), _MAX_BYTES)
     if missing := [name for name in (*TRAIN, VALIDATION) if name not in batches]:
         raise DataError(f"{root}: has no {missing[0]}; five batches to learn from and {VALIDATION} are needed")
-    return PictureSource(
+    return LabelledSource(
         root=root,
         labels=LABELS,
         train=tuple(record for name in TRAIN for record in _records(root, "train", name, batches[name])),

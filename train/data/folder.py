@@ -13,14 +13,14 @@ from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.images.decode import decode_image, read_file
 from alexnet_deploy.core.inputs.labelled import (
     VALIDATION_FOLDERS,
-    LabelledPicture,
+    LabelledImage,
     class_names,
     differing_classes,
     validation_folder,
 )
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
-from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.source import LabelledSource
 
 # One of so many images of a class is kept for validation.
 _VALIDATION_EVERY = 10
@@ -47,8 +47,8 @@ _IMAGE_ENDINGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilePicture(LabelledPicture):
-    """A picture in a file of its own."""
+class ImageFile(LabelledImage):
+    """An image in a file of its own."""
 
     root: Path
     """What its name is below."""
@@ -68,11 +68,11 @@ class FilePicture(LabelledPicture):
         return read_file(self.path)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the picture in them, uint8 (256, 256, 3); raises ImageError."""
+        """Return the image in them, uint8 (256, 256, 3); raises ImageError."""
         return decode_image(data, resize)
 
 
-def find_in_folder(root: Path) -> PictureSource:
+def find_in_folder(root: Path) -> LabelledSource:
     """Return the labelled images below `root`, unopened.
 
     `root/train/CLASS/...` and `root/val/CLASS/...` (or valid/, validation/, test/, see validation_folder); or
@@ -101,7 +101,7 @@ def find_in_folder(root: Path) -> PictureSource:
             kept = kept_for_validation([example.path.relative_to(root) for example in examples])
             train.append(tuple(example for number, example in enumerate(examples) if number not in kept))
             validation.append(tuple(examples[number] for number in sorted(kept)))
-    return PictureSource(
+    return LabelledSource(
         root=root,
         labels=labels,
         train=tuple(chain(*train)),
@@ -127,9 +127,9 @@ def _rank(name: Path) -> bytes:
     return hashlib.sha256(os.fsencode(name)).digest()
 
 
-def _examples(root: Path, folder: Path, labels: Sequence[str]) -> list[tuple[FilePicture, ...]]:
+def _examples(root: Path, folder: Path, labels: Sequence[str]) -> list[tuple[ImageFile, ...]]:
     """Return the images of each class."""
     return [
-        tuple(FilePicture(path=found.path, label=label, root=root) for found in find_inputs([folder / name]))
+        tuple(ImageFile(path=found.path, label=label, root=root) for found in find_inputs([folder / name]))
         for label, name in enumerate(labels)
     ]

@@ -1,4 +1,4 @@
-"""The class of each validation picture of ILSVRC-2012, out of its devkit.
+"""The class of each validation image of ILSVRC-2012, out of its devkit.
 
 The devkit's ground truth is a number a line, and what the numbers stand for is in a MATLAB file only. Of that format
 (level 5) this reads what that file is made of: one array of records, whose fields are numbers and texts.
@@ -35,7 +35,7 @@ _MAX_DIGITS = 9
 
 
 def validation_wnids(devkit: Path) -> tuple[str, ...]:
-    """Return the WNID of each validation picture, in the order of their numbers.
+    """Return the WNID of each validation image, in the order of their numbers.
 
     Raises DataError where the devkit cannot be read, or is not what its readme says.
     """

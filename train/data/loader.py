@@ -1,6 +1,6 @@
-"""Batches of pictures for the device that trains.
+"""Batches of images for the device that trains.
 
-Pictures from files and archives are decoded on the way. Those of a packed set are copied: from the disk or its cache a
+Images from files and archives are decoded on the way. Those of a packed set are copied: from the disk or its cache a
 few batches ahead of their use, or, where a GPU has the room for all of them, once and for good.
 """
 
@@ -12,24 +12,24 @@ import torch
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.train.data.batches import Batches, TrainingSet, in_batches
-from alexnet_deploy.train.data.scan import Pictures, Survey
+from alexnet_deploy.train.data.scan import DecodedImages, Survey
 from alexnet_deploy.train.data.source import Example
-from alexnet_deploy.train.pack.format import PICTURE_BYTES, PackedSide, class_counts
+from alexnet_deploy.train.pack.format import IMAGE_BYTES, PackedSide, class_counts
 
-# One thread copied 90,000 pictures a second from the cache; the second hides a disk's latency from the first.
+# One thread copied 90,000 images a second from the cache; the second hides a disk's latency from the first.
 _COPY_THREADS = 2
 _BATCHES_AHEAD = 4
 
 # The rest is for the network: its weights, gradients and activations.
 _SHARE_OF_DEVICE = 0.5
 
-_UPLOAD_PICTURES = 512
+_UPLOAD_IMAGES = 512
 
 
 def training_set(
     found: Survey, resize: ResizePolicy, device: torch.device, *, threads: int | None = None
 ) -> TrainingSet:
-    """Return surveyed pictures as the training loop takes them; see batches_of."""
+    """Return surveyed images as the training loop takes them; see batches_of."""
     train, validation = (
         batches_of(examples, resize, device, threads=threads)
         for examples in (found.folder.train, found.folder.validation)
@@ -50,23 +50,23 @@ def training_set(
 def batches_of(
     examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, threads: int | None = None
 ) -> Batches:
-    """Return these pictures as they are fed to a device; `threads` decode ahead what is not packed."""
+    """Return these images as they are fed to a device; `threads` decode ahead what is not packed."""
     if not isinstance(examples, PackedSide):
-        return Pictures(examples, resize, threads)
+        return DecodedImages(examples, resize, threads)
     is_kept = is_resident(len(examples), device)
-    return ResidentPictures(examples, device) if is_kept else CopiedPictures(examples, device)
+    return ResidentImages(examples, device) if is_kept else CopiedImages(examples, device)
 
 
-def is_resident(num_pictures: int, device: torch.device) -> bool:
-    """Return whether so many pictures stay on the device: a GPU with twice as much memory free."""
+def is_resident(num_images: int, device: torch.device) -> bool:
+    """Return whether so many images stay on the device: a GPU with twice as much memory free."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return num_pictures * PICTURE_BYTES <= _SHARE_OF_DEVICE * free
+    return num_images * IMAGE_BYTES <= _SHARE_OF_DEVICE * free
 
 
-class CopiedPictures:
-    """Packed pictures, copied from the disk or from the memory that caches it."""
+class CopiedImages:
+    """Packed images, copied from the disk or from the memory that caches it."""
 
     def __init__(self, side: PackedSide, device: torch.device) -> None:
         self._side = side
@@ -76,7 +76,7 @@ class CopiedPictures:
         return len(self._side)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the pictures of each tensor of numbers and their labels, on the device, copied ahead of their use."""
+        """Yield the images of each tensor of numbers and their labels, on the device, copied ahead of their use."""
         for images, labels in map_ahead(self._copy, numbers, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
@@ -87,21 +87,21 @@ class CopiedPictures:
         is_cuda = self._device.type == "cuda"
         images = torch.empty((len(places), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, pin_memory=is_cuda)
         # "clip" alone writes straight into `out`; `expect` has failed for a number that is out of range.
-        np.take(pack.pictures, places, axis=0, out=images.numpy(), mode="clip")
+        np.take(pack.images, places, axis=0, out=images.numpy(), mode="clip")
         labels = torch.from_numpy(pack.labels[places])
         return images, labels.pin_memory() if is_cuda else labels
 
 
-class ResidentPictures:
-    """Packed pictures that stay on the device."""
+class ResidentImages:
+    """Packed images that stay on the device."""
 
     def __init__(self, side: PackedSide, device: torch.device) -> None:
-        self._pictures = torch.empty((len(side), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, device=device)
+        self._images = torch.empty((len(side), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, device=device)
         self._labels = torch.empty(len(side), dtype=torch.int64, device=device)
         filled = 0
-        everything = in_batches(torch.arange(len(side)), _UPLOAD_PICTURES)
-        for images, labels in CopiedPictures(side, device).batches(everything):
-            self._pictures[filled : filled + len(images)] = images
+        everything = in_batches(torch.arange(len(side)), _UPLOAD_IMAGES)
+        for images, labels in CopiedImages(side, device).batches(everything):
+            self._images[filled : filled + len(images)] = images
             self._labels[filled : filled + len(images)] = labels
             filled += len(images)
 
@@ -109,7 +109,7 @@ class ResidentPictures:
         return len(self._labels)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the pictures of each tensor of numbers and their labels; nothing crosses to the device but numbers."""
+        """Yield the images of each tensor of numbers and their labels; nothing crosses to the device but numbers."""
         for batch in numbers:
-            places = batch.to(self._pictures.device, non_blocking=True)
-            yield self._pictures.index_select(0, places), self._labels.index_select(0, places)
+            places = batch.to(self._images.device, non_blocking=True)
+            yield self._images.index_select(0, places), self._labels.index_select(0, places)

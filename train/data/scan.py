@@ -1,4 +1,4 @@
-"""Labelled pictures as a data set: found wherever they lie, looked at once, and decoded when they are asked for."""
+"""Labelled images as a data set: found wherever they lie, looked at once, and decoded when they are asked for."""
 
 import hashlib
 import os
@@ -19,10 +19,10 @@ from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.train.data.cifar10 import find_cifar10, is_cifar10
 from alexnet_deploy.train.data.folder import find_in_folder
 from alexnet_deploy.train.data.ilsvrc import find_ilsvrc, is_ilsvrc
-from alexnet_deploy.train.data.source import Example, PictureSource, check_source
+from alexnet_deploy.train.data.source import Example, LabelledSource, check_source
 
-# Whether a place is of this format, and what finds the pictures there: the first that fits. Else it is a folder.
-_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path], PictureSource]], ...] = (
+# Whether a place is of this format, and what finds the images there: the first that fits. Else it is a folder.
+_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path], LabelledSource]], ...] = (
     (is_ilsvrc, find_ilsvrc),
     (is_cifar10, find_cifar10),
 )
@@ -33,18 +33,18 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What one pass over all pictures found."""
+    """What one pass over all images found."""
 
-    folder: PictureSource
-    """The pictures that can be decoded."""
+    folder: LabelledSource
+    """The images that can be decoded."""
     excluded: dict[str, str]
     """Those that cannot: path below the root, to error code."""
     sha256: str
     """Digest of the names and bytes of those that can."""
     mean: np.ndarray
-    """Of the training pictures' RGB, float64 (3,), on 0..255."""
+    """Of the training images' RGB, float64 (3,), on 0..255."""
     covariance: np.ndarray
-    """Of the training pictures' RGB, float64 (3, 3), on 0..255."""
+    """Of the training images' RGB, float64 (3, 3), on 0..255."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Names of a training and a validation image whose files have the same bytes, one pair a validation image."""
 
@@ -79,7 +79,7 @@ class ColorSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One picture, looked at."""
+    """One image, looked at."""
 
     example: Example
     """Which."""
@@ -98,10 +98,10 @@ class Look:
         return _text(self.example)
 
 
-def find_pictures(root: Path) -> PictureSource:
-    """Return the labelled pictures in `root`, undecoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
+def find_images(root: Path) -> LabelledSource:
+    """Return the labelled images in `root`, undecoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
 
-    Raises DataError where there are not two classes or more with pictures on both sides, a class's name cannot be a
+    Raises DataError where there are not two classes or more with images on both sides, a class's name cannot be a
     label, or an archive is damaged.
     """
     find = next((find for fits, find in _FORMATS if fits(root)), find_in_folder)
@@ -111,14 +111,14 @@ def find_pictures(root: Path) -> PictureSource:
 
 
 def look_at_each(examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> Iterator[Look]:
-    """Read and decode every picture, in order, in `threads` threads; at most a few dozen are in memory at a time."""
+    """Read and decode every image, in order, in `threads` threads; at most a few dozen are in memory at a time."""
     return map_ahead(
         lambda example: _look_at(example, resize), examples, threads=threads or decode_threads(), ahead=_AHEAD
     )
 
 
-def survey(source: PictureSource, resize: ResizePolicy) -> Survey:
-    """Read and decode every picture once: what cannot be decoded is set apart, the rest is counted and digested.
+def survey(source: LabelledSource, resize: ResizePolicy) -> Survey:
+    """Read and decode every image once: what cannot be decoded is set apart, the rest is counted and digested.
 
     Raises DataError where too few are left.
     """
@@ -165,11 +165,11 @@ def duplicates(train: Sequence[bytes], validation: Sequence[bytes]) -> list[tupl
     return [(first[digest], place) for place, digest in enumerate(validation) if digest in first]
 
 
-class Pictures:
-    """Decoded pictures, uint8 (256, 256, 3), with their labels, read from their files each time."""
+class DecodedImages:
+    """Decoded images, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
     def __init__(self, examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> None:
-        """Take pictures that so many threads decode ahead, as many as decode_threads() unless given."""
+        """Take images that so many threads decode ahead, as many as decode_threads() unless given."""
         self._examples = examples
         self._resize: ResizePolicy = resize
         self._threads = threads or decode_threads()
@@ -178,7 +178,7 @@ class Pictures:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Return one picture; raises DataError where it can no longer be read."""
+        """Return one image; raises DataError where it can no longer be read."""
         example = self._examples[index]
         try:
             return example.decode(example.read(), self._resize), example.label
@@ -186,7 +186,7 @@ class Pictures:
             raise DataError(f"{example.place}: could be read before, and now cannot: {error}") from error
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield pictures, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
+        """Yield images, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
         order = torch.cat([torch.empty(0, dtype=torch.int64), *numbers]).tolist()
         # The next batch is whole when it is asked for.
         ahead = max(map(len, numbers), default=0)
@@ -194,8 +194,8 @@ class Pictures:
             for batch in numbers:
                 images = np.empty((len(batch), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
                 labels = np.empty(len(batch), dtype=np.int64)
-                for place, picture in enumerate(islice(decoded, len(batch))):
-                    images[place], labels[place] = picture
+                for place, image in enumerate(islice(decoded, len(batch))):
+                    images[place], labels[place] = image
                 yield torch.from_numpy(images), torch.from_numpy(labels)
 
 
@@ -215,8 +215,8 @@ def _look_at(example: Example, resize: ResizePolicy) -> Look:
 
 
 def color_sums(pixels: np.ndarray) -> ColorSums:
-    """Return the sums over one picture, uint8 (256, 256, 3)."""
-    # A picture's sums are whole numbers under 2^53, which float64 holds. Its products of rows took 0.3 ms, those of
+    """Return the sums over one image, uint8 (256, 256, 3)."""
+    # An image's sums are whole numbers under 2^53, which float64 holds. Its products of rows took 0.3 ms, those of
     # columns, as the pixels lie, 2.2.
     values = np.empty((3, IMAGE_SIZE**2))
     values[:] = pixels.reshape(-1, 3).T

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: what every source of them offers, whatever it keeps them in.
+"""Where labelled images come from: what every source of them offers, whatever it keeps them in.
 
 A source is a folder of files (folders.py), the archives of ILSVRC-2012 as they are downloaded (ilsvrc.py) or CIFAR-10's
 binary batches (cifar.py). The digest of a survey is of names and bytes: the archives and the folder made by unpacking
@@ -19,7 +19,7 @@ from alexnet_deploy.core.process.say import counted
 
 
 class Example(Protocol):
-    """One picture whose class is known, not yet read."""
+    """One image whose class is known, not yet read."""
 
     @property
     def name(self) -> str:
@@ -41,8 +41,8 @@ class Example(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSource:
-    """Labelled pictures, split for training."""
+class LabelledSource:
+    """Labelled images, split for training."""
 
     root: Path
     """What was named."""
@@ -56,7 +56,7 @@ class PictureSource:
     """The name of the folder that these are in, where it lies beside train/."""
 
 
-def check_source(source: PictureSource) -> None:
+def check_source(source: LabelledSource) -> None:
     """Raise DataError unless there are two classes or more, their names can be labels, and each has both sides."""
     if len(source.labels) < 2:
         raise DataError(

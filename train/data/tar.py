@@ -42,8 +42,8 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TarPicture:
-    """A picture in an archive."""
+class TarImage:
+    """An image in an archive."""
 
     archive: Path
     """The outermost file."""
@@ -66,7 +66,7 @@ class TarPicture:
         return read_section(self.archive, self.offset, self.num_bytes)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the picture in them, uint8 (256, 256, 3); raises ImageError."""
+        """Return the image in them, uint8 (256, 256, 3); raises ImageError."""
         return decode_image(data, resize)
 
 
@@ -201,7 +201,7 @@ def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
                     "read here"
                 )
         elif found.isreg():
-            # Hidden ones are no pictures in a folder either: a Mac adds a ._name for each.
+            # Hidden ones are no images in a folder either: a Mac adds a ._name for each.
             if not PurePosixPath(found.name).name.startswith("."):
                 yield member
         elif not found.isdir():

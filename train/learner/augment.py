@@ -22,10 +22,10 @@ _ERASED_ASPECT = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some pictures of a batch: draws are made for the whole of it, so that a part looks as it does in the whole."""
+    """Some images of a batch: draws are made for the whole of it, so that a part looks as it does in the whole."""
 
     num_images: int
-    """Pictures of the batch."""
+    """Images of the batch."""
     rows: slice
     """Which of them these are."""
 
@@ -40,7 +40,7 @@ class CropRange:
     """What scaled crops are drawn from."""
 
     min_area: float
-    """Least share of the picture's area, over 0, at most 1."""
+    """Least share of the image's area, over 0, at most 1."""
     max_aspect: float = 1.0
     """Greatest ratio of the sides, either way."""
     max_rotation: float = 0.0
@@ -48,7 +48,7 @@ class CropRange:
 
 
 def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return a random size x size crop of each picture, every other one mirrored: uint8 (N, S, S, 3).
+    """Return a random size x size crop of each image, every other one mirrored: uint8 (N, S, S, 3).
 
     `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch.
     """
@@ -65,11 +65,11 @@ def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator,
 def scaled_crop_and_mirror(
     images: torch.Tensor, size: int, limits: CropRange, generator: torch.Generator, part: Part
 ) -> torch.Tensor:
-    """Return a random rectangle of each picture scaled to size x size, every other one mirrored: float32 (N, S, S, 3).
+    """Return a random rectangle of each image scaled to size x size, every other one mirrored: float32 (N, S, S, 3).
 
-    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch. A rectangle's share of the picture's area
-    is even over `min_area` to 1, the logarithm of its aspect over the range, a side over the picture's cut to that; its
-    place is even over all that lie inside. Then it is turned about its middle, and what is outside is the picture's
+    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch. A rectangle's share of the image's area
+    is even over `min_area` to 1, the logarithm of its aspect over the range, a side over the image's cut to that; its
+    place is even over all that lie inside. Then it is turned about its middle, and what is outside is the image's
     reflection. It is read off bilinearly between the centres of pixels.
     """
     draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows]
@@ -81,7 +81,7 @@ def scaled_crop_and_mirror(
     heights, widths = (
         sides.clamp(max=1) for sides in _rectangles(areas, aspects, (limits.min_area, 1.0), limits.max_aspect)
     )
-    # In the units of affine_grid, where a picture reaches from -1 to 1.
+    # In the units of affine_grid, where an image reaches from -1 to 1.
     middles_y, middles_x = (2 * tops - 1) * (1 - heights), (2 * lefts - 1) * (1 - widths)
     turns = math.radians(limits.max_rotation) * (2 * angles - 1)
     steps_x = torch.where(mirrored == 1, -widths, widths)
@@ -107,14 +107,14 @@ def color_axes(covariance: np.ndarray) -> torch.Tensor:
 
 
 def color_shift(axes: torch.Tensor, deviation: float, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return what is added to every pixel of each picture, RGB on 0..255: float32 (N, 3), on the CPU."""
+    """Return what is added to every pixel of each image, RGB on 0..255: float32 (N, 3), on the CPU."""
     return (deviation * torch.randn((part.num_images, 3), generator=generator) @ axes.T)[part.rows]
 
 
 def jitter_colors(
     crops: torch.Tensor, mean: RGB, greatest: float, generator: torch.Generator, part: Part
 ) -> torch.Tensor:
-    """Return pictures, float32 (N, S, S, 3), RGB, with saturation, contrast and brightness changed, in this order.
+    """Return images, float32 (N, S, S, 3), RGB, with saturation, contrast and brightness changed, in this order.
 
     A pixel's distance from its grey, that from `mean`, and the pixel are multiplied, each by a draw that is even over
     1 - greatest to 1 + greatest. What leaves 0..255 is not cut off.

@@ -102,7 +102,7 @@ class Learner:
         self._network.train()
         views = self._augmented(images.to(self._device), epoch, augmentation_draws(recipe.seed, epoch, step), part)
         seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
-        # What a mean over so many pictures counts for in the mean of all ranks' means.
+        # What a mean over so many images counts for in the mean of all ranks' means.
         weight = len(images) * self._ranks.size / part.num_images
         loss = self._loss(views, labels.to(self._device)) * weight
         self._optimiser.zero_grad()

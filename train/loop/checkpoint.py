@@ -47,13 +47,13 @@ class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     step: int = 0
     """How many of its steps are done."""
     loss_sum: float = 0.0
-    """Of the loss over the pictures of those steps."""
+    """Of the loss over the images of those steps."""
     epochs: tuple[EpochMetrics, ...] = ()
     """Those that are over."""
     best_epoch: int = 0
     """The one with the best validation error; 0 before there is one."""
     confusion: tuple[tuple[int, ...], ...] = ()
-    """Validation pictures by true class (row) and first guess (column), at the best epoch."""
+    """Validation images by true class (row) and first guess (column), at the best epoch."""
     epoch_seconds: float = 0.0
     """What those steps of the epoch took."""
     seconds: float = 0.0
@@ -174,7 +174,7 @@ def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def check_same(path: Path, saved: RunIdentity, wanted: RunIdentity, *, any_machine: bool = False) -> None:
-    """Raise where a run would not go on as it began: UsageError, or DataError where it is the pictures.
+    """Raise where a run would not go on as it began: UsageError, or DataError where it is the images.
 
     With `any_machine` another one is allowed, which computes other last bits.
     """

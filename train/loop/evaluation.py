@@ -1,4 +1,4 @@
-"""Trained weights on the pictures that they were validated on: every picture, by the centre view and by ten views.
+"""Trained weights on the images that they were validated on: every image, by the centre view and by ten views.
 
 N images, V views, K classes.
 """
@@ -15,7 +15,7 @@ from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.train.data.batches import Batches, in_batches
 from alexnet_deploy.train.learner.lrn import use_training_norms
 
-MOST_PICTURES = 2000
+MOST_IMAGES = 2000
 """Measured unless told otherwise: full size, ten views of so many take minutes on a CPU."""
 
 _NUM_GUESSES = 5
@@ -26,7 +26,7 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a network says of N pictures: the mean of its softmax over some views."""
+    """What a network says of N images: the mean of its softmax over some views."""
 
     guesses: np.ndarray
     """int64 (N, min(5, K)): classes, the most probable first; of equals the first in order."""
@@ -38,10 +38,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """N validation pictures, asked in two ways."""
+    """N validation images, asked in two ways."""
 
     numbers: np.ndarray
-    """int64 (N,): which of the validation pictures."""
+    """int64 (N,): which of the validation images."""
     truths: np.ndarray
     """int64 (N,): their classes."""
     center: Answers
@@ -50,25 +50,25 @@ class Evaluation:
     """By the paper's ten views."""
 
 
-def spread_numbers(num_pictures: int, most: int = MOST_PICTURES) -> np.ndarray:
-    """Return `most` of the numbers 0 to num_pictures - 1, evenly spread, or all of them, int64, rising."""
-    num_chosen = min(num_pictures, most)
-    return (2 * np.arange(num_chosen) + 1) * num_pictures // (2 * max(num_chosen, 1))
+def spread_numbers(num_images: int, most: int = MOST_IMAGES) -> np.ndarray:
+    """Return `most` of the numbers 0 to num_images - 1, evenly spread, or all of them, int64, rising."""
+    num_chosen = min(num_images, most)
+    return (2 * np.arange(num_chosen) + 1) * num_images // (2 * max(num_chosen, 1))
 
 
 @torch.inference_mode()
 def evaluate(
     weights: Weights,
-    pictures: Batches,
+    batches: Batches,
     numbers: np.ndarray,
     *,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Ask the network of these weights, in float32, of one or more pictures by their numbers, int64 (N,).
+    """Ask the network of these weights, in float32, of one or more images by their numbers, int64 (N,).
 
-    It sees each of a picture's ten views once: the centre view is one of them. `on_progress` is told how many of how
-    many pictures are done. Raises what the pictures raise.
+    It sees each of an image's ten views once: the centre view is one of them. `on_progress` is told how many of how
+    many images are done. Raises what the images raise.
     """
     network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
     use_training_norms(network)
@@ -80,7 +80,7 @@ def evaluate(
     answers: tuple[list[Answers], list[Answers]] = ([], [])
     num_done = 0
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for images, labels in pictures.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
+        for images, labels in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
             pixels = preprocess(images.to(place), weights.preprocessing)
             logs_VNK = _log_probabilities(network, pixels, views)
             truth = labels.to(place)

@@ -29,9 +29,9 @@ class Progress:
     epoch: int
     """1 is the first."""
     num_images: int
-    """Training pictures seen so far, over all epochs."""
+    """Training images seen so far, over all epochs."""
     total_images: int
-    """Training pictures that the whole recipe sees."""
+    """Training images that the whole recipe sees."""
     loss: float
     """Mean loss of this epoch so far, in nats."""
     images_per_second: float
@@ -115,14 +115,14 @@ def training_record(
 
 
 def data_name(data: TrainingSet) -> str:
-    """Return where the pictures are, absolute, as text."""
+    """Return where the images are, absolute, as text."""
     return Input(name=str(data.root.resolve())).text
 
 
 def training_preprocessing(
     architecture: str, recipe: Recipe, mean: np.ndarray, covariance: np.ndarray
 ) -> Preprocessing:
-    """Return what a network trained on these pictures is fed: their own mean and, unless as the paper, deviation."""
+    """Return what a network trained on these images is fed: their own mean and, unless as the paper, deviation."""
     published = PUBLISHED_PREPROCESSING[architecture]
     deviation = np.sqrt(np.diagonal(covariance))
     # A channel without any variation (one flat colour) would be divided by zero.

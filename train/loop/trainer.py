@@ -64,9 +64,9 @@ class Trainer:
         pace: Pace | None = None,
         observer: Observer = NOBODY,
     ) -> None:
-        """Set up a run of `recipe` on the pictures, whose files go into `directory`.
+        """Set up a run of `recipe` on the images, whose files go into `directory`.
 
-        `architecture` has as many classes as the pictures; `pace` is Pace() unless given.
+        `architecture` has as many classes as the images; `pace` is Pace() unless given.
         """
         self._architecture = architecture
         self._recipe = recipe
@@ -284,7 +284,7 @@ class Trainer:
         return self._seconds_before + time.perf_counter() - self._begun
 
     def _num_images(self) -> int:
-        """Return how many pictures have been learnt from."""
+        """Return how many images have been learnt from."""
         num_train, position = len(self._data.train), self._position
         return (position.epoch - 1) * num_train + min(position.step * self._recipe.batch_size, num_train)
 

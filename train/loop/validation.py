@@ -1,4 +1,4 @@
-"""How good a network is on pictures that it has not learnt from."""
+"""How good a network is on images that it has not learnt from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What a pass over the validation pictures gave, centre view."""
+    """What a pass over the validation images gave, centre view."""
 
     loss: float
     """Mean cross-entropy in nats."""
@@ -27,13 +27,13 @@ class Validation:
     top5: float
     """Share whose first five guesses hold the right one, 0..1."""
     confusion: np.ndarray
-    """int64 (K, K): pictures by true class (row) and first guess (column)."""
+    """int64 (K, K): images by true class (row) and first guess (column)."""
 
 
 @torch.inference_mode()
 def validate(
     forward: Callable[[torch.Tensor], torch.Tensor],
-    pictures: Batches,
+    batches: Batches,
     preprocessing: Preprocessing,
     *,
     size: int,
@@ -43,15 +43,15 @@ def validate(
 ) -> Validation:
     """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size).
 
-    Of several ranks each looks at its share of the pictures, and all return what the whole gave.
+    Of several ranks each looks at its share of the images, and all return what the whole gave.
     """
     ranks = placement.ranks
     (center,) = views_by_name("center", size)
     loss_sum, top5 = 0.0, 0
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     # As many batches in every rank: each of them asks all whether to stop.
-    numbers = in_batches(torch.arange(len(pictures)), _BATCH_SIZE * ranks.size)
-    for images, labels in pictures.batches([ranks.share(batch) for batch in numbers]):
+    numbers = in_batches(torch.arange(len(batches)), _BATCH_SIZE * ranks.size)
+    for images, labels in batches.batches([ranks.share(batch) for batch in numbers]):
         stop_if_asked()
         pixels = preprocess(images.to(placement.device), preprocessing)
         logits, truth = forward(cut(pixels, center, size)).float().cpu(), labels.cpu()
@@ -62,8 +62,8 @@ def validate(
     loss_sum, top5, *counts = ranks.sum(np.array([loss_sum, top5, *confusion.ravel()])).tolist()
     confusion = np.array(counts, dtype=np.int64).reshape(confusion.shape)
     return Validation(
-        loss=loss_sum / len(pictures),
-        top1=float(np.trace(confusion) / len(pictures)),
-        top5=top5 / len(pictures),
+        loss=loss_sum / len(batches),
+        top1=float(np.trace(confusion) / len(batches)),
+        top5=top5 / len(batches),
         confusion=confusion,
     )

@@ -1,11 +1,11 @@
-"""A packed set: pictures decoded once and stored as they are fed, for training that decodes nothing.
+"""A packed set: images decoded once and stored as they are fed, for training that decodes nothing.
 
     PACK/pack.json      PackHeader
-    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the pictures to learn from, then those to validate on
+    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the images to learn from, then those to validate on
     PACK/labels.i32     int32 (N,), little-endian
-    PACK/sources.txt    a line a picture: its name, and the SHA-256 of the bytes that it was decoded from
+    PACK/sources.txt    a line an image: its name, and the SHA-256 of the bytes that it was decoded from
 
-196,608 bytes a picture: the 1,281,167 training pictures of ILSVRC-2012 are 251.9 GB, its 50,000 others 9.8 GB.
+196,608 bytes an image: the 1,281,167 training images of ILSVRC-2012 are 251.9 GB, its 50,000 others 9.8 GB.
 """
 
 import ast
@@ -31,16 +31,16 @@ from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, IMAGE_SIZE
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.train.data.scan import Survey, digest_in, duplicates
-from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.source import LabelledSource
 
 FORMAT_VERSION = 1
 
 HEADER = "pack.json"
-PICTURES = "pictures.u8"
+IMAGES = "pictures.u8"
 LABELS = "labels.i32"
 SOURCES = "sources.txt"
 
-PICTURE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
+IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
 _PIECE_BYTES = 8 * 1024 * 1024
 
@@ -59,7 +59,7 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     labels: tuple[str, ...]
     """The names of the classes, in the order of their numbers."""
     num_train: int
-    """The first so many pictures are learnt from."""
+    """The first so many images are learnt from."""
     num_validation: int
     """The others are only measured on."""
     resize: ResizePolicy
@@ -67,19 +67,19 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decoding: int | msgspec.UnsetType = msgspec.UNSET
     """Version of the decoding policy; unset in packs of version 1."""
     mean: RGB
-    """Of the training pictures, on 0..255."""
+    """Of the training images, on 0..255."""
     covariance: tuple[RGB, RGB, RGB]
-    """Of the training pictures' RGB, on 0..255."""
+    """Of the training images' RGB, on 0..255."""
     source: str
     """What was packed."""
     source_sha256: str
     """Digest of its names and bytes, as a survey of it gives; that of sources.txt."""
     excluded: dict[str, str]
-    """The pictures that could not be decoded: name, to error code. Nothing stands in for them."""
-    chunk_pictures: int
-    """How many pictures are digested together."""
+    """The images that could not be decoded: name, to error code. Nothing stands in for them."""
+    chunk_images: int = msgspec.field(name="chunk_pictures")
+    """How many images are digested together."""
     chunks_sha256: tuple[str, ...]
-    """Of pictures.u8, so many pictures at a time."""
+    """Of pictures.u8, so many images at a time."""
     labels_sha256: str
     """Of labels.i32."""
     tools: dict[str, str]
@@ -89,20 +89,20 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where the counts or the labels cannot be those of a packed set."""
-        if self.num_train < 1 or self.num_validation < 1 or self.chunk_pictures < 1:
+        if self.num_train < 1 or self.num_validation < 1 or self.chunk_images < 1:
             raise ValueError(
-                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_pictures "
-                f"{self.chunk_pictures} must each be 1 or more"
+                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_images "
+                f"{self.chunk_images} must each be 1 or more"
             )
-        if len(self.chunks_sha256) != -(-self.num_pictures // self.chunk_pictures):
-            raise ValueError(f"{len(self.chunks_sha256)} digests do not make {self.num_pictures:,} images")
+        if len(self.chunks_sha256) != -(-self.num_images // self.chunk_images):
+            raise ValueError(f"{len(self.chunks_sha256)} digests do not make {self.num_images:,} images")
         try:
             check_labels(self.labels, len(self.labels))
         except WeightsError as error:
             raise ValueError(str(error)) from error
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Of both sides."""
         return self.num_train + self.num_validation
 
@@ -121,12 +121,12 @@ class Pack:
     """Its directory."""
     header: PackHeader
     """What it is."""
-    pictures: np.ndarray = field(repr=False, compare=False)
+    images: np.ndarray = field(repr=False, compare=False)
     """uint8 (N, 256, 256, 3), mapped from the file, not to be written to."""
     labels: np.ndarray = field(repr=False, compare=False)
     """int64 (N,)."""
     mapping: mmap.mmap = field(repr=False, compare=False)
-    """What `pictures` lies in."""
+    """What `images` lies in."""
 
     def __reduce__(self) -> tuple[Callable[[Path], "Pack"], tuple[Path]]:
         """Be opened anew by the process that it is sent to: a mapping is one process's own."""
@@ -138,16 +138,16 @@ class Pack:
 
     def _read_sources(self) -> list[bytes]:
         try:
-            data = read_file(self.path / SOURCES, _MAX_LINE_BYTES * self.header.num_pictures)
+            data = read_file(self.path / SOURCES, _MAX_LINE_BYTES * self.header.num_images)
         except OSError as error:
             raise DataError(f"{self.path / SOURCES}: cannot be read: {error.strerror}") from error
         lines = data.splitlines()
-        if sha256(data) != self.header.source_sha256 or len(lines) != self.header.num_pictures:
+        if sha256(data) != self.header.source_sha256 or len(lines) != self.header.num_images:
             raise DataError(f"{self.path / SOURCES}: is not what was packed; pack anew, into another directory")
         return lines
 
     def name_of(self, number: int) -> str:
-        """Return the name that a picture had in its source; raises DataError where that cannot be read."""
+        """Return the name that an image had in its source; raises DataError where that cannot be read."""
         return _name_in(self._sources[number], self.path / SOURCES)
 
     def duplicates(self) -> list[tuple[int, int]]:
@@ -166,17 +166,17 @@ class Pack:
         return [(one, num_train + other) for one, other in pairs]
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Have these pictures read from the disk, if they are not in memory yet, without waiting for them.
+        """Have these images read from the disk, if they are not in memory yet, without waiting for them.
 
-        Raises ValueError where there is no picture of such a number.
+        Raises ValueError where there is no image of such a number.
         """
         for number in numbers.tolist():
-            self.mapping.madvise(mmap.MADV_WILLNEED, number * PICTURE_BYTES, PICTURE_BYTES)
+            self.mapping.madvise(mmap.MADV_WILLNEED, number * IMAGE_BYTES, IMAGE_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedPicture:
-    """One picture of a packed set."""
+class PackedImage:
+    """One image of a packed set."""
 
     pack: Pack
     """The set."""
@@ -200,7 +200,7 @@ class PackedPicture:
 
     def read(self) -> bytes:
         """Return its pixels."""
-        return bytes(self.pack.pictures[self.number].data)
+        return bytes(self.pack.images[self.number].data)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
         """Return what `read` gave as uint8 (256, 256, 3); `resize` is the set's own."""
@@ -209,8 +209,8 @@ class PackedPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedSide(Sequence[PackedPicture]):
-    """The pictures of one side of a packed set."""
+class PackedSide(Sequence[PackedImage]):
+    """The images of one side of a packed set."""
 
     pack: Pack
     """The set."""
@@ -226,18 +226,18 @@ class PackedSide(Sequence[PackedPicture]):
         return len(self.numbers)
 
     @overload
-    def __getitem__(self, index: int) -> PackedPicture: ...
+    def __getitem__(self, index: int) -> PackedImage: ...
 
     @overload
     def __getitem__(self, index: slice) -> "PackedSide": ...
 
-    def __getitem__(self, index: int | slice) -> "PackedPicture | PackedSide":
+    def __getitem__(self, index: int | slice) -> "PackedImage | PackedSide":
         if isinstance(index, slice):
             return PackedSide(pack=self.pack, numbers=self.numbers[index])
-        return PackedPicture(pack=self.pack, number=self.numbers[index])
+        return PackedImage(pack=self.pack, number=self.numbers[index])
 
 
-def class_counts(source: PictureSource) -> tuple[int, ...]:
+def class_counts(source: LabelledSource) -> tuple[int, ...]:
     """Return how many training images each class has."""
     side = source.train
     labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
@@ -257,7 +257,7 @@ def packed_from(path: Path) -> Path:
 def open_pack(path: Path) -> Pack:
     """Open a packed set: the header, labels and sources are checked, and the size of the images, which stay unread.
 
-    Raises DataError where something is missing, damaged, or of another format; see `verify` for the pictures.
+    Raises DataError where something is missing, damaged, or of another format; see `verify` for the images.
     """
     header = _read_header(path)
     if header.decoding != DECODING_VERSION:
@@ -265,8 +265,8 @@ def open_pack(path: Path) -> Pack:
             f"{path}: its images were decoded by policy {header.decoding or 1}, and this program's is "
             f"{DECODING_VERSION}, which gives other pixels; pack anew, into another directory"
         )
-    labels = _read(path / LABELS, 4 * header.num_pictures)
-    if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_pictures:
+    labels = _read(path / LABELS, 4 * header.num_images)
+    if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_images:
         raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")
     numbers = np.frombuffer(labels, "<i4").astype(np.int64)
     if numbers.min() < 0 or numbers.max() >= len(header.labels):
@@ -274,24 +274,24 @@ def open_pack(path: Path) -> Pack:
             f"{path / LABELS}: holds class {numbers.max() if numbers.min() >= 0 else numbers.min()}, where there are 0 "
             f"to {len(header.labels) - 1}; pack anew, into another directory"
         )
-    wanted = header.num_pictures * PICTURE_BYTES
+    wanted = header.num_images * IMAGE_BYTES
     try:
-        with open_input(path / PICTURES) as file:
+        with open_input(path / IMAGES) as file:
             if (found := os.fstat(file.fileno()).st_size) != wanted:
                 raise DataError(
-                    f"{path / PICTURES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
+                    f"{path / IMAGES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
                 )
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise DataError(f"{path / PICTURES}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path / IMAGES}: cannot be read: {error.strerror}") from error
     if _digest_of(path / SOURCES) != header.source_sha256:
         raise DataError(f"{path / SOURCES}: is not what was packed; pack anew, into another directory")
-    pictures = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
-    return Pack(path=path, header=header, pictures=pictures, labels=numbers, mapping=mapping)
+    images = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return Pack(path=path, header=header, images=images, labels=numbers, mapping=mapping)
 
 
 def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
-    """Return what a survey of the pictures would have found before they were packed.
+    """Return what a survey of the images would have found before they were packed.
 
     Raises DataError where they were resized otherwise than `resize`.
     """
@@ -302,10 +302,10 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
         )
     train, validation = (
         PackedSide(pack=pack, numbers=numbers)
-        for numbers in (range(header.num_train), range(header.num_train, header.num_pictures))
+        for numbers in (range(header.num_train), range(header.num_train, header.num_images))
     )
     return Survey(
-        folder=PictureSource(root=pack.path, labels=header.labels, train=train, validation=validation),
+        folder=LabelledSource(root=pack.path, labels=header.labels, train=train, validation=validation),
         excluded=header.excluded,
         sha256=header.source_sha256,
         mean=np.array(header.mean),
@@ -315,37 +315,37 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
 
 
 def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
-    """Read all of the pictures and compare them with their digests; yield how many have been, as that grows.
+    """Read all of the images and compare them with their digests; yield how many have been, as that grows.
 
-    Raises DataError, which says which pictures are not what was packed.
+    Raises DataError, which says which images are not what was packed.
     """
     header = pack.header
-    starts = range(0, header.num_pictures, header.chunk_pictures)
-    chunks = [range(start, min(start + header.chunk_pictures, header.num_pictures)) for start in starts]
-    digests = digests_of(pack.path / PICTURES, chunks, threads)
+    starts = range(0, header.num_images, header.chunk_images)
+    chunks = [range(start, min(start + header.chunk_images, header.num_images)) for start in starts]
+    digests = digests_of(pack.path / IMAGES, chunks, threads)
     for chunk, found, wanted in zip(chunks, digests, header.chunks_sha256, strict=True):
         if found != wanted:
             raise DataError(
-                f"{pack.path / PICTURES}: pictures {chunk.start:,} to {chunk.stop - 1:,} are not what was packed; "
+                f"{pack.path / IMAGES}: images {chunk.start:,} to {chunk.stop - 1:,} are not what was packed; "
                 "pack anew, into another directory"
             )
         yield chunk.stop
 
 
-def digests_of(pictures: Path, chunks: Sequence[range], threads: int | None = None) -> Iterator[str]:
-    """Yield the SHA-256 of each range of pictures of a file, in order; raises DataError where it cannot be read."""
+def digests_of(images: Path, chunks: Sequence[range], threads: int | None = None) -> Iterator[str]:
+    """Yield the SHA-256 of each range of images of a file, in order; raises DataError where it cannot be read."""
     threads = threads or decode_threads()
-    return map_ahead(lambda chunk: _digest_of(pictures, chunk), chunks, threads=threads, ahead=threads)
+    return map_ahead(lambda chunk: _digest_of(images, chunk), chunks, threads=threads, ahead=threads)
 
 
-def _digest_of(path: Path, pictures: range | None = None) -> str:
+def _digest_of(path: Path, images: range | None = None) -> str:
     try:
-        if pictures is None:
+        if images is None:
             return sha256_of_file(path)
         digest = hashlib.sha256()
         with open_input(path) as file:
-            file.seek(pictures.start * PICTURE_BYTES)
-            left = len(pictures) * PICTURE_BYTES
+            file.seek(images.start * IMAGE_BYTES)
+            left = len(images) * IMAGE_BYTES
             while left and (piece := file.read(min(left, _PIECE_BYTES))):
                 digest.update(piece)
                 left -= len(piece)

@@ -1,4 +1,4 @@
-"""The journal of a pack in the making: which chunks of pictures have reached the disk, and what is known of them."""
+"""The journal of a pack in the making: which chunks of images have reached the disk, and what is known of them."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -25,23 +25,23 @@ class Chunk(Struct, frozen=True, kw_only=True):
     """A chunk that has reached the disk, and where everything stood after it."""
 
     num_seen: int
-    """Pictures of the source that have been looked at."""
-    num_pictures: int
+    """Images of the source that have been looked at."""
+    num_images: int = msgspec.field(name="num_pictures")
     """Those that are in the pack."""
     sources_bytes: int
     """Length of their lines in sources.txt."""
     sha256: str
-    """Of the chunk's pictures."""
+    """Of the chunk's images."""
     sources_sha256: str
     """Of its lines."""
     excluded: tuple[tuple[int, str, str], ...]
     """Those of it that could not be decoded: place in the source, name, error code."""
     num_pixels: int
-    """Of its training pictures; this and what follows as in ColorSums."""
+    """Of its training images; this and what follows as in ColorSums."""
     total: tuple[int, ...]
-    """Of its training pictures."""
+    """Of its training images."""
     products: tuple[tuple[int, ...], ...]
-    """Of its training pictures."""
+    """Of its training images."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,48 +50,48 @@ class Draft:
 
     num_seen: int
     """Counted from the first chunk on, as the next two are."""
-    num_pictures: int
+    num_images: int
     """In the pack."""
     sources_bytes: int
     """In sources.txt."""
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    """Of the pictures."""
+    """Of the images."""
     sources_digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     """Of their lines."""
     excluded: list[tuple[int, str, str]] = field(default_factory=list)
     """What could not be decoded."""
     sums: ColorSums = field(default_factory=ColorSums)
-    """Of the training pictures."""
+    """Of the training images."""
 
     @classmethod
     def after(cls, chunks: Sequence[Chunk]) -> "Draft":
         """Return the empty chunk that follows these."""
         if not chunks:
-            return cls(num_seen=0, num_pictures=0, sources_bytes=0)
+            return cls(num_seen=0, num_images=0, sources_bytes=0)
         last = chunks[-1]
-        return cls(num_seen=last.num_seen, num_pictures=last.num_pictures, sources_bytes=last.sources_bytes)
+        return cls(num_seen=last.num_seen, num_images=last.num_images, sources_bytes=last.sources_bytes)
 
-    def add(self, look: Look, pictures: BinaryIO, sources: BinaryIO, *, is_train: bool) -> None:
-        """Write a picture and its line, or note why it cannot be."""
+    def add(self, look: Look, images: BinaryIO, sources: BinaryIO, *, is_train: bool) -> None:
+        """Write an image and its line, or note why it cannot be."""
         if look.error is not None:
             self.excluded.append((self.num_seen, look.name, look.error.code.value))
         else:
             data = look.pixels.data
-            pictures.write(data)
+            images.write(data)
             sources.write(look.line)
             self.digest.update(data)
             self.sources_digest.update(look.line)
-            self.num_pictures += 1
+            self.num_images += 1
             self.sources_bytes += len(look.line)
             if is_train:
                 self.sums.add(look.sums)
         self.num_seen += 1
 
     def finished(self) -> Chunk:
-        """Return the chunk as the journal takes it, once its pictures have reached the disk."""
+        """Return the chunk as the journal takes it, once its images have reached the disk."""
         return Chunk(
             num_seen=self.num_seen,
-            num_pictures=self.num_pictures,
+            num_images=self.num_images,
             sources_bytes=self.sources_bytes,
             sha256=self.digest.hexdigest(),
             sources_sha256=self.sources_digest.hexdigest(),
@@ -127,6 +127,6 @@ def noted_chunks(journal: BinaryIO) -> list[tuple[Chunk, int]]:
 
 
 def ranges_of(chunks: Sequence[Chunk]) -> list[range]:
-    """Return which pictures each chunk holds; the last may hold none."""
-    ends = [chunk.num_pictures for chunk in chunks]
+    """Return which images each chunk holds; the last may hold none."""
+    ends = [chunk.num_images for chunk in chunks]
     return [range(start, end) for start, end in pairwise([0, *ends])]

@@ -1,10 +1,10 @@
-"""Labelled pictures to a packed set, in one pass that goes on where it was interrupted.
+"""Labelled images to a packed set, in one pass that goes on where it was interrupted.
 
     .OUT.partial/plan.json        what is packed into what; another plan is refused
-    .OUT.partial/journal.jsonl    a line for each chunk of pictures that has reached the disk
+    .OUT.partial/journal.jsonl    a line for each chunk of images that has reached the disk
     .OUT.partial/pack/            what becomes OUT, by one rename, when it is whole
 
-A chunk's line is written after its pictures are: what the journal does not name is cut off and made again, what it
+A chunk's line is written after its images are: what the journal does not name is cut off and made again, what it
 names is compared with its digest before it is relied on.
 """
 
@@ -31,13 +31,13 @@ from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, Resiz
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.scan import ColorSums, look_at_each
-from alexnet_deploy.train.data.source import Example, PictureSource, check_source
+from alexnet_deploy.train.data.source import Example, LabelledSource, check_source
 from alexnet_deploy.train.pack.format import (
     FORMAT_VERSION,
     HEADER,
+    IMAGE_BYTES,
+    IMAGES,
     LABELS,
-    PICTURE_BYTES,
-    PICTURES,
     SOURCES,
     Pack,
     PackHeader,
@@ -48,7 +48,7 @@ from alexnet_deploy.train.pack.format import (
 from alexnet_deploy.train.pack.journal import Chunk, Draft, claimed, noted_chunks, ranges_of
 
 # 201 MB: an interruption loses a second or two of work, and ImageNet has 1,300 digests.
-CHUNK_PICTURES = 1024
+CHUNK_IMAGES = 1024
 
 OnProgress = Callable[[int, int], None]
 
@@ -64,26 +64,26 @@ class _Plan(Struct, frozen=True, kw_only=True):
     examples_sha256: str
     resize: ResizePolicy
     decoding: int
-    chunk_pictures: int
+    chunk_images: int = msgspec.field(name="chunk_pictures")
     tools: dict[str, str]
 
 
 def pack(
-    source: PictureSource,
+    source: LabelledSource,
     out: Path,
     resize: ResizePolicy,
     *,
     threads: int | None = None,
-    chunk_pictures: int = CHUNK_PICTURES,
+    chunk_images: int = CHUNK_IMAGES,
     say: Say = say_nothing,
     on_progress: OnProgress = lambda num_seen, num_examples: None,
 ) -> Pack:
-    """Decode every picture of a source once, and publish them as a packed set at `out`.
+    """Decode every image of a source once, and publish them as a packed set at `out`.
 
-    Pictures that cannot be decoded are left out and listed. An interruption, or a process that is killed, leaves
+    Images that cannot be decoded are left out and listed. An interruption, or a process that is killed, leaves
     `.OUT.partial` beside `out`: the same call goes on from there. The result is the same, byte for byte.
 
-    Raises UsageError where `out` exists, DataError where another process is at it, too few pictures can be decoded, or
+    Raises UsageError where `out` exists, DataError where another process is at it, too few images can be decoded, or
     it cannot be written.
     """
     if os.path.lexists(out):
@@ -93,7 +93,7 @@ def pack(
         source=source,
         examples=(*source.train, *source.validation),
         resize=resize,
-        chunk_pictures=chunk_pictures,
+        chunk_images=chunk_images,
         stage=partial / _STAGE,
         out=out,
     )
@@ -119,10 +119,10 @@ def pack(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    source: PictureSource
+    source: LabelledSource
     examples: Sequence[Example]
     resize: ResizePolicy
-    chunk_pictures: int
+    chunk_images: int
     stage: Path
     out: Path
 
@@ -141,7 +141,7 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         examples_sha256=digest.hexdigest(),
         resize=work.resize,
         decoding=DECODING_VERSION,
-        chunk_pictures=work.chunk_pictures,
+        chunk_images=work.chunk_images,
         tools=tool_versions(),
     )
     data = msgspec.json.encode(plan)
@@ -160,38 +160,38 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
 def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> list[Chunk]:
     """Return the chunks that are there and whole, and cut off whatever follows them."""
     noted = noted_chunks(journal)
-    pictures, sources = work.stage / PICTURES, work.stage / SOURCES
+    images, sources = work.stage / IMAGES, work.stage / SOURCES
     for path in work.stage.iterdir():
         # What a publication that was killed has left.
-        if path not in (pictures, sources):
+        if path not in (images, sources):
             refuse_directory(path)
             path.unlink()
-    with open_working(pictures, "ab"), open_working(sources, "a+b") as file:
+    with open_working(images, "ab"), open_working(sources, "a+b") as file:
         file.seek(0)
         lines = memoryview(file.read())
-    digests = digests_of(pictures, ranges_of([chunk for chunk, _ in noted]), threads)
+    digests = digests_of(images, ranges_of([chunk for chunk, _ in noted]), threads)
     good: list[Chunk] = []
     length = position = 0
     for (chunk, line_bytes), digest in zip(noted, digests, strict=True):
         if digest != chunk.sha256 or sha256(bytes(lines[position : chunk.sources_bytes])) != chunk.sources_sha256:
-            say(f"{pictures}: pictures from {Draft.after(good).num_pictures:,} on are damaged, and made again")
+            say(f"{images}: images from {Draft.after(good).num_images:,} on are damaged, and made again")
             break
         good.append(chunk)
         length, position = length + line_bytes, chunk.sources_bytes
     os.ftruncate(journal.fileno(), length)
-    for path, num_bytes in ((pictures, Draft.after(good).num_pictures * PICTURE_BYTES), (sources, position)):
+    for path, num_bytes in ((images, Draft.after(good).num_images * IMAGE_BYTES), (sources, position)):
         with open_working(path, "r+b") as file:
             file.truncate(num_bytes)
     if good:
         say(
-            f"going on after {good[-1].num_seen:,} of {counted(len(work.examples), 'picture')}, which are as they were "
+            f"going on after {good[-1].num_seen:,} of {counted(len(work.examples), 'image')}, which are as they were "
             "written"
         )
     return good
 
 
 def _refuse_small_disk(work: _Work, chunks: Sequence[Chunk]) -> None:
-    needed = (len(work.examples) - Draft.after(chunks).num_seen) * PICTURE_BYTES
+    needed = (len(work.examples) - Draft.after(chunks).num_seen) * IMAGE_BYTES
     if problem := missing_room(work.out, needed):
         raise DataError(problem)
 
@@ -204,20 +204,20 @@ def _write_rest(
     num_examples, num_train = len(work.examples), len(work.source.train)
     rest = work.examples[draft.num_seen :]
     on_progress(draft.num_seen, num_examples)
-    with _appending(work.stage / PICTURES) as pictures, _appending(work.stage / SOURCES) as sources:
-        first = draft.num_pictures
+    with _appending(work.stage / IMAGES) as images, _appending(work.stage / SOURCES) as sources:
+        first = draft.num_images
         for look in look_at_each(rest, work.resize, threads):
-            draft.add(look, pictures, sources, is_train=draft.num_seen < num_train)
+            draft.add(look, images, sources, is_train=draft.num_seen < num_train)
             on_progress(draft.num_seen, num_examples)
-            if draft.num_pictures - first == work.chunk_pictures or draft.num_seen == num_examples:
-                for file in (pictures, sources):
+            if draft.num_images - first == work.chunk_images or draft.num_seen == num_examples:
+                for file in (images, sources):
                     file.flush()
                     os.fsync(file.fileno())
                 written.append(draft.finished())
                 journal.write(msgspec.json.encode(written[-1]) + b"\n")
                 os.fsync(journal.fileno())
                 draft = Draft.after(written)
-                first = draft.num_pictures
+                first = draft.num_images
     return written
 
 
@@ -231,7 +231,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
     num_validation = sum(place not in excluded for place in range(len(work.source.train), len(work.examples)))
     num_train = len(kept) - num_validation
     check_source(
-        PictureSource(
+        LabelledSource(
             root=work.source.root,
             labels=work.source.labels,
             train=kept[:num_train],
@@ -254,7 +254,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
         source=work.source_text,
         source_sha256=sha256_of_file(work.stage / SOURCES),
         excluded=dict(excluded[place] for place in sorted(excluded)),
-        chunk_pictures=work.chunk_pictures,
+        chunk_images=work.chunk_images,
         chunks_sha256=tuple(
             chunk.sha256 for chunk, numbers in zip(chunks, ranges_of(chunks), strict=True) if len(numbers)
         ),

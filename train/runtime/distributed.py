@@ -1,6 +1,6 @@
 """Several processes that train one network, started by torchrun, each on its share of every batch.
 
-    torchrun --nproc-per-node 2 -m alexnet_deploy train pictures/
+    torchrun --nproc-per-node 2 -m alexnet_deploy train images/
 
 torch.distributed brings them together: gloo between CPUs, NCCL between GPUs. Several machines are torchrun's business.
 """
@@ -28,7 +28,7 @@ from alexnet_deploy.train.learner.augment import Part
 
 Given = TypeVar("Given")
 
-# The first process may look over a million pictures while the others wait; torchrun ends them all when one fails.
+# The first process may look over a million images while the others wait; torchrun ends them all when one fails.
 _PATIENCE = timedelta(days=7)
 
 
@@ -47,7 +47,7 @@ class Ranks:
         return self.rank == 0
 
     def part(self, num_images: int) -> Part:
-        """Return which pictures of a batch of this many are this process's: every `size`-th, none of them twice."""
+        """Return which images of a batch of this many are this process's: every `size`-th, none of them twice."""
         return Part(num_images=num_images, rows=slice(self.rank, None, self.size))
 
     def share(self, numbers: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ class Ranks:
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network so that backward() leaves the mean of all processes' gradients in every one of them.
 
-        The mean over a batch of B pictures is that of losses summed over a share and divided by B / size. Every process
+        The mean over a batch of B images is that of losses summed over a share and divided by B / size. Every process
         has the first one's tensors from then on.
         """
         if self.size == 1:

@@ -45,7 +45,7 @@ class TwoColumns(nn.Module):
             if isinstance(layer, Dropout):
                 halves = self._drop(halves, layer.probability)
                 continue
-            # Both columns see the whole picture; what is exchanged are activations.
+            # Both columns see the whole image; what is exchanged are activations.
             if _sees_both(layer) and layer is not layers[0]:
                 halves = [self._joined(halves, device) for device in self.devices]
             halves = [column.get_submodule(layer.name)(half) for column, half in zip(self.columns, halves, strict=True)]

@@ -26,14 +26,14 @@ def bench(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     batch_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="Pictures at once, as often as wanted; 1 unless given.")
+        list[int] | None, typer.Option(min=1, help="Images at once, as often as wanted; 1 unless given.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Pictures to time with; drawn ones unless given.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to time with; drawn ones unless given.")] = None,
     threads: ThreadsOption = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long each figure is measured.")] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Time every part of a prediction on each engine here: latencies, and pictures a second."""
+    """Time every part of a prediction on each engine here: latencies, and images a second."""
     from alexnet_deploy.cli.terminal import show, stages
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.pipeline.bench import bench as bench_bundle
@@ -60,7 +60,7 @@ def _lines(result: "Benchmark") -> Iterator[str]:
     from alexnet_deploy.pipeline.bench import STAGES
 
     yield f"{result.bundle}: {result.precision}, {result.views} views; {result.processor}"
-    yield f"pictures: {result.pictures}, {counted(result.mean_bytes, 'byte')} each"
+    yield f"images: {result.images}, {counted(result.mean_bytes, 'byte')} each"
     yield ""
     yield f"{'stage':<10} {'batch':>5} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'runs':>6}"
     yield from map(_line, result.decoding)
@@ -70,11 +70,11 @@ def _lines(result: "Benchmark") -> Iterator[str]:
         yield f"{'first run':<10} {1:>5} {engine.first_ms:>9.1f} {'':>9} {'':>9} {1:>6}"
         yield from map(_line, engine.stages)
         yield (
-            f"{engine.pictures_per_second:,.1f} pictures/s from files to guesses, {engine.num_streams} at a time of "
+            f"{engine.images_per_second:,.1f} images/s from files to guesses, {engine.num_streams} at a time of "
             f"{engine.batch_size}; the engine was idle {engine.engine_idle:.1%} of the time"
         )
     yield ""
-    timed = {"open", "first run", "pictures/s"} | {
+    timed = {"open", "first run", "images/s"} | {
         timing.stage for timing in (*result.decoding, *(line for each in result.engines for line in each.stages))
     }
     yield from (f"{stage:<10} {words}" for stage, words in STAGES.items() if stage in timed)

@@ -19,7 +19,7 @@ def check(
             help="The weights that it was made from, or their run; unless given, those with the right digest in runs/."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Pictures to compare on, besides the golden ones.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to compare on, besides the golden ones.")] = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -30,7 +30,7 @@ def check(
     from alexnet_deploy.core.model.weights import load_weights
     from alexnet_deploy.inspection.describe import parity_table
     from alexnet_deploy.pipeline.check import check as check_bundle
-    from alexnet_deploy.pipeline.check import pictures_in
+    from alexnet_deploy.pipeline.check import images_in
 
     opened = open_bundle(find_bundle(bundle))
     if data is not None:
@@ -45,14 +45,14 @@ def check(
             f"that {opened.path} was made from; give its --weights"
         )
     loaded = load_weights(trained) if trained else None
-    pictures = pictures_in(data, opened.labels) if data else None
+    images = images_in(data, opened.labels) if data else None
     with stages() as stage:
         result = check_bundle(
             opened,
             backends=None if backend == "auto" else [backend],
             device=device,
             weights=loaded,
-            pictures=pictures,
+            images=images,
             say=stage,
         )
     if as_json:
@@ -61,7 +61,7 @@ def check(
         show(parity_table(result.rows, width_of(sys.stdout)))
         for problem in result.problems:
             show(f"FAILED: {problem}")
-    if pictures is not None and pictures.truths is None:
+    if images is not None and images.truths is None:
         say(f"accuracy was not measured: the folders in {data} are not named after the labels, or not all of them")
     for line in result.not_done:
         say(f"not done: {line}")

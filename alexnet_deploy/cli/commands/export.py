@@ -37,14 +37,14 @@ def export(
     ] = None,
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="What the graph computes in.")] = "fp32",
     views: Annotated[
-        Literal["ten", "center"], typer.Option(help="The paper's ten views of each picture, or its centre.")
+        Literal["ten", "center"], typer.Option(help="The paper's ten views of each image, or its centre.")
     ] = "ten",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="int8: folder of pictures to find ranges on; the training pictures unless given."),
+        typer.Option(help="int8: folder of images to find ranges on; the training images unless given."),
     ] = None,
     calibration_images: Annotated[
-        int | None, typer.Option(min=1, help="int8: most pictures to find ranges on. Default: 512.")
+        int | None, typer.Option(min=1, help="int8: most images to find ranges on. Default: 512.")
     ] = None,
     calibration_cache: Annotated[
         Path | None, typer.Option(help="int8: file that keeps what was counted, for the next export.")
@@ -63,7 +63,7 @@ def export(
         list[str] | None, typer.Option(help="int8: a layer that stays in float, such as conv1; may be repeated.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="int8: labelled pictures, DIR/CLASS or DIR/val/CLASS, to measure accuracy on.")
+        Path | None, typer.Option(help="int8: labelled images, DIR/CLASS or DIR/val/CLASS, to measure accuracy on.")
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="int8: most points of top-1 that may be lost on --data. Default: 0.5.")
@@ -101,7 +101,7 @@ def export(
     }
     given = {name: value for name, value in wanted.items() if value is not None}
     if max_drop is not None and data is None:
-        raise UsageError("--max-drop is measured on labelled pictures: give their folder as --data")
+        raise UsageError("--max-drop is measured on labelled images: give their folder as --data")
     check_new_place(out)
     plan = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     request = ExportRequest(

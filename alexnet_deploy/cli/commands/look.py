@@ -55,7 +55,7 @@ def doctor(as_json: JsonOption = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="New directory for everything it makes.")] = Path("demo"),
 ) -> None:
-    """Do all of it on drawn pictures, ending in a report to look at."""
+    """Do all of it on drawn images, ending in a report to look at."""
     from alexnet_deploy.cli.terminal import say, show_path, training_bar
     from alexnet_deploy.pipeline.demo import run_demo
 
@@ -64,7 +64,7 @@ def demo(
     with unwinding():
         result = run_demo(out, say=say, training_bar=training_bar)
     say(
-        f"{result.accuracy:.1%} of {counted(result.num_pictures, 'validation picture')} right, ten views, on a proved "
+        f"{result.accuracy:.1%} of {counted(result.num_images, 'validation image')} right, ten views, on a proved "
         f"engine; {result.seconds:.0f} s in all"
     )
     show_path(result.report)

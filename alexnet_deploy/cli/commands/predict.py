@@ -52,9 +52,9 @@ def predict(
         Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph holds other views.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures that go to the engine at once; its own choice unless given.")
+        int | None, typer.Option(min=1, help="Images that go to the engine at once; its own choice unless given.")
     ] = None,
-    topk: Annotated[int, typer.Option(min=1, help="Guesses for each picture.")] = 5,
+    topk: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 5,
     row_format: Annotated[
         Literal["table", "jsonl", "csv"] | None,
         typer.Option(
@@ -84,7 +84,7 @@ def predict(
     ] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
 ) -> None:
-    """Say what is in each picture: one row for every input, in order, whatever the files are like."""
+    """Say what is in each image: one row for every input, in order, whatever the files are like."""
     from alexnet_deploy.cli.terminal import counting_bar, say, width_of
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
@@ -128,7 +128,7 @@ def predict(
         with (
             unwinding(),
             _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
-            counting_bar("pictures") as count,
+            counting_bar("images") as count,
             closing(
                 predictor.predict(
                     images,

@@ -30,7 +30,7 @@ def train(
         Path | None,
         typer.Argument(
             help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; a packed "
-            "set; drawn pictures unless given."
+            "set; drawn images unless given."
         ),
     ] = None,
     arch: Annotated[
@@ -56,8 +56,8 @@ def train(
             "recipes folder` explains the fields.",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures. Default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step. Default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images. Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step. Default: the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of everything that is random. Default: the recipe's.")
@@ -98,8 +98,8 @@ def train(
         typer.Option("--any-machine", help="Resume also with other threads, torch or device: to other last bits."),
     ] = False,
 ) -> None:
-    """Train on a folder of pictures, or on drawn ones."""
-    from alexnet_deploy.cli.terminal import pictures_bar, say, show_path, training_bar
+    """Train on a folder of images, or on drawn ones."""
+    from alexnet_deploy.cli.terminal import images_bar, say, show_path, training_bar
     from alexnet_deploy.pipeline.run_report import report_run
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
     from alexnet_deploy.train.loop.logs import check_log_packages
@@ -122,7 +122,7 @@ def train(
     )
     chosen = choose_device(device)
     with joined(chosen) as (ranks, own_device):
-        # Of several processes the first draws, names the run, looks the pictures over and speaks for all.
+        # Of several processes the first draws, names the run, looks the images over and speaks for all.
         wish = _Wish(
             out=out,
             data=data,
@@ -137,7 +137,7 @@ def train(
             lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
         )
         if chosen == "cpu":
-            # From here on: the survey's pictures may be large, and are gone.
+            # From here on: the survey's images may be large, and are gone.
             keep_freed_memory()
         if ranks.is_first:
             _announce(found, task, chosen, ranks.size)
@@ -164,8 +164,8 @@ def train(
         show_path(path)
         try:
             note_latest(task.run)
-            with pictures_bar("asking by ten views") as show_pictures:
-                report = report_run(path, found, device=own_device, threads=workers, on_progress=show_pictures)
+            with images_bar("asking by ten views") as show_images:
+                report = report_run(path, found, device=own_device, threads=workers, on_progress=show_images)
         except BaseException:
             say(f"the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
             raise
@@ -231,7 +231,7 @@ def _new_task(wish: _Wish) -> _Task:
     is_drawn = wish.data is None
     architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
     if wish.columns:
-        # Now, and not after a look at a million pictures.
+        # Now, and not after a look at a million images.
         check_columns(architecture, wish.placement.ranks.size)
         second_device(wish.placement.device)
     plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
@@ -243,7 +243,7 @@ def _new_task(wish: _Wish) -> _Task:
         check_exists(wish.data, "file or folder")
     return _Task(
         run=run,
-        data=wish.data or _drawn_pictures(),
+        data=wish.data or _drawn_images(),
         architecture=architecture,
         recipe=plan,
         columns=wish.columns,
@@ -266,7 +266,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     wanted = RunIdentity(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),
         recipe=plan,
-        # The pictures, which may take long to read, are compared later.
+        # The images, which may take long to read, are compared later.
         data_sha256=saved.data_sha256,
         # Where it is not asked for, it goes on as it was begun.
         columns=wish.columns or saved.columns,
@@ -322,11 +322,11 @@ def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None
 def _conclude(report: "RunReport", *, seconds: float) -> None:
     from alexnet_deploy.cli.terminal import say
 
-    path, record, total = report.loaded.path, report.loaded.weights.training, report.num_pictures
+    path, record, total = report.loaded.path, report.loaded.weights.training, report.num_images
     assert record is not None
     part = f" of {record.num_validation:,}, evenly spread," if total < record.num_validation else ""
     say(
-        f"{report.ten.top1:.1%} of {counted(total, 'validation picture')}{part} right by ten views, "
+        f"{report.ten.top1:.1%} of {counted(total, 'validation image')}{part} right by ten views, "
         f"{report.center.top1:.1%} by the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; "
         f"{seconds:.0f} s in all"
     )
@@ -336,14 +336,14 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 
-def _drawn_pictures() -> Path:
-    """Return the folder of drawn pictures, drawing them first where they are not there yet."""
+def _drawn_images() -> Path:
+    """Return the folder of drawn images, drawing them first where they are not there yet."""
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder
 
     if DRAWN.exists():
-        say(f"no DATA given: taking the pictures in {DRAWN}/")
+        say(f"no DATA given: taking the images in {DRAWN}/")
     else:
-        say(f"no DATA given: drawing pictures of {len(DRAWN_CLASSES)} things into {DRAWN}/")
+        say(f"no DATA given: drawing images of {len(DRAWN_CLASSES)} things into {DRAWN}/")
         draw_folder(DRAWN)
     return DRAWN

@@ -1,27 +1,28 @@
-"""What a bundle says of its accuracy: the candidate and the trained network on the same labelled pictures."""
+"""What a bundle says of its accuracy: the candidate and the trained network on the same labelled images."""
 
 import math
 
+import msgspec
 from msgspec import Struct
 
 Z_95 = 1.959964
 """The standard normal's 97.5 % quantile: two sides make 95 %."""
 
 
-def share_interval(num_right: int, num_pictures: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval, 0..1, of a share that was found to be `num_right` of `num_pictures`.
+def share_interval(num_right: int, num_images: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval, 0..1, of a share that was found to be `num_right` of `num_images`.
 
     It stays within 0..1 and does not shrink to nothing where all or none are right. Source: Wilson 1927, "Probable
     inference, the law of succession, and statistical inference".
     """
-    share, weight = num_right / num_pictures, Z_95**2 / num_pictures
+    share, weight = num_right / num_images, Z_95**2 / num_images
     middle = (share + weight / 2) / (1 + weight)
     margin = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
     return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
 class Flip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A picture of which the two do not say the same first."""
+    """An image of which the two do not say the same first."""
 
     path: str
     """Below the folder that was measured on."""
@@ -33,10 +34,10 @@ class Flip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Both on the same pictures; shares are 0..1."""
+    """Both on the same images; shares are 0..1."""
 
-    pictures_sha256: str
-    """Digest of the names and bytes of the pictures."""
+    images_sha256: str = msgspec.field(name="pictures_sha256")
+    """Digest of the names and bytes of the images."""
     num_images: int
     reference_top1: float
     reference_top5: float
@@ -68,9 +69,9 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an INT8 graph had to pass."""
 
     accuracy: Accuracy | None
-    """None: not measured, for want of labelled pictures."""
+    """None: not measured, for want of labelled images."""
     calibration_agreement: float | None
-    """Without them: share of the calibration pictures with the trained network's first guess, near ties left out."""
+    """Without them: share of the calibration images with the trained network's first guess, near ties left out."""
     sensitivity: dict[str, float]
     """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph when it alone is in INT8."""
     fallbacks: tuple[Fallback, ...]

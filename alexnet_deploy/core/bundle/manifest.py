@@ -46,8 +46,8 @@ IMAGES = "images"
 PROBABILITIES = "probabilities"
 """The graph's one input and one output."""
 
-GOLDEN_PICTURES = "golden"
-"""What a ParityRow calls the bundle's own pictures."""
+GOLDEN_SET = "golden"
+"""What a ParityRow calls the bundle's own images."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,7 +91,7 @@ class Contract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def contract_for(num_classes: int) -> Contract:
-    """Return the one contract of every engine: uint8 pictures in, float32 probabilities out."""
+    """Return the one contract of every engine: uint8 images in, float32 probabilities out."""
     return Contract(
         input=TensorContract(
             name=IMAGES, dtype="uint8", shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3), meaning="RGB, upright, 0..255"
@@ -113,13 +113,13 @@ class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_probability: float
     """Largest difference of a log-probability, in nats: the logits' own scale, where a saturated softmax hides none."""
     top1_agreement: float
-    """Least share of pictures with the same first guess, 0..1, near ties left out."""
+    """Least share of images with the same first guess, 0..1, near ties left out."""
 
 
 class GoldenGraph(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an int8 graph itself says of the golden pictures, by ONNX's own definition of its operators.
+    """What an int8 graph itself says of the golden images, by ONNX's own definition of its operators.
 
-    Rounding to int8 moves it from the trained network, most on pictures unlike those it was calibrated on; an engine
+    Rounding to int8 moves it from the trained network, most on images unlike those it was calibrated on; an engine
     that runs the graph has far less excuse, and is held against this.
     """
 
@@ -128,7 +128,7 @@ class GoldenGraph(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Stored pictures and what the trained network said of them."""
+    """Stored images and what the trained network said of them."""
 
     images: TensorFile
     probabilities: TensorFile
@@ -151,8 +151,8 @@ class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the multiplications were done in."""
     against: Literal["network", "graph"] = "network"
     """What it was held against: the trained network, or what its own int8 graph says by ONNX's definition."""
-    pictures: str
-    """Which pictures they were compared on."""
+    images: str = msgspec.field(name="pictures")
+    """Which images they were compared on."""
     num_images: int
     max_error: float
     """Largest absolute difference of a probability; NaN where the engine gave NaN."""
@@ -163,13 +163,13 @@ class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kl_divergence: float
     """Mean Kullback-Leibler divergence from the trained network's probabilities to the engine's, in nats."""
     top1_agreement: float
-    """Share of pictures with the same first guess, 0..1."""
+    """Share of images with the same first guess, 0..1."""
     top5_agreement: float
     """Share of the reference's first five that are among the engine's first five, 0..1."""
     top1_accuracy: float | None
-    """Share of the pictures whose first guess is right, 0..1; None where their classes are not known."""
+    """Share of the images whose first guess is right, 0..1; None where their classes are not known."""
     latency_ms: float | None
-    """Median time of one picture alone, from pixels in memory to probabilities; None where it was not measured."""
+    """Median time of one image alone, from pixels in memory to probabilities; None where it was not measured."""
     failures: tuple[str, ...]
     """What was out of tolerance; none where it passed."""
 
@@ -188,7 +188,7 @@ class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The views that the graph cuts from each picture."""
+    """The views that the graph cuts from each image."""
 
     name: ViewsName
     crops: tuple[View, ...]

@@ -18,7 +18,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Batch sizes, in pictures, that a plan takes, and the one it is fastest at."""
+    """Batch sizes, in images, that a plan takes, and the one it is fastest at."""
 
     min_batch: int = 1
     opt_batch: int = 8
@@ -65,7 +65,7 @@ class PlanRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     layers: dict[str, int]
     """How many layers of each kind and result type, as `LRN float32`, the library read from the graph; no constants."""
     proof: Literal["pending", "proved"]
-    """`pending`: it could not run where it was built; every opening runs the golden pictures and refuses on failure."""
+    """`pending`: it could not run where it was built; every opening runs the golden images and refuses on failure."""
 
     def __post_init__(self) -> None:
         if not _FILE.fullmatch(self.file):

@@ -24,13 +24,13 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     method: CalibrationMethod
     num_images: int
     images_sha256: str
-    """Digest of the pictures as the network saw them: uint8 (256, 256, 3) each, in their order."""
+    """Digest of the images as the network saw them: uint8 (256, 256, 3) each, in their order."""
     graph_sha256: str
     """Digest of the FP32 graph that they were run through."""
 
     def __post_init__(self) -> None:
         if self.num_images < 1:
-            raise ValueError("ranges come from one picture or more")
+            raise ValueError("ranges come from one image or more")
 
 
 class Quantization(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""What a picture file may cost to decode: small files that would keep a decoder busy for minutes are refused undecoded.
+"""What an image file may cost to decode: small files that would keep a decoder busy for minutes are refused undecoded.
 
 The limits on bytes and pixels bound most of the work, as it grows with the one or the other. Here stands what does
 not: loops within Pillow, libtiff and libjpeg whose work grows with the square of something, or that go over the same
@@ -26,7 +26,7 @@ from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 # Those that begin a segment, and the end: among the coded pixels of a scan 0xff stands only before 0 and restarts.
 _JPEG_MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
 
-# All pixels of the largest picture 20 times: arithmetic coding takes a second for 10 times.
+# All pixels of the largest image 20 times: arithmetic coding takes a second for 10 times.
 _MAX_SCANNED = 20
 
 # Each is joined to those before it.
@@ -62,7 +62,7 @@ def check_notes(name: str, data: bytes) -> None:
 
 
 def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_scans: int) -> None:
-    """Refuse, from its header, a picture over whose pixels its decoder would go too often; `image` is not loaded yet.
+    """Refuse, from its header, an image over whose pixels its decoder would go too often; `image` is not loaded yet.
 
     Raises ImageError (too_large, truncated).
     """
@@ -86,7 +86,7 @@ def _check_scans(data: bytes, max_scans: int) -> None:
     if data.count(b"\xff\xda") <= max_scans:
         return
     num_scans, position = 0, 2
-    # Up to the picture's end: a phone's film may follow, with any bytes.
+    # Up to the image's end: a phone's film may follow, with any bytes.
     while (marker := _JPEG_MARKER.search(data, position)) is not None and marker[1] != b"\xd9":
         num_scans += marker[1] == b"\xda"
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
@@ -94,7 +94,7 @@ def _check_scans(data: bytes, max_scans: int) -> None:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: int) -> None:
-    # Compressed tiles are unpacked whole, however little of them lies within the picture.
+    # Compressed tiles are unpacked whole, however little of them lies within the image.
     width, height = _tile_side(image, data, TILEWIDTH), _tile_side(image, data, TILELENGTH)
     if width and height:
         across, down = -(-image.tag_v2[IMAGEWIDTH] // width), -(-image.tag_v2[IMAGELENGTH] // height)

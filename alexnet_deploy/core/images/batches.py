@@ -1,4 +1,4 @@
-"""Picture files as batches for an engine, decoded ahead of their use, a few in memory at a time."""
+"""Image files as batches for an engine, decoded ahead of their use, a few in memory at a time."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ BATCH_SIZE = 16
 
 
 def decode_batches(files: Sequence[Path], resize: ResizePolicy) -> Iterator[np.ndarray]:
-    """Yield the pictures in order, uint8 (N, 256, 256, 3), N up to BATCH_SIZE; raises DataError for one that is bad."""
+    """Yield the images in order, uint8 (N, 256, 256, 3), N up to BATCH_SIZE; raises DataError for one that is bad."""
 
     def read(path: Path) -> np.ndarray:
         try:
@@ -31,8 +31,8 @@ def decode_batches(files: Sequence[Path], resize: ResizePolicy) -> Iterator[np.n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSet:
-    """Files that were found to be pictures."""
+class ImageSet:
+    """Files that were found to be images."""
 
     files: tuple[Path, ...]
     """Those that can be decoded, in their order."""
@@ -42,8 +42,8 @@ class PictureSet:
     """Digest of the decoded pixels, in order: what a network sees of them."""
 
 
-def look_through(files: Sequence[Path], resize: ResizePolicy) -> PictureSet:
-    """Decode every file once; return those that are pictures, and the digest of what they show."""
+def look_through(files: Sequence[Path], resize: ResizePolicy) -> ImageSet:
+    """Decode every file once; return those that are images, and the digest of what they show."""
 
     def look(path: Path) -> tuple[Path, bytes | ImageError]:
         try:
@@ -59,4 +59,4 @@ def look_through(files: Sequence[Path], resize: ResizePolicy) -> PictureSet:
         else:
             digest.update(found)
             good.append(path)
-    return PictureSet(files=tuple(good), excluded=tuple(excluded), sha256=digest.hexdigest())
+    return ImageSet(files=tuple(good), excluded=tuple(excluded), sha256=digest.hexdigest())

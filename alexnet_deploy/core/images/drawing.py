@@ -1,7 +1,7 @@
-"""Pictures drawn with Pillow: something to learn, to predict and to prove with where no photograph is at hand.
+"""Images drawn with Pillow: something to learn, to predict and to prove with where no photograph is at hand.
 
 Each class is a thing drawn in a colour, size, place, tilt and weather of its own every time; the same seed draws the
-same picture.
+same image.
 """
 
 import math
@@ -143,8 +143,8 @@ DRAWN_CLASSES = tuple(_DRAWERS)
 """The things that can be drawn, in alphabetical order."""
 
 
-def draw_picture(thing: str, seed: int) -> Image.Image:
-    """Return a 256 x 256 RGB picture of one of DRAWN_CLASSES; raises KeyError for anything else."""
+def draw_image(thing: str, seed: int) -> Image.Image:
+    """Return a 256 x 256 RGB image of one of DRAWN_CLASSES; raises KeyError for anything else."""
     rng = random.Random(f"{thing}/{seed}")
     noise = np.random.default_rng(rng.getrandbits(64))
     canvas = _background(rng)
@@ -158,7 +158,7 @@ def draw_picture(thing: str, seed: int) -> Image.Image:
 
 
 def draw_folder(root: Path, *, num_train: int = 150, num_validation: int = 25) -> None:
-    """Draw a labelled folder, root/train/CLASS/0000.jpg and root/val/CLASS/..., so many pictures a class.
+    """Draw a labelled folder, root/train/CLASS/0000.jpg and root/val/CLASS/..., so many images a class.
 
     It appears whole, by one rename. Raises OSError, FileExistsError among them.
     """
@@ -169,7 +169,7 @@ def draw_folder(root: Path, *, num_train: int = 150, num_validation: int = 25) -
                 folder = drawn / side / thing
                 folder.mkdir(parents=True)
                 for place, seed in enumerate(numbers):
-                    draw_picture(thing, seed).save(folder / f"{place:04}.jpg", quality=90)
+                    draw_image(thing, seed).save(folder / f"{place:04}.jpg", quality=90)
         drawn.rename(root)
 
 
@@ -188,8 +188,8 @@ def _background(rng: random.Random) -> Image.Image:
     return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(6, 18)))
 
 
-def golden_pictures() -> np.ndarray:
-    """Return the eight pictures that engines are proved on, uint8 (8, 256, 256, 3).
+def golden_images() -> np.ndarray:
+    """Return the eight images that engines are proved on, uint8 (8, 256, 256, 3).
 
     One of each drawn class, and four of another kind each - noise, a gradient, a fine grating, saturated blocks - so
     that the first layer is driven over its whole range, in every channel and at every edge of every view.
@@ -201,5 +201,5 @@ def golden_pictures() -> np.ndarray:
     gradient = np.stack([columns, 255 - rows, (rows + columns) // 2], axis=-1)
     grating = np.stack([127.5 + 127.5 * np.sin(columns * rows * scale / size) for scale in (0.06, 0.11, 0.17)], axis=-1)
     blocks = np.kron(rng.choice([0, 255], (16, 16, 3), p=[0.5, 0.5]), np.ones((16, 16, 1), dtype=int))
-    drawn = [np.asarray(draw_picture(thing, seed=2012)) for thing in DRAWN_CLASSES]
+    drawn = [np.asarray(draw_image(thing, seed=2012)) for thing in DRAWN_CLASSES]
     return np.stack([*drawn, noise, gradient, grating, blocks]).astype(np.uint8)

@@ -14,8 +14,8 @@ VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledPicture:
-    """One picture whose class is known."""
+class LabelledImage:
+    """One image whose class is known."""
 
     path: Path
     """Its file."""
@@ -25,11 +25,11 @@ class LabelledPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledFolder:
-    """Labelled pictures, sorted by class and name."""
+    """Labelled images, sorted by class and name."""
 
     root: Path
     """The folder that holds one folder for each class."""
-    pictures: tuple[LabelledPicture, ...]
+    images: tuple[LabelledImage, ...]
     """One or more."""
     sha256: str
     """Digest of their names below the root and their bytes."""
@@ -60,15 +60,15 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
             f"{root}: {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''} is no class of these weights, "
             f"which know {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}"
         )
-    pictures = []
+    images = []
     for name in classes:
         for found in find_inputs([str(root / name)]):
             if found.error is not None:
                 raise DataError(f"{found.name}: cannot be read: {found.error[1]}")
-            pictures.append(LabelledPicture(path=Path(found.name), label=places[name]))
-    if not pictures:
-        raise DataError(f"{root}: holds no pictures in folders named after classes; needed are CLASS/*.jpg")
-    return LabelledFolder(root=root, pictures=tuple(pictures), sha256=_digest(root, pictures))
+            images.append(LabelledImage(path=Path(found.name), label=places[name]))
+    if not images:
+        raise DataError(f"{root}: holds no images in folders named after classes; needed are CLASS/*.jpg")
+    return LabelledFolder(root=root, images=tuple(images), sha256=_digest(root, images))
 
 
 def validation_folder(root: Path) -> Path | None:
@@ -106,12 +106,12 @@ def class_names(root: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _digest(root: Path, pictures: Sequence[LabelledPicture]) -> str:
+def _digest(root: Path, images: Sequence[LabelledImage]) -> str:
     digest = hashlib.sha256()
-    for picture in pictures:
+    for image in images:
         try:
-            content = sha256_of_file(picture.path)
+            content = sha256_of_file(image.path)
         except OSError as error:
-            raise DataError(f"{picture.path}: cannot be read: {error.strerror}") from error
-        digest.update(f"{picture.path.relative_to(root).as_posix()}\n{content}\n".encode(errors="surrogateescape"))
+            raise DataError(f"{image.path}: cannot be read: {error.strerror}") from error
+        digest.update(f"{image.path.relative_to(root).as_posix()}\n{content}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -1,11 +1,11 @@
-"""What happens to a picture between its file and the first layer, bound to the weights that expect it."""
+"""What happens to an image between its file and the first layer, bound to the weights that expect it."""
 
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 IMAGE_SIZE = 256
-"""Side in pixels of the square that every picture is brought to; the views are cut from it."""
+"""Side in pixels of the square that every image is brought to; the views are cut from it."""
 
 DECODING_VERSION = 2
 """Version of the decoding policy (core/image.py): under one version the same file gives the same pixels.
@@ -43,7 +43,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     The first layer takes (pixel - mean) * scale, pixel in 0..255, its channels in `channel_order`. `mean` and `scale`
     are in the order red, green, blue, whatever `channel_order` is. `resize` is "shorter-side" (the central square,
-    as the paper) or "warp" (the whole picture squeezed to a square, as Caffe).
+    as the paper) or "warp" (the whole image squeezed to a square, as Caffe).
     """
 
     resize: ResizePolicy

@@ -1,4 +1,4 @@
-"""The views of test-time augmentation, as data: which crops of the 256 x 256 picture, in which order.
+"""The views of test-time augmentation, as data: which crops of the 256 x 256 image, in which order.
 
 Source: Krizhevsky et al. 2012, section 4.1: four corner patches and the centre, and their horizontal reflections.
 """
@@ -13,7 +13,7 @@ ViewsName: TypeAlias = Literal["ten", "center"]
 
 
 class View(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One square crop, its corner in pixels from the picture's top left; `mirrored` left to right after cropping."""
+    """One square crop, its corner in pixels from the image's top left; `mirrored` left to right after cropping."""
 
     top: int
     left: int

@@ -51,7 +51,7 @@ RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
 
 class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one pass over the training pictures gave."""
+    """What one pass over the training images gave."""
 
     epoch: int
     """1 is the first."""
@@ -62,11 +62,11 @@ class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     validation_loss: float
     """Mean cross-entropy in nats, centre view."""
     validation_top1: float
-    """Share of validation pictures whose first guess is right, 0..1, centre view."""
+    """Share of validation images whose first guess is right, 0..1, centre view."""
     validation_top5: float
     """Share whose first five guesses hold the right one, 0..1; with five classes or fewer always 1."""
     images_per_second: float
-    """Training pictures a second, validation not counted."""
+    """Training images a second, validation not counted."""
 
 
 class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,16 +77,16 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: str
     """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
     data_sha256: str
-    """Digest of the names and bytes of the training and validation pictures."""
+    """Digest of the names and bytes of the training and validation images."""
     num_train: int
     num_validation: int
     excluded: dict[str, str]
-    """Pictures that could not be decoded and were left out: path to error code."""
+    """Images that could not be decoded and were left out: path to error code."""
     epochs: tuple[EpochMetrics, ...]
     best_epoch: int
     """The epoch with the best validation error; 0 before there was one."""
     confusion: tuple[tuple[int, ...], ...]
-    """Validation pictures by true class (row) and first guess (column), at the best epoch."""
+    """Validation images by true class (row) and first guess (column), at the best epoch."""
     interrupted: bool
     """True where fewer epochs were finished than the recipe has."""
     seconds: float

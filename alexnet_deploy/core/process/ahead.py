@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def decode_threads() -> int:
-    """Return how many threads decode pictures: one for each processor this process may use, 8 at most.
+    """Return how many threads decode images: one for each processor this process may use, 8 at most.
 
-    More would gain little and hold more large pictures in memory at once.
+    More would gain little and hold more large images in memory at once.
     """
     return min(8, num_processors())
 

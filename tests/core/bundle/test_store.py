@@ -201,7 +201,7 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         (
             "quantization",
             {**QUANTIZATION, "calibration": {**QUANTIZATION["calibration"], "num_images": 0}},
-            "ranges come from one picture or more",
+            "ranges come from one image or more",
         ),
     ],
 )

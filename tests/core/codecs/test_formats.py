@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pillow_heif
 import pytest
-from pictures import PICTURES, QUADRANTS, RED, WHITE, code_of, colour_of, encode, noise, tiff
+from images import IMAGES, QUADRANTS, RED, WHITE, code_of, colour_of, encode, noise, tiff
 from PIL import Image, features
 
 from alexnet_deploy.core.errors import ImageError
@@ -27,7 +27,7 @@ def with_second_directory(**tags: int) -> bytes:
 
 
 def jpeg_of_frame(marker: int, precision: int) -> bytes:
-    data = PICTURES["JPEG"]
+    data = IMAGES["JPEG"]
     place = data.index(b"\xff\xc0")
     return data[: place + 1] + bytes([marker]) + data[place + 2 : place + 4] + bytes([precision]) + data[place + 5 :]
 
@@ -267,17 +267,17 @@ def test_a_size_over_the_limit_is_refused_from_the_header(name: str) -> None:
 def test_without_pillow_heif_the_row_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     words = "HEIC is not read here: install pillow-heif, which is the extra `heif`"
-    assert refusal_of(PICTURES["HEIF"]) == f"unsupported_format: {words}"
+    assert refusal_of(IMAGES["HEIF"]) == f"unsupported_format: {words}"
 
 
 def test_without_its_library_in_pillow_the_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda feature: False)
-    assert "this Pillow was built without libavif" in refusal_of(PICTURES["AVIF"])
-    assert "this Pillow was built without OpenJPEG" in refusal_of(PICTURES["JPEG2000"])
+    assert "this Pillow was built without libavif" in refusal_of(IMAGES["AVIF"])
+    assert "this Pillow was built without OpenJPEG" in refusal_of(IMAGES["JPEG2000"])
 
 
 def test_reading_a_heif_registers_nothing_with_pillow() -> None:
-    decode_image(PICTURES["HEIF"], "warp")
+    decode_image(IMAGES["HEIF"], "warp")
     Image.init()
     assert "HEIF" not in Image.OPEN
 

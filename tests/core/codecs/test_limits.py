@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import pytest
-from pictures import PICTURES, chunk, code_of, decode_image, encode, png, tiff
+from images import IMAGES, chunk, code_of, decode_image, encode, png, tiff
 from PIL import Image
 
 from alexnet_deploy.core.errors import ImageError
@@ -20,7 +20,7 @@ def refusal_of(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> str:
 
 def test_exif_segments_are_joined_one_to_another_so_that_their_number_is_limited() -> None:
     def with_segments(number: int) -> bytes:
-        return PICTURES["JPEG"][:2] + b"\xff\xe1\0\x09Exif\0\0M" * number + PICTURES["JPEG"][2:]
+        return IMAGES["JPEG"][:2] + b"\xff\xe1\0\x09Exif\0\0M" * number + IMAGES["JPEG"][2:]
 
     decode_image(with_segments(256), "warp")
     assert refusal_of(with_segments(257)) == "too_large: 257 EXIF segments, the limit is 256"
@@ -51,7 +51,7 @@ def test_run_length_coded_bitmaps_are_decoded_in_python_so_that_their_pixels_are
     assert code_of(bitmap(4097, 0)) == "truncated"
 
 
-def test_scans_go_over_20_times_the_largest_pictures_pixels_together() -> None:
+def test_scans_go_over_20_times_the_largest_images_pixels_together() -> None:
     data = encode(Image.new("L", (64, 64), 100), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     scans = {number: data[:-2] + data[last:-2] * (number - data.count(b"\xff\xda")) + data[-2:] for number in (20, 21)}
@@ -61,7 +61,7 @@ def test_scans_go_over_20_times_the_largest_pictures_pixels_together() -> None:
     assert refusal_of(scans[21], largest) == "too_large: 21 scans, the limit is 20"
 
 
-def test_what_tiles_hold_beyond_the_picture_is_limited() -> None:
+def test_what_tiles_hold_beyond_the_image_is_limited() -> None:
     tile = zlib.compress(bytes(16 * 64))
     data = tiff((8,), tile, t256=16, t259=8, t322=16, t323=64, t324=400, t325=len(tile))
     decode_image(data, "warp", DecodeLimits(max_pixels=16 * 32))
@@ -104,7 +104,7 @@ def test_strips_whose_bits_are_turned_are_not_larger_than_the_file() -> None:
 
 
 def test_jpeg_2000_takes_long_for_a_pixel_so_that_fewer_are_allowed() -> None:
-    data = PICTURES["JPEG2000"]
+    data = IMAGES["JPEG2000"]
     decode_image(data, "warp", DecodeLimits(max_pixels=4 * 64 * 64))
     largest = DecodeLimits(max_pixels=4 * 64 * 64 - 1)
     assert refusal_of(data, largest) == "too_large: 4,096 pixels of JPEG 2000, the limit is 4,095"

@@ -3,8 +3,8 @@
 import io
 
 import pytest
+from images import IMAGES, WHITE, chunk, code_of, colour_of, outcome, png
 from mutations import first_mutants
-from pictures import PICTURES, WHITE, chunk, code_of, colour_of, outcome, png
 from PIL import Image, ImageFile
 
 from alexnet_deploy.core.images.decode import DecodeLimits
@@ -16,10 +16,10 @@ def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.usefixtures("switched_on")
 def test_a_truncated_file_is_refused_all_the_same(name: str, share: float) -> None:
-    assert code_of(PICTURES[name][: int(len(PICTURES[name]) * share)]) == "truncated"
+    assert code_of(IMAGES[name][: int(len(IMAGES[name]) * share)]) == "truncated"
 
 
 @pytest.mark.usefixtures("switched_on")
@@ -41,7 +41,7 @@ def test_damaged_files_have_the_same_outcome_whatever_the_switch(monkeypatch: py
 
 def test_what_others_decode_through_pillow_is_left_to_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    half = PICTURES["PNG"][: len(PICTURES["PNG"]) // 2]
+    half = IMAGES["PNG"][: len(IMAGES["PNG"]) // 2]
     assert code_of(half) == "truncated"
     with Image.open(io.BytesIO(half)) as image:
         image.load()

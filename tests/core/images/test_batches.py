@@ -11,11 +11,11 @@ from alexnet_deploy.core.images.decode import read_image
 
 
 @pytest.fixture
-def files(pictures: Path) -> list[Path]:
-    return sorted(pictures.iterdir())
+def files(images: Path) -> list[Path]:
+    return sorted(images.iterdir())
 
 
-def test_pictures_come_in_order_and_none_is_lost_at_a_batch_s_edge(files: list[Path]) -> None:
+def test_images_come_in_order_and_none_is_lost_at_a_batch_s_edge(files: list[Path]) -> None:
     many = files * 3
     found = list(decode_batches(many, "shorter-side"))
     assert [len(batch) for batch in found] == [BATCH_SIZE, BATCH_SIZE, 36 - 2 * BATCH_SIZE]
@@ -38,7 +38,7 @@ def test_the_policy_is_the_one_asked_for(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch[0], read_image(tmp_path / "a.png", resize))
 
 
-def test_bad_picture_is_named_where_it_stands(files: list[Path], tmp_path: Path) -> None:
+def test_bad_image_is_named_where_it_stands(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"bad\.jpg: cannot be compared on: the file has no bytes"):
         list(decode_batches([files[0], tmp_path / "bad.jpg"], "warp"))
@@ -60,7 +60,7 @@ def test_a_few_batches_are_in_memory_and_no_more(files: list[Path], monkeypatch:
 
 def test_every_file_is_looked_at_and_the_bad_ones_are_set_apart(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     mixed = [files[0], tmp_path / "empty.jpg", files[1], tmp_path / "text.jpg", files[2], tmp_path / "gone.jpg"]
     found = look_through(mixed, "warp")
     assert found.files == tuple(files[:3])
@@ -83,5 +83,5 @@ def test_digest_is_of_what_is_seen_in_order(files: list[Path], tmp_path: Path) -
         "other": look_through([files[3], *files[1:3]], "shorter-side").sha256,
     }
     assert len({digest, *others.values()}) == 4
-    # The drawn pictures are square: both policies show the same of them.
+    # The drawn images are square: both policies show the same of them.
     assert look_through(files[:3], "warp").sha256 == digest

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from pictures import BLACK, BLUE, LOSSLESS, RED, WHITE, chunk, colour_of, encode, noise, png, tiff
+from images import BLACK, BLUE, LOSSLESS, RED, WHITE, chunk, colour_of, encode, noise, png, tiff
 from PIL import Image
 
 from alexnet_deploy.core.images.decode import decode_image
@@ -68,7 +68,7 @@ def test_one_bit_is_black_and_white(name: str) -> None:
     assert np.array_equal(pixels, np.repeat(np.where(bits, 255, 0)[:, :, None], 3, axis=2))
 
 
-def palette_picture(name: str, transparency: int | bytes) -> bytes:
+def palette_image(name: str, transparency: int | bytes) -> bytes:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([*BLUE, *RED])
     return encode(image, name, transparency=transparency)
@@ -89,10 +89,10 @@ def palette_picture(name: str, transparency: int | bytes) -> bytes:
         pytest.param(encode(Image.new("LA", (8, 8), (0, 0)), "PNG"), WHITE, id="LA clear"),
         pytest.param(encode(Image.new("LA", (8, 8), (0, 128)), "PNG"), (127,) * 3, id="LA half"),
         pytest.param(tiff((8, 8), b"\x40\x80" * 8, t338=1), (191,) * 3, id="premultiplied LA"),
-        pytest.param(palette_picture("PNG", 1), WHITE, id="palette entry clear"),
-        pytest.param(palette_picture("PNG", 0), RED, id="other palette entry clear"),
-        pytest.param(palette_picture("PNG", b"\xff\x33"), (255, 204, 204), id="palette of alphas"),
-        pytest.param(palette_picture("GIF", 1), WHITE, id="GIF"),
+        pytest.param(palette_image("PNG", 1), WHITE, id="palette entry clear"),
+        pytest.param(palette_image("PNG", 0), RED, id="other palette entry clear"),
+        pytest.param(palette_image("PNG", b"\xff\x33"), (255, 204, 204), id="palette of alphas"),
+        pytest.param(palette_image("GIF", 1), WHITE, id="GIF"),
         pytest.param(encode(Image.new("RGB", (8, 8), RED), "PNG", transparency=RED), WHITE, id="colour key"),
         pytest.param(encode(Image.new("RGB", (8, 8), RED), "PNG", transparency=BLUE), RED, id="other colour key"),
     ],
@@ -150,7 +150,7 @@ def exif(orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_a_picture_comes_out_upright(name: str, orientation: int) -> None:
+def test_an_image_comes_out_upright(name: str, orientation: int) -> None:
     stored = noise(512, 256)
     data = encode(Image.fromarray(stored), name, exif=exif(orientation), **LOSSLESS[name])
     upright = UPRIGHT[orientation](stored)
@@ -181,7 +181,7 @@ BROKEN_NOTES = {
 
 @pytest.mark.parametrize("notes", BROKEN_NOTES.values(), ids=BROKEN_NOTES)
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
-def test_broken_notes_do_not_stop_a_picture(name: str, notes: bytes) -> None:
+def test_broken_notes_do_not_stop_an_image(name: str, notes: bytes) -> None:
     image, options = Image.fromarray(noise(32, 32)), LOSSLESS.get(name, {})
     plain = decode_image(encode(image, name, **options), "warp")
     assert np.array_equal(decode_image(encode(image, name, exif=notes, **options), "warp"), plain)

@@ -1,4 +1,4 @@
-"""Bad files by the thousand: Pillow's own test pictures, and damage done to good files."""
+"""Bad files by the thousand: Pillow's own test images, and damage done to good files."""
 
 import csv
 import json
@@ -21,10 +21,10 @@ TESTS = Path(__file__).parents[2]
 CORPUS = Path(sys.prefix) / f"pillow-{PIL.__version__}-images"
 
 needs_corpus = pytest.mark.skipif(
-    not CORPUS.is_dir(), reason=f"Pillow's test pictures are not in {CORPUS}: scripts/setup could not fetch them"
+    not CORPUS.is_dir(), reason=f"Pillow's test images are not in {CORPUS}: scripts/setup could not fetch them"
 )
 
-# What a process may grow by. The corpus takes 77: its largest picture that is decoded has 15 million pixels, of a bit
+# What a process may grow by. The corpus takes 77: its largest image that is decoded has 15 million pixels, of a bit
 # each. A mutant may have 4 million of the dearest layout, WebP with transparency, which takes 27 bytes for each.
 MEMORY_MIB = 256
 
@@ -34,7 +34,7 @@ CODES = {str(code) for code in ImageErrorCode}
 def outcomes(*what: object) -> dict[str, str]:
     """Each input's name with its code or the digest of its pixels, from a process of its own that saw it twice."""
     command = [sys.executable, "-W", "error", TESTS / "programs/decode_each.py", *map(str, what)]
-    environment = os.environ | {"PYTHONPATH": str(TESTS / "support"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, errors="backslashreplace")
     lines = ended.stdout.splitlines()
     assert ended.returncode == 0, f"{lines[-1:]} {ended.stderr[-3000:]}"
@@ -46,7 +46,7 @@ def outcomes(*what: object) -> dict[str, str]:
 
 
 @needs_corpus
-def test_each_of_pillows_own_pictures_has_one_outcome_and_the_same_twice() -> None:
+def test_each_of_pillows_own_images_has_one_outcome_and_the_same_twice() -> None:
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     found = outcomes("folder", CORPUS)
     assert len(found) == len(files) > 1000
@@ -55,7 +55,7 @@ def test_each_of_pillows_own_pictures_has_one_outcome_and_the_same_twice() -> No
 
 
 @needs_corpus
-def test_each_of_pillows_own_pictures_has_its_row(bundle: Bundle, run: Run) -> None:
+def test_each_of_pillows_own_images_has_its_row(bundle: Bundle, run: Run) -> None:
     ended = run("predict", CORPUS, "--bundle", bundle.path, "--format", "csv")
     rows = list(csv.DictReader(ended.out.splitlines()))
     assert [row["path"] for row in rows] == [item.text for item in find_inputs([CORPUS])]
@@ -87,7 +87,7 @@ def test_pixels_of_a_hundred_damaged_files_are_those_that_were_pinned() -> None:
 
 
 @needs_corpus
-def test_pixels_of_a_hundred_of_pillows_own_pictures_are_those_that_were_pinned() -> None:
+def test_pixels_of_a_hundred_of_pillows_own_images_are_those_that_were_pinned() -> None:
     refuse_other_codecs()
     found = {name: digest(data) for name, data in pillows(CORPUS) if name in PINS["pillow"]}
     assert found == PINS["pillow"]

@@ -13,9 +13,9 @@ import pytest
 from commands import HANGS_AFTER_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import (
+from images import (
     BLUE,
-    PICTURES,
+    IMAGES,
     POLICIES,
     RED,
     WHITE,
@@ -40,7 +40,7 @@ from alexnet_deploy.core.model.preprocessing import ResizePolicy
     ("data", "code"),
     [
         pytest.param(b"", "empty", id="no bytes"),
-        pytest.param(b"This is no picture.\n" * 50, "not_an_image", id="text"),
+        pytest.param(b"This is no image.\n" * 50, "not_an_image", id="text"),
         pytest.param(b"BMW, P5 and GIF are words", "not_an_image", id="text like a bitmap"),
         pytest.param(b"P1 is the first of them", "not_an_image", id="text like a pixmap"),
         pytest.param(b"\xff\xd8", "not_an_image", id="two bytes of a JPEG"),
@@ -57,7 +57,7 @@ from alexnet_deploy.core.model.preprocessing import ResizePolicy
         pytest.param(tiff((16, 16), bytes(4)), "unsupported_format", id="TIFF of two bands"),
         pytest.param(tiff((8,) * 7, bytes(70)), "unsupported_format", id="TIFF of seven bands"),
         pytest.param(encode(Image.new("F", (4, 4)), "PPM"), "unsupported_format", id="float PPM"),
-        pytest.param(PICTURES["BMP"][:28] + b"\2" + PICTURES["BMP"][29:], "unsupported_format", id="2-bit BMP"),
+        pytest.param(IMAGES["BMP"][:28] + b"\2" + IMAGES["BMP"][29:], "unsupported_format", id="2-bit BMP"),
         pytest.param(png(0, 4, 8, 2, b""), "truncated", id="no width"),
         pytest.param(png(2, 1, 8, 3, b"\0\0\1"), "truncated", id="palette missing"),
         pytest.param(png(1, 1, 8, 0, b"\0\0", after=chunk(b"gAMA", b"")), "truncated", id="empty chunk"),
@@ -82,12 +82,12 @@ def test_what_cannot_be_decoded_is_refused_with_its_code(data: bytes, code: str)
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
 @pytest.mark.parametrize("name", ALLOWED_FORMATS)
 def test_a_file_that_ends_early_is_truncated(name: str, share: float) -> None:
-    assert code_of(PICTURES[name][: int(len(PICTURES[name]) * share)]) == "truncated"
+    assert code_of(IMAGES[name][: int(len(IMAGES[name]) * share)]) == "truncated"
 
 
 @pytest.mark.parametrize("name", sorted(set(ALLOWED_FORMATS) - {"BMP", "PPM"}))
 def test_a_file_that_ends_in_its_header_is_truncated(name: str) -> None:
-    assert code_of(PICTURES[name][:14]) == "truncated"
+    assert code_of(IMAGES[name][:14]) == "truncated"
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> N
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kib < 20_000
 
 
-def test_a_picture_that_memory_does_not_hold_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_memory_does_not_hold_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object) -> None:
         raise MemoryError
 
@@ -115,7 +115,7 @@ def test_a_picture_that_memory_does_not_hold_is_too_large(monkeypatch: pytest.Mo
 
 
 def test_limits_are_inclusive(tmp_path: Path) -> None:
-    path, data = tmp_path / "a.png", PICTURES["PNG"]
+    path, data = tmp_path / "a.png", IMAGES["PNG"]
     path.write_bytes(data)
     exact = DecodeLimits(max_pixels=64 * 64, max_bytes=len(data))
     assert np.array_equal(read_image(path, "warp", exact), decode_image(data, "warp"))
@@ -128,7 +128,7 @@ def test_limits_are_inclusive(tmp_path: Path) -> None:
 
 def test_a_limit_above_the_size_that_pillow_warns_of_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
-    for name, data in PICTURES.items():
+    for name, data in IMAGES.items():
         # Of JPEG 2000 a quarter as many pixels are allowed, see test_work.py.
         largest = 64 * 64 * (4 if name == "JPEG2000" else 1)
         assert decode_image(data, "warp", DecodeLimits(max_pixels=largest)).shape == (256, 256, 3)
@@ -142,12 +142,12 @@ def test_any_number_of_pixels_may_be_allowed_and_the_default_admits_108_million(
     # Pillow's own limit, for which 4,096 pixels are more than twice too many.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for name in ("JPEG", "PNG", "TIFF"):
-        assert decode_image(PICTURES[name], "warp", DecodeLimits(max_pixels=10**9)).shape == (256, 256, 3)
+        assert decode_image(IMAGES[name], "warp", DecodeLimits(max_pixels=10**9)).shape == (256, 256, 3)
 
 
 def test_the_refusal_of_a_large_image_names_the_option() -> None:
     with pytest.raises(ImageError) as caught:
-        decode_image(PICTURES["PNG"], "warp", DecodeLimits(max_pixels=4095))
+        decode_image(IMAGES["PNG"], "warp", DecodeLimits(max_pixels=4095))
     remedy = "raise it by --max-pixels or DecodeLimits(max_pixels=4096)"
     assert str(caught.value) == f"64 x 64 is 4,096 pixels, the limit is 4,095; {remedy}"
 
@@ -170,7 +170,7 @@ def test_no_more_than_two_large_images_are_decoded_at_a_time(name: str, monkeypa
 
     monkeypatch.setattr("alexnet_deploy.core.images.decode.to_rgb", counting)
     with ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(lambda _: decode_image(PICTURES[name], "warp"), range(6)))
+        found = list(threads.map(lambda _: decode_image(IMAGES[name], "warp"), range(6)))
     assert most == 2
     assert all(np.array_equal(found[0], pixels) for pixels in found)
 
@@ -195,11 +195,11 @@ def unprivileged_folder() -> Iterator[Path]:
 
 def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9 \xff.jpg")
-    path.write_bytes(PICTURES["PNG"])
+    path.write_bytes(IMAGES["PNG"])
     link = tmp_path / "link"
     link.symlink_to(path)
-    assert np.array_equal(read_image(path, "warp"), decode_image(PICTURES["PNG"], "warp"))
-    assert np.array_equal(read_image(link, "warp"), decode_image(PICTURES["PNG"], "warp"))
+    assert np.array_equal(read_image(path, "warp"), decode_image(IMAGES["PNG"], "warp"))
+    assert np.array_equal(read_image(link, "warp"), decode_image(IMAGES["PNG"], "warp"))
 
 
 def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_unreadable(tmp_path: Path) -> None:
 def test_a_file_without_permission_is_unreadable() -> None:
     with unprivileged_folder() as folder:
         path = folder / "a.png"
-        path.write_bytes(PICTURES["PNG"])
+        path.write_bytes(IMAGES["PNG"])
         path.chmod(0)
         if os.geteuid() == 0:
             os.seteuid(65534)
@@ -235,7 +235,7 @@ def test_a_pipe_is_unreadable_and_does_not_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", POLICIES)
-def test_a_picture_of_the_right_size_is_untouched(resize: ResizePolicy) -> None:
+def test_an_image_of_the_right_size_is_untouched(resize: ResizePolicy) -> None:
     stored = noise(256, 256)
     pixels = decode_image(encode(Image.fromarray(stored), "PNG"), resize)
     assert np.array_equal(pixels, stored)
@@ -290,7 +290,7 @@ def colour_of_middle(pixels: np.ndarray) -> list[list[int]]:
 
 @pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (1, 1), (2, 1)], ids=str)
 @pytest.mark.parametrize("resize", POLICIES)
-def test_a_line_of_pixels_is_a_picture(size: tuple[int, int], resize: ResizePolicy) -> None:
+def test_a_line_of_pixels_is_an_image(size: tuple[int, int], resize: ResizePolicy) -> None:
     assert colour_of(encode(Image.new("RGB", size, BLUE), "PNG"), resize) == BLUE
 
 
@@ -321,7 +321,7 @@ UNDEFINED_RANGE = {("TIFF", "I"), ("TIFF", "F"), ("TIFF", "LAB"), ("PPM", "F")}
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     resize=st.sampled_from(POLICIES),
 )
-def test_any_picture_is_256_by_256_or_refused_and_always_the_same(
+def test_any_image_is_256_by_256_or_refused_and_always_the_same(
     kind: tuple[str, str], size: tuple[int, int], resize: ResizePolicy
 ) -> None:
     name, mode = kind
@@ -344,10 +344,10 @@ def test_any_picture_is_256_by_256_or_refused_and_always_the_same(
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
     in_header=st.booleans(),
 )
-def test_a_damaged_file_is_a_picture_or_an_image_error(
+def test_a_damaged_file_is_an_image_or_an_image_error(
     name: str, keep: float, changes: list[tuple[float, int]], in_header: bool
 ) -> None:
-    data = bytearray(PICTURES[name])
+    data = bytearray(IMAGES[name])
     for place, value in changes:
         data[int(place * (120 if in_header else len(data)))] = value
     if not changes:
@@ -373,7 +373,7 @@ def test_a_jpeg_of_more_scans_than_the_limit_is_refused_undecoded() -> None:
         DecodeLimits(max_scans=0)
 
 
-def test_what_looks_like_scans_beside_the_picture_counts_for_none() -> None:
+def test_what_looks_like_scans_beside_the_image_counts_for_none() -> None:
     data = _with_scans(6)
     note = b"\xff\xe1" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200
     film = b"\xff\xda\0\x02" * 1000

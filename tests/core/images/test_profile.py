@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from pictures import QUADRANTS, chunk, code_of, encode, png
+from images import QUADRANTS, chunk, code_of, encode, png
 from PIL import Image, ImageCms
 
 from alexnet_deploy.core.codecs.containers import primary_nclx

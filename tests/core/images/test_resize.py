@@ -13,7 +13,7 @@ from resize_digests import POLICIES, SIZES, digests, drawn
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 
-PROGRAMS = Path(__file__).parents[2] / "programs"
+SUPPORT = Path(__file__).parents[2] / "support"
 
 # What one call of Pillow 12.3.0's `resize` gives.
 DIGESTS = {
@@ -66,8 +66,8 @@ def test_the_resized_pixels_are_those_of_pillow_before_13() -> None:
 
 @pytest.mark.skipif(not SET_UP.exists(), reason="Pillow's other major is installed by scripts/setup, which was not run")
 def test_the_resized_pixels_are_the_same_in_pillows_other_major() -> None:
-    path = os.pathsep.join(map(str, (OTHER_PLACE, PROGRAMS)))
-    command = [sys.executable, PROGRAMS / "resize_digests.py"]
+    path = os.pathsep.join(map(str, (OTHER_PLACE, SUPPORT)))
+    command = [sys.executable, SUPPORT / "resize_digests.py"]
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     version, *lines = ended.stdout.splitlines()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.core.errors import DataError
-from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_picture
+from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_image
 from alexnet_deploy.core.inputs.labelled import find_labelled, is_labelled
 
 LABELS = ("zebra", "apple", "moth")
@@ -22,13 +22,13 @@ def root(tmp_path: Path) -> Path:
 
 def places(root: Path, labels: tuple[str, ...] = LABELS) -> list[tuple[str, str]]:
     found = find_labelled(root, labels)
-    return [(p.path.relative_to(found.root).as_posix(), labels[p.label]) for p in found.pictures]
+    return [(p.path.relative_to(found.root).as_posix(), labels[p.label]) for p in found.images]
 
 
-def test_pictures_are_sorted_by_class_and_name_and_carry_the_weights_own_index(root: Path) -> None:
+def test_images_are_sorted_by_class_and_name_and_carry_the_weights_own_index(root: Path) -> None:
     expected = [(f"apple/{n}.jpg", "apple") for n in range(2)] + [(f"zebra/{n}.jpg", "zebra") for n in range(3)]
     assert places(root) == expected
-    assert [picture.label for picture in find_labelled(root, LABELS).pictures] == [1, 1, 0, 0, 0]
+    assert [image.label for image in find_labelled(root, LABELS).images] == [1, 1, 0, 0, 0]
     # Whatever the order of the labels.
     assert places(root, LABELS[::-1]) == expected
 
@@ -104,9 +104,9 @@ def test_class_may_be_called_anything(name: str, tmp_path: Path) -> None:
     assert places(tmp_path, (name,)) == [(f"{name}/0.jpg", name)]
 
 
-def test_folder_without_pictures_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+def test_folder_without_images_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     for path, sentence in (
-        (tmp_path, "holds no pictures in folders named after classes; needed are CLASS/"),
+        (tmp_path, "holds no images in folders named after classes; needed are CLASS/"),
         (tmp_path / "nothing", "nothing: is no folder"),
     ):
         with pytest.raises(DataError, match=sentence):
@@ -114,8 +114,8 @@ def test_folder_without_pictures_is_refused_with_what_is_needed(tmp_path: Path) 
         assert not is_labelled(path, LABELS)
 
 
-def test_pictures_without_classes_are_no_labelled_folder(pictures: Path) -> None:
-    assert not is_labelled(pictures, DRAWN_CLASSES)
+def test_images_without_classes_are_no_labelled_folder(images: Path) -> None:
+    assert not is_labelled(images, DRAWN_CLASSES)
 
 
 def test_link_in_a_circle_is_named(root: Path) -> None:
@@ -147,6 +147,6 @@ def test_digest_is_of_names_and_bytes_and_of_nothing_else(root: Path, tmp_path_f
 
 
 def test_name_that_is_not_utf_8_has_a_digest_too(root: Path) -> None:
-    draw_picture(DRAWN_CLASSES[0], 1).save(root / "apple" / "x.jpg")
+    draw_image(DRAWN_CLASSES[0], 1).save(root / "apple" / "x.jpg")
     (root / "apple/x.jpg").rename(root / "apple" / os.fsdecode(b"caf\xe9.jpg"))
     assert len(find_labelled(root, LABELS).sha256) == 64

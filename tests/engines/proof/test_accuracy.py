@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Flip
-from alexnet_deploy.core.inputs.labelled import LabelledFolder, LabelledPicture
+from alexnet_deploy.core.inputs.labelled import LabelledFolder, LabelledImage
 from alexnet_deploy.engines.proof.accuracy import measure_accuracy, paired_interval_points
 
 LABELS = tuple("abcdefgh")
@@ -14,10 +14,10 @@ LABELS = tuple("abcdefgh")
 
 def folder(*labels: int) -> LabelledFolder:
     root = Path("given/val")
-    pictures = tuple(
-        LabelledPicture(path=root / LABELS[label] / f"{number}.jpg", label=label) for number, label in enumerate(labels)
+    images = tuple(
+        LabelledImage(path=root / LABELS[label] / f"{number}.jpg", label=label) for number, label in enumerate(labels)
     )
-    return LabelledFolder(root=root, pictures=pictures, sha256="0" * 64)
+    return LabelledFolder(root=root, images=images, sha256="0" * 64)
 
 
 def guesses(*first: int, num_classes: int = 8) -> np.ndarray:
@@ -33,7 +33,7 @@ def measured(truths: list[int], reference: list[int], candidate: list[int], max_
     )
 
 
-def test_both_are_counted_on_the_same_pictures() -> None:
+def test_both_are_counted_on_the_same_images() -> None:
     #                 both   lost   won    neither, differently   neither, alike
     found = measured([0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 0, 0], [0, 1, 0, 3, 1, 0])
     assert found.num_images == 6
@@ -41,7 +41,7 @@ def test_both_are_counted_on_the_same_pictures() -> None:
     assert found.candidate_top1 == pytest.approx(3 / 6)
     assert found.drop_points == 0.0
     assert found.passed
-    assert found.pictures_sha256 == "0" * 64
+    assert found.images_sha256 == "0" * 64
 
 
 def test_every_changed_first_guess_is_named_and_no_other() -> None:
@@ -105,7 +105,7 @@ def test_interval_mirrors_and_holds_the_difference_drawn_in(num_lost: int, num_w
 
 @pytest.mark.parametrize(("lost", "won"), [(0.02, 0.01), (0.01, 0.01), (0.1, 0.02), (0.004, 0.0)])
 def test_interval_covers_the_truth_19_times_in_20(lost: float, won: float) -> None:
-    """Of 4,000 simulated measurements on 1,000 pictures; the deviation of such a share is 0.35 points."""
+    """Of 4,000 simulated measurements on 1,000 images; the deviation of such a share is 0.35 points."""
     rng = np.random.default_rng(7)
     draws = rng.multinomial(1000, [lost, won, 1 - lost - won], size=4000)
     intervals = np.array([paired_interval_points(int(first), int(second), 1000) for first, second, _ in draws])

@@ -159,7 +159,7 @@ def test_separation_is_the_larger_of_both_errors_in_tolerances() -> None:
     assert separation(expected, expected, in_logs) == 0.0
 
 
-def test_proof_is_of_the_golden_pictures_in_their_order(bundle: Bundle) -> None:
+def test_proof_is_of_the_golden_images_in_their_order(bundle: Bundle) -> None:
     expected = bundle.read_tensor(bundle.manifest.golden.probabilities)
     assert [row.passed for row in prove(engine(expected), bundle)] == [True]
     assert [row.passed for row in prove(engine(expected[::-1].copy()), bundle)] == [False]
@@ -236,7 +236,7 @@ def test_int8_engine_is_held_against_the_network_and_against_its_graph(
 
 
 def test_where_any_first_guess_may_differ_one_may() -> None:
-    """99 % of eight pictures is all of them, which one near call would fail."""
+    """99 % of eight images is all of them, which one near call would fail."""
     loose = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=0.99)
     cases = ((8, 1, True), (8, 2, False), (8, 8, False), (100, 1, True), (100, 2, False), (1000, 10, True))
     for number, num_flipped, passes in (*cases, (1000, 11, False)):

@@ -20,7 +20,7 @@ from alexnet_deploy.engines.tensorrt.library import TRAITS, Library, is_installe
 from alexnet_deploy.engines.tensorrt.plan import backends_here, open_plan
 
 H100 = "sm_90 NVIDIA H100 80GB HBM3"
-PICTURES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)
 PROFILE = Profile(min_batch=2, opt_batch=4, max_batch=5)
 VERSIONS = {"tensorrt": "10.13.0.35", "tensorrt-rtx": "1.7.1.116"}
 
@@ -101,7 +101,7 @@ def test_plan_runs_on_the_gpu_that_is_named(
     cuda.num_gpus = 3
     with open_engine(planned, device=device) as engine, ThreadPoolExecutor(1) as thread:
         assert engine.info.backend == backend
-        thread.submit(engine.run, PICTURES[:2]).result(HANGS_AFTER_S)
+        thread.submit(engine.run, IMAGES[:2]).result(HANGS_AFTER_S)
     assert cuda.used - {0} == {gpu} - {0}
     assert backends_here(planned, device)[-1] == backend
 
@@ -116,48 +116,48 @@ def test_gpu_that_is_not_there_is_refused_in_a_sentence(
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 6, 11])
 def test_batch_of_any_size_gives_what_the_graph_gives(engine: Engine, bundle: Bundle, batch: int) -> None:
-    expected = open_engine(bundle, "onnxruntime").run(PICTURES[:batch])
+    expected = open_engine(bundle, "onnxruntime").run(IMAGES[:batch])
     for _ in range(3):
-        np.testing.assert_allclose(engine.run(PICTURES[:batch]), expected, atol=1e-6)
+        np.testing.assert_allclose(engine.run(IMAGES[:batch]), expected, atol=1e-6)
 
 
 def test_each_part_goes_up_through_and_down(engine: Engine, cuda: FakeCuda) -> None:
-    engine.run(PICTURES[:7])
+    engine.run(IMAGES[:7])
     assert cuda.done == 2 * ["upload", "execute", "download"]
 
 
 def test_stages_are_timed_one_by_one(engine: Engine, cuda: FakeCuda) -> None:
-    assert engine.time_stages(PICTURES[:3]) == StageTimes(upload_ms=1.5, compute_ms=1.5, download_ms=1.5)
-    # Once all together, which puts the pictures where they are taken from, and each by itself between two events.
+    assert engine.time_stages(IMAGES[:3]) == StageTimes(upload_ms=1.5, compute_ms=1.5, download_ms=1.5)
+    # Once all together, which puts the images where they are taken from, and each by itself between two events.
     stages = ["upload", "execute", "download"]
     assert cuda.done == [*stages, *(step for stage in stages for step in ("event", stage, "event"))]
 
 
 def test_result_is_the_caller_s_and_outlives_the_next_run(engine: Engine) -> None:
-    first = engine.run(PICTURES[:2])
+    first = engine.run(IMAGES[:2])
     before = first.copy()
-    engine.run(PICTURES[2:4])
+    engine.run(IMAGES[2:4])
     np.testing.assert_array_equal(first, before)
     assert first.flags.owndata
 
 
-def test_pictures_of_the_batch_before_are_not_in_what_fills_one_up(engine: Engine, trt: FakeTensorRt) -> None:
-    alone = engine.run(PICTURES[:1])
-    engine.run(PICTURES[5:10])
-    np.testing.assert_array_equal(engine.run(PICTURES[:1]), alone)
+def test_images_of_the_batch_before_are_not_in_what_fills_one_up(engine: Engine, trt: FakeTensorRt) -> None:
+    alone = engine.run(IMAGES[:1])
+    engine.run(IMAGES[5:10])
+    np.testing.assert_array_equal(engine.run(IMAGES[:1]), alone)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt"], indirect=True)
 def test_batch_size_that_comes_again_becomes_one_launch(engine: Engine, cuda: FakeCuda, trt: FakeTensorRt) -> None:
-    first, second = engine.run(PICTURES[:4]), engine.run(PICTURES[:4])
+    first, second = engine.run(IMAGES[:4]), engine.run(IMAGES[:4])
     cuda.done.clear()
-    np.testing.assert_array_equal(engine.run(PICTURES[:4]), first)
+    np.testing.assert_array_equal(engine.run(IMAGES[:4]), first)
     assert cuda.done == ["graph"]
     np.testing.assert_array_equal(second, first)
-    # Another size in between, and other pictures, spoil nothing.
-    engine.run(PICTURES[4:7])
-    np.testing.assert_array_equal(engine.run(PICTURES[4:8])[:3], engine.run(PICTURES[4:7]))
-    np.testing.assert_array_equal(engine.run(PICTURES[:4]), first)
+    # Another size in between, and other images, spoil nothing.
+    engine.run(IMAGES[4:7])
+    np.testing.assert_array_equal(engine.run(IMAGES[4:8])[:3], engine.run(IMAGES[4:7]))
+    np.testing.assert_array_equal(engine.run(IMAGES[:4]), first)
     assert trt.opened[0].settings == 3 * ["USER_MANAGED"]
 
 
@@ -166,9 +166,9 @@ def test_graph_that_cannot_be_captured_is_done_without(
     engine: Engine, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "cudaGraphInstantiate", lambda graph, flags: (1, None))
-    first = engine.run(PICTURES[:4])
+    first = engine.run(IMAGES[:4])
     for _ in range(3):
-        np.testing.assert_array_equal(engine.run(PICTURES[:4]), first)
+        np.testing.assert_array_equal(engine.run(IMAGES[:4]), first)
     assert "graph" not in cuda.done
     engine.close()
     assert not cuda.live
@@ -177,14 +177,14 @@ def test_graph_that_cannot_be_captured_is_done_without(
 @pytest.mark.parametrize("backend", ["tensorrt-rtx"], indirect=True)
 def test_rtx_makes_graphs_of_its_own(engine: Engine, cuda: FakeCuda, trt: FakeTensorRt) -> None:
     for _ in range(3):
-        engine.run(PICTURES[:4])
+        engine.run(IMAGES[:4])
     assert cuda.done == 3 * ["upload", "execute", "download"]
     assert trt.opened[0].settings == ["WHOLE_GRAPH_CAPTURE"]
 
 
 def test_close_frees_everything_once(engine: Engine, cuda: FakeCuda, trt: FakeTensorRt) -> None:
     for _ in range(3):
-        engine.run(PICTURES[:4])
+        engine.run(IMAGES[:4])
     assert cuda.live
     engine.close()
     engine.close()
@@ -192,7 +192,7 @@ def test_close_frees_everything_once(engine: Engine, cuda: FakeCuda, trt: FakeTe
     assert trt.library is not None
     assert not trt.library.listeners
     with pytest.raises(BackendError, match="this engine is closed"):
-        engine.run(PICTURES[:1])
+        engine.run(IMAGES[:1])
 
 
 def test_info_says_what_runs(engine: Engine, planned: Bundle, backend: PlanBackend) -> None:
@@ -460,10 +460,10 @@ def test_real_gpu_says_what_the_trained_network_said(bundle: Bundle, backend: Pl
         pytest.skip(f"{backend} is not installed")
     built = build_plan(bundle.read(GRAPH), backend, PROFILE, PlanOptions())
     planned = with_plans(bundle, tmp_path / "planned.bundle", (built.record, built.data))
-    expected = open_engine(bundle, "onnxruntime").run(PICTURES)
+    expected = open_engine(bundle, "onnxruntime").run(IMAGES)
     with open_engine(planned, backend) as engine:
         for _ in range(3):
-            np.testing.assert_allclose(engine.run(PICTURES), expected, atol=1e-5)
+            np.testing.assert_allclose(engine.run(IMAGES), expected, atol=1e-5)
     cut = with_plans(bundle, tmp_path / "cut.bundle", (built.record, built.data[: len(built.data) // 2]))
     with pytest.raises(BackendError, match=r"finds it invalid|cannot open it"):
         open_engine(cut, backend)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.train.data.cifar10 import ARCHIVE, LABELS, TRAIN, VALIDATION
-from alexnet_deploy.train.data.scan import find_pictures, survey
+from alexnet_deploy.train.data.scan import find_images, survey
 
 BATCHES = cifar_batches()
 
@@ -17,7 +17,7 @@ BATCHES = cifar_batches()
 def test_the_archive_its_folder_and_the_batches_are_one_data_set(tmp_path: Path) -> None:
     archive = write_cifar(tmp_path / "archive", BATCHES)
     batches = write_batches(tmp_path / "unpacked/cifar-10-batches-bin", BATCHES)
-    sources = [find_pictures(root) for root in (archive, archive / ARCHIVE, batches, batches.parent)]
+    sources = [find_images(root) for root in (archive, archive / ARCHIVE, batches, batches.parent)]
     surveys = [survey(source, "shorter-side") for source in (sources[0], sources[2])]
     assert surveys[0].sha256 == surveys[1].sha256
     for source in sources:
@@ -30,8 +30,8 @@ def test_the_archive_its_folder_and_the_batches_are_one_data_set(tmp_path: Path)
     assert sources[0].validation[9].name == "val/truck/test_batch.bin:00009"
 
 
-def test_planes_become_pixels_and_are_resized_like_any_other_picture(tmp_path: Path) -> None:
-    example = find_pictures(write_cifar(tmp_path, BATCHES)).train[21]
+def test_planes_become_pixels_and_are_resized_like_any_other_image(tmp_path: Path) -> None:
+    example = find_images(write_cifar(tmp_path, BATCHES)).train[21]
     record = np.frombuffer(BATCHES[TRAIN[2]], np.uint8).reshape(10, 3073)[1]
     assert example.label == record[0] == 1
     pixels = np.stack([record[1 + 1024 * channel : 1025 + 1024 * channel].reshape(32, 32) for channel in range(3)], 2)
@@ -57,7 +57,7 @@ def test_batches_that_are_missing_or_damaged_are_refused(
     batches = {name: changes.get(name.removesuffix(".bin"), data) for name, data in BATCHES.items()}
     root = write_batches(tmp_path, {name: data for name, data in batches.items() if data is not None})
     with pytest.raises(DataError, match=message):
-        find_pictures(root)
+        find_images(root)
 
 
 def cut(archive: Path) -> None:
@@ -80,4 +80,4 @@ def empty(archive: Path) -> None:
 def test_an_archive_that_is_damaged_is_refused(tmp_path: Path, change: Callable[[Path], object], message: str) -> None:
     change(write_cifar(tmp_path, BATCHES) / ARCHIVE)
     with pytest.raises(DataError, match=message):
-        find_pictures(tmp_path)
+        find_images(tmp_path)

@@ -15,7 +15,7 @@ from archives import (
     WNIDS,
     cifar_batches,
     element,
-    ilsvrc_pictures,
+    ilsvrc_images,
     matrix,
     meta_of,
     write_batches,
@@ -28,15 +28,15 @@ from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.train.data.cifar10 import ARCHIVE, TRAIN
 from alexnet_deploy.train.data.ilsvrc import DEVKIT, MAPPING, VALIDATION
 from alexnet_deploy.train.data.ilsvrc_devkit import synsets
-from alexnet_deploy.train.data.scan import find_pictures
-from alexnet_deploy.train.data.tar import TarPicture, unpack
+from alexnet_deploy.train.data.scan import find_images
+from alexnet_deploy.train.data.tar import TarImage, unpack
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ilsvrc(tmp_path_factory.mktemp("ilsvrc") / "whole", ilsvrc_pictures())
+    return write_ilsvrc(tmp_path_factory.mktemp("ilsvrc") / "whole", ilsvrc_images())
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 KINDS = {
     "a folder": (tarfile.DIRTYPE, "folder"),
     "a hidden file": (tarfile.REGTYPE, "._hidden"),
-    "a picture": (tarfile.REGTYPE, "ILSVRC2012_val_00000001.JPEG"),
+    "an image": (tarfile.REGTYPE, "ILSVRC2012_val_00000001.JPEG"),
     "a pax header": (tarfile.XHDTYPE, "pax"),
     "a pax header for all": (tarfile.XGLTYPE, "pax"),
 }
@@ -75,7 +75,7 @@ def test_a_member_of_negative_size_is_refused_wherever_it_lies(archives: Path, k
     bad = header(name, size, member) + bytes(1024)
     (archives / VALIDATION).write_bytes(bad)
     with pytest.raises(DataError, match=rf"{name} has a size of {size:,} bytes in its header; it is damaged"):
-        find_pictures(archives)
+        find_images(archives)
     (archives / VALIDATION).unlink()
     with gzip.open(archives / DEVKIT, "wb") as file:
         file.write(bad)
@@ -87,7 +87,7 @@ def test_a_member_of_negative_size_is_refused_wherever_it_lies(archives: Path, k
 def test_a_member_larger_than_its_archive_is_refused(archives: Path, size: int) -> None:
     (archives / VALIDATION).write_bytes(header("ILSVRC2012_val_00000001.JPEG", size) + bytes(1024))
     with pytest.raises(DataError, match=r"in the middle of ILSVRC2012_val_00000001\.JPEG; download it again"):
-        find_pictures(archives)
+        find_images(archives)
 
 
 def pax(records: dict[str, str]) -> bytes:
@@ -110,7 +110,7 @@ def test_sizes_that_stand_elsewhere_than_in_the_header_are_refused(
 ) -> None:
     (archives / VALIDATION).write_bytes(content + bytes(1024))
     with pytest.raises(DataError, match=message):
-        find_pictures(archives)
+        find_images(archives)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -184,13 +184,13 @@ def test_a_record_of_absurdly_many_fields_is_refused(width: int) -> None:
 def test_numbers_of_a_devkit_are_bounded(archives: Path) -> None:
     write_devkit(archives, "1" * 5000 + "\n", meta_of(WNIDS))
     with pytest.raises(DataError, match=r"line 1 of .* is b'1{20}', which is the number of no class"):
-        find_pictures(archives)
+        find_images(archives)
     infinite = meta_of(WNIDS, is_compressed=False).replace(
         matrix(6, (1, 1), element(2, b"\2")), matrix(6, (1, 1), element(9, struct.pack("<d", float("inf")))), 1
     )
     write_devkit(archives, "".join(f"{number}\n" for number in TRUTH), infinite)
     with pytest.raises(DataError, match=r"meta\.mat is not as expected"):
-        find_pictures(archives)
+        find_images(archives)
 
 
 # What is no plain file
@@ -206,7 +206,7 @@ def test_what_says_the_classes_is_a_plain_file(archives: Path, stand: Stand, kin
     (archives / name).unlink(missing_ok=True)
     stand(archives / name, archives)
     with pytest.raises(DataError, match=rf"{name}: cannot be read: it is {kind}, not a regular file"):
-        find_pictures(archives)
+        find_images(archives)
 
 
 @ODD_INPUTS
@@ -217,13 +217,13 @@ def test_batches_and_their_archive_are_plain_files(tmp_path: Path, stand: Stand,
     stand(tmp_path / ARCHIVE, batches)
     for place, root in ((batches / TRAIN[2], batches), (tmp_path / ARCHIVE, tmp_path)):
         with pytest.raises(DataError, match=rf"{place}: cannot be read: it is {kind}, not a regular file"):
-            find_pictures(root)
+            find_images(root)
 
 
 @ODD_INPUTS
 def test_an_archive_that_became_something_else_gives_coded_errors(tmp_path: Path, stand: Stand, kind: str) -> None:
     stand(tmp_path / "a.tar", tmp_path)
-    example = TarPicture(archive=tmp_path / "a.tar", name="x", label=0, offset=0, num_bytes=1)
+    example = TarImage(archive=tmp_path / "a.tar", name="x", label=0, offset=0, num_bytes=1)
     with pytest.raises(ImageError, match=f"it is {kind}, not a regular file") as caught:
         example.read()
     assert caught.value.code == "unreadable"
@@ -233,4 +233,4 @@ def test_a_batch_of_any_size_is_not_read_beyond_its_limit(tmp_path: Path) -> Non
     batches = write_batches(tmp_path, cifar_batches())
     os.truncate(batches / TRAIN[0], 2**33)
     with pytest.raises(DataError, match="it has 8,589,934,592 bytes, and at most 268,435,456 are read"):
-        find_pictures(batches)
+        find_images(batches)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import COLORS, TRUTH, WNIDS, ilsvrc_pictures, meta_of, tar_of, write_devkit, write_folder, write_ilsvrc
+from archives import COLORS, TRUTH, WNIDS, ilsvrc_images, meta_of, tar_of, write_devkit, write_folder, write_ilsvrc
 
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.train.data.ilsvrc import DEVKIT, MAPPING, TRAIN, VALIDATION
 from alexnet_deploy.train.data.ilsvrc_devkit import synsets
-from alexnet_deploy.train.data.scan import Pictures, find_pictures, survey
-from alexnet_deploy.train.data.tar import TarPicture
+from alexnet_deploy.train.data.scan import DecodedImages, find_images, survey
+from alexnet_deploy.train.data.tar import TarImage
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ilsvrc(tmp_path_factory.mktemp("ilsvrc") / "whole", ilsvrc_pictures())
+    return write_ilsvrc(tmp_path_factory.mktemp("ilsvrc") / "whole", ilsvrc_images())
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def archives(whole: Path, tmp_path: Path) -> Path:
 
 def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_path: Path) -> None:
     before = sorted(whole.rglob("*"))
-    folder = survey(find_pictures(write_folder(tmp_path / "folder", ilsvrc_pictures())), "shorter-side")
-    found = survey(find_pictures(whole), "shorter-side")
+    folder = survey(find_images(write_folder(tmp_path / "folder", ilsvrc_images())), "shorter-side")
+    found = survey(find_images(whole), "shorter-side")
     assert found.folder.labels == folder.folder.labels == tuple(sorted(WNIDS))
     for side, other in ((found.folder.train, folder.folder.train), (found.folder.validation, folder.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
@@ -41,8 +41,8 @@ def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_
     np.testing.assert_array_equal(found.mean, folder.mean)
     np.testing.assert_array_equal(found.covariance, folder.covariance)
     pairs = zip(
-        Pictures(found.folder.train, "warp"),
-        Pictures(folder.folder.train, "warp"),
+        DecodedImages(found.folder.train, "warp"),
+        DecodedImages(folder.folder.train, "warp"),
         strict=True,  # type: ignore[call-overload]
     )
     for (image, _), (wanted, _) in pairs:
@@ -50,8 +50,8 @@ def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_
     assert sorted(whole.rglob("*")) == before
 
 
-def test_each_picture_shows_the_class_of_its_label_also_where_the_devkit_numbers_otherwise(whole: Path) -> None:
-    source = find_pictures(whole)
+def test_each_image_shows_the_class_of_its_label_also_where_the_devkit_numbers_otherwise(whole: Path) -> None:
+    source = find_images(whole)
     assert len(source.validation) == len(TRUTH)
     for example in (*source.train, *source.validation):
         if not example.name.endswith(("_9.JPEG", "_10.JPEG")):
@@ -62,15 +62,13 @@ def test_each_picture_shows_the_class_of_its_label_also_where_the_devkit_numbers
 def test_a_file_of_wnids_stands_in_for_the_devkit(archives: Path, whole: Path) -> None:
     (archives / DEVKIT).unlink()
     with pytest.raises(DataError, match=f"has neither {DEVKIT} nor {MAPPING}, which say"):
-        find_pictures(archives)
+        find_images(archives)
     (archives / MAPPING).write_text("".join(f"{WNIDS[number - 1]}\n" for number in TRUTH))
-    labels = [
-        [(example.name, example.label) for example in find_pictures(root).validation] for root in (archives, whole)
-    ]
+    labels = [[(example.name, example.label) for example in find_images(root).validation] for root in (archives, whole)]
     assert labels[0] == labels[1]
     (archives / MAPPING).write_text("n02119789 kit fox\n")
     with pytest.raises(DataError, match=r"holds 'kit', where each line is a WNID such as n01440764$"):
-        find_pictures(archives)
+        find_images(archives)
 
 
 def test_folders_hidden_files_and_the_notes_of_newer_programs_are_passed_over(archives: Path, whole: Path) -> None:
@@ -90,7 +88,7 @@ def test_folders_hidden_files_and_the_notes_of_newer_programs_are_passed_over(ar
             tar.addfile(member, data)
     (archives / VALIDATION).write_bytes(file.getvalue())
     assert b"mtime=1.5" in file.getvalue()
-    before, after = (survey(find_pictures(root), "shorter-side") for root in (whole, archives))
+    before, after = (survey(find_images(root), "shorter-side") for root in (whole, archives))
     assert before.sha256 == after.sha256
 
 
@@ -105,7 +103,7 @@ def test_an_archive_that_ends_early_is_refused_wherever_it_was_cut(archives: Pat
     for length in [0, 100, 512, 700, *range(512, len(end), 3 * 512), len(end), -(-len(end) // 512) * 512]:
         (archives / name).write_bytes(data[:length])
         with pytest.raises(DataError, match=rf"{name}.*(ends after [\d,]+ bytes|has no tar header)"):
-            find_pictures(archives)
+            find_images(archives)
 
 
 def test_an_archive_with_a_damaged_header_is_refused_and_not_taken_to_end_there(archives: Path) -> None:
@@ -116,8 +114,8 @@ def test_an_archive_with_a_damaged_header_is_refused_and_not_taken_to_end_there(
     with pytest.raises(
         DataError, match=rf"{VALIDATION}: has no tar header {place:,} bytes in .*; it is damaged or no tar$"
     ):
-        find_pictures(archives)
-    # tarfile itself sees three pictures, and nothing amiss.
+        find_images(archives)
+    # tarfile itself sees three images, and nothing amiss.
     with tarfile.open(archives / VALIDATION) as tar:
         assert len(tar.getnames()) == 3
 
@@ -179,7 +177,7 @@ ONE = {"a.JPEG": b"x"}
         ),
         (lambda root: replace_validation(root, *VAL), "holds ILSVRC2012_val_00000007.JPEG, which is none of the 6"),
         (lambda root: replace_validation(root, "a.JPEG", *VAL), r"holds a\.JPEG, which is none of the 6"),
-        (lambda root: replace_validation(root, *VAL[:2], *VAL[3:5]), "has no picture 3, one of 2 that have a label"),
+        (lambda root: replace_validation(root, *VAL[:2], *VAL[3:5]), "has no image 3, one of 2 that have a label"),
         (link_in, "is a link or a special file"),
         (lambda root: write_devkit(root, "1\n0\n", meta_of(WNIDS)), "line 2 of .* is b'0', which is the number of no"),
         (lambda root: write_devkit(root, "4\n", meta_of(WNIDS)), "line 1 of .* is b'4', which is the number of no"),
@@ -191,14 +189,14 @@ ONE = {"a.JPEG": b"x"}
 def test_what_is_not_the_data_set_is_refused(archives: Path, change: Callable[[Path], object], message: str) -> None:
     change(archives)
     with pytest.raises(DataError, match=message) as caught:
-        find_pictures(archives)
+        find_images(archives)
     assert "\n" not in str(caught.value)
 
 
 def test_an_archive_that_shrinks_or_goes_after_it_was_looked_through_gives_coded_errors(archives: Path) -> None:
-    source = find_pictures(archives)
+    source = find_images(archives)
     first, last = source.validation[0], source.validation[-1]
-    assert isinstance(last, TarPicture)
+    assert isinstance(last, TarImage)
     os.truncate(archives / VALIDATION, last.offset + last.num_bytes - 1)
     first.read()
     with pytest.raises(ImageError, match="ends within it") as caught:
@@ -211,7 +209,7 @@ def test_an_archive_that_shrinks_or_goes_after_it_was_looked_through_gives_coded
     with pytest.raises(
         DataError, match=r"val\.tar, val/n\d{8}/ILSVRC2012_val_\d{8}\.JPEG: could be read before, and now"
     ):
-        Pictures(source.validation, "warp")[0]
+        DecodedImages(source.validation, "warp")[0]
 
 
 # The devkit's list of classes

@@ -1,4 +1,4 @@
-"""What reaches the training step, at a thousandth of ImageNet: 1,281 pictures to learn from and 50 to validate."""
+"""What reaches the training step, at a thousandth of ImageNet: 1,281 images to learn from and 50 to validate."""
 
 import json
 import subprocess
@@ -15,11 +15,11 @@ from training import NARROW, RECIPE, paint
 
 from alexnet_deploy.train.data import loader as feed
 from alexnet_deploy.train.data.batches import Batches, in_batches
-from alexnet_deploy.train.data.loader import CopiedPictures, ResidentPictures, batches_of, is_resident
-from alexnet_deploy.train.data.scan import Pictures, find_pictures
+from alexnet_deploy.train.data.loader import CopiedImages, ResidentImages, batches_of, is_resident
+from alexnet_deploy.train.data.scan import DecodedImages, find_images
 from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.pack import format as packed_format
-from alexnet_deploy.train.pack.format import PICTURE_BYTES, Pack, PackedSide
+from alexnet_deploy.train.pack.format import IMAGE_BYTES, Pack, PackedSide
 from alexnet_deploy.train.pack.writer import pack
 from alexnet_deploy.train.run import look_over, train
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def numbered(first: int, num_records: int) -> bytes:
-    """Records of flat pictures that show their own number, class by class in turn."""
+    """Records of flat images that show their own number, class by class in turn."""
     records = np.zeros((num_records, 3, 1024), np.uint8)
     numbers = np.arange(first, first + num_records)
     for channel, values in enumerate((numbers & 255, numbers >> 8, 77)):
@@ -54,7 +54,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    return pack(find_pictures(batches), tmp_path_factory.mktemp("packed") / "thousandth.pack", "shorter-side")
+    return pack(find_images(batches), tmp_path_factory.mktemp("packed") / "thousandth.pack", "shorter-side")
 
 
 def side_of(found: Pack) -> PackedSide:
@@ -72,7 +72,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
         seen.extend(numbers)
         return torch.tensor(1.0)
 
-    # The pictures are looked at, and the network is left alone: a step takes longer than all of this.
+    # The images are looked at, and the network is left alone: a step takes longer than all of this.
     monkeypatch.setattr(Learner, "step", note)
     recipe = msgspec.structs.replace(RECIPE, epochs=3, batch_size=100)
     train(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
@@ -81,29 +81,27 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
     for number, order in enumerate(epochs):
         assert sorted(order) == list(range(NUM_TRAIN))
         assert all(order != other for other in epochs[:number])
-        # A permutation leaves one picture in its place on average, and 12 once in a billion times.
-        assert sum(place == picture for place, picture in enumerate(order)) < 12
+        # A permutation leaves one image in its place on average, and 12 once in a billion times.
+        assert sum(place == image for place, image in enumerate(order)) < 12
 
 
 def feeds_of(packed: Pack) -> dict[str, Batches]:
     side = side_of(packed)
     return {
-        "decoding": Pictures(side, "shorter-side"),
-        "copying": CopiedPictures(side, CPU),
-        "resident": ResidentPictures(side, CPU),
+        "decoding": DecodedImages(side, "shorter-side"),
+        "copying": CopiedImages(side, CPU),
+        "resident": ResidentImages(side, CPU),
     }
 
 
 @pytest.mark.parametrize("name", ["decoding", "copying", "resident"])
 @pytest.mark.parametrize("batch_size", [1, 64, 300])
-def test_every_feed_gives_the_pictures_that_are_asked_for_in_that_order(
-    packed: Pack, name: str, batch_size: int
-) -> None:
+def test_every_feed_gives_the_images_that_are_asked_for_in_that_order(packed: Pack, name: str, batch_size: int) -> None:
     found = feeds_of(packed)[name]
     order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(1))[:200]
     before = torch.get_rng_state()
     batches = list(found.batches(in_batches(order, batch_size)))
-    # What training draws next is dropout, which is not to depend on where its pictures come from.
+    # What training draws next is dropout, which is not to depend on where its images come from.
     assert torch.equal(torch.get_rng_state(), before)
     assert [len(images) for images, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -115,7 +113,7 @@ def test_every_feed_gives_the_pictures_that_are_asked_for_in_that_order(
     assert list(found.batches(in_batches(order[:0], batch_size))) == []
 
 
-def test_a_number_of_no_picture_is_refused_and_not_clipped_to_the_last(packed: Pack) -> None:
+def test_a_number_of_no_image_is_refused_and_not_clipped_to_the_last(packed: Pack) -> None:
     for name, found in feeds_of(packed).items():
         for number in (NUM_TRAIN + NUM_VALIDATION, -NUM_TRAIN - 1):
             # The packed side, torch on the device, and Python.
@@ -132,36 +130,36 @@ def test_the_validation_side_begins_where_the_training_side_ends(packed: Pack) -
 
 
 def test_a_batch_is_the_loops_own_to_write_to(packed: Pack) -> None:
-    found = CopiedPictures(side_of(packed), CPU)
+    found = CopiedImages(side_of(packed), CPU)
     (images, _), *_ = found.batches([torch.arange(8)])
     images[:] = 255
     (again, _), *_ = found.batches([torch.arange(8)])
     assert numbers_in(again) == list(range(8))
 
 
-def test_pictures_stay_on_a_gpu_that_has_twice_the_room(packed: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = 2 * NUM_TRAIN * PICTURE_BYTES
+def test_images_stay_on_a_gpu_that_has_twice_the_room(packed: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 2 * NUM_TRAIN * IMAGE_BYTES
     gpu = torch.device("cuda")
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80_000_000_000))
         assert is_resident(NUM_TRAIN, gpu) == fits
     assert not is_resident(1, CPU)
-    for fits, kind in ((True, ResidentPictures), (False, CopiedPictures)):
-        monkeypatch.setattr(feed, "is_resident", lambda num_pictures, device, fits=fits: fits)
+    for fits, kind in ((True, ResidentImages), (False, CopiedImages)):
+        monkeypatch.setattr(feed, "is_resident", lambda num_images, device, fits=fits: fits)
         assert type(batches_of(side_of(packed), "shorter-side", CPU)) is kind
 
 
-def test_pictures_that_are_not_packed_are_decoded(tmp_path: Path) -> None:
-    train = find_pictures(paint(tmp_path / "data", {"blue": ((1, 2, 3),), "red": ((4, 5, 6),)})).train
-    assert type(batches_of(train, "shorter-side", CPU)) is Pictures
+def test_images_that_are_not_packed_are_decoded(tmp_path: Path) -> None:
+    train = find_images(paint(tmp_path / "data", {"blue": ((1, 2, 3),), "red": ((4, 5, 6),)})).train
+    assert type(batches_of(train, "shorter-side", CPU)) is DecodedImages
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_gpu_is_fed_the_same_pictures_by_both_ways(packed: Pack) -> None:
+def test_a_gpu_is_fed_the_same_images_by_both_ways(packed: Pack) -> None:
     gpu = torch.device("cuda")
     order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(1))
-    for found in (CopiedPictures(side_of(packed), gpu), ResidentPictures(side_of(packed), gpu)):
+    for found in (CopiedImages(side_of(packed), gpu), ResidentImages(side_of(packed), gpu)):
         seen = []
         for images, labels in found.batches(in_batches(order, 100)):
             assert images.device.type == labels.device.type == "cuda"
@@ -175,7 +173,7 @@ import json, sys
 from pathlib import Path
 import torch
 from alexnet_deploy.train.data.batches import Batches, in_batches
-from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.data.loader import batches_of
 from alexnet_deploy.train.pack.writer import pack
 from alexnet_deploy.train.pack.format import survey_of
@@ -184,7 +182,7 @@ def anonymous_mb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
-source = find_pictures(Path(sys.argv[1]))
+source = find_images(Path(sys.argv[1]))
 before = anonymous_mb()
 packing = []
 def note(num_seen, num_examples):
@@ -201,7 +199,7 @@ print(json.dumps({"before": before, "packing": packing, "epochs": epochs}))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
-def test_memory_does_not_grow_with_the_pictures(batches: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(batches: Path, tmp_path: Path) -> None:
     # RssAnon: the pages of the process that no file stands behind. Those of the mapped file are the system's cache,
     # which it takes back when it needs them.
     done = subprocess.run(
@@ -211,15 +209,15 @@ def test_memory_does_not_grow_with_the_pictures(batches: Path, tmp_path: Path) -
         timeout=HANGS_AFTER_S,
     )
     found = json.loads(done.stdout)
-    # 64 decoded pictures of 0.2 MB wait to be written; 252 MB are.
+    # 64 decoded images of 0.2 MB wait to be written; 252 MB are.
     assert max(found["packing"]) < found["before"] + 60
     # Seven batches of 3 MB are on their way, and the allocator keeps a few more; 4 x 252 MB have been.
     assert max(found["epochs"]) < found["before"] + 120
 
 
 def test_a_pack_of_imagenet_is_as_large_as_the_documentation_says() -> None:
-    assert PICTURE_BYTES == 196_608
-    assert round(1_281_167 * PICTURE_BYTES / 1e9, 1) == 251.9
-    assert round(50_000 * PICTURE_BYTES / 1e9, 1) == 9.8
+    assert IMAGE_BYTES == 196_608
+    assert round(1_281_167 * IMAGE_BYTES / 1e9, 1) == 251.9
+    assert round(50_000 * IMAGE_BYTES / 1e9, 1) == 9.8
     for size in ("196,608 bytes", "251.9 GB", "9.8 GB"):
         assert size in (packed_format.__doc__ or "")

@@ -11,8 +11,8 @@ from PIL import Image
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.inspection.describe import describe_source, describe_suspicions
 from alexnet_deploy.train.data.folder import kept_for_validation
-from alexnet_deploy.train.data.scan import Pictures, Survey, find_pictures, survey
-from alexnet_deploy.train.data.source import PictureSource
+from alexnet_deploy.train.data.scan import DecodedImages, Survey, find_images, survey
+from alexnet_deploy.train.data.source import LabelledSource
 
 
 def touch(root: Path, *names: str) -> None:
@@ -33,29 +33,29 @@ def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarr
 
 
 def paint_folder(root: Path) -> dict[str, np.ndarray]:
-    """Paint two classes, three pictures to train on and two to validate; return the pixels by name."""
+    """Paint two classes, three images to train on and two to validate; return the pixels by name."""
     names = [
         f"{side}/{label}/{n}.png" for side, num in (("train", 3), ("val", 2)) for label in "ab" for n in range(num)
     ]
     return {name: paint(root / name, seed) for seed, name in enumerate(names)}
 
 
-def names_in(folder: PictureSource) -> tuple[list[str], list[str]]:
+def names_in(folder: LabelledSource) -> tuple[list[str], list[str]]:
     """The paths below the root that are trained on, and those that are validated on."""
     train, validation = ([example.name for example in side] for side in (folder.train, folder.validation))
     return train, validation
 
 
 def surveyed(root: Path) -> Survey:
-    return survey(find_pictures(root), "shorter-side")
+    return survey(find_images(root), "shorter-side")
 
 
-# Which picture is on which side
+# Which image is on which side
 
 
 def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:
     touch(tmp_path, "train/b/1.jpg", "train/a/deep/er/2.jpg", "train/a/3.jpg", "val/a/1.jpg", "val/b/9.jpg")
-    folder = find_pictures(tmp_path)
+    folder = find_images(tmp_path)
     assert folder.labels == ("a", "b")
     assert names_in(folder) == (
         ["train/a/3.jpg", "train/a/deep/er/2.jpg", "train/b/1.jpg"],
@@ -65,17 +65,17 @@ def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [example.label for example in folder.validation] == [0, 1]
 
 
-def test_hidden_folders_are_no_classes_and_files_beside_the_classes_no_pictures(tmp_path: Path) -> None:
+def test_hidden_folders_are_no_classes_and_files_beside_the_classes_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg", "train/readme.txt", "other/x.jpg")
     touch(tmp_path, "train/.git/1.jpg", "train/a/.thumbs/1.jpg", "train/a/.DS_Store", "val/.cache/1.jpg")
-    folder = find_pictures(tmp_path)
+    folder = find_images(tmp_path)
     assert folder.labels == ("a", "b")
     assert names_in(folder) == (["train/a/1.jpg", "train/b/1.jpg"], ["val/a/1.jpg", "val/b/1.jpg"])
 
 
-def many(root: Path, numbers: range) -> PictureSource:
+def many(root: Path, numbers: range) -> LabelledSource:
     touch(root, *(f"{label}/{number:04}.jpg" for label in ("cat", "dog") for number in numbers), ".hidden/0001.jpg")
-    return find_pictures(root)
+    return find_images(root)
 
 
 def test_without_train_and_val_a_tenth_of_each_class_is_kept_for_validation(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_an_image_that_is_added_moves_at_most_one_other(numbers: set[int], new: 
 def test_an_image_of_one_class_moves_none_of_another(tmp_path: Path) -> None:
     _, validation = names_in(many(tmp_path, range(40)))
     touch(tmp_path, *(f"cat/more-{number}.jpg" for number in range(60)), "bird/1.jpg", "bird/2.jpg")
-    _, more = names_in(find_pictures(tmp_path))
+    _, more = names_in(find_images(tmp_path))
     assert [name for name in more if "dog" in name] == [name for name in validation if "dog" in name]
 
 
@@ -142,20 +142,20 @@ def test_the_split_is_the_same_in_every_version_of_this_program(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
 def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
-    assert names_in(find_pictures(tmp_path))[1] == [f"{name}/a/2.jpg", f"{name}/b/2.jpg"]
+    assert names_in(find_images(tmp_path))[1] == [f"{name}/a/2.jpg", f"{name}/b/2.jpg"]
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_validation_on_test_is_said(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
-    first, *more = describe_source(find_pictures(tmp_path))
-    assert first == f"{tmp_path}: 2 pictures to learn from, 2 to validate, 2 classes"
+    first, *more = describe_source(find_images(tmp_path))
+    assert first == f"{tmp_path}: 2 images to learn from, 2 to validate, 2 classes"
     assert more == (["found no val/ beside train/: validating on test/"] if name == "test" else [])
 
 
 def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "valid/b/2.jpg", "test/a/3.jpg", "test/c/3.jpg")
-    assert names_in(find_pictures(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
+    assert names_in(find_images(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
 
 
 # What cannot be trained on
@@ -163,10 +163,10 @@ def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: there is no such folder$"):
-        find_pictures(tmp_path / "nothing")
+        find_images(tmp_path / "nothing")
     touch(tmp_path, "file")
     with pytest.raises(DataError, match=r"file: is no folder$"):
-        find_pictures(tmp_path / "file")
+        find_images(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_a_folder_that_does_not_give_two_classes_on_both_sides_is_refused(
 ) -> None:
     touch(tmp_path, *names)
     with pytest.raises(DataError, match=f"^{tmp_path}: {message}"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", " ", os.fsdecode(b"caf\xe9")])
 def test_a_class_whose_name_could_not_be_a_label_is_refused_before_training(tmp_path: Path, name: str) -> None:
     touch(tmp_path, *(f"{side}/{label}/1.jpg" for side in ("train", "val") for label in ("a", name)))
     with pytest.raises(DataError, match="cannot be a label"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 # The survey
@@ -235,17 +235,17 @@ def test_pixels_are_counted_as_the_network_will_see_them(tmp_path: Path) -> None
     striped[:, 100:200] = 255
     for name in ("train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/0.png", "train/b/1.png", "train/b/2.png"):
         Image.fromarray(striped).save(tmp_path / name)
-    folder = find_pictures(tmp_path)
+    folder = find_images(tmp_path)
     np.testing.assert_allclose(survey(folder, "shorter-side").mean, 255.0, atol=1.0)
     np.testing.assert_allclose(survey(folder, "warp").mean, 85.0, atol=1.0)
 
 
-def test_pictures_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Path) -> None:
     painted = paint_folder(tmp_path)
     whole = (tmp_path / "train/a/0.png").read_bytes()
     broken = {
         "train/a/00.png": (b"", "empty"),
-        "train/a/notes.txt": (b"not a picture", "not_an_image"),
+        "train/a/notes.txt": (b"not an image", "not_an_image"),
         "train/b/sub/half.png": (whole[: len(whole) // 2], "truncated"),
         "val/b/movie.ico": (b"\0\0\1\0\1\0" + bytes(40), "unsupported_format"),
     }
@@ -313,7 +313,7 @@ def copy(root: Path, source: str, *targets: str) -> None:
         (root / target).write_bytes((root / source).read_bytes())
 
 
-def test_a_class_with_only_unreadable_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_class_with_only_unreadable_images_is_refused(tmp_path: Path) -> None:
     paint_folder(tmp_path)
     for number in range(2):
         (tmp_path / f"val/b/{number}.png").write_bytes(b"")
@@ -351,26 +351,26 @@ def test_names_that_are_not_utf_8_are_surveyed_and_can_be_recorded(tmp_path: Pat
     assert found.excluded == {r"train/a/caf\xe9.png": "empty"}
 
 
-# One picture
+# One image
 
 
-def test_a_picture_comes_with_its_label(tmp_path: Path) -> None:
+def test_an_image_comes_with_its_label(tmp_path: Path) -> None:
     painted = paint_folder(tmp_path)
-    folder = find_pictures(tmp_path)
+    folder = find_images(tmp_path)
     for examples, side in ((folder.train, "train"), (folder.validation, "val")):
-        pictures = Pictures(examples, "shorter-side")
+        images = DecodedImages(examples, "shorter-side")
         names = [name for name in painted if name.startswith(side)]
-        assert len(pictures) == len(names)
+        assert len(images) == len(names)
         for index, name in enumerate(names):
-            image, label = pictures[index]
+            image, label = images[index]
             np.testing.assert_array_equal(image, painted[name])
             assert folder.labels[label] == name.split("/")[1]
 
 
-def test_a_picture_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> None:
+def test_an_image_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> None:
     paint_folder(tmp_path)
-    pictures = Pictures(surveyed(tmp_path).folder.train, "shorter-side")
+    images = DecodedImages(surveyed(tmp_path).folder.train, "shorter-side")
     (tmp_path / "train/b/1.png").unlink()
     with pytest.raises(DataError, match=r"train/b/1\.png: could be read before, and now cannot: there is no such file"):
-        pictures[4]
-    np.testing.assert_equal(pictures[3][0].shape, (256, 256, 3))
+        images[4]
+    np.testing.assert_equal(images[3][0].shape, (256, 256, 3))

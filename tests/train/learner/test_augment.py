@@ -25,7 +25,7 @@ RELEASED = np.array([19.721, 37.094, 121.780])
 
 
 def numbered(num_images: int) -> torch.Tensor:
-    """Pictures in which every pixel holds its row, its column and the number of its picture."""
+    """Images in which every pixel holds its row, its column and the number of its image."""
     images = np.empty((num_images, 256, 256, 3), np.uint8)
     images[..., 0] = np.arange(256)[:, None]
     images[..., 1] = np.arange(256)
@@ -38,7 +38,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def draws_of(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Top, left and mirrored, read off crops of `numbered` pictures."""
+    """Top, left and mirrored, read off crops of `numbered` images."""
     columns = crops[:, 0, :, 1].astype(int)
     return crops[:, 0, 0, 0].astype(int), columns.min(axis=1), columns[:, 0] > columns[:, -1]
 
@@ -47,7 +47,7 @@ def draws_of(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [224, 227, 256, 1])
-def test_each_crop_is_a_window_of_its_own_picture_or_that_windows_mirror(size: int) -> None:
+def test_each_crop_is_a_window_of_its_own_image_or_that_windows_mirror(size: int) -> None:
     images = numbered(40)
     crops = crop_and_mirror(images, size, generator(1), whole(40))
     assert crops.dtype == torch.uint8
@@ -61,7 +61,7 @@ def test_each_crop_is_a_window_of_its_own_picture_or_that_windows_mirror(size: i
 def test_every_offset_and_both_mirrors_are_drawn_alike_and_independently() -> None:
     num_draws, size, num_offsets = 3000, 227, 30
     draws = generator(2)
-    # Copies of one picture that share its memory, a few hundred at a time.
+    # Copies of one image that share its memory, a few hundred at a time.
     images = numbered(1).expand(300, -1, -1, -1)
     batches = [crop_and_mirror(images, size, draws, whole(300))[:, :1].numpy() for _ in range(num_draws // 300)]
     tops, lefts, mirrored = draws_of(np.concatenate(batches))
@@ -90,7 +90,7 @@ def test_a_generators_seed_decides_the_crops() -> None:
 def in_numpy(
     images: np.ndarray, size: int, axes: np.ndarray, deviation: float, preprocessing: Preprocessing, seed: int
 ) -> np.ndarray:
-    """What a batch becomes, picture by picture, in float64: (N, 3, size, size)."""
+    """What a batch becomes, image by image, in float64: (N, 3, size, size)."""
     draws = generator(seed)
     corners = torch.randint(0, 256 - size + 1, (2, len(images), 1), generator=draws).numpy()
     mirrored = torch.randint(0, 2, (len(images), 1), generator=draws).numpy()
@@ -200,7 +200,7 @@ def test_shifts_have_the_covariance_of_the_data_times_the_deviation_squared() ->
     assert (np.abs(shifts.numpy().mean(axis=0)) < 4 * np.sqrt(variances / num_images)).all()
 
 
-def test_each_picture_has_a_shift_of_its_own_and_a_deviation_of_0_none() -> None:
+def test_each_image_has_a_shift_of_its_own_and_a_deviation_of_0_none() -> None:
     axes = color_axes(np.diag(RELEASED**2))
     shifts = color_shift(axes, 0.1, generator(6), whole(50)).numpy()
     assert len(np.unique(shifts, axis=0)) == 50
@@ -219,13 +219,13 @@ def reflected(place: float) -> float:
     return min(max(place, 0.0), 255.0)
 
 
-def read_off(picture: np.ndarray, y: float, x: float) -> np.ndarray:
+def read_off(image: np.ndarray, y: float, x: float) -> np.ndarray:
     """The colour at a place between pixels."""
     y, x = reflected(y), reflected(x)
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, 255), min(x0 + 1, 255)
-    upper = picture[y0, x0] * (1 - (x - x0)) + picture[y0, x1] * (x - x0)
-    lower = picture[y1, x0] * (1 - (x - x0)) + picture[y1, x1] * (x - x0)
+    upper = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
+    lower = image[y1, x0] * (1 - (x - x0)) + image[y1, x1] * (x - x0)
     return upper * (1 - (y - y0)) + lower * (y - y0)
 
 
@@ -266,7 +266,7 @@ def test_scaled_crops_are_what_plain_arithmetic_reads_off_the_same_draws(limits:
 
 
 def ramps(num_images: int, size: int, limits: CropRange) -> np.ndarray:
-    """Crops of a picture that holds its own rows and columns, and so tell where they were."""
+    """Crops of an image that holds its own rows and columns, and so tell where they were."""
     places = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
     places[..., 0], places[..., 1] = torch.arange(256)[:, None], torch.arange(256)
     images = places.expand(num_images, -1, -1, -1)
@@ -293,7 +293,7 @@ def test_scaled_crops_cover_areas_and_places_evenly_and_stay_inside() -> None:
 
 def test_scaled_crops_are_as_often_wide_as_high_and_turned_either_way() -> None:
     crops = ramps(2000, 9, CropRange(min_area=0.05, max_aspect=2.0, max_rotation=30.0))
-    # About the middle, which is inside however a crop is turned; and sides that are not cut to the picture's.
+    # About the middle, which is inside however a crop is turned; and sides that are not cut to the image's.
     along, up = 4.5 * (crops[:, 4, 5, :2] - crops[:, 4, 3, :2]), 4.5 * (crops[:, 5, 4, :2] - crops[:, 3, 4, :2])
     uncut = (np.linalg.norm(along, axis=1) < 255) & (np.linalg.norm(up, axis=1) < 255)
     assert uncut.sum() > 1000
@@ -320,9 +320,9 @@ def test_colours_change_as_plain_arithmetic_changes_them() -> None:
     factors = 1 + greatest * (2 * torch.rand((3, num_images), generator=generator(2)).double().numpy() - 1)
     assert factors.min() < 0.8
     assert factors.max() > 1.2
-    for picture, (saturation, contrast, brightness), changed in zip(pixels, factors.T, found.numpy(), strict=True):
-        grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]
-        saturated = grey + saturation * (picture - grey)
+    for image, (saturation, contrast, brightness), changed in zip(pixels, factors.T, found.numpy(), strict=True):
+        grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+        saturated = grey + saturation * (image - grey)
         expected = brightness * (np.array(mean) + contrast * (saturated - np.array(mean)))
         np.testing.assert_allclose(changed, expected, rtol=0, atol=1e-3)
     same = jitter_colors(torch.from_numpy(pixels), mean, 0.0, generator(2), whole(num_images))
@@ -332,7 +332,7 @@ def test_colours_change_as_plain_arithmetic_changes_them() -> None:
 # Erased parts
 
 
-def test_a_share_of_the_pictures_has_a_rectangle_erased_of_any_size_shape_and_place_allowed() -> None:
+def test_a_share_of_the_images_has_a_rectangle_erased_of_any_size_shape_and_place_allowed() -> None:
     num_images, size = 2000, 120
     views = torch.ones(1).expand(num_images, 3, size, size)
     erased = erase(views, 0.25, generator(3), whole(num_images)).numpy() == 0
@@ -358,7 +358,7 @@ def test_a_share_of_the_pictures_has_a_rectangle_erased_of_any_size_shape_and_pl
     assert abs(aspects.mean()) < 0.1
 
 
-def test_nothing_is_erased_at_a_share_of_0_and_something_in_each_picture_at_1() -> None:
+def test_nothing_is_erased_at_a_share_of_0_and_something_in_each_image_at_1() -> None:
     views = torch.ones((50, 3, 30, 30))
     assert torch.equal(erase(views, 0.0, generator(1), whole(50)), views)
     assert (erase(views, 1.0, generator(1), whole(50)) == 0).flatten(1).any(1).all()

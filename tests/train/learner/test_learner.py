@@ -146,7 +146,7 @@ def test_colour_noise_ends_after_its_epochs() -> None:
         ({"erasing": 0.9}, "erase", 0.9),
     ],
 )
-def test_pictures_are_augmented_as_the_recipe_has_it(
+def test_images_are_augmented_as_the_recipe_has_it(
     change: dict[str, float], name: str, wanted: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []

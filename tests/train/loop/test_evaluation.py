@@ -1,4 +1,4 @@
-"""What trained weights say of the pictures that they were validated on, against the plainest computation there is."""
+"""What trained weights say of the images that they were validated on, against the plainest computation there is."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from networks import narrowed, separating_weights, with_tensor
 from training import InMemory, fed
 
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.network import network_from
 from alexnet_deploy.core.model.weights import Weights
@@ -18,7 +18,7 @@ from alexnet_deploy.train.loop.evaluation import Evaluation, evaluate, spread_nu
 
 
 def plain_probabilities(weights: Weights, image: np.ndarray) -> np.ndarray:
-    """Softmax of each of the ten views of one picture, float64 (10, K), the centre view the fifth."""
+    """Softmax of each of the ten views of one image, float64 (10, K), the centre view the fifth."""
     size = weights.architecture.input_size
     far, middle = 256 - size, (256 - size) // 2
     corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
@@ -38,14 +38,14 @@ def plain_probabilities(weights: Weights, image: np.ndarray) -> np.ndarray:
 def evaluated(
     weights: Weights, images: np.ndarray, truths: np.ndarray, numbers: np.ndarray | None = None
 ) -> Evaluation:
-    pictures = InMemory(torch.from_numpy(images), torch.from_numpy(truths))
-    return evaluate(weights, pictures, np.arange(len(images)) if numbers is None else numbers)
+    batches = InMemory(torch.from_numpy(images), torch.from_numpy(truths))
+    return evaluate(weights, batches, np.arange(len(images)) if numbers is None else numbers)
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("paper", 2), ("original", 4), ("caffe", 10)])
 def test_both_ways_of_asking_are_those_of_a_plain_computation(name: str, num_classes: int) -> None:
     weights = separating_weights(narrowed(ARCHITECTURES[name], divisor=16, num_classes=num_classes))
-    images, truths = golden_pictures()[:3], np.array([1, 0, num_classes - 1])
+    images, truths = golden_images()[:3], np.array([1, 0, num_classes - 1])
     found = evaluated(weights, images, truths)
     of_views = np.array([plain_probabilities(weights, image) for image in images])
     for said, wanted in ((found.center, of_views[:, 4]), (found.ten, of_views.mean(axis=1))):
@@ -57,14 +57,14 @@ def test_both_ways_of_asking_are_those_of_a_plain_computation(name: str, num_cla
     assert found.truths.tolist() == truths.tolist()
 
 
-def test_each_view_of_each_picture_asked_for_is_seen_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_view_of_each_image_asked_for_is_seen_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = fed(monkeypatch)
     images = np.random.default_rng(0).integers(0, 256, (34, 256, 256, 3), dtype=np.uint8)
     truths = np.arange(34) % 4
     numbers = np.array([33, *range(32)])
     told: list[tuple[int, int]] = []
-    pictures = InMemory(torch.from_numpy(images), torch.from_numpy(truths))
-    found = evaluate(weights, pictures, numbers, on_progress=lambda *done: told.append(done))
+    batches = InMemory(torch.from_numpy(images), torch.from_numpy(truths))
+    found = evaluate(weights, batches, numbers, on_progress=lambda *done: told.append(done))
     views = [view for batch in seen["validation"] for view in batch]
     assert seen["train"] == []
     assert len(views) == len({hash(view.tobytes()) for view in views}) == 10 * 33
@@ -79,7 +79,7 @@ def test_each_view_of_each_picture_asked_for_is_seen_once(weights: Weights, monk
 
 def test_a_certain_mistake_costs_much_and_not_infinitely_much(weights: Weights) -> None:
     sure = with_tensor(weights, "fc8.bias", np.array([2000, 0, 0, 0], np.float32))
-    found = evaluated(sure, golden_pictures()[:1], np.array([1]))
+    found = evaluated(sure, golden_images()[:1], np.array([1]))
     assert found.ten.probabilities[0].tolist() == [1, 0, 0, 0]
     assert found.center.losses == pytest.approx([2000], rel=0.01)
     assert found.ten.losses == pytest.approx([2000], rel=0.01)
@@ -88,21 +88,21 @@ def test_a_certain_mistake_costs_much_and_not_infinitely_much(weights: Weights) 
 def test_equal_guesses_stand_in_the_order_of_their_classes() -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["paper"], divisor=16, num_classes=9))
     zeros = {name: 0 * weights.tensors[name] for name in ("fc8.weight", "fc8.bias")}
-    found = evaluated(replace(weights, tensors={**weights.tensors, **zeros}), golden_pictures()[:2], np.array([3, 8]))
+    found = evaluated(replace(weights, tensors={**weights.tensors, **zeros}), golden_images()[:2], np.array([3, 8]))
     assert found.ten.guesses.tolist() == found.center.guesses.tolist() == 2 * [[0, 1, 2, 3, 4]]
     assert found.ten.losses == pytest.approx(np.log(9))
 
 
-@given(num_pictures=st.integers(1, 5000), most=st.integers(1, 3000))
-def test_the_pictures_that_are_asked_are_spread_evenly(num_pictures: int, most: int) -> None:
-    numbers = spread_numbers(num_pictures, most)
-    assert len(numbers) == min(num_pictures, most)
+@given(num_images=st.integers(1, 5000), most=st.integers(1, 3000))
+def test_the_images_that_are_asked_are_spread_evenly(num_images: int, most: int) -> None:
+    numbers = spread_numbers(num_images, most)
+    assert len(numbers) == min(num_images, most)
     # From end to end and round again.
-    distances = np.diff([*numbers, num_pictures + numbers[0]])
+    distances = np.diff([*numbers, num_images + numbers[0]])
     assert distances.min() >= 1
     assert distances.max() - distances.min() <= 1
     assert numbers[0] >= 0
-    assert numbers[-1] < num_pictures
+    assert numbers[-1] < num_images
 
 
 def test_two_thousand_are_asked_at_most() -> None:

@@ -127,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_t
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     honest: Survey, tmp_path: Path, batch_size: int
 ) -> None:
-    # With ten pictures a step, it is the validation after the first step that shows it.
+    # With ten images a step, it is the validation after the first step that shows it.
     recipe = msgspec.structs.replace(RECIPE, batch_size=batch_size, learning_rate=1e30)
     losses: list[float] = []
     observer = Observer(on_progress=lambda now: losses.append(now.loss))
@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
         assert (out / name).read_bytes() == data
 
 
-def test_a_picture_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
+def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     vanish = at_step(3, (root / "train/red/3.png").unlink)
     with pytest.raises(DataError, match=r"train/red/3\.png: could be read before, and now cannot"):

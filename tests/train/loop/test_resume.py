@@ -46,12 +46,12 @@ from alexnet_deploy.train.run import train as train_run
 NEVER = Pace(share=0.0, least_seconds=math.inf)
 SHORT = msgspec.structs.replace(RECIPE, epochs=2, batch_size=6, learning_rate=0.01)
 EARLY = msgspec.structs.replace(SHORT, epochs=5, early_stopping=1)
-PICTURES = memory_set()
+IMAGES = memory_set()
 FIRST = dict.fromkeys(EpochMetrics.__struct_fields__, 1.0)
 
 
 def train(out: Path, recipe: Recipe = SHORT, **options: object) -> Path:
-    return train_run(PICTURES, NARROW, recipe, out, **options)  # type: ignore[arg-type]
+    return train_run(IMAGES, NARROW, recipe, out, **options)  # type: ignore[arg-type]
 
 
 def without_speed(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
@@ -294,7 +294,7 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
 
 
 def resumed(out: Path, **changes: object) -> None:
-    arguments: dict[str, object] = {"data": PICTURES, "architecture": NARROW, "recipe": SHORT, "out": out}
+    arguments: dict[str, object] = {"data": IMAGES, "architecture": NARROW, "recipe": SHORT, "out": out}
     train_run(**(arguments | changes), resume=Resume.SAME_MACHINE)  # type: ignore[arg-type]
 
 
@@ -563,7 +563,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
     assert (position.epoch, position.step) == (2, 1)
-    # The newest run, its own pictures, its own recipe.
+    # The newest run, its own images, its own recipe.
     outcome = run("train", "--resume")
     assert outcome.code == 0
     assert "runs/cut: going on in epoch 2 of 2, after step 1\n" in outcome.err

@@ -45,7 +45,7 @@ def test_the_best_weights_measure_what_their_record_says(learnt: Run) -> None:
 
 
 def validated(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and the best weights' logits, of the validation pictures, apart from the training loop."""
+    """Labels, and the best weights' logits, of the validation images, apart from the training loop."""
     examples = run.survey.folder.validation
     images = np.stack([read_image(Path(example.place), "shorter-side") for example in examples])
     (center,) = views_by_name("center", 227)
@@ -66,7 +66,7 @@ def test_with_more_than_five_classes_the_first_five_guesses_are_counted(tmp_path
     assert run.epochs[0].validation_top5 == top5
 
 
-def test_progress_counts_pictures_and_the_end_of_an_epoch_carries_its_metrics(plain: Run) -> None:
+def test_progress_counts_images_and_the_end_of_an_epoch_carries_its_metrics(plain: Run) -> None:
     seen = [(now.epoch, now.num_images, now.finished is not None) for now in plain.progress]
     first = [(1, 4, False), (1, 8, False), (1, 10, False), (1, 10, True)]
     assert seen == first + [(2, 10 + num_images, is_end) for _, num_images, is_end in first]
@@ -117,7 +117,7 @@ def test_where_validation_only_gets_worse_an_early_epoch_is_kept(misled: Run) ->
     np.testing.assert_array_equal(np.sum(record.confusion, axis=1), [2, 2])
 
 
-def test_pictures_that_could_not_be_read_are_in_the_record(tmp_path: Path) -> None:
+def test_images_that_could_not_be_read_are_in_the_record(tmp_path: Path) -> None:
     root = paint(tmp_path / os.fsdecode(b"data \xe9"), {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
     run = trained(look_over(root, NARROW), tmp_path / "run", epochs=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from archives import cifar_batches, ilsvrc_pictures, write_cifar, write_folder, write_ilsvrc
+from archives import cifar_batches, ilsvrc_images, write_cifar, write_folder, write_ilsvrc
 from commands import HANGS_AFTER_S
 from commands import Run as Command
 from training import BLUE, NARROW, RED, are_equal, paint, trained
@@ -24,12 +24,12 @@ from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.drawing import draw_folder
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, ResizePolicy
-from alexnet_deploy.train.data.scan import Pictures, find_pictures, survey
+from alexnet_deploy.train.data.scan import DecodedImages, find_images, survey
 from alexnet_deploy.train.pack.format import (
     HEADER,
+    IMAGE_BYTES,
+    IMAGES,
     LABELS,
-    PICTURE_BYTES,
-    PICTURES,
     SOURCES,
     Pack,
     class_counts,
@@ -46,9 +46,9 @@ CHUNK = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen pictures and three files that are none, in three classes."""
-    root = write_folder(tmp_path_factory.mktemp("folder") / "pictures", ilsvrc_pictures())
-    (root / "train/n01440764/notes.txt").write_bytes(b"not a picture")
+    """Fifteen images and three files that are none, in three classes."""
+    root = write_folder(tmp_path_factory.mktemp("folder") / "images", ilsvrc_images())
+    (root / "train/n01440764/notes.txt").write_bytes(b"not an image")
     (root / "val/n02119789" / os.fsdecode(b"caf\xe9.JPEG")).write_bytes(b"")
     return root
 
@@ -63,7 +63,7 @@ def packed(
     folder: Path, out: Path, resize: ResizePolicy = "shorter-side", *, threads: int | None = None, **notes: list[str]
 ) -> Pack:
     say = notes.get("said", []).append
-    return pack(find_pictures(folder), out, resize, chunk_pictures=CHUNK, threads=threads, say=say)
+    return pack(find_images(folder), out, resize, chunk_images=CHUNK, threads=threads, say=say)
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -71,7 +71,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: Path) -> None:
-    wanted = survey(find_pictures(folder), "shorter-side")
+    wanted = survey(find_images(folder), "shorter-side")
     found = open_pack(plain)
     header = found.header
     assert header.labels == wanted.folder.labels
@@ -86,10 +86,10 @@ def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: 
     np.testing.assert_array_equal(header.mean, wanted.mean)
     np.testing.assert_array_equal(header.covariance, wanted.covariance)
     assert header.source == str(folder)
-    assert sorted(files_of(plain)) == sorted([HEADER, PICTURES, LABELS, SOURCES])
+    assert sorted(files_of(plain)) == sorted([HEADER, IMAGES, LABELS, SOURCES])
     examples = (*wanted.folder.train, *wanted.folder.validation)
     pixels = np.stack([example.decode(example.read(), "shorter-side") for example in examples])
-    np.testing.assert_array_equal(np.fromfile(plain / PICTURES, np.uint8).reshape(14, 256, 256, 3), pixels)
+    np.testing.assert_array_equal(np.fromfile(plain / IMAGES, np.uint8).reshape(14, 256, 256, 3), pixels)
     assert np.fromfile(plain / LABELS, "<i4").tolist() == [example.label for example in examples]
     assert list(verify(found)) == [4, 8, 12, 14]
 
@@ -100,8 +100,8 @@ def test_a_pack_is_surveyed_like_what_was_packed(folder: Path, plain: Path) -> N
     for side, other in ((found.folder.train, wanted.folder.train), (found.folder.validation, wanted.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
         for index in range(len(other)):
-            image, label = Pictures(side, "shorter-side")[index]
-            expected, expected_label = Pictures(other, "shorter-side")[index]
+            image, label = DecodedImages(side, "shorter-side")[index]
+            expected, expected_label = DecodedImages(other, "shorter-side")[index]
             assert label == expected_label
             np.testing.assert_array_equal(image, expected)
         assert [example.label for example in side[1:3]] == [example.label for example in other[1:3]]
@@ -140,19 +140,19 @@ def test_a_seed_gives_the_same_weights_from_a_folder_and_from_its_pack(tmp_path:
         assert one == msgspec.structs.replace(other, images_per_second=one.images_per_second)
 
 
-def test_the_archives_and_the_folder_made_of_them_give_the_same_pictures(tmp_path: Path) -> None:
-    archives = packed(write_ilsvrc(tmp_path / "archives", ilsvrc_pictures()), tmp_path / "archives.pack")
-    folder = packed(write_folder(tmp_path / "folder", ilsvrc_pictures()), tmp_path / "folder.pack")
-    for name in (PICTURES, LABELS, SOURCES):
+def test_the_archives_and_the_folder_made_of_them_give_the_same_images(tmp_path: Path) -> None:
+    archives = packed(write_ilsvrc(tmp_path / "archives", ilsvrc_images()), tmp_path / "archives.pack")
+    folder = packed(write_folder(tmp_path / "folder", ilsvrc_images()), tmp_path / "folder.pack")
+    for name in (IMAGES, LABELS, SOURCES):
         assert files_of(archives.path)[name] == files_of(folder.path)[name]
     assert archives.header.source_sha256 == folder.header.source_sha256
 
 
 def test_cifar_is_packed_resized(tmp_path: Path) -> None:
-    source = find_pictures(write_cifar(tmp_path, cifar_batches()))
+    source = find_images(write_cifar(tmp_path, cifar_batches()))
     found = pack(source, tmp_path / "cifar.pack", "warp")
     assert (found.header.num_train, found.header.num_validation) == (50, 10)
-    np.testing.assert_array_equal(found.pictures[57], source.validation[7].decode(source.validation[7].read(), "warp"))
+    np.testing.assert_array_equal(found.images[57], source.validation[7].decode(source.validation[7].read(), "warp"))
 
 
 # The same bytes, whatever happens
@@ -163,10 +163,10 @@ def test_the_number_of_threads_changes_no_byte(folder: Path, plain: Path, tmp_pa
     assert files_of(packed(folder, tmp_path / "one.pack", threads=threads).path) == files_of(plain)
 
 
-def interrupted_after(num_pictures: int) -> Callable[[int, int], None]:
+def interrupted_after(num_images: int) -> Callable[[int, int], None]:
     def stop(num_seen: int, num_examples: int) -> None:
         assert num_examples == 17
-        if num_seen == num_pictures:
+        if num_seen == num_images:
             raise KeyboardInterrupt
 
     return stop
@@ -176,10 +176,10 @@ def interrupted_after(num_pictures: int) -> Callable[[int, int], None]:
 def test_an_interrupted_pack_goes_on_and_changes_no_byte(
     folder: Path, plain: Path, tmp_path: Path, moments: list[int]
 ) -> None:
-    source, out = find_pictures(folder), tmp_path / "one.pack"
+    source, out = find_images(folder), tmp_path / "one.pack"
     for moment in moments:
         with pytest.raises(KeyboardInterrupt):
-            pack(source, out, "shorter-side", chunk_pictures=CHUNK, on_progress=interrupted_after(moment))
+            pack(source, out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(moment))
         assert not out.exists()
     said: list[str] = []
     seen: list[int] = []
@@ -187,7 +187,7 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
         source,
         out,
         "shorter-side",
-        chunk_pictures=CHUNK,
+        chunk_images=CHUNK,
         say=said.append,
         on_progress=lambda num_seen, num_examples: seen.append(num_seen),
     )
@@ -195,7 +195,7 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
     assert list(tmp_path.iterdir()) == [out]
     assert bool(said) == (seen[0] > 0) == (moments[-1] > 5)
     if said:
-        assert said == [f"going on after {seen[0]} of 17 pictures, which are as they were written"]
+        assert said == [f"going on after {seen[0]} of 17 images, which are as they were written"]
 
 
 def killed(work: Callable[[], object]) -> bool:
@@ -216,7 +216,7 @@ def killed(work: Callable[[], object]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "one.pack"
-    source = find_pictures(folder)
+    source = find_images(folder)
 
     def pack_until(last: int) -> None:
         calls = itertools.count(1)
@@ -227,7 +227,7 @@ def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, pla
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        pack(source, out, "shorter-side", chunk_pictures=CHUNK, threads=2)
+        pack(source, out, "shorter-side", chunk_images=CHUNK, threads=2)
 
     num_killed = 0
     # The last kill may come after the rename.
@@ -242,7 +242,7 @@ def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, pla
 def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_byte(
     folder: Path, plain: Path, tmp_path: Path
 ) -> None:
-    source, fsync = find_pictures(folder), os.fsync
+    source, fsync = find_images(folder), os.fsync
 
     def pack_until(out: Path, last: int) -> None:
         calls: list[int] = []
@@ -254,7 +254,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
             fsync(descriptor)
 
         os.fsync = count  # type: ignore[assignment]
-        pack(source, out, "shorter-side", chunk_pictures=CHUNK, threads=1)
+        pack(source, out, "shorter-side", chunk_images=CHUNK, threads=1)
 
     num_kills = 0
     for number in range(1, 100):
@@ -272,7 +272,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
 def partial_of(folder: Path, out: Path) -> Path:
     """An interrupted pack of two chunks and a half."""
     with pytest.raises(KeyboardInterrupt):
-        pack(find_pictures(folder), out, "shorter-side", chunk_pictures=CHUNK, on_progress=interrupted_after(13))
+        pack(find_images(folder), out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(13))
     return out.with_name(f".{out.name}.partial")
 
 
@@ -286,11 +286,11 @@ def flip(path: Path, place: int) -> None:
     ("damage", "goes_on_after"),
     [
         (lambda partial: None, 10),
-        (lambda partial: flip(partial / "pack" / PICTURES, 3), None),
-        (lambda partial: flip(partial / "pack" / PICTURES, 5 * PICTURE_BYTES), 5),
-        (lambda partial: flip(partial / "pack" / PICTURES, 9 * PICTURE_BYTES), 10),
-        (lambda partial: os.truncate(partial / "pack" / PICTURES, 8 * PICTURE_BYTES - 1), 5),
-        (lambda partial: (partial / "pack" / PICTURES).unlink(), None),
+        (lambda partial: flip(partial / "pack" / IMAGES, 3), None),
+        (lambda partial: flip(partial / "pack" / IMAGES, 5 * IMAGE_BYTES), 5),
+        (lambda partial: flip(partial / "pack" / IMAGES, 9 * IMAGE_BYTES), 10),
+        (lambda partial: os.truncate(partial / "pack" / IMAGES, 8 * IMAGE_BYTES - 1), 5),
+        (lambda partial: (partial / "pack" / IMAGES).unlink(), None),
         (lambda partial: flip(partial / "pack" / SOURCES, 10), None),
         (lambda partial: (partial / "pack" / SOURCES).unlink(), None),
         (lambda partial: os.truncate(partial / "journal.jsonl", (partial / "journal.jsonl").stat().st_size - 1), 5),
@@ -303,7 +303,7 @@ def test_what_is_damaged_while_a_pack_rests_is_made_again(
     out = tmp_path / "one.pack"
     partial = partial_of(folder, out)
     # Written and in no chunk yet: cut off.
-    with (partial / "pack" / PICTURES).open("ab") as file:
+    with (partial / "pack" / IMAGES).open("ab") as file:
         file.write(bytes(1000))
     damage(partial)
     said: list[str] = []
@@ -313,11 +313,11 @@ def test_what_is_damaged_while_a_pack_rests_is_made_again(
     assert found == ([] if goes_on_after is None else [goes_on_after])
 
 
-def test_other_pictures_or_options_do_not_go_on_with_a_partial_pack(folder: Path, tmp_path: Path) -> None:
+def test_other_images_or_options_do_not_go_on_with_a_partial_pack(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "one.pack"
     partial = partial_of(folder, out)
     before = files_of(partial / "pack")
-    for change in ("resize", "pictures"):
+    for change in ("resize", "images"):
         other = Path(shutil.copytree(folder, tmp_path / change))
         (other / "train/n01440764/new.JPEG").write_bytes(b"")
         with pytest.raises(DataError, match=f"^{partial}: was begun with other images, options, versions or "):
@@ -350,10 +350,10 @@ def test_a_disk_without_the_room_is_refused_before_anything_is_decoded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * PICTURE_BYTES - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES - 1))
     with pytest.raises(DataError, match=r"one\.pack: needs 3\.3 MB more, and 3\.3 MB are free there; make room"):
         packed(folder, tmp_path / "one.pack")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * PICTURE_BYTES))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES))
     packed(folder, tmp_path / "one.pack")
 
 
@@ -361,11 +361,11 @@ FILLED = """
 import resource, sys
 from pathlib import Path
 from alexnet_deploy.core.errors import DataError
-from alexnet_deploy.train.data.scan import find_pictures
+from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.pack.writer import pack
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
 try:
-    pack(find_pictures(Path(sys.argv[1])), Path(sys.argv[2]), "shorter-side", chunk_pictures=4)
+    pack(find_images(Path(sys.argv[1])), Path(sys.argv[2]), "shorter-side", chunk_images=4)
 except DataError as error:
     print(error)
 """
@@ -374,10 +374,10 @@ except DataError as error:
 def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_later(
     folder: Path, plain: Path, tmp_path: Path
 ) -> None:
-    # As on a full disk, a write ends in the middle of the tenth picture.
+    # As on a full disk, a write ends in the middle of the tenth image.
     out = tmp_path / "one.pack"
     done = subprocess.run(
-        [sys.executable, "-c", FILLED, folder, out, str(9 * PICTURE_BYTES + 5000)],
+        [sys.executable, "-c", FILLED, folder, out, str(9 * IMAGE_BYTES + 5000)],
         capture_output=True,
         text=True,
         check=True,
@@ -389,11 +389,11 @@ def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_late
     )
     said: list[str] = []
     packed(folder, out, said=said)
-    assert said == ["going on after 10 of 17 pictures, which are as they were written"]
+    assert said == ["going on after 10 of 17 images, which are as they were written"]
     assert files_of(out) == files_of(plain)
 
 
-def test_a_class_whose_pictures_are_all_unreadable_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_class_whose_images_are_all_unreadable_is_refused(folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     for path in (other / "val/n01440764").iterdir():
         path.write_bytes(b"")
@@ -413,14 +413,14 @@ def resealed(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / PICTURES).unlink(), r"pictures\.u8: cannot be read: No such file or directory$"),
+        (lambda path: (path / IMAGES).unlink(), r"images\.u8: cannot be read: No such file or directory$"),
         (
-            lambda path: os.truncate(path / PICTURES, 14 * PICTURE_BYTES - 1),
-            r"pictures\.u8: has 2,752,511 bytes, where",
+            lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES - 1),
+            r"images\.u8: has 2,752,511 bytes, where",
         ),
         (
-            lambda path: os.truncate(path / PICTURES, 14 * PICTURE_BYTES + 1),
-            r"pictures\.u8: has 2,752,513 bytes, where",
+            lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES + 1),
+            r"images\.u8: has 2,752,513 bytes, where",
         ),
         (lambda path: flip(path / LABELS, 4), r"labels\.i32: is not what was packed"),
         (lambda path: (path / LABELS).unlink(), r"labels\.i32: cannot be read"),
@@ -442,17 +442,13 @@ def test_a_pack_that_is_not_whole_is_refused_when_it_is_opened(
 
 
 @pytest.mark.parametrize("number", [0, 7, 13])
-def test_verifying_finds_a_flipped_bit_in_any_picture_and_in_the_names(
-    plain: Path, tmp_path: Path, number: int
-) -> None:
+def test_verifying_finds_a_flipped_bit_in_any_image_and_in_the_names(plain: Path, tmp_path: Path, number: int) -> None:
     path = Path(shutil.copytree(plain, tmp_path / "one.pack"))
-    flip(path / PICTURES, number * PICTURE_BYTES + 77)
+    flip(path / IMAGES, number * IMAGE_BYTES + 77)
     first = number // CHUNK * CHUNK
-    with pytest.raises(
-        DataError, match=rf"pictures {first} to {min(first + 3, 13)} are not what was packed; pack anew"
-    ):
+    with pytest.raises(DataError, match=rf"images {first} to {min(first + 3, 13)} are not what was packed; pack anew"):
         list(verify(open_pack(path)))
-    flip(path / PICTURES, number * PICTURE_BYTES + 77)
+    flip(path / IMAGES, number * IMAGE_BYTES + 77)
     list(verify(open_pack(path)))
     flip(path / SOURCES, 5)
     with pytest.raises(DataError, match=r"sources\.txt: is not what was packed"):
@@ -488,14 +484,14 @@ def test_a_partial_pack_of_another_decoding_policy_is_not_gone_on_with(
     assert partial.exists()
 
 
-def test_a_mapped_picture_cannot_be_written_to(plain: Path) -> None:
+def test_a_mapped_image_cannot_be_written_to(plain: Path) -> None:
     found = open_pack(plain)
     with pytest.raises(ValueError, match="read-only"):
-        found.pictures[0] = 0
-    image, _ = Pictures(look_over(plain, NARROW).folder.train, "shorter-side")[0]
+        found.images[0] = 0
+    image, _ = DecodedImages(look_over(plain, NARROW).folder.train, "shorter-side")[0]
     image[:] = 0
     assert not image.any()
-    assert found.pictures[0].any()
+    assert found.images[0].any()
 
 
 # What a pack that was received may hold
@@ -523,10 +519,10 @@ def test_a_label_without_a_class_is_refused(plain: Path, tmp_path: Path, run: Co
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_train": -8, "num_validation": 22}, "num_train -8, num_validation 22 and chunk_pictures 4 must each be"),
-        ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_pictures 4 must each be 1"),
-        ({"chunk_pictures": 0}, "chunk_pictures 0 must each be 1 or more"),
-        ({"chunk_pictures": 5}, "4 digests do not make 14 images"),
+        ({"num_train": -8, "num_validation": 22}, "num_train -8, num_validation 22 and chunk_images 4 must each be"),
+        ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_images 4 must each be 1"),
+        ({"chunk_images": 0}, "chunk_images 0 must each be 1 or more"),
+        ({"chunk_images": 5}, "4 digests do not make 14 images"),
         ({"labels": ("a", "b", "a")}, "the label 'a' stands for two classes"),
         ({"labels": ("a", "b", "c\nd")}, r"the label 'c\\nd' is not one line of text"),
     ],
@@ -567,7 +563,7 @@ def test_a_line_of_sources_that_is_none_is_refused(plain: Path, tmp_path: Path, 
             found.duplicates()
 
 
-@pytest.mark.parametrize("name", [HEADER, PICTURES, LABELS, SOURCES])
+@pytest.mark.parametrize("name", [HEADER, IMAGES, LABELS, SOURCES])
 def test_a_packs_files_are_plain_files(plain: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(plain, tmp_path / "one.pack")
     (tmp_path / "one.pack" / name).unlink()

@@ -17,8 +17,8 @@ from training import BLUE, NARROW, RED, at_step, interrupt, memory_set, network_
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.model.network import Network, tensors_of
 from alexnet_deploy.core.model.weights import Weights, load_weights
-from alexnet_deploy.train.data.loader import CopiedPictures
-from alexnet_deploy.train.data.scan import Pictures, Survey, find_pictures
+from alexnet_deploy.train.data.loader import CopiedImages
+from alexnet_deploy.train.data.scan import DecodedImages, Survey, find_images
 from alexnet_deploy.train.learner.augment import (
     CropRange,
     Part,
@@ -54,7 +54,7 @@ MOVED = 2e-4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine pictures to learn from and three to validate: neither is a multiple of two, nor nine of four."""
+    """Nine images to learn from and three to validate: neither is a multiple of two, nor nine of four."""
     folder = tmp_path_factory.mktemp("ranks")
     root = paint(folder / "data", {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red/4.png").unlink()
@@ -118,7 +118,7 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(
 
 
 @pytest.mark.parametrize("number", range(len(RECIPES)))
-def test_every_picture_is_seen_once_an_epoch_by_one_process_in_the_batch_where_one_alone_would_see_it(
+def test_every_image_is_seen_once_an_epoch_by_one_process_in_the_batch_where_one_alone_would_see_it(
     in_two: list[list[Seen]], alone: list[Seen], survey: Survey, number: int
 ) -> None:
     size = RECIPES[number].batch_size
@@ -127,7 +127,7 @@ def test_every_picture_is_seen_once_an_epoch_by_one_process_in_the_batch_where_o
         sorted(str(example.path.relative_to(root)) for example in side)
         for side in (survey.folder.train, survey.folder.validation)
     )
-    # Nine pictures in batches of 4 leave the second process none of the third.
+    # Nine images in batches of 4 leave the second process none of the third.
     shares = {4: ((5, 2), (4, 1)), 3: ((6, 2), (3, 1))}[size]
     epochs = [[], []]
     for seen, (num_train, num_validation) in zip(in_two, shares, strict=True):
@@ -145,7 +145,7 @@ def test_every_picture_is_seen_once_an_epoch_by_one_process_in_the_batch_where_o
             assert [name for name in second if name in batch] == batch[1::2]
 
 
-def test_the_first_process_alone_writes_and_its_record_is_of_all_pictures(
+def test_the_first_process_alone_writes_and_its_record_is_of_all_images(
     folder: Path, in_two: list[list[Seen]], alone: list[Seen]
 ) -> None:
     for size in (recipe.batch_size for recipe in RECIPES):
@@ -267,7 +267,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
 
 
 @given(num_images=st.integers(0, 40), size=st.integers(1, 9))
-def test_shares_are_even_and_each_picture_is_in_one(num_images: int, size: int) -> None:
+def test_shares_are_even_and_each_image_is_in_one(num_images: int, size: int) -> None:
     batch = torch.arange(100, 100 + num_images)
     shares = [Ranks(rank=rank, size=size).share(batch) for rank in range(size)]
     assert sorted(number for share in shares for number in share.tolist()) == batch.tolist()
@@ -297,21 +297,21 @@ def test_a_part_of_a_batch_looks_as_in_the_whole(num_images: int, augmentation: 
         torch.testing.assert_close(mine, everything[part.rows], rtol=0, atol=1e-3)
 
 
-def test_a_process_may_have_no_picture_of_a_batch(survey: Survey) -> None:
+def test_a_process_may_have_no_image_of_a_batch(survey: Survey) -> None:
     numbers = [torch.tensor([3, 1]), torch.tensor([], dtype=torch.int64)]
-    batches = list(Pictures(survey.folder.train, "shorter-side").batches(numbers))
+    batches = list(DecodedImages(survey.folder.train, "shorter-side").batches(numbers))
     assert [images.shape for images, _ in batches] == [(2, 256, 256, 3), (0, 256, 256, 3)]
     assert [(images.dtype, labels.dtype) for images, labels in batches] == [(torch.uint8, torch.int64)] * 2
 
 
 def test_a_packed_set_is_opened_by_the_process_that_it_is_sent_to(folder: Path, tmp_path: Path) -> None:
-    packed = pack(find_pictures(folder / "data"), tmp_path / "some.pack", "shorter-side")
+    packed = pack(find_images(folder / "data"), tmp_path / "some.pack", "shorter-side")
     sent = pickle.dumps(survey_of(packed, "shorter-side"))
     assert len(sent) < 10_000
     side = pickle.loads(sent).folder.train
-    assert np.array_equal(side.pack.pictures, packed.pictures)
+    assert np.array_equal(side.pack.images, packed.images)
     numbers = [torch.tensor([], dtype=torch.int64), torch.tensor([2])]
-    batches = list(CopiedPictures(side, torch.device("cpu")).batches(numbers))
+    batches = list(CopiedImages(side, torch.device("cpu")).batches(numbers))
     assert [len(images) for images, _ in batches] == [0, 1]
 
 
@@ -365,10 +365,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         joined("cuda").__enter__()
 
 
-def test_a_batch_of_fewer_pictures_than_processes_is_refused(survey: Survey, tmp_path: Path) -> None:
+def test_a_batch_of_fewer_images_than_processes_is_refused(survey: Survey, tmp_path: Path) -> None:
     recipe = msgspec.structs.replace(FIRST, batch_size=2)
     with pytest.raises(
-        UsageError, match=r"a batch of 2 leaves some of 3 processes without a picture; a --batch-size of"
+        UsageError, match=r"a batch of 2 leaves some of 3 processes without an image; a --batch-size of"
     ):
         train_run(survey, TABLE, recipe, tmp_path / "run", placement=Placement(ranks=Ranks(rank=0, size=3)))
     assert list(tmp_path.iterdir()) == []

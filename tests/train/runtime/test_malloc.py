@@ -47,7 +47,7 @@ def test_memory_that_was_freed_is_used_again_without_the_systems_help() -> None:
     assert number < without / 10
 
 
-def test_the_command_keeps_memory_once_the_pictures_have_been_looked_over(
+def test_the_command_keeps_memory_once_the_images_have_been_looked_over(
     run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []

@@ -1,4 +1,4 @@
-"""Training runs of a second on painted pictures, and what they leave behind."""
+"""Training runs of a second on painted images, and what they leave behind."""
 
 import hashlib
 import math
@@ -119,7 +119,7 @@ def trained(survey: Survey, out: Path, *, threads: int | None = None, **changes:
 
 
 class InMemory:
-    """Pictures that are there already, uint8 (N, 256, 256, 3), with their labels."""
+    """Images that are there already, uint8 (N, 256, 256, 3), with their labels."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self._images, self._labels = images, labels
@@ -133,7 +133,7 @@ class InMemory:
 
 
 def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> TrainingSet:
-    """Red and blue pictures that no file holds."""
+    """Red and blue images that no file holds."""
     rng = np.random.default_rng(3)
     colors = np.array((RED, BLUE))
     labels = np.arange(num_train + num_validation) % 2

@@ -10,7 +10,7 @@ import torch
 from alexnet_deploy.core.bundle.manifest import Manifest
 from alexnet_deploy.core.bundle.store import Bundle, publishing
 from alexnet_deploy.core.images.decode import read_image
-from alexnet_deploy.core.images.drawing import golden_pictures
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Linear
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess, tensors_of
@@ -39,14 +39,14 @@ def narrowed(architecture: Architecture, divisor: int = 8, num_classes: int = le
 
 
 def separating_weights(architecture: Architecture, seed: int = 0) -> Weights:
-    """Return random weights, each layer's output scaled on the golden pictures, so that every fault is felt."""
+    """Return random weights, each layer's output scaled on the golden images, so that every fault is felt."""
     torch.manual_seed(seed)
     preprocessing = PUBLISHED_PREPROCESSING[architecture.name]
     network = Network(architecture).eval()
     size = architecture.input_size
     (center,) = views_by_name("center", size)
     with torch.inference_mode():
-        x = cut(preprocess(torch.from_numpy(golden_pictures()), preprocessing), center, size)
+        x = cut(preprocess(torch.from_numpy(golden_images()), preprocessing), center, size)
         for name, module in network.named_children():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 torch.nn.init.kaiming_normal_(module.weight)
@@ -93,7 +93,7 @@ def with_tensor(weights: Weights, name: str, values: np.ndarray) -> Weights:
 
 
 def fitted(architecture: Architecture, folder: Path) -> Weights:
-    """Return weights that tell a folder's pictures apart: random layers, and a last one fitted to what they give.
+    """Return weights that tell a folder's images apart: random layers, and a last one fitted to what they give.
 
     The record says that they were trained on the folder, as it is now.
     """
@@ -113,7 +113,7 @@ def fitted(architecture: Architecture, folder: Path) -> Weights:
     inputs = np.concatenate(features)
     labels = np.repeat([example.label for example in survey.folder.train], len(features[0]))
     wanted = 2.0 * (2.0 * np.eye(len(LABELS))[labels] - 1.0)
-    # Ridge regression, so lightly held back that every picture it was fitted to is told apart.
+    # Ridge regression, so lightly held back that every image it was fitted to is told apart.
     middle = inputs.mean(axis=0)
     centered = inputs - middle
     held_back = centered.T @ centered + 5e-2 * len(inputs) * centered.var() * np.eye(inputs.shape[1])

@@ -1,4 +1,4 @@
-"""Pictures as bytes, made by hand or by Pillow, and what comes of decoding them."""
+"""Images as bytes, made by hand or by Pillow, and what comes of decoding them."""
 
 import io
 import struct
@@ -85,13 +85,13 @@ def read_code(path: Path) -> ImageErrorCode:
 
 
 def colour_of(data: bytes, resize: ResizePolicy = "warp") -> tuple[int, ...]:
-    """The colour of a picture that has one colour only."""
+    """The colour of an image that has one colour only."""
     pixels = decode_image(data, resize).reshape(-1, 3)
     assert (pixels == pixels[0]).all()
     return tuple(pixels[0].tolist())
 
 
-PICTURES = {name: encode(Image.fromarray(noise(64, 64)), name) for name in ALLOWED_FORMATS}
+IMAGES = {name: encode(Image.fromarray(noise(64, 64)), name) for name in ALLOWED_FORMATS}
 
 QUADRANTS = np.kron([[[200, 30, 30], [30, 160, 40]], [[40, 40, 190], [220, 220, 60]]], np.ones((128, 128, 1))).astype(
     np.uint8

@@ -34,7 +34,7 @@ print(*sorted(large & sys.modules.keys()), file=sys.stderr, end="")
 """
 
 
-RENEW_HELP = """cd tests/support && env -i PATH="$PATH" COLUMNS=100 TERM=dumb PYTHONUTF8=1 ../../.venv/bin/python -c \\
+RENEW_HELP = """cd tests/programs && env -i PATH="$PATH" COLUMNS=100 TERM=dumb PYTHONUTF8=1 ../../.venv/bin/python -c \\
     "$(../../.venv/bin/python -c 'import commands; print(commands.ALL_HELP)')" >help.txt"""
 
 

@@ -1,6 +1,6 @@
 """Which files of the corpus have their pixels pinned, and by which codecs; prints corpus_pins.json.
 
-    python tests/programs/corpus_pins.py FOLDER_OF_PILLOWS_TEST_PICTURES > tests/core/images/corpus_pins.json
+    python tests/support/corpus_pins.py FOLDER_OF_PILLOWS_TEST_IMAGES > tests/core/images/corpus_pins.json
 
 Print it anew after a change of DECODING_VERSION, or where another release of a codec gives other pixels on purpose.
 """
@@ -15,8 +15,8 @@ from typing import TypedDict
 import numpy as np
 import PIL
 import pillow_heif
+from images import outcome
 from mutations import first_mutants, good_files
-from pictures import outcome
 from PIL import features
 
 from alexnet_deploy.core.images.decode import DecodeLimits
