@@ -28,7 +28,8 @@ from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.engines.engine import BACKENDS, Engine, open_engine
+from alexnet_deploy.engines.engine import Engine, open_engine
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import VIEWS
 from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.export import ExportRequest, export

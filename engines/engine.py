@@ -4,7 +4,7 @@ images         uint8    (N, 256, 256, 3)   RGB, upright, N of 1 or more
 probabilities  float32  (N, K)             each row sums to 1
 """
 
-import importlib.util
+import importlib
 import os
 import queue
 import re
@@ -17,29 +17,23 @@ from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checka
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS, PlanBackend
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS, PlanBackend, Precision
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
-from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.core.process.machine import has_vnni
 from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_other_process, register_engine
+from alexnet_deploy.engines.registry import BACKENDS, SPECS, Backend, GraphBackend, installed_backends
 
-GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
-Backend: TypeAlias = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device: TypeAlias = str
 """`cpu`, `cuda` for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves, or `cuda:N` for another; N is 0 or more."""
 Tuning: TypeAlias = Literal["latency", "throughput"]
 """What the processors are spent on: all of them on one run, or one run on each."""
 
 _CUDA = re.compile(r"cuda(?::(\d{1,4}))?")
-
-BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
-"""What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +222,14 @@ class Engine:
         self.close()
 
 
+class Opener(Protocol):
+    """What a module in backends/ has, called open_graph."""
+
+    def __call__(self, source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
+        """Open a graph on a device that is named; raises BackendError where it cannot be loaded or run there."""
+        ...
+
+
 def cuda_index(device: Device | Literal["auto"]) -> int | None:
     """Return the number of the GPU that is asked for, from 0; None for `auto` and `cpu`.
 
@@ -238,17 +240,6 @@ def cuda_index(device: Device | Literal["auto"]) -> int | None:
     if (match := _CUDA.fullmatch(device)) is None:
         raise UsageError(f"{device!r} is not a device; there are auto, cpu, cuda and cuda:N")
     return int(match[1] or 0)
-
-
-def installed_backends() -> tuple[GraphBackend, ...]:
-    """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
-
-    Raises BackendError where there is none.
-    """
-    installed = tuple(backend for backend in BACKENDS if importlib.util.find_spec(backend) is not None)
-    if not installed:
-        raise BackendError(f"no engine is installed; `{install_command('cpu')}` brings two")
-    return installed
 
 
 def open_engine(
@@ -313,15 +304,15 @@ def _runs_plans(backend: Backend | Literal["auto"]) -> TypeGuard[PlanBackend]:
 
 
 def _check_request(backend: Backend | Literal["auto"], device: Device | Literal["auto"], threads: int | None) -> None:
-    names = ("auto", *BACKENDS, *PLAN_BACKENDS)
-    if backend not in names:
-        raise UsageError(f"{backend!r} is no backend; there are {', '.join(names)}")
+    if backend != "auto" and backend not in SPECS:
+        raise UsageError(f"{backend!r} is no backend; there are {', '.join(('auto', *SPECS))}")
     is_cuda = cuda_index(device) is not None
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; 1 or more are needed")
-    if backend == "openvino" and is_cuda:
-        raise UsageError(f"openvino does not run on {device}; onnxruntime does, and so do plans")
-    if _runs_plans(backend) and device == "cpu":
+    if backend != "auto" and is_cuda and not SPECS[backend].on_cuda:
+        others = " and ".join(name for name in BACKENDS if SPECS[name].on_cuda)
+        raise UsageError(f"{backend} does not run on {device}; {others} does, and so do plans")
+    if backend != "auto" and device == "cpu" and not SPECS[backend].on_cpu:
         raise UsageError(f"{backend} does not run on the cpu; {' and '.join(BACKENDS)} do")
     if _runs_plans(backend) and threads is not None:
         raise UsageError(f"{backend} runs on a GPU, where there are no threads to limit")
@@ -336,30 +327,28 @@ def _open(
 ) -> Engine:
     installed = installed_backends()
     if backend == "auto":
-        backend = "onnxruntime" if cuda_index(device) is not None else _fastest(source, installed)
+        backend = _fastest(source, installed, on_cuda=cuda_index(device) is not None)
     if backend not in installed:
         raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
     refuse_inherited_library(backend)
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
-    if backend == "openvino":
-        from alexnet_deploy.engines.backends.openvino import open_openvino
-
-        return open_openvino(source, threads, tuned_for)
-    from alexnet_deploy.engines.backends.onnxruntime import open_onnxruntime
-
-    return open_onnxruntime(source, threads, "cpu" if device == "auto" else device)
+    opener: Opener = importlib.import_module(f"alexnet_deploy.engines.backends.{backend}").open_graph
+    return opener(source, device="cpu" if device == "auto" else device, threads=threads, tuned_for=tuned_for)
 
 
-def _fastest(source: GraphSource, installed: Sequence[GraphBackend]) -> GraphBackend:
-    """Return the first installed backend that computes what the graph says on this processor."""
-    if not source.needs_vnni or has_vnni():
-        return installed[0]
+def _fastest(source: GraphSource, installed: Sequence[GraphBackend], *, on_cuda: bool) -> GraphBackend:
+    """Return the first installed backend that has the device and computes what the graph says on this processor."""
+    if on_cuda:
+        able = [backend for backend in BACKENDS if SPECS[backend].on_cuda]
+        # Where none is installed the first is named, and what brings it.
+        return next((backend for backend in able if backend in installed), able[0])
+    is_safe = not source.needs_vnni or has_vnni()
     for backend in installed:
-        if backend != "openvino":
+        if is_safe or not SPECS[backend].saturates:
             return backend
     raise BackendError(
-        f"{source.name}: has 8-bit weights, which OpenVINO computes wrongly on a CPU without VNNI; export it again, or "
-        "`pip install onnxruntime`, which computes them in float32"
+        f"{source.name}: has 8-bit weights, which {installed[0]} computes wrongly on a CPU without VNNI; export it "
+        "again, or `pip install onnxruntime`, which computes them in float32"
     )
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.engines.registry import BACKENDS
 
 if TYPE_CHECKING:
     from alexnet_deploy.engines.engine import Engine
 
-_LIBRARIES = ("openvino", "onnxruntime")
 _REMEDY = 'start the process with multiprocessing.get_context("spawn"), or load the bundle after the fork only'
 
 _open: "WeakSet[Engine]" = WeakSet()
@@ -45,7 +45,7 @@ def refuse_inherited_library(backend: str) -> None:
 
 
 def _in_child() -> None:
-    _inherited.update(name for name in _LIBRARIES if name in sys.modules)
+    _inherited.update(name for name in BACKENDS if name in sys.modules)
     for engine in _open:
         # Never freed: OpenVINO's destructors wait for threads that only the parent has, so that a child could not end.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))

@@ -13,8 +13,8 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from alexnet_deploy.core.bundle.manifest import IMAGES
-from alexnet_deploy.core.bundle.precision import CalibrationMethod
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
+from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.export.float16 import HALF_MAX

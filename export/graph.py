@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.core.bundle.layout import LAYOUT, opset_for
 from alexnet_deploy.core.bundle.manifest import Contract, Manifest, contract_for
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import Quantization
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.architecture import (
     Architecture,

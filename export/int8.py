@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from alexnet_deploy.core.bundle.precision import Rest
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL, Quantization
+from alexnet_deploy.core.bundle.vocabulary import Rest
 from alexnet_deploy.core.errors import ExportError
 
 _ZERO = "zero"

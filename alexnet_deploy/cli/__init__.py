@@ -18,6 +18,7 @@ from alexnet_deploy.cli.commands import bench, build, check, export, look, pack,
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
 from alexnet_deploy.core.process.say import printable
+from alexnet_deploy.engines.registry import BACKENDS, SPECS
 
 app = typer.Typer(
     name="alexnet-deploy",
@@ -71,8 +72,7 @@ _EXTRAS: dict[str, Extra] = {
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboard": "tensorboard",
-    "onnxruntime": "cpu",
-    "openvino": "cpu",
+    **{name: SPECS[name].extra for name in BACKENDS},
 }
 
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.engines.registry import Backend
 
 if TYPE_CHECKING:
     from alexnet_deploy.pipeline.plans import PlanRequest
 
-BackendName: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+BackendName: TypeAlias = Literal["auto", Backend]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the bundle; auto takes the fastest.")]
 DeviceOption = Annotated[
@@ -24,9 +26,9 @@ ThreadsOption = Annotated[
 BundleOption = Annotated[Path | None, typer.Option(help="A bundle or its name; the latest unless given.")]
 BundleArgument = Annotated[Path | None, typer.Argument(help="A bundle or its name; the latest unless given.")]
 
-EngineName: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "none"]
-EngineOption = Annotated[
-    EngineName | None,
+PlanName: TypeAlias = Literal[PlanBackend, "none"]
+PlanOption = Annotated[
+    PlanName | None,
     typer.Option(help="Library that builds a plan; tensorrt-rtx needs no GPU. Default: what is here, with a GPU."),
 ]
 MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: fewest images at once. Default: 1.")]
@@ -44,7 +46,7 @@ HardwareCompatibleOption = Annotated[
 
 
 def plan_request(
-    engine: EngineName | None,
+    plan: PlanName | None,
     min_batch: int | None,
     opt_batch: int | None,
     max_batch: int | None,
@@ -59,12 +61,12 @@ def plan_request(
     from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
     from alexnet_deploy.pipeline.plans import PlanRequest, backend_that_builds_here
 
-    backend = None if engine == "none" else engine or backend_that_builds_here()
+    backend = None if plan == "none" else plan or backend_that_builds_here()
     batches = {"min_batch": min_batch, "opt_batch": opt_batch, "max_batch": max_batch}
     given = {name: size for name, size in batches.items() if size is not None}
     if backend is None:
         if given or workspace is not None or version_compatible or hardware_compatible:
-            raise UsageError("these options are a plan's, and no plan is built here: name its library with --engine")
+            raise UsageError("these options are a plan's, and no plan is built here: name its library with --plan")
         return None
     try:
         profile = Profile(**given)

@@ -11,9 +11,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
 from alexnet_deploy.core.process.machine import has_vnni, processor
 from alexnet_deploy.core.process.versions import installed_version
+from alexnet_deploy.engines.registry import BACKENDS, SPECS, BackendSpec, installed_module
 from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
 
 
@@ -52,8 +54,9 @@ class Examination(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    subject: str
-    module: str
+    """What BackendSpec says of a backend, of a library that is none."""
+
+    modules: tuple[str, ...]
     packages: tuple[str, ...]
     use: str
     extra: Extra
@@ -61,56 +64,17 @@ class _Part:
 
 _WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before 25 November 2026, run on ONNX Runtime"
 
-_PARTS = (
-    _Part(
-        subject="openvino",
-        module="openvino",
-        packages=("openvino",),
-        use="runs bundles on the CPU",
-        extra="cpu",
+_PARTS: tuple[tuple[str, _Part | BackendSpec], ...] = (
+    *((name, SPECS[name]) for name in BACKENDS),
+    ("pillow-heif", _Part(modules=("pillow_heif",), packages=("pillow-heif",), use="reads HEIC images", extra="heif")),
+    (
+        "torch",
+        _Part(
+            modules=("torch",), packages=("torch",), use="trains, and is the reference of every proof", extra="train"
+        ),
     ),
-    _Part(
-        subject="onnxruntime",
-        module="onnxruntime",
-        packages=("onnxruntime", "onnxruntime-gpu"),
-        use="runs bundles on the CPU",
-        extra="cpu",
-    ),
-    _Part(
-        subject="pillow-heif",
-        module="pillow_heif",
-        packages=("pillow-heif",),
-        use="reads HEIC images",
-        extra="heif",
-    ),
-    _Part(
-        subject="torch",
-        module="torch",
-        packages=("torch",),
-        use="trains, and is the reference of every proof",
-        extra="train",
-    ),
-    _Part(
-        subject="onnx",
-        module="onnx",
-        packages=("onnx",),
-        use="exports and audits graphs",
-        extra="train",
-    ),
-    _Part(
-        subject="tensorrt-rtx",
-        module="tensorrt_rtx_bindings",
-        packages=("tensorrt-rtx-cu13-bindings",),
-        use="builds plans, also without a GPU, and runs them on RTX GPUs",
-        extra="rtx",
-    ),
-    _Part(
-        subject="tensorrt",
-        module="tensorrt",
-        packages=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
-        use="builds and runs plans on NVIDIA GPUs",
-        extra="gpu",
-    ),
+    ("onnx", _Part(modules=("onnx",), packages=("onnx",), use="exports and audits graphs", extra="train")),
+    *((name, SPECS[name]) for name in reversed(PLAN_BACKENDS)),
 )
 
 
@@ -125,8 +89,8 @@ def examine() -> Iterator[Finding]:
     yield Finding(subject="python", state="fact", version=platform.python_version(), detail=platform.platform())
     yield Finding(subject="processor", state="fact", detail=processor(), note=None if has_vnni() else _WITHOUT_VNNI)
     yield _gpu()
-    for part in _PARTS:
-        yield _look_at(part)
+    for subject, part in _PARTS:
+        yield _look_at(subject, part)
     yield _cuda()
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         yield Finding(
@@ -153,17 +117,17 @@ def _cuda() -> Finding:
     return Finding(subject="cuda", state="missing", version=found, problem="is installed, and there is no GPU to reach")
 
 
-def _look_at(part: _Part) -> Finding:
+def _look_at(subject: str, part: _Part | BackendSpec) -> Finding:
     versions = [version for package in part.packages if (version := installed_version(package)) is not None]
     if not versions:
-        remedy, note = install_command(part.extra), _NOTES.get(part.subject)
-        return Finding(subject=part.subject, state="missing", detail=part.use, remedy=remedy, note=note)
+        remedy, note = install_command(part.extra), _NOTES.get(subject)
+        return Finding(subject=subject, state="missing", detail=part.use, remedy=remedy, note=note)
     try:
-        importlib.import_module(part.module)
+        importlib.import_module(installed_module(part.modules) or part.modules[0])
     except (ImportError, OSError) as error:
         problem = f"is installed and does not load: {error}"
-        return Finding(subject=part.subject, state="broken", version=versions[0], problem=problem)
-    return Finding(subject=part.subject, state="ok", version=versions[0], detail=part.use)
+        return Finding(subject=subject, state="broken", version=versions[0], problem=problem)
+    return Finding(subject=subject, state="ok", version=versions[0], detail=part.use)
 
 
 def _gpu() -> Finding:

@@ -28,16 +28,8 @@ from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
-from alexnet_deploy.engines.engine import (
-    Backend,
-    Device,
-    Engine,
-    EngineInfo,
-    Tuning,
-    cuda_index,
-    installed_backends,
-    open_engine,
-)
+from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
+from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.predict.predictor import Predictor, best_guesses
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.core.bundle.precision import CalibrationMethod, Rest
 from alexnet_deploy.core.bundle.quantization import Calibration
+from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Rest
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.batches import ImageSet, decode_batches, look_through

@@ -16,10 +16,11 @@ from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, i
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say, counted, printable, say_nothing
-from alexnet_deploy.engines.engine import Backend, Device, Engine, open_engine
+from alexnet_deploy.engines.engine import Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
+from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.plans import plan_problems
 

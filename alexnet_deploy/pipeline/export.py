@@ -21,7 +21,6 @@ from alexnet_deploy.core.bundle.manifest import (
     Views,
     contract_for,
 )
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.store import (
     GOLDEN_GRAPH_PROBABILITIES,
     GOLDEN_IMAGES,
@@ -34,6 +33,7 @@ from alexnet_deploy.core.bundle.store import (
     StagedBundle,
     publishing,
 )
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.images.batches import look_through
 from alexnet_deploy.core.images.drawing import golden_images
@@ -46,10 +46,11 @@ from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.engines.engine import GraphBackend, installed_backends, open_engine
+from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.proof.golden_index import golden_index
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
+from alexnet_deploy.engines.registry import GraphBackend, installed_backends
 from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, refuse_build
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import refuse_beyond_half

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Fallback, Gate
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Quantization
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import ParityError, UsageError
 from alexnet_deploy.core.images.batches import ImageSet, decode_batches
 from alexnet_deploy.core.images.drawing import golden_images

@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 
 from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
-from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS, PlanBackend, PlanOptions, PlanRecord, Profile
+from alexnet_deploy.core.bundle.plans import PlanOptions, PlanRecord, Profile
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, StagedBundle, publishing
+from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
 from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
@@ -39,12 +40,12 @@ def backend_that_builds_here() -> PlanBackend | None:
 def why_no_plan() -> str:
     """Return in one line why no plan is built where none is asked for, and what would build one."""
     if is_installed("tensorrt-rtx"):
-        return "no GPU found: skipped the TensorRT plan; --engine tensorrt-rtx builds one for GPUs of Ampere and later"
+        return "no GPU found: skipped the TensorRT plan; --plan tensorrt-rtx builds one for GPUs of Ampere and later"
     if is_installed("tensorrt"):
-        return "no GPU found: skipped the TensorRT plan; `alexnet-deploy build --engine tensorrt` builds one on a GPU"
+        return "no GPU found: skipped the TensorRT plan; `alexnet-deploy build --plan tensorrt` builds one on a GPU"
     return (
         f"no library that builds plans was found: skipped the TensorRT plan; `{install_command('rtx')}` and "
-        "--engine tensorrt-rtx build one, without a GPU too"
+        "--plan tensorrt-rtx build one, without a GPU too"
     )
 
 

@@ -16,8 +16,8 @@ from typing import Literal, Self, TypeAlias
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
+from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, read_image
 from alexnet_deploy.core.inputs.in_memory import decode_in_memory
@@ -25,7 +25,8 @@ from alexnet_deploy.core.inputs.paths import PAUSE, Input, Source, as_sources, f
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
-from alexnet_deploy.engines.engine import BACKENDS, Backend, Device, Engine, EngineInfo, Tuning, open_engine
+from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, open_engine
+from alexnet_deploy.engines.registry import BACKENDS, Backend
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, Manifest, ParityRow, Tolerance
-from alexnet_deploy.core.bundle.plans import PLAN_BACKENDS
+from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.model.weights import TrainingRecord
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.engines.proof.parity import TOLERANCES, least_agreement

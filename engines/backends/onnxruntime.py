@@ -7,9 +7,9 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
-from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.engines.engine import Device, Engine, GraphSource, cuda_index, engine_of_graph, in_one_line
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, Tuning, cuda_index, engine_of_graph, in_one_line
 
 _INT8 = "float32, rounded to int8"
 
@@ -54,8 +54,11 @@ def runs_on_cuda() -> bool:
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
-def open_onnxruntime(source: GraphSource, threads: int | None, device: Device = "cpu") -> Engine:
-    """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError."""
+def open_graph(source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
+    """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError.
+
+    It has one stream, whatever it is tuned for.
+    """
     index = cuda_index(device)
     # TF32, on by default, would multiply float32 with eleven bits.
     provider, settings = (

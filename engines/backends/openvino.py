@@ -6,7 +6,7 @@ import openvino
 from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.core.process.machine import has_vnni
-from alexnet_deploy.engines.engine import Engine, GraphSource, Tuning, engine_of_graph, in_one_line
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, Tuning, engine_of_graph, in_one_line
 
 
 def _arithmetic(source: GraphSource) -> str:
@@ -31,7 +31,7 @@ class _Runner:
         del self._request
 
 
-def open_openvino(source: GraphSource, threads: int | None, tuned_for: Tuning) -> Engine:
+def open_graph(source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
     """Open a graph on OpenVINO's CPU device; raises BackendError."""
     # Without the hint it runs even an FP32 graph in bfloat16 where the processor can: an error of 3.8e-3.
     settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": tuned_for.upper()}
@@ -51,7 +51,7 @@ def open_openvino(source: GraphSource, threads: int | None, tuned_for: Tuning) -
         [_Runner(compiled) for _ in range(num_streams)],
         backend="openvino",
         version=openvino.get_version().split("-")[0],
-        device="cpu",
+        device=device,
         arithmetic=_arithmetic(source),
         threads=threads,
     )

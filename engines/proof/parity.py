@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, ParityRow, Tolerance
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import WrongAnswerError
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.engines.engine import Engine

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
-from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanBackend, PlanOptions, PlanRecord, Profile, plan_file
+from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanOptions, PlanRecord, Profile, plan_file
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.fs.files import sha256, write_atomically
 from alexnet_deploy.core.fs.opening import read_file

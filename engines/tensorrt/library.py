@@ -15,25 +15,21 @@ tensorrt-rtx-cu13-bindings 1.7.1; docs.nvidia.com/deeplearning/tensorrt and /ten
 """
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 
-from alexnet_deploy.core.bundle.plans import PlanBackend
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.core.process.installation import Extra, install_command
+from alexnet_deploy.core.process.installation import install_command
+from alexnet_deploy.engines.registry import SPECS, installed_module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """Where one library differs from the others."""
 
-    modules: tuple[str, ...]
-    """Names that it is imported by; the first that is installed is taken."""
-    extra: Extra | None
-    """Our extra that installs it; None where its own name does."""
     least_version: tuple[int, int]
     """The oldest release whose interface is the one used here."""
     builds_without_gpu: bool
@@ -49,8 +45,6 @@ class Traits:
 TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
     {
         "tensorrt": Traits(
-            modules=("tensorrt",),
-            extra=None,
             least_version=(10, 3),
             builds_without_gpu=False,
             has_timing_cache=True,
@@ -58,8 +52,6 @@ TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
             captures_graphs=False,
         ),
         "tensorrt-rtx": Traits(
-            modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-            extra="rtx",
             least_version=(1, 3),
             builds_without_gpu=True,
             has_timing_cache=False,
@@ -123,7 +115,7 @@ _loaded: dict[PlanBackend, Library] = {}
 
 def is_installed(backend: PlanBackend) -> bool:
     """Return whether the library is there; it is not imported."""
-    return any(importlib.util.find_spec(module) is not None for module in TRAITS[backend].modules)
+    return installed_module(SPECS[backend].modules) is not None
 
 
 def load_library(backend: PlanBackend) -> Library:
@@ -135,8 +127,8 @@ def load_library(backend: PlanBackend) -> Library:
 
 def _load(backend: PlanBackend) -> Library:
     traits = TRAITS[backend]
-    remedy = f"pip install {backend}" if traits.extra is None else install_command(traits.extra)
-    name = next((module for module in traits.modules if importlib.util.find_spec(module) is not None), None)
+    remedy = install_command(SPECS[backend].extra)
+    name = installed_module(SPECS[backend].modules)
     if name is None:
         raise BackendError(f"{backend} is not installed; `{remedy}` brings it")
     try:

@@ -12,21 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
-from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanBackend, PlanRecord
-from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanRecord
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend, Precision
 from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
-from alexnet_deploy.engines.engine import (
-    Backend,
-    Device,
-    Engine,
-    EngineInfo,
-    StageTimes,
-    cuda_index,
-    installed_backends,
-)
+from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, StageTimes, cuda_index
 from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.device_memory import DeviceMemory, Gpu, find_gpu, open_device
 from alexnet_deploy.engines.tensorrt.library import Library, LogLines, is_installed, load_library, version_numbers
 
@@ -55,7 +48,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
     record = _choose(bundle, backend, file, gpu)
     data = bundle.read(record.file)
     name = str(bundle.path / record.file)
-    remedy = f"`alexnet-deploy build {bundle.path} --engine {backend}` builds it anew"
+    remedy = f"`alexnet-deploy build {bundle.path} --plan {backend}` builds it anew"
     if (entry := bundle.manifest.files.get(GRAPH)) is None:
         raise IntegrityError(f"{bundle.path}: its manifest names no {GRAPH}")
     if record.graph_sha256 != entry.sha256:
@@ -131,7 +124,7 @@ def _choose(bundle: Bundle, backend: PlanBackend, file: str | None, gpu: int) ->
     if not records:
         what = f"no plan for {backend}" if file is None else f"no {file} for {backend}"
         raise BackendError(
-            f"{bundle.path}: holds {what}; `alexnet-deploy build {bundle.path} --engine {backend}` makes one"
+            f"{bundle.path}: holds {what}; `alexnet-deploy build {bundle.path} --plan {backend}` makes one"
         )
     found = find_gpu(gpu) if len(records) > 1 and is_installed(backend) else None
     if found is None:

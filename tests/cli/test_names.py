@@ -27,7 +27,7 @@ def test_other_commands_take_the_same_names(name: str, run: Run, latest: Path) -
     assert "bundles/tiny.bundle: passed\n" in run("check", "--backend", "onnxruntime", name).err
     # The bundle is found first, and then what is asked of it is refused.
     assert run("bench", name, "--data", "nothing").refused(2) == "nothing: there is no such file or folder"
-    said = run("build", name, "--engine", "tensorrt-rtx", "--out", "bundles/tiny.bundle").refused(2)
+    said = run("build", name, "--plan", "tensorrt-rtx", "--out", "bundles/tiny.bundle").refused(2)
     assert said.startswith("bundles/tiny.bundle: is the bundle itself")
 
 
@@ -39,7 +39,7 @@ def test_every_name_of_a_run_is_its_weights(
     if name != "tiny":
         assert "torch" in run("check", "--weights", name, "--backend", "onnxruntime").out
     shutil.rmtree(latest.parent)
-    outcome = run("export", name, "--out", "mine.bundle", "--engine", "none")
+    outcome = run("export", name, "--out", "mine.bundle", "--plan", "none")
     assert outcome.code == 0
     assert loaded.sha256 in run("inspect", "mine.bundle").out
 
@@ -86,7 +86,7 @@ TAKES_A_PATH = (
     "check --weights {}",
     "bench {}",
     "bench --data {}",
-    "build --engine tensorrt-rtx {}",
+    "build --plan tensorrt-rtx {}",
     "inspect {}",
     "export {}",
     "export --precision int8 --calibrate {}",
@@ -118,7 +118,7 @@ def test_what_exists_and_cannot_be_used_is_a_failure_in_every_command(
 
 
 @pytest.mark.parametrize(
-    "command", ["export --out there", "build --engine tensorrt-rtx --out there", "pack drawn there", "demo --out there"]
+    "command", ["export --out there", "build --plan tensorrt-rtx --out there", "pack drawn there", "demo --out there"]
 )
 def test_a_place_that_is_taken_is_wrong_use_in_every_command(
     command: str, run: Run, latest: Path, run_directory: Path, drawn: Path
@@ -128,7 +128,7 @@ def test_a_place_that_is_taken_is_wrong_use_in_every_command(
     assert "there: exists already; choose another " in run(*command.split()).refused(2)
 
 
-@pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--engine", "tensorrt-rtx")])
+@pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--plan", "tensorrt-rtx")])
 def test_nothing_new_is_called_latest(command: tuple[str, ...], run: Run, latest: Path, run_directory: Path) -> None:
     for place in ("bundles/latest", "runs/latest", "elsewhere/latest"):
         said = run(*command, "--out", place).refused(2)

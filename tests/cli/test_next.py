@@ -70,7 +70,7 @@ def test_what_was_packed_can_be_trained_on_as_it_says(run: Run, monkeypatch: pyt
 @pytest.mark.rtx
 def test_what_was_built_can_be_checked_as_it_says(run: Run, latest: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed")
-    follow(run("build", "--engine", "tensorrt-rtx"), run)
+    follow(run("build", "--plan", "tensorrt-rtx"), run)
 
 
 def test_demo_ends_with_a_command_that_works(

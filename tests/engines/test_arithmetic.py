@@ -6,7 +6,7 @@ import openvino
 import pytest
 from networks import shipped
 
-from alexnet_deploy.core.bundle.precision import Precision
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.engine import open_engine
 

@@ -26,18 +26,15 @@ from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.engines import engine as engine_module
 from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import (
-    BACKENDS,
-    Backend,
     Engine,
-    GraphBackend,
     GraphSource,
     StageTimes,
     Tuning,
     engine_of_graph,
-    installed_backends,
     open_engine,
     open_graph,
 )
+from alexnet_deploy.engines.registry import BACKENDS, Backend, GraphBackend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 256, 256, 3), dtype=np.uint8)

@@ -14,16 +14,17 @@ from networks import narrowed, republished, separating_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.core.bundle.manifest import Manifest, Views
-from alexnet_deploy.core.bundle.precision import Precision, Rest
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.engines.engine import BACKENDS, open_engine
+from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.graph_file import GraphFileError, is_readable, read_graph_file
 from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, write_graph
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.predict.predictor import load

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 from networks import narrowed, separating_weights, with_tensor
 from onnx import TensorProto, helper
 
-from alexnet_deploy.core.bundle.precision import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
+from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_deploy.core.bundle.precision import CALIBRATION_METHODS
+from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache

@@ -14,7 +14,7 @@ from alexnet_deploy.core.model.architecture import Conv, Linear
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export

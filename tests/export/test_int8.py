@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from networks import narrowed, separating_weights, with_tensor
 from onnx import TensorProto
 
-from alexnet_deploy.core.bundle.precision import Precision, Rest
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL, WEIGHT_LEVEL
+from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name

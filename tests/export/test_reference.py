@@ -6,7 +6,7 @@ from graphs import RESTS, answers, quantization_of, source_of
 from networks import narrowed, separating_weights
 from onnx.reference import ReferenceEvaluator
 
-from alexnet_deploy.core.bundle.precision import Rest
+from alexnet_deploy.core.bundle.vocabulary import Rest
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name

@@ -20,9 +20,10 @@ from alexnet_deploy.core.model.architecture import LocalNorm
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.weights import LoadedWeights
-from alexnet_deploy.engines.engine import BACKENDS, open_engine
+from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.check import check
 

@@ -19,8 +19,8 @@ from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import ParityError
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
-from alexnet_deploy.engines.engine import BACKENDS
 from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.check import CheckResult, check

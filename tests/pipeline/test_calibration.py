@@ -9,7 +9,7 @@ import pytest
 from archives import cifar_batches, write_cifar
 from networks import separating_weights
 
-from alexnet_deploy.core.bundle.precision import CALIBRATION_METHODS, CalibrationMethod
+from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate

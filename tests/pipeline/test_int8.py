@@ -12,8 +12,8 @@ from graphs import RESTS, answers, constants_of, source_of
 from networks import saved, shipped
 from onnx import TensorProto, load_model_from_string
 
-from alexnet_deploy.core.bundle.precision import Rest
 from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.bundle.vocabulary import Rest
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityError, UsageError
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
@@ -21,7 +21,7 @@ from alexnet_deploy.core.model.architecture import Conv
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say
-from alexnet_deploy.engines.engine import BACKENDS
+from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.engines.tensorrt.build import BuildObserver
 from alexnet_deploy.pipeline import int8 as quantizing
 from alexnet_deploy.pipeline.calibration import METHOD_ORDER, Calibrated, Int8Request, calibrate

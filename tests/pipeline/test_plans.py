@@ -162,10 +162,10 @@ def test_without_a_gpu_nothing_is_built_unasked_and_one_line_says_what_would(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--max-batch", "4"], "name its library with --engine"),
-        (["--engine", "none", "--workspace", "64"], "name its library with --engine"),
-        (["--engine", "tensorrt-rtx", "--max-batch", "4"], "needed is 1 <= min <= opt <= max"),
-        (["--engine", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx has no version-compatible plans"),
+        (["--max-batch", "4"], "name its library with --plan"),
+        (["--plan", "none", "--workspace", "64"], "name its library with --plan"),
+        (["--plan", "tensorrt-rtx", "--max-batch", "4"], "needed is 1 <= min <= opt <= max"),
+        (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx has no version-compatible plans"),
     ],
 )
 @pytest.mark.rtx
@@ -179,7 +179,7 @@ def test_options_that_build_nothing_are_refused(options: list[str], sentence: st
 @pytest.mark.rtx
 def test_plan_is_built_without_a_gpu_from_the_command_line(run: Run, latest: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="the TensorRT-RTX libraries are not installed")
-    outcome = run("build", "--engine", "tensorrt-rtx", "--max-batch", "32", "--out", "built.bundle")
+    outcome = run("build", "--plan", "tensorrt-rtx", "--max-batch", "32", "--out", "built.bundle")
     assert outcome.code == 0, outcome.err
     (record,) = open_bundle(Path("built.bundle")).manifest.plans
     assert (record.target, record.proof, record.profile.max_batch) == ("aot", "pending", 32)

@@ -13,14 +13,15 @@ from networks import narrowed, separating_weights
 
 from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, ParityRow
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
-from alexnet_deploy.core.bundle.precision import Precision, Rest
+from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.engines.engine import BACKENDS, GraphBackend, GraphSource, open_graph
+from alexnet_deploy.engines.engine import GraphSource, open_graph
 from alexnet_deploy.engines.proof.parity import INT8_TIE, TIE, compare, int8_graph_tolerance
+from alexnet_deploy.engines.registry import BACKENDS, GraphBackend
 from alexnet_deploy.export.reference import exact_answers
 from alexnet_deploy.inspection.describe import parity_table
 

@@ -18,8 +18,9 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.decode import DecodeLimits, read_image
 from alexnet_deploy.core.process.ahead import decode_threads
-from alexnet_deploy.engines.engine import BACKENDS, Backend, open_engine
+from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.registry import BACKENDS, Backend
 from alexnet_deploy.predict import predictor as predict_module
 from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, best_guesses, load
 

@@ -15,7 +15,8 @@ from networks import republished
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, BundleError, ImageError, ImageErrorCode, IntegrityError
 from alexnet_deploy.core.model.labels import encode_labels
-from alexnet_deploy.engines.engine import BACKENDS, Backend, open_engine
+from alexnet_deploy.engines.engine import open_engine
+from alexnet_deploy.engines.registry import BACKENDS, Backend
 from alexnet_deploy.predict.predictor import Predictor, load
 
 FORKED = Path(__file__).parents[1] / "programs/forked.py"

@@ -6,8 +6,9 @@ from networks import republished
 
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.weights import LoadedWeights
-from alexnet_deploy.engines.engine import Engine, GraphBackend, GraphSource, open_graph
+from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.registry import GraphBackend
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 
 # What `check` says of each: the numbers always fail, and the audit names the place.

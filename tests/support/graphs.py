@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from alexnet_deploy.core.bundle.precision import CalibrationMethod, Precision, Rest
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Calibration, Quantization
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Precision, Rest
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.views import View, views_by_name
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.engines.engine import GraphBackend, GraphSource, open_graph
+from alexnet_deploy.engines.engine import GraphSource, open_graph
+from alexnet_deploy.engines.registry import GraphBackend
 from alexnet_deploy.export.calibration import gather, ranges_for
 from alexnet_deploy.export.graph import build_graph
 

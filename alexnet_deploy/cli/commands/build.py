@@ -8,11 +8,11 @@ import typer
 
 from alexnet_deploy.cli.options import (
     BundleArgument,
-    EngineOption,
     HardwareCompatibleOption,
     MaxBatchOption,
     MinBatchOption,
     OptBatchOption,
+    PlanOption,
     VersionCompatibleOption,
     WorkspaceOption,
     debug_line,
@@ -24,7 +24,7 @@ from alexnet_deploy.core.names import check_new_place, find_bundle, new_bundle, 
 
 def build(
     bundle: BundleArgument = None,
-    engine: EngineOption = None,
+    plan: PlanOption = None,
     min_batch: MinBatchOption = None,
     opt_batch: OptBatchOption = None,
     max_batch: MaxBatchOption = None,
@@ -43,9 +43,9 @@ def build(
     from alexnet_deploy.pipeline.plans import why_no_plan
 
     check_new_place(out)
-    request = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    request = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     if request is None:
-        raise UsageError(why_no_plan() if engine is None else "--engine none builds nothing; name a library")
+        raise UsageError(why_no_plan() if plan is None else "--plan none builds nothing; name a library")
     path = find_bundle(bundle)
     opened = open_bundle(path)
     manifest = opened.manifest

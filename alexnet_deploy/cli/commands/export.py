@@ -8,17 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from alexnet_deploy.cli.options import (
-    EngineOption,
     HardwareCompatibleOption,
     MaxBatchOption,
     MinBatchOption,
     OptBatchOption,
+    PlanOption,
     VersionCompatibleOption,
     WorkspaceOption,
     debug_line,
     plan_request,
 )
-from alexnet_deploy.core.bundle.precision import CalibrationMethod, Rest
+from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Rest
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import (
     check_exists,
@@ -68,7 +68,7 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(help="int8: most points of top-1 that may be lost on --data. Default: 0.5.")
     ] = None,
-    engine: EngineOption = None,
+    plan: PlanOption = None,
     min_batch: MinBatchOption = None,
     opt_batch: OptBatchOption = None,
     max_batch: MaxBatchOption = None,
@@ -103,13 +103,13 @@ def export(
     if max_drop is not None and data is None:
         raise UsageError("--max-drop is measured on labelled images: give their folder as --data")
     check_new_place(out)
-    plan = plan_request(engine, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    plan_wanted = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     request = ExportRequest(
         precision=precision,
         views=views,
         int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
         data=data,
-        plan=plan,
+        plan=plan_wanted,
     )
     for folder in (calibrate, data):
         if folder is not None:
@@ -134,7 +134,7 @@ def export(
         say_lines(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:
         say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
-    if plan is None and engine is None:
+    if plan_wanted is None and plan is None:
         say(why_no_plan())
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
     if weak:

@@ -7,8 +7,8 @@ What each layout meant:
    a Flatten lies between MaxPool and QuantizeLinear.
 """
 
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import Quantization
+from alexnet_deploy.core.bundle.vocabulary import Precision
 
 LAYOUT = 2
 """What this program writes; it reads, audits and runs both."""

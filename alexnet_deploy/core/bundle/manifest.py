@@ -18,8 +18,8 @@ from msgspec import Struct
 from alexnet_deploy.core.bundle.accuracy import Gate
 from alexnet_deploy.core.bundle.layout import LAYOUT
 from alexnet_deploy.core.bundle.plans import PlanRecord
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import Quantization
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import GIB, MIB

@@ -1,14 +1,11 @@
 """What a bundle says of a plan: a serialised TensorRT engine, its bytes untouched, in plans/."""
 
 import re
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from msgspec import Struct
 
-PlanBackend: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
-
-PLAN_BACKENDS: tuple[PlanBackend, ...] = ("tensorrt", "tensorrt-rtx")
-"""What runs plans, the fastest first."""
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 
 AHEAD_OF_TIME = "aot"
 """The target of a plan that is for no GPU in particular, and needs none to be built."""

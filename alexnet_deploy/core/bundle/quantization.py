@@ -9,7 +9,7 @@ and cuts what does not fit. 2 * 255 * 63 fits, 2 * 255 * 127 does not.
 
 from msgspec import Struct
 
-from alexnet_deploy.core.bundle.precision import CalibrationMethod, Rest
+from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Rest
 
 MAX_LEVEL = 127
 """The largest magnitude of a symmetric int8; -128 is not used, as TensorRT has it."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.core.bundle.manifest import ParityRow, Tolerance
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, EngineInfo
 from alexnet_deploy.engines.proof.parity import (

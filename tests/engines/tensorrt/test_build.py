@@ -13,14 +13,15 @@ from fake_nvidia import FakeCuda, install
 from networks import narrowed, separating_weights
 
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile, plan_file
-from alexnet_deploy.core.bundle.precision import Precision
 from alexnet_deploy.core.bundle.quantization import Calibration, Quantization
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.model.architecture import Conv, Linear
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.engines.registry import SPECS
 from alexnet_deploy.engines.tensorrt import build as tensorrt_build
 from alexnet_deploy.engines.tensorrt import library as tensorrt_library
 from alexnet_deploy.engines.tensorrt.build import (
@@ -333,7 +334,7 @@ def test_library_too_old_or_broken_is_refused(
     (tmp_path / f"{module}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(tensorrt_library, "_loaded", {})
-    monkeypatch.setattr(tensorrt_library, "TRAITS", {"tensorrt": replace(TRAITS["tensorrt"], modules=(module,))})
+    monkeypatch.setattr(tensorrt_library, "SPECS", {"tensorrt": replace(SPECS["tensorrt"], modules=(module,))})
     with pytest.raises(BackendError, match=words) as caught:
         build_plan(b"", "tensorrt", Profile(), PlanOptions())
     assert "\n" not in str(caught.value)

@@ -8,12 +8,14 @@ import pytest
 from commands import HANGS_AFTER_S, Run
 from fake_nvidia import FakeContext, FakeCuda, FakeEngine, FakeTensorRt, fake_plan, install, needs_gpu
 
-from alexnet_deploy.core.bundle.plans import PlanBackend, PlanOptions, PlanRecord, Profile, plan_file
+from alexnet_deploy.core.bundle.plans import PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle, publishing
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
-from alexnet_deploy.engines.engine import Engine, StageTimes, installed_backends, open_engine
+from alexnet_deploy.engines.engine import Engine, StageTimes, open_engine
 from alexnet_deploy.engines.proof.parity import prove
+from alexnet_deploy.engines.registry import installed_backends
 from alexnet_deploy.engines.tensorrt import plan as tensorrt_engine
 from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.engines.tensorrt.library import TRAITS, Library, is_installed
@@ -246,7 +248,7 @@ def test_plan_of_another_graph_under_the_right_name_is_refused(
     record = record_of(bundle, backend, graph_sha256="0" * 64)
     wrong = with_plans(bundle, tmp_path / "wrong.bundle", (record, plan_of(record, bundle.read(GRAPH))))
     with pytest.raises(
-        BackendError, match=rf"{record.file}: is a plan of another graph, 000000000000.*--engine {backend}` builds"
+        BackendError, match=rf"{record.file}: is a plan of another graph, 000000000000.*--plan {backend}` builds"
     ):
         open_engine(wrong, backend)
     assert not trt.opened

@@ -1,4 +1,4 @@
-"""What a graph counts in, and how the ranges of one that counts in int8 are found: names only."""
+"""The names that a manifest uses: precisions, calibration methods, the libraries of plans. It imports nothing."""
 
 from typing import Literal, TypeAlias
 
@@ -12,3 +12,8 @@ CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy", "mse")
 """`minmax`: the largest magnitude seen. `percentile`: what 99.99 % of the magnitudes stay under. `entropy`: the least
 Kullback-Leibler divergence of the distribution (Migacz 2017). `mse`: the least squared error."""
+
+PlanBackend: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
+
+PLAN_BACKENDS: tuple[PlanBackend, ...] = ("tensorrt", "tensorrt-rtx")
+"""What runs plans, the fastest first."""

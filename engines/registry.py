@@ -1,0 +1,93 @@
+"""Every backend: what brings it, where it runs, what opens it. A new one is a record here and a file in backends/.
+
+It imports no backend, and is light: the command line reads its names for `--help`.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from alexnet_deploy.core.bundle.vocabulary import PlanBackend
+from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.core.process.installation import Extra, install_command
+
+GraphBackend: TypeAlias = Literal["openvino", "onnxruntime"]
+Backend: TypeAlias = Literal[GraphBackend, PlanBackend]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """One library that runs bundles."""
+
+    modules: tuple[str, ...]
+    """Names that it is imported by; the first that is installed is taken."""
+    packages: tuple[str, ...]
+    """Distributions that bring it."""
+    extra: Extra
+    """Ours that installs it."""
+    use: str
+    """What it is for, in a few words."""
+    on_cpu: bool
+    on_cuda: bool
+    saturates: bool = False
+    """On a CPU without VNNI it computes int8 graphs with 8-bit weights wrongly."""
+
+
+SPECS: MappingProxyType[Backend, BackendSpec] = MappingProxyType(
+    {
+        "openvino": BackendSpec(
+            modules=("openvino",),
+            packages=("openvino",),
+            extra="cpu",
+            use="runs bundles on the CPU",
+            on_cpu=True,
+            on_cuda=False,
+            saturates=True,
+        ),
+        "onnxruntime": BackendSpec(
+            modules=("onnxruntime",),
+            packages=("onnxruntime", "onnxruntime-gpu"),
+            extra="cpu",
+            use="runs bundles on the CPU",
+            on_cpu=True,
+            on_cuda=True,
+        ),
+        "tensorrt": BackendSpec(
+            modules=("tensorrt",),
+            packages=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+            extra="gpu",
+            use="builds and runs plans on NVIDIA GPUs",
+            on_cpu=False,
+            on_cuda=True,
+        ),
+        "tensorrt-rtx": BackendSpec(
+            modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
+            packages=("tensorrt-rtx-cu13-bindings",),
+            extra="rtx",
+            use="builds plans, also without a GPU, and runs them on RTX GPUs",
+            on_cpu=False,
+            on_cuda=True,
+        ),
+    }
+)
+
+BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
+"""What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
+
+
+def installed_module(modules: Iterable[str]) -> str | None:
+    """Return the first of these names whose module is installed, None where none is; nothing is imported."""
+    return next((name for name in modules if importlib.util.find_spec(name) is not None), None)
+
+
+def installed_backends() -> tuple[GraphBackend, ...]:
+    """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
+
+    Raises BackendError where there is none.
+    """
+    installed = tuple(backend for backend in BACKENDS if installed_module(SPECS[backend].modules) is not None)
+    if not installed:
+        raise BackendError(f"no engine is installed; `{install_command('cpu')}` brings two")
+    return installed
