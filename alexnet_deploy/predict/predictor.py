@@ -151,10 +151,10 @@ class Predictor:
     ) -> Generator[Prediction]:
         """Yield one prediction for each input, in order.
 
-        `inputs` are files, folders and patterns (see core/inputs.py), and images in memory: the bytes of an image file,
-        PIL images, and arrays, uint8 (H, W, 3) for one or (N, H, W, 3) for N images, RGB, upright. That an array is RGB
-        and not BGR cannot be seen. What is in memory has the paths #0, #1 and so on; bytes and arrays are copied when
-        they are taken, a PIL image must not change before its row has come.
+        `inputs` are files, folders and patterns (see core/inputs/paths.py), and images in memory: the bytes of an image
+        file, PIL images, and arrays, uint8 (H, W, 3) for one or (N, H, W, 3) for N images, RGB, upright. That an array
+        is RGB and not BGR cannot be seen. What is in memory has the paths #0, #1 and so on; bytes and arrays are copied
+        when they are taken, a PIL image must not change before its row has come.
 
         `topk` guesses each, or all classes where there are fewer. `batch_size` images go to the engine at once; the
         engine's own choice unless given. `listed` are the lines that the name `-` stands for, None among them where no

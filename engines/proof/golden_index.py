@@ -1,6 +1,6 @@
 """golden/index.txt: the golden vectors in words, for whoever proves an engine with another program.
 
-All numbers are the manifest's own. What is compared with what is decided in engines/parity.py.
+All numbers are the manifest's own. What is compared with what is decided in engines/proof/parity.py.
 """
 
 import math

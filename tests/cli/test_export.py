@@ -172,9 +172,9 @@ def test_check_on_labelled_images_shows_accuracy(
     assert [row.split()[0] for row in given] == ["torch", "openvino", "openvino", "onnxruntime"]
     assert all(row.split("  ")[-1] == "passed" for row in rows)
     answer = json.loads(run("check", bundle.path, "--weights", loaded.path, "--data", drawn / "train", "--json").out)
-    accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["images"] == "16 given"}
+    accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "16 given"}
     assert accuracies == {1.0}
-    assert {row["top1_accuracy"] for row in answer["rows"] if row["images"] == "golden"} == {None}
+    assert {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "golden"} == {None}
     # Images without classes are compared on all the same.
     Path("flat").mkdir()
     for place, path in enumerate(sorted((drawn / "train").rglob("*.jpg"))[:3]):

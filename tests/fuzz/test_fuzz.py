@@ -70,7 +70,7 @@ def test_what_the_harness_looks_for_is_found(
     fail: Callable[[], None], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader fails at every damaged file; each failure is told, and the next mutation is done all the same."""
-    monkeypatch.setattr("fuzz.MOST_SECONDS", 1)
+    monkeypatch.setattr("harness.MOST_SECONDS", 1)
 
     def read(folder: Path) -> None:
         if (folder / "x").read_bytes() != bytes(1000):

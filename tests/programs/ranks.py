@@ -1,4 +1,4 @@
-"""Training in several processes: what torchrun starts in the tests of train/parallel.py, and what starts it.
+"""Training in several processes: what torchrun starts in the tests of train/runtime/distributed.py, and what starts it.
 
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER
 
@@ -94,7 +94,9 @@ def train(found: Survey, out: Path, recipe: Recipe, ranks: Ranks) -> Seen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageFile, "read", noted)
-        train_run(found, TABLE, recipe, out, placement=Placement(ranks=ranks), observer=Observer(on_progress=note))
+        train_run(
+            found, TABLE, recipe, out, placement=Placement(ranks=ranks, threads=1), observer=Observer(on_progress=note)
+        )
     return seen
 
 
@@ -106,7 +108,7 @@ def stop_or_resume(found: Survey, out: Path, ranks: Ranks, how: str) -> None:
         TABLE,
         FIRST,
         out,
-        placement=Placement(ranks=ranks),
+        placement=Placement(ranks=ranks, threads=1),
         resume=Resume.SAME_MACHINE if how == "resume" else Resume.NO,
         pace=NEVER,
         observer=Observer(on_progress=act) if is_sent else NOBODY,

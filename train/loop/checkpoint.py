@@ -5,7 +5,7 @@ their running mean where there is one. The metadata has one entry, `alexnet-depl
 `Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch and the step;
 nor of the schedule, which follows from the epochs' metrics.
 
-Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/tensor_file.py). Both are read.
+Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/model/tensor_file.py). Both are read.
 """
 
 import math
@@ -79,7 +79,7 @@ class RunIdentity(Struct, frozen=True, kw_only=True):
     recipe: Recipe
     data_sha256: str
     """Of the images and their split."""
-    decoding: int = DECODING_VERSION
+    decoding: int = msgspec.field(default_factory=lambda: DECODING_VERSION)
     """Version of the decoding policy that the images are read by."""
     columns: bool
     """Whether the network is two columns."""

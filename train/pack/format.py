@@ -91,7 +91,7 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Raise ValueError where the counts or the labels cannot be those of a packed set."""
         if self.num_train < 1 or self.num_validation < 1 or self.chunk_images < 1:
             raise ValueError(
-                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_images "
+                f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_pictures "
                 f"{self.chunk_images} must each be 1 or more"
             )
         if len(self.chunks_sha256) != -(-self.num_images // self.chunk_images):

@@ -213,7 +213,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How files became the pixels that the graph was proved on; unset in bundles of decoding policy 1."""
     views: Views
     layout: int | msgspec.UnsetType = msgspec.UNSET
-    """How the graph is written; see core/layout.py. Unset in bundles of layout 1."""
+    """How the graph is written; see core/bundle/layout.py. Unset in bundles of layout 1."""
     quantization: Quantization | None = None
     """How an int8 graph counts; None for the other precisions."""
     provenance: Provenance
@@ -251,7 +251,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def graph_layout(self) -> int:
-        """How the graph is written; see core/layout.py."""
+        """How the graph is written; see core/bundle/layout.py."""
         return 1 if self.layout is msgspec.UNSET else self.layout
 
 

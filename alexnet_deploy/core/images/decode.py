@@ -1,24 +1,24 @@
 """One image file to one 256 x 256 RGB array: the decoding policy, and the only place that has one.
 
 - Formats: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP and AVIF by Pillow, HEIF by pillow-heif. Sound files of
-  other kinds are unsupported_format by name (core/formats.py): camera raws above all, whose first image is a preview
-  (core/tiff.py). The first frame of an animation, the first page of a TIFF, the primary image of a HEIF.
+  other kinds are unsupported_format by name (core/codecs/formats.py): camera raws above all, whose first image is a
+  preview (core/codecs/tiff.py). The first frame of an animation, the first page of a TIFF, the primary image of a HEIF.
 - Upright by EXIF, or by the container's own turns in AVIF and HEIF.
 - Transparency (RGBA, LA, palette or colour key) is laid over white. A BMP whose alpha is 0 throughout is opaque.
 - 16-bit grey is scaled to 8 bits, not clipped; a TIFF's MaxSampleValue says how many of 16 bits are used. A PNG's
   samples fill their depth by its standard, whatever its sBIT says. Nothing else tells 12 bits in 16 from a dark image.
 - CMYK and YCCK become RGB as Pillow converts them. 32-bit integer, float and signed pixels have no defined range,
   and are refused.
-- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/profile.py).
+- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/images/profile.py).
 - `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole image, brought to 256 x 256.
   Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), across first
   and then down, and at the square's edges reads past them, as it would when the whole image is resized
-  (core/resize.py).
+  (core/images/resize.py).
 - Refused before any pixel is decoded: formats that are not read, and sizes over the limits.
-- The work is bounded by the limits too (see core/work.py), not by a clock, which would give the same file different
-  rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is set to (core/strict.py).
+- The work is bounded by the limits too (see core/codecs/limits.py), not by a clock, which would give the same file
+  different rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is set to (core/codecs/strict.py).
 
-Whoever changes what pixels a file gives raises DECODING_VERSION (core/preprocessing.py).
+Whoever changes what pixels a file gives raises DECODING_VERSION (core/model/preprocessing.py).
 """
 
 import io
@@ -183,7 +183,7 @@ def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of one image file; raises ImageError (missing, unreadable, too_large).
 
-    Errors of a file system that may pass are met with further attempts (core/patience.py).
+    Errors of a file system that may pass are met with further attempts (core/fs/patience.py).
     """
 
     def read() -> bytes:

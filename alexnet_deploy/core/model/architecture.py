@@ -1,6 +1,6 @@
 """The family of AlexNets as tables: what the layers are, and what they cost.
 
-A table is data. The torch network (core/network.py) and the ONNX graph (export/graph.py) are each built from it,
+A table is data. The torch network (core/model/network.py) and the ONNX graph (export/graph.py) are each built from it,
 independently, so that one proves the other.
 
 Local response normalisation follows the convention of PyTorch, ONNX, Caffe and TensorRT, in which alpha is divided

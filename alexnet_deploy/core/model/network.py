@@ -27,7 +27,7 @@ from alexnet_deploy.core.model.views import View
 
 
 class LocalNormModule(nn.Module):
-    """Local response normalisation of (N, C, H, W); see core/architecture.py for the convention.
+    """Local response normalisation of (N, C, H, W); see core/model/architecture.py for the convention.
 
     The window stays within each of `groups` equal runs of channels.
     """

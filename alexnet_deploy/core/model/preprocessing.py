@@ -8,17 +8,17 @@ IMAGE_SIZE = 256
 """Side in pixels of the square that every image is brought to; the views are cut from it."""
 
 DECODING_VERSION = 2
-"""Version of the decoding policy (core/image.py): under one version the same file gives the same pixels.
+"""Version of the decoding policy (core/images/decode.py): under one version the same file gives the same pixels.
 
 Raise it when a file that was decoded before gives other pixels. A packed set, a run that is resumed and a partial file
 of rows hold pixels, or what came of them, of one version only. What each version meant:
 
 1: resized by one call of Pillow, whose version decided the last bit; colour profiles ignored.
-2: across first, then down; see core/image.py.
+2: across first, then down; see core/images/decode.py.
 """
 
 RESIZE_FILTER = "Pillow bilinear, antialiased, horizontal pass first"
-"""How images become 256 x 256, in words for those who decode elsewhere; see core/resize.py."""
+"""How images become 256 x 256, in words for those who decode elsewhere; see core/images/resize.py."""
 
 ResizePolicy: TypeAlias = Literal["shorter-side", "warp"]
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]

@@ -2,7 +2,7 @@
 
 The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
 `alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools,
-and digests of the tensors and of this object itself (core/tensor_file.py).
+and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
 Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them. Both are read, 2 is written.
 """

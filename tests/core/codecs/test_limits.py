@@ -1,5 +1,5 @@
 """Small files that would keep a decoder busy for minutes are refused; each of these is one that just passes, and one
-more. What the numbers mean stands in core/work.py."""
+more. What the numbers mean stands in core/codecs/limits.py."""
 
 import struct
 import zlib

@@ -136,8 +136,8 @@ def test_what_is_no_graph_is_one_sentence(data: bytes, words: str) -> None:
 @builds_for_real
 def test_graph_with_other_names_is_refused(graph: bytes) -> None:
     model = onnx.load_from_string(graph)
-    model.graph.input[0].name = model.graph.node[0].input[0] = "images"
-    with pytest.raises(BackendError, match=r"has the inputs \['images'\]"):
+    model.graph.input[0].name = model.graph.node[0].input[0] = "photos"
+    with pytest.raises(BackendError, match=r"has the inputs \['photos'\]"):
         build(model.SerializeToString())
 
 

@@ -293,9 +293,10 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
 # What is refused
 
 
-def resumed(out: Path, **changes: object) -> None:
+def resumed(out: Path, *, any_machine: bool = False, **changes: object) -> None:
     arguments: dict[str, object] = {"data": IMAGES, "architecture": NARROW, "recipe": SHORT, "out": out}
-    train_run(**(arguments | changes), resume=Resume.SAME_MACHINE)  # type: ignore[arg-type]
+    resume = Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE
+    train_run(**(arguments | changes), resume=resume)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -589,7 +590,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert run(*begin, "--out", "whole").code == 0
     same_each_time = (*begin, "--out", "job", "--auto-resume")
     program = (
-        "import os, signal, sys; from alexnet_deploy.train import directory\n"
+        "import os, signal, sys; from alexnet_deploy.train.loop import run_directory as directory\n"
         "directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from alexnet_deploy.cli import main; main()"
     )

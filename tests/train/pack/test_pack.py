@@ -413,14 +413,14 @@ def resealed(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / IMAGES).unlink(), r"images\.u8: cannot be read: No such file or directory$"),
+        (lambda path: (path / IMAGES).unlink(), r"pictures\.u8: cannot be read: No such file or directory$"),
         (
             lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES - 1),
-            r"images\.u8: has 2,752,511 bytes, where",
+            r"pictures\.u8: has 2,752,511 bytes, where",
         ),
         (
             lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES + 1),
-            r"images\.u8: has 2,752,513 bytes, where",
+            r"pictures\.u8: has 2,752,513 bytes, where",
         ),
         (lambda path: flip(path / LABELS, 4), r"labels\.i32: is not what was packed"),
         (lambda path: (path / LABELS).unlink(), r"labels\.i32: cannot be read"),
@@ -519,10 +519,10 @@ def test_a_label_without_a_class_is_refused(plain: Path, tmp_path: Path, run: Co
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_train": -8, "num_validation": 22}, "num_train -8, num_validation 22 and chunk_images 4 must each be"),
-        ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_images 4 must each be 1"),
-        ({"chunk_images": 0}, "chunk_images 0 must each be 1 or more"),
-        ({"chunk_images": 5}, "4 digests do not make 14 images"),
+        ({"num_train": -8, "num_validation": 22}, "num_train -8, num_validation 22 and chunk_pictures 4 must each be"),
+        ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_pictures 4 must each be 1"),
+        ({"chunk_pictures": 0}, "chunk_pictures 0 must each be 1 or more"),
+        ({"chunk_pictures": 5}, "4 digests do not make 14 images"),
         ({"labels": ("a", "b", "a")}, "the label 'a' stands for two classes"),
         ({"labels": ("a", "b", "c\nd")}, r"the label 'c\\nd' is not one line of text"),
     ],
