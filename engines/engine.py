@@ -26,7 +26,7 @@ from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_other_process, register_engine
-from alexnet_deploy.engines.registry import BACKENDS, SPECS, Backend, GraphBackend, installed_backends
+from alexnet_deploy.engines.registry import BACKENDS, SPECS, Backend, GraphBackend, installed_backends, remedy_for
 
 Device: TypeAlias = str
 """`cpu`, `cuda` for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves, or `cuda:N` for another; N is 0 or more."""
@@ -329,7 +329,7 @@ def _open(
     if backend == "auto":
         backend = _fastest(source, installed, on_cuda=cuda_index(device) is not None)
     if backend not in installed:
-        raise BackendError(f"{backend} is not installed; `pip install {backend}` brings it")
+        raise BackendError(f"{backend} is not installed; `{remedy_for(backend)}` brings it")
     refuse_inherited_library(backend)
     # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
     opener: Opener = importlib.import_module(f"alexnet_deploy.engines.backends.{backend}").open_graph

@@ -82,6 +82,11 @@ def installed_module(modules: Iterable[str]) -> str | None:
     return next((name for name in modules if importlib.util.find_spec(name) is not None), None)
 
 
+def remedy_for(backend: Backend) -> str:
+    """Return the command that installs a backend's library: by its own name where that brings all of it."""
+    return f"pip install {backend}" if backend in SPECS[backend].packages else install_command(SPECS[backend].extra)
+
+
 def installed_backends() -> tuple[GraphBackend, ...]:
     """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
 

@@ -22,8 +22,7 @@ from types import MappingProxyType, ModuleType
 
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.core.process.installation import install_command
-from alexnet_deploy.engines.registry import SPECS, installed_module
+from alexnet_deploy.engines.registry import SPECS, installed_module, remedy_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,7 @@ def load_library(backend: PlanBackend) -> Library:
 
 def _load(backend: PlanBackend) -> Library:
     traits = TRAITS[backend]
-    remedy = install_command(SPECS[backend].extra)
+    remedy = remedy_for(backend)
     name = installed_module(SPECS[backend].modules)
     if name is None:
         raise BackendError(f"{backend} is not installed; `{remedy}` brings it")

@@ -112,7 +112,7 @@ def test_auto_takes_what_computes_an_older_graph_right(
 def test_without_another_engine_an_older_graph_is_refused(older: GraphSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "has_vnni", lambda: False)
     monkeypatch.setattr(engines, "installed_backends", lambda: ("openvino",))
-    with pytest.raises(BackendError, match=r"has 8-bit weights, which OpenVINO computes wrongly on a CPU without VNNI"):
+    with pytest.raises(BackendError, match=r"has 8-bit weights, which openvino computes wrongly on a CPU without VNNI"):
         open_graph(older)
     # What is named is obeyed, and says what it computes.
     monkeypatch.setattr(openvino_engine, "has_vnni", lambda: False)

@@ -103,13 +103,13 @@ def export(
     if max_drop is not None and data is None:
         raise UsageError("--max-drop is measured on labelled images: give their folder as --data")
     check_new_place(out)
-    plan_wanted = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
+    asked = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     request = ExportRequest(
         precision=precision,
         views=views,
         int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
         data=data,
-        plan=plan_wanted,
+        plan=asked,
     )
     for folder in (calibrate, data):
         if folder is not None:
@@ -134,7 +134,7 @@ def export(
         say_lines(gate_words(bundle.manifest.gate))
     for record in bundle.manifest.plans:
         say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
-    if plan_wanted is None and plan is None:
+    if asked is None and plan is None:
         say(why_no_plan())
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
     if weak:
