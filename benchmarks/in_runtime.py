@@ -162,7 +162,9 @@ def main() -> None:
         try:
             answer = RUNTIMES[name](Path(model).absolute(), numbers)
         except Exception as error:
-            Path(out).with_suffix(".refused").write_text(f"{type(error).__name__}: {error}")
+            Path(out).with_suffix(".refused").write_text(
+                str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"
+            )
             raise SystemExit(1) from error
     answer.astype("<f4").tofile(out)
 

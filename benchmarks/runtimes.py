@@ -1,7 +1,7 @@
 """Which other runtimes take our graphs unmodified, and how near they come on the golden images.
 
     python benchmarks/runtimes.py --bundles fp32.bundle fp16.bundle int8.bundle --envs /tmp/envs \
-        --out benchmarks/results/runtimes-MACHINE.json [--only NAME ...]
+        --out benchmarks/results/runtimes-MACHINE.json [--only NAME ...] [--page docs/runtimes.md]
 
 Each runtime is installed in an environment of its own below --envs, unless it is there already, and answers each graph
 in a process of its own that is ended after 120 s. Engines are held to golden/index.txt: fp32 and fp16 against the
@@ -11,6 +11,7 @@ trained network, int8 against what its graph says by ONNX's definition of its op
 import argparse
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,8 @@ from alexnet_deploy.engines.parity import LOG_FLOOR, TOLERANCES, int8_graph_tole
 ENDED_AFTER_S = 120
 INSTALL_ENDED_AFTER_S = 300
 LONGEST_REFUSAL = 120
-HERE = Path(__file__).parent
+PRECISIONS = ("fp32", "fp16", "int8")
+HERE = Path(__file__).absolute().parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +82,18 @@ def install(runtime: Runtime, folder: Path) -> None:
     else:
         venv.create(folder, with_pip=True)
         words = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    subprocess.run([*words, *runtime.packages], check=True, timeout=INSTALL_ENDED_AFTER_S)
+    try:
+        subprocess.run([*words, *runtime.packages], check=True, timeout=INSTALL_ENDED_AFTER_S)
+    except (OSError, subprocess.SubprocessError):
+        # Half an environment would be taken for a whole one the next time.
+        shutil.rmtree(folder)
+        raise
 
 
 def answer(runtime: Runtime, folder: Path, bundle: Bundle) -> np.ndarray | str:
     """Return what a runtime says of the golden images, float32 (N, K), or why it says nothing."""
     golden = bundle.manifest.golden
-    given = [str(bundle.path / GRAPH), str(bundle.path / golden.images.file)]
+    given = [str((bundle.path / name).absolute()) for name in (GRAPH, golden.images.file)]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "answer.f32"
         program = (
@@ -97,6 +104,7 @@ def answer(runtime: Runtime, folder: Path, bundle: Bundle) -> np.ndarray | str:
         # In a session of its own, so that the tools that it starts end with it.
         process = subprocess.Popen(
             [*program, *given, str(out)],
+            cwd=scratch,  # MNN's converter leaves a file in the working directory.
             env=os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TMPDIR": scratch},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -156,12 +164,38 @@ def of_runtime(runtime: Runtime, bundles: list[Bundle], envs: Path) -> dict[str,
     return row
 
 
+def cell(found: dict[str, object] | None) -> str:
+    if found is None:
+        return "not run"
+    if "refused" in found:
+        refused = str(found["refused"]).replace("|", "/").replace("`", "'")
+        return refused if refused.startswith(("crash", "no answer")) else f"refused: `{refused}`"
+    error = f"{found['max_error']:.1e}"
+    return f"**wrong: {error}**" if found["failures"] else error
+
+
+def with_table(page: str, rows: list[dict[str, object]]) -> str:
+    """Return a page whose first table is that of these rows."""
+    table = ["| runtime | version | fp32 | fp16 | int8 |", "|---|---|---|---|---|"]
+    for row in rows:
+        version = row["packages"][0].replace("==", " ").replace("@", " ")
+        cells = [row["not_run"]] * 3 if "not_run" in row else [cell(row.get(name)) for name in PRECISIONS]
+        table.append(f"| {' | '.join([row['runtime'], version, *cells])} |")
+    lines = page.splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    after = next(
+        place for place in range(first, len(lines) + 1) if not "".join(lines[place : place + 1]).startswith("|")
+    )
+    return "\n".join([*lines[:first], *table, *lines[after:]]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundles", type=Path, nargs="+", required=True)
     parser.add_argument("--envs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=[runtime.name for runtime in RUNTIMES], metavar="NAME")
+    parser.add_argument("--page", type=Path, help="a page whose first table is written anew")
     options = parser.parse_args()
     bundles = [open_bundle(path) for path in options.bundles]
     # Rows of runtimes that are not asked for stay as an earlier run left them.
@@ -180,6 +214,8 @@ def main() -> None:
         "rows": [kept[runtime.name] for runtime in RUNTIMES if runtime.name in kept],
     }
     record(options.out, result)
+    if options.page is not None:
+        options.page.write_text(with_table(options.page.read_text(), result["rows"]))
 
 
 if __name__ == "__main__":
