@@ -11,6 +11,7 @@ trained network, int8 against what its graph says by ONNX's definition of its op
 import argparse
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -168,7 +169,7 @@ def cell(found: dict[str, object] | None) -> str:
     if found is None:
         return "not run"
     if "refused" in found:
-        refused = str(found["refused"]).replace("|", "/").replace("`", "'")
+        refused = re.sub(r"\x1b\[[0-9;]*m", "", str(found["refused"])).replace("|", "/").replace("`", "'")
         return refused if refused.startswith(("crash", "no answer")) else f"refused: `{refused}`"
     error = f"{found['max_error']:.1e}"
     return f"**wrong: {error}**" if found["failures"] else error
