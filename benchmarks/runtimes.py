@@ -26,10 +26,10 @@ import msgspec
 import numpy as np
 from record import record
 
-from alexnet_deploy.core.bundle import GRAPH, Bundle, open_bundle
-from alexnet_deploy.core.machine import processor
-from alexnet_deploy.core.versions import tool_versions
-from alexnet_deploy.engines.parity import LOG_FLOOR, TOLERANCES, int8_graph_tolerance, shortfalls
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
+from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.engines.proof.parity import LOG_FLOOR, TOLERANCES, int8_graph_tolerance, shortfalls
 
 ENDED_AFTER_S = 120
 INSTALL_ENDED_AFTER_S = 300
