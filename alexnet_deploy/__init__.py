@@ -2,6 +2,10 @@
 
 import alexnet_deploy
 
+weights = alexnet_deploy.train_network("data/", "runs/mine")
+alexnet_deploy.export_bundle(weights, "bundles/my.bundle", precision="fp16")
+assert alexnet_deploy.check_bundle("bundles/my.bundle", weights=weights).passed
+
 with alexnet_deploy.load("bundles/my.bundle") as predictor:
     for prediction in predictor.predict(["images/"]):
         print(prediction.path, prediction.top)
@@ -40,12 +44,15 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.images.decode import DecodeLimits
     from alexnet_deploy.core.process.versions import __version__
     from alexnet_deploy.engines.engine import EngineInfo
+    from alexnet_deploy.pipeline.api import check_bundle, export_bundle, train_network
+    from alexnet_deploy.pipeline.check import CheckResult
     from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, load
 
 __all__ = [
     "AlexNetDeployError",
     "BackendError",
     "BundleError",
+    "CheckResult",
     "DataError",
     "DecodeLimits",
     "EngineInfo",
@@ -63,7 +70,10 @@ __all__ = [
     "WeightsError",
     "WrongAnswerError",
     "__version__",
+    "check_bundle",
+    "export_bundle",
     "load",
+    "train_network",
 ]
 
 disable_telemetry()
@@ -80,6 +90,8 @@ if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}
 
 _HOMES = {
     **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict.predictor"),
+    **dict.fromkeys(("check_bundle", "export_bundle", "train_network"), "pipeline.api"),
+    "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",
     "EngineInfo": "engines.engine",
     "__version__": "core.process.versions",

@@ -1,0 +1,128 @@
+"""The commands as functions: what `alexnet_deploy` itself offers to programs, beside `load`.
+
+Not called train and export: those are packages of ours, and importing one would hide a function of its name.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from alexnet_deploy.core.bundle.store import open_bundle
+from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.family import architecture_by_name
+from alexnet_deploy.core.model.views import ViewsName
+from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.names import find_bundle, find_weights
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.engines.engine import Device
+from alexnet_deploy.engines.registry import Backend
+from alexnet_deploy.pipeline.check import CheckResult, check, images_in
+
+
+def train_network(
+    data: str | Path,
+    out: str | Path,
+    *,
+    arch: str | Architecture = "paper",
+    recipe: str | Path = "folder",
+    settings: Mapping[str, object] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    resume: bool = False,
+    say: Say = say_nothing,
+) -> Path:
+    """Train on labelled images and return the file of the best weights, in the new run directory `out`.
+
+    `data` is what `alexnet-deploy train` takes: a folder of class folders, ILSVRC-2012's archives, CIFAR-10's batches
+    or a packed set. `recipe` is the name of a shipped recipe or a TOML file, `settings` changes fields of it. With
+    `resume` the run in `out` continues from its checkpoint, bit-exact on the same machine.
+
+    Raises UsageError for names and settings that do not exist, DataError for data that cannot be trained on,
+    BackendError where the device is not there, and TrainingError where `out` exists already or cannot be written.
+    """
+    from alexnet_deploy.train.loop.record import Observer
+    from alexnet_deploy.train.recipe import recipe_by_name, with_settings
+    from alexnet_deploy.train.run import Resume, check_place, choose_device, look_over, train
+    from alexnet_deploy.train.runtime.placement import placed
+
+    architecture = architecture_by_name(arch) if isinstance(arch, str) else arch
+    chosen = with_settings(recipe_by_name(str(recipe)), dict(settings or {}))
+    place = placed(choose_device(device))
+    run = Path(out)
+
+    def check_first(num_classes: int) -> None:
+        if not resume:
+            check_place(run, architecture.with_num_classes(num_classes), chosen)
+
+    return train(
+        look_over(Path(data), architecture, on_found=check_first),
+        architecture,
+        chosen,
+        run,
+        placement=place,
+        resume=Resume.SAME_MACHINE if resume else Resume.NO,
+        observer=Observer(say=say),
+    )
+
+
+def export_bundle(
+    weights: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "fp32",
+    views: ViewsName = "ten",
+    calibrate: str | Path | None = None,
+    data: str | Path | None = None,
+    force: bool = False,
+    say: Say = say_nothing,
+) -> Path:
+    """Export a weights file, a run or its name in ./runs as a bundle at `out`; return `out`.
+
+    The bundle is proved on every installed backend before it appears. `calibrate` and `data` belong to int8: images to
+    calibrate on (the training images unless given), and labelled images to measure accuracy on. `force` moves a bundle
+    that is already at `out` aside.
+
+    Raises ParityError where an engine disagrees with the trained network, WeightsError for a file that is not weights,
+    UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
+    """
+    from alexnet_deploy.engines.tensorrt.build import BuildObserver
+    from alexnet_deploy.pipeline.calibration import Int8Request
+    from alexnet_deploy.pipeline.export import ExportRequest, export
+
+    request = ExportRequest(
+        precision=precision,
+        views=views,
+        int8=None if calibrate is None else Int8Request(calibrate=Path(calibrate)),
+        data=None if data is None else Path(data),
+    )
+    loaded = load_weights(find_weights(Path(weights)))
+    return export(loaded, Path(out), request, force=force, observer=BuildObserver(say=say)).path
+
+
+def check_bundle(
+    bundle: str | Path,
+    *,
+    weights: str | Path | None = None,
+    data: str | Path | None = None,
+    backend: Backend | Literal["auto"] = "auto",
+    device: Device | Literal["auto"] = "auto",
+    say: Say = say_nothing,
+) -> CheckResult:
+    """Prove a bundle again on this machine: its bytes, its graph, its golden vectors on every installed backend.
+
+    With the `weights` that it was made from, the trained network is asked too, and `data` adds images to compare on,
+    with their accuracy where its folders are named after the labels. CheckResult.passed says whether all of it held.
+
+    Raises UsageError for a bundle that does not exist, weights of another bundle, or data without weights;
+    IntegrityError for bytes that are not those published; DataError for an image that cannot be read; BackendError
+    where there is no engine.
+    """
+    opened = open_bundle(find_bundle(Path(bundle)))
+    return check(
+        opened,
+        backends=None if backend == "auto" else [backend],
+        device=device,
+        weights=None if weights is None else load_weights(find_weights(Path(weights))),
+        images=None if data is None else images_in(Path(data), opened.labels),
+        say=say,
+    )

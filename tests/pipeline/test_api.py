@@ -1,0 +1,73 @@
+"""The whole road as a program takes it: from a folder of images to a prediction, through the public names alone."""
+
+from pathlib import Path
+
+import pytest
+from networks import narrowed
+
+import alexnet_deploy
+from alexnet_deploy.core.model.family import ARCHITECTURES
+
+NARROW = narrowed(ARCHITECTURES["paper"])
+QUICK = {"epochs": 1, "batch_size": 8, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("api") / "run"
+    return alexnet_deploy.train_network(drawn, run, arch=NARROW, settings=QUICK, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def published(trained: Path) -> Path:
+    return alexnet_deploy.export_bundle(trained.parent, trained.parents[1] / "a.bundle")
+
+
+def test_images_become_weights_a_bundle_its_proof_and_predictions(drawn: Path, trained: Path, published: Path) -> None:
+    result = alexnet_deploy.check_bundle(published, weights=trained, data=drawn / "val")
+    assert isinstance(result, alexnet_deploy.CheckResult)
+    assert result.passed
+    assert {row.backend for row in result.rows} >= {"torch", "openvino", "onnxruntime"}
+    assert {row.images for row in result.rows} == {"golden", "8 given"}
+    with alexnet_deploy.load(published) as predictor:
+        assert len(list(predictor.predict([drawn / "val"]))) == 8
+
+
+def test_a_run_that_has_ended_is_resumed_to_the_same_weights(drawn: Path, trained: Path) -> None:
+    before = trained.read_bytes()
+    again = alexnet_deploy.train_network(drawn, trained.parent, arch=NARROW, settings=QUICK, device="cpu", resume=True)
+    assert again == trained
+    assert again.read_bytes() == before
+
+
+def test_a_run_is_never_overwritten(drawn: Path, trained: Path) -> None:
+    with pytest.raises(alexnet_deploy.AlexNetDeployError, match="exist"):
+        alexnet_deploy.train_network(drawn, trained.parent, arch=NARROW, settings=QUICK, device="cpu")
+
+
+@pytest.mark.parametrize("options", [{"settings": {"epoch": 1}}, {"recipe": "folders"}, {"arch": "papers"}])
+def test_names_that_do_not_exist_are_refused_before_anything_is_written(
+    options: dict[str, object], drawn: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(alexnet_deploy.UsageError):
+        alexnet_deploy.train_network(drawn, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_calibration_is_for_int8_only(drawn: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(alexnet_deploy.UsageError, match="int8"):
+        alexnet_deploy.export_bundle(trained, tmp_path / "b.bundle", calibrate=drawn)
+
+
+def test_a_bundle_that_is_damaged_does_not_pass(published: Path, tmp_path: Path) -> None:
+    data = bytearray((published / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    copy = tmp_path / "copy.bundle"
+    copy.mkdir()
+    for path in published.rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(published)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(bytes(data) if path.name == "model.onnx" else path.read_bytes())
+    with pytest.raises(alexnet_deploy.IntegrityError):
+        alexnet_deploy.check_bundle(copy)
