@@ -11,7 +11,8 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,8 @@ from msgspec import Struct
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.fs.reading import from_toml
+
+Value = TypeVar("Value")
 
 Initialisation: TypeAlias = Literal["kaiming", "paper", "original"]
 Schedule: TypeAlias = Literal["plateau", "cosine", "step"]
@@ -35,6 +38,17 @@ _MOST = 2**32
 _BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
+RENAMED: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "min_crop_area": "min_scale",
+        "max_crop_aspect": "max_ratio",
+        "erasing": "random_erasing",
+        "step_epochs": "milestones",
+    }
+)
+"""Fields that weights and checkpoints may know by another name: that name to today's."""
+
+
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Steps down the gradient on random crops and mirrors, with everything about them that can be chosen."""
 
@@ -49,13 +63,13 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bias_learning_rate: float = 0.0
     """Learning rate of the biases, the same throughout; 0 is that of the weights."""
     schedule: Schedule = "plateau"
-    """`plateau`: the rate is divided by 10 when validation error stops improving; `step`: at the epochs of step_epochs;
+    """`plateau`: the rate is divided by 10 when validation error stops improving; `step`: at the epochs of milestones;
     `cosine`: the rate falls to 0 along half a cosine."""
     patience: int = 5
     """plateau: epochs in a row without a better validation error before the rate is divided."""
     divisions: int = 3
     """plateau: how often the rate is divided at most."""
-    step_epochs: tuple[int, ...] = ()
+    milestones: tuple[int, ...] = ()
     """step: rising epochs, from 2 on, at which the rate is divided by 10."""
     warmup_epochs: int = 0
     """Epochs over which the rate first rises from 0, step by step."""
@@ -79,9 +93,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     class_weights: ClassWeights = "none"
     """`balanced`: a training image counts in inverse proportion to the training images of its class, 1 on average;
     `none`: all count the same."""
-    min_crop_area: float = 1.0
+    min_scale: float = 1.0
     """Smallest share of the image that a random crop is scaled from, 0..1; 1: crops of the input size, unscaled."""
-    max_crop_aspect: float = 1.0
+    max_ratio: float = 1.0
     """Greatest ratio of the sides of a scaled crop, either way."""
     max_rotation: float = 0.0
     """Greatest angle that a scaled crop is turned by, either way, in degrees."""
@@ -91,7 +105,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0: none."""
     color_noise_epochs: int = 0
     """Number of first epochs that have colour noise; 0: all have it."""
-    erasing: float = 0.0
+    random_erasing: float = 0.0
     """Share of the images in which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
     precision: TrainingPrecision = "fp32"
     """Precision of the products, in training and in validation: `fp32` or `bf16`; weights and their updates are always
@@ -127,24 +141,24 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("momentum", "ema_decay", "label_smoothing", "color_jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and under 1")
-        if not 0 < self.min_crop_area <= 1:
-            raise UsageError(f"min_crop_area is {self.min_crop_area}; it must be over 0 and at most 1")
-        if not 1 <= self.max_crop_aspect < math.inf:
-            raise UsageError(f"max_crop_aspect is {self.max_crop_aspect}; it must be 1 or more, and finite")
+        if not 0 < self.min_scale <= 1:
+            raise UsageError(f"min_scale is {self.min_scale}; it must be over 0 and at most 1")
+        if not 1 <= self.max_ratio < math.inf:
+            raise UsageError(f"max_ratio is {self.max_ratio}; it must be 1 or more, and finite")
         if not 0 <= self.max_rotation <= 180:
             raise UsageError(f"max_rotation is {self.max_rotation}; it must be 0 to 180 degrees")
-        if not 0 <= self.erasing <= 1:
-            raise UsageError(f"erasing is {self.erasing}; it must be 0 to 1")
+        if not 0 <= self.random_erasing <= 1:
+            raise UsageError(f"random_erasing is {self.random_erasing}; it must be 0 to 1")
         if not 0 <= self.color_noise_epochs <= self.epochs:
             raise UsageError(f"color_noise_epochs is {self.color_noise_epochs}, with {self.epochs} epochs in all")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed of {self.seed} is out of range; it must be 0 to {2**32 - 1}")
-        if (self.schedule == "step") != bool(self.step_epochs):
+        if (self.schedule == "step") != bool(self.milestones):
             raise UsageError(
-                f"step_epochs is {list(self.step_epochs)} and schedule {self.schedule!r}; each needs the other"
+                f"milestones is {list(self.milestones)} and schedule {self.schedule!r}; each needs the other"
             )
-        if list(self.step_epochs) != sorted({number for number in self.step_epochs if number > 1}):
-            raise UsageError(f"step_epochs is {list(self.step_epochs)}; needed are rising numbers from 2 on")
+        if list(self.milestones) != sorted({number for number in self.milestones if number > 1}):
+            raise UsageError(f"milestones is {list(self.milestones)}; needed are rising numbers from 2 on")
         if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
             raise UsageError(
                 f"warmup_epochs is {self.warmup_epochs}; a cosine needs fewer than the {self.epochs} epochs, as with "
@@ -221,6 +235,11 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: is no TOML: {error}") from error
 
 
+def with_new_names(fields: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the fields of a recipe that was written down at any time, by their names of today."""
+    return {RENAMED.get(name, name): value for name, value in fields.items()}
+
+
 def with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     """Return the recipe with these fields changed; raises UsageError for an unknown field or a value it cannot have."""
     return _recipe(msgspec.to_builtins(recipe), settings, subject=f"recipe {recipe.name}")
@@ -269,6 +288,8 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
 
 def _check_fields(names: Iterable[str], subject: str) -> None:
     for name in names:
+        if name in RENAMED:
+            raise UsageError(f"{subject}: {name} is called {RENAMED[name]} now; rename it")
         if name not in _FIELDS:
             raise UsageError(f"{subject}: {name} is not a field of a recipe; {_nearest(name)}")
 

@@ -116,7 +116,7 @@ def train(
             if resume is not Resume.NO:
                 # Now that nobody else trains there.
                 any_machine = resume is Resume.ANY_MACHINE
-                saved = ranks.given(lambda: _saved_run(out, wanted, any_machine=any_machine))
+                saved = ranks.broadcast(lambda: _saved_run(out, wanted, any_machine=any_machine))
                 best = directory.settle(saved.position) if ranks.is_first else None
                 trainer.go_on_from(saved.position, load_tensors(out / CHECKPOINT, saved), best)
             trainer.run()

@@ -24,7 +24,7 @@ def learning_rate(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num
             share = (done - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
             return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
         case "step":
-            divisions = sum(epoch <= len(epochs) + 1 for epoch in recipe.step_epochs)
+            divisions = sum(epoch <= len(epochs) + 1 for epoch in recipe.milestones)
         case "plateau":
             divisions = min(recipe.divisions, _plateaus(recipe.patience, epochs))
     return float(recipe.learning_rate / 10**divisions)

@@ -194,8 +194,9 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
 
 def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
     """Return a recipe's name, and the values by which it differs from the shipped recipe of that name."""
-    from alexnet_deploy.train.recipe import recipe_by_name, recipe_names
+    from alexnet_deploy.train.recipe import recipe_by_name, recipe_names, with_new_names
 
+    recipe = with_new_names(recipe)
     name = str(recipe.get("name"))
     shipped = msgspec.structs.asdict(recipe_by_name(name)) if name in recipe_names() else {"name": name}
     changes = [f"{field} {setting(value)}" for field, value in recipe.items() if shipped.get(field) != value]

@@ -32,9 +32,9 @@ KILLED_RECIPE = msgspec.structs.replace(
     learning_rate=0.001,
     optimiser="adamw",
     ema_decay=0.9,
-    min_crop_area=0.5,
+    min_scale=0.5,
     color_jitter=0.2,
-    erasing=0.3,
+    random_erasing=0.3,
     seed=5,
 )
 

@@ -42,7 +42,7 @@ from alexnet_deploy.train.runtime.distributed import Ranks, joined
 from alexnet_deploy.train.runtime.placement import Placement
 
 FIRST = Recipe(name="test", epochs=2, batch_size=4, learning_rate=0.01, patience=9)
-SECOND = msgspec.structs.replace(FIRST, batch_size=3, min_crop_area=0.3, label_smoothing=0.1, class_weights="balanced")
+SECOND = msgspec.structs.replace(FIRST, batch_size=3, min_scale=0.3, label_smoothing=0.1, class_weights="balanced")
 RECIPES = (FIRST, SECOND)
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     try:
         with joined("cpu") as (ranks, _):
-            found = ranks.given(lambda: look_over(folder / "data", TABLE))
+            found = ranks.broadcast(lambda: look_over(folder / "data", TABLE))
             if sys.argv[2:]:
                 stop_or_resume(found, folder / "stopped", ranks, sys.argv[2])
                 return

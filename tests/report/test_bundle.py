@@ -187,7 +187,7 @@ def test_what_was_noticed_and_every_kind_of_setting_is_told() -> None:
         "learning_rate": 1e-05,
         "compile": True,
         "nesterov": False,
-        "step_epochs": (3, 5),
+        "milestones": (3, 5),
         "none": (),
     }
     text = Page(render(training=make_training(recipe=recipe, remarks=("the loss stands still; try less",)))).text
@@ -195,7 +195,7 @@ def test_what_was_noticed_and_every_kind_of_setting_is_told() -> None:
     found = re.search(r"Recipe(.*)Data and run", text, flags=re.DOTALL)
     assert found is not None
     words = " ".join(found[1].split())
-    assert words == "Epochs 8 Learning rate 1e-05 Compile yes Nesterov no Step epochs 3, 5 None none"
+    assert words == "Epochs 8 Learning rate 1e-05 Compile yes Nesterov no Milestones 3, 5 None none"
 
 
 def test_a_failed_comparison_is_the_verdict() -> None:

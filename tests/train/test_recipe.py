@@ -26,11 +26,13 @@ from alexnet_deploy.train.data.source import LabelledSource
 from alexnet_deploy.train.learner.init import initialise
 from alexnet_deploy.train.loop.record import training_preprocessing
 from alexnet_deploy.train.recipe import (
+    RENAMED,
     Initialisation,
     Recipe,
     parse_settings,
     recipe_by_name,
     recipe_names,
+    with_new_names,
     with_settings,
 )
 
@@ -90,15 +92,15 @@ def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
         {"warmup_epochs": -1},
         {"schedule": "cosine", "warmup_epochs": 2},
         {"schedule": "step"},
-        {"step_epochs": (2,)},
-        {"schedule": "step", "step_epochs": (1, 2)},
-        {"schedule": "step", "step_epochs": (3, 2)},
-        {"schedule": "step", "step_epochs": (2, 2)},
+        {"milestones": (2,)},
+        {"schedule": "step", "milestones": (1, 2)},
+        {"schedule": "step", "milestones": (3, 2)},
+        {"schedule": "step", "milestones": (2, 2)},
         {"label_smoothing": 1.0},
         {"label_smoothing": math.nan},
-        {"min_crop_area": 0.0},
-        {"min_crop_area": 1.01},
-        {"min_crop_area": math.nan},
+        {"min_scale": 0.0},
+        {"min_scale": 1.01},
+        {"min_scale": math.nan},
         {"color_noise_epochs": 3},
         {"color_noise_epochs": -1},
         {"momentum": 1.0},
@@ -108,14 +110,14 @@ def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:
         {"ema_decay": -0.1},
         {"color_jitter": 1.0},
         {"color_jitter": -0.1},
-        {"max_crop_aspect": 0.9},
-        {"max_crop_aspect": math.inf},
-        {"max_crop_aspect": math.nan},
+        {"max_ratio": 0.9},
+        {"max_ratio": math.inf},
+        {"max_ratio": math.nan},
         {"max_rotation": -1.0},
         {"max_rotation": 181.0},
-        {"erasing": -0.1},
-        {"erasing": 1.1},
-        {"erasing": math.nan},
+        {"random_erasing": -0.1},
+        {"random_erasing": 1.1},
+        {"random_erasing": math.nan},
     ],
 )
 def test_a_recipe_that_trains_nothing_is_refused(change: dict[str, object]) -> None:
@@ -132,12 +134,12 @@ def test_a_recipe_that_trains_nothing_is_refused(change: dict[str, object]) -> N
         {"seed": 2**32 - 1},
         {"momentum": 0.0},
         {"divisions": 0},
-        {"min_crop_area": 0.01},
+        {"min_scale": 0.01},
         {"color_noise_epochs": 2},
         {"max_rotation": 180.0},
-        {"erasing": 1.0},
+        {"random_erasing": 1.0},
         {"warmup_epochs": 1, "schedule": "cosine"},
-        {"step_epochs": (2, 9), "schedule": "step"},
+        {"milestones": (2, 9), "schedule": "step"},
     ],
 )
 def test_a_recipe_at_its_bounds_is_taken(change: dict[str, object]) -> None:
@@ -176,9 +178,9 @@ def test_paper_is_the_papers_section_5() -> None:
 
 def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Path) -> None:
     good = tmp_path / "mine.toml"
-    good.write_text("epochs = 3\nbatch_size = 8\nlearning_rate = 1\nschedule = 'step'\nstep_epochs = [2, 3]\n")
+    good.write_text("epochs = 3\nbatch_size = 8\nlearning_rate = 1\nschedule = 'step'\nmilestones = [2, 3]\n")
     assert recipe_by_name(str(good)) == Recipe(
-        name="mine", epochs=3, batch_size=8, learning_rate=1.0, schedule="step", step_epochs=(2, 3)
+        name="mine", epochs=3, batch_size=8, learning_rate=1.0, schedule="step", milestones=(2, 3)
     )
     for text, sentence in (
         (
@@ -241,9 +243,9 @@ def test_what_cannot_be_extended_is_refused(base: str, sentence: str, tmp_path: 
 
 
 def test_settings_are_read_as_toml_and_bare_words_are_strings() -> None:
-    words = ["epochs=7", "schedule=step", "step_epochs = [2, 5]", "compile=true", "precision='bf16'", "color_noise=0"]
+    words = ["epochs=7", "schedule=step", "milestones = [2, 5]", "compile=true", "precision='bf16'", "color_noise=0"]
     assert with_settings(RECIPE, parse_settings(words)) == msgspec.structs.replace(
-        RECIPE, epochs=7, schedule="step", step_epochs=(2, 5), compile=True, precision="bf16", color_noise=0.0
+        RECIPE, epochs=7, schedule="step", milestones=(2, 5), compile=True, precision="bf16", color_noise=0.0
     )
     assert with_settings(RECIPE, {}) == RECIPE
 
@@ -369,7 +371,7 @@ def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | 
         ("epochs = " + "[" * 100_000, r"is no TOML: it is nested too deeply$"),
         ("epochs = " + "9" * 5000, "is no TOML: it holds a value that cannot be read"),
         ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; whole numbers may be 4,294,967,296 at"),
-        ('extends = "original"\nstep_epochs = [2, ' + "9" * 400 + "]", "step_epochs is too large"),
+        ('extends = "original"\nmilestones = [2, ' + "9" * 400 + "]", "milestones is too large"),
         ('extends = "a\\u0000.toml"', "it must be the name of a recipe"),
     ],
 )
@@ -403,3 +405,17 @@ def test_a_long_chain_of_files_is_refused(tmp_path: Path) -> None:
         (tmp_path / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"\n')
     with pytest.raises(UsageError, match="is the last of 21 recipes that extend one another; 20 may"):
         recipe_by_name(str(tmp_path / "0.toml"))
+
+
+@pytest.mark.parametrize(("old", "new"), list(RENAMED.items()))
+def test_a_field_by_its_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f'extends = "folder"\n{old} = 1\n')
+    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+        recipe_by_name(str(tmp_path / "mine.toml"))
+    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+        with_settings(recipe_by_name("folder"), {old: 1})
+
+
+def test_what_was_written_down_by_old_names_is_read_by_the_new_ones() -> None:
+    written = {"name": "mine", "min_crop_area": 0.3, "step_epochs": (2, 4), "momentum": 0.8}
+    assert with_new_names(written) == {"name": "mine", "min_scale": 0.3, "milestones": (2, 4), "momentum": 0.8}

@@ -44,13 +44,13 @@ def test_every_field_stands_below_what_explains_it() -> None:
 
 def test_a_file_of_ones_own_is_printed_whole(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text("# Ours.\nextends = 'folder'\nschedule = 'step'\nstep_epochs = [5, 9]\ncompile = true\n")
+    mine.write_text("# Ours.\nextends = 'folder'\nschedule = 'step'\nmilestones = [5, 9]\ncompile = true\n")
     printed = recipe_as_toml(str(mine))
     assert printed.startswith("# Ours.\n\n# Passes over the training images.\nepochs = 24\n\n")
     (tmp_path / "copy.toml").write_text(printed)
     found = msgspec.structs.replace(recipe_by_name(str(tmp_path / "copy.toml")), name="mine")
     assert found == recipe_by_name(str(mine))
-    assert (found.step_epochs, found.compile) == ((5, 9), True)
+    assert (found.milestones, found.compile) == ((5, 9), True)
 
 
 def test_the_list_tells_what_each_is_for_and_its_source(run: Run) -> None:

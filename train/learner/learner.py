@@ -121,7 +121,7 @@ class Learner:
         """Return the tensors that training results in, by the table's names: not copies."""
         return {name: tensor.detach() for name, tensor in self._result.state_dict().items()}
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Return all that the next step depends on, by name: not copies.
 
         `network.conv1.weight`; after the first step the optimiser's, under torch's names for them
@@ -135,7 +135,7 @@ class Learner:
             state |= {f"mean.{name}": tensor for name, tensor in self.weights().items()}
         return state
 
-    def take(self, state: Mapping[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Copy a state into the network and its optimiser; raises RuntimeError where it does not fit."""
         groups: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
         for name, tensor in state.items():
@@ -169,10 +169,8 @@ class Learner:
 
     def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe
-        if recipe.min_crop_area < 1 or recipe.max_crop_aspect > 1 or recipe.max_rotation > 0:
-            limits = CropRange(
-                min_area=recipe.min_crop_area, max_aspect=recipe.max_crop_aspect, max_rotation=recipe.max_rotation
-            )
+        if recipe.min_scale < 1 or recipe.max_ratio > 1 or recipe.max_rotation > 0:
+            limits = CropRange(min_area=recipe.min_scale, max_aspect=recipe.max_ratio, max_rotation=recipe.max_rotation)
             crops = scaled_crop_and_mirror(images, self._size, limits, draws, part)
         else:
             crops = crop_and_mirror(images, self._size, draws, part).float()
@@ -182,8 +180,8 @@ class Learner:
             shift = color_shift(self._color_axes, recipe.color_noise, draws, part)
             crops = crops + shift.to(self._device)[:, None, None, :]
         views = preprocess(crops, self._preprocessing)
-        if recipe.erasing:
-            views = erase(views, recipe.erasing, draws, part)
+        if recipe.random_erasing:
+            views = erase(views, recipe.random_erasing, draws, part)
         return views.contiguous(memory_format=torch.channels_last)
 
     def _logits(self, forward: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor) -> torch.Tensor:

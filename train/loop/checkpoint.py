@@ -1,11 +1,12 @@
 """A run on disk, whole, in one file from which it goes on as if it had never stopped: RUN/checkpoint.safetensors.
 
-The tensors are those of `Learner.state`: the network's (`network.conv1.weight`), what the optimiser keeps of each, and
-their running mean where there is one. The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON object: the
-`Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch and the step;
-nor of the schedule, which follows from the epochs' metrics.
+The tensors are those of `Learner.state_dict`: the network's (`network.conv1.weight`), what the optimiser keeps of
+each, and their running mean where there is one. The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON
+object: the `Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch
+and the step; nor of the schedule, which follows from the epochs' metrics.
 
-Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/model/tensor_file.py). Both are read.
+Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/model/tensor_file.py), 4 has the
+recipe's names of now. All are read.
 """
 
 import math
@@ -32,7 +33,7 @@ from alexnet_deploy.core.model.tensor_file import (
 )
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, CHECKPOINT_SEALED_FROM, CHECKPOINT_VERSIONS, EpochMetrics
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.train.recipe import Recipe
+from alexnet_deploy.train.recipe import Recipe, with_new_names
 from alexnet_deploy.train.runtime.placement import Machine
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -143,7 +144,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with open_tensors(path) as file:
             text = file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
-        return from_json(text, Checkpoint)
+        return msgspec.convert(_with_new_names(from_json(text, dict[str, object])), Checkpoint)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: there is no such file to resume from") from error
     except OSError as error:
@@ -155,10 +156,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except UnknownVersionError as error:
         raise TrainingError(
             f"{path}: checkpoint format {error.version}, where this program reads "
-            f"{' and '.join(map(str, CHECKPOINT_VERSIONS))}"
+            f"{', '.join(map(str, CHECKPOINT_VERSIONS[:-1]))} and {FORMAT_VERSION}"
         ) from error
     except (msgspec.DecodeError, UsageError) as error:
         raise TrainingError(f"{path}: its header cannot be read: {error}") from error
+
+
+def _with_new_names(header: dict[str, object]) -> dict[str, object]:
+    recipe = header.get("recipe")
+    return header | {"recipe": with_new_names(recipe)} if isinstance(recipe, dict) else header
 
 
 def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -107,7 +107,7 @@ class Trainer:
                 f"has {counted(num_steps, 'step')}"
             )
         try:
-            self._learner.take(tensors)
+            self._learner.load_state_dict(tensors)
         except RuntimeError as error:
             raise TrainingError(f"{self._directory.path}: its checkpoint does not fit the network: {error}") from error
         self._position = position
@@ -130,14 +130,14 @@ class Trainer:
         if self._ranks.is_first:
             self._directory.check_room(self._architecture, self._recipe)
         self._begun = self._saved_at = time.perf_counter()
-        with stopping(self._ranks.sum) as stop_if_asked:
+        with stopping(self._ranks.all_reduce) as stop_if_asked:
             try:
                 while not is_over(self._recipe, self._position):
                     self._train_epoch(stop_if_asked)
             except (KeyboardInterrupt, SystemExit):
                 self._save(with_best=True)
                 # torchrun ends all once one has ended: not while the first still writes.
-                self._ranks.wait()
+                self._ranks.barrier()
                 raise
             except AlexNetDeployError:
                 if not self._best_is_saved:
@@ -158,7 +158,7 @@ class Trainer:
         numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
         loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._placement.device)
         begun = time.perf_counter()
-        shares = [self._ranks.share(batch) for batch in numbers[start.step :]]
+        shares = [self._ranks.shard(batch) for batch in numbers[start.step :]]
         for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
             rate = learning_rate(recipe, start.epochs, step, len(numbers))
             part = self._ranks.part(len(numbers[step]))
@@ -175,7 +175,7 @@ class Trainer:
             if (step + 1) % _STEPS_PER_READING[self._placement.device.type] and step + 1 < len(numbers):
                 continue
             # In every rank the whole's from here on, as if all had just been resumed.
-            loss_sum.fill_(self._ranks.mean(loss_sum.item()))
+            loss_sum.fill_(self._ranks.all_reduce_mean(loss_sum.item()))
             self._check_loss(loss_sum.item())
             self._position = msgspec.structs.replace(
                 start,
@@ -245,7 +245,7 @@ class Trainer:
         if not self._ranks.is_first:
             return
         begun = time.perf_counter()
-        state = self._learner.state()
+        state = self._learner.state_dict()
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")

@@ -51,7 +51,7 @@ def validate(
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     # As many batches in every rank: each of them asks all whether to stop.
     numbers = in_batches(torch.arange(len(batches)), _BATCH_SIZE * ranks.size)
-    for images, labels in batches.batches([ranks.share(batch) for batch in numbers]):
+    for images, labels in batches.batches([ranks.shard(batch) for batch in numbers]):
         stop_if_asked()
         pixels = preprocess(images.to(placement.device), preprocessing)
         logits, truth = forward(cut(pixels, center, size)).float().cpu(), labels.cpu()
@@ -59,7 +59,7 @@ def validate(
         guesses = logits.topk(min(5, num_classes)).indices
         top5 += int((guesses == truth[:, None]).any(1).sum())
         np.add.at(confusion, (truth.numpy(), guesses[:, 0].numpy()), 1)
-    loss_sum, top5, *counts = ranks.sum(np.array([loss_sum, top5, *confusion.ravel()])).tolist()
+    loss_sum, top5, *counts = ranks.all_reduce(np.array([loss_sum, top5, *confusion.ravel()])).tolist()
     confusion = np.array(counts, dtype=np.int64).reshape(confusion.shape)
     return Validation(
         loss=loss_sum / len(batches),

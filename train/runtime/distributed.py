@@ -50,7 +50,7 @@ class Ranks:
         """Return which images of a batch of this many are this process's: every `size`-th, none of them twice."""
         return Part(num_images=num_images, rows=slice(self.rank, None, self.size))
 
-    def share(self, numbers: torch.Tensor) -> torch.Tensor:
+    def shard(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return this process's part of a batch, (N, ...); it may be empty where N is under the number of processes."""
         return numbers[self.part(len(numbers)).rows]
 
@@ -65,22 +65,22 @@ class Ranks:
         # Buckets as views: no second copy of the gradients, 244 MB of them.
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Return the sum over all processes, float64, the same in each of them."""
         total = torch.from_numpy(np.asarray(values, dtype=np.float64).copy())
         if self.size > 1:
             distributed.all_reduce(total)
         return total.numpy()
 
-    def mean(self, value: float) -> float:
+    def all_reduce_mean(self, value: float) -> float:
         """Return the mean over all processes, the same in each of them."""
-        return float(self.sum(np.array(value))) / self.size
+        return float(self.all_reduce(np.array(value))) / self.size
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return once every process has come here."""
-        self.sum(np.zeros(1))
+        self.all_reduce(np.zeros(1))
 
-    def given(self, make: Callable[[], Given]) -> Given:
+    def broadcast(self, make: Callable[[], Given]) -> Given:
         """Return what the first process makes of it; the others wait for it and make nothing."""
         if self.size == 1:
             return make()

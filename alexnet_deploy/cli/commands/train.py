@@ -132,8 +132,8 @@ def train(
             placement=placed(own_device, ranks=ranks, threads=workers),
             columns=columns,
         )
-        task = ranks.given(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
-        found = ranks.given(
+        task = ranks.broadcast(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
+        found = ranks.broadcast(
             lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
         )
         if chosen == "cpu":

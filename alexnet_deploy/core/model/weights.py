@@ -40,7 +40,7 @@ METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 FORMAT_VERSION = 2
 
-CHECKPOINT_VERSIONS = (2, 3)
+CHECKPOINT_VERSIONS = (2, 3, 4)
 CHECKPOINT_SEALED_FROM = 3
 """The first format of checkpoints that holds a digest of its header."""
 

@@ -139,11 +139,11 @@ def test_colour_noise_ends_after_its_epochs() -> None:
 @pytest.mark.parametrize(
     ("change", "name", "wanted"),
     [
-        ({"min_crop_area": 0.3}, "scaled_crop_and_mirror", CropRange(min_area=0.3)),
-        ({"max_crop_aspect": 1.5}, "scaled_crop_and_mirror", CropRange(min_area=1.0, max_aspect=1.5)),
+        ({"min_scale": 0.3}, "scaled_crop_and_mirror", CropRange(min_area=0.3)),
+        ({"max_ratio": 1.5}, "scaled_crop_and_mirror", CropRange(min_area=1.0, max_aspect=1.5)),
         ({"max_rotation": 9.0}, "scaled_crop_and_mirror", CropRange(min_area=1.0, max_rotation=9.0)),
         ({"color_jitter": 0.2}, "jitter_colors", 0.2),
-        ({"erasing": 0.9}, "erase", 0.9),
+        ({"random_erasing": 0.9}, "erase", 0.9),
     ],
 )
 def test_images_are_augmented_as_the_recipe_has_it(
@@ -173,7 +173,9 @@ def test_adamw_is_adam_with_a_decay_apart_from_the_gradient() -> None:
     ((images, labels),) = DATA.train.batches([torch.arange(6)])
     for step in range(3):
         plain = learner_of(PLAIN)
-        plain.take({name: value for name, value in learning.state().items() if name.startswith("network.")})
+        plain.load_state_dict(
+            {name: value for name, value in learning.state_dict().items() if name.startswith("network.")}
+        )
         before = {name: value.double() for name, value in plain.weights().items()}
         plain.step(images, labels, epoch=1, step=step, rate=1.0)
         for name, value in plain.weights().items():
@@ -204,7 +206,7 @@ def test_the_running_mean_of_the_weights_is_what_training_results_in() -> None:
                 learning.step(images, labels, epoch=epoch, step=step, rate=0.01, mean_decay=decay)
             for name, value in plain.weights().items():
                 mean[name] = decay * mean[name] + (1 - decay) * value.double()
-    latest = {name: value for name, value in averaged.state().items() if name.startswith("network.")}
+    latest = {name: value for name, value in averaged.state_dict().items() if name.startswith("network.")}
     for name, value in plain.weights().items():
         # The mean has no say in what is learnt.
         assert torch.equal(latest[f"network.{name}"], value)
@@ -290,31 +292,31 @@ def test_a_learner_that_takes_the_state_of_another_goes_on_as_it_would(recipe: R
     ((images, labels),) = DATA.train.batches([torch.arange(6)])
     for step in range(2):
         one.step(images, labels, epoch=1, step=step, rate=0.01, mean_decay=0.5)
-    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in one.state().items()}
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in one.state_dict().items()}
     assert {name.partition(".")[0] for name in state} == kept
-    other.take(state)
+    other.load_state_dict(state)
     losses = [
         learning.step(images, labels, epoch=1, step=2, rate=0.01, mean_decay=0.5).item() for learning in (one, other)
     ]
     assert losses[0] == losses[1]
-    assert one.state().keys() == other.state().keys()
-    assert all(torch.equal(tensor, other.state()[name]) for name, tensor in one.state().items())
+    assert one.state_dict().keys() == other.state_dict().keys()
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
     # Copies: what was taken does not move with the network.
-    assert not torch.equal(state["network.fc8.weight"], other.state()["network.fc8.weight"])
+    assert not torch.equal(state["network.fc8.weight"], other.state_dict()["network.fc8.weight"])
 
 
 def test_what_does_not_fit_is_not_taken() -> None:
     trained = learner_of(ADAMW)
     ((images, labels),) = DATA.train.batches([torch.arange(6)])
     trained.step(images, labels, epoch=1, step=0, rate=0.01)
-    state = trained.state()
+    state = trained.state_dict()
     learning = learner_of(ADAMW)
     for wrong in ({}, state | {"network.conv1.bias": torch.zeros(3)}, state | {"network.conv9.bias": torch.zeros(3)}):
         with pytest.raises(RuntimeError, match=r"conv[19]"):
-            learning.take(wrong)
+            learning.load_state_dict(wrong)
     with pytest.raises(RuntimeError, match="fc8"):
-        learning.take({name: tensor for name, tensor in state.items() if name != "mean.fc8.weight"})
+        learning.load_state_dict({name: tensor for name, tensor in state.items() if name != "mean.fc8.weight"})
     missing = {name: tensor for name, tensor in state.items() if name != "exp_avg.conv1.bias"}
     for wrong in (missing, state | {"exp_avg.conv1.bias": torch.zeros(3)}):
         with pytest.raises(RuntimeError, match=r"^exp_avg of conv1\.bias is missing, or of another shape$"):
-            learning.take(wrong)
+            learning.load_state_dict(wrong)

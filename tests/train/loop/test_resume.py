@@ -390,7 +390,7 @@ def cut(path: Path) -> None:
 
 
 def make_newer(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(rb"format_version\":3", rb"format_version\":9"))
+    path.write_bytes(path.read_bytes().replace(rb"format_version\":4", rb"format_version\":9"))
 
 
 def make_strange(path: Path) -> None:
@@ -413,7 +413,7 @@ def drop(path: Path) -> None:
     path.unlink()
 
 
-def resealed(changes: dict[str, dict[str, object]], version: int = 3) -> Callable[[Path], None]:
+def resealed(changes: dict[str, dict[str, object]], version: int = 4) -> Callable[[Path], None]:
     """Return what changes fields of a checkpoint's records and writes it as a whole one, of an older format too."""
 
     def change(path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_checkpoint_of_the_format_before_has_no_digest_of_its_header_and_is_re
     assert_same_run(stopped, whole)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 @pytest.mark.parametrize(
     ("position", "sentence"),
     [
@@ -487,7 +487,7 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
         ),
         (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
         (cut, "is no safetensors file, or a damaged one: "),
-        (make_newer, "checkpoint format 9, where this program reads 2 and 3$"),
+        (make_newer, "checkpoint format 9, where this program reads 2, 3 and 4$"),
         (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
         (make_nonsense, "a damaged one: its header is not the one that was saved: its digest does not fit it$"),
         (

@@ -269,7 +269,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
 @given(num_images=st.integers(0, 40), size=st.integers(1, 9))
 def test_shares_are_even_and_each_image_is_in_one(num_images: int, size: int) -> None:
     batch = torch.arange(100, 100 + num_images)
-    shares = [Ranks(rank=rank, size=size).share(batch) for rank in range(size)]
+    shares = [Ranks(rank=rank, size=size).shard(batch) for rank in range(size)]
     assert sorted(number for share in shares for number in share.tolist()) == batch.tolist()
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
@@ -281,7 +281,7 @@ AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator, Part], torch.T
     "scaled crops": lambda images, draws, part: scaled_crop_and_mirror(images, 227, LIMITS, draws, part),
     "noise": lambda images, draws, part: color_shift(color_axes(np.diag([9.0, 4.0, 1.0])), 0.1, draws, part),
     "jitter": lambda images, draws, part: jitter_colors(images.float(), (1.0, 2.0, 3.0), 0.3, draws, part),
-    "erasing": lambda images, draws, part: erase(images.permute(0, 3, 1, 2).float(), 0.5, draws, part),
+    "random_erasing": lambda images, draws, part: erase(images.permute(0, 3, 1, 2).float(), 0.5, draws, part),
 }
 
 
@@ -335,10 +335,10 @@ def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None
         assert (ranks, device) == (ALONE, "cpu")
     network = torch.nn.Linear(2, 2)
     assert ALONE.wrap(network) is network
-    assert ALONE.given(lambda: 3) == 3
-    np.testing.assert_array_equal(ALONE.sum(np.array([1.5, 2.5])), [1.5, 2.5])
-    assert ALONE.share(torch.tensor([4, 5])).tolist() == [4, 5]
-    assert ALONE.mean(0.1) == 0.1
+    assert ALONE.broadcast(lambda: 3) == 3
+    np.testing.assert_array_equal(ALONE.all_reduce(np.array([1.5, 2.5])), [1.5, 2.5])
+    assert ALONE.shard(torch.tensor([4, 5])).tolist() == [4, 5]
+    assert ALONE.all_reduce_mean(0.1) == 0.1
 
 
 # What is refused
