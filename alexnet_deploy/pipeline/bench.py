@@ -159,9 +159,9 @@ def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
         found = look_through(inputs, resize)
-        if not found.files:
+        if not found.sources:
             raise DataError(f"{data}: has no image among its first {_MOST_IMAGES} files, and nothing can be timed")
-        yield found.files
+        yield [path for path in found.sources if isinstance(path, Path)]
         return
     with TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.jpg" for number in range(_MOST_IMAGES)]

@@ -11,9 +11,10 @@ from alexnet_deploy.core.bundle.quantization import Calibration
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Rest
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
-from alexnet_deploy.core.images.batches import ImageSet, decode_batches, look_through
+from alexnet_deploy.core.images.batches import ImageSet, Source, decode_batches, look_through, place_of
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, counted, lines_about_excluded
@@ -39,7 +40,8 @@ class Int8Request:
     """What an INT8 export was asked for."""
 
     calibrate: Path | None = None
-    """Folder of images to calibrate on; None: the training images that the weights name."""
+    """Images to calibrate on: a folder, or a packed set or archives, whose training images are taken; None: the
+    training images that the weights name."""
     num_images: int = NUM_CALIBRATION_IMAGES
     """Most images to calibrate on, evenly spaced among those there are."""
     method: CalibrationMethod | None = None
@@ -86,15 +88,15 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
     graph_sha256 = sha256(graph.SerializeToString(deterministic=True))
     histograms = _kept_histograms(request.cache, graph_sha256, images.sha256, say)
     if histograms is None:
-        say(f"calibrating on {counted(len(images.files), 'image')}")
-        histograms = gather(graph, decode_batches(images.files, weights.preprocessing.resize))
+        say(f"calibrating on {counted(len(images.sources), 'image')}")
+        histograms = gather(graph, decode_batches(images.sources, weights.preprocessing.resize))
         if request.cache is not None:
             save_cache(
                 request.cache,
                 histograms,
                 graph_sha256=graph_sha256,
                 images_sha256=images.sha256,
-                num_images=len(images.files),
+                num_images=len(images.sources),
             )
     first, *others = METHOD_ORDER if request.method is None else (request.method,)
     ranges = ranges_for(graph, weights.preprocessing, histograms, first)
@@ -106,7 +108,7 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         _refuse_beyond_half(histograms)
     calibration = Calibration(
         method=first,
-        num_images=len(images.files),
+        num_images=len(images.sources),
         images_sha256=images.sha256,
         graph_sha256=graph_sha256,
     )
@@ -125,68 +127,81 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
 
 def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> ImageSet:
     """Return the images to calibrate on, those set aside that cannot be decoded."""
+    sources: Sequence[Source]
     if request.calibrate is not None:
-        refuse_empty(request.calibrate)
-        files = [found.path for found in find_inputs([request.calibrate])]
+        sources = _named_images(request.calibrate, weights.preprocessing.resize)
     else:
-        files = _training_files(weights)
-        say(f"calibrating on the training images in {_training_folder(weights)}")
-    found = look_through(evenly(files, request.num_images), weights.preprocessing.resize)
-    for line in lines_about_excluded((str(path), error.code.value) for path, error in found.excluded):
+        sources = _training_images(weights)
+        say(f"calibrating on the training images in {_training_data(weights)}")
+    found = look_through(evenly(sources, request.num_images), weights.preprocessing.resize)
+    for line in lines_about_excluded((place_of(source), error.code.value) for source, error in found.excluded):
         say(line)
-    if len(found.files) < _FEW_IMAGES:
-        say(f"calibration images: {len(found.files)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
-    if not found.files:
+    if len(found.sources) < _FEW_IMAGES:
+        say(f"calibration images: {len(found.sources)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
+    if not found.sources:
         raise DataError("none of the images to calibrate on can be decoded")
     return found
 
 
-def evenly(files: Sequence[Path], most: int) -> list[Path]:
-    """Return at most so many of the files, evenly spaced among them, in their order."""
-    step = max(1.0, len(files) / most)
-    return [files[int(place * step)] for place in range(min(len(files), most))]
+def evenly(sources: Sequence[Source], most: int) -> list[Source]:
+    """Return at most so many of the images, evenly spaced among them, in their order."""
+    step = max(1.0, len(sources) / most)
+    return [sources[int(place * step)] for place in range(min(len(sources), most))]
 
 
-def refuse_empty(folder: Path) -> None:
-    """Raise UsageError where there is nothing to calibrate on, DataError for a file; no second file is looked for."""
-    if not folder.exists():
-        raise UsageError(f"{folder}: there is no such folder of images")
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder of images to calibrate on")
-    if next(find_inputs([folder]), None) is None:
-        raise UsageError(f"{folder}: holds no images to calibrate on")
+def refuse_empty(place: Path) -> None:
+    """Raise UsageError where there is nothing to calibrate on, DataError for a single file."""
+    if not place.exists():
+        raise UsageError(f"{place}: there is no such folder of images")
+    if _is_set(place):
+        return
+    if not place.is_dir():
+        raise DataError(f"{place}: is not a folder of images to calibrate on")
+    if next(find_inputs([place]), None) is None:
+        raise UsageError(f"{place}: holds no images to calibrate on")
 
 
-def _training_folder(weights: Weights) -> Path:
+def _is_set(place: Path) -> bool:
+    from alexnet_deploy.train.data.scan import is_archived
+    from alexnet_deploy.train.pack.format import is_packed
+
+    return is_packed(place) or is_archived(place)
+
+
+def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
+    """Return the images in a folder, or the training images of a packed set, of ILSVRC-2012 or of CIFAR-10."""
+    from alexnet_deploy.train.data.scan import find_images
+    from alexnet_deploy.train.pack.format import is_packed, open_pack, survey_of
+
+    refuse_empty(place)
+    if is_packed(place):
+        return survey_of(open_pack(place), resize).folder.train
+    return find_images(place).train if _is_set(place) else [found.path for found in find_inputs([place])]
+
+
+def _training_data(weights: Weights) -> Path:
     if weights.training is None:
         raise UsageError("these weights name no training images; `--calibrate DIR` gives some to calibrate on")
-    from alexnet_deploy.train.pack.format import packed_from
-
-    # The digest in the weights is that of the files, packed or not.
-    return packed_from(Path(weights.training.data))
+    return Path(weights.training.data)
 
 
-def _training_files(weights: Weights) -> list[Path]:
+def _training_images(weights: Weights) -> Sequence[Source]:
     """Return the training images that the weights name, where they are still those, class by class."""
-    from alexnet_deploy.train.data.folder import ImageFile
-    from alexnet_deploy.train.data.scan import find_images, survey
+    from alexnet_deploy.train.run import look_over
 
-    folder = _training_folder(weights)
+    data = _training_data(weights)
     assert weights.training is not None
     remedy = "`--calibrate DIR` gives images to calibrate on"
     try:
-        found = survey(find_images(folder), weights.preprocessing.resize)
+        found = look_over(data, weights.architecture)
     except DataError as error:
         raise UsageError(f"the training images are gone, {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:
         raise UsageError(
-            f"{folder}: its training and validation images are not those that the weights were trained on (changed "
+            f"{data}: its training and validation images are not those that the weights were trained on (changed "
             f"since, or split by an earlier version of this program); {remedy}"
         )
-    files = [example.path for example in found.folder.train if isinstance(example, ImageFile)]
-    if not files:
-        raise UsageError(f"{folder}: its images are in archives, and calibration reads files; {remedy}")
-    return files
+    return found.folder.train
 
 
 def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, say: Say) -> dict[str, Histogram] | None:

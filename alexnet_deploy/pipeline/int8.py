@@ -174,7 +174,7 @@ def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: 
 
 def _sensitivities(weights: Weights, wanted: Quantization, images: ImageSet) -> dict[str, float]:
     """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
-    files = evenly(images.files, _NUM_SENSITIVITY_IMAGES)
+    files = evenly(images.sources, _NUM_SENSITIVITY_IMAGES)
     center = views_by_name("center", weights.architecture.input_size)
     batches = list(decode_batches(files, weights.preprocessing.resize))
     with open_weights(weights, center) as engine:
@@ -241,8 +241,8 @@ class _Judge:
     ) -> None:
         self._golden = golden
         self._weights, self._views, self._request, self._data = weights, views, request, data
-        self._files = images.files if data is None else tuple(image.path for image in data.images)
-        say(f"asking the FP32 graph about {counted(len(self._files), 'image')}")
+        self._sources = images.sources if data is None else tuple(image.path for image in data.images)
+        say(f"asking the FP32 graph about {counted(len(self._sources), 'image')}")
         self._expected = self._ask(None)
 
     def __call__(self, quantization: Quantization) -> _Verdict:
@@ -258,7 +258,7 @@ class _Judge:
 
     def _ask(self, quantization: Quantization | None) -> np.ndarray:
         with open_weights(self._weights, self._views, quantization) as engine:
-            return engine.run_all(decode_batches(self._files, self._weights.preprocessing.resize))
+            return engine.run_all(decode_batches(self._sources, self._weights.preprocessing.resize))
 
 
 def _fall_back(

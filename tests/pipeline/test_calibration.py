@@ -12,7 +12,7 @@ from networks import separating_weights
 from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate
+from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate, evenly
 from alexnet_deploy.train.data.scan import find_images, survey
 from alexnet_deploy.train.pack.writer import pack
 
@@ -58,23 +58,43 @@ def test_training_images_that_are_others_now_are_refused(sure: Weights, drawn: P
     )
 
 
-def test_weights_trained_on_a_pack_calibrate_on_the_files_that_were_packed(
+def test_weights_trained_on_a_pack_calibrate_on_it_when_its_files_are_gone(
     sure: Weights, drawn: Path, tmp_path: Path
 ) -> None:
     assert sure.training is not None
-    pack(find_images(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
-    packed = replace(sure, training=msgspec.structs.replace(sure.training, data=str(tmp_path / "drawn.pack")))
-    found, said = calibrated(packed)
-    assert said[0] == f"calibrating on the training images in {drawn}"
-    assert found.ranges == calibrated(sure)[0].ranges
+    shutil.copytree(drawn, tmp_path / "files")
+    packed = pack(find_images(tmp_path / "files"), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    learnt = msgspec.structs.replace(sure.training, data=str(packed.path), data_sha256=packed.header.source_sha256)
+    shutil.rmtree(tmp_path / "files")
+    found, said = calibrated(replace(sure, training=learnt))
+    assert said[0] == f"calibrating on the training images in {tmp_path}/drawn.pack"
+    expected = calibrated(sure)[0]
+    assert (found.calibration, found.ranges) == (expected.calibration, expected.ranges)
 
 
-def test_weights_trained_on_archives_need_files_to_calibrate_on(sure: Weights, tmp_path: Path) -> None:
+def test_weights_trained_on_archives_calibrate_on_them(sure: Weights, tmp_path: Path) -> None:
     assert sure.training is not None
     root = write_cifar(tmp_path, cifar_batches())
-    digest = survey(find_images(root), sure.preprocessing.resize).sha256
-    learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(root), data_sha256=digest))
-    refused(r"its images are in archives, and calibration reads files; `--calibrate DIR` gives", UsageError, learnt)
+    surveyed = survey(find_images(root), sure.preprocessing.resize)
+    learnt = msgspec.structs.replace(sure.training, data=str(root), data_sha256=surveyed.sha256)
+    found, _ = calibrated(replace(sure, training=learnt), num_images=40)
+    assert found.calibration.num_images == 40
+    assert found.images.sources == tuple(evenly(surveyed.folder.train, 40))
+
+
+def test_a_pack_and_archives_are_calibrated_on_by_name(sure: Weights, drawn: Path, tmp_path: Path) -> None:
+    packed = pack(find_images(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    by_pack, by_files = (calibrated(sure, place)[0] for place in (packed.path, drawn / "train"))
+    assert by_pack.calibration == by_files.calibration
+    assert by_pack.ranges == by_files.ranges
+    root = write_cifar(tmp_path, cifar_batches())
+    assert calibrated(sure, root, num_images=33)[0].calibration.num_images == 33
+
+
+def test_a_pack_of_another_resize_is_refused(sure: Weights, drawn: Path, tmp_path: Path) -> None:
+    other = next(policy for policy in ("shorter-side", "warp") if policy != sure.preprocessing.resize)
+    packed = pack(find_images(drawn), tmp_path / "drawn.pack", other)
+    refused("was packed with --resize", DataError, sure, packed.path)
 
 
 def test_weights_of_unknown_origin_need_images(sure: Weights, images: Path) -> None:

@@ -98,6 +98,11 @@ class Look:
         return _text(self.example)
 
 
+def is_archived(root: Path) -> bool:
+    """Return whether a place holds a data set as it is downloaded, in files that are no images: see _FORMATS."""
+    return any(fits(root) for fits, _ in _FORMATS)
+
+
 def find_images(root: Path) -> LabelledSource:
     """Return the labelled images in `root`, undecoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.images.batches import StoredImage
 from alexnet_deploy.core.model.labels import is_label
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.say import counted
 
 
-class Example(Protocol):
+class Example(StoredImage, Protocol):
     """One image whose class is known, not yet read."""
 
     @property
@@ -28,16 +26,6 @@ class Example(Protocol):
     @property
     def label(self) -> int:
         """Its class, an index into the labels."""
-
-    @property
-    def place(self) -> str:
-        """Where a person finds it."""
-
-    def read(self) -> bytes:
-        """Return its bytes as they are stored; raises ImageError."""
-
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return what `read` gave as uint8 (256, 256, 3), RGB, upright; raises ImageError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

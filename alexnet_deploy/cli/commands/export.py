@@ -41,7 +41,9 @@ def export(
     ] = "ten",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="int8: folder of images to find ranges on; the training images unless given."),
+        typer.Option(
+            help="int8: images to find ranges on, a folder or a packed set; the training images unless given."
+        ),
     ] = None,
     calibration_images: Annotated[
         int | None, typer.Option(min=1, help="int8: most images to find ranges on. Default: 512.")

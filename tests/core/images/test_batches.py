@@ -63,7 +63,7 @@ def test_every_file_is_looked_at_and_the_bad_ones_are_set_apart(files: list[Path
     (tmp_path / "text.jpg").write_text("not an image")
     mixed = [files[0], tmp_path / "empty.jpg", files[1], tmp_path / "text.jpg", files[2], tmp_path / "gone.jpg"]
     found = look_through(mixed, "warp")
-    assert found.files == tuple(files[:3])
+    assert found.sources == tuple(files[:3])
     assert [(path.name, error.code) for path, error in found.excluded] == [
         ("empty.jpg", ImageErrorCode.EMPTY),
         ("text.jpg", ImageErrorCode.NOT_AN_IMAGE),
