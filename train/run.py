@@ -66,6 +66,9 @@ class Resume(Enum):
     """Whether a run is new, or goes on from its checkpoint, and where."""
 
     NO = auto()
+    """New, in a new directory."""
+    UNBEGUN = auto()
+    """New, in a directory that may be there: empty, or with what a run without a checkpoint left."""
     SAME_MACHINE = auto()
     """To the same bits."""
     ANY_MACHINE = auto()
@@ -83,13 +86,14 @@ def train(
     pace: Pace | None = None,
     observer: Observer = NOBODY,
 ) -> Path:
-    """Train in a new directory `out`, or go on where its checkpoint is (`resume`); return the best weights' file.
+    """Train in the directory `out`, from the start or from its checkpoint (`resume`); return the best weights' file.
 
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
     run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
     run, on the same machine unless any is allowed. Of several ranks the first alone writes; all read the checkpoint.
-    Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed, UsageError
-    or DataError where its run was another or a batch has fewer images than there are ranks, and what Trainer raises.
+    Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed; UsageError
+    where a run may begin in it but it holds other files; UsageError or DataError where its run was another or a batch
+    has fewer images than there are ranks; and what Trainer raises.
     """
     if isinstance(data, Survey):
         resize = PUBLISHED_PREPROCESSING[architecture.name].resize
@@ -98,10 +102,12 @@ def train(
     _check_batch(recipe, ranks)
     if placement.is_two_columns:
         check_columns(architecture, ranks.size)
-    if resume is not Resume.NO:
+    is_new, is_made = resume in (Resume.NO, Resume.UNBEGUN), False
+    if not is_new:
         load_checkpoint(out / CHECKPOINT)
-    elif ranks.is_first:
+    elif ranks.is_first and not (resume is Resume.UNBEGUN and out.is_dir()):
         _make(out)
+        is_made = True
     wanted = RunIdentity(
         architecture=architecture,
         recipe=recipe,
@@ -109,11 +115,12 @@ def train(
         columns=placement.is_two_columns,
         machine=placement.machine(),
     )
-    kept = holding(out, observer.say, observer.logs) if ranks.is_first else nullcontext(RunDirectory(path=out))
+    held = holding(out, observer.say, observer.logs, begins=is_new)
+    kept = held if ranks.is_first else nullcontext(RunDirectory(path=out))
     try:
         with kept as directory:
             trainer = Trainer(architecture, recipe, data, directory, placement=placement, pace=pace, observer=observer)
-            if resume is not Resume.NO:
+            if not is_new:
                 # Now that nobody else trains there.
                 any_machine = resume is Resume.ANY_MACHINE
                 saved = ranks.broadcast(lambda: _saved_run(out, wanted, any_machine=any_machine))
@@ -124,7 +131,7 @@ def train(
         standing = RunDirectory(path=out).standing(error)
         raise TrainingError(f"{out}: could not be written: {error.strerror or error}; {standing}") from error
     finally:
-        if ranks.is_first:
+        if is_made:
             with suppress(OSError):
                 # Only where it is empty.
                 out.rmdir()

@@ -6,7 +6,6 @@ Both are derived from the epochs' metrics: a resumed run writes them anew up to 
 import csv
 import io
 import os
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -81,8 +80,9 @@ class TensorBoardLog:
         """Replace the event files by one of these epochs."""
         self.close()
         self.begin()
-        shutil.rmtree(self._folder)
-        self.begin()
+        for entry in self._folder.iterdir():
+            if is_event_file(entry):
+                entry.unlink()
         for metrics in epochs:
             self.add(metrics)
 
@@ -103,6 +103,11 @@ class TensorBoardLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def is_event_file(path: Path) -> bool:
+    """Return whether a path is a file that TensorBoard's writer has named, and no link."""
+    return path.name.startswith("events.out.tfevents.") and path.is_file() and not path.is_symlink()
 
 
 def check_log_packages(kinds: Collection[LogKind]) -> None:

@@ -10,7 +10,6 @@ where that is cut short, the checkpoint says which weights are meant.
 
 import errno
 import shlex
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,15 +20,16 @@ import torch
 
 from alexnet_deploy.core.errors import TrainingError, UsageError, WeightsError
 from alexnet_deploy.core.fs.files import sync_directory, write_atomically
+from alexnet_deploy.core.fs.hidden import temporary_prefix
 from alexnet_deploy.core.fs.locks import is_taken
 from alexnet_deploy.core.fs.opening import open_working, refuse_directory, replace_file
 from alexnet_deploy.core.fs.room import missing_room
-from alexnet_deploy.core.fs.run_files import CSV, TENSORBOARD, LogKind
+from alexnet_deploy.core.fs.run_files import CSV, REPORT, TENSORBOARD, LogKind
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.weights import EpochMetrics, Weights, load_weights
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, Position, load_checkpoint, save_checkpoint
-from alexnet_deploy.train.loop.logs import EpochLog, logs_in
+from alexnet_deploy.train.loop.logs import EpochLog, is_event_file, logs_in
 from alexnet_deploy.train.recipe import Recipe
 
 BEST = "weights.safetensors"
@@ -38,6 +38,11 @@ METRICS = "metrics.jsonl"
 _NEXT = ".weights.next.safetensors"
 _BEFORE = ".weights.before.safetensors"
 _LOCK = ".lock"
+_BEGUN = ".alexnet-deploy-train"
+"""Written first, and gone with the first checkpoint or weights: what lies beside it is of a run that had neither."""
+
+# ext4 puts it into each file system, so into what a volume is mounted on.
+_OF_THE_FILE_SYSTEM = "lost+found"
 
 # Names, recipe and epochs: 4 to 20 kB.
 _HEADER_BYTES = 1 << 15
@@ -82,6 +87,7 @@ class RunDirectory:
             if best is not None:
                 self._publish_next()
             raise
+        (self.path / _BEGUN).unlink(missing_ok=True)
         if best is not None:
             replace_file(self.path / _NEXT, self.path / BEST)
             sync_directory(self.path)
@@ -95,6 +101,7 @@ class RunDirectory:
         with suppress(FileNotFoundError):
             replace_file(self.path / BEST, self.path / _BEFORE)
         replace_file(self.path / _NEXT, self.path / BEST)
+        (self.path / _BEGUN).unlink(missing_ok=True)
         sync_directory(self.path)
 
     def settle(self, position: Position) -> Weights | None:
@@ -102,7 +109,7 @@ class RunDirectory:
 
         Raises TrainingError where its best weights are not there.
         """
-        for partial in self.path.glob(".*.partial"):
+        for partial in _partials(self.path):
             refuse_directory(partial)
             partial.unlink()
         write_atomically(self.path / METRICS, b"".join(map(_line, position.epochs)))
@@ -153,49 +160,93 @@ class RunDirectory:
 
 
 @contextmanager
-def holding(path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = ()) -> Iterator[RunDirectory]:
+def holding(
+    path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = (), *, begins: bool = False
+) -> Iterator[RunDirectory]:
     """Keep any other process from training in a directory, or say that this is not possible; `kinds` are its logs.
 
-    Raises TrainingError where one trains there.
+    Where a run `begins`, what one without a checkpoint left there is removed first. Raises TrainingError where another
+    process trains there, and then UsageError as refuse_foreign does.
     """
     with open_working(path / _LOCK, "ab") as file:
         if is_taken(file, path, say):
             raise TrainingError(f"{path}: another process is training there")
         try:
+            if begins:
+                _begin(path)
             logs = logs_in(path, kinds)
             with ExitStack() as stack:
                 for log in logs:
                     stack.callback(log.close)
                 yield RunDirectory(path=path, logs=logs)
         finally:
+            if begins:
+                _end_unbegun(path)
             (path / _LOCK).unlink(missing_ok=True)
 
 
-def clear_unbegun(path: Path) -> None:
-    """Remove the directory of a run that was killed before its first checkpoint.
+def refuse_foreign(path: Path) -> None:
+    """Raise UsageError where a run without a checkpoint cannot begin in an existing directory; removes nothing.
 
-    Raises UsageError where anything else lies there, TrainingError where a run is just beginning there or it cannot be
-    removed.
+    It begins where nothing is, and where nothing is but what such a run leaves when it is killed. Raises TrainingError
+    where another process trains there, or the directory cannot be looked at.
     """
-    of_a_run = {METRICS, CSV, TENSORBOARD}
     try:
-        with holding(path):
-            for entry in sorted(path.iterdir()):
-                if entry.name not in of_a_run and not entry.name.startswith("."):
-                    raise UsageError(
-                        f"{path}: has no {CHECKPOINT}, but {entry.name}: not a run that could continue; choose another "
-                        "--out"
-                    )
-            for name in of_a_run:
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
-                else:
-                    (path / name).unlink(missing_ok=True)
-            for hidden in (*path.glob(".*.partial"), path / _NEXT, path / _BEFORE):
-                hidden.unlink(missing_ok=True)
-        path.rmdir()
+        _left_behind(path)
+        if (path / _LOCK).exists():
+            with open_working(path / _LOCK, "ab") as file:
+                if is_taken(file, path, say_nothing):
+                    raise TrainingError(f"{path}: another process is training there")
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be removed: {error.strerror or error}") from error
+        raise TrainingError(f"{path}: cannot be looked at: {error.strerror or error}") from error
+
+
+def _begin(path: Path) -> None:
+    for left in _left_behind(path):
+        if left.is_dir():
+            left.rmdir()
+        else:
+            left.unlink()
+    if not (path / _BEGUN).exists():
+        open_working(path / _BEGUN, "xb").close()
+
+
+def _end_unbegun(path: Path) -> None:
+    """Take the mark of a beginning away where nothing came of it."""
+    if {entry.name for entry in path.iterdir()} <= {_LOCK, _BEGUN, _OF_THE_FILE_SYSTEM}:
+        (path / _BEGUN).unlink(missing_ok=True)
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """Return what a run without a checkpoint left in a directory, what lies in a folder before the folder.
+
+    Raises UsageError where anything lies there that is not known to be a run's.
+    """
+    entries = sorted(entry for entry in path.iterdir() if entry.name not in (_LOCK, _BEGUN, _OF_THE_FILE_SYSTEM))
+    is_begun = (path / _BEGUN).is_file() and not (path / _BEGUN).is_symlink()
+    files = {path / name for name in (METRICS, CSV, _NEXT, _BEFORE)} | set(_partials(path))
+    found: list[Path] = []
+    for entry in entries:
+        within: list[Path] = []
+        if entry == path / TENSORBOARD and entry.is_dir() and not entry.is_symlink():
+            within = sorted(entry.iterdir())
+            strange = next((inner for inner in within if not is_event_file(inner)), None)
+        else:
+            strange = None if entry in files and entry.is_file() and not entry.is_symlink() else entry
+        if strange is not None or not is_begun:
+            raise UsageError(
+                f"{path}: holds {(strange or entry).relative_to(path)} and no {CHECKPOINT}, so it is neither empty nor "
+                "a run that could continue; choose another --out"
+            )
+        found += [*within, entry]
+    return found
+
+
+def _partials(path: Path) -> list[Path]:
+    """Return what was being written in a run's directory when the run was killed."""
+    names = (BEST, CHECKPOINT, METRICS, CSV, REPORT, _NEXT, _BEFORE)
+    prefixes = tuple(temporary_prefix(path / name) for name in names)
+    return sorted(entry for entry in path.glob(".*.partial") if entry.name.startswith(prefixes))
 
 
 def _best_epoch(path: Path) -> int | None:

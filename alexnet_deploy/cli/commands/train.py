@@ -212,17 +212,14 @@ def _check(task: _Task, num_classes: int) -> None:
 def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) -> _Task:
     """Return the run that is to be continued, or a new one; raises what both do."""
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
-    from alexnet_deploy.train.loop.run_directory import clear_unbegun
 
     if auto_resume and wish.out is not None:
         resume = (wish.out / CHECKPOINT).is_file()
-        if not resume and wish.out.is_dir():
-            clear_unbegun(wish.out)
-    return _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish)
+    return _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish, may_exist=auto_resume)
 
 
-def _new_task(wish: _Wish) -> _Task:
-    """Return what was asked for; raises UsageError where its directory is there already."""
+def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
+    """Return what was asked for; raises UsageError where its directory is there already, or is not one to begin in."""
     from alexnet_deploy.core.model.family import architecture_by_name
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, new_run_name
@@ -238,7 +235,7 @@ def _new_task(wish: _Wish) -> _Task:
     check_new_place(wish.out)
     run = wish.out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
-        raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+        _check_unbegun(run, may_exist=may_exist)
     if wish.data is not None:
         check_exists(wish.data, "file or folder")
     return _Task(
@@ -247,8 +244,19 @@ def _new_task(wish: _Wish) -> _Task:
         architecture=architecture,
         recipe=plan,
         columns=wish.columns,
-        resume=Resume.NO,
+        resume=Resume.UNBEGUN if may_exist else Resume.NO,
     )
+
+
+def _check_unbegun(run: Path, *, may_exist: bool) -> None:
+    from alexnet_deploy.train.loop.run_directory import refuse_foreign
+
+    if not run.is_dir():
+        kind = "a link that leads nowhere" if not run.exists() else "a file"
+        raise UsageError(f"{run}: is {kind}, not a directory; choose another --out")
+    if not may_exist:
+        raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+    refuse_foreign(run)
 
 
 def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:

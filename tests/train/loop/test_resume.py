@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import math
 import os
@@ -30,12 +31,13 @@ from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.run_files import CSV
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
-from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, EpochMetrics, load_weights
+from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, EpochMetrics, Weights, load_weights
 from alexnet_deploy.inspection.facts import RunFacts, inspect_path
 from alexnet_deploy.pipeline.run_report import REPORT
 from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.loop import run_directory
-from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, load_tensors
+from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, RunIdentity, load_checkpoint, load_tensors
+from alexnet_deploy.train.loop.logs import TensorBoardLog
 from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.run_directory import BEST, METRICS, holding
 from alexnet_deploy.train.loop.trainer import Pace
@@ -296,7 +298,7 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
 def resumed(out: Path, *, any_machine: bool = False, **changes: object) -> None:
     arguments: dict[str, object] = {"data": IMAGES, "architecture": NARROW, "recipe": SHORT, "out": out}
     resume = Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE
-    train_run(**(arguments | changes), resume=resume)  # type: ignore[arg-type]
+    train_run(**({"resume": resume} | arguments | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -348,7 +350,8 @@ def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monke
     fields = msgspec.json.decode(msgspec.json.encode(saved))
     del fields["decoding"]
     assert msgspec.convert(fields, Checkpoint).decoding == 1
-    monkeypatch.setattr("alexnet_deploy.train.loop.checkpoint.DECODING_VERSION", DECODING_VERSION + 1)
+    newer = functools.partial(RunIdentity, decoding=DECODING_VERSION + 1)
+    monkeypatch.setattr("alexnet_deploy.train.run.RunIdentity", newer)
     with pytest.raises(DataError, match=f"policy {DECODING_VERSION}, and this program's is {DECODING_VERSION + 1}, "):
         resumed(stopped)
 
@@ -375,7 +378,7 @@ def test_another_machine_is_refused_unless_told_otherwise(
     move(monkeypatch)
     with pytest.raises(UsageError, match=rf"begun with {named} .*, where there is (77|9\.9\.9|ABACUS) now.*--any-mach"):
         resumed(stopped)
-    resumed(stopped, any_machine=True)
+    resumed(stopped, resume=Resume.ANY_MACHINE)
     assert len(record_of(load_weights(stopped / BEST).weights).epochs) == 2
 
 
@@ -590,8 +593,8 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert run(*begin, "--out", "whole").code == 0
     same_each_time = (*begin, "--out", "job", "--auto-resume")
     program = (
-        "import os, signal, sys; from alexnet_deploy.train.loop import run_directory as directory\n"
-        "directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys; from alexnet_deploy.train.loop import run_directory\n"
+        "run_directory.save_checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from alexnet_deploy.cli import main; main()"
     )
     killed = subprocess.run([sys.executable, "-c", program, *map(str, same_each_time)], check=False, timeout=300)
@@ -613,18 +616,156 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert_same_run(Path("whole"), Path("job"))
 
 
-def test_only_what_a_run_leaves_is_begun_again(run: Command, data: Path) -> None:
-    begin = ("train", data, "--arch", "tiny", "--out", "job", "--auto-resume")
-    Path("job").mkdir()
-    Path("job", "thesis.tex").write_text("x")
-    Path("job", METRICS).write_text("y")
-    said = run(*begin).refused(2)
-    assert said == f"job: has no {CHECKPOINT}, but thesis.tex: not a run that could continue; choose another --out"
-    assert {path.name: path.read_text() for path in Path("job").iterdir()} == {"thesis.tex": "x", METRICS: "y"}
-    Path("job", "thesis.tex").unlink()
-    with holding(Path("job")):
-        assert run(*begin).refused(3) == "job: another process is training there"
-    assert Path("job", METRICS).read_text() == "y"
+def everything_in(folder: Path) -> dict[str, bytes | None]:
+    """The names below a folder, and the bytes of files."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        ([METRICS, "thesis.tex"], METRICS),
+        ([CSV, "tensorboard/mine/notes.txt"], CSV),
+        (["tensorboard/mine/notes.txt"], "tensorboard/mine"),
+        ([".gitkeep"], ".gitkeep"),
+        ([".mine.partial"], ".mine.partial"),
+        ([BEST], BEST),
+    ],
+)
+@pytest.mark.parametrize("has_data", [True, False])
+def test_a_folder_that_is_not_a_run_is_left_as_it_is(
+    names: list[str], first: str, has_data: bool, run: Command, data: Path
+) -> None:
+    for name in names:
+        Path("job", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("job", name).write_text("mine")
+    before = everything_in(Path("job"))
+    said = run("train", data if has_data else "nosuch", "--arch", "tiny", "--out", "job", "--auto-resume").refused(2)
+    if has_data:
+        assert said == (
+            f"job: holds {first} and no {CHECKPOINT}, so it is neither empty nor a run that could continue; choose "
+            "another --out"
+        )
+    assert everything_in(Path("job")) == before
+
+
+MARK = ".alexnet-deploy-train"
+
+
+@pytest.mark.parametrize("strange", ["thesis.tex", "tensorboard/mine/notes.txt", ".mine.partial", BEST])
+def test_begun_run_with_a_file_of_somebody_else_is_left_as_it_is(strange: str, tmp_path: Path) -> None:
+    for name in (MARK, METRICS, strange):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = everything_in(tmp_path)
+    with pytest.raises(UsageError, match="neither empty nor a run that could continue"):
+        train(tmp_path, resume=Resume.UNBEGUN)
+    assert everything_in(tmp_path) == before
+
+
+def test_what_a_run_left_before_its_first_checkpoint_goes_once_training_begins(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [MARK, ".lock", METRICS, CSV, "tensorboard/events.out.tfevents.1.host", f".{CHECKPOINT}.abcdefgh.partial"]
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old" if name == METRICS else "")
+    before = everything_in(tmp_path)
+    # Nothing goes where the request cannot be met.
+    assert "no such file or folder" in run("train", "nosuch", "--out", tmp_path, "--auto-resume").refused(2)
+    with holding(tmp_path):
+        said = run("train", "--out", tmp_path, "--auto-resume").refused(3)
+        assert said == f"{tmp_path}: another process is training there"
+        with pytest.raises(TrainingError, match="another process is training there"):
+            train(tmp_path, resume=Resume.UNBEGUN)
+    (tmp_path / ".lock").touch()
+    assert everything_in(tmp_path) == before
+
+    # What a volume is mounted on cannot be removed, and holds lost+found on ext4.
+    (tmp_path / "lost+found").mkdir()
+    monkeypatch.setattr(Path, "rmdir", busy_unless_within(tmp_path))
+    train(tmp_path, resume=Resume.UNBEGUN)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"lost+found", METRICS, CHECKPOINT, BEST}
+    assert len((tmp_path / METRICS).read_text().splitlines()) == SHORT.epochs
+
+
+def busy_unless_within(place: Path) -> Callable[[Path], None]:
+    remove = Path.rmdir
+
+    def rmdir(path: Path) -> None:
+        if path == place:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        remove(path)
+
+    return rmdir
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise TrainingError("no memory")
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_empty_directory_stays_where_no_run_comes_of_it(
+    is_link: bool, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = real = tmp_path / "volume"
+    real.mkdir()
+    if is_link:
+        place = tmp_path / "link"
+        place.symlink_to(real)
+    kept = real.stat().st_ino
+    assert run("train", "nosuch", "--out", place, "--auto-resume").code == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "__init__", no_memory)
+        with pytest.raises(TrainingError, match="no memory"):
+            train(place, resume=Resume.UNBEGUN)
+    assert (real.stat().st_ino, list(real.iterdir())) == (kept, [])
+    train(place, resume=Resume.UNBEGUN)
+    assert place.is_symlink() == is_link
+    assert (real / BEST).is_file()
+    assert real.stat().st_ino == kept
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_can_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory, "save_checkpoint", full)
+        patch.setattr(Weights, "save", full)
+        with pytest.raises(TrainingError, match="No space left on device"):
+            train(tmp_path / "job", resume=Resume.UNBEGUN)
+    assert {path.name for path in (tmp_path / "job").iterdir()} == {MARK, METRICS}
+    train(tmp_path / "job", resume=Resume.UNBEGUN)
+    assert_same_run(tmp_path / "whole", tmp_path / "job")
+
+
+@pytest.mark.parametrize("option", ["--auto-resume", "--device=cpu"])
+def test_a_file_is_no_place_for_a_run(option: str, run: Command, data: Path) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("nowhere")
+    for name, kind in (("file", "a file"), ("link", "a link that leads nowhere")):
+        said = run("train", data, "--arch", "tiny", "--out", name, option).refused(2)
+        assert said == f"{name}: is {kind}, not a directory; choose another --out"
+
+
+def test_resuming_keeps_what_is_not_an_event_file(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = tmp_path / "tensorboard"
+    log = TensorBoardLog(folder)
+    log.add(EpochMetrics(**FIRST))
+    (folder / "notes.txt").write_text("mine")
+    log.restart([EpochMetrics(**FIRST)])
+    log.close()
+    assert sorted(path.name.startswith("events.out.tfevents.") for path in folder.iterdir()) == [False, True]
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 TWICE = """
