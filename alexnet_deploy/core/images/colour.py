@@ -1,31 +1,33 @@
 """Decoded pixels of any kind to 8-bit RGB over white."""
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from alexnet_deploy.core.codecs.tiff import MAX_SAMPLE_VALUE
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
+Convert = Callable[[Image.Image], Image.Image]
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image in RGB, transparency laid over white; raises ImageError (truncated, unsupported_format)."""
+
+def rgb_conversion(image: Image.Image) -> Convert | None:
+    """Return what brings any part of a loaded image to RGB, transparency laid over white; None where it is RGB.
+
+    What depends on the whole image is decided here. Raises ImageError (truncated, unsupported_format).
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image
+        return None
     if image.mode == "P" and image.palette is None:
         raise ImageError(ImageErrorCode.TRUNCATED, "its palette is missing")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return _scaled_grey(image)
+        return _grey_conversion(image)
     if image.mode in ("I", "F", "LAB"):
         raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{image.mode} pixels have no defined range")
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         # Programs that know no transparency leave its byte 0, in a header that promises it; browsers show it opaque.
-        return image.convert("RGB")
-    if image.has_transparency_data:
-        # Pillow converts premultiplied grey in two steps only.
-        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        return _opaque
+    return _over_white if image.has_transparency_data else _opaque
 
 
 def scale_colour_key(image: Image.Image, depth: int) -> None:
@@ -39,21 +41,37 @@ def scale_colour_key(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
-def _scaled_grey(image: Image.Image) -> Image.Image:
-    # Pillow's convert("RGB") saturates 16-bit grey: 127.5 comes out as 254.5.
-    values = np.asarray(image).astype(np.uint32)
-    largest = 65535
+def _opaque(part: Image.Image) -> Image.Image:
+    return part.convert("RGB")
+
+
+def _over_white(part: Image.Image) -> Image.Image:
+    # Pillow converts premultiplied grey in two steps only.
+    layer = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _grey_conversion(image: Image.Image) -> Convert:
+    largest, zero_is_white = 65535, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow hands over 12 bits unscaled, and 16 bits where zero is white uninverted.
         depth = image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0]
         largest = 2 ** _used_bits(image, depth) - 1
-        values = np.minimum(values, largest)
-        if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0:
+        zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
+    key = image.info.get("transparency")
+
+    # Pillow's convert("RGB") saturates 16-bit grey: 127.5 comes out as 254.5.
+    def scaled(part: Image.Image) -> Image.Image:
+        values = np.minimum(np.asarray(part).astype(np.uint32), largest)
+        if zero_is_white:
             values = largest - values
-    grey = (values * 255 + largest // 2) // largest
-    if (key := image.info.get("transparency")) is not None:
-        grey[values == key] = 255
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        grey = (values * 255 + largest // 2) // largest
+        if key is not None:
+            grey[values == key] = 255
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+    return scaled
 
 
 def _used_bits(image: TiffImagePlugin.TiffImageFile, depth: int) -> int:

@@ -44,9 +44,10 @@ from alexnet_deploy.core.codecs.tiff import check_tiff
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.core.fs.patience import patiently
-from alexnet_deploy.core.images.colour import scale_colour_key, to_rgb
+from alexnet_deploy.core.images.colour import rgb_conversion, scale_colour_key
 from alexnet_deploy.core.images.profile import ToSrgb, conversion_of
 from alexnet_deploy.core.images.resize import to_square
+from alexnet_deploy.core.images.view import RgbView
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.say import counted
 
@@ -64,23 +65,13 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
-Finish = Callable[[Image.Image, ToSrgb | None], Result]
+Finish = Callable[[RgbView, ToSrgb | None], Result]
 
 # What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test images.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, RuntimeError, EOFError, struct.error)
 
 # Pillow's words for a header that it understood and a layout of pixels that it does not.
 _UNKNOWN_LAYOUT = re.compile(r"Unsupported BMP|unknown pixel mode|samples per pixel")
-
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 _warnings_lock = threading.Lock()
 _loading_lock = threading.Lock()
@@ -131,12 +122,12 @@ def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAU
 
     Raises ImageError, with one of its codes, for anything that stands in the way.
     """
-    return _decoded(data, limits, lambda image, conversion: _finished(image, conversion, resize))
+    return _decoded(data, limits, lambda view, conversion: _finished(view, conversion, resize))
 
 
 def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
     """Return the image in these bytes in RGB, upright, in its own size and gamut; raises ImageError."""
-    return _decoded(data, limits, lambda image, _: image)
+    return _decoded(data, limits, lambda view, _: view.whole())
 
 
 def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
@@ -173,7 +164,7 @@ def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits
         if depth is not None and "transparency" in image.info:
             image = image.copy()
             scale_colour_key(image, depth)
-        return _finished(_upright(to_rgb(image), _orientation(image)), conversion_of(image, b""), resize)
+        return _finished(_upright(image), conversion_of(image, b""), resize)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -235,8 +226,8 @@ def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-def _finished(image: Image.Image, conversion: ToSrgb | None, resize: ResizePolicy) -> np.ndarray:
-    square = to_square(image, resize)
+def _finished(view: RgbView, conversion: ToSrgb | None, resize: ResizePolicy) -> np.ndarray:
+    square = to_square(view, resize)
     return square if conversion is None else conversion.apply(square)
 
 
@@ -246,7 +237,7 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
 
 
 def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
-    """Return what `finish` makes of the first frame in RGB, upright, in its own size."""
+    """Return what `finish` makes of the first frame, upright, in its own size."""
     name = format_of(data)
     check_notes(name, data)
     if name == "TIFF":
@@ -263,7 +254,7 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
                     # The header is the first chunk and the depth its ninth byte.
                     scale_colour_key(image, depth=data[24])
                 conversion = conversion_of(image, data)
-                return finish(_upright(to_rgb(image), _orientation(image)), conversion)
+                return finish(_upright(image), conversion)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -281,7 +272,7 @@ def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> R
         image = file.load()
         # The coded image may be of another size than the container says.
         refuse_large(*image.size, limits)
-        return finish(to_rgb(image), conversion_of(image, data))
+        return finish(RgbView(image=image, convert=rgb_conversion(image)), conversion_of(image, data))
 
 
 @contextmanager
@@ -303,9 +294,8 @@ def _orientation(image: Image.Image) -> int:
     return orientation
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    method = _TRANSPOSITIONS.get(orientation)
-    return image if method is None else image.transpose(method)
+def _upright(image: Image.Image) -> RgbView:
+    return RgbView(image=image, convert=rgb_conversion(image), orientation=_orientation(image))
 
 
 def _unread_png_depth(image: Image.Image) -> int | None:

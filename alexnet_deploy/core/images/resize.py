@@ -11,22 +11,53 @@ import math
 import numpy as np
 from PIL import Image
 
+from alexnet_deploy.core.images.view import STRIP_PIXELS, RgbView
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
 
 _BILINEAR = Image.Resampling.BILINEAR
 
 
-def to_square(image: Image.Image, resize: ResizePolicy) -> np.ndarray:
-    """Return a decoded RGB image as uint8 (256, 256, 3); the array is the caller's."""
-    left, top, right, bottom = _source_box(image.width, image.height, resize)
-    if image.height > max(100 * image.width, IMAGE_SIZE):
-        columns = image.resize((image.width, IMAGE_SIZE), _BILINEAR, box=(0, top, image.width, bottom))
+def to_square(image: Image.Image | RgbView, resize: ResizePolicy) -> np.ndarray:
+    """Return a decoded image, which is RGB or made so part by part, as uint8 (256, 256, 3); it is the caller's."""
+    view = image if isinstance(image, RgbView) else RgbView(image=image)
+    width, height = view.size
+    left, top, right, bottom = _source_box(width, height, resize)
+    if height > max(100 * width, IMAGE_SIZE):
+        columns = _down(view, (top, bottom))
         return np.array(columns.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(left, 0, right, IMAGE_SIZE)))
     # At a scale of 1, whole rows stay as they are. The filter's centres are multiples of 1/512 of a pixel and exact:
     # moved by whole rows, it gives the same bits.
-    first, last = _reach(top, bottom, image.height)
-    rows = image.resize((IMAGE_SIZE, last - first), _BILINEAR, box=(left, first, right, last))
+    first, last = _reach(top, bottom, height)
+    rows = _across(view, (left, right), (first, last))
     return np.array(rows.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(0, top - first, IMAGE_SIZE, bottom - first)))
+
+
+def _across(view: RgbView, columns: tuple[int, int], rows: tuple[int, int]) -> Image.Image:
+    """Return the columns brought to 256 in each of the rows, which do not touch each other: strip by strip."""
+    (left, right), (first, last), width = columns, rows, view.size[0]
+    if view.is_plain:
+        return view.image.resize((IMAGE_SIZE, last - first), _BILINEAR, box=(left, first, right, last))
+    step = max(1, STRIP_PIXELS // width)
+    found = Image.new("RGB", (IMAGE_SIZE, last - first))
+    for start in range(first, last, step):
+        end = min(start + step, last)
+        strip = view.part((0, start, width, end))
+        found.paste(
+            strip.resize((IMAGE_SIZE, end - start), _BILINEAR, box=(left, 0, right, end - start)), (0, start - first)
+        )
+    return found
+
+
+def _down(view: RgbView, rows: tuple[int, int]) -> Image.Image:
+    """Return the rows brought to 256 in each of the columns, which do not touch each other: strip by strip."""
+    (top, bottom), (width, height) = rows, view.size
+    step = width if view.is_plain else max(1, STRIP_PIXELS // height)
+    found = Image.new("RGB", (width, IMAGE_SIZE))
+    for start in range(0, width, step):
+        end = min(start + step, width)
+        strip = view.part((start, 0, end, height))
+        found.paste(strip.resize((end - start, IMAGE_SIZE), _BILINEAR, box=(0, top, end - start, bottom)), (start, 0))
+    return found
 
 
 def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int, int, int]:

@@ -158,7 +158,7 @@ def test_no_more_than_two_large_images_are_decoded_at_a_time(name: str, monkeypa
     at_once, most = 0, 0
     both, lock = threading.Barrier(2), threading.Lock()
 
-    def counting(image: Image.Image) -> Image.Image:
+    def counting(image: Image.Image) -> None:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -166,9 +166,8 @@ def test_no_more_than_two_large_images_are_decoded_at_a_time(name: str, monkeypa
         both.wait(timeout=HANGS_AFTER_S)
         with lock:
             at_once -= 1
-        return image.convert("RGB")
 
-    monkeypatch.setattr("alexnet_deploy.core.images.decode.to_rgb", counting)
+    monkeypatch.setattr("alexnet_deploy.core.images.decode.rgb_conversion", counting)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda _: decode_image(IMAGES[name], "warp"), range(6)))
     assert most == 2
