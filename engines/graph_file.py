@@ -5,22 +5,28 @@ and so many bytes. Each message here has a list of the fields that our writer wr
 number, and so is a second one where one belongs: parsers disagree about which of two holds. So functions, subgraphs,
 external data, training steps and sparse constants cannot be read past, whatever they are called in a later version.
 
+Each field has the one wire type that onnx writes: protobuf passes over a known field of another type, which then has
+its default. Numbers are as short as they can be and fit their field: protobuf cuts what is longer.
+
 Source: onnx/onnx.proto, IR version 9; protobuf.dev, "Encoding".
 """
 
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 Field: TypeAlias = int | memoryview
-"""A varint or four bytes as a number, or a length's bytes."""
+"""A varint as a number, or the bytes of a length or of a float."""
 AttributeValue: TypeAlias = int | float | tuple[int, ...]
 
 _VARINT, _BYTES, _FOUR = 0, 2, 5
+_WIRE_TYPES: Mapping[int, str] = {_VARINT: "a varint", 1: "eight bytes", _BYTES: "a length", _FOUR: "four bytes"}
+_LARGEST_INT32 = 2**31 - 1
 _MOST_NODES = 4096
 _MOST_DIMENSIONS = 8
 _LONGEST_NAME = 256
+_LONGEST_LIST = 64
 
 FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
 """TensorProto.DataType of what our writer writes."""
@@ -82,17 +88,33 @@ class GraphFile:
     outputs: tuple[Value, ...]
 
 
-_MODEL = {1: "one", 2: "one", 7: "one", 8: "one", 14: "many"}
-_GRAPH = {1: "many", 2: "one", 5: "many", 11: "many", 12: "many"}
-_NODE = {1: "many", 2: "many", 3: "one", 4: "one", 5: "many", 7: "one"}
-_ATTRIBUTE = {1: "one", 2: "one", 3: "one", 8: "many", 20: "one"}
-_TENSOR = {1: "many", 2: "one", 8: "one", 9: "one", 13: "many", 14: "one"}
-_OPSET = {1: "one", 2: "one"}
-_VALUE = {1: "one", 2: "one"}
-_TYPE = {1: "one"}
-_TENSOR_TYPE = {1: "one", 2: "one"}
-_SHAPE = {1: "many"}
-_DIMENSION = {1: "one", 2: "one"}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """How a field is written."""
+
+    wire: int
+    is_repeated: bool = False
+
+
+_INT = _Rule(wire=_VARINT)
+_INTS = _Rule(wire=_VARINT, is_repeated=True)
+_REAL = _Rule(wire=_FOUR)
+_PART = _Rule(wire=_BYTES)
+_PARTS = _Rule(wire=_BYTES, is_repeated=True)
+_Rules: TypeAlias = Mapping[int, _Rule]
+
+_MODEL: _Rules = {1: _INT, 2: _PART, 7: _PART, 8: _PART, 14: _PARTS}
+_GRAPH: _Rules = {1: _PARTS, 2: _PART, 5: _PARTS, 11: _PARTS, 12: _PARTS}
+_NODE: _Rules = {1: _PARTS, 2: _PARTS, 3: _PART, 4: _PART, 5: _PARTS, 7: _PART}
+_ATTRIBUTE: _Rules = {1: _PART, 2: _REAL, 3: _INT, 8: _INTS, 20: _INT}
+_TENSOR: _Rules = {1: _INTS, 2: _INT, 8: _PART, 9: _PART, 13: _PARTS, 14: _INT}
+_OPSET: _Rules = {1: _PART, 2: _INT}
+_VALUE: _Rules = {1: _PART, 2: _PART}
+_TYPE: _Rules = {1: _PART}
+_TENSOR_TYPE: _Rules = {1: _INT, 2: _PART}
+_SHAPE: _Rules = {1: _PARTS}
+_DIMENSION: _Rules = {1: _INT, 2: _PART}
+_METADATA: _Rules = {1: _PART, 2: _PART}
 
 _FORBIDDEN = {
     ("the model", 25): "functions",
@@ -106,6 +128,8 @@ _FORBIDDEN = {
 def read_graph_file(data: bytes) -> GraphFile:
     """Return what an ONNX file holds; raises GraphFileError for anything that our writer never writes."""
     model = _message(memoryview(data), _MODEL, "the model")
+    for encoded in model.get(14, []):
+        _message(_as_bytes(encoded, "metadata"), _METADATA, "metadata")
     opset = _message(_bytes_of(model, 8, "the model"), _OPSET, "an opset")
     if domain := _text_of(opset, 1, "an opset", ""):
         raise GraphFileError(f"asks for operators of the domain {domain!r}")
@@ -164,26 +188,26 @@ def _node(data: memoryview) -> Node:
 
 def _attribute(data: memoryview) -> tuple[str, AttributeValue]:
     fields = _message(data, _ATTRIBUTE, "an attribute")
-    name, kind = _text_of(fields, 1, "an attribute"), _int_of(fields, 20, "an attribute")
+    name, kind = _text_of(fields, 1, "an attribute"), _int32_of(fields, 20, "an attribute")
     # A field beside the one that the type names would be another value to a parser that does not look at the type.
     if kind == _ATTRIBUTE_FLOAT and fields.keys() == {1, 2, 20}:
-        return name, struct.unpack("<f", struct.pack("<I", _int_of(fields, 2, "an attribute")))[0]
+        return name, struct.unpack("<f", _bytes_of(fields, 2, "an attribute"))[0]
     if kind == _ATTRIBUTE_INT and fields.keys() == {1, 3, 20}:
-        return name, _signed(_int_of(fields, 3, "an attribute"))
+        return name, _int_of(fields, 3, "an attribute")
     if kind == _ATTRIBUTE_INTS and fields.keys() == {1, 8, 20}:
-        return name, tuple(_signed(value) for value in _numbers(fields[8]))
+        return name, _numbers(fields[8])
     raise GraphFileError(f"the attribute {name} is of type {kind}, and not one number or whole numbers")
 
 
 def _constant(data: memoryview) -> tuple[str, Constant]:
     fields = _message(data, _TENSOR, "a constant")
-    name, element = _text_of(fields, 8, "a constant"), _int_of(fields, 2, "a constant")
+    name, element = _text_of(fields, 8, "a constant"), _int32_of(fields, 2, "a constant")
     if 13 in fields or 14 in fields:
         raise GraphFileError(f"{name}: lies outside the graph's own file")
-    shape = tuple(_numbers(fields.get(1, [])))
+    shape = _numbers(fields.get(1, []))
     raw = _bytes_of(fields, 9, "a constant", memoryview(b""))
     wanted = ELEMENT_BYTES.get(element)
-    if wanted is None or len(shape) > _MOST_DIMENSIONS:
+    if wanted is None or len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
         raise GraphFileError(f"{name}: is of type {element} and shape {list(shape)}, which no constant of ours is")
     for size in shape:
         wanted *= size
@@ -201,33 +225,40 @@ def _value(data: memoryview) -> Value:
     shape: list[int | str] = []
     for encoded in dimensions[: _MOST_DIMENSIONS + 1]:
         dimension = _message(_as_bytes(encoded, name), _DIMENSION, name)
+        if len(dimension) != 1:
+            raise GraphFileError(f"{name}: has a dimension that is not either a number or a name")
         shape.append(_text_of(dimension, 2, name) if 2 in dimension else _int_of(dimension, 1, name))
-    return Value(name=name, element=_int_of(tensor, 1, name), shape=tuple(shape))
+    return Value(name=name, element=_int32_of(tensor, 1, name), shape=tuple(shape))
 
 
-def _message(data: memoryview, allowed: Mapping[int, str], subject: str) -> dict[int, list[Field]]:
-    """Return a message's fields by number; raises GraphFileError for one that is not `allowed`, or twice for `one`."""
+def _message(data: memoryview, rules: _Rules, subject: str) -> dict[int, list[Field]]:
+    """Return a message's fields by number; raises GraphFileError for one that is not as its rule says, or has none."""
     found: dict[int, list[Field]] = {}
-    for number, value in _fields(data, subject):
-        how = allowed.get(number)
-        if how is None:
+    for number, wire, value in _fields(data, subject):
+        rule = rules.get(number)
+        if rule is None:
             what = _FORBIDDEN.get((subject, number), f"field {number}, which our writer does not write")
             raise GraphFileError(f"{subject} has {what}")
+        if wire != rule.wire:
+            raise GraphFileError(
+                f"{subject} has field {number} as {_WIRE_TYPES[wire]}, where our writer writes {_WIRE_TYPES[rule.wire]}"
+            )
         values = found.setdefault(number, [])
-        if values and how == "one":
+        if values and not rule.is_repeated:
             raise GraphFileError(f"{subject} has field {number} twice")
         values.append(value)
     return found
 
 
-def _fields(data: memoryview, subject: str) -> Iterator[tuple[int, Field]]:
+def _fields(data: memoryview, subject: str) -> Iterator[tuple[int, int, Field]]:
+    """Yield the number, wire type and value of each field."""
     place, end = 0, len(data)
     while place < end:
         key, place = _varint(data, place, subject)
-        wire: Literal[0, 2, 5] | int = key & 7
+        wire = key & 7
         if wire == _VARINT:
             value, place = _varint(data, place, subject)
-            yield key >> 3, value
+            yield key >> 3, wire, value
             continue
         size = 4
         if wire == _BYTES:
@@ -236,9 +267,8 @@ def _fields(data: memoryview, subject: str) -> Iterator[tuple[int, Field]]:
             raise GraphFileError(f"cannot be parsed: {subject} has a field of wire type {wire}")
         if size > end - place:
             raise GraphFileError(f"cannot be parsed: {subject} ends in the middle of a field")
-        part = data[place : place + size]
+        yield key >> 3, wire, data[place : place + size]
         place += size
-        yield key >> 3, part if wire == _BYTES else int.from_bytes(part, "little")
 
 
 def _varint(data: memoryview, place: int, subject: str) -> tuple[int, int]:
@@ -248,28 +278,18 @@ def _varint(data: memoryview, place: int, subject: str) -> tuple[int, int]:
         place += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value & (2**64 - 1), place
+            if value >= 2**64 or (byte == 0 and shift):
+                raise GraphFileError(f"cannot be parsed: {subject} has a number of more bytes than it needs")
+            return value, place
         shift += 7
     raise GraphFileError(f"cannot be parsed: {subject} ends in the middle of a number")
 
 
-def _numbers(values: list[Field]) -> Iterator[int]:
-    """Yield a repeated field of whole numbers, one a field or packed, up to 64."""
-    num_found = 0
-    for value in values:
-        parts: Iterator[int] = iter([value]) if isinstance(value, int) else _packed(value)
-        for number in parts:
-            num_found += 1
-            if num_found > 64:
-                raise GraphFileError("has a list of over 64 numbers, where our writer writes 4 at most")
-            yield number
-
-
-def _packed(data: memoryview) -> Iterator[int]:
-    place = 0
-    while place < len(data):
-        value, place = _varint(data, place, "a list")
-        yield value
+def _numbers(values: list[Field]) -> tuple[int, ...]:
+    """Return a repeated field of whole numbers, one a field; onnx writes none packed."""
+    if len(values) > _LONGEST_LIST:
+        raise GraphFileError(f"has a list of over {_LONGEST_LIST} numbers, where our writer writes 4 at most")
+    return tuple(_signed(value) for value in values if isinstance(value, int))
 
 
 def _signed(value: int) -> int:
@@ -296,6 +316,13 @@ def _int_of(fields: Mapping[int, list[Field]], number: int, subject: str) -> int
     value = fields[number][0] if number in fields else None
     if not isinstance(value, int):
         raise GraphFileError(f"cannot be parsed: {subject} has no number in field {number}")
+    return _signed(value)
+
+
+def _int32_of(fields: Mapping[int, list[Field]], number: int, subject: str) -> int:
+    value = _int_of(fields, number, subject)
+    if not 0 <= value <= _LARGEST_INT32:
+        raise GraphFileError(f"{subject} has {value} in field {number}, which does not hold it")
     return value
 
 

@@ -1,6 +1,7 @@
 """What a bundle's graph must be before an engine sees it; each edit lies in a bundle that is whole by its digests."""
 
 import random
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
 from graphs import edited_graph, nodes_of, quantization_of
 from networks import narrowed, republished, separating_weights
 from onnx import TensorProto, helper, numpy_helper
+from wire import Field, encoded, fields_of, rewritten
 
 from alexnet_deploy.core.bundle.manifest import Manifest, Views
 from alexnet_deploy.core.bundle.quantization import Quantization
@@ -22,7 +25,16 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.engines.graph_file import GraphFileError, is_readable, read_graph_file
+from alexnet_deploy.engines.graph_file import (
+    ELEMENT_BYTES,
+    Constant,
+    GraphFile,
+    GraphFileError,
+    Node,
+    Value,
+    is_readable,
+    read_graph_file,
+)
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, write_graph
@@ -155,7 +167,25 @@ def other_input(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**40
 
 
+def axis_as_float(model: onnx.ModelProto) -> None:
+    (axis,) = (part for part in nodes_of(model.graph)["views"].attribute if part.name == "axis")
+    axis.CopyFrom(helper.make_attribute("axis", 0.0))
+
+
+def whole_bias(model: onnx.ModelProto) -> None:
+    (bias,) = (part for part in nodes_of(model.graph)["norm1"].attribute if part.name == "bias")
+    assert bias.f == int(bias.f)
+    bias.CopyFrom(helper.make_attribute("bias", int(bias.f)))
+
+
+def negative_shape(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(TensorProto(name="odd", data_type=TensorProto.FLOAT, dims=[-1, 0], raw_data=b""))
+
+
 WORDS = {
+    axis_as_float: "views: a Concat that the table does not have",
+    whole_bias: "norm1: bias is 2, the table says 2.0",
+    negative_shape: "odd: is of type 1 and shape [-1, 0], which no constant of ours is",
     pool_called_conv: "pool1: is Conv, the table says MaxPool",
     cycle: "conv3: takes relu5, which no node before it gives",
     loop: "relu3: an attribute has a subgraph",
@@ -315,3 +345,165 @@ def test_list_without_end_is_refused(bundle: Bundle) -> None:
     assert list(graph_problems(edited_graph(bundle, longer), bundle.manifest)) == [
         "conv1: has a list of over 64 numbers, where our writer writes 4 at most"
     ]
+
+
+def as_onnx_reads(data: bytes) -> GraphFile:
+    """What onnx itself reads, in the words of our reader; nothing that the graph says may be lost on the way."""
+    model = onnx.load_model_from_string(data)
+    (opset,) = model.opset_import
+    assert opset.domain == ""
+    assert [*model.functions, *model.training_info, *model.graph.sparse_initializer] == []
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
+        assert len(UnknownFieldSet(part)) == 0
+    nodes = []
+    for node in model.graph.node:
+        assert node.domain == ""
+        for attribute in node.attribute:
+            assert len(UnknownFieldSet(attribute)) == 0
+            value = {1: "f", 2: "i", 7: "ints"}[attribute.type]
+            assert {field.name for field, _ in attribute.ListFields()} <= {"name", "type", value}
+        attributes = {
+            attribute.name: tuple(value) if attribute.type == 7 else value
+            for attribute in node.attribute
+            for value in (helper.get_attribute_value(attribute),)
+        }
+        assert len(attributes) == len(node.attribute)
+        nodes.append(
+            Node(
+                name=node.name,
+                op=node.op_type,
+                inputs=tuple(node.input),
+                outputs=tuple(node.output),
+                attributes=attributes,
+            )
+        )
+    for tensor in model.graph.initializer:
+        assert {field.name for field, _ in tensor.ListFields()} <= {"name", "dims", "data_type", "raw_data"}
+        numpy_helper.to_array(tensor)
+    return GraphFile(
+        ir_version=model.ir_version,
+        opset=opset.version,
+        nodes=tuple(nodes),
+        constants={
+            tensor.name: Constant(element=tensor.data_type, shape=tuple(tensor.dims), data=memoryview(tensor.raw_data))
+            for tensor in model.graph.initializer
+        },
+        inputs=tuple(map(value_in, model.graph.input)),
+        outputs=tuple(map(value_in, model.graph.output)),
+    )
+
+
+def value_in(info: onnx.ValueInfoProto) -> Value:
+    kind = info.type.tensor_type
+    parts = {"dim_value", "dim_param"}
+    shape = []
+    for size in kind.shape.dim:
+        assert {field.name for field, _ in size.ListFields()} <= parts
+        shape.append(getattr(size, size.WhichOneof("value")))
+    return Value(name=info.name, element=kind.elem_type, shape=tuple(shape))
+
+
+def readings_compared(data: bytes, num_changed: int, seed: int) -> int:
+    """Compare what our reader and onnx read of graphs with one field rewritten; return how many ours took."""
+    draw = random.Random(seed)
+    num_taken = 0
+    for number in range(num_changed):
+        changed = rewritten(data, draw)
+        try:
+            ours = read_graph_file(changed)
+        except GraphFileError:
+            continue
+        num_taken += 1
+        theirs = as_onnx_reads(changed)
+        assert ours.constants == theirs.constants, number
+        # By text, in which one NaN is as another, and 1 is not 1.0.
+        assert [repr(node) for node in ours.nodes] == [repr(node) for node in theirs.nodes], number
+        for name in ("ir_version", "opset", "inputs", "outputs"):
+            assert getattr(ours, name) == getattr(theirs, name), number
+    return num_taken
+
+
+def small_graph(bundle: Bundle) -> bytes:
+    """The bundle's graph without its weights, which would be most of its bytes."""
+
+    def smaller(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            if tensor.name in bundle.manifest.architecture.tensor_shapes():
+                tensor.raw_data = tensor.raw_data[: ELEMENT_BYTES[tensor.data_type]]
+                tensor.dims[:] = [1]
+
+    return edited_graph(bundle, smaller)
+
+
+def test_what_our_reader_takes_onnx_reads_alike(bundle: Bundle) -> None:
+    data = small_graph(bundle)
+    assert encoded(fields_of(data)) == data
+    # Of harmless changes: other values and another order.
+    assert readings_compared(data, 1500, seed=0) > 100
+
+
+def wire_edit(which: str, attribute: str, change: Callable[[Field], None]) -> Callable[[bytes], bytes]:
+    """Rewrite the numbers of one node's attribute on the wire."""
+
+    def edit(data: bytes) -> bytes:
+        model = fields_of(data)
+        (graph,) = (field for field in model if field.number == 7)
+        nodes = fields_of(graph.value)  # type: ignore[arg-type]
+        for node in nodes:
+            parts = fields_of(node.value)  # type: ignore[arg-type]
+            if node.number != 1 or Field(3, 2, which.encode()) not in parts:
+                continue
+            for part in parts:
+                inner = fields_of(part.value) if part.number == 5 else []  # type: ignore[arg-type]
+                if Field(1, 2, attribute.encode()) in inner:
+                    for field in inner:
+                        if field.number in (2, 3, 8):
+                            change(field)
+                    part.value = encoded(inner)
+            node.value = encoded(parts)
+        graph.value = encoded(nodes)
+        return encoded(model)
+
+    return edit
+
+
+def as_four(field: Field) -> None:
+    assert isinstance(field.value, int)
+    field.wire, field.value = 5, struct.pack("<I", field.value)
+
+
+def as_varint(field: Field) -> None:
+    assert isinstance(field.value, bytes)
+    field.wire, field.value = 0, int.from_bytes(field.value, "little")
+
+
+def as_list(field: Field) -> None:
+    assert isinstance(field.value, int)
+    field.wire, field.value = 2, bytes([field.value])
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            wire_edit("norm1", "size", as_four),
+            "norm1: an attribute has field 3 as four bytes, where our writer writes a",
+        ),
+        (
+            wire_edit("norm1", "alpha", as_varint),
+            "norm1: an attribute has field 2 as a varint, where our writer writes",
+        ),
+        (wire_edit("pool1", "kernel_shape", as_four), "pool1: an attribute has field 8 as four bytes"),
+        (wire_edit("conv1", "strides", as_list), "conv1: an attribute has field 8 as a length"),
+        (wire_edit("views", "axis", as_four), "views: an attribute has field 3 as four bytes"),
+    ],
+)
+def test_field_that_protobuf_passes_over_reaches_no_engine(
+    edit: Callable[[bytes], bytes], words: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    foreign = republished(bundle, tmp_path / "foreign.bundle", {GRAPH: edit(bundle.read(GRAPH))})
+    (problem,) = graph_problems(foreign.read(GRAPH), foreign.manifest)
+    assert problem.startswith(words)
+    with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was not given to an engine: "):
+        load(foreign.path)
+    assert check(foreign).rows == ()
