@@ -13,12 +13,23 @@ _MAX_PARTS = 10_000
 
 def png_chunk(data: bytes, name: bytes) -> bytes | None:
     """Return the content of the first chunk of this name before the pixels, None where there is none."""
-    for kind, content in islice(_chunks(data), _MAX_PARTS):
+    place = 8
+    for kind, num_bytes in islice(png_chunks(data), _MAX_PARTS):
         if kind == name:
-            return content
+            return data[place + 8 : place + 8 + num_bytes]
         if kind == b"IDAT":
             break
+        place += 12 + num_bytes
     return None
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and the length of each chunk of a PNG, as they follow one another."""
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, length
+        place += 12 + length
 
 
 def primary_nclx(data: bytes) -> tuple[int, int] | None:
@@ -38,14 +49,6 @@ def primary_nclx(data: bytes) -> tuple[int, int] | None:
     except (KeyError, IndexError, struct.error):
         pass
     return None
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        yield kind, data[place + 8 : place + 8 + length]
-        place += 12 + length
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -16,6 +16,7 @@ from PIL import (
     features,
 )
 
+from alexnet_deploy.core.codecs.parts import MAX_PARTS
 from alexnet_deploy.core.codecs.strict import strict
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
@@ -151,7 +152,10 @@ def _format_of_boxes(prefix: bytes) -> str:
 def _check_frame(data: bytes) -> None:
     """Refuse by name a JPEG of a process that libjpeg does not decode to 8 bits."""
     position = 2
-    while position + 4 < len(data) and data[position] == 0xFF:
+    # A file of more is refused by its number of parts (core/codecs/parts.py).
+    for _ in range(MAX_PARTS):
+        if position + 4 >= len(data) or data[position] != 0xFF:
+            return
         kind = data[position + 1]
         if kind == 0xFF:
             position += 1

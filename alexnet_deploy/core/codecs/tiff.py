@@ -6,6 +6,7 @@ Camera raws are TIFFs whose first image is a preview: what is not the photograph
 import struct
 from collections.abc import Iterator
 
+from alexnet_deploy.core.codecs.parts import MAX_PARTS, check_count
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, IMAGE_WIDTH, COMPRESSION, PHOTOMETRIC, MAKE = 254, 255, 256, 259, 262, 271
@@ -13,6 +14,12 @@ MAX_SAMPLE_VALUE, SUB_DIRECTORIES, SAMPLE_FORMAT, DNG_VERSION = 281, 330, 339, 5
 
 # By the number of their type: byte, short, long, directory, and the long ones of BigTIFF.
 _NUMBERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
+
+# Pillow leaves these as bytes, and makes an object of each value of any other.
+_BYTES = (1, 2, 7)
+
+# Of strips and tiles, and their lengths: Pillow makes a list of them whatever their type.
+_PLACES = (273, 279, 324, 325)
 
 # In each only as many values as anything here asks for.
 _MAX_VALUES = 16
@@ -47,7 +54,8 @@ Directory = dict[int, tuple[int, ...]]
 def read_directory(data: bytes, offset: int | None = None) -> Directory:
     """Return the whole numbers of the directory at `offset`, by tag; of the first one unless given.
 
-    Values that lie outside the file are left out. Raises struct.error where the directory itself does.
+    Values that lie outside the file are left out. Raises struct.error where the directory itself does, and ImageError
+    (too_large) where it has more entries, or one of them more values, than any directory has.
     """
     order, is_big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
     number, entry, kept = ("Q", "HHQ8s", 8) if is_big else ("H", "HHL4s", 4)
@@ -60,8 +68,12 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
     size = struct.calcsize(f"{order}{entry}")
     # A directory may be cut off by the file's end.
     num_entries = max(0, min(num_entries, (len(data) - start) // size))
+    check_count(num_entries, MAX_PARTS, "entries of a TIFF's directory")
     found: Directory = {}
     for tag, kind, count, value in struct.iter_unpack(f"{order}{entry}", data[start : start + size * num_entries]):
+        if kind not in _BYTES or tag in _PLACES:
+            # Pillow passes over what the file is too short for.
+            check_count(min(count, len(data)), MAX_PARTS, f"values of the TIFF's tag {tag}")
         form = f"{order}{min(count, _MAX_VALUES)}{_NUMBERS.get(kind, 'B')}"
         if struct.calcsize(f"{order}{_NUMBERS.get(kind, 'B')}") * count > kept:
             (place,) = struct.unpack(f"{order}{'Q' if is_big else 'L'}", value)
@@ -74,7 +86,7 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
 def check_tiff(data: bytes) -> None:
     """Refuse a TIFF whose first image is not the whole one, or is stored in a way that is not read here.
 
-    Raises ImageError (unsupported_format, truncated).
+    Raises ImageError (unsupported_format, truncated, too_large).
     """
     try:
         first = read_directory(data)

@@ -39,7 +39,8 @@ from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.codecs.heif import HeifFile
-from alexnet_deploy.core.codecs.limits import check_notes, check_work
+from alexnet_deploy.core.codecs.limits import check_memory, check_notes, check_work
+from alexnet_deploy.core.codecs.parts import check_parts
 from alexnet_deploy.core.codecs.tiff import check_tiff
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import open_input
@@ -239,6 +240,7 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
 def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     """Return what `finish` makes of the first frame, upright, in its own size."""
     name = format_of(data)
+    check_parts(name, data)
     check_notes(name, data)
     if name == "TIFF":
         check_tiff(data)
@@ -268,6 +270,7 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
 def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     file = HeifFile(data)
     refuse_large(*file.size, limits)
+    check_memory("HEIF", file.size[0] * file.size[1], max_pixels=limits.max_pixels)
     with _room_for(file.size[0] * file.size[1]):
         image = file.load()
         # The coded image may be of another size than the container says.

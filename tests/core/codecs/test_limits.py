@@ -46,9 +46,44 @@ def test_run_length_coded_bitmaps_are_decoded_in_python_so_that_their_pixels_are
         header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, compression, 0, 0, 0, 256, 0)
         return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + b"\0\1"
 
-    assert refusal_of(bitmap(4097, 1)) == "too_large: 16,785,409 run-length coded pixels, the limit is 16,777,216"
-    assert code_of(bitmap(4096, 1)) == "truncated"
-    assert code_of(bitmap(4097, 0)) == "truncated"
+    assert refusal_of(bitmap(2049, 1)) == "too_large: 4,198,401 run-length coded pixels, the limit is 4,194,304"
+    assert code_of(bitmap(2048, 1)) == "truncated"
+    assert code_of(bitmap(2049, 0)) == "truncated"
+
+
+@pytest.mark.parametrize("header", ["P6 {} 1 65535 ", "P6 {} 1 100 ", "P3 {} 1 255 "])
+def test_pixmaps_that_are_decoded_in_python_are_limited_by_their_values(header: str) -> None:
+    assert code_of(header.format(2**22 // 3).encode()) == "truncated"
+    refusal = refusal_of(header.format(2**22 // 3 + 1).encode())
+    assert refusal.startswith("too_large: 4,194,306 values of a pixmap that is not of 8-bit bytes")
+    assert code_of(b"P6 2000000 1 255 ") == "truncated"
+
+
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF"])
+def test_decoders_that_keep_copies_take_half_as_many_pixels(name: str) -> None:
+    decode_image(IMAGES[name], "warp", DecodeLimits(max_pixels=2 * 64 * 64))
+    refusal = refusal_of(IMAGES[name], DecodeLimits(max_pixels=2 * 64 * 64 - 1))
+    assert refusal.startswith(f"too_large: 4,096 pixels of {name}, of which its decoder keeps several copies")
+
+
+@pytest.mark.parametrize(
+    ("mode", "subsampling", "num_bytes"), [("L", 0, 3), ("RGB", 2, 7), ("RGB", 0, 10), ("CMYK", 0, 12)]
+)
+def test_a_progressive_jpeg_is_limited_by_the_coefficients_that_libjpeg_keeps(
+    mode: str, subsampling: int, num_bytes: int
+) -> None:
+    def image(progressive: bool) -> bytes:
+        return encode(Image.new(mode, (64, 64)), "JPEG", subsampling=subsampling, progressive=progressive)
+
+    # Eight bytes for each of max_pixels; 64 x 64 pixels themselves must pass.
+    enough = max(64 * 64, 64 * 64 * num_bytes // 8)
+    largest = DecodeLimits(max_pixels=enough)
+    decode_image(image(True), "warp", largest)
+    decode_image(image(False), "warp", largest)
+    if num_bytes > 8:
+        short = DecodeLimits(max_pixels=enough - 1)
+        decode_image(image(False), "warp", short)
+        assert "bytes of memory for a JPEG of several scans" in refusal_of(image(True), short)
 
 
 def test_scans_go_over_20_times_the_largest_images_pixels_together() -> None:
