@@ -1,8 +1,9 @@
 """From what a person names - files, folders, patterns, a list - to the files that each get one row.
 
 - A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
-- Links to folders are followed, but each folder is gone through once for a name or a pattern, whatever leads to it: a
-  second way into it, as a link back to a folder that it lies in, is an input of its own, which cannot be read.
+- Links to folders are followed, but each folder is gone through once for a name or a pattern, whatever leads to it. A
+  link to a folder below that name is passed over, since that folder is gone through under its own name; so is a second
+  link to a folder elsewhere.
 - A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
   folders, and stands for files only. Its ending, as .jpg, fits any case. A pattern that matches nothing is an input
   that is missing.
@@ -39,11 +40,8 @@ _PATIENCE_SECONDS = 0.05
 
 
 _Identity: TypeAlias = tuple[int, int]
-
-# Folders that were gone through, by device and inode, and the first way into each: 22 levels of two links to the next
-# level would otherwise give four million rows.
-_Seen: TypeAlias = dict[_Identity, str]
-
+"""A folder's device and inode. Those gone through are kept: 22 levels of two links to the next would otherwise give
+four million rows."""
 
 Source: TypeAlias = str | Path | ImageInMemory
 """What an image may be given as: a name, or the image itself."""
@@ -206,7 +204,7 @@ def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
         yield next(matches, item)
         yield from matches
     else:
-        yield from _walk(name, {})
+        yield from _walk(name, set())
 
 
 def _named(name: str) -> Input:
@@ -243,7 +241,7 @@ def _matches(name: str) -> Iterator[Input]:
     cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
     head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
     # Path.glob takes no absolute pattern.
-    seen: _Seen = {}
+    seen: set[_Identity] = set()
     for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
         for found in _walk(start, seen):
             below = found.path.relative_to(start).parts
@@ -269,15 +267,14 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _walk(start: str, seen: _Seen) -> Iterator[Input]:
+def _walk(start: str, seen: set[_Identity]) -> Iterator[Input]:
     # A stack, not recursion: folders may nest deeper than Python's own calls. Of each folder it holds the names that
     # are still to come, which are joined to paths one by one: a million of them would take a second.
-    stack: list[tuple[Iterator[str], _Identity | None]] = [(iter([start]), None)]
-    ancestors: set[_Identity | None] = set()
+    stack = [iter([start])]
     while stack:
-        name = next(stack[-1][0], None)
+        name = next(stack[-1], None)
         if name is None:
-            ancestors.discard(stack.pop()[1])
+            stack.pop()
             continue
         try:
             if not patiently(Path(name).is_dir):
@@ -285,18 +282,21 @@ def _walk(start: str, seen: _Seen) -> Iterator[Input]:
                 continue
             status = patiently(Path(name).stat)
             identity = (status.st_dev, status.st_ino)
-            if identity in ancestors:
-                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "a link to a folder that it lies in"))
+            if identity in seen or (name != start and _has_a_name_below(start, name)):
                 continue
-            if identity in seen:
-                message = f"the same folder as {_named(seen[identity]).text}, whose files have their rows"
-                yield Input(name=name, error=(ImageErrorCode.UNREADABLE, message))
-                continue
-            seen[identity] = name
-            stack.append((_names_in(name), identity))
-            ancestors.add(identity)
+            below = _names_in(name)
+            seen.add(identity)
+            stack.append(below)
         except OSError as error:
             yield Input(name=name, error=(ImageErrorCode.UNREADABLE, error.strerror or str(error)))
+
+
+def _has_a_name_below(start: str, name: str) -> bool:
+    """Return whether a folder's name is a link to a folder that is gone through below `start` without it."""
+    if not Path(name).is_symlink():
+        return False
+    home, place = Path(start).resolve(), Path(name).resolve()
+    return place.is_relative_to(home) and not any(part.startswith(".") for part in place.relative_to(home).parts)
 
 
 def _names_in(folder: str) -> Iterator[str]:
