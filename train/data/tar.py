@@ -27,6 +27,8 @@ _UNREAD_RECORDS = (b" path=", b" size=", b" GNU.sparse.")
 _PIECE_BYTES = 1 << 20
 
 _GZIP = b"\x1f\x8b"
+_COMPRESSIONS = {_GZIP: "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""How a file begins that is compressed, and what decompresses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,21 @@ def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:
                 if within is None
                 else (within.offset, within.offset + within.num_bytes)
             )
+            _refuse_compressed(file, start, where)
             yield from _walk(file, start, end, where)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _refuse_compressed(file: BinaryIO, start: int, where: str) -> None:
+    """Raise DataError where what begins there is compressed in a way that is not read here."""
+    file.seek(start)
+    begin = file.read(max(map(len, _COMPRESSIONS)))
+    for magic, program in _COMPRESSIONS.items():
+        if begin.startswith(magic):
+            raise DataError(
+                f"{where}: is compressed with {program}, where the data set as published is not; decompress it"
+            )
 
 
 def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
@@ -102,6 +116,7 @@ def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, b
                 file.seek(0)
                 with gzip.open(file) as unzipped:
                     return _contents(_Stream(unzipped, max_bytes), names, archive)
+            _refuse_compressed(file, 0, str(archive))
             file.seek(0)
             return _contents(_Stream(file, max_bytes), names, archive)
     except (OSError, EOFError, zlib.error) as error:

@@ -1,6 +1,8 @@
 """Archives, devkits and batches that were made to hang a command or to fill its memory: refused, and not waited for."""
 
+import bz2
 import gzip
+import lzma
 import os
 import struct
 import tarfile
@@ -152,6 +154,25 @@ def test_many_members_that_nobody_wants_count_too(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unpacks to more than 10,485,760 bytes"):
         unpack(tmp_path / "a.tar.gz", ("wanted",), 10 * MIB)
     assert unpack(tmp_path / "a.tar.gz", ("wanted",), 30 * MIB) == {}
+
+
+@pytest.mark.parametrize(
+    ("compress", "program"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")]
+)
+def test_an_archive_that_is_compressed_otherwise_is_refused_by_name(
+    compress: Callable[[bytes], bytes], program: str, archives: Path, tmp_path: Path
+) -> None:
+    plain = (archives / VALIDATION).read_bytes()
+    (archives / VALIDATION).write_bytes(compress(plain))
+    sentence = f"{VALIDATION}: is compressed with {program}, where the data set as published is not; decompress it$"
+    with pytest.raises(DataError, match=sentence):
+        find_images(archives)
+    (tmp_path / "a.tar.gz").write_bytes(compress(plain))
+    if program == "gzip":
+        assert unpack(tmp_path / "a.tar.gz", ("nothing",), len(plain)) == {}
+    else:
+        with pytest.raises(DataError, match=rf"a\.tar\.gz: is compressed with {program}, "):
+            unpack(tmp_path / "a.tar.gz", ("wanted",), MIB)
 
 
 HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
