@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
-from alexnet_deploy.core.errors import UsageError, WrongAnswerError
+from alexnet_deploy.core.errors import DataError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.inputs.paths import find_inputs
@@ -65,14 +65,18 @@ class ComparisonSet:
 def images_in(folder: Path, labels: Sequence[str]) -> ComparisonSet:
     """Return the images below a folder, with their classes where its folders are named after `labels`.
 
-    Raises UsageError where there are none.
+    Raises UsageError where there are none, DataError where a folder below it cannot be read.
     """
     if is_labelled(folder, labels):
         return ComparisonSet.of(find_labelled(folder, labels))
-    files = tuple(found.path for found in find_inputs([folder]))
+    files = []
+    for found in find_inputs([folder]):
+        if found.error is not None:
+            raise DataError(f"{found.text}: cannot be read: {found.error[1]}")
+        files.append(found.path)
     if not files:
         raise UsageError(f"{folder}: holds no images to compare on")
-    return ComparisonSet(files=files)
+    return ComparisonSet(files=tuple(files))
 
 
 def check(
