@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError
@@ -73,7 +73,7 @@ SPECS: MappingProxyType[Backend, BackendSpec] = MappingProxyType(
     }
 )
 
-BACKENDS: tuple[GraphBackend, ...] = ("openvino", "onnxruntime")
+BACKENDS: tuple[GraphBackend, ...] = get_args(GraphBackend)
 """What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
 
 

@@ -12,6 +12,7 @@ from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.fs.room import try_to_write
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.loader import training_set
 from alexnet_deploy.train.data.scan import Survey, find_images, survey
@@ -40,7 +41,13 @@ def look_over(
 
     `on_found` is called with the number of classes before the images are read, which may take an hour.
     """
-    resize = PUBLISHED_PREPROCESSING[architecture.name].resize
+    return look_over_for(data, PUBLISHED_PREPROCESSING[architecture.name].resize, on_found=on_found)
+
+
+def look_over_for(
+    data: Path, resize: ResizePolicy, *, on_found: Callable[[int], None] = lambda num_classes: None
+) -> Survey:
+    """Do what look_over does, for a network that is fed images of this resize policy."""
     if is_packed(data):
         found = survey_of(open_pack(data), resize)
         on_found(len(found.folder.labels))

@@ -151,9 +151,12 @@ def evenly(sources: Sequence[Source], most: int) -> list[Source]:
 
 def refuse_empty(place: Path) -> None:
     """Raise UsageError where there is nothing to calibrate on, DataError for a single file."""
+    from alexnet_deploy.train.data.scan import is_archived
+    from alexnet_deploy.train.pack.format import is_packed
+
     if not place.exists():
         raise UsageError(f"{place}: there is no such folder of images")
-    if _is_set(place):
+    if is_packed(place) or is_archived(place):
         return
     if not place.is_dir():
         raise DataError(f"{place}: is not a folder of images to calibrate on")
@@ -161,22 +164,17 @@ def refuse_empty(place: Path) -> None:
         raise UsageError(f"{place}: holds no images to calibrate on")
 
 
-def _is_set(place: Path) -> bool:
-    from alexnet_deploy.train.data.scan import is_archived
-    from alexnet_deploy.train.pack.format import is_packed
-
-    return is_packed(place) or is_archived(place)
-
-
 def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
     """Return the images in a folder, or the training images of a packed set, of ILSVRC-2012 or of CIFAR-10."""
-    from alexnet_deploy.train.data.scan import find_images
+    from alexnet_deploy.train.data.scan import find_images, is_archived
     from alexnet_deploy.train.pack.format import is_packed, open_pack, survey_of
 
     refuse_empty(place)
     if is_packed(place):
         return survey_of(open_pack(place), resize).folder.train
-    return find_images(place).train if _is_set(place) else [found.path for found in find_inputs([place])]
+    if is_archived(place):
+        return find_images(place).train
+    return [found.path for found in find_inputs([place])]
 
 
 def _training_data(weights: Weights) -> Path:
@@ -187,13 +185,13 @@ def _training_data(weights: Weights) -> Path:
 
 def _training_images(weights: Weights) -> Sequence[Source]:
     """Return the training images that the weights name, where they are still those, class by class."""
-    from alexnet_deploy.train.run import look_over
+    from alexnet_deploy.train.run import look_over_for
 
     data = _training_data(weights)
     assert weights.training is not None
     remedy = "`--calibrate DIR` gives images to calibrate on"
     try:
-        found = look_over(data, weights.architecture)
+        found = look_over_for(data, weights.preprocessing.resize)
     except DataError as error:
         raise UsageError(f"the training images are gone, {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:

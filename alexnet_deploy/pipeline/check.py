@@ -1,6 +1,5 @@
 """The check of a bundle that is there: its bytes, its graph, its engines, and the whole chain that led to them."""
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,17 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
-from alexnet_deploy.core.errors import DataError, UsageError, WrongAnswerError
+from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, is_labelled
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say, counted, printable, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
-from alexnet_deploy.engines.registry import Backend
+from alexnet_deploy.engines.registry import Backend, installed_module
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.plans import plan_problems
 
@@ -69,14 +68,10 @@ def images_in(folder: Path, labels: Sequence[str]) -> ComparisonSet:
     """
     if is_labelled(folder, labels):
         return ComparisonSet.of(find_labelled(folder, labels))
-    files = []
-    for found in find_inputs([folder]):
-        if found.error is not None:
-            raise DataError(f"{found.text}: cannot be read: {found.error[1]}")
-        files.append(found.path)
+    files = tuple(find_files(folder))
     if not files:
         raise UsageError(f"{folder}: holds no images to compare on")
-    return ComparisonSet(files=tuple(files))
+    return ComparisonSet(files=files)
 
 
 def check(
@@ -171,7 +166,7 @@ def _words(images: ComparisonSet) -> str:
 
 
 def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    return installed_module([module]) is not None
 
 
 def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None) -> tuple[list[str], list[str]]:

@@ -17,7 +17,6 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
-from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, read_image
 from alexnet_deploy.core.inputs.in_memory import decode_in_memory
@@ -26,7 +25,7 @@ from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, open_engine
-from alexnet_deploy.engines.registry import BACKENDS, Backend
+from alexnet_deploy.engines.registry import SPECS, Backend
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
 
@@ -375,5 +374,5 @@ def _load(path: Path, options: LoadOptions, sha256: str | None = None) -> Predic
 
 
 def _named_backend(engine: Engine) -> Backend:
-    (backend,) = (name for name in (*BACKENDS, *PLAN_BACKENDS) if name == engine.info.backend)
+    (backend,) = (name for name in SPECS if name == engine.info.backend)
     return backend

@@ -4,7 +4,6 @@ A run is one upload, the network, one download, on one stream, through pinned bu
 largest batch. tensorrt runs a batch size that comes again as one CUDA graph; tensorrt-rtx makes such graphs itself.
 """
 
-import importlib.util
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, StageTimes, cuda_index
 from alexnet_deploy.engines.proof.parity import prove
-from alexnet_deploy.engines.registry import Backend, installed_backends
+from alexnet_deploy.engines.registry import SPECS, Backend, installed_backends, installed_module
 from alexnet_deploy.engines.tensorrt.device_memory import DeviceMemory, Gpu, find_gpu, open_device
 from alexnet_deploy.engines.tensorrt.library import Library, LogLines, is_installed, load_library, version_numbers
 
@@ -104,7 +103,7 @@ def backends_here(bundle: Bundle, device: Device | Literal["auto"] = "auto") -> 
     found: tuple[Backend, ...] = ()
     if index is None:
         found = installed_backends()
-    elif importlib.util.find_spec("onnxruntime") is not None:
+    elif installed_module(SPECS["onnxruntime"].modules) is not None:
         from alexnet_deploy.engines.backends.onnxruntime import runs_on_cuda
 
         found = ("onnxruntime",) if runs_on_cuda() else ()

@@ -1,6 +1,6 @@
 """The names that a manifest uses: precisions, calibration methods, the libraries of plans. It imports nothing."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -9,11 +9,11 @@ Rest: TypeAlias = Literal["fp32", "fp16"]
 
 CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy", "mse"]
 
-CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy", "mse")
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 """`minmax`: the largest magnitude seen. `percentile`: what 99.99 % of the magnitudes stay under. `entropy`: the least
 Kullback-Leibler divergence of the distribution (Migacz 2017). `mse`: the least squared error."""
 
 PlanBackend: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 
-PLAN_BACKENDS: tuple[PlanBackend, ...] = ("tensorrt", "tensorrt-rtx")
+PLAN_BACKENDS: tuple[PlanBackend, ...] = get_args(PlanBackend)
 """What runs plans, the fastest first."""

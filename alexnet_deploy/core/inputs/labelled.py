@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.fs.files import sha256_of_file
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 
 VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
 """What the folder beside train/ may be called; `test` counts only where there is none of the others."""
@@ -62,10 +62,7 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
         )
     images = []
     for name in classes:
-        for found in find_inputs([str(root / name)]):
-            if found.error is not None:
-                raise DataError(f"{found.name}: cannot be read: {found.error[1]}")
-            images.append(LabelledImage(path=Path(found.name), label=places[name]))
+        images += [LabelledImage(path=path, label=places[name]) for path in find_files(root / name)]
     if not images:
         raise DataError(f"{root}: holds no images in folders named after classes; needed are CLASS/*.jpg")
     return LabelledFolder(root=root, images=tuple(images), sha256=_digest(root, images))

@@ -29,7 +29,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image
 
-from alexnet_deploy.core.errors import ImageErrorCode, UsageError
+from alexnet_deploy.core.errors import DataError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.patience import patiently
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
 
@@ -94,6 +94,14 @@ def find_inputs(sources: Iterable[Source], listed: Iterable[bytes | None] | None
         for source in sources:
             _refuse(source, listed)
     return _expand_all(sources, listed)
+
+
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder as find_inputs has them; raises DataError for a name that it cannot go into."""
+    for found in find_inputs([folder]):
+        if found.error is not None:
+            raise DataError(f"{found.text}: cannot be read: {found.error[1]}")
+        yield found.path
 
 
 def input_of(source: Source) -> Input:
