@@ -1,8 +1,9 @@
 """What a reader finds in somebody else's file: tensors under the file's own names, and the layers that use them.
 
-A reader changes nothing: tensors keep their names, layouts and byte order of axes; constants keep their conventions. So the
-referee (export/importing/referee.py) can run the source as its own program would, and the recogniser
-(export/importing/recognise.py) can turn it into a table and tensors of ours; each independently, so that one proves the other.
+A reader changes nothing: tensors keep their names, layouts and byte order of axes; constants keep their conventions. So
+the referee (export/importing/referee.py) can run the source as its own program would, and the recogniser
+(export/importing/recognise.py) can turn it into a table and tensors of ours; each independently, so that one proves the
+other.
 
 N images, C channels, H height, W width, I input channels of one group, O output channels.
 """
