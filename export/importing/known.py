@@ -4,9 +4,10 @@ A state dict holds no layers, and no file says how its images were resized. What
 assumed, with the words of the entry as the reason.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
+from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
 from alexnet_deploy.export.importing.source import (
     Activate,
     Connect,
@@ -30,7 +31,9 @@ class KnownSource:
     """What it is, as the reason of an assumption: "torchvision's AlexNet has it so"."""
     preprocessing: SourcePreprocessing
     """What its network is fed."""
-    layers: tuple[SourceLayer, ...] | None = field(default=None)
+    architecture: str | None = None
+    """The member of the family that its layers are; None where its files tell their layers."""
+    layers: tuple[SourceLayer, ...] | None = None
     """Its layers, their tensors under the names that such files have; None where the files hold layers."""
 
     @property
@@ -40,18 +43,21 @@ class KnownSource:
         return tuple(name for layer in used for name in (layer.weight, layer.bias) if name is not None)
 
 
-IMAGENET = SourcePreprocessing(
-    resize="shorter-side",
-    channel_order="RGB",
-    mean=(123.675, 116.28, 103.53),
-    scale=(1 / 58.395, 1 / 57.12, 1 / 57.375),
-)
-"""ImageNet's mean and deviation as torchvision has them, on 0..255. Source: torchvision's AlexNet_Weights."""
+def fed_like(member: str) -> SourcePreprocessing:
+    """Return what the authors of a member of the family fed it."""
+    fed = PUBLISHED_PREPROCESSING[member]
+    return SourcePreprocessing(
+        resize=fed.resize,
+        channel_order=fed.channel_order,
+        mean=fed.mean,
+        scale=fed.scale,
+        input_size=ARCHITECTURES[member].input_size,
+    )
 
-CAFFE = SourcePreprocessing(
-    resize="warp", channel_order="BGR", mean=(123.0, 117.0, 104.0), scale=(1.0, 1.0, 1.0), input_size=227
-)
-"""Source: BVLC/caffe, models/bvlc_alexnet and examples/imagenet, where convert_imageset squeezes to 256 x 256."""
+
+def known_as(member: str) -> KnownSource:
+    """Return what is known of a file because its layers are those of a member of the family."""
+    return KnownSource(key=member, words=f"as the authors of {member} had it", preprocessing=fed_like(member))
 
 
 def _conv(name: str, padding: int = 0, stride: int = 1, groups: int = 1) -> Convolve:
@@ -85,13 +91,8 @@ def _lrn(name: str) -> Normalise:
 _TORCHVISION = KnownSource(
     key="torchvision",
     words="as in torchvision's AlexNet",
-    preprocessing=SourcePreprocessing(
-        resize=IMAGENET.resize,
-        channel_order=IMAGENET.channel_order,
-        mean=IMAGENET.mean,
-        scale=IMAGENET.scale,
-        input_size=224,
-    ),
+    preprocessing=fed_like("torchvision"),
+    architecture="torchvision",
     layers=(
         _conv("features.0", padding=2, stride=4),
         _relu("features.1"),
@@ -121,7 +122,8 @@ _TORCHVISION = KnownSource(
 _JIECAOYU = KnownSource(
     key="jiecaoyu",
     words="as in jiecaoyu/pytorch_imagenet, which follows Caffe",
-    preprocessing=CAFFE,
+    preprocessing=fed_like("caffe"),
+    architecture="caffe",
     layers=(
         _conv("features.0", stride=4),
         _relu("features.1"),

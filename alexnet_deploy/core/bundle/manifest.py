@@ -27,6 +27,7 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
+from alexnet_deploy.core.model.weights import ImportRecord
 
 FORMAT = "alexnet-deploy bundle"
 FORMAT_VERSION = 2
@@ -185,6 +186,8 @@ class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights_sha256: str
     data_sha256: str | None
     """Digest of the training data, where the weights name it."""
+    imported: ImportRecord | msgspec.UnsetType = msgspec.UNSET
+    """The file that the weights were imported from; unset where they were trained here."""
 
 
 class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,10 +1,11 @@
 """Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
 
 The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
-`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools,
-and digests of the tensors and of this object itself (core/model/tensor_file.py).
+`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, origin,
+tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
-Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them. Both are read, 2 is written.
+Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them; 3 has an origin, the record of
+an import. All are read, 3 is written.
 """
 
 from collections.abc import Mapping
@@ -38,13 +39,13 @@ from alexnet_deploy.core.process.say import counted
 # One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
 METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 CHECKPOINT_VERSIONS = (2, 3, 4)
 CHECKPOINT_SEALED_FROM = 3
 """The first format of checkpoints that holds a digest of its header."""
 
-_VERSIONS = (1, 2)
+_VERSIONS = (1, 2, 3)
 _SEALED_FROM = 2
 
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
@@ -101,12 +102,45 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"the best epoch is {self.best_epoch}, of {counted(len(self.epochs), 'epoch')}")
 
 
+class AssumptionRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that an imported file did not say."""
+
+    subject: str
+    """What it is about: "channel order"."""
+    value: str
+    """What was taken."""
+    reason: str
+    """Why."""
+
+
+class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which file weights were imported from, and how the network was held against it."""
+
+    file: str
+    """Its name, without folders."""
+    sha256: str
+    """Its digest."""
+    format: str
+    """What it is, in words."""
+    assumptions: tuple[AssumptionRecord, ...]
+    """What it did not say."""
+    referee: str
+    """What ran the file itself, in words."""
+    num_images: int
+    """How many images both were asked about, by the centre view."""
+    max_error: float
+    """Largest absolute difference of a probability."""
+    max_log_error: float
+    """Largest difference of a log-probability, in nats."""
+
+
 class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format_version: int
     architecture: Architecture
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     training: TrainingRecord | None
+    origin: ImportRecord | None = None
     tools: dict[str, str]
     tensors_sha256: str = ""
     header_sha256: str = ""
@@ -128,6 +162,8 @@ class Weights:
     """How they were trained; None where that is not known."""
     tools: Mapping[str, str]
     """Version of each program that had a part in them."""
+    origin: ImportRecord | None = None
+    """The file that they were imported from; None where they were trained here."""
 
     def __post_init__(self) -> None:
         """Raise WeightsError where tensors or labels do not fit the table, or hold NaN or infinity."""
@@ -144,6 +180,7 @@ class Weights:
             preprocessing=self.preprocessing,
             labels=self.labels,
             training=self.training,
+            origin=self.origin,
             tools=dict(self.tools),
             tensors_sha256=digest_of(tensors),
             header_sha256=BLANK,
@@ -183,6 +220,7 @@ def load_weights(path: Path) -> LoadedWeights:
             labels=header.labels,
             training=header.training,
             tools=header.tools,
+            origin=header.origin,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -198,7 +236,7 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
         header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:
         raise WeightsError(
-            f"{path}: weights format {error.version}, where this program reads {' and '.join(map(str, _VERSIONS))}"
+            f"{path}: weights format {error.version}, where this program reads {_VERSIONS[0]} to {_VERSIONS[-1]}"
         ) from error
     except msgspec.DecodeError as error:
         raise WeightsError(f"{path}: its header cannot be read: {error}") from error

@@ -96,7 +96,7 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 3, "weights format 3, where this program reads 1 and 2"),
+        ("format_version", 4, "weights format 4, where this program reads 1 to 3"),
         ("format_version", 2, "its digest does not fit it"),
         ("header_sha256", "0" * 64, "a header of format 1 has no digest of its own"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),
