@@ -152,9 +152,19 @@ _JIECAOYU = KnownSource(
 )
 """Source: jiecaoyu/pytorch_imagenet, networks/model_list/alexnet.py; its images come from Caffe's own LMDB."""
 
+_ONNX_ZOO = KnownSource(
+    key="onnx-zoo",
+    words="as in the ONNX model zoo's bvlcalexnet and caffenet",
+    preprocessing=SourcePreprocessing(
+        resize="warp", channel_order="BGR", mean=(123.68, 116.779, 103.939), scale=(1.0, 1.0, 1.0)
+    ),
+)
+"""Source: onnx/models, validated/vision/classification/alexnet."""
+
 _ALL = (
     _TORCHVISION,
     _JIECAOYU,
+    _ONNX_ZOO,
 )
 
 KNOWN = MappingProxyType({source.key: source for source in _ALL})

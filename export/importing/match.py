@@ -84,6 +84,11 @@ class _Trained:
     connections: tuple[Connect, ...]
     unroll: Unroll
 
+    @property
+    def weights(self) -> list[str]:
+        """Names of the tensors of weights, in order."""
+        return [*(layer.weight for layer in self.convolutions), *(layer.weight for layer in self.connections)]
+
 
 def _trained(source: Source, known: KnownSource) -> _Trained:
     """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
@@ -118,7 +123,7 @@ def _trained(source: Source, known: KnownSource) -> _Trained:
 def _by_shapes(source: Source) -> tuple[str, str]:
     """Return the member whose shapes the tensors have, but for the number of classes, and why."""
     trained = _trained(source, known_as(_MOST_COMMON[0]))
-    found = [source.tensors[layer.weight].shape for layer in (*trained.convolutions, *trained.connections)]
+    found = [source.tensors[name].shape for name in trained.weights]
     fitting = [
         name
         for name in dict.fromkeys(_MOST_COMMON)
@@ -145,11 +150,11 @@ def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 def _first_unlike(source: Source, trained: _Trained) -> str:
     """Name the first tensor that no member of the family has."""
     members = [_weight_shapes(architecture) for architecture in ARCHITECTURES.values()]
-    for place, layer in enumerate((*trained.convolutions, *trained.connections)):
-        shape = source.tensors[layer.weight].shape
+    for place, name in enumerate(trained.weights):
+        shape = source.tensors[name].shape
         members = [shapes for shapes in members if place < len(shapes) and shapes[place] == shape]
         if not members:
-            return f"{layer.weight} of shape {shape} is what no member of the family has in its place"
+            return f"{name} of shape {shape} is what no member of the family has in its place"
     return f"{counted(len(source.tensors), 'tensor')} are too few"
 
 

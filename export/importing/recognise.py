@@ -126,6 +126,8 @@ def _named(completed: Completed, translated: Translated, asked: str | None) -> t
     last = translated.layers[-1]
     assert isinstance(last, Linear), "translate sees to it"
     try:
+        if source.table is not None and asked is None and _equals(translated, source.table):
+            return source.table, nearest
         if member is not None and asked in (None, member):
             return ARCHITECTURES[member].with_num_classes(last.out_features), member
         name = asked if asked is not None and asked not in ARCHITECTURES else f"{nearest}-custom"
@@ -137,11 +139,11 @@ def _named(completed: Completed, translated: Translated, asked: str | None) -> t
 
 def _member(translated: Translated) -> str | None:
     """Return the member of the family that these layers are, but for the number of classes and for dropout."""
-    found = _skeleton(translated.layers)
-    for name, member in ARCHITECTURES.items():
-        if member.input_size == translated.input_size and _skeleton(member.layers) == found:
-            return name
-    return None
+    return next((name for name, member in ARCHITECTURES.items() if _equals(translated, member)), None)
+
+
+def _equals(translated: Translated, table: Architecture) -> bool:
+    return table.input_size == translated.input_size and _skeleton(table.layers) == _skeleton(translated.layers)
 
 
 def _nearest(translated: Translated) -> str:

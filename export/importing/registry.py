@@ -10,7 +10,8 @@ import numpy as np
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
 from alexnet_deploy.export.importing.readers import torch_file
-from alexnet_deploy.export.importing.referees import torch_rebuild
+from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
+from alexnet_deploy.export.importing.referees import onnx_session, torch_rebuild
 from alexnet_deploy.export.importing.source import Reader, Source
 
 Referee: TypeAlias = Callable[[Source, np.ndarray], np.ndarray]
@@ -42,6 +43,12 @@ FORMATS = (
         reader=torch_file,
         referee=torch_rebuild.answers,
         referee_words="the file's layers, rebuilt in torch",
+    ),
+    Format(
+        words="ONNX graphs",
+        reader=onnx_file,
+        referee=onnx_session.answers,
+        referee_words="the file itself, in ONNX Runtime",
     ),
 )
 """Every format, in the order in which they are tried."""

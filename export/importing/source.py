@@ -15,6 +15,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import ChannelOrder, ResizePolicy
 
 Padding: TypeAlias = tuple[int, int, int, int]
@@ -57,6 +58,19 @@ class Normalise:
     """As the file says it."""
     alpha_is_divided: bool
     """True where the program divides alpha by `size` (Caffe, ONNX, torch), False where not (TensorFlow, MatConvNet)."""
+    beta: float
+    k: float
+    groups: int = 1
+    """Columns of channels that the window stays within."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpatialNormalise:
+    """Response normalisation within each channel: a * (k + alpha * mean of a^2 over size x size) ** -beta."""
+
+    name: str
+    size: int
+    alpha: float
     beta: float
     k: float
 
@@ -133,7 +147,7 @@ class Softmax:
 
 
 SourceLayer: TypeAlias = (
-    Convolve | Activate | Normalise | Scale | Pool | AdaptivePool | Unroll | Drop | Connect | Softmax
+    Convolve | Activate | Normalise | SpatialNormalise | Scale | Pool | AdaptivePool | Unroll | Drop | Connect | Softmax
 )
 
 
@@ -185,6 +199,8 @@ class Source:
     """Names of the classes, where the file has them."""
     origin: str | None = None
     """Key of what is known of such sources (export/importing/known.py); None where the reader cannot tell."""
+    table: Architecture | None = None
+    """The table of ours that the file says it was made from; taken where its layers are that table's."""
 
 
 class Reader(Protocol):

@@ -18,6 +18,7 @@ from alexnet_deploy.core.model.architecture import (
     LocalNorm,
     MaxPool,
     Relu,
+    SpatialNorm,
 )
 from alexnet_deploy.export.importing.source import (
     Activate,
@@ -31,6 +32,7 @@ from alexnet_deploy.export.importing.source import (
     Softmax,
     Source,
     SourceLayer,
+    SpatialNormalise,
     Unroll,
 )
 
@@ -102,11 +104,8 @@ def _step(walk: _Walk, layer: SourceLayer) -> None:
             _connect(walk, weight if layer.layout == "OI" else weight.T, layer.bias)
         case Activate(function="relu"):
             walk.layers.append(Relu(name=walk.name("relu")))
-        case Normalise():
-            alpha = layer.alpha if layer.alpha_is_divided else layer.alpha * layer.size
-            alpha, beta, k = (_shortest(value) for value in (alpha, layer.beta, layer.k))
-            _needs_planes(walk)
-            walk.layers.append(LocalNorm(name=walk.name("norm"), size=layer.size, alpha=alpha, beta=beta, k=k))
+        case Normalise() | SpatialNormalise():
+            _normalise(walk, layer)
         case Scale():
             _fold(walk, layer)
         case Pool():
@@ -124,6 +123,18 @@ def _step(walk: _Walk, layer: SourceLayer) -> None:
             walk.has_ended = True
         case Activate():
             raise _NoFitError(f"{layer.function} is not in our tables")
+
+
+def _normalise(walk: _Walk, layer: Normalise | SpatialNormalise) -> None:
+    _needs_planes(walk)
+    beta, k = _shortest(layer.beta), _shortest(layer.k)
+    if isinstance(layer, SpatialNormalise):
+        alpha = _shortest(layer.alpha)
+        walk.layers.append(SpatialNorm(name=walk.name("spatial_norm"), size=layer.size, alpha=alpha, beta=beta, k=k))
+        return
+    alpha = _shortest(layer.alpha if layer.alpha_is_divided else layer.alpha * layer.size)
+    name = walk.name("norm")
+    walk.layers.append(LocalNorm(name=name, size=layer.size, alpha=alpha, beta=beta, k=k, groups=layer.groups))
 
 
 def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:

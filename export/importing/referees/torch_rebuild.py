@@ -45,10 +45,15 @@ def _module(layer: SourceLayer, tensors: Mapping[str, np.ndarray]) -> nn.Module:
     match layer:
         case Convolve(layout="OIHW"):
             weight = torch.from_numpy(tensors[layer.weight])
-            channels = weight.shape[1] * layer.groups
+            _, channels, height, width = weight.shape
             top, left, bottom, right = layer.padding
             convolution = nn.Conv2d(
-                channels, len(weight), tuple(weight.shape[2:]), layer.stride, groups=layer.groups, device="meta"
+                channels * layer.groups,
+                len(weight),
+                (height, width),
+                layer.stride,
+                groups=layer.groups,
+                device="meta",
             )
             _fill(convolution, weight, layer.bias, tensors)
             return nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), convolution)
@@ -61,7 +66,7 @@ def _module(layer: SourceLayer, tensors: Mapping[str, np.ndarray]) -> nn.Module:
             return nn.ReLU()
         case Activate(function="tanh"):
             return nn.Tanh()
-        case Normalise(alpha_is_divided=True):
+        case Normalise(alpha_is_divided=True, groups=1):
             return nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
         case Pool(function="max", padding=(0, 0, 0, 0)):
             return nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=layer.round_up)
