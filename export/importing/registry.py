@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
-from alexnet_deploy.export.importing.readers import torch_file
+from alexnet_deploy.export.importing.readers import safetensors_file, torch_file
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
 from alexnet_deploy.export.importing.referees import onnx_session, torch_rebuild
 from alexnet_deploy.export.importing.source import Reader, Source
@@ -41,6 +41,12 @@ FORMATS = (
     Format(
         words="torch checkpoints",
         reader=torch_file,
+        referee=torch_rebuild.answers,
+        referee_words="the file's layers, rebuilt in torch",
+    ),
+    Format(
+        words="safetensors files",
+        reader=safetensors_file,
         referee=torch_rebuild.answers,
         referee_words="the file's layers, rebuilt in torch",
     ),

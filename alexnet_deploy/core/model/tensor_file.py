@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -40,7 +41,26 @@ _MOST_BYTES = 8 * GIB
 _MOST_DIMENSIONS = 8
 
 _METADATA = "__metadata__"
-_DTYPE = "F32"
+FLOAT32 = MappingProxyType({"F32": "<f4"})
+"""The one type of this program's own files: safetensors' name, and NumPy's."""
+
+NUMBERS = MappingProxyType(
+    {
+        **FLOAT32,
+        "F64": "<f8",
+        "F16": "<f2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "<i1",
+        "U8": "<u1",
+        "BOOL": "<u1",
+        # NumPy has no such type: these are the upper halves of float32.
+        "BF16": "<u2",
+    }
+)
+"""Types of other programs' files."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -61,17 +81,13 @@ class _Entry(Struct, kw_only=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
-    @property
-    def num_bytes(self) -> int:
-        return 4 * math.prod(self.shape)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTensors:
     """The tensors of a file, which share one block of memory."""
 
     tensors: Mapping[str, np.ndarray]
-    """float32, writable."""
+    """float32, writable; in another program's file of whatever type it has."""
     sha256: str
     """Digest of the whole file."""
 
@@ -79,9 +95,10 @@ class ReadTensors:
 class TensorFile:
     """An open file whose header has been read."""
 
-    def __init__(self, file: BufferedReader) -> None:
+    def __init__(self, file: BufferedReader, dtypes: Mapping[str, str] = FLOAT32) -> None:
         """Read the header; raises TensorFileError where it is none, OSError as reading does."""
         self._file = file
+        self._dtypes = dtypes
         length = file.read(8)
         self._num_data_bytes = file.seek(0, 2) - 8 - int.from_bytes(length, "little")
         if self._num_data_bytes < 0:
@@ -100,7 +117,12 @@ class TensorFile:
             self._entries = {name: from_json(bytes(part), _Entry) for name, part in parts.items()}
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
-        _check_entries(self._entries, self._num_data_bytes)
+        _check_entries(self._entries, self._num_data_bytes, dtypes)
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The type of each tensor, by name, as safetensors calls it."""
+        return {name: entry.dtype for name, entry in self._entries.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -137,7 +159,7 @@ class TensorFile:
         if self._file.readinto(data.data) != len(data):
             raise TensorFileError("it became shorter while it was read")
         tensors = {
-            name: data[slice(*entry.data_offsets)].view("<f4").reshape(entry.shape)
+            name: data[slice(*entry.data_offsets)].view(self._dtypes[entry.dtype]).reshape(entry.shape)
             for name, entry in self._entries.items()
         }
         if tensors_sha256 and (found := digest_of(tensors)) != tensors_sha256:
@@ -158,26 +180,30 @@ class UnknownVersionError(Exception):
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[TensorFile]:
-    """Open a file of float32 tensors and read its header; raises TensorFileError, and OSError as open() does."""
+def open_tensors(path: Path, dtypes: Mapping[str, str] = FLOAT32) -> Iterator[TensorFile]:
+    """Open a file of tensors of these types and read its header.
+
+    Raises TensorFileError where it is none or has another type, and OSError as open() does.
+    """
     with open_input(path) as file:
-        yield TensorFile(file)
+        yield TensorFile(file, dtypes)
 
 
-def _check_entries(entries: Mapping[str, _Entry], num_bytes: int) -> None:
-    """Raise TensorFileError unless the tensors are float32 and fill `num_bytes` without gaps, in some order."""
+def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtypes: Mapping[str, str]) -> None:
+    """Raise TensorFileError unless the tensors are of these types and fill `num_bytes` without gaps, in some order."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
-        if entry.dtype != _DTYPE:
-            raise TensorFileError(f"{name} is {entry.dtype}, where {_DTYPE} is needed")
+        if entry.dtype not in dtypes:
+            raise TensorFileError(f"{name} is {entry.dtype}, where {' or '.join(dtypes)} is needed")
         # Few dimensions: a product of thousands of large numbers takes hours.
         is_shape = len(entry.shape) <= _MOST_DIMENSIONS and min(entry.shape, default=1) >= 1
-        if not is_shape or entry.data_offsets != (end, end + entry.num_bytes):
+        entry_bytes = math.prod(entry.shape) * np.dtype(dtypes[entry.dtype]).itemsize if is_shape else 0
+        if not is_shape or entry.data_offsets != (end, end + entry_bytes):
             begin, stop = entry.data_offsets
             raise TensorFileError(
                 f"{name} of shape {entry.shape[:_MOST_DIMENSIONS]} cannot be bytes {begin:,} to {stop:,}"
             )
-        end += entry.num_bytes
+        end += entry_bytes
     if end != num_bytes:
         raise TensorFileError(f"its tensors take {end:,} bytes, and {num_bytes:,} follow the header")
     if num_bytes > _MOST_BYTES:

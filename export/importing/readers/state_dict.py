@@ -1,6 +1,6 @@
 """The tensors of a state dict, wherever in a checkpoint it is and whatever wrapped the model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -41,17 +41,22 @@ def is_bare(value: object) -> bool:
 
 def _unwrapped(state: Mapping[str, torch.Tensor], subject: str) -> dict[str, torch.Tensor]:
     # Counters, such as a batch norm's num_batches_tracked, are whole numbers and no part of the function.
-    names = {
-        name: [part for part in name.split(".") if part not in _WRAPPERS]
-        for name, tensor in state.items()
-        if tensor.is_floating_point()
-    }
-    while names and all(len(parts) > 2 for parts in names.values()) and len({p[0] for p in names.values()}) == 1:
+    floats = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    return {short: state[name] for name, short in short_names(floats, subject).items()}
+
+
+def short_names(names: Iterable[str], subject: str) -> dict[str, str]:
+    """Return the name of each tensor without what wraps the model, by its name in the file.
+
+    Raises WeightsError, which begins with `subject`, where there are none, or two come to have one name.
+    """
+    parts = {name: [part for part in name.split(".") if part not in _WRAPPERS] for name in names}
+    while parts and all(len(each) > 2 for each in parts.values()) and len({each[0] for each in parts.values()}) == 1:
         # Lightning's `model.`, and whatever else all of them begin with.
-        names = {name: parts[1:] for name, parts in names.items()}
-    short = {name: ".".join(parts) for name, parts in names.items()}
+        parts = {name: each[1:] for name, each in parts.items()}
+    short = {name: ".".join(each) for name, each in parts.items()}
     if not short:
         raise WeightsError(f"{subject}: holds no tensor of floats")
     if len(set(short.values())) != len(short):
         raise WeightsError(f"{subject}: two tensors have one name once `module.` is left out")
-    return {short[name]: state[name] for name in short}
+    return short

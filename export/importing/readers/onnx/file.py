@@ -98,7 +98,8 @@ def _source(path: Path, structure: Structure) -> Source:
         raise StructureError("holds no layer")
     model = structure.model
     if facts is None:
-        origin = "onnx-zoo" if (begin, end) == ("data_0", "prob_1") else None
+        # What the zoo's files were written by, all of them from Caffe's.
+        origin = "onnx-zoo" if model.producer_name == "onnx-caffe2" else None
         preprocessing = SourcePreprocessing(input_size=_side(model, begin))
     else:
         origin = None
