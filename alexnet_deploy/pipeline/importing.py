@@ -61,30 +61,27 @@ def weights_of(understood: Understood) -> Weights:
     """Return what was recognised as weights, which say where they came from."""
     recognised, agreement = understood.recognised, understood.agreement
     source = recognised.source
-    try:
-        return Weights(
-            architecture=recognised.architecture,
-            tensors=recognised.tensors,
-            preprocessing=recognised.preprocessing,
-            labels=recognised.labels,
-            training=None,
-            tools=tool_versions("torch", "onnx"),
-            origin=ImportRecord(
-                file=source.path.name,
-                sha256=source.sha256,
-                format=source.format,
-                assumptions=tuple(
-                    AssumptionRecord(subject=found.subject, value=found.value, reason=found.reason)
-                    for found in recognised.assumptions
-                ),
-                referee=understood.format.referee_words,
-                num_images=agreement.num_images,
-                max_error=agreement.max_error,
-                max_log_error=agreement.max_log_error,
+    return Weights(
+        architecture=recognised.architecture,
+        tensors=recognised.tensors,
+        preprocessing=recognised.preprocessing,
+        labels=recognised.labels,
+        training=None,
+        tools=tool_versions("torch", "onnx"),
+        origin=ImportRecord(
+            file=source.path.name,
+            sha256=source.sha256,
+            format=source.format,
+            assumptions=tuple(
+                AssumptionRecord(subject=found.subject, value=found.value, reason=found.reason)
+                for found in recognised.assumptions
             ),
-        )
-    except WeightsError as error:
-        raise WeightsError(f"{source.path}: {error}") from error
+            referee=understood.format.referee_words,
+            num_images=agreement.num_images,
+            max_error=agreement.max_error,
+            max_log_error=agreement.max_log_error,
+        ),
+    )
 
 
 def save_import(weights: Weights, out: Path) -> LoadedWeights:

@@ -61,7 +61,7 @@ def match_layers(source: Source, asked: str | None) -> Matched:
         assert known.layers is not None, "it has tensors"
         layers, reason = known.layers, f"{known.words}, whose tensors have these names; the file holds no layers"
     elif asked is not None:
-        known = replace(named[0], key=asked, architecture=asked) if named else known_as(asked)
+        known = _said_to_be(named[0], asked) if named else known_as(asked)
         layers, reason = _layers_of(asked, _trained(source, known)), "as asked for"
     else:
         name, reason = _by_shapes(source)
@@ -69,6 +69,11 @@ def match_layers(source: Source, asked: str | None) -> Matched:
         layers = _layers_of(name, _trained(source, known))
     _check_kernels(source, layers)
     return Matched(known=known, layers=layers, reason=reason)
+
+
+def _said_to_be(known: KnownSource, asked: str) -> KnownSource:
+    fed = replace(known.preprocessing, input_size=ARCHITECTURES[asked].input_size)
+    return replace(known, architecture=asked, preprocessing=fed)
 
 
 def _candidates(source: Source) -> Iterator[KnownSource]:

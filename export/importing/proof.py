@@ -7,6 +7,7 @@ N images, K classes, S side of the input.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -24,8 +25,9 @@ from alexnet_deploy.export.importing.source import SourcePreprocessing
 
 MAX_ERROR = 1e-5
 """Of a probability: the same sums in another order, as for an FP32 graph."""
-MAX_LOG_ERROR = 1e-4
-"""Of a log-probability, in nats."""
+_RELATIVE_LOG_ERROR = 1e-5
+_LEAST_SPAN = 10.0
+"""A log-probability may differ by 1e-5 of the largest, in nats, and of 10 at least: float32's error is relative."""
 
 _LOG_FLOOR = 1e-30
 _IMAGES_AT_ONCE = 8
@@ -40,11 +42,13 @@ class Agreement:
     """Largest absolute difference of a probability; NaN where either gave NaN."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
+    allowed_log_error: float
+    """What it may be."""
 
     @property
     def holds(self) -> bool:
         """Whether both say the same; NaN does not."""
-        return self.max_error <= MAX_ERROR and self.max_log_error <= MAX_LOG_ERROR
+        return self.max_error <= MAX_ERROR and self.max_log_error <= self.allowed_log_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ class _Ours:
     view: View
 
 
+@cache
 def proof_images() -> np.ndarray:
     """Return the images that both are asked about, uint8 (16, 256, 256, 3): the golden ones, and eight more drawn."""
     drawn = [np.asarray(draw_image(thing, seed)) for seed in (1, 2) for thing in DRAWN_CLASSES]
@@ -85,7 +90,8 @@ def prove(recognised: Recognised, referee: Referee, *, view: View | None = None)
     cause = f"; they would agree with {' or with '.join(found)}" if found else ""
     raise ParityError(
         f"{source.path}: our network does not say what the file itself says: on {len(images)} images probabilities "
-        f"differ by up to {agreement.max_error:.2g}, and {MAX_ERROR:g} is allowed{cause}"
+        f"differ by up to {agreement.max_error:.2g} ({MAX_ERROR:g} allowed), their logarithms by up to "
+        f"{agreement.max_log_error:.2g} ({agreement.allowed_log_error:.2g} allowed){cause}"
     )
 
 
@@ -120,6 +126,7 @@ def _compare(expected: np.ndarray, actual: np.ndarray) -> Agreement:
         num_images=len(reference),
         max_error=float(np.abs(candidate - reference).max()),
         max_log_error=float(np.abs(logs[1] - logs[0]).max()),
+        allowed_log_error=_RELATIVE_LOG_ERROR * max(_LEAST_SPAN, float(-logs[0].min())),
     )
 
 

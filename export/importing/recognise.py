@@ -13,6 +13,7 @@ import numpy as np
 from alexnet_deploy.core.errors import UsageError, WeightsError
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Dropout, Layer, Linear
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.labels import check_labels
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.export.importing.assume import Completed, Overrides, fill_preprocessing
 from alexnet_deploy.export.importing.known import known_as
@@ -120,7 +121,7 @@ def _check_kinship(source: Source, translated: Translated) -> None:
 def _named(completed: Completed, translated: Translated, asked: str | None) -> tuple[Architecture, str]:
     """Return the table, named, and the name of the nearest member of the family."""
     source, member = completed.source, _member(translated)
-    nearest = member or _nearest(translated)
+    nearest = member or _nearest(translated, None if completed.known is None else completed.known.architecture)
     if asked in ARCHITECTURES and asked != nearest:
         raise UsageError(f"{source.path}: its layers are those of {nearest}, not of {asked}; leave --arch out")
     last = translated.layers[-1]
@@ -146,18 +147,24 @@ def _equals(translated: Translated, table: Architecture) -> bool:
     return table.input_size == translated.input_size and _skeleton(table.layers) == _skeleton(translated.layers)
 
 
-def _nearest(translated: Translated) -> str:
-    def likeness(name: str) -> tuple[float, float]:
-        with_widths, without = (
-            SequenceMatcher(a=_skeleton(translated.layers, keep), b=_skeleton(ARCHITECTURES[name].layers, keep)).ratio()
-            for keep in (True, False)
+def _nearest(translated: Translated, preferred: str | None) -> str:
+    """Return the member whose layers are the most alike, widths last; of equals the preferred one, then the first."""
+
+    def likeness(name: str) -> tuple[float, float, bool]:
+        without, with_widths = (
+            SequenceMatcher(
+                a=_skeleton(translated.layers, keep_widths=keep),
+                b=_skeleton(ARCHITECTURES[name].layers, keep_widths=keep),
+                autojunk=False,
+            ).ratio()
+            for keep in (False, True)
         )
-        return without, with_widths
+        return without, with_widths, name == preferred
 
     return max(ARCHITECTURES, key=likeness)
 
 
-def _skeleton(layers: Sequence[Layer], keep_widths: bool = True) -> tuple[Layer, ...]:
+def _skeleton(layers: Sequence[Layer], *, keep_widths: bool = True) -> tuple[Layer, ...]:
     """Return layers without names, dropout and the number of classes."""
     found: list[Layer] = []
     for layer in layers:
@@ -192,6 +199,10 @@ def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:
 
 def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> tuple[str, ...]:
     if source.labels is not None:
+        try:
+            check_labels(source.labels, num_classes)
+        except WeightsError as error:
+            raise WeightsError(f"{source.path}: {error}") from error
         return source.labels
     assumptions.append(
         Assumption(

@@ -143,6 +143,8 @@ def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:
         raise _NoFitError(f"there is no tensor {name}")
     if tensor.ndim != num_dimensions:
         raise _NoFitError(f"{name} is of shape {tensor.shape}, where {num_dimensions} dimensions are needed")
+    if not np.isfinite(tensor).all():
+        raise _NoFitError(f"{name} holds NaN or infinite values")
     return tensor
 
 

@@ -96,9 +96,17 @@ def _scalar(graph: Graph, name: str) -> float | None:
 def _back(graph: Graph, name: str, passed: frozenset[str]) -> Node | None:
     """Return the first node before a value that is of none of these kinds."""
     node = graph.made_by.get(name)
-    while node is not None and node.op in passed:
-        node = graph.made_by.get(node.inputs[0]) if node.inputs else None
+    while node is not None and (node.op in passed or node.op == "If"):
+        before = _of_branches(node, passed) if node.op == "If" else next(iter(node.inputs), "")
+        node = graph.made_by.get(before)
     return node
+
+
+def _of_branches(node: Node, passed: frozenset[str]) -> str:
+    """Return what both branches of an If take, where each has one node of these kinds: a Squeeze, or an Identity."""
+    branches = [attribute.g.node for attribute in node.proto.attribute]
+    found = {next(iter(one.input), "") for branch in branches for one in branch if one.op_type in passed}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _within_columns(graph: Graph, takers: Sequence[Node]) -> tuple[SourceLayer, str] | None:

@@ -35,7 +35,11 @@ _INNER: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "model": {7: "graph"},
         "graph": {1: "node", 5: "tensor"},
         "node": {5: "attribute"},
-        "attribute": {5: "tensor"},
+        "attribute": {5: "tensor", 6: "branch"},
+        # Of an If, which torch's exporter writes around a Squeeze; there is none within another.
+        "branch": {1: "branch node", 5: "tensor"},
+        "branch node": {5: "branch attribute"},
+        "branch attribute": {5: "tensor"},
         "tensor": {},
     }
 )
@@ -44,8 +48,10 @@ _REFUSED: Mapping[tuple[str, int], str] = MappingProxyType(
         ("model", 20): "training steps",
         ("model", 25): "functions of its own",
         ("graph", 15): "sparse constants",
-        ("attribute", 6): "a subgraph",
-        ("attribute", 11): "subgraphs",
+        ("branch", 15): "sparse constants",
+        ("attribute", 11): "a list of subgraphs",
+        ("branch attribute", 6): "a subgraph within a subgraph",
+        ("branch attribute", 11): "a list of subgraphs",
         ("tensor", 13): "weights in another file (external data), which is not opened; save it as one file",
     }
 )
