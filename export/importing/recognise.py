@@ -181,7 +181,8 @@ def _skeleton(layers: Sequence[Layer], *, keep_widths: bool = True) -> tuple[Lay
 
 
 def _renamed(translated: Translated, architecture: Architecture) -> dict[str, np.ndarray]:
-    return dict(zip(architecture.tensor_shapes(), translated.tensors.values(), strict=True))
+    tensors = (np.ascontiguousarray(tensor) for tensor in translated.tensors.values())
+    return dict(zip(architecture.tensor_shapes(), tensors, strict=True))
 
 
 def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:

@@ -44,7 +44,7 @@ class Translated:
     input_size: int
     layers: tuple[Layer, ...]
     tensors: dict[str, np.ndarray]
-    """float32, contiguous, by the names of the layers, in order."""
+    """float32, by the names of the layers, in order; views of the source's where they can be."""
 
 
 class _NoFitError(Exception):
@@ -143,7 +143,9 @@ def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:
         raise _NoFitError(f"there is no tensor {name}")
     if tensor.ndim != num_dimensions:
         raise _NoFitError(f"{name} is of shape {tensor.shape}, where {num_dimensions} dimensions are needed")
-    if not np.isfinite(tensor).all():
+    # Of a constant that is one value stretched, that one value.
+    held = tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.strides)]
+    if not np.isfinite(held).all():
         raise _NoFitError(f"{name} holds NaN or infinite values")
     return tensor
 
@@ -153,8 +155,8 @@ def _add(walk: _Walk, layer: Conv | Linear, weight: np.ndarray, bias: str | None
     if len(values) != len(weight):
         raise _NoFitError(f"{bias} has {len(values):,} values for {len(weight):,} outputs")
     walk.layers.append(layer)
-    walk.tensors[f"{layer.name}.weight"] = np.ascontiguousarray(weight)
-    walk.tensors[f"{layer.name}.bias"] = np.ascontiguousarray(values)
+    walk.tensors[f"{layer.name}.weight"] = weight
+    walk.tensors[f"{layer.name}.bias"] = values
 
 
 def _convolve(walk: _Walk, layer: Convolve) -> None:

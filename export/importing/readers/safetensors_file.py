@@ -5,23 +5,30 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.fs.opening import MIB, open_input
 from alexnet_deploy.core.model.tensor_file import NUMBERS, TensorFileError, open_tensors
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY
 from alexnet_deploy.export.importing.readers.state_dict import short_names
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
-_MOST_HEADER_BYTES = 100_000_000
+_LONGEST_HEADER = 100_000_000
 """As the safetensors package has it."""
+_MOST_HEADER_BYTES = 1 * MIB
+"""That are read: networks of the family have 2 kB, and each tensor's entry becomes a record of many times its size."""
 
 
 def recognises(path: Path, start: bytes) -> bool:
     """Return whether it begins with the length of a header, and the header."""
-    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _MOST_HEADER_BYTES
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
 
 
 def read(path: Path) -> Source:
     """Return its tensors of floats; see Reader.read."""
     try:
+        with open_input(path) as plain:
+            length = int.from_bytes(plain.read(8), "little")
+        if length > _MOST_HEADER_BYTES:
+            raise WeightsError(f"{path}: its header has {length:,} bytes, too many for an AlexNet")
         with open_tensors(path, NUMBERS) as file:
             if METADATA_KEY in file.metadata or CHECKPOINT_KEY in file.metadata:
                 raise WeightsError(f"{path}: was written by this program, which reads it as it is")

@@ -117,16 +117,16 @@ def _check_zip(path: Path, file: BufferedReader) -> None:
     """Raise WeightsError for entries that are compressed or overlap, and for names that tensors do not need."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-                raise WeightsError(f"{path}: {entry.filename} is compressed, which torch.save does not do")
-        if sum(entry.file_size for entry in entries) > file.seek(0, 2):
-            raise WeightsError(f"{path}: its entries have more bytes than the file")
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise WeightsError(
                 f"{path}: is a TorchScript program, which is not run; save its state dict: "
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW)"
             )
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+                raise WeightsError(f"{path}: {entry.filename} is compressed, which torch.save does not do")
+        if sum(entry.file_size for entry in entries) > file.seek(0, 2):
+            raise WeightsError(f"{path}: its entries have more bytes than the file")
         _check_names(path, BytesIO(archive.read(_data_pickle(archive) or "data.pkl")))
 
 

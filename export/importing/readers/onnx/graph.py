@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from alexnet_deploy.export.importing.readers.onnx.structure import Structure, StructureError
+from alexnet_deploy.export.importing.readers.onnx.structure import Structure, StructureError, is_shape
 
 _MOST_NODES = 4096
 
@@ -104,8 +104,8 @@ class Graph:
         value = node.attribute("value")
         filling = self.structure.array(value) if isinstance(value, onnx.TensorProto) else np.zeros(1, np.float32)
         sizes = tuple(int(size) for size in shape.reshape(-1))
-        if filling.size != 1 or len(sizes) > 8 or min(sizes, default=0) < 0:
-            raise StructureError(f"{node.name}: cannot be of shape {sizes[:8]}")
+        if filling.size != 1 or not is_shape(sizes):
+            raise StructureError(f"{node.name}: no tensor has the shape {sizes[:8]}")
         # A view of one value: memory is taken when the network turns out to be one of ours.
         return np.broadcast_to(filling.reshape(()), sizes)
 

@@ -8,7 +8,7 @@ Source: onnx/onnx.proto; protobuf.dev, "Encoding".
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from onnx import TensorProto
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 
-_MOST_STRUCTURE_BYTES = 2 * MIB
+_MOST_STRUCTURE_BYTES = 1 * MIB
 """Of everything but the tensors' data: networks of the family have 10 to 100 kB."""
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 29
@@ -83,8 +83,7 @@ class Structure:
     def array(self, tensor: TensorProto) -> np.ndarray:
         """Return a tensor's values, read-only: floats as float32, whole numbers as int64; raises StructureError."""
         name, shape = tensor.name or "a constant", tuple(tensor.dims)
-        # Few dimensions: a product of thousands of large numbers takes hours.
-        if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > _MOST_ELEMENTS:
+        if not is_shape(shape):
             raise StructureError(f"{name}: no tensor has the shape {shape[:_MOST_DIMENSIONS]}")
         if tensor.data_type not in _TYPES:
             raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, where floats are needed")
@@ -110,6 +109,12 @@ class Structure:
             TensorProto.FLOAT: tensor.float_data,
         }
         return np.array(listed.get(tensor.data_type, ()), dtype)
+
+
+def is_shape(sizes: Sequence[int]) -> bool:
+    """Return whether a tensor of a network of the family could have this shape."""
+    # Few dimensions: a product of thousands of large numbers takes hours.
+    return len(sizes) <= _MOST_DIMENSIONS and min(sizes, default=0) >= 0 and math.prod(sizes) <= _MOST_ELEMENTS
 
 
 def read_structure(data: bytes) -> Structure:
