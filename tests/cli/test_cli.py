@@ -27,11 +27,11 @@ from alexnet_deploy.train.loop import trainer as loop
         ("check b.bundle", 2, "b.bundle: there is no such bundle"),
         ("export w.safetensors", 2, "w.safetensors: there is no such weights file or run"),
         ("train data", 2, "data: there is no such file or folder"),
-        ("inspect a.onnx", 2, "a.onnx: there is nothing there"),
-        ("inspect a.safetensors", 2, "a.safetensors: there is nothing there"),
-        ("inspect a.bundle", 2, "a.bundle: there is nothing there"),
+        ("inspect a.onnx", 2, "a.onnx: there is no such file or directory"),
+        ("inspect a.safetensors", 2, "a.safetensors: there is no such file or directory"),
+        ("inspect a.bundle", 2, "a.bundle: there is no such file or directory"),
         ("inspect .", 3, ".: is nothing that can be inspected: needed is the directory of a run, a bundle "),
-        ("train --arch alexnet", 2, "'alexnet' is no "),
+        ("train --arch alexnet", 2, "unknown architecture 'alexnet'"),
         (
             "train --recipe cake",
             2,
@@ -212,7 +212,7 @@ def test_inspect_tells_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded
     Path("some.onnx").write_bytes(b"\xff" * 100)
     assert run("inspect", "some.onnx").refused(3).startswith("some.onnx: cannot be read as an ONNX graph")
     Path("some.safetensors").write_bytes(b"\xff" * 100)
-    assert run("inspect", "some.safetensors").refused(3).startswith("some.safetensors: is no safetensors file")
+    assert run("inspect", "some.safetensors").refused(3).startswith("some.safetensors: not a safetensors file")
 
 
 def test_doctor_has_a_line_for_every_part(run: Run) -> None:

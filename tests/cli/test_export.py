@@ -220,9 +220,9 @@ def test_weights_of_an_interrupted_run_are_exported_with_a_word(
     outcome = run("export")
     assert outcome.code == 0, outcome.err
     how = (
-        "`alexnet-deploy train --resume --out runs/one` continues it"
+        "`alexnet-deploy train --resume --out runs/one` resumes it"
         if has_checkpoint
-        else "no checkpoint.safetensors beside them, so training cannot continue"
+        else "training cannot be resumed: there is no checkpoint.safetensors beside the weights"
     )
     assert outcome.err.splitlines()[1] == f"{learnt.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
     assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", learnt).out

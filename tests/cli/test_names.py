@@ -63,12 +63,14 @@ def test_what_is_there_is_listed(run: Run, latest: Path, run_directory: Path) ->
 
 def test_a_run_is_no_bundle_and_a_bundle_no_run(run: Run, latest: Path, run_directory: Path) -> None:
     assert run("check", "runs/tiny").refused(3) == (
-        "runs/tiny: is a run, not a bundle; `alexnet-deploy export runs/tiny` makes one of it"
+        "runs/tiny: this is a run, not a bundle; `alexnet-deploy export runs/tiny` makes one from it"
     )
-    assert run("export", "bundles/latest").refused(3).startswith("bundles/tiny.bundle: is a bundle, not a run; its wei")
+    assert (
+        run("export", "bundles/latest").refused(3).startswith("bundles/tiny.bundle: this is a bundle, not a run; name")
+    )
     Path("runs/tiny/weights.safetensors").rename("runs/tiny/checkpoint.safetensors")
     assert run("export", "runs/tiny").refused(3) == (
-        "runs/tiny: this run has no weights yet; `alexnet-deploy train --resume --out runs/tiny` continues it"
+        "runs/tiny: this run has no weights yet; `alexnet-deploy train --resume --out runs/tiny` resumes it"
     )
 
 

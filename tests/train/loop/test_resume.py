@@ -483,16 +483,16 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (reshape, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (
             resealed({"recipe": {"epochs": 0}}),
             r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing",
         ),
-        (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (flip, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (cut, "is no safetensors file, or a damaged one: "),
         (make_newer, "checkpoint format 9, where this program reads 2, 3 and 4$"),
         (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
-        (make_nonsense, "a damaged one: its header is not the one that was saved: its digest does not fit it$"),
+        (make_nonsense, "a damaged one: its header has changed since it was saved: the digest does not match$"),
         (
             resealed({"recipe": {"initialisation": "karting"}}),
             "its header cannot be read: Invalid enum value 'karting'",
@@ -508,7 +508,7 @@ def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], 
 
 def test_a_checkpoint_is_not_taken_for_weights(stopped: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"safetensors: a checkpoint to resume training from; the weights are beside"
+        WeightsError, match=r"safetensors: this is a checkpoint for resuming; the weights are in the same folder"
     ):
         load_weights(stopped / CHECKPOINT)
 

@@ -523,7 +523,7 @@ def test_a_label_without_a_class_is_refused(plain: Path, tmp_path: Path, run: Co
         ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_pictures 4 must each be 1"),
         ({"chunk_pictures": 0}, "chunk_pictures 0 must each be 1 or more"),
         ({"chunk_pictures": 5}, "4 digests do not make 14 images"),
-        ({"labels": ("a", "b", "a")}, "the label 'a' stands for two classes"),
+        ({"labels": ("a", "b", "a")}, "duplicate label 'a'"),
         ({"labels": ("a", "b", "c\nd")}, r"the label 'c\\nd' is not one line of text"),
     ],
 )
