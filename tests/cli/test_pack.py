@@ -15,7 +15,7 @@ def test_images_are_packed_and_trained_on_and_what_is_no_image_is_named(run: Run
     assert packed.out == "drawn.pack\n"
     said = packed.err.splitlines()
     assert said[0] == f"{data}: 9 images to learn from, 4 to validate, 4 classes"
-    assert said[1] == "left out, not_an_image: train/umbrella/notes.txt"
+    assert said[1] == "skipped, not_an_image: train/umbrella/notes.txt"
     assert said[2].startswith("8 images to learn from and 4 to validate, 0.00 GB, 1 left out; ")
     assert said[3] == "next: alexnet-deploy train drawn.pack"
     trained = run("train", "drawn.pack", "--arch", "tiny", "--epochs", 1, "--batch-size", 4, "--out", "run")

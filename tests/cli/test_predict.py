@@ -364,7 +364,7 @@ def test_image_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_d
     Path("given/empty.jpg").touch()
     outcome = run("check", "--data", "given")
     assert outcome.code == 3
-    assert outcome.err.endswith("error: given/empty.jpg: cannot be compared on: the file has no bytes\n")
+    assert outcome.err.endswith("error: given/empty.jpg: cannot be decoded: the file has no bytes\n")
 
 
 def test_data_without_an_image_proves_nothing_and_is_refused(run: Run, latest: Path, run_directory: Path) -> None:

@@ -61,11 +61,11 @@ def test_a_table_s_cells_and_verdicts_forge_no_row() -> None:
 def test_what_train_leaves_out_is_named_in_plain_text(run: Run, tmp_path: Path) -> None:
     draw_folder(tmp_path / "data", num_train=2, num_validation=1)
     folder = next(path for path in (tmp_path / "data/train").iterdir())
-    (folder / f"{EVIL}\nleft out, empty: forged.jpg").write_text("no image")
+    (folder / f"{EVIL}\nskipped, empty: forged.jpg").write_text("no image")
     outcome = run("train", "data", "--arch", "tiny", "--epochs", 1, "--batch-size", 4, "--out", "one")
     assert outcome.code == 0, outcome.err
     check_harmless(outcome.err)
-    assert sum(line.startswith("left out, ") for line in outcome.err.splitlines()) == 1
+    assert sum(line.startswith("skipped, ") for line in outcome.err.splitlines()) == 1
     check_harmless(run("inspect", "one/weights.safetensors").out)
 
 

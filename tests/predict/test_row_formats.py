@@ -139,7 +139,7 @@ def shown(width: int, *predictions: Prediction, topk: int = 3) -> str:
 
 def failed(*codes: ImageErrorCode) -> list[Prediction]:
     return [
-        Prediction(path=f"images/{number}.dat", top=(), error=code, message="no decoder knows its header")
+        Prediction(path=f"images/{number}.dat", top=(), error=code, message="no decoder recognises its header")
         for number, code in enumerate(codes)
     ]
 

@@ -63,7 +63,7 @@ def boxes(brand: bytes, *others: bytes) -> bytes:
         (b"\xabKTX 20\xbb", "KTX"),
         (b"BPG\xfb", "BPG"),
         (encode(Image.new("RGB", (16, 16)), "ICO"), "ICO or CUR"),
-        (jpeg_of_frame(0xC1, 12), "JPEG of 12 bits a sample"),
+        (jpeg_of_frame(0xC1, 12), "JPEG of 12 bits per sample"),
         (jpeg_of_frame(0xF7, 8), "JPEG-LS"),
         (jpeg_of_frame(0xC5, 8), "hierarchical or arithmetic lossless JPEG"),
         (b"PK\3\4" + bytes(60), None),
@@ -72,9 +72,12 @@ def boxes(brand: bytes, *others: bytes) -> bytes:
 )
 def test_a_sound_file_that_is_not_read_is_called_by_its_name(data: bytes, name: str | None) -> None:
     if name is None:
-        assert refusal_of(data) == "not_an_image: no decoder knows its header"
+        assert refusal_of(data) == "not_an_image: no decoder recognises its header"
     else:
-        assert refusal_of(data) == f"unsupported_format: {name} is not read here: read are {', '.join(ALLOWED_FORMATS)}"
+        assert (
+            refusal_of(data)
+            == f"unsupported_format: {name} is not supported: supported formats are {', '.join(ALLOWED_FORMATS)}"
+        )
 
 
 @pytest.mark.parametrize("brand", [b"qt  ", b"isom", b"mp42", b"3gp5"])
@@ -82,42 +85,40 @@ def test_a_video_is_no_image_and_is_called_one(brand: bytes) -> None:
     assert refusal_of(boxes(brand, b"isom")) == "not_an_image: it is a video (MP4 or QuickTime)"
 
 
-REMEDY = "not read here; convert it to JPEG, PNG or plain TIFF"
+REMEDY = "is not supported; convert it to JPEG, PNG or plain TIFF"
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(tiff((8,), bytes(8), t254=1, t50706=1), f"DNG: {REMEDY}", id="DNG"),
-        pytest.param(tiff((8,), bytes(8), t50706=1), f"DNG: {REMEDY}", id="DNG, whole first"),
+        pytest.param(tiff((8,), bytes(8), t254=1, t50706=1), f"DNG {REMEDY}", id="DNG"),
+        pytest.param(tiff((8,), bytes(8), t50706=1), f"DNG {REMEDY}", id="DNG, whole first"),
         pytest.param(
             encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo={254: 1, 271: "NIKON CORPORATION"}),
-            f"Nikon raw: {REMEDY}",
+            f"Nikon raw {REMEDY}",
             id="NEF",
         ),
-        pytest.param(tiff((8,), bytes(8), t259=34713), f"Nikon raw: {REMEDY}", id="NEF, coded"),
-        pytest.param(tiff((8,), bytes(8), t259=32767), f"Sony raw: {REMEDY}", id="ARW, coded"),
-        pytest.param(tiff((8,), bytes(8), photometric=32803), f"camera raw: {REMEDY}", id="colour filter array"),
+        pytest.param(tiff((8,), bytes(8), t259=34713), f"Nikon raw {REMEDY}", id="NEF, coded"),
+        pytest.param(tiff((8,), bytes(8), t259=32767), f"Sony raw {REMEDY}", id="ARW, coded"),
+        pytest.param(tiff((8,), bytes(8), photometric=32803), f"camera raw {REMEDY}", id="colour filter array"),
         pytest.param(
             with_second_directory(t254=0, t256=4000, t262=32803),
-            f"TIFF whose first image is a preview of another: {REMEDY}",
+            f"TIFF that starts with a preview of a later image {REMEDY}",
             id="raw below",
         ),
         pytest.param(
             with_second_directory(t254=0, t256=9),
-            f"TIFF whose first image is a preview of another: {REMEDY}",
+            f"TIFF that starts with a preview of a later image {REMEDY}",
             id="whole",
         ),
         pytest.param(
-            tiff((8,), bytes(8), t254=1), f"TIFF whose first image is a reduced one: {REMEDY}", id="thumbnail first"
+            tiff((8,), bytes(8), t254=1), f"TIFF that starts with a reduced image {REMEDY}", id="thumbnail first"
         ),
         pytest.param(
-            tiff((8,), bytes(8), t255=2), f"TIFF whose first image is a reduced one: {REMEDY}", id="old thumbnail"
+            tiff((8,), bytes(8), t255=2), f"TIFF that starts with a reduced image {REMEDY}", id="old thumbnail"
         ),
-        pytest.param(
-            tiff((8,), bytes(8), t259=34712), "TIFF: its JPEG 2000 compression is not read here", id="JPEG 2000"
-        ),
-        pytest.param(tiff((8,), bytes(8), t259=50001), "TIFF: its WebP compression is not read here", id="WebP"),
+        pytest.param(tiff((8,), bytes(8), t259=34712), "TIFF: JPEG 2000 compression is not supported", id="JPEG 2000"),
+        pytest.param(tiff((8,), bytes(8), t259=50001), "TIFF: WebP compression is not supported", id="WebP"),
         pytest.param(tiff((8,), bytes(8), t339=2), "TIFF: signed samples have no defined black and white", id="int8"),
         pytest.param(tiff((16,), bytes(8), t339=2), "TIFF: signed samples have no defined black and white", id="int16"),
         pytest.param(
@@ -138,9 +139,11 @@ def test_a_tiff_whose_first_image_is_not_the_image_is_refused_by_name(
 def test_bigtiff_and_the_other_byte_order_are_looked_into_too() -> None:
     for big in (True, False):
         data = encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo={254: 1}, big_tiff=big)
-        assert refusal_of(data).startswith("unsupported_format: TIFF whose first image is a reduced one")
+        assert refusal_of(data).startswith("unsupported_format: TIFF that starts with a reduced image")
     entry = struct.pack(">HHIHH", 254, 3, 1, 1, 0)
-    assert refusal_of(b"MM\0*\0\0\0\x08\0\1" + entry).startswith("unsupported_format: TIFF whose first")
+    assert refusal_of(b"MM\0*\0\0\0\x08\0\1" + entry).startswith(
+        "unsupported_format: TIFF that starts with a reduced image"
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,7 +269,7 @@ def test_a_size_over_the_limit_is_refused_from_the_header(name: str) -> None:
 
 def test_without_pillow_heif_the_row_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    words = "HEIC is not read here: install pillow-heif, which is the extra `heif`"
+    words = "HEIC is not supported: install pillow-heif (extra `heif`)"
     assert refusal_of(IMAGES["HEIF"]) == f"unsupported_format: {words}"
 
 

@@ -63,7 +63,7 @@ def test_pixmaps_that_are_decoded_in_python_are_limited_by_their_values(header: 
 def test_decoders_that_keep_copies_take_half_as_many_pixels(name: str) -> None:
     decode_image(IMAGES[name], "warp", DecodeLimits(max_pixels=2 * 64 * 64))
     refusal = refusal_of(IMAGES[name], DecodeLimits(max_pixels=2 * 64 * 64 - 1))
-    assert refusal.startswith(f"too_large: 4,096 pixels of {name}, of which its decoder keeps several copies")
+    assert refusal.startswith(f"too_large: 4,096 pixels of {name}, whose decoder keeps several copies")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_resources_of_photoshop_are_limited() -> None:
         return with_segments((b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment) * (number // 2000))
 
     decode_image(with_resources(10_000), "warp")
-    assert refusal_of(with_resources(12_000)) == "too_large: 12,000 resources of Photoshop, the limit is 10,000"
+    assert refusal_of(with_resources(12_000)) == "too_large: 12,000 Photoshop resources, the limit is 10,000"
 
 
 def test_notes_of_a_jpeg_are_limited() -> None:
@@ -81,7 +81,7 @@ def test_chunks_after_the_end_do_not_count() -> None:
 def test_notes_of_a_png_are_limited() -> None:
     decode_image(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 13))), "warp")
     refusal = refusal_of(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 12))))
-    assert refusal == "too_large: 67,108,865 bytes beside its pixels, the limit is 67,108,864"
+    assert refusal == "too_large: 67,108,865 bytes besides its pixels, the limit is 67,108,864"
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_the_entries_of_a_tiffs_directory_are_limited() -> None:
         + struct.pack("<QQ", 16, MAX_PARTS + 1)
         + struct.pack("<HHQQ", 256, 3, 1, 8) * (MAX_PARTS + 1)
     )
-    assert refusal_of(big).startswith("too_large: 65,537 entries of a TIFF's directory")
+    assert refusal_of(big).startswith("too_large: 65,537 entries in the TIFF's directory")

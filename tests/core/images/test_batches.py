@@ -40,7 +40,7 @@ def test_the_policy_is_the_one_asked_for(tmp_path: Path) -> None:
 
 def test_bad_image_is_named_where_it_stands(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"bad\.jpg: cannot be compared on: the file has no bytes"):
+    with pytest.raises(DataError, match=r"bad\.jpg: cannot be decoded: the file has no bytes"):
         list(decode_batches([files[0], tmp_path / "bad.jpg"], "warp"))
 
 

@@ -129,7 +129,7 @@ def stated(primaries: int, transfer: int) -> bytes:
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
-    with pytest.raises(ImageError, match=rf"^HDR \({name}\) is not read here") as caught:
+    with pytest.raises(ImageError, match=rf"^HDR \({name}\) is not supported") as caught:
         decode_image(stated(9, transfer), "warp")
     assert caught.value.code == "unsupported_format"
     # Boxes of type colr, kind nclx, are the same for both.
