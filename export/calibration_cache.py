@@ -1,4 +1,4 @@
-"""Histograms kept between exports: one JSON file, used again only for the same graph and the same images."""
+"""Cache of calibration histograms: one JSON file, reused only for the same graph and the same images."""
 
 import math
 from pathlib import Path
@@ -16,10 +16,10 @@ from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 _FORMAT = "alexnet-deploy calibration"
 _FORMAT_VERSION = 1
 
-# Histograms of 20 layers have 2 MB.
+# The histograms of 20 layers need 2 MB.
 _MOST_BYTES = 64 * MIB
 
-# What an array of int64 holds.
+# The maximum of int64.
 _MOST_VALUES = 2**63 - 1
 
 
@@ -30,32 +30,34 @@ class _Counts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if min(self.counts, default=0) < 0 or sum(self.counts) > _MOST_VALUES:
-            raise ValueError(f"counts must be 0 or more and {_MOST_VALUES:,} at most together")
-        # A layer that is fed nothing but zeros has an `upper` of 0.
+            raise ValueError(f"counts must be 0 or more, and their sum at most {_MOST_VALUES:,}")
+        # A layer whose inputs are all zero has an `upper` of 0.
         if not 0 <= self.largest <= self.upper < math.inf:
-            raise ValueError(f"no values lie in 0..{self.upper:g} with {self.largest:g} as the largest")
+            raise ValueError(
+                f"largest and upper must be finite and 0 <= largest <= upper, got {self.largest:g} and {self.upper:g}"
+            )
 
 
 class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was counted, and on what."""
+    """Histograms with the digests of their graph and images."""
 
     format: str = _FORMAT
     format_version: int = _FORMAT_VERSION
     graph_sha256: str
-    """Of the FP32 graph that the images were run through."""
+    """Digest of the FP32 graph used for calibration."""
     images_sha256: str
-    """Of the images' pixels, in order: images decoded by another policy do not fit it."""
+    """Digest of the images' pixels, in order; another decoding policy gives another digest."""
     num_images: int
     layers: dict[str, _Counts]
     sha256: str = ""
     """Digest of this record with an empty digest."""
 
     def mismatch(self, graph_sha256: str, images_sha256: str) -> str | None:
-        """Return what this was not made from, in words; None where it was made from exactly these."""
+        """Return why the cache cannot be used for this graph and these images; None if it can."""
         if self.graph_sha256 != graph_sha256:
             return "made from another graph"
         if self.images_sha256 != images_sha256:
-            return "made from other images, or from the same ones decoded by another policy"
+            return "made from other images, or from the same images with another decoding policy"
         return None
 
     def histograms(self) -> dict[str, Histogram]:
@@ -69,7 +71,7 @@ class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def save_cache(
     path: Path, histograms: dict[str, Histogram], *, graph_sha256: str, images_sha256: str, num_images: int
 ) -> None:
-    """Write the file in one rename; raises ExportError where it cannot be written."""
+    """Write the file in one rename; raises ExportError if it cannot be written."""
     cache = CalibrationCache(
         graph_sha256=graph_sha256,
         images_sha256=images_sha256,
@@ -82,22 +84,22 @@ def save_cache(
     try:
         write_atomically(path, msgspec.json.encode(msgspec.structs.replace(cache, sha256=_digest(cache))))
     except OSError as error:
-        raise ExportError(f"{path}: the calibration cannot be kept there: {error.strerror}") from error
+        raise ExportError(f"{path}: the calibration cache cannot be written: {error.strerror}") from error
 
 
 def load_cache(path: Path) -> CalibrationCache:
-    """Read the file; raises ExportError where it is no calibration or not the one that was written."""
+    """Read the file; raises ExportError if it is not a calibration cache or has changed since it was written."""
     try:
         cache = from_json(read_file(path, _MOST_BYTES), CalibrationCache)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise ExportError(f"{path}: is no kept calibration: {error}; remove it, or name another file") from error
+        raise ExportError(f"{path}: not a calibration cache: {error}; remove it, or name another file") from error
     whole = all(len(kept.counts) == NUM_BINS for kept in cache.layers.values())
     if (cache.format, cache.format_version) != (_FORMAT, _FORMAT_VERSION) or not whole:
-        raise ExportError(f"{path}: is a calibration of another format; remove it, or name another file")
+        raise ExportError(f"{path}: a calibration cache of another format; remove it, or name another file")
     if cache.sha256 != _digest(cache):
-        raise ExportError(f"{path}: is not the calibration that was written: its digest does not fit it; remove it")
+        raise ExportError(f"{path}: has changed since it was written: the digest does not match; remove it")
     return cache
 
 

@@ -131,7 +131,7 @@ def test_option_of_int8_is_refused_with_another_precision(precision: str, option
         ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
         ("--calibrate nothing", 2, "nothing: there is no such folder of images"),
         ("--data nothing", 2, "nothing: there is no such folder of images"),
-        ("--data EMPTY", 3, "EMPTY: holds no images in folders named after classes; needed are CLASS/"),
+        ("--data EMPTY", 3, "EMPTY: no images found in class folders; put them into CLASS/"),
         ("--keep-float conv9", 2, "conv9: no layer that could be in int8; those are conv1, conv2, conv3, "),
         ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: it is a directory, not a regular file"),
     ],

@@ -46,7 +46,7 @@ def test_every_name_of_a_run_is_its_weights(
 
 def test_a_file_that_is_there_comes_before_a_name(run: Run, latest: Path) -> None:
     Path("tiny").mkdir()
-    assert run("check", "tiny").refused(3) == "tiny: has no manifest.json, so it is no bundle"
+    assert run("check", "tiny").refused(3) == "tiny: not a bundle: there is no manifest.json"
 
 
 def test_what_is_there_is_listed(run: Run, latest: Path, run_directory: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_pointer_to_what_is_gone_says_so(run: Run, latest: Path) -> None:
     shutil.rmtree(latest)
     for command in ("check", "check bundles/latest", "inspect bundles/latest"):
         said = run(*command.split()).refused(2)
-        assert said.startswith("bundles/latest: names tiny.bundle, which is not in bundles any more; `alexnet-deploy")
+        assert said.startswith("bundles/latest: names tiny.bundle, which does not exist in bundles; `alexnet-deploy")
 
 
 TAKES_A_PATH = (

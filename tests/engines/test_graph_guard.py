@@ -286,7 +286,7 @@ def test_graph_of_layout_1_is_let_through_and_audited(precision: Precision, bund
 
 
 def test_layout_of_a_later_program_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(ValueError, match="layout is 3, where this program reads 1 to 2"):
+    with pytest.raises(ValueError, match="graph layout 3 is not supported; this program reads 1 to 2"):
         msgspec.structs.replace(bundle.manifest, layout=3)
 
 

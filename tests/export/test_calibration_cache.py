@@ -91,7 +91,7 @@ def test_same_counts_are_the_same_bytes(kept: Path, tmp_path: Path) -> None:
     [
         (GRAPH, IMAGES, None),
         ("c" * 64, IMAGES, "made from another graph"),
-        (GRAPH, "c" * 64, "made from other images, or from the same ones decoded by another policy"),
+        (GRAPH, "c" * 64, "made from other images, or from the same images with another decoding policy"),
         ("c" * 64, "c" * 64, "made from another graph"),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_it_was_not_made_from_is_said(graph: str, images: str, words: str |
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
 def test_part_of_a_file_is_refused(length: int, kept: Path) -> None:
     kept.write_bytes(kept.read_bytes()[:length])
-    refused(kept, "is no kept calibration: .*; remove it, or name another file")
+    refused(kept, "not a calibration cache: .*; remove it, or name another file")
 
 
 def test_flipped_bit_anywhere_is_refused_or_says_the_same(kept: Path) -> None:
@@ -129,14 +129,14 @@ def edited(kept: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"graph_sha256": "c" * 64}, "is not the calibration that was written: its digest does not fit it"),
-        ({"images_sha256": "c" * 64}, "its digest does not fit it"),
-        ({"num_images": 13}, "its digest does not fit it"),
-        ({"format": "something else"}, "is a calibration of another format"),
-        ({"format_version": 99}, "is a calibration of another format"),
+        ({"graph_sha256": "c" * 64}, "has changed since it was written: the digest does not match"),
+        ({"images_sha256": "c" * 64}, "the digest does not match"),
+        ({"num_images": 13}, "the digest does not match"),
+        ({"format": "something else"}, "a calibration cache of another format"),
+        ({"format_version": 99}, "a calibration cache of another format"),
         ({"layers": {"conv2": {"counts": [1, 2, 3], "upper": 1.0, "largest": 1.0}}}, "of another format"),
-        ({"layers": {"conv2": {"counts": "many", "upper": 1.0, "largest": 1.0}}}, "is no kept calibration"),
-        ({"surprise": 1}, "is no kept calibration"),
+        ({"layers": {"conv2": {"counts": "many", "upper": 1.0, "largest": 1.0}}}, "not a calibration cache"),
+        ({"surprise": 1}, "not a calibration cache"),
     ],
 )
 def test_edited_file_is_refused(changes: dict[str, object], match: str, kept: Path) -> None:
@@ -149,14 +149,14 @@ def test_edited_file_is_refused(changes: dict[str, object], match: str, kept: Pa
 )
 def test_foreign_file_is_refused(data: bytes, path: Path) -> None:
     path.write_bytes(data)
-    refused(path, "is no kept calibration: .*; remove it, or name another file")
+    refused(path, "not a calibration cache: .*; remove it, or name another file")
 
 
 def test_file_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     refused(tmp_path / "folder", "cannot be read: it is a directory, not a regular file")
     nowhere = tmp_path / "nothing" / "kept.json"
-    with pytest.raises(ExportError, match="the calibration cannot be kept there: No such file or directory"):
+    with pytest.raises(ExportError, match="the calibration cache cannot be written: No such file or directory"):
         save_cache(nowhere, {}, graph_sha256=GRAPH, images_sha256=IMAGES, num_images=1)
 
 
@@ -187,12 +187,12 @@ def test_record_is_what_the_file_says(kept: Path) -> None:
     [
         (
             {"counts": (2**63,) + (0,) * (NUM_BINS - 1)},
-            "counts must be 0 or more and 9,223,372,036,854,775,807 at most",
+            "counts must be 0 or more, and their sum at most 9,223,372,036,854,775,807",
         ),
-        ({"counts": (2**62,) * 2 + (0,) * (NUM_BINS - 2)}, "at most together"),
+        ({"counts": (2**62,) * 2 + (0,) * (NUM_BINS - 2)}, "their sum at most 9,223,372,036,854,775,807"),
         ({"counts": (-1,) * NUM_BINS}, "counts must be 0 or more"),
-        ({"upper": -1.0, "largest": -2.0}, r"no values lie in 0\.\.-1 with -2 as the largest"),
-        ({"upper": 1.0, "largest": 2.0}, r"no values lie in 0\.\.1 with 2 as the largest"),
+        ({"upper": -1.0, "largest": -2.0}, r"0 <= largest <= upper, got -2 and -1"),
+        ({"upper": 1.0, "largest": 2.0}, r"0 <= largest <= upper, got 2 and 1"),
     ],
 )
 def test_counts_that_nobody_can_have_counted_are_refused(kept: Path, changes: dict[str, object], sentence: str) -> None:
@@ -204,4 +204,4 @@ def test_counts_that_nobody_can_have_counted_are_refused(kept: Path, changes: di
 
 def test_sizes_are_bounded_before_they_are_read(kept: Path) -> None:
     os.truncate(kept, 50 * 2**30)
-    refused(kept, "cannot be read: it has 53,687,091,200 bytes, and at most 67,108,864 are read")
+    refused(kept, "cannot be read: it has 53,687,091,200 bytes, the limit is 67,108,864")

@@ -142,6 +142,6 @@ def test_numbers_that_half_does_not_hold_are_refused_though_no_cpu_shows_them(tm
         tensors[name][5] *= 2.0**20
     tensors["conv4.weight"][:, 5] /= 2.0**20
     loud = replace(weights, tensors=tensors)
-    with pytest.raises(ExportError, match=r"conv3: gives numbers up to .* and float16 ends at 65504"):
+    with pytest.raises(ExportError, match=r"conv3: outputs reach .* on the golden images, float16 holds at most 65504"):
         shipped(loud, tmp_path, precision="fp16")
     assert shipped(loud, tmp_path, precision="fp32")[1].manifest.parity[0].passed

@@ -210,7 +210,7 @@ def test_layer_that_is_none_is_refused_by_name(rest: Rest) -> None:
     stray = type(quantization)(
         ranges={**quantization.ranges, "relu2": 1.0, "conv9": 1.0}, rest=rest, calibration=quantization.calibration
     )
-    with pytest.raises(ExportError, match="conv9, relu2: no convolution or fully connected layer of this graph"):
+    with pytest.raises(ExportError, match="conv9, relu2: not a convolution or fully connected layer of this graph"):
         build_graph(weights, views_by_name("ten", 227), "int8", stray)
 
 

@@ -89,7 +89,7 @@ def test_nan_weight_cannot_be_saved_or_shipped(loaded: LoadedWeights) -> None:
 def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWeights, tmp_path: Path) -> None:
     shuffled = encode_labels(loaded.weights.labels[::-1])
     faulty = republished(bundle, tmp_path / "shuffled.bundle", {"labels.txt": shuffled})
-    assert check(faulty).problems == ("labels: the graph's metadata and the bundle disagree",)
+    assert check(faulty).problems == ("labels: the graph's metadata does not match the manifest",)
     with_weights = check(faulty, weights=loaded)
     assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
 

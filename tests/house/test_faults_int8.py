@@ -152,7 +152,9 @@ def test_one_scale_for_all_outputs_is_found(
     problems = check(planted(per_tensor)).problems
     num_outputs = len(int8_shipment[0].weights.tensors["conv2.weight"])
     assert "conv2_weight_dequantized: axis is None, the table says 0" in problems
-    assert any(problem == f"conv2.weight.scale: is of shape [], the table says [{num_outputs}]" for problem in problems)
+    assert any(
+        problem == f"conv2.weight.scale: its shape is [], the table says [{num_outputs}]" for problem in problems
+    )
 
 
 def test_one_scale_for_all_outputs_written_once_for_each_is_found(
@@ -208,7 +210,7 @@ def test_half_normalisation_is_found_by_name(half_int8_shipment: tuple[LoadedWei
     onnx.checker.check_model(onnx.load_model_from_string(graph), full_check=True)
     result = check(republished(bundle, tmp_path / "faulty.bundle", {GRAPH: graph}), weights=loaded)
     assert "relu1_as_float: the table's Cast is not in the graph" in result.problems
-    assert "norm1: takes relu1, the table says relu1_as_float" in result.problems
+    assert "norm1: its inputs are relu1, the table says relu1_as_float" in result.problems
 
 
 def squares_in_half(model: onnx.ModelProto) -> None:

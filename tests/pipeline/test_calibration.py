@@ -168,7 +168,7 @@ def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, i
     found, said = calibrated(sure, images, cache=kept)
     words = {
         "graph": "made from another graph",
-        "images": "made from other images, or from the same ones decoded by another policy",
+        "images": "made from other images, or from the same images with another decoding policy",
     }[what]
     assert f"{kept}: {words}, so it is not used, and written anew" in said
     fresh, _ = calibrated(sure, images)

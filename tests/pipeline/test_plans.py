@@ -164,7 +164,10 @@ def test_without_a_gpu_nothing_is_built_unasked_and_one_line_says_what_would(
     [
         (["--max-batch", "4"], "name its library with --plan"),
         (["--plan", "none", "--workspace", "64"], "name its library with --plan"),
-        (["--plan", "tensorrt-rtx", "--max-batch", "4"], "needed is 1 <= min <= opt <= max"),
+        (
+            ["--plan", "tensorrt-rtx", "--max-batch", "4"],
+            "batch sizes must be 1 <= min <= opt <= max, got min 1, opt 8, max 4",
+        ),
         (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx has no version-compatible plans"),
     ],
 )

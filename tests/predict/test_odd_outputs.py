@@ -32,7 +32,7 @@ STANDS = pytest.mark.parametrize("stand", ODD)
 
 
 def words(place: Path, stand: Stand) -> str:
-    return re.escape(f"{place} is {ODD[stand]}, where this program keeps a file of its own; remove it")
+    return re.escape(f"{place} is {ODD[stand]}, but this program needs its own file there; remove it")
 
 
 # Rows
@@ -192,7 +192,7 @@ def test_event_files_are_written_into_the_runs_own_folder_only(run: Path, tmp_pa
     (tmp_path / "others").mkdir()
     (tmp_path / "others/keep").write_bytes(b"")
     (run / "tensorboard").symlink_to(tmp_path / "others")
-    with pytest.raises(TrainingError, match="tensorboard is a symbolic link, where this program keeps a directory"):
+    with pytest.raises(TrainingError, match="tensorboard is a symbolic link, but this program needs its own directory"):
         train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert [path.name for path in (tmp_path / "others").iterdir()] == ["keep"]
 
@@ -230,7 +230,7 @@ def test_a_pack_is_made_in_its_own_directories_and_removes_nothing_elsewhere(
     place = tmp_path / ".one.pack.partial" / name
     place.parent.mkdir(exist_ok=True)
     place.symlink_to(others)
-    with pytest.raises(DataError, match=f"{place} is a symbolic link, where this program keeps a directory"):
+    with pytest.raises(DataError, match=f"{place} is a symbolic link, but this program needs its own directory"):
         packing()
     assert [path.name for path in others.iterdir()] == ["keep"]
 

@@ -261,7 +261,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> None:
     lines = io.BytesIO("\ufeffa.jpg\nb.jpg\n".encode(encoding))
-    with pytest.raises(UsageError, match=r"^the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST \| "):
+    with pytest.raises(UsageError, match=r"^the list is in UTF-16; convert it: `iconv -f UTF-16 -t UTF-8 LIST \| "):
         list(find_inputs(["-"], read_list(lines)))
     touch(os.fsdecode(b"\xff\xfea.jpg"))
     assert found("-", listed=(b"\xff\xfea.jpg\n",)) == [os.fsdecode(b"\xff\xfea.jpg")]
@@ -270,14 +270,14 @@ def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> Non
 @pytest.mark.parametrize("first", [b"a.jpg\0b.jpg\0", b"a\0.\0j\0p\0g\0\n"])
 def test_a_list_with_nul_names_the_option(first: bytes) -> None:
     with pytest.raises(
-        UsageError, match=r"^line 1 of the list holds NUL, .* as `find -print0` writes it, needs --null$"
+        UsageError, match=r"^line 1 of the list contains NUL, .*; use --null for a list .* of `find -print0`$"
     ):
         list(find_inputs(["-"], [first]))
     # Later, where rows have been given, it is a row of its own.
     _, item = find_inputs(["-"], [b"a.jpg\n", first])
     assert item.error is not None
     assert item.error[0] == ImageErrorCode.MISSING
-    assert "needs --null" in item.error[1]
+    assert "use --null" in item.error[1]
 
 
 def test_a_list_of_names_that_end_with_nul() -> None:
@@ -363,7 +363,7 @@ def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> N
 def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text: str) -> None:
     touch("a.jpg", "d/a.jpg")
     (item,) = find_inputs([name])
-    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "no file can have such a name"))
+    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "the name is not valid for a file"))
     assert item.text.encode("utf-8").decode() == text
 
 

@@ -347,12 +347,12 @@ def test_versions_compare_as_numbers() -> None:
 
 @pytest.mark.parametrize("batches", [(0, 1, 2), (2, 1, 3), (1, 5, 4)])
 def test_profile_that_is_none_is_refused(batches: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="are no profile"):
+    with pytest.raises(ValueError, match="batch sizes must be 1 <= min <= opt <= max, got min"):
         Profile(min_batch=batches[0], opt_batch=batches[1], max_batch=batches[2])
 
 
 def test_workspace_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 bytes of workspace"):
+    with pytest.raises(ValueError, match="workspace_bytes must be 1 or more, got 0"):
         PlanOptions(workspace_bytes=0)
 
 

@@ -131,7 +131,9 @@ def test_the_room_that_is_asked_for_is_twice_what_the_files_take(
     architecture = NARROW.with_num_classes(2)
     other = RunDirectory(path=tmp_path / "other")
     with_free(monkeypatch, taken)
-    with pytest.raises(TrainingError, match=r"other: needs [0-9.]+ MB more, and [0-9.]+ MB are free there; make room"):
+    with pytest.raises(
+        TrainingError, match=r"other: needs [0-9.]+ MB of disk space, but only [0-9.]+ MB is free; free some space"
+    ):
         other.check_room(architecture, run.recipe)
     with_free(monkeypatch, taken + 4 * 2**15)
     other.check_room(architecture, run.recipe)
@@ -155,7 +157,7 @@ def test_a_small_disk_and_a_folder_that_cannot_be_written_are_refused_before_the
     assert (
         run("train", drawn, "--arch", "tiny")
         .refused(3)
-        .endswith("MB more, and 1.0 MB are free there; make room or choose another place")
+        .endswith("MB of disk space, but only 1.0 MB is free; free some space or choose another place")
     )
     assert [path.name for path in Path.cwd().iterdir()] == ["file"]
 
@@ -191,5 +193,5 @@ def test_room_is_that_of_the_nearest_directory_there_is(tmp_path: Path, monkeypa
     with_free(monkeypatch, 2_000_000_000)
     assert missing_room(Path("a/b"), 2_000_000_000) is None
     assert missing_room(Path("a/b"), 2_500_000_000) == (
-        "a/b: needs 2.5 GB more, and 2.0 GB are free there; make room or choose another place"
+        "a/b: needs 2.5 GB of disk space, but only 2.0 GB is free; free some space or choose another place"
     )

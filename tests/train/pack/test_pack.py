@@ -351,7 +351,9 @@ def test_a_disk_without_the_room_is_refused_before_anything_is_decoded(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES - 1))
-    with pytest.raises(DataError, match=r"one\.pack: needs 3\.3 MB more, and 3\.3 MB are free there; make room"):
+    with pytest.raises(
+        DataError, match=r"one\.pack: needs 3\.3 MB of disk space, but only 3\.3 MB is free; free some space"
+    ):
         packed(folder, tmp_path / "one.pack")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES))
     packed(folder, tmp_path / "one.pack")
