@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kept(path: Path) -> Path:
-    """A file that keeps two layers."""
+    """A cache file with two layers."""
     save_cache(
         path,
         {"conv2": histogram(1), "fc6": histogram(2)},

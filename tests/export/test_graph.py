@@ -63,7 +63,7 @@ def test_contract_is_images_in_and_probabilities_out(name: str) -> None:
 
 
 def test_images_go_straight_into_a_cast() -> None:
-    # TensorRT takes uint8 in no other way.
+    # TensorRT accepts uint8 only in this way.
     takers = [node.op_type for node in graph_of("paper").graph.node if "images" in node.input]
     assert takers == ["Cast"]
 

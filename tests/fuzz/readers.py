@@ -1,4 +1,4 @@
-"""Every reader of files that may come from elsewhere, each with sound files that are damaged for it."""
+"""Every reader of untrusted files, each with valid files to damage."""
 
 import json
 import random
@@ -78,16 +78,16 @@ PREPROCESSING = Preprocessing(resize="warp", channel_order="BGR", mean=(1.0, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """A reader, and what it is given."""
+    """A reader and its files."""
 
     make: Callable[[Path], None]
-    """Writes sound files into a folder."""
+    """Writes valid files into a folder."""
     read: Callable[[Path], object]
-    """Reads them; raises AlexNetDeployError where they are not sound."""
+    """Reads them; raises AlexNetDeployError if they are not valid."""
     targets: Mapping[str, tuple[Change, ...]]
-    """Names of the files that are damaged, and how beside what bytes suffer."""
+    """Names of the files to damage, each with its structural mutations in addition to those of bytes."""
     seal: Callable[[Path], None] = field(default=lambda folder: None)
-    """Makes digests fit damaged files again, as somebody would who damages them on purpose; may fail."""
+    """Updates the digests of damaged files, as an attacker would; may fail."""
 
 
 def _weights(path: Path) -> Weights:
@@ -216,7 +216,7 @@ def _seal_cache(folder: Path) -> None:
 
 
 def _read_architecture(folder: Path) -> None:
-    """As it is within weights, checkpoints and manifests: there is no file of its own."""
+    """An architecture as stored in weights, checkpoints and manifests; it has no file of its own."""
     try:
         from_json((folder / "x.json").read_bytes(), Architecture).tensor_shapes()
     except msgspec.DecodeError as error:
@@ -327,7 +327,7 @@ def _rows(row_format: RowFormat) -> Reader:
         partial.rename(folder / "partial")
 
     def read(folder: Path) -> None:
-        # Under the name that a stopped run gives it.
+        # Under the name used by a stopped run.
         place = hidden_beside(folder / "out", f".{sha256(repr((writer.form, 'x')).encode())[:12]}.partial")
         place.write_bytes((folder / "partial").read_bytes())
         try:

@@ -84,7 +84,7 @@ def test_without_locks_stages_are_named_and_left_alone(tmp_path: Path, monkeypat
     said: list[str] = []
     remove_left_stages(tmp_path, said.append)
     assert said == [f"{left}: created by an export that is running or was stopped; remove it if no export is running"]
-    # Nor does a bundle need them.
+    # A bundle does not need locks either.
     _, descriptor = new_stage(tmp_path / "b.bundle")
     os.close(descriptor)
 

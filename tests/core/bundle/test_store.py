@@ -27,7 +27,7 @@ QUANTIZATION: dict[str, Any] = {
 
 @pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle's directory to damage."""
+    """A copy of a bundle that a test can damage."""
     target = tmp_path / "copy.bundle"
     shutil.copytree(bundle.path, target)
     return target
@@ -40,7 +40,7 @@ def edit_manifest(copy: Path, change: dict[str, object]) -> None:
 
 
 def refuses(copy: Path, match: str) -> None:
-    """Opening it, or an engine on it, is refused with one sentence, before a loader sees anything."""
+    """Opening the bundle or an engine is refused with one sentence, before a loader reads anything."""
     with pytest.raises(BundleError, match=match) as caught:
         open_engine(open_bundle(copy))
     assert caught.value.exit_code == 3
@@ -171,7 +171,7 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         flipped = bytearray(whole)
         flipped[place] ^= 1
         try:
-            # White space may differ; nothing that is said may.
+            # White space may differ, the content may not.
             assert decode_manifest(bytes(flipped), "a bundle") == original
         except BundleError:
             num_refused += 1
@@ -227,7 +227,7 @@ def test_manifest_that_makes_no_sense_is_refused(copy: Path, place: str, value: 
 
 
 def resealed(manifest: dict[str, object]) -> bytes:
-    """The manifest with its digest made to fit again, where it can be read at all."""
+    """Update the manifest's digest to match again, if the manifest can be read at all."""
     data = msgspec.json.encode(manifest)
     try:
         return encode_manifest(msgspec.json.decode(data, type=Manifest))
@@ -285,7 +285,7 @@ def test_what_the_manifest_does_not_name_is_listed_and_nothing_else(copy: Path) 
     (copy / os.fsdecode(b"\xff")).touch()
     found = (".hidden", "golden/link", "golden/more", "notes.txt", "plans", os.fsdecode(b"\xff"))
     assert open_bundle(copy).unnamed() == tuple(sorted(found))
-    # It is never read, so it keeps nobody from predicting.
+    # It is never read, so predictions still work.
     open_engine(open_bundle(copy)).close()
 
 
@@ -375,7 +375,7 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
 
 
 def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Path) -> None:
-    """Nobody else opens it, not under another name either, and it is not published as it is."""
+    """Nobody else can open it, even under another name, and it cannot be published as it is."""
     out, kept = tmp_path / "new.bundle", tmp_path / "kept.bundle"
     staged = publishing(out)
     stage = staged.__enter__()
@@ -391,7 +391,7 @@ def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Pa
         staged.__exit__(None, None, None)
     assert not out.exists()
     refuses(kept, "not published: the parity check of its engines failed or was interrupted; export again")
-    # Its manifest cannot be made that of a published one by cutting the mark out.
+    # Removing the mark from its manifest does not turn it into a published bundle.
     manifest = msgspec.json.decode((kept / "manifest.json").read_bytes())
     del manifest["is_candidate"]
     (kept / "manifest.json").write_bytes(msgspec.json.encode(manifest))
@@ -410,7 +410,7 @@ def test_a_golden_file_of_a_few_bytes_is_refused(bundle: Bundle, tmp_path: Path)
         short = republished(bundle, tmp_path / f"{tensor.dtype}.bundle", {name: b"abc"})
         with pytest.raises(IntegrityError, match=r"3 bytes do not match shape \("):
             short.read_tensor(tensor)
-    # The product of the dimensions is 0 in 64 bits.
+    # The product of the dimensions overflows to 0 in 64 bits.
     empty = republished(bundle, tmp_path / "empty.bundle", {"golden/images.u8": b""})
     wrapping = msgspec.structs.replace(bundle.manifest.golden.images, shape=(2**32, 2**32))
     with pytest.raises(IntegrityError, match="0 bytes do not match shape"):

@@ -1,4 +1,4 @@
-"""Which files are images, which are read, and what those that are not are called."""
+"""Which files are images, which formats are supported, and the names of unsupported formats."""
 
 import io
 import struct
@@ -132,7 +132,7 @@ def test_a_tiff_whose_first_image_is_not_the_image_is_refused_by_name(
     data: bytes, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal_of(data) == f"unsupported_format: {message}"
-    # libtiff writes to the process's stderr by itself.
+    # libtiff writes directly to the process's stderr.
     assert capfd.readouterr().err == ""
 
 
@@ -166,7 +166,7 @@ def test_12_bits_in_16_are_scaled_where_a_tiff_says_so() -> None:
     pixels = np.full(4, 2048, "<u2").tobytes()
     assert colour_of(tiff((16,), pixels)) == (8, 8, 8)
     assert colour_of(tiff((16,), pixels, t281=4095)) == (128, 128, 128)
-    # What was measured to be the largest is not white.
+    # The largest value found in an image is not its white.
     assert colour_of(tiff((16,), pixels, t281=2050)) == (128, 128, 128)
     assert colour_of(tiff((16,), pixels, t281=65535)) == (8, 8, 8)
     assert colour_of(tiff((16,), np.full(4, 100, "<u2").tobytes(), t281=100)) == (100, 100, 100)
@@ -174,7 +174,7 @@ def test_12_bits_in_16_are_scaled_where_a_tiff_says_so() -> None:
 
 
 def bitmap(alphas: list[int]) -> bytes:
-    """A row of red pixels under a header that promises transparency."""
+    """A row of red pixels under a header that announces transparency."""
     header = struct.pack("<IiiHHIIiiII", 124, len(alphas), 1, 1, 32, 3, 0, 0, 0, 0, 0)
     header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(64)
     pixels = b"".join(bytes((0, 0, 255, alpha)) for alpha in alphas)
@@ -186,7 +186,7 @@ def test_a_bmp_whose_alpha_is_0_throughout_is_opaque() -> None:
     pixels = decode_image(bitmap([0, 0, 0, 255]), "warp")
     assert pixels[0, 0].tolist() == list(WHITE)
     assert pixels[0, 255].tolist() == list(RED)
-    # Other formats say what they mean.
+    # In other formats alpha 0 means transparent.
     for name in ("PNG", "TIFF"):
         assert colour_of(encode(Image.new("RGBA", (8, 8), (*RED, 0)), name)) == WHITE
 
@@ -199,7 +199,7 @@ UNCHANGED["JPEG2000"] = {}
 
 
 def apart(data: bytes, expected: np.ndarray) -> float:
-    """Mean distance of a value."""
+    """Mean absolute difference of a value."""
     return float(np.abs(decode_image(data, "warp").astype(int) - expected).mean())
 
 
@@ -225,7 +225,7 @@ def test_they_are_turned_once(name: str, orientation: int) -> None:
     notes = Image.Exif()
     notes[0x0112] = orientation
     image = Image.fromarray(QUADRANTS)
-    # A PNG's turning is proved by test_image_colour.py.
+    # The rotation of a PNG is tested by test_colour.py.
     upright = decode_image(encode(image, "PNG", exif=notes), "warp")
     assert apart(encode(image, name, exif=notes.tobytes(), **UNCHANGED[name]), upright) < 1.5
 
@@ -260,7 +260,7 @@ def test_the_primary_image_of_a_collection_is_taken_and_no_thumbnail() -> None:
 
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_a_size_over_the_limit_is_refused_from_the_header(name: str) -> None:
-    # The pixels' end is gone, so decoding would say truncated.
+    # The end of the pixels is missing, so decoding would report truncated.
     data = encode(Image.fromarray(noise(300, 200)), name)
     cut = data if name != "JPEG2000" else data[: len(data) // 2]
     assert code_of(cut, DecodeLimits(max_pixels=59_999)) == "too_large"

@@ -1,4 +1,4 @@
-"""File systems that lack what others have."""
+"""File systems without locks, hard links or directory syncs."""
 
 import errno
 import fcntl

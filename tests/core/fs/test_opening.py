@@ -1,4 +1,4 @@
-"""Working files are opened as a program's own, and inputs as plain files: whatever stands in their place."""
+"""Working files must belong to this program alone and inputs must be plain files; everything else is refused."""
 
 import os
 import threading
@@ -158,7 +158,7 @@ def test_devices_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_without_a_size_is_empty_whatever_it_would_give(tmp_path: Path) -> None:
-    # As /proc/kmsg, which never ends, and waits.
+    # Like /proc/kmsg, which never ends and blocks.
     assert Path("/proc/self/maps").stat().st_size == 0
     (tmp_path / "link").symlink_to("/proc/self/maps")
     assert read_file(tmp_path / "link", 100) == b""

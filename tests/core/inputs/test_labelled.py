@@ -29,7 +29,7 @@ def test_images_are_sorted_by_class_and_name_and_carry_the_weights_own_index(roo
     expected = [(f"apple/{n}.jpg", "apple") for n in range(2)] + [(f"zebra/{n}.jpg", "zebra") for n in range(3)]
     assert places(root) == expected
     assert [image.label for image in find_labelled(root, LABELS).images] == [1, 1, 0, 0, 0]
-    # Whatever the order of the labels.
+    # In any order of the labels.
     assert places(root, LABELS[::-1]) == expected
 
 

@@ -22,7 +22,7 @@ def touch(*names: str) -> None:
 
 
 def found(*names: str, listed: tuple[bytes, ...] = ()) -> list[str]:
-    """The paths, each marked with ! where the input is known to be unusable."""
+    """The paths, with a ! before each input that has an error."""
     inputs = find_inputs(names, listed)
     return [os.fspath(item.path) + ("!" if item.error else "") for item in inputs]
 
@@ -109,10 +109,10 @@ def test_a_folder_has_its_own_name_whichever_links_come_before_it() -> None:
     touch("d/real/sub/a.jpg", "d/.hidden/b.jpg")
     Path("d/alias").symlink_to("real")
     Path("d/deep").symlink_to("real/sub")
-    # What is hidden is not gone through by its own name.
+    # A hidden folder is not walked under its own name.
     Path("d/shown").symlink_to(".hidden")
     assert found("d") == ["d/real/sub/a.jpg", "d/shown/b.jpg"]
-    # Named itself, a link is followed.
+    # A link that is itself the input is followed.
     assert found("d/alias") == ["d/alias/sub/a.jpg"]
     Path("way").symlink_to("d")
     assert found("way") == ["way/real/sub/a.jpg", "way/shown/b.jpg"]
@@ -140,7 +140,7 @@ def test_two_folders_that_link_to_each_other_end() -> None:
 
 @pytest.fixture
 def locked() -> Iterator[Path]:
-    """A folder that nobody may list, though the tests run as root, with a file beside it."""
+    """A folder that cannot be listed, even if the tests run as root, with a file beside it."""
     with tempfile.TemporaryDirectory() as name:
         folder, user = Path(name), os.geteuid()
         folder.chmod(0o755)
@@ -273,7 +273,7 @@ def test_a_list_with_nul_names_the_option(first: bytes) -> None:
         UsageError, match=r"^line 1 of the list contains NUL, .*; use --null for a list .* of `find -print0`$"
     ):
         list(find_inputs(["-"], [first]))
-    # Later, where rows have been given, it is a row of its own.
+    # Later in the list, after rows have been written, it becomes one row with an error.
     _, item = find_inputs(["-"], [b"a.jpg\n", first])
     assert item.error is not None
     assert item.error[0] == ImageErrorCode.MISSING
@@ -291,11 +291,11 @@ def test_a_list_of_names_that_end_with_nul() -> None:
         assert [item.name for item in find_inputs("-", read_list(file, null=True))] == names
 
 
-# File systems that are away for a moment
+# Transient file system errors
 
 
 class Flaky:
-    """A function of os that fails so many times for names that end in `x`."""
+    """Wrap an os function so that it fails this many times for names that end in `x`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, number: int, times: int) -> None:
         self.real, self.number, self.times = getattr(os, name), number, times
@@ -310,7 +310,7 @@ class Flaky:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited, each time; nobody waits."""
+    """The delays that were requested; the tests do not wait."""
     waits: list[float] = []
     monkeypatch.setattr(patience, "PATIENCE", patience.Patience(wait=waits.append))
     return waits
@@ -401,7 +401,7 @@ TREES = st.dictionaries(
 
 
 def grow(folder: Path, tree: Tree) -> Iterator[Path]:
-    """Create the tree; yield its files that no leading dot hides."""
+    """Create the tree; yield its files that are not hidden by a leading dot."""
     folder.mkdir(exist_ok=True)
     for name, inner in tree.items():
         path = folder / name
@@ -445,7 +445,7 @@ def test_only_the_ending_of_a_pattern_fits_any_case(tmp_path: Path, monkeypatch:
         ("**/A.jpg", ["New/A.jpg"]),
     ):
         assert [found.name for found in find_inputs([pattern])] == names
-    # A name that is no pattern is that name.
+    # A name that is not a pattern stands for itself.
     assert [found.name for found in find_inputs(["New/A.JPG"])] == ["New/A.JPG"]
 
 
@@ -466,7 +466,7 @@ def test_a_folder_that_two_matches_of_a_pattern_lead_to_is_gone_through_once(tmp
     (tmp_path / "b").symlink_to(tmp_path / "a")
     found = list(find_inputs([f"{tmp_path}/*"]))
     assert [(item.name, item.error) for item in found] == [(f"{tmp_path}/a/real/x.jpg", None)]
-    # Named twice, it is asked for twice.
+    # A folder that is named twice is walked twice.
     assert [item.error for item in find_inputs([tmp_path / "a", tmp_path / "b"])] == [None, None]
 
 

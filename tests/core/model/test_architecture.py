@@ -17,7 +17,7 @@ from alexnet_deploy.core.model.architecture import (
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING, architecture_by_name
 from alexnet_deploy.core.model.network import Network
 
-# Read at their sources: the papers, layers-145.cfg, BVLC/caffe's prototxt files, torchvision's models/alexnet.py.
+# Taken from the sources: the papers, layers-145.cfg, BVLC/caffe's prototxt files, torchvision's models/alexnet.py.
 PARAMETERS = {
     "paper": 60_965_224,
     "original": 60_965_224,

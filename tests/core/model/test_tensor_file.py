@@ -73,7 +73,7 @@ def test_another_number_format_is_refused_by_name(dtype: str, tmp_path: Path) ->
         ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, "b: shape"),
         ({"a": entry([1], 0, 4)}, "its tensors take 4 bytes, but 8 follow the header"),
         ({"a": entry([3], 0, 12)}, "its tensors take 12 bytes, but 8 follow the header"),
-        # In 64 bits these products are 0 and 2.
+        # In 64 bits these products overflow to 0 and 2.
         ({"a": entry([2**32, 2**32], 0, 8)}, "does not match its bytes 0 to 8"),
         ({"a": entry([2**63 + 1, 2], 0, 8)}, "does not match its bytes 0 to 8"),
         ({"a": entry([-1, -2], 0, 8)}, "does not match its bytes 0 to 8"),
@@ -157,7 +157,7 @@ def test_weights_of_format_1_have_no_digests_and_are_read(weights: Weights, tmp_
     loaded = load_weights(path)
     assert loaded.sha256 == sha256(path.read_bytes())
     assert (loaded.weights.labels, loaded.weights.preprocessing) == (weights.labels, weights.preprocessing)
-    # A damaged version must not make a newer file one of an age that had no digests.
+    # A damaged version field must not turn a newer file into one of a format without digests.
     text = msgspec.json.encode(header | {"format_version": 1, "header_sha256": "0" * 64}).decode()
     safetensors.numpy.save_file(dict(weights.tensors), path, {"alexnet-deploy": text})
     with pytest.raises(WeightsError, match="its header has a digest, but format 1 has none"):
@@ -167,7 +167,7 @@ def test_weights_of_format_1_have_no_digests_and_are_read(weights: Weights, tmp_
 def test_the_digest_is_of_the_bytes_that_were_parsed(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another file takes the place of the weights between any two looks at it."""
+    """Another file replaces the weights between any two accesses."""
     path = saved(weights, tmp_path / "w.safetensors").path
     digest, whole_read = sha256(path.read_bytes()), TensorFile.read
 

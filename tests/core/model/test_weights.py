@@ -16,7 +16,7 @@ from alexnet_deploy.core.model.weights import Weights, load_weights
 
 
 def header_of(weights: Weights, tmp_path: Path) -> dict[str, object]:
-    """The header as format 1 had it: without digests."""
+    """A header of format 1, which has no digests."""
     path = saved(weights, tmp_path / "whole.safetensors").path
     with safetensors.safe_open(path, framework="numpy") as file:
         header: dict[str, object] = msgspec.json.decode(file.metadata()["alexnet-deploy"])
