@@ -55,7 +55,7 @@ from alexnet_deploy.train.loop import trainer as loop
         (
             "train --lr 1 --set learning_rate=2",
             2,
-            "--set learning_rate=2: has an option of its own, which is giv",
+            "--set learning_rate=2: the field is also set by its own option; remove one of them",
         ),
         ("train --lr -1", 2, "recipe drawn: learning_rate of -1.0 trains nothing; it must be over 0, and finite"),
         ("demo --out .", 2, ".: exists already; choose another --out"),
@@ -101,7 +101,7 @@ def test_unforeseen_error_is_one_line_and_names_debug(run: Run, latest: Path, mo
 
     monkeypatch.setattr(check, "check", fail)
     said = run("check").refused(3)
-    assert said == "ZeroDivisionError: by nothing at all; --debug shows where it arose"
+    assert said == "ZeroDivisionError: by nothing at all; --debug shows the traceback"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "check", "b.bundle"], ["check", "b.bundle", "--debug"]])
@@ -142,7 +142,7 @@ def test_interrupted_training_says_how_it_goes_on(
     outcome = run("train", data, "--arch", "tiny", *options)
     assert outcome.code == 130
     assert outcome.out == ""
-    (said,) = re.findall(r"interrupted; `alexnet-deploy train --resume --out (\S+)` goes on from here\n", outcome.err)
+    (said,) = re.findall(r"interrupted; resume with `alexnet-deploy train --resume --out (\S+)`\n", outcome.err)
     assert Path(said, "checkpoint.safetensors").exists()
     assert Path(said, "weights.safetensors").exists()
     assert "Traceback" not in outcome.err
@@ -164,7 +164,7 @@ def test_interruption_before_there_are_weights_promises_none(
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--out", "here"], 2, "here: exists already; choose another --out, or --resume it"),
+        (["--out", "here"], 2, "here: exists already; choose another --out, or resume it with --resume"),
         (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
     ],
 )

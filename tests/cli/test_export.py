@@ -35,7 +35,7 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert bundle.path.parent == Path("bundles")
     assert re.fullmatch(r"paper-int8-\d{8}-\d{6}\.bundle", bundle.path.name)
     lines = outcome.err.splitlines()
-    assert lines[0] == "no WEIGHTS given: taking runs/one/weights.safetensors"
+    assert lines[0] == "no WEIGHTS given: using runs/one/weights.safetensors"
     assert "  calibrating on 16 images" in lines
     assert "  asking the FP32 graph about 16 images" in lines
     # One row each for the network's FP32 graph, and for each engine against the network and against the graph.
@@ -126,7 +126,7 @@ def test_option_of_int8_is_refused_with_another_precision(precision: str, option
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ("--max-drop 1", 2, "--max-drop is measured on labelled images: give their folder as --data"),
+        ("--max-drop 1", 2, "--max-drop needs --data, a folder of labelled images to measure the drop on"),
         ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 to 100"),
         ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
         ("--calibrate nothing", 2, "nothing: there is no such folder of images"),

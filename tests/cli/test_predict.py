@@ -27,7 +27,7 @@ def test_rows_go_to_stdout_and_words_to_stderr(run: Run, latest: Path, images: P
     assert all(row["ok"] for row in rows)
     begun, done = outcome.err.splitlines()
     assert begun.startswith("bundles/tiny.bundle, ten views, on openvino ")
-    assert re.fullmatch(r".*, cpu, float32, \d+ at a time of 4", begun)
+    assert re.fullmatch(r".*, cpu, float32, \d+ streams? of batch 4", begun)
     assert done == "12 predicted"
 
 
@@ -47,7 +47,7 @@ def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> N
     Path("images/deep").mkdir(parents=True)
     for inputs in (["images"], ["images", "images/deep"], ["-"]):
         said = run("predict", *inputs).refused(2)
-        assert said == f"{' '.join(inputs)}: no file to predict; --allow-empty accepts that"
+        assert said == f"{' '.join(inputs)}: no files found; pass --allow-empty to accept that"
         outcome = run("predict", *inputs, "--allow-empty")
         assert (outcome.code, outcome.out) == (0, "")
         assert outcome.err.endswith("\n0 predicted\n")
@@ -56,7 +56,7 @@ def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> N
 def test_no_input_leaves_no_file_unless_it_is_allowed(run: Run, latest: Path) -> None:
     Path("images").mkdir()
     before = sorted(Path.cwd().iterdir())
-    assert run("predict", "images", "--output", "rows.csv").refused(2).startswith("images: no file to predict")
+    assert run("predict", "images", "--output", "rows.csv").refused(2).startswith("images: no files found")
     assert sorted(Path.cwd().iterdir()) == before
     assert run("predict", "images", "--output", "rows.csv", "--allow-empty").code == 0
     assert Path("rows.csv").read_text().startswith("path,ok,error,message,index1,")
@@ -92,7 +92,7 @@ def test_ending_of_the_output_tells_its_format(
         ("--output rows.jsonl --format table", "rows.jsonl: its ending means jsonl, and --format asks for table; chan"),
         ("--output rows.dat", "rows.dat: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
         ("--output rows", "rows: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
-        ("--output rows.txt --resume", "--resume goes on with the rows of an --output, with --format jsonl or csv"),
+        ("--output rows.txt --resume", "--resume needs an --output whose --format is jsonl or csv"),
     ],
 )
 def test_output_that_contradicts_its_format_is_refused(
@@ -178,7 +178,7 @@ def test_what_is_no_image_is_counted_by_its_ending(run: Run, latest: Path, image
     assert outcome.err.splitlines()[-3:] == [
         "1 predicted",
         "10 could not be read: not_an_image 10",
-        "10 not_an_image: 3 .AAE, 2 .xmp, 1 .txt, 1 .d, 1 .e, and 2 other endings",
+        "10 not_an_image: 3 .AAE, 2 .xmp, 1 .txt, 1 .d, 1 .e, and 2 other extensions",
     ]
 
 
@@ -192,12 +192,13 @@ def test_backend_is_obeyed(backend: str, run: Run, latest: Path, images: Path) -
 def test_other_views_than_the_graph_s_are_refused(run: Run, run_directory: Path, latest: Path, images: Path) -> None:
     said = run("predict", images, "--views", "center").refused(2)
     assert said == (
-        "bundles/tiny.bundle: its graph holds the views 'ten'; `alexnet-deploy export --views center` makes another"
+        "bundles/tiny.bundle: its graph computes ten views, not center; `alexnet-deploy export --views center` makes "
+        "one that does"
     )
     made = run("export", "--views", "center", "--out", "bundles/center.bundle")
     assert made.code == 0
     assert made.out == "bundles/center.bundle\n"
-    assert made.err.startswith("no WEIGHTS given: taking runs/tiny/weights.safetensors\n")
+    assert made.err.startswith("no WEIGHTS given: using runs/tiny/weights.safetensors\n")
     assert made.err.endswith("next: alexnet-deploy check bundles/center.bundle\n")
     outcome = run("predict", images / "a.jpg", "--views", "center")
     assert outcome.code == 0
@@ -298,14 +299,14 @@ def test_weights_of_an_older_run_are_found_by_their_digest(
     outcome = run("check", "--data", images, "--backend", "openvino")
     assert outcome.code == 0, outcome.err
     assert outcome.err.startswith(
-        "no --weights given: taking runs/tiny/weights.safetensors, which this bundle was made from\n"
+        "no --weights given: using runs/tiny/weights.safetensors, which this bundle was made from\n"
     )
     assert [row.split()[0] for row in outcome.out.splitlines()[1:]] == ["torch", "torch", "openvino", "openvino"]
     (run_directory / "weights.safetensors").unlink()
     said = run("check", "--data", images).refused(2)
     assert said == (
-        f"--data needs the trained network, and no runs/*/weights.safetensors has the SHA-256 {loaded.sha256[:12]}... "
-        "that bundles/tiny.bundle was made from; give its --weights"
+        "--data needs the weights that bundles/tiny.bundle was made from, but no runs/*/weights.safetensors has their "
+        f"SHA-256 {loaded.sha256[:12]}...; pass them with --weights"
     )
 
 

@@ -91,7 +91,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
         assert done.stdout == ""
         said = done.stderr.splitlines()[-1]
         assert said.startswith(f"error: {sentence}")
-        assert f"; `{install_command('train')}` brings it" in said
+        assert f"; `{install_command('train')}` installs it" in said
         assert "Traceback" not in done.stderr
     assert not out.exists()
 

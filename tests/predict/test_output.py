@@ -99,7 +99,7 @@ def partial(rows: Rows, row_format: str, undisturbed: bytes) -> Path:
     assert not Path("out").exists()
     (name,) = hidden()
     assert re.fullmatch(r"\.out\.[0-9a-f]{12}\.partial", name)
-    assert f"the rows so far are in {name}; the same command with --resume goes on with them" in outcome.err
+    assert f"the rows so far are in {name}; repeat the command with --resume to continue" in outcome.err
     assert undisturbed.startswith(Path(name).read_bytes())
     return Path(name)
 
@@ -108,7 +108,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(rows: Rows, row_format: str, par
     outcome = rows(row_format, "--resume")
     assert outcome.code == 1
     assert Path("out").read_bytes() == undisturbed
-    assert "going on after 3 rows" in outcome.err
+    assert "resuming after 3 rows" in outcome.err
     assert outcome.err.splitlines()[-3:] == ["4 predicted", *FAILED]
     assert hidden() == []
 
@@ -211,13 +211,15 @@ def test_resume_of_what_is_whole_does_nothing(rows: Rows, row_format: str) -> No
     outcome = rows(row_format, "--resume")
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        "out: is whole already, a row for each of these inputs",
+        "out: is already complete, with one row per input",
         "4 predicted",
         *FAILED,
     ]
     Path(os.fsdecode(b"images/\xff\xff.jpg")).touch()
     said = rows(row_format, "--resume").refused(2)
-    assert said == (r"out: is whole with 7 rows, and images/\xff\xff.jpg comes after them now; choose another --output")
+    assert said == (
+        r"out: is complete with 7 rows, but the inputs now continue with images/\xff\xff.jpg; choose another --output"
+    )
     assert Path("out").read_bytes() == whole
 
 
@@ -230,7 +232,7 @@ def test_what_is_no_file_of_such_rows_is_not_taken_for_a_whole_one(rows: Rows, r
         assert other_topk.refused(2).startswith("out: exists, and from byte 0 on holds no rows of this form; ")
     else:
         assert other_topk.code == 1
-        assert other_topk.err.splitlines()[0] == "out: is whole already, a row for each of these inputs"
+        assert other_topk.err.splitlines()[0] == "out: is already complete, with one row per input"
     assert Path("out").read_bytes() == whole
     Path("out").write_bytes(whole + b"x")
     said = rows(row_format, "--resume").refused(2)
@@ -530,7 +532,7 @@ def test_resume_needs_rows_that_can_be_read_again(
     more: tuple[str, ...], run: Run, latest: Path, odd_images: Path
 ) -> None:
     said = run("predict", "images", "--resume", *more).refused(2)
-    assert said == "--resume goes on with the rows of an --output, with --format jsonl or csv"
+    assert said == "--resume needs an --output whose --format is jsonl or csv"
 
 
 def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, images: Path, row_format: str, tmp_path: Path) -> None:
@@ -551,7 +553,7 @@ def test_a_killed_run_is_gone_on_with(run: Run, latest: Path, images: Path, row_
     num_kept = Path(name).read_bytes().count(b"\n") - (row_format == "csv")
     outcome = run(*arguments, "--resume", stdin=b"".join(names))
     assert outcome.code == 0
-    assert f"going on after {num_kept} rows" in outcome.err
+    assert f"resuming after {num_kept} rows" in outcome.err
     resumed = Path("out").read_bytes()
     assert run("predict", "-", "--format", row_format, stdin=b"".join(names)).out == resumed.decode()
     if row_format == "jsonl":

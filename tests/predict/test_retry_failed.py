@@ -258,7 +258,7 @@ def test_the_command_gives_what_a_run_without_the_failure_gives(
     assert outcome.err.splitlines()[-1] == "4 predicted"
     assert Path("out").read_bytes() == Path("undisturbed").read_bytes()
     again = run(*common, "out", "--resume", "--retry-failed", "all", stdin=stdin)
-    assert again.err.splitlines() == ["out: is whole already, a row for each of these inputs", "4 predicted"]
+    assert again.err.splitlines() == ["out: is already complete, with one row per input", "4 predicted"]
 
 
 def test_rows_of_other_inputs_are_not_replaced(run: Run, photographs: list[str], row_format: str) -> None:
@@ -279,9 +279,9 @@ def test_the_option_takes_every_code_there_is() -> None:
     [
         (
             ["a.jpg", "--retry-failed", "all"],
-            "--retry-failed replaces rows of an earlier run: give --resume as well",
+            "--retry-failed needs --resume, because it replaces rows of an earlier run",
         ),
-        (["a.jpg", "--null"], "--null is about a list on stdin: give - as well"),
+        (["a.jpg", "--null"], "--null needs the input -, which reads a list from stdin"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: list[str], sentence: str, run: Run, latest: Path) -> None:
