@@ -88,10 +88,13 @@ def test_ending_of_the_output_tells_its_format(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--output rows.csv --format jsonl", "rows.csv: its ending means csv, and --format asks for jsonl; change one"),
-        ("--output rows.jsonl --format table", "rows.jsonl: its ending means jsonl, and --format asks for table; chan"),
-        ("--output rows.dat", "rows.dat: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
-        ("--output rows", "rows: its ending tells no format (.csv, .jsonl, .ndjson, .txt); give --format"),
+        ("--output rows.csv --format jsonl", "rows.csv: its extension means csv, but --format is jsonl; change one of"),
+        (
+            "--output rows.jsonl --format table",
+            "rows.jsonl: its extension means jsonl, but --format is table; change o",
+        ),
+        ("--output rows.dat", "rows.dat: its extension is not one of .csv, .jsonl, .ndjson, .txt; pass --format"),
+        ("--output rows", "rows: its extension is not one of .csv, .jsonl, .ndjson, .txt; pass --format"),
         ("--output rows.txt --resume", "--resume needs an --output whose --format is jsonl or csv"),
     ],
 )
