@@ -197,7 +197,7 @@ README = """
 alexnet-deploy outside of any block
 ```console
 $ alexnet-deploy train
-drawn: 600 images to learn from
+drawn: 600 training images
 next: alexnet-deploy export
 $ .venv/bin/alexnet-deploy --debug predict images/ --format jsonl | head -1 && alexnet-deploy check   # and more
 $ alexnet-deploy export \\

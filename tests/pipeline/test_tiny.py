@@ -50,7 +50,7 @@ def test_three_lines_in_an_empty_directory(
     assert weights.parent.parent == Path("runs")
     assert weights.parent.name == Path("runs/latest").read_text().strip()
     assert said[0] == "no DATA given: drawing images of 4 classes into drawn/"
-    assert said[1] == "drawn: 12 images to learn from, 4 to validate, 4 classes"
+    assert said[1] == "drawn: 12 training images, 4 validation images, 4 classes"
     assert re.fullmatch(r"training tiny on \w+, recipe drawn, 1 epoch", said[2])
     assert said[-1] == "next: alexnet-deploy export"
 
