@@ -79,8 +79,8 @@ _EXTRAS: dict[str, Extra] = {
 def main() -> None:
     """Run the command line; report an error as one sentence and an exit code, with --debug after its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    # Set before torch is imported: its OpenMP (GNU's) reads it at import. Waiting threads that spin take the CPU from
-    # other processes, and then slow down the threads that work.
+    # Set before torch is imported: its OpenMP (GNU's) reads it at import. Where another process needs the CPU too,
+    # threads that spin while they wait stop the threads that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # jsonl is UTF-8 whatever the terminal uses; a path that is not UTF-8 is written as its own bytes. Line

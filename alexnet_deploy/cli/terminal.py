@@ -80,18 +80,18 @@ def stages() -> Iterator[Callable[[str], None]]:
         with unwinding():
             yield lambda line: say(f"  {line}")
         return
-    begun: list[str] = []
+    started: list[str] = []
     with unwinding(), console.status("") as status:
 
         def show(line: str) -> None:
-            if begun:
-                console.print(f"  {printable(begun[-1])}", markup=False)
-            begun.append(line)
+            if started:
+                console.print(f"  {printable(started[-1])}", markup=False)
+            started.append(line)
             status.update(escape(printable(line)))
 
         yield show
-        if begun:
-            console.print(f"  {printable(begun[-1])}", markup=False)
+        if started:
+            console.print(f"  {printable(started[-1])}", markup=False)
 
 
 @contextmanager

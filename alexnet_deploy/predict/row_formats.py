@@ -49,12 +49,12 @@ def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
     """
     if output is None:
         return wanted or "table"
-    told = FORMAT_OF_ENDING.get(output.suffix.lower())
-    if wanted is None and told is None:
+    implied = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if wanted is None and implied is None:
         raise UsageError(f"{output}: its extension is not one of {', '.join(FORMAT_OF_ENDING)}; pass --format")
-    if wanted is not None and told is not None and wanted != told:
-        raise UsageError(f"{output}: its extension means {told}, but --format is {wanted}; change one of them")
-    return wanted or told or "table"
+    if wanted is not None and implied is not None and wanted != implied:
+        raise UsageError(f"{output}: its extension means {implied}, but --format is {wanted}; change one of them")
+    return wanted or implied or "table"
 
 
 class RowWriter:

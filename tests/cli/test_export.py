@@ -18,14 +18,14 @@ from alexnet_deploy.export.calibration_cache import load_cache
 
 
 @pytest.fixture
-def learnt(sure: Weights, tmp_path: Path) -> Path:
+def trained(sure: Weights, tmp_path: Path) -> Path:
     """A narrow network that is confident on the drawn training images, saved where `train` would save it."""
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/latest").write_text("one\n")
     return saved(sure, tmp_path / "runs/one/weights.safetensors").path
 
 
-def test_int8_accuracy_is_measured_and_printed(run: Run, learnt: Path, drawn: Path) -> None:
+def test_int8_accuracy_is_measured_and_printed(run: Run, trained: Path, drawn: Path) -> None:
     outcome = run(
         *("export", "--precision", "int8", "--calibrate", drawn / "train", "--data", drawn / "train"),
         *("--calibration-cache", "kept.json", "--method", "minmax"),
@@ -63,9 +63,9 @@ def test_int8_accuracy_is_measured_and_printed(run: Run, learnt: Path, drawn: Pa
     assert load_cache(Path("kept.json")).images_sha256 == quantization.calibration.images_sha256
 
 
-def test_int8_calibrates_on_the_training_images_by_default(run: Run, learnt: Path, drawn: Path) -> None:
+def test_int8_calibrates_on_the_training_images_by_default(run: Run, trained: Path, drawn: Path) -> None:
     outcome = run(
-        *("export", learnt, "--precision", "int8", "--out", "mine.bundle", "--rest", "fp16"),
+        *("export", trained, "--precision", "int8", "--out", "mine.bundle", "--rest", "fp16"),
         *("--keep-float", "conv1", "--keep-float", "fc8", "--calibration-images", "15"),
     )
     assert outcome.code == 0, outcome.err
@@ -80,7 +80,7 @@ def test_int8_calibrates_on_the_training_images_by_default(run: Run, learnt: Pat
     assert quantization is not None
     assert list(quantization.ranges) == ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
     assert (quantization.rest, quantization.calibration.num_images) == ("fp16", 15)
-    assert run("export", learnt, "--precision", "int8", "--out", "mine.bundle").refused(2).startswith("mine.bundle: ")
+    assert run("export", trained, "--precision", "int8", "--out", "mine.bundle").refused(2).startswith("mine.bundle: ")
 
 
 def test_int8_bundle_predicts_and_can_be_inspected(
@@ -115,7 +115,7 @@ INT8_OPTIONS = (
 
 @pytest.mark.parametrize("options", INT8_OPTIONS)
 @pytest.mark.parametrize("precision", ["", "--precision fp32", "--precision fp16"])
-def test_int8_option_is_refused_with_another_precision(precision: str, options: str, run: Run, learnt: Path) -> None:
+def test_int8_option_is_refused_with_another_precision(precision: str, options: str, run: Run, trained: Path) -> None:
     before = sorted(Path.cwd().rglob("*"))
     said = run("export", *precision.split(), *options.split()).refused(2)
     name = precision.removeprefix("--precision ") or "fp32"
@@ -137,12 +137,12 @@ def test_int8_option_is_refused_with_another_precision(precision: str, options: 
     ],
 )
 def test_impossible_int8_request_gives_one_sentence(
-    options: str, code: int, sentence: str, run: Run, learnt: Path, drawn: Path
+    options: str, code: int, sentence: str, run: Run, trained: Path, drawn: Path
 ) -> None:
     Path("EMPTY").mkdir()
     words = [str(drawn) if word == "DRAWN" else word for word in options.split()]
     assert run("export", "--precision", "int8", *words).refused(code).startswith(sentence)
-    assert {path for path in Path.cwd().rglob("*") if path.is_file()} == {learnt, learnt.parents[1] / "latest"}
+    assert {path for path in Path.cwd().rglob("*") if path.is_file()} == {trained, trained.parents[1] / "latest"}
 
 
 def test_weights_without_training_images_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
@@ -150,7 +150,7 @@ def test_weights_without_training_images_say_what_to_do(run: Run, sure: Weights,
     assert said == "these weights name no training images; `--calibrate DIR` gives some to calibrate on"
 
 
-def test_implausible_ranges_exit_with_1(run: Run, learnt: Path) -> None:
+def test_implausible_ranges_exit_with_1(run: Run, trained: Path) -> None:
     from PIL import Image
 
     Path("grey").mkdir()
@@ -161,7 +161,7 @@ def test_implausible_ranges_exit_with_1(run: Run, learnt: Path) -> None:
 
 
 def test_check_on_labelled_images_shows_accuracy(
-    run: Run, learnt: Path, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
+    run: Run, trained: Path, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
 ) -> None:
     loaded, bundle = int8_shipment
     outcome = run("check", bundle.path, "--weights", loaded.path, "--data", drawn / "train")
@@ -200,7 +200,7 @@ def test_check_of_a_faulty_int8_bundle_exits_with_1(run: Run, int8_shipment: tup
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
 def test_weights_of_an_interrupted_run_are_exported_with_a_message(
-    has_checkpoint: bool, run: Run, learnt: Path, sure: Weights
+    has_checkpoint: bool, run: Run, trained: Path, sure: Weights
 ) -> None:
     assert sure.training is not None
     epoch = EpochMetrics(
@@ -214,9 +214,9 @@ def test_weights_of_an_interrupted_run_are_exported_with_a_message(
     )
     epochs = tuple(msgspec.structs.replace(epoch, epoch=number) for number in (1, 2, 3))
     record = msgspec.structs.replace(sure.training, recipe={"epochs": 8}, epochs=epochs, best_epoch=2, interrupted=True)
-    replace(sure, training=record).save(learnt)
+    replace(sure, training=record).save(trained)
     if has_checkpoint:
-        (learnt.parent / "checkpoint.safetensors").touch()
+        (trained.parent / "checkpoint.safetensors").touch()
     outcome = run("export")
     assert outcome.code == 0, outcome.err
     how = (
@@ -224,5 +224,5 @@ def test_weights_of_an_interrupted_run_are_exported_with_a_message(
         if has_checkpoint
         else "no checkpoint.safetensors beside them, so training cannot continue"
     )
-    assert outcome.err.splitlines()[1] == f"{learnt.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
-    assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", learnt).out
+    assert outcome.err.splitlines()[1] == f"{trained.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
+    assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", trained).out

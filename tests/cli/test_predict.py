@@ -25,9 +25,9 @@ def test_rows_go_to_stdout_and_messages_to_stderr(run: Run, latest: Path, images
     rows = [json.loads(line) for line in outcome.out.splitlines()]
     assert [row["path"] for row in rows] == sorted(map(str, images.iterdir()))
     assert all(row["ok"] for row in rows)
-    begun, done = outcome.err.splitlines()
-    assert begun.startswith("bundles/tiny.bundle, ten views, on openvino ")
-    assert re.fullmatch(r".*, cpu, float32, \d+ streams? of batch 4", begun)
+    first, done = outcome.err.splitlines()
+    assert first.startswith("bundles/tiny.bundle, ten views, on openvino ")
+    assert re.fullmatch(r".*, cpu, float32, \d+ streams? of batch 4", first)
     assert done == "12 predicted"
 
 

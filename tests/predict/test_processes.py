@@ -56,7 +56,7 @@ def test_in_a_fork_each_call_raises_and_close_returns(
         name, _, said = call.partition(" ")
         assert OPENED_ELSEWHERE.fullmatch(said), name
         assert said.startswith(f"{backend}: ")
-    assert [closed, ended, parent] == ["closed", "exit 0", "parent goes on"]
+    assert [closed, ended, parent] == ["closed", "exit 0", "parent continues"]
 
 
 def test_a_library_loaded_by_the_parent_is_refused_in_its_fork(backend: Backend, bundle: Bundle, images: Path) -> None:
@@ -65,23 +65,23 @@ def test_a_library_loaded_by_the_parent_is_refused_in_its_fork(backend: Backend,
         f"{backend}: was loaded before this process was forked, and does not work in a fork; start the process with "
         'multiprocessing.get_context("spawn"), or load the bundle after the fork only'
     )
-    assert [ended, parent] == ["exit 0", "parent goes on"]
+    assert [ended, parent] == ["exit 0", "parent continues"]
 
 
 def test_a_fork_that_does_nothing_ends(backend: Backend, bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, backend, "nothing") == ["exit 0", "parent goes on"]
+    assert forked(bundle, images, backend, "nothing") == ["exit 0", "parent continues"]
 
 
 def test_a_fork_during_iteration_gets_no_more_predictions(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, rest, parent = forked(bundle, images, backend, "iterator")
     assert OPENED_ELSEWHERE.fullmatch(said)
-    assert [ended, rest, parent] == ["exit 0", "99", "parent goes on"]
+    assert [ended, rest, parent] == ["exit 0", "99", "parent continues"]
 
 
 def test_a_fork_during_a_run_does_not_wait(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, closed, parent = forked(bundle, images, backend, "busy")
     assert OPENED_ELSEWHERE.fullmatch(said)
-    assert [ended, closed, parent] == ["exit 0", "exit 0", "parent goes on"]
+    assert [ended, closed, parent] == ["exit 0", "exit 0", "parent continues"]
 
 
 def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundle: Bundle, images: Path) -> None:
@@ -91,24 +91,24 @@ def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundl
 
 
 def test_a_pool_by_spawn_accepts_a_predictor(backend: Backend, bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, backend, "pool by spawn") == ["True", "parent goes on"]
+    assert forked(bundle, images, backend, "pool by spawn") == ["True", "parent continues"]
 
 
 def test_a_pool_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, parent = forked(bundle, images, backend, "pool by fork")
     assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
-    assert parent == "parent goes on"
+    assert parent == "parent continues"
 
 
 def test_a_map_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     """multiprocessing.Pool loses a task that cannot be unpickled, and map() never returns."""
     said, parent = forked(bundle, images, backend, "map by fork")
     assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
-    assert parent == "parent goes on"
+    assert parent == "parent continues"
 
 
 def test_a_map_by_spawn_opens_the_bundle_once(bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, "onnxruntime", "map by spawn") == ["1", "parent goes on"]
+    assert forked(bundle, images, "onnxruntime", "map by spawn") == ["1", "parent continues"]
 
 
 # Pickles

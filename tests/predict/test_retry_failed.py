@@ -78,7 +78,7 @@ def answer(
     resume: bool = True,
 ) -> int:
     """Do what `predict` does, with `answers` as the predictions; return how many inputs were predicted."""
-    num_asked = 0
+    num_predicted = 0
     with (
         suppress(KeyboardInterrupt),
         open_row_file(output, writer, "a bundle", resume=resume, again=again) as rows,
@@ -87,13 +87,13 @@ def answer(
             if mark is not None and not isinstance(mark, Again):
                 assert mark == prediction.path
                 continue
-            if num_asked == stop_after:
+            if num_predicted == stop_after:
                 raise KeyboardInterrupt
-            num_asked += 1
+            num_predicted += 1
             rows.write(writer.row(prediction))
             rows.outcomes[str(prediction.error or "ok")] += 1
-    assert num_asked == stop_after or rows.outcomes.total() == len(answers)
-    return num_asked
+    assert num_predicted == stop_after or rows.outcomes.total() == len(answers)
+    return num_predicted
 
 
 def hidden(output: Path) -> list[Path]:
@@ -212,10 +212,10 @@ def test_a_file_that_was_replaced_during_the_run_is_kept(output: Path, writer: R
 
     def rows() -> Iterator[None]:
         with open_row_file(output, writer, "a bundle", resume=True, again=ALL) as file:
-            asked = [row for mark, row in zip(file.done(), NOW, strict=True) if isinstance(mark, Again)]
-            file.write(writer.row(asked[0]))
+            retried = [row for mark, row in zip(file.done(), NOW, strict=True) if isinstance(mark, Again)]
+            file.write(writer.row(retried[0]))
             yield
-            for row in asked[1:]:
+            for row in retried[1:]:
                 file.write(writer.row(row))
         yield
 

@@ -119,8 +119,8 @@ def main(bundle: str, image: str, backend: str, case: str) -> None:
                 say(error)
     else:
         raise ValueError(case)
-    assert ask(predictor, image) == label, "the parent goes on"
-    say("parent goes on")
+    assert ask(predictor, image) == label, "the parent continues"
+    say("parent continues")
 
 
 if __name__ == "__main__":

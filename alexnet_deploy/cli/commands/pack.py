@@ -58,7 +58,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
     from alexnet_deploy.train.pack.format import IMAGE_BYTES
     from alexnet_deploy.train.pack.writer import pack
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     source = find_images(data)
     for line in describe_source(source):
         say(line)
@@ -73,7 +73,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
     say(
         f"{counted(header.num_train, 'training image')}, {counted(header.num_validation, 'validation image')}, "
         f"{header.num_images * IMAGE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} skipped; "
-        f"{time.perf_counter() - begun:.0f} s in total"
+        f"{time.perf_counter() - started:.0f} s in total"
     )
 
 
