@@ -153,7 +153,7 @@ def prediction_of(images: Path, bundle: Path) -> str:
 
 
 def _holds_classes(folder: Path) -> bool:
-    # A packed dataset or a folder of archives holds no image that predict can read.
+    # A packed set or a folder of archives holds no image that predict can read.
     return folder.is_dir() and any(entry.is_dir() for entry in folder.glob("[!.]*"))
 
 

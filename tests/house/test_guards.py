@@ -91,7 +91,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
         assert done.stdout == ""
         said = done.stderr.splitlines()[-1]
         assert said.startswith(f"error: {sentence}")
-        assert f"; `{install_command('train')}` brings it" in said
+        assert f"; `{install_command('train')}` installs it" in said
         assert "Traceback" not in done.stderr
     assert not out.exists()
 
@@ -197,7 +197,7 @@ README = """
 alexnet-deploy outside of any block
 ```console
 $ alexnet-deploy train
-drawn: 600 images to learn from
+drawn: 600 training images
 next: alexnet-deploy export
 $ .venv/bin/alexnet-deploy --debug predict images/ --format jsonl | head -1 && alexnet-deploy check   # and more
 $ alexnet-deploy export \\

@@ -125,7 +125,7 @@ def test_signal_during_an_endless_decode_ends_predict_with_its_rows(
     paths = [json.loads(line)["path"] for line in rows.splitlines()]
     assert paths == [str(path) for path in endless[: len(paths)]]
     assert said[-2:] == [
-        f"the rows so far are in {partial}; the same command with --resume goes on with them\n".encode(),
+        f"the rows so far are in {partial}; repeat the command with --resume to continue\n".encode(),
         f"interrupted by {number.name}\n".encode(),
     ]
 

@@ -40,7 +40,9 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: 
     assert outcome.code == 0, outcome.err
     assert f"images: 12 of {images}, " in outcome.out
     assert re.search(r"^onnxruntime \S+, cpu, float32$", outcome.out, flags=re.MULTILINE)
-    assert re.search(r"^[\d,.]+ images/s from files to guesses, 1 at a time of 4; ", outcome.out, flags=re.MULTILINE)
+    assert re.search(
+        r"^[\d,.]+ images/s from files to predictions, 1 stream of batch 4; ", outcome.out, flags=re.MULTILINE
+    )
     assert "openvino" not in outcome.out
     for stage in ("decode", "resize", "compute", "whole"):
         assert re.search(rf"^{stage:<10} {{5}}1( +\d+\.\d\d){{3}} +\d+$", outcome.out, flags=re.MULTILINE)

@@ -162,8 +162,8 @@ def test_without_a_gpu_nothing_is_built_unasked_and_one_line_says_what_would(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--max-batch", "4"], "name its library with --plan"),
-        (["--plan", "none", "--workspace", "64"], "name its library with --plan"),
+        (["--max-batch", "4"], "choose a library with --plan"),
+        (["--plan", "none", "--workspace", "64"], "choose a library with --plan"),
         (
             ["--plan", "tensorrt-rtx", "--max-batch", "4"],
             "batch sizes must be 1 <= min <= opt <= max, got min 1, opt 8, max 4",

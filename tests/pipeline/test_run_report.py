@@ -56,11 +56,11 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     is_right, sureness = asked(weights, files, "ten")
     is_right_too, _ = asked(weights, files, "center")
     assert said[-4].startswith(
-        f"{is_right.mean():.1%} of 8 validation images right by ten views, {is_right_too.mean():.1%} by the "
-        "centre view, after epoch 1 of 1; "
+        f"top-1 {is_right.mean():.1%} with ten views, {is_right_too.mean():.1%} with the centre view, on 8 validation "
+        "images after epoch 1 of 1; "
     )
-    assert said[-3] == f"what was learnt: {page}"
-    assert said[-2] == f"metrics of each epoch: {page.with_name('metrics.jsonl')}"
+    assert said[-3] == f"training report: {page}"
+    assert said[-2] == f"metrics per epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
     assert f"{is_right.sum()} of 8 validation images right by ten views" in text
@@ -95,7 +95,7 @@ def test_a_packed_set_tells_the_names_of_its_source(run: Run, drawn: Path) -> No
 def test_of_many_images_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "spread_numbers", lambda num_images: spread_numbers(num_images, 4))
     weights, said = train(run, drawn)
-    assert "of 4 validation images of 8, evenly spread, right by ten views" in said[-4]
+    assert " with the centre view, on 4 validation images of 8, evenly spread, after epoch " in said[-4]
     page = weights.with_name("report.html")
     assert "Of 8 validation images 4 were asked, evenly spread." in Page(page.read_bytes()).text
     # The second of each class.
@@ -116,7 +116,7 @@ def test_a_page_that_cannot_be_written_leaves_the_weights(
     assert done.code == 3
     assert done.out == "one/weights.safetensors\n"
     assert done.err.splitlines()[-2:] == [
-        "the weights are done; `alexnet-deploy train --resume --out one` reports on them",
+        "the weights are complete; `alexnet-deploy train --resume --out one` writes their report",
         "error: one/report.html: could not be written: No space left on device",
     ]
     assert load_weights(Path("one/weights.safetensors")).weights.training is not None
@@ -130,7 +130,7 @@ def test_an_interrupted_report_says_how_to_have_it(run: Run, drawn: Path, monkey
     monkeypatch.setattr(reporting, "evaluate", interrupt)
     done = run("train", drawn, "--arch", "tiny", "--epochs", 1, "--out", "one")
     assert (done.code, done.out) == (130, "one/weights.safetensors\n")
-    assert "the weights are done; `alexnet-deploy train --resume --out one` reports on them" in done.err
+    assert "the weights are complete; `alexnet-deploy train --resume --out one` writes their report" in done.err
     assert load_weights(Path("one/weights.safetensors")).weights.training is not None
 
 
@@ -144,6 +144,6 @@ def test_a_run_that_is_interrupted_is_not_reported(run: Run, drawn: Path, monkey
     done = run("train", drawn, "--arch", "tiny", "--epochs", 1, "--out", "one")
     assert done.code == 130
     assert done.out == ""
-    assert "interrupted; `alexnet-deploy train --resume --out one` goes on from here" in done.err
+    assert "interrupted; resume with `alexnet-deploy train --resume --out one`\n" in done.err
     assert Path("one/weights.safetensors").exists()
     assert not Path("one/report.html").exists()

@@ -49,8 +49,8 @@ def test_three_lines_in_an_empty_directory(
     assert weights.name == "weights.safetensors"
     assert weights.parent.parent == Path("runs")
     assert weights.parent.name == Path("runs/latest").read_text().strip()
-    assert said[0] == "no DATA given: drawing images of 4 things into drawn/"
-    assert said[1] == "drawn: 12 images to learn from, 4 to validate, 4 classes"
+    assert said[0] == "no DATA given: drawing images of 4 classes into drawn/"
+    assert said[1] == "drawn: 12 training images, 4 validation images, 4 classes"
     assert re.fullmatch(r"training tiny on \w+, recipe drawn, 1 epoch", said[2])
     assert said[-1] == "next: alexnet-deploy export"
 
@@ -61,7 +61,7 @@ def test_three_lines_in_an_empty_directory(
     assert bundle.manifest.provenance.weights_sha256 == load_weights(weights).sha256
     assert bundle.manifest.views.name == "ten"
     assert [row.backend for row in bundle.manifest.parity if row.passed] == ["openvino", "onnxruntime"]
-    assert said[0] == f"no WEIGHTS given: taking {weights}"
+    assert said[0] == f"no WEIGHTS given: using {weights}"
     assert said[-1] == "next: alexnet-deploy predict images/"
 
     table, said = enter("alexnet-deploy predict images/")

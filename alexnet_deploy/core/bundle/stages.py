@@ -15,7 +15,7 @@ from alexnet_deploy.core.process.say import Say
 
 _NAME = re.compile(r"\..*\.[a-z0-9_]{8}\.partial", re.DOTALL)
 
-# A directory with other entries is not a stage: an unfinished packed dataset may have the same kind of name.
+# A directory with other entries is not a stage: an unfinished packed set may have the same kind of name.
 _ENTRIES = frozenset(("manifest.json", "model.onnx", "labels.txt", "report.html", "golden", "plans"))
 
 

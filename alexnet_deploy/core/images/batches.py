@@ -18,7 +18,7 @@ BATCH_SIZE = 16
 
 
 class StoredImage(Protocol):
-    """One image inside a larger file, such as an archive or a packed dataset, not yet read."""
+    """One image inside a larger file, such as an archive or a packed set, not yet read."""
 
     @property
     def place(self) -> str:

@@ -10,7 +10,7 @@ IMAGE_SIZE = 256
 DECODING_VERSION = 2
 """Version of the decoding policy (core/images/decode.py): under one version the same file gives the same pixels.
 
-Increase it when the same file gives different pixels. A packed dataset, a resumed run and a partial file of rows hold
+Increase it when the same file gives different pixels. A packed set, a resumed run and a partial file of rows hold
 pixels, or results computed from them, of one version only. The versions:
 
 1: resized by one call of Pillow, whose version decided the last bit; colour profiles ignored.

@@ -15,7 +15,7 @@ _MOST_NAMED = 10
 def lines_about_excluded(excluded: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield a line for each of the first ten skipped images, pairs of name and error code, then one for the rest.
 
-    The full list is in the weights, the packed dataset or the calibration record.
+    The full list is in the weights, the packed set or the calibration record.
     """
     remaining = iter(excluded)
     for name, code in islice(remaining, _MOST_NAMED):

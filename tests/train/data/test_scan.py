@@ -149,8 +149,8 @@ def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: 
 def test_validation_on_test_is_said(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
     first, *more = describe_source(find_images(tmp_path))
-    assert first == f"{tmp_path}: 2 images to learn from, 2 to validate, 2 classes"
-    assert more == (["found no val/ beside train/: validating on test/"] if name == "test" else [])
+    assert first == f"{tmp_path}: 2 training images, 2 validation images, 2 classes"
+    assert more == (["no val/ next to train/: using test/ for validation"] if name == "test" else [])
 
 
 def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_files_with_the_same_bytes_on_both_sides_are_found_and_said(tmp_path: Pa
     assert found.duplicates == (("train/b/1.png", "val/a/same.png"), ("train/b/1.png", "val/b/same.png"))
     (line,) = describe_suspicions(found)
     assert line == (
-        "duplicates: 2 validation images with the bytes of a training image, so top-1 is too high: "
+        "duplicates: 2 validation images identical to a training image, so top-1 is too high: "
         "val/a/same.png = train/b/1.png, val/b/same.png = train/b/1.png"
     )
 
@@ -283,7 +283,7 @@ def test_many_duplicates_are_named_by_the_first_three(tmp_path: Path) -> None:
     paint_folder(tmp_path)
     copy(tmp_path, "train/a/0.png", *(f"val/a/{number}-.png" for number in range(4)))
     (line,) = describe_suspicions(surveyed(tmp_path))
-    assert line.startswith("duplicates: 4 validation images with ")
+    assert line.startswith("duplicates: 4 validation images identical to a training image, ")
     assert line.endswith("val/a/2-.png = train/a/0.png, ...")
 
 
@@ -296,8 +296,8 @@ def test_imbalance_is_said_from_over_three_to_one_on(tmp_path: Path) -> None:
     paint_one(tmp_path / "train/a/3.png", 3)
     (line,) = describe_suspicions(surveyed(tmp_path))
     assert line == (
-        "imbalanced classes: 4 training images of a, 1 of b; --set class_weights=balanced makes all classes count the "
-        "same"
+        "imbalanced classes: 4 training images of a, 1 of b; --set class_weights=balanced gives all classes the same "
+        "weight"
     )
     (line,) = describe_suspicions(surveyed(tmp_path), is_balanced=True)
     assert line == "imbalanced classes: 4 training images of a, 1 of b"

@@ -97,7 +97,7 @@ def test_train_says_where_the_metrics_are(drawn: Path, run: Command, kinds: list
     outcome = run("train", drawn, "--arch", "tiny", "--epochs", "1", "--out", "r", *(f"--log={kind}" for kind in kinds))
     assert outcome.code == 0, outcome
     names = [METRICS, CSV, *([TENSORBOARD] if LogKind.TENSORBOARD in kinds else [])]
-    assert f"metrics of each epoch: {', '.join(f'r/{name}' for name in names)}\n" in outcome.err
+    assert f"metrics per epoch: {', '.join(f'r/{name}' for name in names)}\n" in outcome.err
     assert_logs_agree(Path("r"), 1, kinds)
 
 

@@ -563,14 +563,14 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
         outcome = run(*begin, "--out", "runs/cut")
     assert outcome.code == code
     assert outcome.out == ""
-    assert outcome.err.endswith("interrupted; `alexnet-deploy train --resume --out runs/cut` goes on from here\n")
+    assert outcome.err.endswith("interrupted; resume with `alexnet-deploy train --resume --out runs/cut`\n")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
     assert (position.epoch, position.step) == (2, 1)
     # The newest run, its own images, its own recipe.
     outcome = run("train", "--resume")
     assert outcome.code == 0
-    assert "runs/cut: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert "runs/cut: resuming in epoch 2 of 2, after step 1\n" in outcome.err
     assert outcome.out == f"runs/cut/{BEST}\n"
     assert_same_run(Path("whole"), Path("runs/cut"))
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
@@ -608,7 +608,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
         assert run(*same_each_time).code == 143
     outcome = run(*same_each_time)
     assert outcome.code == 0
-    assert "job: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert "job: resuming in epoch 2 of 2, after step 1\n" in outcome.err
     assert_same_run(Path("whole"), Path("job"))
     outcome = run(*same_each_time)
     assert outcome.code == 0
@@ -751,7 +751,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_begin_again(
 def test_a_file_is_no_place_for_a_run(option: str, run: Command, data: Path) -> None:
     Path("file").touch()
     Path("link").symlink_to("nowhere")
-    for name, kind in (("file", "a file"), ("link", "a link that leads nowhere")):
+    for name, kind in (("file", "a file"), ("link", "a broken link")):
         said = run("train", data, "--arch", "tiny", "--out", name, option).refused(2)
         assert said == f"{name}: is {kind}, not a directory; choose another --out"
 
@@ -793,11 +793,11 @@ def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> Non
     [
         (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
         (["--resume", "--out", "x"], "x: there is no such run"),
-        (["--any-machine"], "--any-machine is for --resume and --auto-resume"),
-        (["--auto-resume"], "--auto-resume needs --out, and decides by itself whether to --resume"),
+        (["--any-machine"], "--any-machine needs --resume or --auto-resume"),
+        (["--auto-resume"], "--auto-resume needs --out and replaces --resume; pass --out, and remove --resume"),
         (
             ["--auto-resume", "--resume", "--out", "x"],
-            "--auto-resume needs --out, and decides by itself whether to --resume",
+            "--auto-resume needs --out and replaces --resume; pass --out, and remove --resume",
         ),
     ],
 )

@@ -234,7 +234,7 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     assert said["training tiny on cpu, recipe folder, 1 epoch, 2 processes"] == 1
     assert said["next: alexnet-deploy export"] == 1
     report = Path(path).with_name("report.html")
-    assert said[f"what was learnt: {report}"] == 1
+    assert said[f"training report: {report}"] == 1
     assert (tmp_path / report).is_file()
     assert [name.name for name in (tmp_path / "runs").iterdir() if name.name != "latest"] == [Path(path).parent.name]
 
@@ -248,7 +248,7 @@ def test_torchrun_that_is_ended_lets_the_command_save(folder: Path, tmp_path: Pa
         when=(run / METRICS).exists,
     )
     assert done.returncode != 0
-    assert done.stderr.count(f"interrupted; `alexnet-deploy train --resume --out {run}` goes on from here") == 1
+    assert done.stderr.count(f"interrupted; resume with `alexnet-deploy train --resume --out {run}`") == 1
     assert load_checkpoint(run / CHECKPOINT).position.epoch > 1
     assert not (run / ".lock").exists()
     assert not (run / "report.html").exists()
@@ -259,7 +259,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
     done = torchrun("-m", "alexnet_deploy", "train", folder / "data", "--out", "taken", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "error: taken: exists already; choose another --out, or --resume it\n" in done.stderr
+    assert "error: taken: exists already; choose another --out, or resume it with --resume\n" in done.stderr
     assert list((tmp_path / "taken").iterdir()) == []
 
 
