@@ -36,7 +36,7 @@ def test_verifying_reads_all_of_a_pack(run: Run, data: Path) -> None:
     content[-1] ^= 1
     Path("drawn.pack", IMAGES).write_bytes(content)
     refused = run("pack", "drawn.pack", "--verify").refused(3)
-    assert refused.startswith("drawn.pack/pictures.u8: images 0 to 11 are not what was packed")
+    assert refused.startswith("drawn.pack/pictures.u8: images 0 to 11 were changed after packing")
 
 
 def test_inspect_tells_a_packed_set(run: Run, data: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_interruption_is_130_and_the_same_command_goes_on(
     monkeypatch.setattr(packing, "_publish", publish)
     gone_on = run("pack", data, "drawn.pack")
     assert gone_on.code == 0
-    assert "going on after 12 of 12 images, which are as they were written" in gone_on.err
+    assert "resuming after 12 of 12 images; their digests match" in gone_on.err
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(run: Run, data: Path) -> None:
@@ -75,7 +75,7 @@ def test_what_cannot_be_packed_is_refused_in_a_sentence(run: Run, data: Path) ->
     assert "leave OUT away" in run("pack", data, "one.pack", "--verify").refused(2)
     assert run("pack", data, "--verify").refused(3) == f"{data}/pack.json: cannot be read: No such file or directory"
     Path("taken").mkdir()
-    assert "taken: exists already" in run("pack", data, "taken").refused(2)
+    assert "taken: already exists" in run("pack", data, "taken").refused(2)
     run("pack", data, "one.pack", "--resize", "warp")
     assert run("pack", "one.pack", "two.pack").refused(2) == "one.pack: is packed already"
     assert "was packed with --resize warp" in run("train", "one.pack", "--arch", "tiny").refused(3)
