@@ -35,21 +35,21 @@ from alexnet_deploy.train.loop import trainer as loop
         (
             "train --recipe cake",
             2,
-            "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and files",
+            "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or a file",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         (
             "train --columns --arch tiny",
             2,
-            "tiny: norm1 normalises across 1 groups of channels, where two columns ",
+            "tiny: norm1 normalises 1 groups of channels, but two columns need 2; ",
         ),
-        ("train data --columns --arch caffe", 2, "caffe: norm1 normalises across 1 groups of channels, where two "),
+        ("train data --columns --arch caffe", 2, "caffe: norm1 normalises 1 groups of channels, but two columns "),
         ("train data --columns", 2, "data: there is no such file or folder"),
-        ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),
-        ("train --set size=3", 2, "recipe drawn: size is not a field of a recipe; did you mean batch_size?"),
-        ("train --set epoch=3", 2, "recipe drawn: epoch is not a field of a recipe; did you mean epochs?"),
-        ("train --set xyz=3", 2, "recipe drawn: xyz is not a field of a recipe; there are epochs, batch_size, "),
-        ("recipes cake", 2, "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and"),
+        ("train --set patience", 2, "--set patience: expected FIELD=VALUE"),
+        ("train --set size=3", 2, "recipe drawn: size is not a recipe field; did you mean batch_size?"),
+        ("train --set epoch=3", 2, "recipe drawn: epoch is not a recipe field; did you mean epochs?"),
+        ("train --set xyz=3", 2, "recipe drawn: xyz is not a recipe field; the fields are epochs, batch_size, "),
+        ("recipes cake", 2, "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or"),
         ("recipes a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         ("train --set patience=x", 2, "recipe drawn: Expected `int`, got `str` - at `$.patience`"),
         (
@@ -57,7 +57,7 @@ from alexnet_deploy.train.loop import trainer as loop
             2,
             "--set learning_rate=2: the field is also set by its own option; remove one of them",
         ),
-        ("train --lr -1", 2, "recipe drawn: learning_rate of -1.0 trains nothing; it must be over 0, and finite"),
+        ("train --lr -1", 2, "recipe drawn: learning_rate is -1.0; it must be greater than 0, and finite"),
         ("demo --out .", 2, ".: exists already; choose another --out"),
     ],
 )
@@ -165,7 +165,7 @@ def test_interruption_before_the_first_weights_offers_no_resume(
     ("options", "code", "sentence"),
     [
         (["--out", "here"], 2, "here: exists already; choose another --out, or resume it with --resume"),
-        (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
+        (["--device", "cuda"], 3, "no CUDA device found by torch; use --device cpu"),
     ],
 )
 def test_impossible_request_is_refused_before_the_data_is_read(

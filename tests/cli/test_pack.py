@@ -36,7 +36,7 @@ def test_verify_reads_a_whole_packed_set(run: Run, data: Path) -> None:
     content[-1] ^= 1
     Path("drawn.pack", IMAGES).write_bytes(content)
     refused = run("pack", "drawn.pack", "--verify").refused(3)
-    assert refused.startswith("drawn.pack/pictures.u8: images 0 to 11 are not what was packed")
+    assert refused.startswith("drawn.pack/pictures.u8: images 0 to 11 were changed after packing")
 
 
 def test_inspect_describes_a_packed_set(run: Run, data: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_interruption_exits_with_130_and_the_same_command_resumes(
     monkeypatch.setattr(packing, "_publish", publish)
     resumed = run("pack", data, "drawn.pack")
     assert resumed.code == 0
-    assert "going on after 12 of 12 images, which are as they were written" in resumed.err
+    assert "resuming after 12 of 12 images; their digests match" in resumed.err
 
 
 def test_input_that_cannot_be_packed_is_refused_in_one_sentence(run: Run, data: Path) -> None:
@@ -79,7 +79,7 @@ def test_input_that_cannot_be_packed_is_refused_in_one_sentence(run: Run, data: 
     )
     assert run("pack", data, "--verify").refused(3) == f"{data}/pack.json: cannot be read: No such file or directory"
     Path("taken").mkdir()
-    assert "taken: exists already" in run("pack", data, "taken").refused(2)
+    assert "taken: already exists" in run("pack", data, "taken").refused(2)
     run("pack", data, "one.pack", "--resize", "warp")
     assert run("pack", "one.pack", "two.pack").refused(2) == (
         "one.pack: is already a packed set; train on it, or pack its source again"

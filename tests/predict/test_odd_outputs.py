@@ -125,7 +125,7 @@ def test_a_foreign_file_is_not_used_as_lock(run: Path, victim: Path, stand: Stan
     stand(run / ".lock", victim)
     with pytest.raises(TrainingError, match=words(run / ".lock", stand)) as caught:
         train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
-    assert "; remove what is in the way, then `alexnet-deploy train --resume" in str(caught.value)
+    assert "; remove the entry of that name, then run `alexnet-deploy train --resume" in str(caught.value)
     assert_untouched(victim)
 
 

@@ -153,7 +153,7 @@ def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> 
     for name in names:
         assert recipe_by_name(name).name == name
     with pytest.raises(
-        UsageError, match=rf"'best' is not a recipe; there are {', '.join(names)}, and files whose name"
+        UsageError, match=rf"'best' is not a recipe; use one of {', '.join(names)}, or a file whose name"
     ):
         recipe_by_name("best")
 
@@ -185,26 +185,26 @@ def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Pa
     for text, sentence in (
         (
             "epochs = 3",
-            'batch_size and learning_rate are missing; set them, or begin .+ a line such as extends = "folder"$',
+            'batch_size and learning_rate are missing; set them, or extend .+ a line such as extends = "folder"$',
         ),
-        ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or begin from a shipped recipe"),
+        ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or extend a shipped recipe"),
         (
             good.read_text() + "rate = 1",
-            r"rate is not a field of a recipe; did you mean learning_rate or bias_learning_rate\?$",
+            r"rate is not a recipe field; did you mean learning_rate or bias_learning_rate\?$",
         ),
-        (good.read_text() + "name = 'x'", "name is not a field of a recipe; there are epochs"),
+        (good.read_text() + "name = 'x'", "name is not a recipe field; the fields are epochs"),
         (good.read_text() + "patience = 'long'", r"Expected `int`, got `str` - at `\$\.patience`"),
         (good.read_text() + "compile = 1", r"Expected `bool`, got `int` - at `\$\.compile`"),
-        (good.read_text() + "precision = 'fp8'", "precision is 'fp8'; there are fp32, bf16$"),
-        (good.read_text() + "precision = 8", "precision is 8; there are fp32, bf16$"),
-        (good.read_text() + "momentum = 2.0", "momentum is 2.0; it must be 0 or more and under 1"),
-        ("epochs = ", "is no TOML: Invalid value"),
+        (good.read_text() + "precision = 'fp8'", "precision is 'fp8'; it must be one of fp32, bf16$"),
+        (good.read_text() + "precision = 8", "precision is 8; it must be one of fp32, bf16$"),
+        (good.read_text() + "momentum = 2.0", "momentum is 2.0; it must be 0 or more and less than 1"),
+        ("epochs = ", "is not valid TOML: Invalid value"),
     ):
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(UsageError, match=rf"^{re.escape(str(tmp_path))}/bad\.toml: {sentence}"):
             recipe_by_name(str(tmp_path / "bad.toml"))
     (tmp_path / "bad.toml").write_bytes(b"\xff")
-    with pytest.raises(UsageError, match=r"bad\.toml: is no TOML: 'utf-8' codec"):
+    with pytest.raises(UsageError, match=r"bad\.toml: is not valid TOML: 'utf-8' codec"):
         recipe_by_name(str(tmp_path / "bad.toml"))
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read: No such file or directory"):
         recipe_by_name(str(tmp_path / "none.toml"))
@@ -225,12 +225,12 @@ def test_a_file_takes_what_it_does_not_set_from_the_recipe_that_it_extends(tmp_p
 @pytest.mark.parametrize(
     ("base", "sentence"),
     [
-        ("'best'", "mine.toml: extends: 'best' is not a recipe; there are drawn, fast, "),
-        ("3", 'mine.toml: extends is 3; it must be the name of a recipe, as in extends = "folder"'),
+        ("'best'", "mine.toml: extends: 'best' is not a recipe; use one of drawn, fast, "),
+        ("3", 'mine.toml: extends is 3; it must be the name of a recipe, such as extends = "folder"'),
         ("'none.toml'", "none.toml: cannot be read: No such file or directory"),
-        ("'mine.toml'", "mine.toml: extends mine.toml, which extends this file in turn"),
-        ("'circle.toml'", "circle.toml: extends mine.toml, which extends this file in turn"),
-        ("'odd.toml'", "odd.toml: epoch is not a field of a recipe; did you mean epochs?"),
+        ("'mine.toml'", "mine.toml: extends mine.toml, which extends this file; break the cycle"),
+        ("'circle.toml'", "circle.toml: extends mine.toml, which extends this file; break the cycle"),
+        ("'odd.toml'", "odd.toml: epoch is not a recipe field; did you mean epochs?"),
     ],
 )
 def test_what_cannot_be_extended_is_refused(base: str, sentence: str, tmp_path: Path) -> None:
@@ -253,12 +253,12 @@ def test_settings_are_read_as_toml_and_bare_words_are_strings() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["epochs"], "--set epochs: needed is FIELD=VALUE"),
-        (["=3"], "--set =3: needed is FIELD=VALUE"),
-        (["a.b=3"], "--set a.b=3: needed is FIELD=VALUE"),
+        (["epochs"], "--set epochs: expected FIELD=VALUE"),
+        (["=3"], "--set =3: expected FIELD=VALUE"),
+        (["a.b=3"], "--set a.b=3: expected FIELD=VALUE"),
         (["epochs=3", "epochs=4"], "--set epochs=4: epochs is set twice"),
-        (["epochs="], "--set epochs=: '' is no TOML value"),
-        (["epochs=3\nseed=4"], "--set epochs=3\nseed=4: '3\\nseed=4' is no TOML value"),
+        (["epochs="], "--set epochs=: '' is not a valid TOML value"),
+        (["epochs=3\nseed=4"], "--set epochs=3\nseed=4: '3\\nseed=4' is not a valid TOML value"),
     ],
 )
 def test_settings_that_are_none_are_refused(words: list[str], sentence: str) -> None:
@@ -368,9 +368,9 @@ def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("epochs = " + "[" * 100_000, r"is no TOML: it is nested too deeply$"),
-        ("epochs = " + "9" * 5000, "is no TOML: it holds a value that cannot be read"),
-        ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; whole numbers may be 4,294,967,296 at"),
+        ("epochs = " + "[" * 100_000, r"is not valid TOML: it is nested too deeply$"),
+        ("epochs = " + "9" * 5000, "is not valid TOML: it holds a value that cannot be read"),
+        ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; it must be at most 4,294,967,296$"),
         ('extends = "original"\nmilestones = [2, ' + "9" * 400 + "]", "milestones is too large"),
         ('extends = "a\\u0000.toml"', "it must be the name of a recipe"),
     ],
@@ -385,7 +385,7 @@ def test_a_file_that_no_parser_can_take_is_refused(text: str, sentence: str, tmp
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
 def test_a_setting_that_no_parser_can_take_is_refused_in_a_short_line(value: str) -> None:
-    with pytest.raises(UsageError, match=r"is no TOML value$") as caught:
+    with pytest.raises(UsageError, match=r"is not a valid TOML value$") as caught:
         parse_settings([f"epochs={value}"])
     assert len(str(caught.value)) < 200
 
@@ -401,16 +401,16 @@ def test_a_file_that_is_no_small_one_is_refused(tmp_path: Path) -> None:
 def test_a_long_chain_of_files_is_refused(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"\n')
-    with pytest.raises(UsageError, match="is the last of 21 recipes that extend one another; 20 may"):
+    with pytest.raises(UsageError, match="21 recipes extend one another; at most 20 may"):
         recipe_by_name(str(tmp_path / "0.toml"))
 
 
 @pytest.mark.parametrize(("old", "new"), list(RENAMED.items()))
 def test_a_field_by_its_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f'extends = "folder"\n{old} = 1\n')
-    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+    with pytest.raises(UsageError, match=f"{old} was renamed; use {new}$"):
         recipe_by_name(str(tmp_path / "mine.toml"))
-    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+    with pytest.raises(UsageError, match=f"{old} was renamed; use {new}$"):
         with_settings(recipe_by_name("folder"), {old: 1})
 
 

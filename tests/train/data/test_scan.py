@@ -165,7 +165,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: there is no such folder$"):
         find_images(tmp_path / "nothing")
     touch(tmp_path, "file")
-    with pytest.raises(DataError, match=r"file: is no folder$"):
+    with pytest.raises(DataError, match=r"file: is not a folder$"):
         find_images(tmp_path / "file")
 
 
@@ -174,15 +174,15 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     [
         (
             [".hidden/1.jpg", "1.jpg"],
-            "0 class folders, where a classifier needs two or more; put the images of each class into a folder",
+            "0 class folders, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["a/1.jpg", "a/2.jpg", ".b/1.jpg"],
-            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+            "1 class folder, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["train/a/1.jpg", "val/a/1.jpg"],
-            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+            "1 class folder, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
@@ -197,9 +197,9 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
             ["train/a/1", "train/b/1", "val/a/1", "validation/a/1"],
             r"has val/ and validation/; keep one validation folder$",
         ),
-        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no training image that can be read"),
-        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no validation image that can be read"),
-        (["a/1", "b/1"], "the class '[ab]' has no (training|validation) image that can be read"),
+        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no readable training image"),
+        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no readable validation image"),
+        (["a/1", "b/1"], "the class '[ab]' has no readable (training|validation) image"),
     ],
 )
 def test_a_folder_that_does_not_give_two_classes_on_both_sides_is_refused(
@@ -317,7 +317,7 @@ def test_a_class_with_only_unreadable_images_is_refused(tmp_path: Path) -> None:
     paint_folder(tmp_path)
     for number in range(2):
         (tmp_path / f"val/b/{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'b' has no validation image that can be read"):
+    with pytest.raises(DataError, match="the class 'b' has no readable validation image"):
         surveyed(tmp_path)
 
 
@@ -371,6 +371,8 @@ def test_an_image_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> Non
     paint_folder(tmp_path)
     images = DecodedImages(surveyed(tmp_path).folder.train, "shorter-side")
     (tmp_path / "train/b/1.png").unlink()
-    with pytest.raises(DataError, match=r"train/b/1\.png: could be read before, and now cannot: there is no such file"):
+    with pytest.raises(
+        DataError, match=r"b/1\.png: cannot be read any more; it could be read before: there is no such file"
+    ):
         images[4]
     np.testing.assert_equal(images[3][0].shape, (256, 256, 3))

@@ -199,7 +199,7 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(out, EARLY, observer=Observer(say=said.append))
     record = record_of(load_weights(out / BEST).weights)
     assert (len(record.epochs), record.best_epoch, record.interrupted) == (2, 1, False)
-    assert said == ["stopped early: 1 epoch without a new best one after epoch 1"]
+    assert said == ["stopped early: 1 epoch without improvement since epoch 1"]
     return out
 
 
@@ -313,17 +313,17 @@ def stopped(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "kind", "sentence"),
     [
-        ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "whose epochs is 2, where 3 is asked for"),
-        ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "whose seed is 0, where 1 is asked for"),
+        ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "epochs 2, but 3 was requested; request"),
+        ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "has seed 0, but 1 was requested; request"),
         (
             {"architecture": ARCHITECTURES["tiny"]},
             UsageError,
-            "not the tiny of 2 classes and 809,058 parameters",
+            "but tiny of 2 classes and 809,058 parameters was requested",
         ),
         (
             {"architecture": narrowed(ARCHITECTURES["paper"], divisor=4)},
             UsageError,
-            "a run is resumed with what it was",
+            "was requested; request the same architecture",
         ),
         (
             {"data": memory_set(shift=1)},
@@ -352,7 +352,9 @@ def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monke
     assert msgspec.convert(fields, Checkpoint).decoding == 1
     newer = functools.partial(RunIdentity, decoding=DECODING_VERSION + 1)
     monkeypatch.setattr("alexnet_deploy.train.run.RunIdentity", newer)
-    with pytest.raises(DataError, match=f"policy {DECODING_VERSION}, and this program's is {DECODING_VERSION + 1}, "):
+    with pytest.raises(
+        DataError, match=f"{DECODING_VERSION}, but this program decodes by policy {DECODING_VERSION + 1}"
+    ):
         resumed(stopped)
 
 
@@ -376,7 +378,9 @@ def test_another_machine_is_refused_unless_told_otherwise(
     move: Callable[[pytest.MonkeyPatch], None], named: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move(monkeypatch)
-    with pytest.raises(UsageError, match=rf"begun with {named} .*, where there is (77|9\.9\.9|ABACUS) now.*--any-mach"):
+    with pytest.raises(
+        UsageError, match=rf"started with {named} .* and now has {named} (77|9\.9\.9|ABACUS): .*--any-machine"
+    ):
         resumed(stopped)
     resumed(stopped, resume=Resume.ANY_MACHINE)
     assert len(record_of(load_weights(stopped / BEST).weights).epochs) == 2
@@ -447,18 +451,18 @@ def test_a_checkpoint_of_the_format_before_has_no_digest_of_its_header_and_is_re
 @pytest.mark.parametrize(
     ("position", "sentence"),
     [
-        ({"step": -5}, "no run stands at epoch 1, step -5"),
+        ({"step": -5}, "the position is epoch 1, step -5, but they start at epoch 1, step 0"),
         (
             {"step": 1_000_000_000},
-            r"run: its checkpoint is of step 1,000,000,000, and an epoch of these images has 2 s",
+            r"run: the checkpoint is at step 1,000,000,000, but an epoch of these images has 2 s",
         ),
-        ({"epoch": -1}, "no run stands at epoch -1, step 1"),
-        ({"epoch": 4}, r"epoch 4 is under way, and \[\] are over"),
-        ({"best_epoch": -1}, "the best epoch is -1, and 1 is under way"),
-        ({"best_epoch": 1}, "the best epoch is 1, and 1 is under way"),
+        ({"epoch": -1}, "the position is epoch -1, step 1, but they start at epoch 1, step 0"),
+        ({"epoch": 4}, r"the current epoch is 4, but the finished epochs are \[\]"),
+        ({"best_epoch": -1}, "the best epoch is -1, but the current epoch is 1"),
+        ({"best_epoch": 1}, "the best epoch is 1, but the current epoch is 1"),
         ({"epochs": [{**FIRST, "epoch": epoch} for epoch in (1, 2, 3)], "epoch": 4}, "the recipe has 2"),
         ({"seconds": -1.0}, "a time is negative"),
-        ({"confusion": [[1, 2]]}, "its confusion matrix is not one of 2 classes"),
+        ({"confusion": [[1, 2]]}, "the confusion matrix is not of 2 classes"),
     ],
 )
 def test_a_position_that_no_run_can_have_is_refused(
@@ -486,18 +490,18 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
         (reshape, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (
             resealed({"recipe": {"epochs": 0}}),
-            r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing",
+            r"checkpoint\.safetensors: its header cannot be read: epochs is 0; it must be greater",
         ),
         (flip, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
-        (cut, "is no safetensors file, or a damaged one: "),
-        (make_newer, "checkpoint format 9, where this program reads 2, 3 and 4$"),
-        (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
-        (make_nonsense, "a damaged one: its header has changed since it was saved: the digest does not match$"),
+        (cut, "is not a safetensors file, or it is damaged: "),
+        (make_newer, "has checkpoint format version 9; this program reads 2, 3 and 4$"),
+        (make_strange, "is not a checkpoint: it has no entry 'alexnet-deploy-checkpoint'$"),
+        (make_nonsense, "it is damaged: its header has changed since it was saved: the digest does not match$"),
         (
             resealed({"recipe": {"initialisation": "karting"}}),
             "its header cannot be read: Invalid enum value 'karting'",
         ),
-        (drop, r"checkpoint\.safetensors: there is no such file to resume from$"),
+        (drop, r"checkpoint\.safetensors: no checkpoint to resume from: no such file$"),
     ],
 )
 def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], sentence: str, stopped: Path) -> None:
@@ -518,12 +522,15 @@ def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train(out, observer=Observer(on_progress=at_step(3, interrupt)))
     (out / BEST).unlink()
-    with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best one by checkpoint"):
+    with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best epoch in checkpoint"):
         resumed(out)
 
 
 def test_two_runs_do_not_train_in_one_directory(stopped: Path) -> None:
-    with holding(stopped), pytest.raises(TrainingError, match=r"run: another process is training there$"):
+    with (
+        holding(stopped),
+        pytest.raises(TrainingError, match=r"run: another process is training there; choose another --out$"),
+    ):
         resumed(stopped)
     resumed(stopped)
 
@@ -580,7 +587,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
         run("train", "--resume", "--lr", "0.5")
         .refused(2)
         .startswith(
-            f"runs/cut/{CHECKPOINT}: was begun with a recipe whose learning_rate is 0.01, where 0.5 is asked for"
+            f"runs/cut/{CHECKPOINT}: cannot resume: the run's recipe has learning_rate 0.01, but 0.5 was requested"
         )
     )
 
@@ -646,8 +653,8 @@ def test_a_folder_that_is_not_a_run_is_left_as_it_is(
     said = run("train", data if has_data else "nosuch", "--arch", "tiny", "--out", "job", "--auto-resume").refused(2)
     if has_data:
         assert said == (
-            f"job: holds {first} and no {CHECKPOINT}, so it is neither empty nor a run that could continue; choose "
-            "another --out"
+            f"job: contains {first} but no {CHECKPOINT}, so it is neither empty nor a run to resume; choose another "
+            "--out"
         )
     assert everything_in(Path("job")) == before
 
@@ -661,7 +668,7 @@ def test_begun_run_with_a_file_of_somebody_else_is_left_as_it_is(strange: str, t
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
     before = everything_in(tmp_path)
-    with pytest.raises(UsageError, match="neither empty nor a run that could continue"):
+    with pytest.raises(UsageError, match="neither empty nor a run to resume"):
         train(tmp_path, resume=Resume.UNBEGUN)
     assert everything_in(tmp_path) == before
 
@@ -678,7 +685,7 @@ def test_what_a_run_left_before_its_first_checkpoint_goes_once_training_begins(
     assert "no such file or folder" in run("train", "nosuch", "--out", tmp_path, "--auto-resume").refused(2)
     with holding(tmp_path):
         said = run("train", "--out", tmp_path, "--auto-resume").refused(3)
-        assert said == f"{tmp_path}: another process is training there"
+        assert said == f"{tmp_path}: another process is training there; choose another --out"
         with pytest.raises(TrainingError, match="another process is training there"):
             train(tmp_path, resume=Resume.UNBEGUN)
     (tmp_path / ".lock").touch()
@@ -823,9 +830,9 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert said == (
-        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 stands, the weights of an "
-        f"unfinished epoch 1 are in cut/{BEST}; raise the limit on a file's size (ulimit -f), then "
-        "`alexnet-deploy train --resume --out cut` continues"
+        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 is intact and the weights of an "
+        f"unfinished epoch 1 are in cut/{BEST}; raise the file size limit (ulimit -f), then run "
+        "`alexnet-deploy train --resume --out cut`"
     )
     assert kept.keys() <= {path.name for path in Path("cut").iterdir()}
     assert Path("cut", CHECKPOINT).read_bytes() == kept[CHECKPOINT]

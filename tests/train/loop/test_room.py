@@ -81,7 +81,7 @@ def test_a_first_checkpoint_that_does_not_fit_leaves_the_weights_under_their_nam
     said = filled(out, between(whole), "from the start")
     assert said == (
         f"{out}: could not be written: File too large; the weights of epoch {best_epoch} are in {out / BEST}, but "
-        "there is no checkpoint yet; raise the limit on a file's size (ulimit -f), then train again into another "
+        "there is no checkpoint yet; raise the file size limit (ulimit -f), then train again into another "
         "--out\n"
     )
     assert {path.name for path in out.iterdir()} == {BEST, METRICS}
@@ -96,9 +96,9 @@ def test_a_later_checkpoint_that_does_not_fit_leaves_the_older_one_and_the_new_w
     position = load_checkpoint(out / CHECKPOINT).position
     assert (position.epoch, position.best_epoch) == (1, 0)
     assert said == (
-        f"{out}: could not be written: File too large; the checkpoint of epoch 1, step {position.step} stands, the "
-        f"weights of epoch 1 are in {out / BEST}; raise the limit on a file's size (ulimit -f), then "
-        f"`alexnet-deploy train --resume --out {out}` continues\n"
+        f"{out}: could not be written: File too large; the checkpoint of epoch 1, step {position.step} is intact and "
+        f"the weights of epoch 1 are in {out / BEST}; raise the file size limit (ulimit -f), then run "
+        f"`alexnet-deploy train --resume --out {out}`\n"
     )
     train(memory_set(), NARROW, RECIPE, out, resume=Resume.SAME_MACHINE)
     assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}

@@ -208,7 +208,9 @@ def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_
     for each in stopped:
         assert each.threads
         assert not [name for name in each.threads if "gloo" in name]
-    with pytest.raises(UsageError, match=r"with processes 2, where there is 1 now, which .* --any-machine goes on"):
+    with pytest.raises(
+        UsageError, match=r"with processes 2 and now has processes 1: .* --any-machine to resume anyway$"
+    ):
         train_run(survey, TABLE, FIRST, folder / "stopped", resume=Resume.SAME_MACHINE)
     done = torchrun(PROGRAM, folder, "resume", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -347,11 +349,11 @@ def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_environment_that_is_half_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UsageError, match=r"RANK is '', where torchrun gives a number; start with torchrun$"):
+    with pytest.raises(UsageError, match=r"RANK is '' and not a number; start the processes with torchrun$"):
         joined("cpu").__enter__()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "x")
-    with pytest.raises(UsageError, match=r"LOCAL_RANK is 'x', where torchrun gives a number"):
+    with pytest.raises(UsageError, match=r"LOCAL_RANK is 'x' and not a number"):
         joined("cpu").__enter__()
 
 
@@ -359,17 +361,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        BackendError, match=r"process 1 of this machine has no GPU of its own, for there are 1; --nproc"
-    ):
+    with pytest.raises(BackendError, match=r"no GPU for process 1 of this machine: torch finds 1; lower --nproc"):
         joined("cuda").__enter__()
 
 
 def test_a_batch_of_fewer_images_than_processes_is_refused(survey: Survey, tmp_path: Path) -> None:
     recipe = msgspec.structs.replace(FIRST, batch_size=2)
-    with pytest.raises(
-        UsageError, match=r"a batch of 2 leaves some of 3 processes without an image; a --batch-size of"
-    ):
+    with pytest.raises(UsageError, match=r"batch size 2 is too small for 3 processes; use --batch-size 3 or more$"):
         train_run(survey, TABLE, recipe, tmp_path / "run", placement=Placement(ranks=Ranks(rank=0, size=3)))
     assert list(tmp_path.iterdir()) == []
 
@@ -391,4 +389,4 @@ def test_the_end_of_another_process_is_told_in_a_sentence(
         raise error
     assert type(caught.value) is becomes
     if becomes is TrainingError:
-        assert str(caught.value) == "process 1 stops, for another has ended; what that one said tells why"
+        assert str(caught.value) == "process 1 stopped because another process ended; see the error of that process"

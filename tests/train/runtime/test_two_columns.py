@@ -260,18 +260,21 @@ def with_groups(groups: int) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (ARCHITECTURES["paper"], "paper: norm1 normalises across 1 groups of channels, where two columns need 2; "),
-        (ARCHITECTURES["torchvision"], "torchvision: no convolution has 2 groups, so there are no two columns; "),
-        (ARCHITECTURES["single_tower"], "single_tower: no convolution has 2 groups, so there are no two columns; "),
-        (changed(TABLE, conv4=with_groups(4)), "original: conv4 has 4 groups, where two columns need 1 or 2; "),
-        (changed(TABLE, norm2=with_groups(4)), "original: norm2 normalises across 4 groups of channels, where two c"),
+        (ARCHITECTURES["paper"], "paper: norm1 normalises 1 groups of channels, but two columns need 2; "),
+        (ARCHITECTURES["torchvision"], "torchvision: no convolution has 2 groups, so there are no columns; "),
+        (ARCHITECTURES["single_tower"], "single_tower: no convolution has 2 groups, so there are no columns; "),
+        (changed(TABLE, conv4=with_groups(4)), "original: conv4 has 4 groups, but two columns need 1 or 2; "),
+        (
+            changed(TABLE, norm2=with_groups(4)),
+            "original: norm2 normalises 4 groups of channels, but two columns need ",
+        ),
         (
             changed(TABLE, fc6=lambda layer: msgspec.structs.replace(layer, out_features=63)),
-            "original: fc6 has 63 outputs, which two columns cannot halve; ",
+            "original: fc6 has 63 outputs, an odd number; ",
         ),
         (
             changed(TABLE, conv3=lambda layer: msgspec.structs.replace(layer, out_channels=49), conv4=with_groups(1)),
-            "original: conv3 has 49 outputs, which two columns cannot halve; ",
+            "original: conv3 has 49 outputs, an odd number; ",
         ),
     ],
 )
@@ -281,7 +284,7 @@ def test_a_table_that_is_not_two_columns_is_refused(table: Architecture, sentenc
     with pytest.raises(UsageError) as caught:
         two_columns(network, HERE)
     assert str(caught.value).startswith(sentence)
-    assert str(caught.value).endswith("; `original` is a table of two columns")
+    assert str(caught.value).endswith("; use an architecture of two columns, such as `original`")
 
 
 def test_a_table_made_with_two_columns_is_taken_whatever_its_name_and_classes() -> None:
@@ -323,7 +326,7 @@ def test_a_run_in_two_columns_goes_on_to_the_same_bits_and_only_in_two_columns(t
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         train(out, placement=TWO_COLUMNS, pace=ALWAYS, observer=Observer(on_progress=at_step(3, interrupt)))
-    with pytest.raises(UsageError, match=r"was begun in two columns, and cannot go on as one network$"):
+    with pytest.raises(UsageError, match=r"the run was started in two columns, but as one network was requested$"):
         train(out, resume=Resume.ANY_MACHINE)
     train(out, placement=TWO_COLUMNS, resume=Resume.SAME_MACHINE)
     states = [load_tensors(path / CHECKPOINT, load_checkpoint(path / CHECKPOINT)) for path in (out, tmp_path / "whole")]
@@ -337,7 +340,7 @@ def test_the_second_column_is_on_the_next_gpu_or_beside_the_first(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert second_device(torch.device("cuda")) == second_device(torch.device("cuda:0")) == torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(BackendError, match="two columns need two GPUs, and torch finds 1"):
+    with pytest.raises(BackendError, match="two columns need two GPUs, but torch finds 1"):
         second_device(torch.device("cuda"))
 
 
@@ -345,6 +348,6 @@ def test_what_cannot_be_trained_in_two_columns_is_refused_before_a_file_is_made(
     across = narrowed(ARCHITECTURES["caffenet"])
     with pytest.raises(UsageError, match="two columns"):
         train_run(memory_set(), across, ADAMW, tmp_path / "run", placement=TWO_COLUMNS)
-    with pytest.raises(UsageError, match="two columns train in one process, and torchrun started 2"):
+    with pytest.raises(UsageError, match="two columns train in one process, but torchrun started 2"):
         train(tmp_path / "run", placement=placed("cpu", columns=True, ranks=Ranks(rank=0, size=2)))
     assert list(tmp_path.iterdir()) == []
