@@ -20,8 +20,9 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.fs.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.core.model.tensor_file import TensorFileError, UnknownVersionError, open_tensors
+from alexnet_deploy.core.model.tensor_file import TensorFileError, open_tensors
 from alexnet_deploy.core.model.weights import (
+    CHECKPOINT_FORMAT,
     CHECKPOINT_KEY,
     CHECKPOINT_SEALED_FROM,
     CHECKPOINT_VERSIONS,
@@ -30,6 +31,7 @@ from alexnet_deploy.core.model.weights import (
     TrainingRecord,
     load_weights,
 )
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.schedule import has_ended
 
 # Not imported from train.pack.format, which needs torch: `inspect` of a bundle does not.
@@ -207,7 +209,9 @@ def _run(path: Path) -> RunFacts:
 def _read_checkpoint(path: Path) -> _SavedRun:
     try:
         with open_tensors(path) as file:
-            return from_json(file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun)
+            return from_json(
+                file.text(CHECKPOINT_KEY, CHECKPOINT_FORMAT, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun
+            )
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (TensorFileError, UnknownVersionError, KeyError, msgspec.DecodeError) as error:

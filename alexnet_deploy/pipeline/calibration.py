@@ -19,7 +19,7 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, counted, lines_about_excluded
 from alexnet_deploy.export.calibration import Histogram, gather, ranges_for
-from alexnet_deploy.export.calibration_cache import load_cache, save_cache
+from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 from alexnet_deploy.export.float16 import HALF_MAX
 from alexnet_deploy.export.graph import build_graph
 
@@ -93,10 +93,12 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         if request.cache is not None:
             save_cache(
                 request.cache,
-                histograms,
-                graph_sha256=graph_sha256,
-                images_sha256=images.sha256,
-                num_images=len(images.sources),
+                CalibrationCache(
+                    graph_sha256=graph_sha256,
+                    images_sha256=images.sha256,
+                    num_images=len(images.sources),
+                    histograms=histograms,
+                ),
             )
     first, *others = METHOD_ORDER if request.method is None else (request.method,)
     ranges = ranges_for(graph, weights.preprocessing, histograms, first)
@@ -210,7 +212,7 @@ def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, s
         say(f"{path}: {mismatch}, so it is not used, and written anew")
         return None
     say(f"{path}: of this graph and these images, used again")
-    return cache.histograms()
+    return dict(cache.histograms)
 
 
 def _refuse_beyond_half(histograms: Mapping[str, Histogram]) -> None:

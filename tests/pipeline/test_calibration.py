@@ -142,7 +142,7 @@ def test_ranges_are_those_of_the_method(method: CalibrationMethod, sure: Weights
 def test_kept_calibration_is_used_for_the_same_graph_and_images_only(
     sure: Weights, images: Path, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.json"
+    kept = tmp_path / "kept.safetensors"
     first, said = calibrated(sure, images, cache=kept)
     assert not any(line.startswith(str(kept)) for line in said)
     again, said = calibrated(sure, images, cache=kept)
@@ -159,7 +159,7 @@ def test_kept_calibration_is_used_for_the_same_graph_and_images_only(
 
 @pytest.mark.parametrize("what", ["images", "graph"])
 def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, images: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept.json"
+    kept = tmp_path / "kept.safetensors"
     if what == "graph":
         calibrated(separating_weights(sure.architecture, seed=5), images, cache=kept)
     else:

@@ -28,16 +28,18 @@ from alexnet_deploy.core.model.tensor_file import (
     ReadTensors,
     TensorFile,
     TensorFileError,
-    UnknownVersionError,
     digest_of,
     open_tensors,
     seal_text,
 )
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import UnknownVersionError
 
 # One entry only: safetensors writes several entries in an order that changes from run to run, and so would the digest.
 METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
+CHECKPOINT_FORMAT = "checkpoint"
+"""Name of the format in errors."""
 FORMAT_VERSION = 2
 
 CHECKPOINT_VERSIONS = (2, 3, 4)
@@ -195,12 +197,9 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
     if METADATA_KEY not in file.metadata:
         raise WeightsError(f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata")
     try:
-        header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
+        header = from_json(file.text(METADATA_KEY, "weights", _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:
-        raise WeightsError(
-            f"{path}: weights format {error.version} is not supported; this program reads formats "
-            f"{' and '.join(map(str, _VERSIONS))}"
-        ) from error
+        raise WeightsError(f"{path}: {error}") from error
     except msgspec.DecodeError as error:
         raise WeightsError(f"{path}: its header cannot be read: {error}") from error
     _check_shapes(header.architecture, file.shapes, str(path))
