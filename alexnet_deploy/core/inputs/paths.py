@@ -145,7 +145,7 @@ def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
         # The list is in memory and complete.
         yield from file.read().split(separator)
         return
-    begun: list[bytes] = []
+    partial: list[bytes] = []
     while True:
         if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
             yield None
@@ -154,11 +154,11 @@ def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
         if not data:
             break
         rest, *more = data.split(separator)
-        begun.append(rest)
+        partial.append(rest)
         for line in more:
-            yield b"".join(begun)
-            begun = [line]
-    yield b"".join(begun)
+            yield b"".join(partial)
+            partial = [line]
+    yield b"".join(partial)
 
 
 def _expand_all(sources: Iterable[Source], listed: Iterable[bytes | None] | None) -> Iterator[Input]:

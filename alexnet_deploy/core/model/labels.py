@@ -18,8 +18,8 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
     if len(labels) != num_classes:
         raise WeightsError(f"{counted(len(labels), 'label')} for {counted(num_classes, 'class', 'classes')}")
     if len(set(labels)) != len(labels):
-        (twice, _), *_ = Counter(labels).most_common(1)
-        raise WeightsError(f"duplicate label {twice!r}")
+        (duplicate, _), *_ = Counter(labels).most_common(1)
+        raise WeightsError(f"duplicate label {duplicate!r}")
     for label in labels:
         if not is_label(label):
             raise WeightsError(f"the label {label!r} is not one line of text")
