@@ -38,7 +38,7 @@ def train_network(
     `resume` the run in `out` continues from its checkpoint, bit-exact on the same machine.
 
     Raises UsageError for names and settings that do not exist, DataError for data that cannot be trained on,
-    BackendError where the device is not there, and TrainingError where `out` exists already or cannot be written.
+    BackendError where the device is not there, and TrainingError where `out` already exists or cannot be written.
     """
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings

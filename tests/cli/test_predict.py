@@ -149,7 +149,7 @@ def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, images: 
     photograph = Path("only.jpg")
     photograph.write_bytes((images / "a.jpg").read_bytes())
     said = run("predict", photograph, "--output", photograph, "--format", "csv").refused(2)
-    assert said == "only.jpg: exists already; choose another --output"
+    assert said == "only.jpg: already exists; choose another --output"
     assert photograph.read_bytes() == (images / "a.jpg").read_bytes()
 
 
@@ -209,7 +209,7 @@ def test_views_that_the_graph_does_not_compute_are_refused(
     assert outcome.code == 0
     assert outcome.err.startswith("bundles/center.bundle, center views, on ")
     assert run("export", "--out", "bundles/center.bundle").refused(2) == (
-        "bundles/center.bundle: exists already; choose another --out, or --force to move it aside"
+        "bundles/center.bundle: already exists; choose another --out, or --force to move it aside"
     )
 
 

@@ -166,10 +166,13 @@ def test_one_scale_for_all_outputs_written_once_for_each_is_found(
     assert any(problem.startswith("conv2.weight: is ") for problem in problems)
 
 
-@pytest.mark.parametrize("zero", [np.array(3, np.int8), np.array(128, np.uint8)])
-def test_zero_point_that_is_not_0_is_found(zero: np.ndarray, planted: Callable[[Edit], Bundle]) -> None:
+@pytest.mark.parametrize(
+    ("zero", "words"),
+    [(np.array(3, np.int8), "zero: is "), (np.array(128, np.uint8), "zero: its type is UINT8, the table says INT8")],
+)
+def test_zero_point_that_is_not_0_is_found(zero: np.ndarray, words: str, planted: Callable[[Edit], Bundle]) -> None:
     problems = check(planted(lambda model: set_constant(model, "zero", zero)), backends=[]).problems
-    assert any(problem.startswith("zero: is ") for problem in problems), problems
+    assert any(problem.startswith(words) for problem in problems), problems
 
 
 def layer_in_float(model: onnx.ModelProto) -> None:

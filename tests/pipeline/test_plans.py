@@ -131,7 +131,7 @@ def test_bundle_stays_as_it_was_published(library: FakeTensorRt, bundle: Bundle,
     with pytest.raises(UsageError, match="is the bundle itself"):
         build(bundle, bundle.path, PlanRequest(backend="tensorrt"))
     (tmp_path / "there.bundle").mkdir()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         build(bundle, tmp_path / "there.bundle", PlanRequest(backend="tensorrt"))
 
 
