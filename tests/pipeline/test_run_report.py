@@ -1,4 +1,4 @@
-"""What `train` ends with: the weights are asked once more, and a page beside them tells it."""
+"""The end of `train`: the weights are evaluated again, and a report page is written next to them."""
 
 import re
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     assert said[-2] == f"metrics of each epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
-    assert f"{is_right.sum()} of 8 validation images right by ten views" in text
+    assert re.search(rf"Top-1 with ten views: [\d.]+ %, {is_right.sum()} of 8 validation images \(", text)
     wrong = np.flatnonzero(~is_right)
     assert len(wrong), "after one epoch"
     surest = wrong[np.argsort(-sureness[wrong])]
@@ -97,7 +97,7 @@ def test_of_many_images_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pyte
     weights, said = train(run, drawn)
     assert "of 4 validation images of 8, evenly spread, right by ten views" in said[-4]
     page = weights.with_name("report.html")
-    assert "Of 8 validation images 4 were asked, evenly spread." in Page(page.read_bytes()).text
+    assert "4 of 8 validation images were evaluated, evenly spaced." in Page(page.read_bytes()).text
     # The second of each class.
     files = sorted((drawn / "val").glob("*/*"))[1::2]
     is_right, _ = asked(weights, files, "ten")
