@@ -99,7 +99,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
 def test_prediction_without_any_engine_says_what_brings_one(bundle: Bundle) -> None:
     done = command_without(("openvino", "onnxruntime"), "predict", "a.jpg", "--bundle", bundle.path)
     assert done.returncode == 3
-    assert done.stderr == f"error: no engine is installed; `{install_command('cpu')}` brings two\n"
+    assert done.stderr == f"error: no engine is installed; run `{install_command('cpu')}`\n"
 
 
 # Names and sizes

@@ -1,4 +1,4 @@
-"""Ranges: which images they are found on, by which method, and when counts that were kept are used again."""
+"""Calibration: which images are used, with which method, and when cached histograms are reused."""
 
 import shutil
 from dataclasses import replace
@@ -18,7 +18,7 @@ from alexnet_deploy.train.pack.writer import pack
 
 
 def calibrated(weights: Weights, folder: Path | None = None, **options: object) -> tuple[Calibrated, list[str]]:
-    """What calibration found, and what was said meanwhile."""
+    """Return the calibration result and the progress lines."""
     said: list[str] = []
     return calibrate(weights, Int8Request(calibrate=folder, **options), said.append), said  # type: ignore[arg-type]
 
@@ -39,7 +39,7 @@ def test_training_images_calibrate_unless_others_are_given(sure: Weights, drawn:
     assert own.calibration.images_sha256 != other.calibration.images_sha256
     assert own.calibration.graph_sha256 == other.calibration.graph_sha256
     assert own.ranges != other.ranges
-    # What any image could give, whatever the images are.
+    # The range covers every possible image, independent of the calibration images.
     assert own.ranges["conv1"] == other.ranges["conv1"]
 
 
@@ -149,7 +149,7 @@ def test_kept_calibration_is_used_for_the_same_graph_and_images_only(
     assert f"{kept}: matches this graph and these images; reusing it" in said
     assert not any(line.startswith("calibrating on") for line in said)
     assert (again.calibration, again.ranges) == (first.calibration, first.ranges)
-    # Another method takes its ranges from the same counts, and another precision of the rest from the same ranges.
+    # Another method uses the same histograms, and another precision of the other layers the same ranges.
     whole = kept.read_bytes()
     other, said = calibrated(sure, images, cache=kept, method="minmax", rest="fp16")
     assert f"{kept}: matches this graph and these images; reusing it" in said

@@ -1,4 +1,4 @@
-"""The gate: which layers end in int8, what was measured on the way, and what is refused."""
+"""The int8 gate: which layers stay in int8, the recorded measurements, and what is refused."""
 
 import re
 import shutil
@@ -41,7 +41,7 @@ def center(weights: Weights) -> tuple[View, ...]:
 def quantized(
     weights: Weights, data: LabelledFolder | None = None, *, views: ViewsName = "center", **options: object
 ) -> tuple[Quantized, list[str]]:
-    """What came of it, through the centre view unless told otherwise, and what was said meanwhile."""
+    """Quantize with the centre view by default; return the result and the progress lines."""
     said: list[str] = []
     request = Int8Request(**options)  # type: ignore[arg-type]
     crops = views_by_name(views, weights.architecture.input_size)
@@ -56,15 +56,15 @@ def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **opt
 
 @pytest.fixture(scope="module")
 def known(drawn: Path, sure: Weights) -> LabelledFolder:
-    """Labelled images, each of which the network gets right."""
+    """Labelled images that the network all classifies correctly."""
     return find_labelled(drawn / "train", sure.labels)
 
 
 @pytest.fixture(scope="module")
 def loud(sure: Weights) -> Weights:
-    """The same function, with one of conv3's outputs a thousand times as large and conv4 a thousand times as deaf.
+    """The same function, with one output of conv3 multiplied by 1,000 and conv4's weights for it divided by 1,000.
 
-    Its range leaves conv4's other inputs no steps.
+    The resulting range rounds conv4's other inputs to 0.
     """
     return with_loud_channel(sure, 0, 1000.0)
 
@@ -74,7 +74,7 @@ def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
     conv3, conv4 = layers["conv3"], layers["conv4"]
     assert isinstance(conv3, Conv)
     assert isinstance(conv4, Conv)
-    # Of conv4's outputs only those of the group that the channel lies in look at it, each by its place in the group.
+    # Only the conv4 outputs of the channel's group read the channel, at its index within the group.
     group, place = divmod(channel, conv3.out_channels // conv4.groups)
     of_group = slice(group * conv4.out_channels // conv4.groups, (group + 1) * conv4.out_channels // conv4.groups)
     tensors = {name: weights.tensors[name].copy() for name in ("conv3.weight", "conv3.bias", "conv4.weight")}
@@ -117,7 +117,7 @@ def test_layer_that_int8_harms_goes_back_to_float(labelled: bool, loud: Weights,
     assert tuple(found.quantization.ranges) == tuple(layer for layer in PRODUCTS if layer != "conv4")
     assert next(iter(found.gate.sensitivity)) == "conv4"
     assert found.gate.sensitivity["conv4"] > 10 * found.gate.sensitivity["conv3"]
-    # What had been measured with it is kept, and said when it happened.
+    # The measurement with the layer in int8 is recorded, and was reported as progress.
     of_data, of_golden = fallback.because.split("; golden images: ")
     assert of_golden.startswith("a probability is off by ")
     if labelled:
@@ -149,7 +149,7 @@ def test_loud_network_ships_with_its_fallback_on_record(loud: Weights, tmp_path:
 
 
 def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) -> None:
-    """The one layer that may be in int8 is the one that must not."""
+    """The only layer that may be in int8 is the one that int8 harms."""
     loaded = saved(loud, tmp_path / "weights.safetensors")
     others = tuple(layer for layer in PRODUCTS if layer != "conv4")
     request = Int8Request(method="minmax", keep_float=others)
@@ -161,7 +161,7 @@ def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) 
 def test_drop_that_is_allowed_needs_no_fallback(
     loud: Weights, known: LabelledFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The golden images, which this network fails as well, have tests of their own.
+    # The golden images, on which this network fails too, are tested separately.
     monkeypatch.setattr(quantizing._GoldenAnswers, "__call__", lambda self, quantization: (0.0, ()))
     found, _ = quantized(loud, known, method="minmax", max_drop_points=100.0)
     assert found.gate.fallbacks == ()
@@ -171,7 +171,7 @@ def test_drop_that_is_allowed_needs_no_fallback(
 
 
 def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
-    """Without labelled images; of accuracy see test_cli_export."""
+    """Without labelled images; for accuracy see tests/cli/test_export.py."""
     _, bundle = int8_shipment
     gate = bundle.manifest.gate
     assert gate is not None
@@ -184,7 +184,7 @@ def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeig
 
 @pytest.fixture
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first method's range of conv5 is half of what it was: calibration images feel nothing, golden ones do."""
+    """The first method's range of conv5 is halved: this affects the golden images, but not the calibration images."""
 
     def halved(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         found = calibrate(weights, request, say)
@@ -359,7 +359,7 @@ def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, d
     loaded = saved(learnt, tmp_path / "weights.safetensors")
 
     def stop(line: str) -> None:
-        # Said before anything is measured.
+        # Reported before anything is measured.
         raise StopAsyncIteration(line)
 
     with pytest.raises(StopAsyncIteration, match="the network was trained on these images"):

@@ -25,7 +25,7 @@ H100 = "sm_90 NVIDIA H100 80GB HBM3"
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """tensorrt on a GPU that is not there; what it builds is the graph that it is given, behind a header."""
+    """A fake tensorrt with a fake GPU; a plan is the given graph after a header."""
     cuda = FakeCuda()
     install(monkeypatch, cuda)
     fake = FakeTensorRt(cuda, makes_graphs=False)
@@ -42,7 +42,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
 
 
 def built_of(graph: bytes, runs: bytes) -> BuiltPlan:
-    """A plan that says it is of `graph`, and runs `runs`."""
+    """Return a plan that names `graph` but runs `runs`."""
     record = PlanRecord(
         file=plan_file("tensorrt", "10.13.0.35", H100),
         backend="tensorrt",
@@ -165,7 +165,7 @@ def test_without_a_gpu_nothing_is_built_unasked_and_one_line_says_what_would(
         (["--max-batch", "4"], "name its library with --plan"),
         (["--plan", "none", "--workspace", "64"], "name its library with --plan"),
         (["--plan", "tensorrt-rtx", "--max-batch", "4"], "needed is 1 <= min <= opt <= max"),
-        (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx has no version-compatible plans"),
+        (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx cannot build version-compatible plans"),
     ],
 )
 @pytest.mark.rtx

@@ -27,7 +27,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
-    """The weights of a run of one epoch, and what was said."""
+    """Train for one epoch; return the weights file and the progress lines."""
     done = run("train", *arguments, *("--arch", "tiny", "--epochs", 1, "--device", "cpu"))
     assert not done.code, done
     (path,) = done.out.splitlines()
@@ -35,7 +35,7 @@ def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
 
 
 def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the trained network itself says of files: which it gets right, and how sure it is of its first guess."""
+    """Run the trained network on files; return which predictions are correct, and the top-1 confidences."""
     known = load_weights(weights).weights
     crops = views_by_name(views, known.architecture.input_size)  # type: ignore[arg-type]
     with open_reference(known, crops) as reference:
@@ -44,7 +44,7 @@ def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray,
 
 
 def shown(page: Path) -> list[str]:
-    """The names in the gallery."""
+    """Return the captions in the gallery."""
     return re.findall(r'<img src="data:image/jpeg[^>]*alt="([^"]*)"', page.read_text())
 
 
@@ -78,7 +78,7 @@ def test_resuming_what_is_done_writes_the_page_again(run: Run, drawn: Path) -> N
     kept = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     done = run("train", "--resume", "--device", "cpu")
     assert not done.code, done
-    # What was exported from the weights is known by their bytes.
+    # Exported bundles are identified by the digest of the weights.
     assert {path.name: path.read_bytes() for path in page.parent.iterdir() if path != page} == kept
     assert before == Page(page.read_bytes()).text
 

@@ -1,4 +1,4 @@
-"""The page that a person looks at: complete, self-contained, safe, and never more hopeful than the numbers."""
+"""The parity report: complete, self-contained, safe, and consistent with the numbers."""
 
 import re
 

@@ -40,7 +40,7 @@ def histogram_svgs(raw: bytes) -> dict[str, str]:
 
 
 def bars_of(raw: bytes) -> dict[str, tuple[str, str | None]]:
-    """Return for each layer how it counts and how long its bar is, as the style sheet has it; None without a bar."""
+    """Return each layer's fate and the CSS length of its bar; None without a bar."""
     costs = re.search(r'class="faults costs">(.*?)class="fault axis"', raw.decode(), re.DOTALL)
     assert costs is not None
     rows = re.findall(r'class="fault (\w+)"><span class="name">(\w+)(.*?)</div>', costs[1])
