@@ -75,12 +75,7 @@ def quantize(
     sensitivity = _sensitivities(weights, wanted, images)
     judge = _Judge(weights, views, request, images, data, golden, say)
     quantization, verdict, fallbacks = _fall_back(wanted, sensitivity, judge, say)
-    gate = Gate(
-        calibration_agreement=verdict.measured if isinstance(verdict.measured, float) else None,
-        accuracy=verdict.measured if isinstance(verdict.measured, Accuracy) else None,
-        sensitivity=sensitivity,
-        fallbacks=fallbacks,
-    )
+    gate = Gate.by(verdict.measured, sensitivity, fallbacks)
     return Quantized(quantization=quantization, gate=gate, histograms=calibrated.histograms)
 
 

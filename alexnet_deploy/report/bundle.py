@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from alexnet_deploy.core.bundle.accuracy import Accuracy
 from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.model.weights import TrainingRecord
@@ -113,18 +114,16 @@ def _verdict(manifest: Manifest) -> Verdict:
 
 def _cost(manifest: Manifest) -> tuple[str, bool]:
     """Return a description of an int8 graph's accuracy gate, empty if it has none, and whether the gate passed."""
-    if (gate := manifest.gate) is None or manifest.precision != "int8":
+    gate, quantization = manifest.gate, manifest.quantization
+    if gate is None or quantization is None:
         return "", True
-    if (found := gate.accuracy) is not None:
+    if isinstance(found := gate.measured, Accuracy):
         change = "gains" if found.drop_points < 0 else "loses"
         words = (
             f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'image')} "
             f"(limit: a drop of {found.max_drop_points:g})"
         )
         return words, found.passed
-    agreement, quantization = gate.calibration_agreement, manifest.quantization
-    if agreement is None or quantization is None:
-        return "", True
     needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
-    words = f"{wording.percent(agreement)} of the calibration images keep their top-1 prediction"
-    return words, agreement >= needed
+    words = f"{wording.percent(found)} of the calibration images keep their top-1 prediction"
+    return words, found >= needed
