@@ -158,7 +158,7 @@ class Engine:
         who = f"{self.info.backend} {self.info.version}: wrong answer from {self._name}"
         probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
         with self._taken() as runner:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for start in range(0, len(images), self._max_batch):
                 part = np.ascontiguousarray(images[start : start + self._max_batch])
                 answer = runner.run(part)
@@ -167,7 +167,7 @@ class Engine:
                 # Copied: a backend may write its next result into the same buffer.
                 probabilities[start : start + len(part)] = answer
             with self._clock:
-                self._busy_seconds += time.perf_counter() - begun
+                self._busy_seconds += time.perf_counter() - started
         return probabilities
 
     def time_stages(self, images: np.ndarray) -> StageTimes | None:

@@ -192,7 +192,7 @@ def _time_engine(
 ) -> EngineTimes:
     resize = bundle.manifest.preprocessing.resize
     images = np.stack([decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_IMAGES, *batch_sizes))])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with opener("latency") as engine:
         opened = time.perf_counter()
         engine.run(images[:1])
@@ -211,7 +211,7 @@ def _time_engine(
         version=info.version,
         device=info.device,
         arithmetic=info.arithmetic,
-        open_ms=1e3 * (opened - begun),
+        open_ms=1e3 * (opened - started),
         first_ms=first_ms,
         stages=stages,
         num_streams=info.num_streams,
@@ -243,10 +243,10 @@ def _time_stream(
         with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
-            begun, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
+            started, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
             while not num_images or elapsed < seconds:
                 num_images += sum(1 for _ in islice(predictions, engine.info.batch_size))
-                elapsed = time.perf_counter() - begun
+                elapsed = time.perf_counter() - started
             busy = engine.busy_seconds - busy
         return engine.info, num_images / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
 
@@ -256,9 +256,9 @@ def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < _LEAST_RUNS or time.perf_counter() < end:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         run()
-        times.append(1e3 * (time.perf_counter() - begun))
+        times.append(1e3 * (time.perf_counter() - started))
     return times
 
 

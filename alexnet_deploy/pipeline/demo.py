@@ -53,7 +53,7 @@ def run_demo(
 
     Raises ParityError where the check fails, OSError where the directory exists, and what each step raises.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     directory.mkdir(parents=True)
     drawn = directory / "drawn"
     say(f"1/5  drawing images of {len(DRAWN_CLASSES)} classes into {drawn}/")
@@ -91,7 +91,7 @@ def run_demo(
         images=drawn / "val",
         accuracy=float(np.mean(right)),
         num_images=len(right),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - started,
     )
 
 

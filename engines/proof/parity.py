@@ -211,9 +211,9 @@ def latency_of(engine: Engine, images: np.ndarray) -> float:
     """Return the median latency of a run of these images in milliseconds; the engine must be warmed up."""
     seconds = []
     for _ in range(_NUM_TIMED_RUNS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         engine.run(images)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return 1e3 * statistics.median(seconds)
 
 

@@ -92,7 +92,7 @@ def build_plan(
     _check_options(library, options, timing_cache)
     target = AHEAD_OF_TIME if library.traits.builds_without_gpu else _target_here(library)
     request = _Request(library=library, graph=graph, profile=profile, options=options, timing_cache=timing_cache)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with library.listening(observer.debug) as lines:
         data, layers = _in_a_thread(request, lines, observer.on_progress)
     return BuiltPlan(
@@ -105,7 +105,7 @@ def build_plan(
             graph_sha256=sha256(graph),
             profile=profile,
             options=options,
-            build_seconds=round(time.perf_counter() - begun, 3),
+            build_seconds=round(time.perf_counter() - started, 3),
             layers=layers,
             proof="pending",
         ),

@@ -348,7 +348,7 @@ def test_weights_of_another_network_are_refused(run: Run, latest: Path, loaded: 
     changed = with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1)
     other = saved(changed, Path("other.safetensors"))
     said = run("check", "--weights", other.path).refused(2)
-    assert said.startswith(f"other.safetensors: SHA-256 {other.sha256[:12]}...")
+    assert said.startswith(f"other.safetensors: SHA-256 is {other.sha256[:12]}...")
     assert loaded.sha256[:12] in said
 
 

@@ -23,7 +23,7 @@ from alexnet_deploy.pipeline import export as ship
 _FILE = re.compile(r"(\S+) +(uint8|float32) +(\d+(?: x \d+)+) +(\d+) bytes  (.*)")
 _LIMITS = re.compile(
     r"  (\S+) +\|p - q\| <= (\S+), \|ln p - ln q\| <= (\S+), q of the engine's top-1 class within (\S+) of the "
-    r"row's largest in (\d+) of 8 rows or more(.*)"
+    r"row's largest in at least (\d+) of 8 rows(.*)"
 )
 
 

@@ -225,7 +225,7 @@ def test_of_several_plans_the_one_that_fits_is_opened(
     assert trt.opened[0].max_batch == PROFILE.max_batch
     with pytest.raises(BackendError, match=r"was built for sm_89 NVIDIA L4"):
         open_plan(both, backend, other.file)
-    with pytest.raises(BackendError, match=rf"holds no plans/none\.engine for {backend}"):
+    with pytest.raises(BackendError, match=rf"contains no plans/none\.engine for {backend}"):
         open_plan(both, backend, "plans/none.engine")
 
 
@@ -295,7 +295,7 @@ def test_plan_of_another_release_is_refused(planned: Bundle, backend: PlanBacken
     assert trt.library is not None
     trt.library = replace(trt.library, version="10.2.0")
     with pytest.raises(
-        BackendError, match=rf"was built by {backend} {VERSIONS[backend]}, and 10.2.0 is installed; .*build"
+        BackendError, match=rf"was built by {backend} {VERSIONS[backend]}, but 10.2.0 is installed; .*build"
     ):
         open_engine(planned, backend)
     assert not trt.opened
@@ -312,7 +312,7 @@ def test_version_compatible_plan_opens_on_later_releases_alone(
     open_engine(planned, "tensorrt").close()
     assert trt.allowed_code == [True]
     trt.library = replace(trt.library, version="10.9.0.34")
-    with pytest.raises(BackendError, match=r"and 10\.9\.0\.34 is installed"):
+    with pytest.raises(BackendError, match=r"but 10\.9\.0\.34 is installed"):
         open_engine(planned, "tensorrt")
 
 
