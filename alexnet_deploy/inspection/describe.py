@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from alexnet_deploy.core.bundle.accuracy import Gate
+from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
 from alexnet_deploy.core.bundle.manifest import ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
@@ -155,7 +155,7 @@ def _verdict(row: ParityRow) -> str:
 def gate_words(gate: Gate) -> str:
     """Return the result of the accuracy gate of an INT8 graph, as lines of text."""
     lines = [printable(f"{fallback.layer} moved back to float: {fallback.because}") for fallback in gate.fallbacks]
-    if (found := gate.accuracy) is not None:
+    if isinstance(found := gate.measured, Accuracy):
         low, high = found.interval_points
         lines.append(
             f"accuracy on {counted(found.num_images, 'image')}: top-1 {found.candidate_top1:.2%}, trained network "
@@ -164,7 +164,7 @@ def gate_words(gate: Gate) -> str:
         )
     else:
         lines.append(
-            f"accuracy was not measured; pass --data DIR to measure it. {gate.calibration_agreement or 0:.2%} of the "
+            f"accuracy was not measured; pass --data DIR to measure it. {found:.2%} of the "
             "calibration images have the trained network's top-1 prediction"
         )
     return "\n".join(lines)

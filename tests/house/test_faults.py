@@ -91,7 +91,7 @@ def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWe
     faulty = republished(bundle, tmp_path / "shuffled.bundle", {"labels.txt": shuffled})
     assert check(faulty).problems == ("labels: the graph's metadata does not match the manifest",)
     with_weights = check(faulty, weights=loaded)
-    assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
+    assert "labels.txt: the labels or their order differ from the weights" in with_weights.problems
 
 
 def test_files_that_the_manifest_does_not_name_fail_the_check_by_name(bundle: Bundle, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_files_that_the_manifest_does_not_name_fail_the_check_by_name(bundle: Bu
     (copy / "a\x1b[31m\n.txt").touch()
     result = check(open_bundle(copy), backends=("onnxruntime",))
     assert result.problems == (
-        r"a\x1b[31m\n.txt: the manifest does not name it; remove it from the bundle",
-        "model.onnx.data: the manifest does not name it; remove it from the bundle",
+        r"a\x1b[31m\n.txt: is not in the manifest; remove it from the bundle",
+        "model.onnx.data: is not in the manifest; remove it from the bundle",
     )
     assert not result.passed
     assert all(row.passed for row in result.rows)
@@ -115,7 +115,7 @@ def test_of_many_unnamed_files_the_check_names_the_first(bundle: Bundle, tmp_pat
         (copy / f"{number:02}").touch()
     *named, rest = check(open_bundle(copy), backends=("onnxruntime",)).problems
     assert [problem.partition(":")[0] for problem in named] == [f"{number:02}" for number in range(20)]
-    assert rest == "5 more files that the manifest does not name"
+    assert rest == "5 more files not in the manifest"
 
 
 def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_tolerance(
@@ -129,7 +129,7 @@ def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_toleranc
     graph = encode_graph(build_graph(negated, manifest.views.crops), facts)
     result = check(republished(bundle, tmp_path / "lax.bundle", {"model.onnx": graph}, manifest))
     assert not any(row.passed for row in result.rows)
-    assert "golden.tolerance: is not what this program allows fp32" in result.problems
+    assert "golden.tolerance: differs from this program's tolerance for fp32" in result.problems
 
 
 def test_manifest_s_own_table_is_held_against_the_weights(
@@ -145,7 +145,7 @@ def test_manifest_s_own_table_is_held_against_the_weights(
     weights = replace(loaded.weights, architecture=table)
     graph = encode_graph(build_graph(weights, manifest.views.crops), facts_for_graph(manifest, weights.labels))
     result = check(republished(bundle, tmp_path / "near.bundle", {"model.onnx": graph}, manifest), weights=loaded)
-    assert result.problems == ("architecture: the manifest's table is not that of the weights",)
+    assert result.problems == ("architecture: the manifest's table differs from the weights",)
 
 
 def test_manifest_is_held_against_the_weights_where_onnx_is_not_installed(
@@ -156,7 +156,7 @@ def test_manifest_is_held_against_the_weights_where_onnx_is_not_installed(
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
     result = check(faulty, weights=loaded)
-    assert result.problems == ("labels.txt: is not in the order of the weights' labels",)
+    assert result.problems == ("labels.txt: the labels or their order differ from the weights",)
     (not_done,) = result.not_done
     assert "`pip install onnx`" in not_done
 

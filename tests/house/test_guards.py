@@ -75,7 +75,7 @@ def test_prediction_needs_one_engine_and_nothing_else(backend: str, bundle: Bund
 def test_check_needs_no_trainer_and_says_what_it_left_out(bundle: Bundle) -> None:
     done = command_without(NOT_FOR_PREDICTION, "check", bundle.path)
     assert done.returncode == 0, done.stderr
-    said = "not done: the graph's constants were not compared; `pip install onnx` makes that possible\n"
+    said = "not done: the graph's constants were not checked: onnx is not installed; run `pip install onnx`\n"
     assert said in done.stderr
 
 
@@ -99,7 +99,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
 def test_prediction_without_any_engine_says_what_brings_one(bundle: Bundle) -> None:
     done = command_without(("openvino", "onnxruntime"), "predict", "a.jpg", "--bundle", bundle.path)
     assert done.returncode == 3
-    assert done.stderr == f"error: no engine is installed; `{install_command('cpu')}` brings two\n"
+    assert done.stderr == f"error: no engine is installed; run `{install_command('cpu')}`\n"
 
 
 # Names and sizes

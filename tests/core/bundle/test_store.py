@@ -300,7 +300,7 @@ def test_a_folder_in_a_file_s_place_and_a_link_in_a_folder_s_are_not_the_named_o
 
 def test_existing_place_is_refused(bundle: Bundle) -> None:
     before = (bundle.path / "manifest.json").read_bytes()
-    with pytest.raises(UsageError, match="exists already"), publishing(bundle.path):
+    with pytest.raises(UsageError, match="already exists"), publishing(bundle.path):
         pytest.fail("nothing may be made")
     assert (bundle.path / "manifest.json").read_bytes() == before
 

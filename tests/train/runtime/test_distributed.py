@@ -262,7 +262,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
     done = torchrun("-m", "alexnet_deploy", "train", folder / "data", "--out", "taken", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "error: taken: exists already; choose another --out, or resume it with --resume\n" in done.stderr
+    assert "error: taken: already exists; choose another --out, or resume it with --resume\n" in done.stderr
     assert list((tmp_path / "taken").iterdir()) == []
 
 
