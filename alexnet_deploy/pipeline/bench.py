@@ -4,7 +4,6 @@ Every time is of one thing done again and again in this process, after it was do
 which pay for what the others find ready, are told apart.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -31,7 +30,8 @@ from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
 from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
-from alexnet_deploy.predict.predictor import Predictor, best_guesses
+from alexnet_deploy.predict.prediction import best_guesses
+from alexnet_deploy.predict.predictor import Predictor
 
 DRAWN_SIZE = (500, 375)
 """Of the drawn images, width by height: that of many of ImageNet's."""
@@ -238,8 +238,7 @@ def _time_stream(
     """Return what ran, images a second from files to guesses, and the engine's idle share meanwhile."""
     with opener("throughput") as engine:
         # One stream of images without an end: where it began, the engine waited for the first of them.
-        names = (os.fsencode(path) + b"\n" for path in cycle(files))
-        with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
+        with closing(Predictor(bundle, engine).predict(cycle(files))) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
             begun, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
