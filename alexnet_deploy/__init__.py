@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from alexnet_deploy.engines.engine import EngineInfo
     from alexnet_deploy.pipeline.api import check_bundle, export_bundle, train_network
     from alexnet_deploy.pipeline.check import CheckResult
-    from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, load
+    from alexnet_deploy.predict.prediction import Guess, Prediction
+    from alexnet_deploy.predict.predictor import Predictor, load
 
 __all__ = [
     "AlexNetDeployError",
@@ -89,7 +90,8 @@ if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}
     __path__.append(_BESIDE)
 
 _HOMES = {
-    **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict.predictor"),
+    **dict.fromkeys(("Guess", "Prediction"), "predict.prediction"),
+    **dict.fromkeys(("Predictor", "load"), "predict.predictor"),
     **dict.fromkeys(("check_bundle", "export_bundle", "train_network"), "pipeline.api"),
     "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",

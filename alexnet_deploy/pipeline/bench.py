@@ -4,7 +4,6 @@ Each stage is repeated in this process after one untimed warm-up. The first run 
 initialisation, is reported separately.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -31,7 +30,8 @@ from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
 from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
-from alexnet_deploy.predict.predictor import Predictor, best_guesses
+from alexnet_deploy.predict.prediction import best_guesses
+from alexnet_deploy.predict.predictor import Predictor
 
 DRAWN_SIZE = (500, 375)
 """Width and height of the drawn images: a common size in ImageNet."""
@@ -239,8 +239,7 @@ def _time_stream(
     """Return the engine's info, its throughput from files to predictions in images/s, and its idle share, 0..1."""
     with opener("throughput") as engine:
         # One endless stream: the untimed start, in which the engine waits for the first images, is skipped.
-        names = (os.fsencode(path) + b"\n" for path in cycle(files))
-        with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
+        with closing(Predictor(bundle, engine).predict(cycle(files))) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
             started, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0

@@ -21,7 +21,8 @@ from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.inspection.describe import parity_table
 from alexnet_deploy.pipeline.check import CheckResult, ComparisonSet, check
 from alexnet_deploy.pipeline.export import export
-from alexnet_deploy.predict.predictor import Prediction, load
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.predictor import load
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Thumbnail
 from alexnet_deploy.train.loop.record import Observer, Progress

@@ -23,7 +23,7 @@ from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
 from alexnet_deploy.core.fs.opening import open_input, open_working
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
-from alexnet_deploy.predict.predictor import Again
+from alexnet_deploy.predict.resume import Again
 from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_row, read_rows
 
 

@@ -8,63 +8,22 @@ probabilities = predictor.run(batch)                                 # uint8 (N,
 """
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self
 
 import numpy as np
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
-from alexnet_deploy.core.errors import ImageError, ImageErrorCode, IntegrityError, UsageError, WrongAnswerError
-from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, read_image
-from alexnet_deploy.core.inputs.in_memory import decode_in_memory
-from alexnet_deploy.core.inputs.paths import PAUSE, Input, Source, as_sources, find_inputs, input_of
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.errors import IntegrityError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+from alexnet_deploy.core.inputs.paths import Source, as_sources, find_inputs, input_of
 from alexnet_deploy.core.names import find_bundle
-from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, open_engine
 from alexnet_deploy.engines.registry import SPECS, Backend
-
-_Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
-    """One class with its probability."""
-
-    index: int
-    """Line in labels.txt, from 0."""
-    label: str
-    probability: float
-    """0..1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Result of one input: the most probable classes, or an error."""
-
-    path: str
-    """The input's path, with backslash escapes for bytes that are not UTF-8; #0, #1 and so on for images in memory."""
-    top: tuple[Guess, ...]
-    """The most probable classes, best first, ties by index; empty if the image could not be read."""
-    error: ImageErrorCode | None
-    """Why the image could not be classified; None if it was."""
-    message: str
-    """The error as a sentence; empty if there is none."""
-
-    @property
-    def ok(self) -> bool:
-        """True if the image was classified."""
-        return self.error is None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """An earlier prediction whose input is to be predicted again."""
-
-    path: str
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.stream import Classifier, decode_input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +51,6 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, engine: Engine, options: LoadOptions | None = None) -> None:
         """Combine a bundle with an engine opened from it, and own the engine; pickling needs `options`."""
-        self._resize: ResizePolicy = bundle.manifest.preprocessing.resize
         self._engine = engine
         self._options = options
         self.bundle = bundle
@@ -120,7 +78,7 @@ class Predictor:
         `image` is any input of classify. Raises ImageError, with a code, for an image that cannot be read, UsageError
         for an object that is not an image.
         """
-        return _pixels(input_of(image), self._resize, limits)
+        return decode_input(input_of(image), self.bundle.manifest.preprocessing.resize, limits)
 
     def classify(self, image: Source, *, topk: int = 5, limits: DecodeLimits = DEFAULT_LIMITS) -> Prediction:
         """Return the prediction for one image, decoded and run in the calling thread; any thread may call it.
@@ -132,12 +90,7 @@ class Predictor:
         Raises UsageError for a topk below 1, an array of another layout or an object that is not an image, BackendError
         as run does.
         """
-        if topk < 1:
-            raise UsageError(f"topk {topk} must be 1 or more")
-        self._engine.refuse_fork()
-        read = _read(input_of(image), self._resize, limits)
-        (prediction,) = self._answer([read], topk)
-        return prediction
+        return self._classifier(topk, limits).classify(input_of(image))
 
     def predict(
         self,
@@ -146,8 +99,6 @@ class Predictor:
         topk: int = 5,
         batch_size: int | None = None,
         limits: DecodeLimits = DEFAULT_LIMITS,
-        listed: Iterable[bytes | None] | None = None,
-        done: Iterable[str | Again] = (),
     ) -> Generator[Prediction]:
         """Yield one prediction per input, in order.
 
@@ -157,70 +108,18 @@ class Predictor:
         read, and a PIL image must not change before its prediction is yielded.
 
         Each prediction has `topk` classes, or all if there are fewer. `batch_size` is the number of images per batch,
-        by default the engine's choice. `listed` are the lines that the name `-` stands for; a None among them means
-        that no more lines are available yet, and then all earlier inputs are predicted, even in a small batch. `done`
-        are the paths of earlier predictions: they must be the first inputs, which are skipped unless marked Again. An
-        input that cannot be read gives a prediction with an error, never an exception. While the caller uses a
-        prediction, the next images are decoded and run; how many does not depend on the number of inputs. A caller that
-        stops early may close() the iterator, which ends that work.
+        by default the engine's choice. An input that cannot be read gives a prediction with an error, never an
+        exception. While the caller uses a prediction, the next images are decoded and run; how many does not depend on
+        the number of inputs, and `inputs` may be an endless iterator. A caller that stops early may close() the
+        iterator, which ends that work.
 
-        Raises UsageError for a topk or batch_size below 1, a `-` without a list, arrays of another layout, an object
-        that is not an input, and a `done` that does not match the first inputs, BackendError as run does.
+        Raises UsageError for a topk or batch_size below 1, a `-`, arrays of another layout and an object that is not an
+        input, BackendError as run does.
         """
-        size = self.info.batch_size if batch_size is None else batch_size
-        if topk < 1 or size < 1:
-            raise UsageError(f"topk {topk} and batch size {size} must both be 1 or more")
-        return self._stream(pass_over(done, find_inputs(as_sources(inputs), listed)), topk, size, limits)
+        return self._classifier(topk, limits).stream(find_inputs(as_sources(inputs)), batch_size)
 
-    def _stream(
-        self, inputs: Iterable[Input], topk: int, batch_size: int, limits: DecodeLimits
-    ) -> Generator[Prediction]:
-        self._engine.refuse_fork()
-
-        def read(item: Input) -> _Read:
-            return _read(item, self._resize, limits)
-
-        def answer(batch: list[_Read]) -> list[Prediction]:
-            return list(self._answer(batch, topk))
-
-        num_streams = self.info.num_streams
-        images = map_ahead(
-            read,
-            inputs,
-            threads=decode_threads(),
-            ahead=(num_streams + 1) * batch_size,
-            is_awaited=lambda item: item is PAUSE,
-        )
-        batches = _in_batches(images, batch_size)
-        # An engine with one stream runs in this thread: a GPU context belongs to the thread that opened it.
-        if num_streams == 1:
-            answers = (answer(batch) for batch in batches)
-        else:
-            answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams, is_awaited=_ends_in_pause)
-        # Closed from last to first, so that no thread is left behind when a caller stops early.
-        with closing(images), closing(batches), closing(answers):
-            for predictions in answers:
-                for prediction in predictions:
-                    yield prediction
-                    # A fork also continues here, but has no threads that decode and run what it would wait for.
-                    self._engine.refuse_fork()
-
-    def _answer(self, batch: list[_Read], topk: int) -> Iterator[Prediction]:
-        images = [result for _, result in batch if isinstance(result, np.ndarray)]
-        try:
-            rows = iter(self._engine.run(np.stack(images)) if images else ())
-        except WrongAnswerError as error:
-            paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
-            raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
-        for item, result in batch:
-            if item is PAUSE:
-                continue
-            if isinstance(result, ImageError):
-                yield Prediction(path=item.text, top=(), error=result.code, message=str(result))
-            else:
-                yield Prediction(
-                    path=item.text, top=best_guesses(next(rows), self.labels, topk), error=None, message=""
-                )
+    def _classifier(self, topk: int, limits: DecodeLimits) -> Classifier:
+        return Classifier(bundle=self.bundle, engine=self._engine, topk=topk, limits=limits)
 
     def close(self) -> None:
         """Release the engine's resources; in a fork of the process that opened it, do nothing."""
@@ -250,7 +149,7 @@ class _Unpickled(Predictor):
 
     def __getattr__(self, name: str) -> object:
         # These are the attributes that Predictor.__init__ sets.
-        if name not in ("_resize", "_engine", "_options", "bundle", "labels"):
+        if name not in ("_engine", "_options", "bundle", "labels"):
             raise AttributeError(name)
         path, sha256, options = self._origin
         with _opening:
@@ -273,73 +172,6 @@ class _Unpickled(Predictor):
 
 _opening = threading.Lock()
 _opened: dict[tuple[Path, str, LoadOptions], Predictor] = {}
-
-
-def pass_over(done: Iterable[str | Again], inputs: Iterator[Input]) -> Iterator[Input]:
-    """Yield the inputs of `done` that are marked Again, and then all inputs after `done`.
-
-    `done` are paths, in order. Raises UsageError if they do not match the first inputs.
-    """
-    is_awaited = False
-    for number, mark in enumerate(done, start=1):
-        path = mark.path if isinstance(mark, Again) else mark
-        found = next(inputs, None)
-        while found is PAUSE:
-            if is_awaited:
-                yield PAUSE
-                is_awaited = False
-            found = next(inputs, None)
-        if found is None or found.text != path:
-            there = "there are no more inputs" if found is None else f"input {number:,} is now {found.text}"
-            raise UsageError(f"cannot resume: row {number:,} was written for {path}, but {there}")
-        if isinstance(mark, Again):
-            yield found
-            is_awaited = True
-    yield from inputs
-
-
-def _read(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> _Read:
-    # Drop the image itself: it is not needed until its row is written.
-    kept = item if item.held is None else replace(item, held=None)
-    try:
-        return kept, _pixels(item, resize, limits)
-    except ImageError as error:
-        return kept, error.alone()
-
-
-def _pixels(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
-    if item.error is not None:
-        raise ImageError(*item.error)
-    if item.held is not None:
-        return decode_in_memory(item.held, resize, limits)
-    return read_image(item.path, resize, limits)
-
-
-def _in_batches(images: Iterable[_Read], batch_size: int) -> Generator[list[_Read]]:
-    """Yield batches in order, each with up to `batch_size` images that could be read."""
-    batch: list[_Read] = []
-    num_images = 0
-    for found in images:
-        batch.append(found)
-        num_images += isinstance(found[1], np.ndarray)
-        # Failures do not count towards the batch size, but a long run of them must not pile up behind one image.
-        if num_images == batch_size or len(batch) == 4 * batch_size or _ends_in_pause(batch):
-            yield batch
-            batch, num_images = [], 0
-    if batch:
-        yield batch
-
-
-def _ends_in_pause(batch: list[_Read]) -> bool:
-    return batch[-1][0] is PAUSE
-
-
-def best_guesses(probabilities: np.ndarray, labels: tuple[str, ...], topk: int) -> tuple[Guess, ...]:
-    """Return the `topk` most probable classes of one row, float32 (K,), best first, ties by index."""
-    order = np.argsort(-probabilities, kind="stable")[:topk]
-    return tuple(
-        Guess(index=int(index), label=labels[index], probability=float(probabilities[index])) for index in order
-    )
 
 
 def load(

@@ -16,7 +16,7 @@ from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.process.say import printable
-from alexnet_deploy.predict.predictor import Prediction
+from alexnet_deploy.predict.prediction import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 

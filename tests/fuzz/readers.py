@@ -46,7 +46,7 @@ from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.inspection.facts import inspect_path
 from alexnet_deploy.predict.output import open_row_file, whole_rows
-from alexnet_deploy.predict.predictor import Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 from alexnet_deploy.train.data import cifar10 as cifar
 from alexnet_deploy.train.data import ilsvrc

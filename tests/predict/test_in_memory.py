@@ -18,7 +18,8 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.images.decode import DecodeLimits, convert_image, decode_image
 from alexnet_deploy.engines.registry import Backend
-from alexnet_deploy.predict.predictor import Prediction, Predictor, load
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.predictor import Predictor, load
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from training import BLUE, NARROW, RECIPE, RED, memory_set, paint
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, TrainingError, UsageError
 from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.predict.output import _identity, open_row_file
-from alexnet_deploy.predict.predictor import Prediction
+from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.row_formats import RowWriter
 from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.loop.record import Observer

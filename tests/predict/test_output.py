@@ -20,7 +20,7 @@ from commands import MAIN, Outcome, Run, wait_until
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.predict.output import open_row_file, whole_rows
-from alexnet_deploy.predict.predictor import Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 
 FORMATS: tuple[RowFormat, ...] = ("jsonl", "csv")

@@ -20,9 +20,10 @@ from alexnet_deploy.core.images.decode import DecodeLimits, read_image
 from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.parity import prove
-from alexnet_deploy.engines.registry import BACKENDS, Backend
-from alexnet_deploy.predict import predictor as predict_module
-from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, best_guesses, load
+from alexnet_deploy.engines.registry import BACKENDS
+from alexnet_deploy.predict import stream
+from alexnet_deploy.predict.prediction import Guess, Prediction, best_guesses
+from alexnet_deploy.predict.predictor import Predictor, load
 
 # An image of 300 x 300 is above this limit, one of 256 x 256 is not.
 LIMITS = DecodeLimits(max_pixels=70_000)
@@ -115,9 +116,8 @@ def test_neighbours_order_and_batch_size_change_no_prediction(
         assert is_the_same(row, alone[name]), name
 
 
-def test_folder_pattern_and_list_mix(predictor: Predictor, inputs: Path) -> None:
-    listed = (f"{inputs}/e.jpg\n".encode(), b"\n", b"nothing\n")
-    rows = list(predictor.predict([str(inputs / "[ab].jpg"), "-", inputs], limits=LIMITS, listed=listed))
+def test_folder_pattern_and_file_mix(predictor: Predictor, inputs: Path) -> None:
+    rows = list(predictor.predict([str(inputs / "[ab].jpg"), inputs / "e.jpg", "nothing", inputs], limits=LIMITS))
     names = [Path(row.path).name for row in rows]
     in_the_folder = sorted({*GOOD, *BAD} - {"nothing.jpg"})
     assert names == ["a.jpg", "b.jpg", "e.jpg", "nothing", *in_the_folder]
@@ -150,33 +150,6 @@ def test_text_that_cannot_be_a_file_name_has_a_row_like_any_other(predictor: Pre
     assert last.ok
     assert [row.path for row in rows] == [r"\ud800.jpg", r"\udfff", r"\ud800/*", "nul\0.jpg"]
     assert not any(row.ok for row in rows)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_names_before_a_pause_are_predicted_during_it(
-    batch_size: int, backend: Backend, bundle: Bundle, inputs: Path, alone: dict[str, Prediction]
-) -> None:
-    names = ["a.jpg", None, "b.jpg", "nothing.jpg", None, None, "empty.jpg", None, *["c.jpg"] * 9, None, "d.jpg"]
-    rows: list[Prediction] = []
-    num_answered = []
-
-    def listed() -> Iterator[bytes | None]:
-        for name in names:
-            yield None if name is None else os.fsencode(inputs / name)
-            if name is None:
-                num_answered.append(len(rows))
-
-    with load(bundle.path, backend) as predictor:
-        for row in predictor.predict("-", batch_size=batch_size, listed=listed()):
-            rows.append(row)
-        assert num_answered == [1, 3, 3, 4, 13]
-        assert len(rows) == 14
-        for name, row in zip([name for name in names if name is not None], rows, strict=True):
-            assert is_the_same(row, alone[name]), name
-        done = [row.path for row in rows[:3]]
-        rest = list(predictor.predict("-", batch_size=batch_size, listed=listed(), done=done))
-    assert [row.path for row in rest] == [row.path for row in rows[3:]]
 
 
 # Content of the predictions
@@ -225,7 +198,7 @@ def test_ties_are_ordered_by_index() -> None:
 
 @pytest.mark.parametrize("wrong", [{"topk": 0}, {"topk": -1}, {"batch_size": 0}, {"batch_size": -8}])
 def test_invalid_topk_and_batch_size_are_refused_at_the_call(wrong: dict[str, int], predictor: Predictor) -> None:
-    with pytest.raises(UsageError, match="must both be 1 or more"):
+    with pytest.raises(UsageError, match=r"^(topk|batch size) -?\d must be 1 or more$"):
         predictor.predict(["nothing.jpg"], **wrong)
 
 
@@ -244,14 +217,14 @@ def test_a_long_run_of_failures_does_not_pile_up(
 ) -> None:
     taken = 0
 
-    def failures() -> Iterator[bytes]:
+    def names() -> Iterator[Path]:
         nonlocal taken
+        yield from (inputs / name for name in first)
         for _ in range(2000):
             taken += 1
-            yield b"/nothing/%d.jpg\n" % taken
+            yield Path(f"/nothing/{taken}.jpg")
 
-    names = [*(str(inputs / name) for name in first), "-"]
-    rows = predictor.predict(names, batch_size=batch_size, listed=failures())
+    rows = predictor.predict(names(), batch_size=batch_size)
     next(rows)
     # If nothing can be read, a batch holds four times its size, and there is one batch more than the engine runs at
     # once; then as many plain batches are read ahead; and one input is in hand.
@@ -266,13 +239,13 @@ def test_a_long_run_of_failures_does_not_pile_up(
 def test_images_are_not_read_far_ahead_of_their_use(predictor: Predictor, inputs: Path) -> None:
     taken = 0
 
-    def names() -> Iterator[bytes]:
+    def names() -> Iterator[Path]:
         nonlocal taken
         for _ in range(100):
             taken += 1
-            yield f"{inputs}/a.jpg\n".encode()
+            yield inputs / "a.jpg"
 
-    rows = predictor.predict("-", batch_size=2, listed=names())
+    rows = predictor.predict(names(), batch_size=2)
     for used in range(1, 11):
         assert next(rows).ok
         # The batch that is being yielded, those that run, and as many that are read ahead.
@@ -303,7 +276,7 @@ def test_a_failed_image_is_not_kept_in_memory_until_its_row(
         held.append(weakref.ref(pixels))
         raise ImageError(ImageErrorCode.TRUNCATED, "damaged")
 
-    monkeypatch.setattr(predict_module, "read_image", fail)
+    monkeypatch.setattr(stream, "read_image", fail)
     rows = predictor.predict([inputs / "a.jpg"] * 40, batch_size=8)
     next(rows)
     assert len(held) > 20

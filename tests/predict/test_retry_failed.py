@@ -14,7 +14,8 @@ from commands import Run
 from alexnet_deploy.cli.commands.predict import RetryCode
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.predict.output import open_row_file
-from alexnet_deploy.predict.predictor import Again, Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
+from alexnet_deploy.predict.resume import Again
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 
 ALL = frozenset(ImageErrorCode)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from alexnet_deploy.core.errors import ImageErrorCode
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.predict.predictor import Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 
 # Every character that ends a line somewhere, and those that csv and JSON treat specially.

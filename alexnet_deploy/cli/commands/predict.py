@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
     from alexnet_deploy.core.inputs.paths import Input
     from alexnet_deploy.predict.output import Tally
-    from alexnet_deploy.predict.predictor import Again
+    from alexnet_deploy.predict.resume import Again
     from alexnet_deploy.predict.row_formats import RowWriter
 
 
@@ -89,11 +89,12 @@ def predict(
     from alexnet_deploy.cli.terminal import counting_bar, say, width_of
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
-    from alexnet_deploy.core.inputs.paths import find_inputs, read_list
+    from alexnet_deploy.core.inputs.lists import find_listed, read_list
     from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
-    from alexnet_deploy.predict.predictor import Predictor
+    from alexnet_deploy.predict.resume import pass_over
     from alexnet_deploy.predict.row_formats import RowWriter, choose_format
+    from alexnet_deploy.predict.stream import Classifier
 
     row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
@@ -114,13 +115,15 @@ def predict(
     )
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+    inputs = find_listed(images, read_list(stdin, null=null))
     if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
-        _conclude(_confirm_whole(output, writer, find_inputs(images, read_list(stdin, null=null))))
+        _conclude(_confirm_whole(output, writer, inputs))
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
-    with Predictor(opened, open_engine(opened, backend, device, threads, tuned_for="throughput")) as predictor:
-        info = predictor.info
+    with open_engine(opened, backend, device, threads, tuned_for="throughput") as engine:
+        info = engine.info
+        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits)
         say(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
@@ -130,16 +133,7 @@ def predict(
             unwinding(),
             _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
             counting_bar("images") as count,
-            closing(
-                predictor.predict(
-                    images,
-                    topk=topk,
-                    batch_size=batch_size,
-                    limits=limits,
-                    listed=read_list(stdin, null=null),
-                    done=rows.done,
-                )
-            ) as predictions,
+            closing(classifier.stream(pass_over(rows.done, inputs), batch_size)) as predictions,
         ):
             for prediction in predictions:
                 rows.write(writer.row(prediction))
@@ -183,12 +177,11 @@ def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
     return bool(codes) and sum(row.outcome in codes for row in whole_rows(output, writer)) > 0
 
 
-def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"]) -> "Tally":
+def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | None"]) -> "Tally":
     """Return the tally of a complete file's rows; raises UsageError if the rows do not match the inputs."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.inputs.paths import PAUSE
     from alexnet_deploy.predict.output import Tally, whole_rows
-    from alexnet_deploy.predict.predictor import pass_over
+    from alexnet_deploy.predict.resume import pass_over
 
     outcomes = Tally()
 
@@ -197,7 +190,7 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input"])
             outcomes.add(row.path, row.outcome)
             yield row.path
 
-    later = (item for item in pass_over(paths(), inputs) if item is not PAUSE)
+    later = (item for item in pass_over(paths(), inputs) if item is not None)
     if (more := next(later, None)) is not None:
         raise UsageError(
             f"{output}: is complete with {counted(outcomes.total(), 'row')}, but the inputs now continue with "

@@ -8,22 +8,17 @@
   input with the error `missing`.
 - An image in memory is one input; an array (N, H, W, 3) is N inputs. They are called #0, #1 and so on, in order, within
   one call.
-- `-` reads names from a list, one per line, or each ended by NUL; empty names are skipped. A UTF-8 byte order mark at
-  the start is not part of the name; a list in UTF-16 is refused. While a list is still being written, a PAUSE is
-  inserted if no name is available, so that the rows of the previous names do not wait for the next name.
+- `-` stands for a list of names, which inputs/lists.py expands.
 """
 
-import codecs
 import fnmatch
 import glob
-import io
 import os
-import select
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -31,12 +26,6 @@ from PIL import Image
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.patience import patiently
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
-
-_NULL = "use --null for a list whose names end with NUL, such as the output of `find -print0`"
-
-# A list that arrives faster than this fills whole batches.
-_PATIENCE_SECONDS = 0.05
-
 
 _Identity: TypeAlias = tuple[int, int]
 """A folder's device and inode. Walked folders are remembered: otherwise 22 levels of two links to the next level would
@@ -71,10 +60,6 @@ class Input:
         return encoded.decode("utf-8", "backslashreplace")
 
 
-PAUSE = Input(name="", error=(ImageErrorCode.MISSING, "the list holds no more names for now"))
-"""Marker between inputs, not an input itself: the rows of all inputs before it are awaited."""
-
-
 def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
     """Return the sources as an iterable; a single name or image, which is iterable itself, is wrapped in a list."""
     if isinstance(sources, str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray):
@@ -82,16 +67,16 @@ def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
     return sources
 
 
-def find_inputs(sources: Iterable[Source], listed: Iterable[bytes | None] | None = None) -> Iterator[Input]:
-    """Return the inputs that `sources` expand to, in order; `-` expands to the names in `listed` (lines of bytes).
+def find_inputs(sources: Iterable[Source]) -> Iterator[Input]:
+    """Return the inputs that `sources` expand to, in order.
 
-    The expansion is lazy. A None in `listed` gives a PAUSE. Raises UsageError for a `-` without a list, an array of
-    another layout, or a value that is not a source: at once if `sources` is a sequence, else when it is reached.
+    The expansion is lazy. Raises UsageError for a `-`, an array of another layout, or a value that is not a source: at
+    once if `sources` is a sequence, else when it is reached.
     """
     if isinstance(sources, Sequence):
         for source in sources:
-            _refuse(source, listed)
-    return _expand_all(sources, listed)
+            _refuse(source)
+    return _expand_all(sources)
 
 
 def find_files(folder: Path) -> Iterator[Path]:
@@ -107,18 +92,21 @@ def input_of(source: Source) -> Input:
 
     Raises UsageError for an array of several images or of another layout, and for a value that is not a source.
     """
-    _refuse(source, listed=())
     if isinstance(source, str | Path):
         return _named(os.fspath(source))
+    _refuse(source)
     if isinstance(source, np.ndarray) and source.ndim == 4 and len(source) != 1:
         raise UsageError(f"expected one image, got an array {source.shape} of {len(source)} images: use predict")
     return Input(name="#0", held=next(images_in(source)))
 
 
-def _refuse(source: Source, listed: Iterable[bytes | None] | None) -> None:
+def _refuse(source: Source) -> None:
     if isinstance(source, str | Path):
-        if source == "-" and listed is None:
-            raise UsageError("the name - stands for a list of names, but no list was given")
+        if source == "-":
+            raise UsageError(
+                "the name - stands for a list of names on stdin, which only the command predict reads; pass the names "
+                "themselves"
+            )
     elif is_in_memory(source):
         refuse_other_layouts(source)
     else:
@@ -126,88 +114,23 @@ def _refuse(source: Source, listed: Iterable[bytes | None] | None) -> None:
         raise UsageError(f"an image must be {kinds}, got {type(source).__name__}")
 
 
-def read_list(file: BinaryIO, *, null: bool = False) -> Iterator[bytes | None]:
-    """Yield the lines of a list, and None if no more are available yet: another program may still be writing it.
-
-    With `null` the names end with NUL and keep it, so that find_inputs does not strip line breaks from them.
-    """
-    if not null:
-        yield from _split(file, b"\n")
-        return
-    for name in _split(file, b"\0"):
-        yield name if not name else name.removesuffix(b"\0") + b"\0"
-
-
-def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
-    try:
-        descriptor = file.fileno()
-    except io.UnsupportedOperation:
-        # The list is in memory and complete.
-        yield from file.read().split(separator)
-        return
-    partial: list[bytes] = []
-    while True:
-        if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
-            yield None
-            select.select([descriptor], [], [])
-        data = os.read(descriptor, 1 << 16)
-        if not data:
-            break
-        rest, *more = data.split(separator)
-        partial.append(rest)
-        for line in more:
-            yield b"".join(partial)
-            partial = [line]
-    yield b"".join(partial)
-
-
-def _expand_all(sources: Iterable[Source], listed: Iterable[bytes | None] | None) -> Iterator[Input]:
+def _expand_all(sources: Iterable[Source]) -> Iterator[Input]:
     numbers = count()
     for source in sources:
-        _refuse(source, listed)
+        _refuse(source)
         if not isinstance(source, str | Path):
             for held in images_in(source):
                 yield Input(name=f"#{next(numbers)}", held=held)
-        elif source == "-":
-            yield from _expand_list(listed or ())
         else:
-            yield from _expand(os.fspath(source), is_pattern=isinstance(source, str) and glob.has_magic(source))
+            yield from expand_name(os.fspath(source), is_pattern=isinstance(source, str) and glob.has_magic(source))
 
 
-def _expand_list(listed: Iterable[bytes | None]) -> Iterator[Input]:
-    numbers = count(start=1)
-    for line in listed:
-        if line is None:
-            yield PAUSE
-        elif name := _name_in(line, next(numbers)):
-            if b"\0" in name:
-                yield Input(
-                    name=os.fsdecode(name), error=(ImageErrorCode.MISSING, f"a file name cannot contain NUL; {_NULL}")
-                )
-            else:
-                yield from _expand(os.fsdecode(name), is_pattern=False)
-
-
-def _name_in(line: bytes, number: int) -> bytes:
-    """Return the name in line `number` of a list; raises UsageError if the first line shows that it is not a list."""
-    if line.endswith(b"\0"):
-        name = line[:-1]
-    else:
-        name = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
-    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not _exists(os.fsdecode(name)):
-        raise UsageError(
-            "the list is in UTF-16; convert it: `iconv -f UTF-16 -t UTF-8 LIST | alexnet-deploy predict -`"
-        )
-    if number == 1 and b"\0" in name:
-        raise UsageError(f"line 1 of the list contains NUL, which no file name can; {_NULL}")
-    return name
-
-
-def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
+def expand_name(name: str, *, is_pattern: bool) -> Iterator[Input]:
+    """Yield the inputs that one name expands to; it is taken literally if it exists or `is_pattern` is False."""
     item = _named(name)
     if item.error is not None:
         yield item
-    elif "\0" in name or not _exists(name):
+    elif "\0" in name or not exists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield next(matches, item)
         yield from matches
@@ -224,7 +147,8 @@ def _named(name: str) -> Input:
     return Input(name=name)
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """Return whether a name exists, as a file, folder or link."""
     try:
         patiently(lambda: os.lstat(name))
     except (OSError, ValueError):

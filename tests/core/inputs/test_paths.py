@@ -1,5 +1,4 @@
 import errno
-import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs import patience
-from alexnet_deploy.core.inputs.paths import Input, find_inputs, read_list
+from alexnet_deploy.core.inputs.paths import Input, find_inputs
 
 
 def touch(*names: str) -> None:
@@ -21,10 +20,9 @@ def touch(*names: str) -> None:
         Path(name).write_bytes(b"")
 
 
-def found(*names: str, listed: tuple[bytes, ...] = ()) -> list[str]:
-    """The paths, with a ! before each input that has an error."""
-    inputs = find_inputs(names, listed)
-    return [os.fspath(item.path) + ("!" if item.error else "") for item in inputs]
+def found(*names: str) -> list[str]:
+    """The paths, with a ! after each input that has an error."""
+    return [os.fspath(item.path) + ("!" if item.error else "") for item in find_inputs(names)]
 
 
 @pytest.fixture(autouse=True)
@@ -205,27 +203,9 @@ def test_a_pattern_goes_once_around_a_loop() -> None:
     assert found("d/**/*.jpg") == ["d/a.jpg", "d/e/b.jpg"]
 
 
-# Lists
-
-
-def test_a_list_is_read_where_the_dash_stands() -> None:
-    touch("d/a.jpg", "d/b.jpg")
-    listed = (b"x.jpg\n", b"d\n", b"d/b*\n", b"last")
-    assert found("first", "-", "then", listed=listed) == [
-        "first",
-        "x.jpg",
-        "d/a.jpg",
-        "d/b.jpg",
-        "d/b*",
-        "last",
-        "then",
-    ]
-
-
-def test_name_from_a_list_or_a_path_is_no_pattern() -> None:
+def test_a_path_is_no_pattern() -> None:
     touch("d/photo1.jpg", "d/photo2.jpg")
     assert found("d/photo[12].jpg") == ["d/photo1.jpg", "d/photo2.jpg"]
-    assert found("-", listed=(b"d/photo[12].jpg",)) == ["d/photo[12].jpg"]
     assert [item.name for item in find_inputs([Path("d/photo[12].jpg")])] == ["d/photo[12].jpg"]
 
 
@@ -239,56 +219,9 @@ def test_names_are_as_they_were_given() -> None:
     ]
 
 
-def test_a_dash_without_a_list_is_refused_at_once() -> None:
+def test_a_dash_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="the name - stands for a list of names"):
         find_inputs(["a.jpg", "-"])
-
-
-def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
-    assert found("-", listed=(b"a.jpg\r\n", b"\n", b"\r\n", b"", b" b .jpg \n", b"-\n")) == ["a.jpg", " b .jpg ", "-"]
-
-
-def test_a_list_may_hold_any_bytes() -> None:
-    names = [os.fsencode(name) for name in found("-", listed=(b"caf\xe9\xff.jpg\n", b"n\0l/*\n", b"x" * 5000))]
-    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*!", b"x" * 5000]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
-    assert found("-", listed=(b"\xef\xbb\xbfa.jpg\r\n", b"\xef\xbb\xbfb.jpg\n")) == ["a.jpg", "\ufeffb.jpg"]
-    assert found("-", listed=(b"\xef\xbb\xbf\n", b"a.jpg")) == ["a.jpg"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> None:
-    lines = io.BytesIO("\ufeffa.jpg\nb.jpg\n".encode(encoding))
-    with pytest.raises(UsageError, match=r"^the list is in UTF-16; convert it: `iconv -f UTF-16 -t UTF-8 LIST \| "):
-        list(find_inputs(["-"], read_list(lines)))
-    touch(os.fsdecode(b"\xff\xfea.jpg"))
-    assert found("-", listed=(b"\xff\xfea.jpg\n",)) == [os.fsdecode(b"\xff\xfea.jpg")]
-
-
-@pytest.mark.parametrize("first", [b"a.jpg\0b.jpg\0", b"a\0.\0j\0p\0g\0\n"])
-def test_a_list_with_nul_names_the_option(first: bytes) -> None:
-    with pytest.raises(
-        UsageError, match=r"^line 1 of the list contains NUL, .*; use --null for a list .* of `find -print0`$"
-    ):
-        list(find_inputs(["-"], [first]))
-    # Later in the list, after rows have been written, it becomes one row with an error.
-    _, item = find_inputs(["-"], [b"a.jpg\n", first])
-    assert item.error is not None
-    assert item.error[0] == ImageErrorCode.MISSING
-    assert "use --null" in item.error[1]
-
-
-def test_a_list_of_names_that_end_with_nul() -> None:
-    names = ["a.jpg", "line\nbreak.jpg\n", "\ufeffb.jpg\r", os.fsdecode(b"\xff.jpg")]
-    touch(*names)
-    data = b"".join(os.fsencode(name) + b"\0" for name in names)
-    for text in (data, data[:-1], b"\0" + data):
-        assert found("-", listed=tuple(read_list(io.BytesIO(text), null=True))) == names  # type: ignore[arg-type]
-    Path("list").write_bytes(data)
-    with Path("list").open("rb") as file:
-        assert [item.name for item in find_inputs("-", read_list(file, null=True))] == names
 
 
 # Transient file system errors
@@ -365,30 +298,6 @@ def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text
     (item,) = find_inputs([name])
     assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "the name is not valid for a file"))
     assert item.text.encode("utf-8").decode() == text
-
-
-def test_a_list_that_is_being_written_says_where_it_stops_for_now() -> None:
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as file:
-        lines = read_list(file)
-        os.write(writing, b"a.jpg\n\nb.j")
-        assert [next(lines) for _ in range(3)] == [b"a.jpg", b"", None]
-        os.write(writing, b"pg\n")
-        assert [next(lines), next(lines)] == [b"b.jpg", None]
-        os.write(writing, b"x" * 60_000)
-        os.write(writing, b"y\nlast")
-        os.close(writing)
-        assert list(lines) == [b"x" * 60_000 + b"y", b"last"]
-
-
-def test_a_list_that_is_whole_has_no_stop() -> None:
-    text = b"".join(b"%d.jpg\r\n" % number for number in range(20_000))
-    Path("list").write_bytes(text)
-    with Path("list").open("rb") as file:
-        lines = list(read_list(file))
-    assert None not in lines
-    for listed in (lines, list(read_list(io.BytesIO(text)))):
-        assert [item.name for item in find_inputs("-", listed)] == [f"{number}.jpg" for number in range(20_000)]
 
 
 # Laws
