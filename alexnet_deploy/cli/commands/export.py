@@ -33,42 +33,41 @@ from alexnet_deploy.core.names import (
 
 def export(
     weights: Annotated[
-        Path | None, typer.Argument(help="A weights file, or a run or its name; the latest run unless given.")
+        Path | None, typer.Argument(help="A weights file, or a run or its name. Default: the latest run.")
     ] = None,
-    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="What the graph computes in.")] = "fp32",
+    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Precision of the graph.")] = "fp32",
     views: Annotated[
-        Literal["ten", "center"], typer.Option(help="The paper's ten views of each image, or its centre.")
+        Literal["ten", "center"],
+        typer.Option(help="Average the paper's ten views of each image, or use the centre view only."),
     ] = "ten",
     calibrate: Annotated[
         Path | None,
-        typer.Option(
-            help="int8: images to find ranges on, a folder or a packed set; the training images unless given."
-        ),
+        typer.Option(help="int8: calibration images, a folder or a packed set. Default: the training images."),
     ] = None,
     calibration_images: Annotated[
-        int | None, typer.Option(min=1, help="int8: most images to find ranges on. Default: 512.")
+        int | None, typer.Option(min=1, help="int8: number of calibration images, at most. Default: 512.")
     ] = None,
     calibration_cache: Annotated[
-        Path | None, typer.Option(help="int8: file that keeps what was counted, for the next export.")
+        Path | None, typer.Option(help="int8: file that stores the calibration statistics for the next export.")
     ] = None,
     method: Annotated[
         CalibrationMethod | None,
         typer.Option(
-            help="int8: how ranges are found. Default: the first of mse, entropy, minmax, percentile that holds on the "
+            help="int8: calibration method. Default: the first of mse, entropy, minmax, percentile that passes on the "
             "golden images."
         ),
     ] = None,
     rest: Annotated[
-        Rest | None, typer.Option(help="int8: what everything else computes in. Default: fp32; fp16 is for GPUs.")
+        Rest | None, typer.Option(help="int8: precision of all other layers. Default: fp32; fp16 is for GPUs.")
     ] = None,
     keep_float: Annotated[
-        list[str] | None, typer.Option(help="int8: a layer that stays in float, such as conv1; may be repeated.")
+        list[str] | None, typer.Option(help="int8: a layer to keep in float, such as conv1; can be repeated.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="int8: labelled images, DIR/CLASS or DIR/val/CLASS, to measure accuracy on.")
+        Path | None, typer.Option(help="int8: labelled images for measuring accuracy, in DIR/CLASS or DIR/val/CLASS.")
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="int8: most points of top-1 that may be lost on --data. Default: 0.5.")
+        float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
     ] = None,
     plan: PlanOption = None,
     min_batch: MinBatchOption = None,
@@ -78,11 +77,11 @@ def export(
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
     out: Annotated[
-        Path | None, typer.Option(help="The new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
+        Path | None, typer.Option(help="Path of the new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
 ) -> None:
-    """Turn weights into a bundle that is proved before it is published."""
+    """Export weights to a bundle, and verify it before it is published."""
     from alexnet_deploy.cli.terminal import building_bar, say, say_lines, show_path, stages, width_of
     from alexnet_deploy.core.model.weights import load_weights
     from alexnet_deploy.engines.tensorrt.build import BuildObserver
@@ -103,7 +102,7 @@ def export(
     }
     given = {name: value for name, value in wanted.items() if value is not None}
     if max_drop is not None and data is None:
-        raise UsageError("--max-drop is measured on labelled images: give their folder as --data")
+        raise UsageError("--max-drop needs --data, a folder of labelled images to measure the drop on")
     check_new_place(out)
     asked = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     request = ExportRequest(
@@ -118,7 +117,7 @@ def export(
             check_exists(folder, "folder of images")
     found = find_weights(weights)
     if weights is None:
-        say(f"no WEIGHTS given: taking {found}")
+        say(f"no WEIGHTS given: using {found}")
     loaded = load_weights(found)
     if (training := loaded.weights.training) is not None and training.interrupted:
         say(f"{found}: {interruption_words(training)}; {resume_words(found.parent)}")
@@ -140,7 +139,7 @@ def export(
         say(why_no_plan())
     weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
     if weak:
-        say(f"these weights do not feel, so only the graph's audit would catch: {', '.join(weak)}")
+        say(f"with these weights the golden images cannot detect, only the graph's audit can: {', '.join(weak)}")
     show_path(bundle.path)
     training = loaded.weights.training
     predict = next_prediction(bundle.path, None if training is None else training.data)
