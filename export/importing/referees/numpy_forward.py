@@ -56,12 +56,11 @@ def _step(layer: SourceLayer, values: np.ndarray, tensors: Mapping[str, np.ndarr
             return _convolve(layer, values, tensors)
         case Connect():
             weight = tensors[layer.weight]
-            sums = values.reshape(len(values), -1) @ (weight.T if layer.layout == "OI" else weight)
+            sums: np.ndarray = values.reshape(len(values), -1) @ (weight.T if layer.layout == "OI" else weight)
             return sums if layer.bias is None else sums + tensors[layer.bias]
-        case Activate(function="relu"):
-            return np.maximum(values, 0)
-        case Activate(function="tanh"):
-            return np.tanh(values)
+        case Activate():
+            activated: np.ndarray = np.maximum(values, 0) if layer.function == "relu" else np.tanh(values)
+            return activated
         case Normalise():
             return _normalise(layer, values)
         case Scale():
@@ -136,13 +135,15 @@ def _pool(layer: Pool, values: np.ndarray) -> np.ndarray:
     edges = ((0, 0), (0, 0), (top, max(ends[0], 0)), (left, max(ends[1], 0)))
     padded = np.pad(values, edges, constant_values=fill)
     if layer.function == "max":
-        return _windows(padded, layer).max(axis=(-2, -1))
+        largest: np.ndarray = _windows(padded, layer).max(axis=(-2, -1))
+        return largest
     # Windows may reach beyond the padding where Caffe rounds up: what lies there is never counted.
     margins = ((0, 0), (0, 0), (top, bottom), (left, right))
     counted = np.pad(np.ones_like(values), margins, constant_values=float(layer.counts_padding))
     beyond = [(0, max(padded.shape[axis] - counted.shape[axis], 0)) for axis in (2, 3)]
     counted = np.pad(counted, ((0, 0), (0, 0), *beyond))[:, :, : padded.shape[2], : padded.shape[3]]
-    return _windows(padded, layer).sum(axis=(-2, -1)) / _windows(counted, layer).sum(axis=(-2, -1))
+    means: np.ndarray = _windows(padded, layer).sum(axis=(-2, -1)) / _windows(counted, layer).sum(axis=(-2, -1))
+    return means
 
 
 def _windows(values: np.ndarray, layer: Pool) -> np.ndarray:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
-from google.protobuf.message import Message
 
 from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
 from alexnet_deploy.export.importing.source import (
@@ -46,6 +46,8 @@ _V1_TYPES = MappingProxyType(
 )
 """Source: BVLC/caffe, V1LayerParameter.LayerType."""
 
+AnyLayer: TypeAlias = messages.LayerParameter | messages.V1LayerParameter
+
 _FEEDS = {"Data", "HDF5Data", "ImageData", "WindowData", "MemoryData", "DummyData", "Input", "Python"}
 _MEASURES = {"Accuracy", "SoftmaxWithLoss", "Silence"}
 
@@ -61,13 +63,12 @@ class CaffeLayer:
     name: str
     type: str
     """V2's word for it."""
-    message: Message
-    """LayerParameter or V1LayerParameter."""
+    message: AnyLayer
+    """As it was parsed."""
 
     @classmethod
-    def of(cls, message: Message) -> "CaffeLayer":
+    def of(cls, message: AnyLayer) -> "CaffeLayer":
         """Return a layer; raises ChainError for one from before V1."""
-        assert isinstance(message, messages.LayerParameter | messages.V1LayerParameter)
         if isinstance(message, messages.LayerParameter):
             return cls(name=message.name, type=message.type, message=message)
         if message.HasField("v0_layer"):
@@ -79,15 +80,14 @@ class CaffeLayer:
 
     def has(self, field: str) -> bool:
         """Return whether it has this message field."""
-        return field in self.message.DESCRIPTOR.fields_by_name and self.message.HasField(field)
+        return field in self.message.DESCRIPTOR.fields_by_name and bool(self.message.HasField(field))
 
 
-def input_size_of(header: Message, layers: Sequence[CaffeLayer]) -> int | None:
+def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> int | None:
     """Return the side of the square input, in pixels, if the model says it; raises ChainError for another shape."""
-    assert isinstance(header, messages.NetHeader)
     shapes = [list(header.input_dim)] if header.input_dim else [list(shape.dim) for shape in header.input_shape]
     for layer in layers:
-        if layer.has("input_param"):
+        if isinstance(layer.message, messages.LayerParameter) and layer.has("input_param"):
             shapes += [list(shape.dim) for shape in layer.message.input_param.shape]
         elif layer.has("transform_param") and (size := layer.message.transform_param.crop_size):
             shapes.append([1, 3, size, size])
@@ -154,7 +154,7 @@ def _translated(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Iterato
             yield Drop(name=name, probability=message.dropout_param.dropout_ratio)
         case "Flatten":
             yield Unroll(name=name, order="CHW")
-        case "BatchNorm":
+        case "BatchNorm" if isinstance(message, messages.LayerParameter):
             epsilon = message.batch_norm_param.eps
             blobs = [f"{name}.{number}" for number in range(3)]
             yield Scale(

@@ -72,8 +72,12 @@ def _read(path: Path, data: memoryview, sha256: str) -> Source:
                 raise ChainError(f"has over {_MOST_HEADER_BYTES:,} bytes besides its layers")
             continue
         is_v1 = is_v1 or field.number == _V1_LAYERS
-        kind = messages.V1LayerParameter if field.number == _V1_LAYERS else messages.LayerParameter
-        layer = CaffeLayer.of(_parsed(kind, data[field.value : field.end]))
+        part = data[field.value : field.end]
+        layer = CaffeLayer.of(
+            _parsed(messages.V1LayerParameter(), part)
+            if field.number == _V1_LAYERS
+            else _parsed(messages.LayerParameter(), part)
+        )
         for number, blob in enumerate(layer.message.blobs):
             values = array_of(blob, f"{layer.name}: blob {number}")
             tensors[f"{layer.name}.{number}"] = values.reshape(_shape_of(layer, number, values.shape))
@@ -81,7 +85,7 @@ def _read(path: Path, data: memoryview, sha256: str) -> Source:
         layers.append(layer)
         if len(layers) > _MOST_LAYERS:
             raise ChainError(f"has more than {_MOST_LAYERS} layers")
-    head = _parsed(messages.NetHeader, memoryview(header))
+    head = _parsed(messages.NetHeader(), memoryview(header))
     size = input_size_of(head, layers)
     return Source(
         path=path,
@@ -101,18 +105,16 @@ def _shape_of(layer: CaffeLayer, number: int, shape: tuple[int, ...]) -> tuple[i
     return (math.prod(shape[:-1]), shape[-1]) if layer.type == "InnerProduct" and shape else shape
 
 
-def _parsed(kind: type[M], data: memoryview) -> M:
-    message = kind()
+def _parsed(message: M, data: memoryview) -> M:
     message.ParseFromString(bytes(data))
     return message
 
 
-def array_of(blob: Message, subject: str) -> np.ndarray:
+def array_of(blob: messages.BlobProto, subject: str) -> np.ndarray:
     """Return a BlobProto's numbers, float32, in its own shape, which has four dimensions in V1.
 
     Raises ChainError, with the subject, if they do not fit its shape.
     """
-    assert isinstance(blob, messages.BlobProto)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     if len(shape) > 8 or min(shape, default=1) < 1 or math.prod(shape) > _MOST_VALUES:
         raise ChainError(f"{subject} has the shape {shape[:8]}")
@@ -135,7 +137,8 @@ def _mean(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
 def _scale(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
     for layer in layers:
         if layer.has("transform_param") and layer.message.transform_param.HasField("scale"):
-            return (layer.message.transform_param.scale,) * 3
+            scale = layer.message.transform_param.scale
+            return scale, scale, scale
     return None
 
 
