@@ -52,8 +52,9 @@ def read(path: Path) -> Source:
             digest = hashlib.sha256()
             for piece in pieces_of(file):
                 digest.update(piece)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as data:
-                return _read(path, data, digest.hexdigest())
+            # Not closed by hand: the frames of an error still hold parts of it. It goes with the last of them.
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return _read(path, memoryview(whole), digest.hexdigest())
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (WireError, DecodeError, UnicodeDecodeError) as error:
