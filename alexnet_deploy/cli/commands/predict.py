@@ -3,9 +3,8 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,9 +20,8 @@ from alexnet_deploy.core.process.say import counted
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
     from alexnet_deploy.core.inputs.paths import Input
-    from alexnet_deploy.predict.output import Tally
-    from alexnet_deploy.predict.resume import Again
     from alexnet_deploy.predict.row_formats import RowWriter
+    from alexnet_deploy.predict.sink import RowSink, Tally
 
 
 class RetryCode(StrEnum):
@@ -131,16 +129,13 @@ def predict(
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with (
             unwinding(),
-            _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
+            _sink_to(output, writer, depends_on, resume=resume, again=again) as rows,
             counting_bar("images") as count,
-            closing(classifier.stream(pass_over(rows.done, inputs), batch_size)) as predictions,
+            closing(classifier.stream(pass_over(rows.done(), inputs), batch_size)) as predictions,
         ):
             for prediction in predictions:
-                rows.write(writer.row(prediction))
-                rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
+                rows.write(prediction)
                 count()
-            if footer := writer.footer():
-                rows.write(footer)
             rows.finish()
             if not rows.outcomes and not allow_empty:
                 raise UsageError(f"{' '.join(images)}: no files found; pass --allow-empty to accept that")
@@ -180,8 +175,9 @@ def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
 def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | None"]) -> "Tally":
     """Return the tally of a complete file's rows; raises UsageError if the rows do not match the inputs."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.predict.output import Tally, whole_rows
+    from alexnet_deploy.predict.output import whole_rows
     from alexnet_deploy.predict.resume import pass_over
+    from alexnet_deploy.predict.sink import Tally
 
     outcomes = Tally()
 
@@ -209,39 +205,29 @@ def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    write: Callable[[str], object]
-    outcomes: "Tally"
-    done: "Iterable[str | Again]"
-    finish: Callable[[], None]
-    """Copies the remaining older rows."""
-
-
 @contextmanager
-def _rows_to(
+def _sink_to(
     output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
-) -> Iterator[_Rows]:
+) -> Iterator["RowSink"]:
+    """Yield the sink of all rows, stdout or a file that becomes `output` at the end."""
     from alexnet_deploy.cli.terminal import for_stdout, say
-    from alexnet_deploy.predict.output import Tally, open_row_file
+    from alexnet_deploy.predict.output import open_row_file
+    from alexnet_deploy.predict.sink import RowSink
 
     if output is None:
-
-        def write(row: str) -> None:
-            sys.stdout.write(for_stdout(row))
-
-        write(writer.header())
-        yield _Rows(write=write, outcomes=Tally(), done=(), finish=lambda: None)
+        rows = RowSink(writer, lambda record: sys.stdout.write(for_stdout(record.decode())))
+        rows.begin()
+        yield rows
         return
-    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
-        if rows.outcomes:
-            say(f"resuming after {counted(rows.outcomes.total(), 'row')}")
+    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as file:
+        if file.outcomes:
+            say(f"resuming after {counted(file.outcomes.total(), 'row')}")
         try:
-            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done(), finish=rows.finish)
+            yield file
         except UsageError:
             raise
         except BaseException:
-            if rows.outcomes and rows.place.exists():
+            if file.outcomes and file.place.exists():
                 remedy = "" if writer.form[0] == "table" else "; repeat the command with --resume to continue"
-                say(f"the rows so far are in {rows.place}{remedy}")
+                say(f"the rows so far are in {file.place}{remedy}")
             raise
