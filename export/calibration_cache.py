@@ -30,7 +30,7 @@ _MOST_BYTES = 64 * MIB
 # The maximum of int64.
 _MOST_VALUES = 2**63 - 1
 
-_REMEDY = "remove it, or name another file"
+_REMEDY = "remove it to calibrate again, or name another file"
 
 
 class _Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

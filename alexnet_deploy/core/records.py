@@ -55,9 +55,10 @@ def read_version(data: bytes | str, format_name: str, versions: Sequence[int]) -
     if name != format_name or found.format_version not in versions:
         *others, last = map(str, versions)
         supported = f"{', '.join(others)} and {last}" if others else last
+        is_newer = name == format_name and found.format_version > max(versions)
         raise UnknownVersionError(
-            f"{name} version {found.format_version} is not supported; this program reads {format_name} version "
-            f"{supported}"
+            f"{name} version {found.format_version} is {'newer than supported' if is_newer else 'not supported'}; "
+            f"this program reads {format_name} version {supported}"
         )
     return found.format_version
 

@@ -214,7 +214,9 @@ def _read_checkpoint(path: Path) -> _SavedRun:
             )
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (TensorFileError, UnknownVersionError, KeyError, msgspec.DecodeError) as error:
+    except UnknownVersionError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except (TensorFileError, KeyError, msgspec.DecodeError) as error:
         raise WeightsError(f"{path}: is not a checkpoint, or is damaged: {error}") from error
 
 

@@ -117,7 +117,7 @@ def test_what_it_was_not_made_from_is_said(graph: str, images: str, words: str |
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
 def test_part_of_a_file_is_refused(length: int, kept: Path) -> None:
     kept.write_bytes(kept.read_bytes()[:length])
-    refused(kept, "not a calibration cache: .*; remove it, or name another file")
+    refused(kept, "not a calibration cache: .*; remove it to calibrate again, or name another file")
 
 
 def test_flipped_bit_anywhere_is_refused_or_says_the_same(kept: Path) -> None:
@@ -145,13 +145,16 @@ def test_flipped_bit_anywhere_is_refused_or_says_the_same(kept: Path) -> None:
     [
         ({"graph_sha256": "c" * 64}, "its header has changed since it was saved: the digest does not match"),
         ({"num_images": 13}, "the digest does not match"),
-        ({"format_version": 99}, "calibration cache version 99 is not supported; this program reads .* version 2"),
+        (
+            {"format_version": 99},
+            "calibration cache version 99 is newer than supported; this program reads .* version 2",
+        ),
     ],
 )
 def test_edited_header_is_refused(changes: dict[str, object], match: str, kept: Path) -> None:
     header, counts = parts(kept)
     kept.write_bytes(safetensors.numpy.save(counts, metadata={KEY: json.dumps({**header, **changes})}))
-    refused(kept, match + ".*; remove it, or name another file$")
+    refused(kept, match + ".*; remove it to calibrate again, or name another file$")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_impossible_header_is_refused(changes: dict[str, object], match: str, ke
 
 def test_cache_of_version_1_is_named(path: Path) -> None:
     path.write_text('{"format":"alexnet-deploy calibration","format_version":1,"layers":{}}')
-    refused(path, "calibration cache version 1 is not supported; this program reads .* version 2; remove it, or name")
+    refused(path, "calibration cache version 1 is not supported; this program reads .* version 2; remove it to")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_cache_of_version_1_is_named(path: Path) -> None:
 )
 def test_foreign_file_is_refused(data: bytes, path: Path) -> None:
     path.write_bytes(data)
-    refused(path, "not a calibration cache: .*; remove it, or name another file")
+    refused(path, "not a calibration cache: .*; remove it to calibrate again, or name another file")
 
 
 def test_file_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
