@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from alexnet_deploy.core.fs.opening import MIB
+from alexnet_deploy.export.audit import is_text
 
 _MOST_STRUCTURE_BYTES = 1 * MIB
 """Of everything but the tensors' data: networks of the family have 10 to 100 kB."""
@@ -125,6 +126,8 @@ def read_structure(data: bytes) -> Structure:
         model = onnx.load_model_from_string(stripped)
     except DecodeError as error:
         raise StructureError(f"is no ONNX file, or a damaged one: {error}") from error
+    if not is_text(model):
+        raise StructureError("is no ONNX file, or a damaged one: it holds texts that are not UTF-8")
     return Structure(model=model, data=data)
 
 
