@@ -71,6 +71,8 @@ _EXTRAS: dict[str, Extra] = {
     "torch": "train",
     "onnx": "train",
     "google": "train",
+    "h5py": "import",
+    "scipy": "import",
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboard": "tensorboard",

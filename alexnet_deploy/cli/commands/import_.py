@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A torch checkpoint, a state dict in safetensors, a .caffemodel or an ONNX graph.")],
+    file: Annotated[
+        Path, typer.Argument(help="A torch checkpoint, a state dict in safetensors, a .caffemodel or an ONNX graph.")
+    ],
     arch: Annotated[
         str | None,
         typer.Option(help="Architecture, if the file does not contain its layers; or a name for the new table."),
@@ -31,7 +33,10 @@ def import_(
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="Factor for (pixel - mean); one number for all channels, or three; 1/58.395 is accepted."),
+        typer.Option(
+            metavar="R,G,B",
+            help="Factor for (pixel - mean); one number for all channels, or three; 1/58.395 is accepted.",
+        ),
     ] = None,
     resize: Annotated[
         Literal["shorter-side", "warp"] | None,

@@ -9,6 +9,7 @@ import mmap
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -29,6 +30,8 @@ _TAR_MEMBERS = (b"sys_info", b"pickle", b"storages", b"tensors")
 """What the tar archives of torch 0.1 hold."""
 _NUM_LEGACY_PICKLES = 5
 """Magic number, protocol, machine, the object itself, the keys of its storages."""
+
+_PROTOCOL = 2
 
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _ADMITTED = frozenset(
@@ -106,7 +109,10 @@ def _load(path: Path, file: BufferedReader) -> object:
                 for _ in range(_NUM_LEGACY_PICKLES):
                     _check_names(path, whole)  # type: ignore[arg-type]
         file.seek(0)
-        loaded: object = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of torch about its own code.
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise WeightsError(f"{path}: is no checkpoint of torch's, or a damaged one: {reason}") from error
@@ -139,8 +145,11 @@ def _check_names(path: Path, file: BinaryIO) -> None:
                 f"{path}: holds {name}, which is not a tensor and is not loaded, because loading can run code; save "
                 "the state dict alone: torch.save(model.state_dict(), NEW)"
             )
-        if opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-            raise WeightsError(f"{path}: is of a pickle protocol over 2, which is not read; save it as torch.save does")
+        is_later = opcode.name == "PROTO" and argument != _PROTOCOL
+        if is_later or opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+            raise WeightsError(
+                f"{path}: is not of pickle protocol {_PROTOCOL}, as torch.save writes it unless told otherwise"
+            )
 
 
 def _pickle_name(path: Path) -> str | None:

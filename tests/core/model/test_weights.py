@@ -96,7 +96,11 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 4, "weights version 4 is newer than supported; this program reads weights version 1, 2 and 3"),
+        (
+            "format_version",
+            4,
+            "weights version 4 is newer than supported; this program reads weights version 1, 2 and 3",
+        ),
         ("format_version", 2, "the digest does not match"),
         ("header_sha256", "0" * 64, "its header has a digest, but format 1 has none"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),

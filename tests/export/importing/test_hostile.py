@@ -234,7 +234,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "code in a zip": (_code_in_a_zip, "holds posix.system, which is not a tensor and is not loaded"),
     "code in legacy": (_code_in_legacy, "holds posix.system, which is not a tensor and is not loaded"),
     "code in a bare pickle": (_code_in_a_bare_pickle, "is a bare pickle, which is not opened"),
-    "code in protocol 4": (_code_in_protocol_4, "is of a pickle protocol over 2"),
+    "code in protocol 4": (_code_in_protocol_4, "is not of pickle protocol 2, as torch.save writes it"),
     "a whole model": (_whole_model, "holds torch.nn.modules.container.Sequential, which is not a tensor"),
     "TorchScript": (_script, "is a TorchScript program, which is not run"),
     "a tar of torch 0.1": (_old_tar, "is a tar archive, as torch 0.1 wrote them"),

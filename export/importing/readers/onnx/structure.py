@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from alexnet_deploy.core.fs.opening import MIB
+from alexnet_deploy.export.audit import is_text
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 
 _MOST_STRUCTURE_BYTES = 1 * MIB
@@ -125,6 +126,8 @@ def read_structure(data: bytes) -> Structure:
         model = onnx.load_model_from_string(stripped)
     except (DecodeError, WireError) as error:
         raise StructureError(f"is no ONNX file, or a damaged one: {error}") from error
+    if not is_text(model):
+        raise StructureError("is no ONNX file, or a damaged one: it holds texts that are not UTF-8")
     return Structure(model=model, data=data)
 
 
