@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="Weights of another program, of any format that --help names.")],
+    file: Annotated[Path, typer.Argument(help="Another program's weights: a torch checkpoint, safetensors or ONNX.")],
     arch: Annotated[
         str | None,
         typer.Option(help="The architecture, where the file does not say its layers; or a name for its table."),
@@ -51,7 +51,7 @@ def import_(
         Path | None, typer.Option(help="New directory for the weights. Default: runs/ARCH-imported-TIME.")
     ] = None,
 ) -> None:
-    """Turn weights of torch into weights of ours, proved against the file itself."""
+    """Turn another program's weights into ours, proved against the file itself."""
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.export.importing.assume import Overrides
     from alexnet_deploy.pipeline.importing import read_labels, save_import, understand, weights_of

@@ -48,6 +48,8 @@ CHECKPOINT_SEALED_FROM = 3
 _VERSIONS = (1, 2, 3)
 _SEALED_FROM = 2
 
+_OF_OTHERS = "`alexnet-deploy import` reads other programs' weights"
+
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
 
@@ -211,7 +213,7 @@ def load_weights(path: Path) -> LoadedWeights:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
         weights = Weights(
             architecture=header.architecture,
@@ -231,7 +233,9 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
     if CHECKPOINT_KEY in file.metadata:
         raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
     if METADATA_KEY not in file.metadata:
-        raise WeightsError(f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it")
+        raise WeightsError(
+            f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it; {_OF_OTHERS}"
+        )
     try:
         header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:
