@@ -1,4 +1,4 @@
-"""Every reader of files that may come from elsewhere, each with sound files that are damaged for it."""
+"""Every reader of files of this program's that may come from elsewhere, each with sound files that are damaged."""
 
 import json
 import random
@@ -353,7 +353,7 @@ def _rows(row_format: RowFormat) -> Reader:
 JSON = (changes.json_change,)
 TENSORS = (changes.tensor_file_change,)
 
-READERS: Mapping[str, Reader] = MappingProxyType(
+OWN_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "bundle": Reader(
             make=_make_bundle,
