@@ -347,7 +347,7 @@ def _rows(row_format: RowFormat) -> Reader:
 JSON = (changes.json_change,)
 TENSORS = (changes.tensor_file_change,)
 
-READERS: Mapping[str, Reader] = MappingProxyType(
+OWN_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "bundle": Reader(
             make=_make_bundle,

@@ -50,6 +50,8 @@ CHECKPOINT_SEALED_FROM = 3
 _VERSIONS = (1, 2, 3)
 _SEALED_FROM = 2
 
+_OF_OTHERS = "`alexnet-deploy import` reads other programs' weights"
+
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
 
@@ -213,7 +215,7 @@ def load_weights(path: Path) -> LoadedWeights:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
         weights = Weights(
             architecture=header.architecture,
@@ -233,7 +235,9 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
     if CHECKPOINT_KEY in file.metadata:
         raise WeightsError(f"{path}: this is a checkpoint for resuming; the weights are in the same folder")
     if METADATA_KEY not in file.metadata:
-        raise WeightsError(f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata")
+        raise WeightsError(
+            f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata; {_OF_OTHERS}"
+        )
     try:
         header = from_json(file.text(METADATA_KEY, "weights", _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:
