@@ -13,7 +13,7 @@ import numpy as np
 from alexnet_deploy.core.errors import UsageError, WeightsError
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Dropout, Layer, Linear
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.labels import check_labels
+from alexnet_deploy.core.model.labels import check_labels, imagenet_labels
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.export.importing.assume import Completed, Overrides, fill_preprocessing
 from alexnet_deploy.export.importing.known import known_as
@@ -205,6 +205,16 @@ def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> 
         except WeightsError as error:
             raise WeightsError(f"{source.path}: {error}") from error
         return source.labels
+    if num_classes == len(imagenet_labels()):
+        assumptions.append(
+            Assumption(
+                subject="labels",
+                value=f"ImageNet's {num_classes:,} class names, in the order of their WordNet IDs",
+                reason=f"it has {num_classes:,} classes and does not name them",
+                option="--labels",
+            )
+        )
+        return imagenet_labels()
     assumptions.append(
         Assumption(
             subject="labels",

@@ -8,9 +8,12 @@ from types import MappingProxyType
 import changes
 import safetensors.torch
 import torch
+from foreign_caffe import write_caffe
 from foreign_torch import JIECAOYU, TORCHVISION, Caffe, TakenApart, exported
+from networks import narrowed, separating_weights
 from readers import Reader
 
+from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.recognise import recognise
 from alexnet_deploy.export.importing.registry import find_format
@@ -62,6 +65,10 @@ def _save_graph(path: Path) -> None:
     path.write_bytes(_exported(path.parent))
 
 
+def _save_caffe(path: Path, version: int) -> None:
+    write_caffe(path, separating_weights(narrowed(ARCHITECTURES["caffe"])), version)
+
+
 IMPORT_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "import-torch": _reader("a.pth", lambda path: torch.save({"state_dict": _torchvision()}, path)),
@@ -72,5 +79,7 @@ IMPORT_READERS: Mapping[str, Reader] = MappingProxyType(
             *(changes.tensor_file_change,) * 3,
         ),
         "import-onnx": _reader("a.onnx", _save_graph),
+        "import-caffe-v1": _reader("a.caffemodel", lambda path: _save_caffe(path, 1)),
+        "import-caffe-v2": _reader("a.caffemodel", lambda path: _save_caffe(path, 2)),
     }
 )

@@ -9,6 +9,7 @@ from networks import narrowed, separating_weights
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.labels import imagenet_labels
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.proof import proof_images, prove, source_inputs
@@ -74,3 +75,12 @@ def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
     for length in (40, 1000, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
         assert "Caffe model, or is damaged" in refused(path) or "no layer" in refused(path)
+
+
+def test_a_model_of_a_thousand_classes_gets_the_names_of_imagenet(tmp_path: Path) -> None:
+    path = tmp_path / "x.caffemodel"
+    write_caffe(path, separating_weights(narrowed(ARCHITECTURES["caffe"]).with_num_classes(1000)), 1)
+    recognised, _ = imported(path)
+    assert recognised.labels == imagenet_labels()
+    (assumed,) = [found for found in recognised.assumptions if found.subject == "labels"]
+    assert (assumed.reason, assumed.option) == ("it has 1,000 classes and does not name them", "--labels")
