@@ -86,8 +86,8 @@ def export_bundle(
     UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
     """
     from alexnet_deploy.engines.tensorrt.build import BuildObserver
-    from alexnet_deploy.pipeline.calibration import Int8Request
     from alexnet_deploy.pipeline.export import ExportRequest, export
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
     request = ExportRequest(
         precision=precision,
