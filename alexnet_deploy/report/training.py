@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexnet_deploy.core.model.weights import TrainingRecord
-from alexnet_deploy.report.plots import training_curves
+from alexnet_deploy.report.curves import TrainingCurves, training_curves
 
 _MAX_HEATMAP_CLASSES = 30
 _NUM_WORST = 15
@@ -19,8 +19,8 @@ class TrainingPart:
 
     record: TrainingRecord
     """What the weights say of it."""
-    curves: tuple[str, str, str] | None
-    """Loss, validation error and learning rate over epochs, each an SVG element; None before the first epoch's end."""
+    curves: TrainingCurves | None
+    """None before the first epoch's end."""
     confusion: "Confusion | None"
     """None where there is no matrix."""
     is_heatmap: bool
