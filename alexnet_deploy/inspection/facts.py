@@ -20,16 +20,20 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.fs.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.core.model.tensor_file import TensorFileError, UnknownVersionError, open_tensors
+from alexnet_deploy.core.model.tensor_file import TensorFileError, open_tensors
 from alexnet_deploy.core.model.weights import (
+    CHECKPOINT_FORMAT,
     CHECKPOINT_KEY,
     CHECKPOINT_SEALED_FROM,
     CHECKPOINT_VERSIONS,
     EpochMetrics,
+    ImportRecord,
+    LoadedWeights,
     RecipeValue,
     TrainingRecord,
     load_weights,
 )
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.schedule import has_ended
 
 # Not imported from train.pack.format, which needs torch: `inspect` of a bundle does not.
@@ -78,6 +82,8 @@ class WeightsFacts(Struct, frozen=True, kw_only=True, tag="weights", tag_field="
     preprocessing: Preprocessing
     tools: dict[str, str]
     training: TrainingRecord | None
+    origin: ImportRecord | None
+    """The file that they were imported from; None where they were trained here."""
 
 
 class BundleFacts(Struct, frozen=True, kw_only=True, tag="bundle", tag_field="kind"):
@@ -149,10 +155,14 @@ def inspect_path(path: Path) -> Facts:
         return _bundle(path)
     if (path / _PACK_HEADER).exists():
         return _pack(path)
-    if (path / CHECKPOINT).is_file() or (path / WEIGHTS).is_file():
+    if (path / CHECKPOINT).is_file():
         return _run(path)
+    if (path / WEIGHTS).is_file():
+        loaded = load_weights(path / WEIGHTS)
+        is_import = loaded.weights.training is None and loaded.weights.origin is not None
+        return _weights(loaded) if is_import else _run(path)
     if path.suffix == ".safetensors":
-        return _weights(path)
+        return _weights(load_weights(path))
     if path.suffix == ".onnx":
         return _graph(path)
     raise BundleError(
@@ -207,24 +217,28 @@ def _run(path: Path) -> RunFacts:
 def _read_checkpoint(path: Path) -> _SavedRun:
     try:
         with open_tensors(path) as file:
-            return from_json(file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun)
+            return from_json(
+                file.text(CHECKPOINT_KEY, CHECKPOINT_FORMAT, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun
+            )
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (TensorFileError, UnknownVersionError, KeyError, msgspec.DecodeError) as error:
+    except UnknownVersionError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except (TensorFileError, KeyError, msgspec.DecodeError) as error:
         raise WeightsError(f"{path}: is not a checkpoint, or is damaged: {error}") from error
 
 
-def _weights(path: Path) -> WeightsFacts:
-    loaded = load_weights(path)
+def _weights(loaded: LoadedWeights) -> WeightsFacts:
     weights = loaded.weights
     return WeightsFacts(
-        path=str(path),
+        path=str(loaded.path),
         sha256=loaded.sha256,
         architecture=weights.architecture,
         labels=weights.labels,
         preprocessing=weights.preprocessing,
         tools=dict(weights.tools),
         training=weights.training,
+        origin=weights.origin,
     )
 
 

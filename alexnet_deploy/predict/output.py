@@ -202,7 +202,7 @@ def _in_words(output: Path, partial: Path) -> Iterator[None]:
 
 def _refuse_existing(output: Path) -> None:
     if os.path.lexists(output):
-        raise UsageError(f"{output}: exists already; choose another --output")
+        raise UsageError(f"{output}: already exists; choose another --output")
 
 
 def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:

@@ -1,6 +1,6 @@
-"""What the report's charts show, as places on their scales: the page draws them with its own boxes, lines and text.
+"""The report's charts as positions on their scales; the page draws them with its own boxes, lines and text.
 
-Places are per cent of a track from its left end, or coordinates in the box of a small SVG.
+Positions are per cent of a track from its left end, or coordinates in the box of a small SVG.
 """
 
 import math
@@ -15,10 +15,10 @@ from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 _NUM_COLUMNS = 128
 _LEAST_FAULT, _MOST_FAULT = 1e-3, 1e9
 _LEAST_COST, _MOST_COST = 1e-9, 1e3
-"""Divergences beyond these stand at the scale's ends: smaller are float32 rounding, larger come of no probabilities."""
+"""Divergences are clamped to these: smaller ones are float32 rounding, larger ones do not come from probabilities."""
 
 _LEAST_SPAN = 1e-6
-"""An interval that spans less, in percentage points, is nothing but rounding."""
+"""An interval narrower than this, in percentage points, is rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,11 @@ class LogScale:
     high: float
 
     def place(self, value: float) -> float:
-        """Return where a positive value stands, 0..100; what is beyond an end stands at it."""
+        """Return the position of a positive value, 0..100, clamped to the ends of the scale."""
         return _place(math.log10(value), self.low, self.high)
 
     def ticks(self, most: int) -> list[float]:
-        """Return powers of ten on the scale, about `most` at most; other round numbers where it has but one or none."""
+        """Return up to about `most` powers of ten on the scale; if it has fewer than two, round numbers."""
         exponents = LinearScale(low=self.low, high=self.high).ticks(most, integer=True)
         if len(exponents) < 2:
             return LinearScale(low=10.0**self.low, high=10.0**self.high).ticks(most)
@@ -48,11 +48,11 @@ class LinearScale:
     high: float
 
     def place(self, value: float) -> float:
-        """Return where a value stands, 0..100; what is beyond an end stands at it."""
+        """Return the position of a value, 0..100, clamped to the ends of the scale."""
         return _place(value, self.low, self.high)
 
     def ticks(self, most: int, *, integer: bool = False) -> list[float]:
-        """Return round numbers on the scale, about `most` at most; whole ones with `integer`."""
+        """Return up to about `most` round numbers on the scale, whole numbers with `integer`."""
         locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], integer=integer, min_n_ticks=1)
         found = (float(f"{number:.6g}") for number in locator.tick_values(self.low, self.high))
         return [number for number in found if self.low <= number <= self.high]
@@ -64,19 +64,19 @@ def _place(value: float, low: float, high: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultChart:
-    """The planted faults, in multiples of what is allowed."""
+    """The errors of the planted faults, in multiples of the tolerance."""
 
     scale: LogScale
     faults: tuple[tuple[str, float, float, float], ...]
-    """Name, multiple of the tolerance, and where its bar begins and how long it is; the furthest first."""
+    """Name, multiple of the tolerance, and start and length of the bar; largest multiple first."""
 
     ticks: tuple[int, ...]
-    """The powers of ten that are named: what is allowed, ten times as much, some beyond, and the scale's low end."""
+    """The labelled powers of ten: the low end, the tolerance, ten times the tolerance, and some beyond."""
 
 
 def fault_chart(separation: Mapping[str, float]) -> FaultChart:
-    """Return the chart of each fault's multiple of the tolerance: its bar runs from 1 to there."""
-    # A fault that moves nothing, or gives NaN, stands at the scale's end rather than beyond it.
+    """Return the chart of each fault's multiple of the tolerance; each bar starts at 1."""
+    # A fault without effect, or with NaN, is clamped to the end of the scale.
     shown = {
         name: _LEAST_FAULT if math.isnan(value) else min(max(value, _LEAST_FAULT), _MOST_FAULT)
         for name, value in separation.items()
@@ -103,15 +103,15 @@ class CostChart:
 
     scale: LogScale
     ticks: range
-    """The powers of ten that are named, the ends among them."""
+    """The labelled powers of ten, including both ends."""
     lengths: dict[str, float]
-    """How long each bar is, 0..100; 0 for a cost of nothing, all of the track where it is no number."""
+    """Length of each bar, 0..100; 0 for a cost of 0, the whole track for a cost that is not finite."""
 
 
 def cost_chart(costs: Mapping[str, float]) -> CostChart:
-    """Return the bars of these costs; any number that is not finite is as bad as can be."""
+    """Return the bars of these costs; a cost that is not finite gets the longest bar."""
     finite = [min(max(cost, _LEAST_COST), _MOST_COST) for cost in costs.values() if 0 < cost < math.inf]
-    # The least of them has a bar that can be seen.
+    # Even the smallest cost has a visible bar.
     low = math.floor(math.log10(min(finite)) - 0.2) if finite else -4
     num_decades = max(2, math.ceil(math.log10(max(finite))) - low) if finite else 2
     step = math.ceil(num_decades / 5)
@@ -129,7 +129,7 @@ def cost_chart(costs: Mapping[str, float]) -> CostChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalChart:
-    """A confidence interval on a linear scale, beside nothing and what is allowed; places are 0..100."""
+    """A confidence interval on a linear scale, with marks at zero and at the limit; positions are 0..100."""
 
     begin: float
     end: float
@@ -137,11 +137,11 @@ class IntervalChart:
     zero: float
     allowed: float
     ticks: tuple[tuple[float, float], ...]
-    """Number and place."""
+    """Number and position."""
 
 
 def interval_chart(value: float, interval: tuple[float, float], allowed: float) -> IntervalChart | None:
-    """Return the chart of a value with its interval; None where one of the numbers cannot be drawn."""
+    """Return the chart of a value with its interval; None if one of the numbers is not finite."""
     numbers = (value, *interval, allowed)
     if not all(map(math.isfinite, numbers)):
         return None
@@ -163,26 +163,26 @@ class HistogramChart:
     """Magnitudes of one layer's input: outlines of logarithmic counts in a box of BOX_WIDTH by BOX_HEIGHT."""
 
     kept: str
-    """SVG path of what is within the range, or of all where there is none."""
+    """SVG path of the part within the range, or of everything if there is no range."""
     cut: str
-    """SVG path of what is beyond it; empty where nothing is drawn there."""
+    """SVG path of the part beyond the range; empty if nothing is drawn there."""
     edge: float | None
-    """Where the range ends; None where the layer has none."""
+    """Position of the range's end; None if the layer has no range."""
     upper: float
     """The magnitude at the box's right end."""
     levels: tuple[tuple[int, float], ...]
-    """Powers of ten of the counts that are named, and their heights from the top."""
+    """The labelled powers of ten of the counts, and their distances from the top."""
 
 
 BOX_WIDTH, BOX_HEIGHT = 224.0, 100.0
 _BELOW_ONE = 0.35
-"""Decades below a count of one, so that a single number can be seen."""
+"""Decades below a count of one, so that a single value is visible."""
 
 
 def histogram_charts(
     histograms: Mapping[str, Histogram], ranges: Mapping[str, float]
 ) -> dict[str, HistogramChart | None]:
-    """Return the chart of each layer, all on one scale of counts; None where every number was 0."""
+    """Return the chart of each layer, all on one scale of counts; None if every value was 0."""
     columns = {
         layer: _columns(histogram, ranges.get(layer))
         for layer, histogram in histograms.items()
@@ -199,7 +199,7 @@ def histogram_charts(
 
 
 def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, up to what is to be shown."""
+    """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, to the range or maximum."""
     upper = max(histogram.largest, largest_kept or 0.0)
     width = histogram.upper / NUM_BINS
     num_bins = int(np.flatnonzero(histogram.counts)[-1]) + 1
@@ -208,7 +208,7 @@ def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarr
     padded = np.zeros(num_columns * group, dtype=np.int64)
     padded[:num_bins] = histogram.counts[:num_bins]
     counts = padded.reshape(num_columns, group).sum(axis=1)
-    # What rounding put beyond the largest number belongs to the column that ends with it.
+    # Rounding may create columns beyond the largest value: their counts belong to the last column.
     edges = np.minimum(np.arange(num_columns + 1) * group * width, upper)
     while num_columns > 1 and edges[-2] >= upper:
         counts, edges, num_columns = np.append(counts[:-2], counts[-2:].sum()), edges[:-1], num_columns - 1
@@ -236,16 +236,16 @@ def _histogram_chart(
 
 
 def _height(count: int, num_decades: float) -> float:
-    """Return how far below the box's top a count reaches."""
+    """Return the distance of a count's bar from the top of the box."""
     share = (math.log10(count) + _BELOW_ONE) / (num_decades + _BELOW_ONE) if count else 0.0
     return round(BOX_HEIGHT * (1 - share), 1)
 
 
 def _outline(places: Sequence[float], heights: Sequence[float], begin: float, end: float) -> str:
-    """Return the steps between `begin` and `end` as a closed path on the box's floor; empty where there are none."""
+    """Return the outline between `begin` and `end` as a closed path on the box's floor; empty without counts."""
     path, reached = "", BOX_HEIGHT
     for left, right, height in zip(places, places[1:], heights, strict=False):
-        # As precise as they are written: what is narrower cannot be seen.
+        # Rounded to the written precision: narrower steps are invisible.
         left, right = round(max(left, begin), 1), round(min(right, end), 1)
         if left >= right:
             continue

@@ -1,4 +1,4 @@
-"""The curves of a training as places in the box of a small SVG: the page draws them in its own colours and font."""
+"""Training curves as coordinates in the box of a small SVG, which the page draws in its own colours and font."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from alexnet_deploy.report.wording import short
 CURVE_WIDTH, CURVE_HEIGHT = 212.0, 150.0
 
 _STEP = 3.0
-"""A learning rate that falls by so much from one epoch to the next has been divided."""
+"""A learning rate that falls by at least this factor from one epoch to the next was stepped down."""
 _MOST_LEVELS = 5
 _MOST_DOTS = 12
-"""With more epochs the points of a line are not marked."""
+"""Largest number of epochs with a dot for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,31 +23,31 @@ class Line:
     """One quantity over the epochs."""
 
     path: str
-    """SVG path; it has a gap where the quantity is no number, or infinite."""
+    """SVG path, with gaps where the quantity is NaN or infinite."""
     dots: tuple[tuple[float, float], ...]
-    """The epochs that are marked."""
+    """A dot for each epoch, if there are few."""
     is_main: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveChart:
-    """Lines over epochs in a box of CURVE_WIDTH by CURVE_HEIGHT; places are from its left and from its top."""
+    """Lines over epochs in a box of CURVE_WIDTH by CURVE_HEIGHT; coordinates start at its top left corner."""
 
     lines: tuple[Line, ...]
-    """The main line last, on top of the other."""
+    """The main line last, so that it is drawn on top."""
     best: float | None
-    """Where the best epoch is; None if it is not among the epochs."""
+    """x of the best epoch; None if it is not one of the epochs."""
     mark: tuple[float, float] | None
-    """Where the main line is at the best epoch; None where that is no number, or infinite."""
+    """The main line at the best epoch; None if it is NaN or infinite there."""
     epochs: tuple[tuple[str, float], ...]
-    """Epochs that are named, and where they are."""
+    """Labels of the x axis, each with its x."""
     levels: tuple[tuple[str, float], ...]
-    """Values that are named, and where they are."""
+    """Labels of the y axis, each with its y."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCurves:
-    """What is drawn of the epochs of a training."""
+    """The three charts of a training."""
 
     loss: CurveChart
     error: CurveChart
@@ -63,7 +63,7 @@ def training_curves(training: TrainingRecord, num_classes: int) -> TrainingCurve
     if num_classes > 5:
         errors.insert(0, [100 * (1 - e.validation_top5) for e in epochs])
     rates = [e.learning_rate for e in epochs]
-    # Steps read best on a logarithmic scale, named where they are; a slope, which may end near 0, on a linear one.
+    # Steps get a logarithmic scale with a tick at each level; a gradual decay, which may end near 0, a linear one.
     falls = [before / after for before, after in pairwise(rates) if before != after > 0]
     is_divided = max(falls, default=1.0) >= _STEP and 2 * len(falls) < len(rates)
     rate_scale = _scale(rates, log_from=_STEP if is_divided else math.inf)
@@ -86,7 +86,7 @@ def _top(values: Sequence[float]) -> float:
 
 
 def _scale(values: Sequence[float], *, log_from: float) -> LinearScale | LogScale:
-    """Return a logarithmic scale where the values span a factor of `log_from`, else one from 0."""
+    """Return a logarithmic scale if the values span a factor of `log_from`, otherwise a linear scale from zero."""
     drawn = list(filter(_is_drawn, values)) or [1.0]
     low, high = min(drawn), max(drawn)
     if low > 0 and log_from * low <= high:
@@ -103,7 +103,7 @@ def _chart(
     is_stepped: bool = False,
     named: Sequence[float] | None = None,
 ) -> CurveChart:
-    """Return the chart of these lines, each a value an epoch, the main one last."""
+    """Return the chart of these lines, each with one value per epoch, the main line last."""
     epochs = training.epochs
     across = LinearScale(low=epochs[0].epoch - 0.5, high=epochs[-1].epoch + 0.5)
 
@@ -137,12 +137,12 @@ def _chart(
 
 
 def _is_drawn(value: float) -> bool:
-    # Beyond it float64 has no room for the ends of a scale.
+    # Above it the ends of the scale would overflow float64.
     return abs(value) < 1e300
 
 
 def _pieces(epochs: Sequence[EpochMetrics], values: Sequence[float]) -> list[list[tuple[int, float]]]:
-    """Return the runs of epochs whose values are drawn."""
+    """Return the runs of epochs whose values can be drawn."""
     pairs = [(epoch.epoch, value) for epoch, value in zip(epochs, values, strict=True)]
     return [list(piece) for is_drawn, piece in groupby(pairs, lambda pair: _is_drawn(pair[1])) if is_drawn]
 
@@ -152,5 +152,5 @@ def _polyline(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _stairs(steps: Sequence[tuple[float, float, float]]) -> str:
-    """Return a path of level steps, each with its left end, height and right end."""
+    """Return a path of level steps, each given as left end, height and right end."""
     return f"M{steps[0][0]:g} {steps[0][1]:g}" + "".join(f"V{y:g}H{right:g}" for _, y, right in steps)

@@ -58,7 +58,7 @@ from alexnet_deploy.train.loop import trainer as loop
             "--set learning_rate=2: the field is also set by its own option; remove one of them",
         ),
         ("train --lr -1", 2, "recipe drawn: learning_rate is -1.0; it must be greater than 0, and finite"),
-        ("demo --out .", 2, ".: exists already; choose another --out"),
+        ("demo --out .", 2, ".: already exists; choose another --out"),
     ],
 )
 def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentence: str, run: Run) -> None:
@@ -107,13 +107,15 @@ def test_unexpected_error_is_one_line_and_names_debug(run: Run, latest: Path, mo
 @pytest.mark.parametrize("arguments", [["--debug", "check", "b.bundle"], ["check", "b.bundle", "--debug"]])
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(arguments: list[str], run: Run) -> None:
     Path("b.bundle").mkdir()
-    assert run("check", "b.bundle").refused(3).startswith("b.bundle: has no manifest.json")
+    assert run("check", "b.bundle").refused(3).startswith("b.bundle: not a bundle: there is no manifest.json")
     outcome = run(*arguments)
     assert outcome.code == 3
     first, *_, raised, last = outcome.err.splitlines()
     assert first == "Traceback (most recent call last):"
-    assert raised.startswith("alexnet_deploy.core.errors.BundleError: b.bundle: has no manifest.json")
-    assert last.startswith("error: b.bundle: has no manifest.json")
+    assert raised.startswith(
+        "alexnet_deploy.core.errors.BundleError: b.bundle: not a bundle: there is no manifest.json"
+    )
+    assert last.startswith("error: b.bundle: not a bundle: there is no manifest.json")
 
 
 def test_interrupt_exits_with_130_and_without_a_traceback(
@@ -164,7 +166,7 @@ def test_interruption_before_the_first_weights_offers_no_resume(
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--out", "here"], 2, "here: exists already; choose another --out, or resume it with --resume"),
+        (["--out", "here"], 2, "here: already exists; choose another --out, or resume it with --resume"),
         (["--device", "cuda"], 3, "no CUDA device found by torch; use --device cpu"),
     ],
 )

@@ -37,8 +37,8 @@ def test_int8_accuracy_is_measured_and_printed(run: Run, trained: Path, drawn: P
     lines = outcome.err.splitlines()
     assert lines[0] == "no WEIGHTS given: using runs/one/weights.safetensors"
     assert "  calibrating on 16 images" in lines
-    assert "  asking the FP32 graph about 16 images" in lines
-    # One row for the FP32 graph, and per engine one against the network and one against the int8 graph.
+    assert "  running the FP32 graph on 16 images" in lines
+    # One row each for the network's FP32 graph, and for each engine against the network and against the graph.
     header = next(place for place, line in enumerate(lines) if line.startswith("engine "))
     rows = [line.split() for line in lines[header + 1 : header + 6]]
     engines = [(row[0], row[2]) for row in rows]
@@ -119,7 +119,7 @@ def test_int8_option_is_refused_with_another_precision(precision: str, options: 
     before = sorted(Path.cwd().rglob("*"))
     said = run("export", *precision.split(), *options.split()).refused(2)
     name = precision.removeprefix("--precision ") or "fp32"
-    assert said == f"calibration and accuracy belong to int8; {name} is held against the trained network"
+    assert said == f"calibration and accuracy options apply to int8 only; {name} is compared with the trained network"
     assert sorted(Path.cwd().rglob("*")) == before
 
 
@@ -127,12 +127,12 @@ def test_int8_option_is_refused_with_another_precision(precision: str, options: 
     ("options", "code", "sentence"),
     [
         ("--max-drop 1", 2, "--max-drop needs --data, a folder of labelled images to measure the drop on"),
-        ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 to 100"),
-        ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
+        ("--max-drop nan --data DRAWN", 2, "allowed drop must be 0 to 100 points, got nan"),
+        ("--max-drop -1 --data DRAWN", 2, "allowed drop must be 0 to 100 points, got -1.0"),
         ("--calibrate nothing", 2, "nothing: there is no such folder of images"),
         ("--data nothing", 2, "nothing: there is no such folder of images"),
         ("--data EMPTY", 3, "EMPTY: no images found in class folders; put them into CLASS/"),
-        ("--keep-float conv9", 2, "conv9: no layer that could be in int8; those are conv1, conv2, conv3, "),
+        ("--keep-float conv9", 2, "conv9: not a layer that can be in int8; choose from conv1, conv2, conv3, "),
         ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: it is a directory, not a regular file"),
     ],
 )
@@ -147,7 +147,7 @@ def test_impossible_int8_request_gives_one_sentence(
 
 def test_weights_without_training_images_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
     said = run("export", loaded.path, "--precision", "int8").refused(2)
-    assert said == "these weights name no training images; `--calibrate DIR` gives some to calibrate on"
+    assert said == "these weights record no training images; pass --calibrate DIR to calibrate on other images"
 
 
 def test_implausible_ranges_exit_with_1(run: Run, trained: Path) -> None:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 from commands import HANGS_AFTER_S, Run
 
 import alexnet_deploy
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RESIZE_FILTER
-from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, LoadedWeights
 from alexnet_deploy.inspection import doctor
 
 MAIN = "from alexnet_deploy.__main__ import main; main()"
@@ -116,6 +117,12 @@ def test_inspect_needs_no_torch_for_a_run(run: Run, run_directory: Path) -> None
     Path("runs/tiny/checkpoint.safetensors").write_bytes(b"\xff" * 100)
     said = run("inspect", "runs/tiny").refused(3)
     assert said.startswith("runs/tiny/checkpoint.safetensors: is not a checkpoint, or is damaged: ")
+    newer = {CHECKPOINT_KEY: '{"format_version": 99, "position": "unknown"}'}
+    Path("runs/tiny/checkpoint.safetensors").write_bytes(safetensors.numpy.save({}, metadata=newer))
+    assert run("inspect", "runs/tiny").refused(3) == (
+        "runs/tiny/checkpoint.safetensors: checkpoint version 99 is newer than supported; this program reads "
+        "checkpoint version 2, 3 and 4"
+    )
 
 
 def test_path_that_is_not_utf_8_is_valid_json(run: Run, loaded: LoadedWeights) -> None:

@@ -127,7 +127,7 @@ def test_an_existing_output_is_wrong_use_in_every_command(
 ) -> None:
     Path("there").mkdir()
     Path("drawn").symlink_to(drawn)
-    assert "there: exists already; choose another " in run(*command.split()).refused(2)
+    assert "there: already exists; choose another " in run(*command.split()).refused(2)
 
 
 @pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--plan", "tensorrt-rtx")])

@@ -149,7 +149,7 @@ def test_output_that_exists_is_refused_and_kept(run: Run, latest: Path, images: 
     photograph = Path("only.jpg")
     photograph.write_bytes((images / "a.jpg").read_bytes())
     said = run("predict", photograph, "--output", photograph, "--format", "csv").refused(2)
-    assert said == "only.jpg: exists already; choose another --output"
+    assert said == "only.jpg: already exists; choose another --output"
     assert photograph.read_bytes() == (images / "a.jpg").read_bytes()
 
 
@@ -209,7 +209,7 @@ def test_views_that_the_graph_does_not_compute_are_refused(
     assert outcome.code == 0
     assert outcome.err.startswith("bundles/center.bundle, center views, on ")
     assert run("export", "--out", "bundles/center.bundle").refused(2) == (
-        "bundles/center.bundle: exists already; choose another --out, or --force to move it aside"
+        "bundles/center.bundle: already exists; choose another --out, or --force to move it aside"
     )
 
 
@@ -273,7 +273,7 @@ def test_sound_bundle_passes(run: Run, latest: Path) -> None:
     assert [row.split()[0] for row in rows] == ["openvino", "onnxruntime"]
     assert all(row.endswith("passed") for row in rows)
     assert outcome.err.endswith(
-        "not done: the trained network was not asked; --weights FILE does that\nbundles/tiny.bundle: passed\n"
+        "not done: the trained network was not run; pass --weights FILE to run it\nbundles/tiny.bundle: passed\n"
     )
 
 
@@ -321,7 +321,7 @@ def test_planted_fault_is_named_on_stdout(run: Run, bundle: Bundle, loaded: Load
     assert outcome.code == 1
     problems = outcome.out.splitlines()
     assert any(problem.startswith(f"FAILED: {NAMED_BY_THE_AUDIT[name]}") for problem in problems)
-    assert "not done: no engine was run: the graph is not what its table says" in outcome.err
+    assert "not done: no engine was run: the graph differs from its table" in outcome.err
     assert outcome.err.endswith(f"{faulty.path}: FAILED\n")
 
 
@@ -348,7 +348,7 @@ def test_weights_of_another_network_are_refused(run: Run, latest: Path, loaded: 
     changed = with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1)
     other = saved(changed, Path("other.safetensors"))
     said = run("check", "--weights", other.path).refused(2)
-    assert said.startswith(f"other.safetensors: SHA-256 {other.sha256[:12]}...")
+    assert said.startswith(f"other.safetensors: SHA-256 is {other.sha256[:12]}...")
     assert loaded.sha256[:12] in said
 
 

@@ -39,9 +39,10 @@ from alexnet_deploy.core.model.tensor_file import BLANK
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY, Weights, load_weights
 from alexnet_deploy.engines.proof.parity import TOLERANCES
-from alexnet_deploy.export import calibration_cache
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import Histogram
+from alexnet_deploy.export.calibration_cache import KEY as CACHE_KEY
+from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.inspection.facts import inspect_path
 from alexnet_deploy.predict.output import open_row_file, whole_rows
@@ -125,7 +126,7 @@ def _seal_tensors(path: Path) -> None:
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    for key in (METADATA_KEY, CHECKPOINT_KEY):
+    for key in (METADATA_KEY, CHECKPOINT_KEY, CACHE_KEY):
         if key in header["__metadata__"]:
             fields = json.loads(header["__metadata__"][key]) | {"header_sha256": BLANK}
             text = json.dumps(fields, separators=(",", ":"))
@@ -199,20 +200,14 @@ def _read_graph(folder: Path) -> None:
 def _make_cache(folder: Path) -> None:
     histogram = Histogram()
     histogram.add(np.arange(100, dtype=np.float32))
-    calibration_cache.save_cache(
-        folder / "x.json", {"conv1": histogram}, graph_sha256="1" * 64, images_sha256="2" * 64, num_images=1
+    cache = CalibrationCache(
+        graph_sha256="1" * 64, images_sha256="2" * 64, num_images=1, histograms={"conv1": histogram}
     )
+    save_cache(folder / "x.safetensors", cache)
 
 
 def _read_cache(folder: Path) -> None:
-    calibration_cache.load_cache(folder / "x.json").histograms()
-
-
-def _seal_cache(folder: Path) -> None:
-    cache = msgspec.json.decode((folder / "x.json").read_bytes(), type=calibration_cache.CalibrationCache)
-    empty = msgspec.structs.replace(cache, sha256="")
-    sealed = msgspec.structs.replace(cache, sha256=sha256(msgspec.json.encode(empty, order="deterministic")))
-    (folder / "x.json").write_bytes(msgspec.json.encode(sealed))
+    load_cache(folder / "x.safetensors")
 
 
 def _read_architecture(folder: Path) -> None:
@@ -352,7 +347,7 @@ def _rows(row_format: RowFormat) -> Reader:
 JSON = (changes.json_change,)
 TENSORS = (changes.tensor_file_change,)
 
-READERS: Mapping[str, Reader] = MappingProxyType(
+OWN_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "bundle": Reader(
             make=_make_bundle,
@@ -387,7 +382,12 @@ READERS: Mapping[str, Reader] = MappingProxyType(
             read=lambda folder: recipe_by_name(str(folder / "x.toml")),
             targets={"x.toml": (changes.toml_change,) * 4},
         ),
-        "calibration-cache": Reader(make=_make_cache, read=_read_cache, targets={"x.json": JSON * 2}, seal=_seal_cache),
+        "calibration-cache": Reader(
+            make=_make_cache,
+            read=_read_cache,
+            targets={"x.safetensors": TENSORS * 3},
+            seal=lambda folder: _seal_tensors(folder / "x.safetensors"),
+        ),
         "latest": Reader(
             make=_make_latest,
             read=lambda folder: get_latest(folder, made_by="x"),

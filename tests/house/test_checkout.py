@@ -1,4 +1,4 @@
-"""Python inside a checkout, beside an installation that is not editable."""
+"""Imports inside a checkout, with a non-editable installation."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ IMPORT = "import alexnet_deploy.train, alexnet_deploy.export, alexnet_deploy.eng
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder as site-packages is: the package with its rooms in it, and what this installation says of itself."""
+    """A folder like site-packages: the package with its sub-packages, and this installation's metadata."""
     site = tmp_path / "site-packages"
     shutil.copytree(ROOT / "alexnet_deploy", site / "alexnet_deploy")
     for room in ROOMS:
@@ -25,7 +25,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def in_python(program: str, cwd: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program without this environment's site-packages, whose editable finder knows the rooms by itself."""
+    """Run a program without this environment's site-packages, whose editable finder maps the folders."""
     return subprocess.run(
         [sys.executable, "-S", "-c", program],
         cwd=cwd,

@@ -49,14 +49,14 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: 
     for stage in ("decode", "resize", "compute", "whole"):
         assert re.search(rf"^{stage:<10} {{5}}1( +\d+\.\d\d){{3}} +\d+$", outcome.out, flags=re.MULTILINE)
         assert outcome.out.count(f"\n{stage:<10} {STAGES[stage]}\n") == 1
-    # There is no memory to copy to, and nothing is said of it.
+    # The CPU has no device memory, so upload and download are not reported.
     assert "upload" not in outcome.out
 
 
 def test_stages_are_explained_in_the_order_that_they_are_timed_in(
     run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As on a device with memory of its own, where there are all of them.
+    # As on a device with its own memory, which has all stages.
     times = StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=1.0)
     monkeypatch.setattr(Engine, "time_stages", lambda *_: times)
     outcome = run("bench", latest, "--backend", "onnxruntime", "--seconds", 0)
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -
     (tmp_path / "text.jpg").write_text("Dear reader")
     with pytest.raises(UsageError, match="nowhere: there is no such file or folder"):
         bench(bundle, data=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="has no image among its first 64 files"):
+    with pytest.raises(DataError, match="none of its first 64 files is a readable image"):
         bench(bundle, data=tmp_path)
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "z.png")
     result = bench(bundle, data=tmp_path, backends=["openvino"], seconds=0)

@@ -1,4 +1,4 @@
-"""What `check` compares on, beside the golden images."""
+"""The images that `check` compares on, in addition to the golden images."""
 
 from pathlib import Path
 

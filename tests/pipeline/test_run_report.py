@@ -1,4 +1,4 @@
-"""What `train` ends with: the weights are asked once more, and a page beside them tells it."""
+"""The end of `train`: the weights are evaluated again, and a report page is written next to them."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
-    """The weights of a run of one epoch, and what was said."""
+    """Train for one epoch; return the weights file and the progress lines."""
     done = run("train", *arguments, *("--arch", "tiny", "--epochs", 1, "--device", "cpu"))
     assert not done.code, done
     (path,) = done.out.splitlines()
@@ -35,7 +35,7 @@ def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
 
 
 def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the trained network itself says of files: which it gets right, and how sure it is of its first guess."""
+    """Run the trained network on files; return which predictions are correct, and the top-1 confidences."""
     known = load_weights(weights).weights
     crops = views_by_name(views, known.architecture.input_size)  # type: ignore[arg-type]
     with open_reference(known, crops) as reference:
@@ -44,7 +44,7 @@ def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray,
 
 
 def shown(page: Path) -> list[str]:
-    """The names in the gallery."""
+    """Return the captions in the gallery."""
     return re.findall(r'<img src="data:image/jpeg[^>]*alt="([^"]*)"', page.read_text())
 
 
@@ -63,7 +63,7 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     assert said[-2] == f"metrics per epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
-    assert f"{is_right.sum()} of 8 validation images right by ten views" in text
+    assert re.search(rf"Top-1 with ten views: [\d.]+ %, {is_right.sum()} of 8 validation images \(", text)
     wrong = np.flatnonzero(~is_right)
     assert len(wrong), "after one epoch"
     surest = wrong[np.argsort(-sureness[wrong])]
@@ -78,7 +78,7 @@ def test_resuming_what_is_done_writes_the_page_again(run: Run, drawn: Path) -> N
     kept = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     done = run("train", "--resume", "--device", "cpu")
     assert not done.code, done
-    # What was exported from the weights is known by their bytes.
+    # Exported bundles are identified by the digest of the weights.
     assert {path.name: path.read_bytes() for path in page.parent.iterdir() if path != page} == kept
     assert before == Page(page.read_bytes()).text
 
@@ -97,7 +97,7 @@ def test_of_many_images_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pyte
     weights, said = train(run, drawn)
     assert " with the centre view, on 4 validation images of 8, evenly spread, after epoch " in said[-4]
     page = weights.with_name("report.html")
-    assert "Of 8 validation images 4 were asked, evenly spread." in Page(page.read_bytes()).text
+    assert "4 of 8 validation images were evaluated, evenly spaced." in Page(page.read_bytes()).text
     # The second of each class.
     files = sorted((drawn / "val").glob("*/*"))[1::2]
     is_right, _ = asked(weights, files, "ten")

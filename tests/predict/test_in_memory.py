@@ -248,7 +248,7 @@ def test_classify_takes_one_image(predictor: Predictor, images: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 256, 256, 3), np.float32), np.zeros((256, 256, 3), np.uint8)])
 def test_run_refuses_arrays_outside_its_contract(wrong: np.ndarray, predictor: Predictor) -> None:
-    with pytest.raises(UsageError, match=r"where uint8 \(N, 256, 256, 3\) is needed"):
+    with pytest.raises(UsageError, match=r"images must be uint8 \(N, 256, 256, 3\), got"):
         predictor.run(wrong)
 
 

@@ -22,8 +22,8 @@ from alexnet_deploy.predict.predictor import Predictor, load
 FORKED = Path(__file__).parents[1] / "programs/forked.py"
 
 OPENED_ELSEWHERE = re.compile(
-    r"\w+: this engine was opened in process \d+ and does not work in process \d+, a fork of it; start the process "
-    r'with multiprocessing\.get_context\("spawn"\), or load the bundle after the fork only'
+    r"\w+: this engine was opened in process \d+ and does not work in its fork, process \d+; start the process "
+    r'with multiprocessing\.get_context\("spawn"\), or load the bundle only after the fork'
 )
 
 
@@ -62,8 +62,8 @@ def test_in_a_fork_each_call_raises_and_close_returns(
 def test_a_library_loaded_by_the_parent_is_refused_in_its_fork(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, parent = forked(bundle, images, backend, "load again")
     assert said == (
-        f"{backend}: was loaded before this process was forked, and does not work in a fork; start the process with "
-        'multiprocessing.get_context("spawn"), or load the bundle after the fork only'
+        f"{backend}: was loaded before this process was forked and does not work in a fork; start the process with "
+        'multiprocessing.get_context("spawn"), or load the bundle only after the fork'
     )
     assert [ended, parent] == ["exit 0", "parent continues"]
 
@@ -96,14 +96,14 @@ def test_a_pool_by_spawn_accepts_a_predictor(backend: Backend, bundle: Bundle, i
 
 def test_a_pool_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, parent = forked(bundle, images, backend, "pool by fork")
-    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
+    assert said.startswith(f"{backend}: was loaded before this process was forked and does not work in a fork; ")
     assert parent == "parent continues"
 
 
 def test_a_map_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     """multiprocessing.Pool loses a task that cannot be unpickled, and map() never returns."""
     said, parent = forked(bundle, images, backend, "map by fork")
-    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
+    assert said.startswith(f"{backend}: was loaded before this process was forked and does not work in a fork; ")
     assert parent == "parent continues"
 
 

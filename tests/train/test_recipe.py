@@ -53,7 +53,7 @@ def test_first_values_have_the_deviation_of_their_layer(name: str, how: Initiali
         wanted = math.sqrt(2 / fan_in) if how == "kaiming" and layer != "fc8" else 0.01
         if how == "original" and layer in ("conv3", "conv4", "conv5"):
             wanted = 0.03
-        # Four deviations of what is estimated, for normal numbers.
+        # Four standard errors, for normal numbers.
         assert abs(tensor.std() / wanted - 1) < 4 / math.sqrt(2 * tensor.size), tensor_name
         assert abs(tensor.mean() / wanted) < 4 / math.sqrt(tensor.size), tensor_name
         beyond = (np.abs(tensor) > 2 * wanted).mean()
@@ -279,7 +279,7 @@ def test_mean_and_scale_are_those_of_the_data() -> None:
     np.testing.assert_allclose(preprocessing.mean, [100.1, 50.0, 25.0], rtol=1e-7)
     np.testing.assert_allclose(preprocessing.scale, [1 / 20, 1 / 10, 1 / 5], rtol=1e-7)
     assert (preprocessing.resize, preprocessing.channel_order) == ("shorter-side", "RGB")
-    # In the order red, green, blue also where the network takes blue first.
+    # In the order red, green, blue, even if the network's first channel is blue.
     caffe = training_preprocessing("caffe", RECIPE, mean, covariance)
     assert (caffe.mean, caffe.scale) == (preprocessing.mean, preprocessing.scale)
     assert (caffe.resize, caffe.channel_order) == ("warp", "BGR")
@@ -311,7 +311,7 @@ def planes(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def test_each_image_is_shifted_as_a_whole_along_the_datas_own_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two greys: the only axis of the data's colours is the grey one.
+    # Two greys: the only principal axis of the data's colours is grey.
     found = flat_folder(tmp_path / "data", {"dark": (100, 100, 100), "light": (140, 140, 140)})
     batches = fed(monkeypatch)
     run = trained(found, tmp_path / "run", epochs=6, color_noise=0.1)
@@ -322,7 +322,7 @@ def test_each_image_is_shifted_as_a_whole_along_the_datas_own_colours(
         np.testing.assert_allclose(pixels, np.broadcast_to(pixels[:, :1, :1, :1], pixels.shape), atol=1e-3)
         greys = pixels[:, 0, 0, 0]
         shifts += [*(greys - np.where(greys < 120, 100, 140))]
-    # 24 draws; the data's deviation is 20, and a tenth of it 2.
+    # 24 draws; the standard deviation of the data is 20, a tenth of it 2.
     assert len(np.unique(shifts)) == 24
     assert 1.0 < np.std(shifts) < 3.0
     for views in batches["validation"]:
@@ -343,7 +343,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
             windows = [place_of(view, original) for original in originals]
             (place,) = [(number, window) for number, window in enumerate(windows) if window is not None]
             seen.append(place)
-    # Every image once, and not all from the same corner.
+    # Every image once, with different crops.
     assert sorted(number for number, _ in seen) == list(range(10))
     assert len({window for _, window in seen}) > 5
     assert [number for number, _ in seen] != list(range(10))
@@ -354,7 +354,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
 
 
 def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | None:
-    """Where this image holds this view, None where it does not."""
+    """The position of a view in an image, or None."""
     size = len(view)
     for mirrored in (False, True):
         upright = view[:, ::-1] if mirrored else view

@@ -1,4 +1,4 @@
-"""Recipes as files that explain themselves."""
+"""Recipes printed as commented TOML files."""
 
 import tomllib
 from pathlib import Path

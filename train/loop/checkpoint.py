@@ -26,13 +26,19 @@ from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.model.tensor_file import (
     BLANK,
     TensorFileError,
-    UnknownVersionError,
     digest_of,
     open_tensors,
     seal_text,
 )
-from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, CHECKPOINT_SEALED_FROM, CHECKPOINT_VERSIONS, EpochMetrics
+from alexnet_deploy.core.model.weights import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    CHECKPOINT_SEALED_FROM,
+    CHECKPOINT_VERSIONS,
+    EpochMetrics,
+)
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.recipe import Recipe, with_new_names
 from alexnet_deploy.train.runtime.placement import Machine
 
@@ -143,7 +149,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without its tensors; raises TrainingError if it is missing, damaged or not supported."""
     try:
         with open_tensors(path) as file:
-            text = file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
+            text = file.text(CHECKPOINT_KEY, CHECKPOINT_FORMAT, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
         return msgspec.convert(_with_new_names(from_json(text, dict[str, object])), Checkpoint)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no checkpoint to resume from: no such file") from error
@@ -154,10 +160,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except KeyError as error:
         raise TrainingError(f"{path}: is not a checkpoint: it has no entry {CHECKPOINT_KEY!r}") from error
     except UnknownVersionError as error:
-        raise TrainingError(
-            f"{path}: has checkpoint format version {error.version}; this program reads "
-            f"{', '.join(map(str, CHECKPOINT_VERSIONS[:-1]))} and {FORMAT_VERSION}"
-        ) from error
+        raise TrainingError(f"{path}: {error}") from error
     except (msgspec.DecodeError, UsageError) as error:
         raise TrainingError(f"{path}: its header cannot be read: {error}") from error
 

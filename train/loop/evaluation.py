@@ -84,12 +84,12 @@ def evaluate(
             pixels = preprocess(images.to(place), weights.preprocessing)
             logs_VNK = _log_probabilities(network, pixels, views)
             truth = labels.to(place)
-            for said, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
-                said.append(_answers(logs, truth))
+            for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
+                parts.append(_answers(logs, truth))
             truths.append(labels.cpu().numpy())
             num_done += len(labels)
             on_progress(num_done, len(numbers))
-    by_center, by_ten = (_joined(said) for said in answers)
+    by_center, by_ten = (_joined(parts) for parts in answers)
     return Evaluation(numbers=numbers, truths=np.concatenate(truths), center=by_center, ten=by_ten)
 
 
@@ -112,9 +112,9 @@ def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
     )
 
 
-def _joined(said: list[Answers]) -> Answers:
+def _joined(parts: list[Answers]) -> Answers:
     return Answers(
-        guesses=np.concatenate([one.guesses for one in said]),
-        probabilities=np.concatenate([one.probabilities for one in said]),
-        losses=np.concatenate([one.losses for one in said]),
+        guesses=np.concatenate([one.guesses for one in parts]),
+        probabilities=np.concatenate([one.probabilities for one in parts]),
+        losses=np.concatenate([one.losses for one in parts]),
     )

@@ -143,10 +143,10 @@ class Trainer:
                 if not self._best_is_saved:
                     self._directory.save_best(self._best_weights())
                 raise
-            self._say_why_it_ends()
+            self._report_early_stop()
             self._save(with_best=True)
 
-    def _say_why_it_ends(self) -> None:
+    def _report_early_stop(self) -> None:
         position = self._position
         if len(position.epochs) < self._recipe.epochs:
             waited = counted(len(position.epochs) - position.best_epoch, "epoch")

@@ -30,6 +30,7 @@ from alexnet_deploy.core.model.labels import check_labels
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
 from alexnet_deploy.train.data.scan import Survey, digest_in, duplicates
 from alexnet_deploy.train.data.source import LabelledSource
 
@@ -109,7 +110,7 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def encode_header(header: PackHeader) -> bytes:
     """Return the content of pack.json, with its digest."""
-    sealed = msgspec.structs.replace(header, sha256=_seal(header))
+    sealed = seal(header, order=None)
     return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
 
 
@@ -362,26 +363,16 @@ def _name_in(line: bytes, place: Path) -> str:
     return os.fsdecode(name)
 
 
-def _seal(header: PackHeader) -> str:
-    return sha256(msgspec.json.encode(msgspec.structs.replace(header, sha256="")))
-
-
 def _read_header(path: Path) -> PackHeader:
     data = _read(path / HEADER, _MAX_HEADER_BYTES)
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise DataError(f"{path}: has format version {version}; this program reads {FORMAT_VERSION}; pack again")
-        header = msgspec.json.decode(data, type=PackHeader)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return read_sealed(data, PackHeader, "packed set", (FORMAT_VERSION,), order=None)
+    except UnknownVersionError as error:
+        raise DataError(f"{path}: {error}; pack again") from error
+    except msgspec.DecodeError as error:
         raise DataError(f"{path / HEADER}: is damaged: {error}; pack again into another directory") from error
-    if header.sha256 != _seal(header):
-        raise DataError(f"{path / HEADER}: was changed after packing; pack again into another directory")
-    return header
-
-
-class _Version(Struct):
-    format_version: int
+    except ChangedRecordError as error:
+        raise DataError(f"{path / HEADER}: was changed after packing; pack again into another directory") from error
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

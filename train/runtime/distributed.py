@@ -120,11 +120,11 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if "cuda" in device else "gloo", timeout=_PATIENCE)
         try:
             yield ranks, device
-        except (KeyboardInterrupt, SystemExit) as asked:
+        except (KeyboardInterrupt, SystemExit) as stop:
             # Raised in every process. A group that still exists at a normal exit aborts the process. The exception's
             # frames keep DistributedDataParallel alive: it must end before its group, or it waits, with Python's lock
             # held, for a gloo thread that waits for that lock (pytorch#56297).
-            _forget_frames(asked)
+            _clear_frames(stop)
             distributed.destroy_process_group()
             raise
         distributed.destroy_process_group()
@@ -137,7 +137,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
         raise
 
 
-def _forget_frames(error: BaseException) -> None:
+def _clear_frames(error: BaseException) -> None:
     """Clear the local variables of the frames of an exception and of the exceptions before it."""
     reason: BaseException | None = error
     while reason is not None:

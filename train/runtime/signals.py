@@ -19,16 +19,16 @@ def stopping(total: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Iterator
     thread handles none. When several processes train together, `total` sums over them, and all raise what one received.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        asked.append(number)
+        received.append(number)
 
     def stop_if_asked() -> None:
-        interrupted, ended = total(np.array([asked[:1] == [number] for number in numbers]))
+        interrupted, ended = total(np.array([received[:1] == [number] for number in numbers]))
         if interrupted:
             raise KeyboardInterrupt
         if ended:

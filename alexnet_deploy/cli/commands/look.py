@@ -60,7 +60,7 @@ def demo(
     from alexnet_deploy.pipeline.demo import run_demo
 
     if os.path.lexists(out):
-        raise UsageError(f"{out}: exists already; choose another --out")
+        raise UsageError(f"{out}: already exists; choose another --out")
     with unwinding():
         result = run_demo(out, say=say, training_bar=training_bar)
     say(

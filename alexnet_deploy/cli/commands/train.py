@@ -249,7 +249,7 @@ def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) ->
 
 
 def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
-    """Return a new task; raises UsageError if its directory exists already, or is not one to start a run in."""
+    """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
     from alexnet_deploy.core.model.family import architecture_by_name
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, new_run_name
@@ -285,7 +285,7 @@ def _check_unbegun(run: Path, *, may_exist: bool) -> None:
         kind = "a broken link" if not run.exists() else "a file"
         raise UsageError(f"{run}: is {kind}, not a directory; choose another --out")
     if not may_exist:
-        raise UsageError(f"{run}: exists already; choose another --out, or resume it with --resume")
+        raise UsageError(f"{run}: already exists; choose another --out, or resume it with --resume")
     refuse_foreign(run)
 
 

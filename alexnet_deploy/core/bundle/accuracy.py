@@ -1,6 +1,7 @@
 """Accuracy records of a bundle: the candidate graph and the trained network on the same labelled images."""
 
 import math
+from typing import Self
 
 import msgspec
 from msgspec import Struct
@@ -76,3 +77,21 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph if only this layer is in INT8."""
     fallbacks: tuple[Fallback, ...]
     """In order."""
+
+    def __post_init__(self) -> None:
+        if (self.accuracy is None) == (self.calibration_agreement is None):
+            raise ValueError("a gate has either accuracy or calibration_agreement")
+
+    @property
+    def measured(self) -> Accuracy | float:
+        """The measurement that decided: the accuracy, or else the agreement on the calibration images, 0..1."""
+        if self.accuracy is not None:
+            return self.accuracy
+        assert self.calibration_agreement is not None
+        return self.calibration_agreement
+
+    @classmethod
+    def by(cls, measured: Accuracy | float, sensitivity: dict[str, float], fallbacks: tuple[Fallback, ...]) -> Self:
+        """Return the gate that this measurement decided."""
+        accuracy, agreement = (measured, None) if isinstance(measured, Accuracy) else (None, measured)
+        return cls(accuracy=accuracy, calibration_agreement=agreement, sensitivity=sensitivity, fallbacks=fallbacks)

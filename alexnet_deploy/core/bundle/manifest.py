@@ -21,12 +21,12 @@ from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import BundleError, IntegrityError
-from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import GIB, MIB
-from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
+from alexnet_deploy.core.model.weights import ImportRecord
+from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
 
 FORMAT = "alexnet-deploy bundle"
 FORMAT_VERSION = 2
@@ -185,6 +185,8 @@ class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights_sha256: str
     data_sha256: str | None
     """Digest of the training data; None if the weights do not have it."""
+    imported: ImportRecord | msgspec.UnsetType = msgspec.UNSET
+    """The file that the weights were imported from; unset if they were trained here."""
 
 
 class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -255,25 +257,15 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return 1 if self.layout is msgspec.UNSET else self.layout
 
 
-class _Header(Struct, kw_only=True):
-    format: str
-    format_version: int
-
-
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return manifest.json: UTF-8, indented, its own digest filled in; the same bytes for the same manifest."""
     # Decoded once, so that the digest covers the values that a reader gets: 100 in a float field becomes 100.0.
     as_read = msgspec.json.decode(_encode(manifest), type=Manifest)
-    sealed = msgspec.structs.replace(as_read, sha256=_digest(as_read))
-    return msgspec.json.format(_encode(sealed), indent=2) + b"\n"
+    return msgspec.json.format(_encode(seal(as_read, "deterministic")), indent=2) + b"\n"
 
 
 def _encode(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest, order="deterministic")
-
-
-def _digest(manifest: Manifest) -> str:
-    return sha256(_encode(msgspec.structs.replace(manifest, sha256="")))
 
 
 def decode_manifest(data: bytes, subject: str) -> Manifest:
@@ -282,15 +274,10 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
     Raises BundleError if it has another format or version, IntegrityError if its content is invalid or changed.
     """
     try:
-        header = from_json(data, _Header)
-        if header.format != FORMAT or header.format_version != FORMAT_VERSION:
-            raise BundleError(
-                f"{subject}: {header.format} version {header.format_version} is not supported; this program reads "
-                f"{FORMAT} version {FORMAT_VERSION}; use the alexnet-deploy that wrote it, or export again"
-            )
-        manifest = from_json(data, Manifest)
+        return read_sealed(data, Manifest, FORMAT, (FORMAT_VERSION,), "deterministic")
+    except UnknownVersionError as error:
+        raise BundleError(f"{subject}: {error}; use the alexnet-deploy that wrote it, or export again") from error
     except msgspec.DecodeError as error:
         raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
-    if manifest.sha256 != _digest(manifest):
-        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: the digest does not match")
-    return manifest
+    except ChangedRecordError as error:
+        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: {error}") from error

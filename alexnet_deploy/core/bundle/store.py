@@ -210,7 +210,7 @@ def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Ite
     Raises UsageError if `out` exists, BundleError if it cannot be written.
     """
     if os.path.lexists(out) and not force:
-        raise UsageError(f"{out}: exists already; choose another --out, or --force to move it aside")
+        raise UsageError(f"{out}: already exists; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_left_stages(out.parent, say)

@@ -55,9 +55,9 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
         raise DataError(f"{folder}: not a folder")
     places = {label: index for index, label in enumerate(labels)}
     classes = class_names(root)
-    if strangers := [name for name in classes if name not in places]:
+    if unknown := [name for name in classes if name not in places]:
         raise DataError(
-            f"{root}: the weights have no class {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}; "
+            f"{root}: the weights have no class {', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}; "
             f"their classes are {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}"
         )
     images = []

@@ -2,9 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.process.say import counted
+
+_IMAGENET = Path(__file__).parent / "imagenet_labels.txt"
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the 1,000 class names of ILSVRC-2012 in the order of their WordNet ids, which published networks use.
+
+    The names are distinct: class 134 is "crane bird" and 517 "crane", 638 is "maillot" and 639 "maillot tank suit".
+
+    Source: torchvision 0.29.1, models/_meta.py.
+    """
+    return decode_labels(_IMAGENET.read_bytes())
 
 
 def is_label(text: str) -> bool:
@@ -18,8 +31,8 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
     if len(labels) != num_classes:
         raise WeightsError(f"{counted(len(labels), 'label')} for {counted(num_classes, 'class', 'classes')}")
     if len(set(labels)) != len(labels):
-        (twice, _), *_ = Counter(labels).most_common(1)
-        raise WeightsError(f"duplicate label {twice!r}")
+        (duplicate, _), *_ = Counter(labels).most_common(1)
+        raise WeightsError(f"duplicate label {duplicate!r}")
     for label in labels:
         if not is_label(label):
             raise WeightsError(f"the label {label!r} is not one line of text")

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from msgspec import Struct
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import GIB, open_input
 from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.records import read_version
 
 BLANK = "0" * 64
 """Placeholder for a text's own digest while the digest is computed."""
@@ -41,7 +43,29 @@ _MOST_BYTES = 8 * GIB
 _MOST_DIMENSIONS = 8
 
 _METADATA = "__metadata__"
-_DTYPE = "F32"
+FLOAT32 = MappingProxyType({"F32": "<f4"})
+"""Type of the tensors of weights and checkpoints: the name in safetensors, and the name in NumPy."""
+
+INT64 = MappingProxyType({"I64": "<i8"})
+"""Type of the counts of a calibration cache."""
+
+NUMBERS = MappingProxyType(
+    {
+        **FLOAT32,
+        **INT64,
+        "F64": "<f8",
+        "F16": "<f2",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "<i1",
+        "U8": "<u1",
+        "BOOL": "<u1",
+        # NumPy has no such type: these are the upper halves of float32.
+        "BF16": "<u2",
+    }
+)
+"""Types of other programs' files."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,9 +74,8 @@ class TensorFileError(Exception):
 
 
 class Seal(Struct, kw_only=True):
-    """The fields that every TEXT has: its format version and digests."""
+    """The digests that a TEXT has."""
 
-    format_version: int
     tensors_sha256: str = ""
     header_sha256: str = ""
 
@@ -62,17 +85,13 @@ class _Entry(Struct, kw_only=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
-    @property
-    def num_bytes(self) -> int:
-        return 4 * math.prod(self.shape)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTensors:
     """The tensors of a file, all in one block of memory."""
 
     tensors: Mapping[str, np.ndarray]
-    """float32, writable."""
+    """Writable, of the types that the file was opened for."""
     sha256: str
     """Digest of the whole file."""
 
@@ -80,9 +99,13 @@ class ReadTensors:
 class TensorFile:
     """An open file whose header has been read."""
 
-    def __init__(self, file: BufferedReader) -> None:
-        """Read the header; raises TensorFileError if it is not valid, OSError if it cannot be read."""
+    def __init__(self, file: BufferedReader, dtypes: Mapping[str, str] = FLOAT32) -> None:
+        """Read the header; raises TensorFileError if it is not valid, OSError if it cannot be read.
+
+        A tensor of a type that is not in `dtypes` makes a file invalid.
+        """
         self._file = file
+        self._dtypes = dtypes
         length = file.read(8)
         self._num_data_bytes = file.seek(0, 2) - 8 - int.from_bytes(length, "little")
         if self._num_data_bytes < 0:
@@ -101,31 +124,40 @@ class TensorFile:
             self._entries = {name: from_json(bytes(part), _Entry) for name, part in parts.items()}
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
-        _check_entries(self._entries, self._num_data_bytes)
+        _check_entries(self._entries, self._num_data_bytes, dtypes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors."""
+        return self._num_data_bytes
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The type of each tensor, by name, as safetensors calls it."""
+        return {name: entry.dtype for name, entry in self._entries.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each tensor, by name."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
-    def text(self, key: str, versions: Sequence[int], sealed_from: int) -> str:
+    def text(self, key: str, format_name: str, versions: Sequence[int], sealed_from: int) -> str:
         """Return the text of this key after checking its version, and its digest from version `sealed_from` on.
 
-        Raises KeyError if there is no such key, UnknownVersionError if the version is not one of `versions`, and
-        TensorFileError if the text is not JSON or does not match its digest.
+        Raises KeyError if there is no such key, UnknownVersionError if the version is not one of `versions` of the
+        format, and TensorFileError if the text is not JSON or does not match its digest.
         """
         text = self.metadata[key]
         try:
+            version = read_version(text, format_name, versions)
             seal = from_json(text, Seal)
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
-        if seal.format_version not in versions:
-            raise UnknownVersionError(seal.format_version)
-        if seal.format_version >= sealed_from:
+        if version >= sealed_from:
             if not _is_sealed(text, seal.header_sha256) or not _DIGEST.fullmatch(seal.tensors_sha256):
                 raise TensorFileError("its header has changed since it was saved: the digest does not match")
         elif seal.header_sha256:
-            raise TensorFileError(f"its header has a digest, but format {seal.format_version} has none")
+            raise TensorFileError(f"its header has a digest, but format {version} has none")
         return text
 
     def read(self, tensors_sha256: str) -> ReadTensors:
@@ -138,7 +170,7 @@ class TensorFile:
         if self._file.readinto(data.data) != len(data):
             raise TensorFileError("the file became shorter while it was read")
         tensors = {
-            name: data[slice(*entry.data_offsets)].view("<f4").reshape(entry.shape)
+            name: data[slice(*entry.data_offsets)].view(self._dtypes[entry.dtype]).reshape(entry.shape)
             for name, entry in self._entries.items()
         }
         if tensors_sha256 and (found := digest_of(tensors)) != tensors_sha256:
@@ -150,35 +182,28 @@ class TensorFile:
         return ReadTensors(tensors=tensors, sha256=whole.hexdigest())
 
 
-class UnknownVersionError(Exception):
-    """A text in a format version that this program cannot read."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(f"format {version} is not supported")
-        self.version = version
-
-
 @contextmanager
-def open_tensors(path: Path) -> Iterator[TensorFile]:
-    """Open a file of float32 tensors and read its header; raises TensorFileError, or OSError like open()."""
+def open_tensors(path: Path, dtypes: Mapping[str, str] = FLOAT32) -> Iterator[TensorFile]:
+    """Open a file of tensors of these types and read its header; raises TensorFileError, or OSError like open()."""
     with open_input(path) as file:
-        yield TensorFile(file)
+        yield TensorFile(file, dtypes)
 
 
-def _check_entries(entries: Mapping[str, _Entry], num_bytes: int) -> None:
-    """Raise TensorFileError unless the tensors are float32 and fill `num_bytes` without gaps, in some order."""
+def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtypes: Mapping[str, str]) -> None:
+    """Raise TensorFileError unless the tensors are of these types and fill `num_bytes` without gaps, in some order."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
-        if entry.dtype != _DTYPE:
-            raise TensorFileError(f"{name} must be {_DTYPE}, got {entry.dtype}")
+        if entry.dtype not in dtypes:
+            raise TensorFileError(f"{name} must be {' or '.join(dtypes)}, got {entry.dtype}")
         # Checked before num_bytes: a product of thousands of large dimensions takes hours.
         is_shape = len(entry.shape) <= _MOST_DIMENSIONS and min(entry.shape, default=1) >= 1
-        if not is_shape or entry.data_offsets != (end, end + entry.num_bytes):
+        entry_bytes = math.prod(entry.shape) * np.dtype(dtypes[entry.dtype]).itemsize if is_shape else 0
+        if not is_shape or entry.data_offsets != (end, end + entry_bytes):
             begin, stop = entry.data_offsets
             raise TensorFileError(
                 f"{name}: shape {entry.shape[:_MOST_DIMENSIONS]} does not match its bytes {begin:,} to {stop:,}"
             )
-        end += entry.num_bytes
+        end += entry_bytes
     if end != num_bytes:
         raise TensorFileError(f"its tensors take {end:,} bytes, but {num_bytes:,} follow the header")
     if num_bytes > _MOST_BYTES:
@@ -186,7 +211,7 @@ def _check_entries(entries: Mapping[str, _Entry], num_bytes: int) -> None:
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of the names, shapes and bytes of contiguous float32 tensors."""
+    """Return the SHA-256 of the names, shapes and bytes of contiguous tensors of one type."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].shape}\n".encode())

@@ -1,4 +1,4 @@
-"""Archives, devkits and batches that were made to hang a command or to fill its memory: refused, and not waited for."""
+"""Archives, devkits and batches that try to hang a command or fill its memory are refused quickly."""
 
 import bz2
 import gzip
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def archives(whole: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy that a test may damage."""
     (tmp_path / "archives").mkdir()
     for path in whole.iterdir():
         (tmp_path / "archives" / path.name).write_bytes(path.read_bytes())
@@ -51,7 +51,7 @@ def archives(whole: Path, tmp_path: Path) -> Path:
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A tar header whose size is written in base 256, which holds negative ones too."""
+    """A tar header with its size in base 256, which can be negative."""
     member = tarfile.TarInfo(name)
     member.type = kind
     data = bytearray(member.tobuf(tarfile.GNU_FORMAT))
@@ -137,7 +137,7 @@ def test_what_is_unpacked_is_limited_before_it_is_read(tmp_path: Path, is_zipped
     assert unpack(archive, ("wanted",), room) == {"wanted": bytes(3 * MIB)}
     with pytest.raises(DataError, match=rf"unpacks to more than {room - 1:,} bytes, more than the published file"):
         unpack(archive, ("wanted",), room - 1)
-    # A size that lies is not believed: nothing is held for it.
+    # A false size is not trusted: no memory is allocated for it.
     write(0)
     archive.write_bytes(header("d/wanted", 2**60) + bytes(1024))
 
@@ -188,7 +188,7 @@ def test_a_compressed_element_unpacks_to_so_many_bytes_at_most() -> None:
             synsets(HEAD + element(15, bomb))
 
     assert peak_bytes(refuse) < 100 * MIB
-    # All of them together, too.
+    # The limit covers all elements together.
     half = element(15, zlib.compress(element(14, bytes(20 * MIB)), 9))
     with pytest.raises(ValueError, match="it unpacks to more than 33,554,432 bytes"):
         synsets(HEAD + half + half)
@@ -214,7 +214,7 @@ def test_numbers_of_a_devkit_are_bounded(archives: Path) -> None:
         find_images(archives)
 
 
-# What is no plain file
+# Entries that are not regular files
 
 ODD_INPUTS = pytest.mark.parametrize(
     ("stand", "kind"), [(pipe, "a pipe"), (bound_socket, "a socket"), (directory, "a directory")]

@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def archives(whole: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(whole, tmp_path / "archives"))
 
 
@@ -92,13 +92,13 @@ def test_folders_hidden_files_and_the_notes_of_newer_programs_are_passed_over(ar
     assert before.sha256 == after.sha256
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize("name", [TRAIN, VALIDATION])
 def test_an_archive_that_ends_early_is_refused_wherever_it_was_cut(archives: Path, name: str) -> None:
     data = (archives / name).read_bytes()
-    # Also where one member has ended and the next not begun, and in the padding after the last.
+    # Also between two members, and in the padding after the last.
     end = data.rstrip(b"\0")
     for length in [0, 100, 512, 700, *range(512, len(end), 3 * 512), len(end), -(-len(end) // 512) * 512]:
         (archives / name).write_bytes(data[:length])
@@ -115,7 +115,7 @@ def test_an_archive_with_a_damaged_header_is_refused_and_not_taken_to_end_there(
         DataError, match=rf"{VALIDATION}: no tar header at byte {place:,} .*; it is damaged or not a tar archive$"
     ):
         find_images(archives)
-    # tarfile itself sees three images, and nothing amiss.
+    # tarfile finds three images and reports no error.
     with tarfile.open(archives / VALIDATION) as tar:
         assert len(tar.getnames()) == 3
 
@@ -238,7 +238,7 @@ def test_classes_that_are_not_numbered_from_1_without_a_gap_are_refused(numbers:
 @pytest.mark.parametrize("is_compressed", [True, False])
 def test_a_matlab_file_that_ends_early_gives_no_classes(is_compressed: bool) -> None:
     data = meta_of(WNIDS, is_compressed=is_compressed)
-    # Its last bytes may be padding.
+    # The last bytes may be padding.
     for length in range(0, len(data) - 8, 7):
         with pytest.raises((ValueError, LookupError, struct.error, zlib.error)):
             synsets(data[:length])

@@ -24,7 +24,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarray:
-    """Write a PNG of noise around a colour of its own; return its pixels, (height, width, 3)."""
+    """Write a PNG of noise around a random colour; return its pixels, (height, width, 3)."""
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 128, 3)
     pixels = rng.integers(low, low + rng.integers(2, 128, 3), (size[1], size[0], 3)).astype(np.uint8)
@@ -34,7 +34,7 @@ def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarr
 
 
 def paint_folder(root: Path) -> dict[str, np.ndarray]:
-    """Paint two classes, three images to train on and two to validate; return the pixels by name."""
+    """Paint two classes, three training and two validation images; return the pixels by name."""
     names = [
         f"{side}/{label}/{n}.png" for side, num in (("train", 3), ("val", 2)) for label in "ab" for n in range(num)
     ]
@@ -42,7 +42,7 @@ def paint_folder(root: Path) -> dict[str, np.ndarray]:
 
 
 def names_in(folder: LabelledSource) -> tuple[list[str], list[str]]:
-    """The paths below the root that are trained on, and those that are validated on."""
+    """The training paths and the validation paths, relative to the root."""
     train, validation = ([example.name for example in side] for side in (folder.train, folder.validation))
     return train, validation
 
@@ -51,7 +51,7 @@ def surveyed(root: Path) -> Survey:
     return survey(find_images(root), "shorter-side")
 
 
-# Which image is on which side
+# The split
 
 
 @pytest.mark.parametrize("name", ["train/b/locked", "val/a/locked", "val/a"])
@@ -138,7 +138,7 @@ def test_files_beside_the_images_take_no_place_in_the_validation_share() -> None
     assert {names[place] for place in kept_for_validation(names)} == {
         images[place] for place in kept_for_validation(images)
     }
-    # Images whose names have no ending are images all the same.
+    # Files without an ending can be images too.
     assert len(kept_for_validation([Path(f"cat/{number}") for number in range(20)])) == 2
 
 
@@ -167,7 +167,7 @@ def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -
     assert names_in(find_images(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
 
 
-# What cannot be trained on
+# Refused data
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -337,9 +337,9 @@ def test_the_digest_is_of_names_and_bytes_and_nothing_else(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert surveyed(tmp_path / "two").sha256 == digest
     for side in ("train", "val"):
-        # The new name sorts where the old one did.
+        # The new name has the old one's place in the order.
         first, other = (tmp_path / f"two/{side}/a/{name}.png" for name in ("0", "00"))
-        # What follows a PNG's last chunk is no pixel, and is a byte of the file.
+        # Bytes after a PNG's last chunk change the file and not the pixels.
         whole = first.read_bytes()
         first.write_bytes(whole + b"\0")
         assert surveyed(tmp_path / "two").sha256 != digest

@@ -69,7 +69,7 @@ def test_an_interruption_after_an_epoch_keeps_the_best_epochs_weights(
 def test_an_interruption_while_files_are_written_leaves_a_record_that_fits_its_weights(
     honest: Survey, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, call: int
 ) -> None:
-    # An epoch's end syncs the weights, their directory, the checkpoint, its directory, and the directory again.
+    # The end of an epoch syncs the weights, their directory, the checkpoint, its directory, and the directory again.
     out = tmp_path / "runs/cut"
     fsync, calls = os.fsync, []
 
@@ -127,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_t
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     honest: Survey, tmp_path: Path, batch_size: int
 ) -> None:
-    # With ten images a step, it is the validation after the first step that shows it.
+    # With ten images per step, the validation after the first step shows it.
     recipe = msgspec.structs.replace(RECIPE, batch_size=batch_size, learning_rate=1e30)
     losses: list[float] = []
     observer = Observer(on_progress=lambda now: losses.append(now.loss))
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
 def test_weights_that_are_no_numbers_replace_no_checkpoint(
     honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A step may leave them while its own loss was one still.
+    # A step may produce them although its own loss was finite.
     out = tmp_path / "run"
     sgd = torch.optim.SGD.step
     kept: list[bytes] = []

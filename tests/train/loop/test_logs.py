@@ -1,4 +1,4 @@
-"""metrics.csv and TensorBoard's event files say what metrics.jsonl says, once for each epoch."""
+"""metrics.csv and TensorBoard's event files have the same values as metrics.jsonl, once per epoch."""
 
 import csv
 import importlib.util
@@ -83,7 +83,7 @@ def test_a_resumed_run_continues_its_logs_without_being_told(
             data, NARROW, recipe, run, pace=ALWAYS, observer=Observer(logs=kinds, on_progress=at_step(step, interrupt))
         )
     if is_killed:
-        # Epochs that no checkpoint speaks of, and a line that was cut short.
+        # Epochs that are in no checkpoint, and an incomplete line.
         ahead = EpochMetrics(**{**dict.fromkeys(NAMES, 0.5), "epoch": 3})  # type: ignore[arg-type]
         log = CsvLog(run / CSV)
         log.add(ahead)

@@ -61,7 +61,7 @@ def without_speed(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """All bits alike but those that tell the time; each epoch's line once; nothing left over."""
+    """Bit-identical except for times; one line per epoch; no leftover files."""
     best, other_best = (load_weights(path / BEST).weights for path in (one, other))
     assert best.tensors.keys() == other_best.tensors.keys()
     for name, tensor in best.tensors.items():
@@ -87,13 +87,13 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never disturbed: two epochs of two steps, the first of which is the best."""
+    """An uninterrupted run: two epochs of two steps; the first is the best."""
     out = tmp_path_factory.mktemp("whole") / "run"
     train(out)
     return out
 
 
-# Going on
+# Resuming
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(t
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing is done about it."""
+    """Like SIGKILL: nothing handles it."""
 
 
 def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on_where_it_was(whole: Path, tmp_path: Path, st
     assert (position.epoch, position.step) == (1 + (step - 1) // 2, 1 + (step - 1) % 2)
     train(tmp_path / "run", resume=Resume.SAME_MACHINE, observer=Observer(on_progress=seen.append))
     assert_same_run(tmp_path / "run", whole)
-    # No step is done twice.
+    # No step is repeated.
     assert [now.num_images for now in seen if not now.finished] == [6 * number for number in range(step + 1, 5)]
 
 
@@ -193,7 +193,7 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stops early: of up to five epochs the second is worse than the first."""
+    """A run that stops early: the second of up to five epochs is worse than the first."""
     out = tmp_path_factory.mktemp("early") / "run"
     said: list[str] = []
     train(out, EARLY, observer=Observer(say=said.append))
@@ -235,7 +235,7 @@ def test_a_line_that_was_cut_short_is_written_again(whole: Path, tmp_path: Path)
 def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As where the loss becomes NaN: the best epoch's weights are written, and the checkpoint is of before.
+    # As when the loss becomes NaN: the best epoch's weights are written, and the checkpoint is older.
     out, save = tmp_path / "run", Learner.step
     recipe = msgspec.structs.replace(SHORT, epochs=3)
     steps: list[int] = []
@@ -258,7 +258,7 @@ def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
     assert_same_run(tmp_path / "known", tmp_path / "whole")
 
 
-# When
+# Times of checkpoints
 
 
 def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since(
@@ -288,11 +288,11 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
     monkeypatch.setattr(Learner, "step", slow_step)
     recipe = msgspec.structs.replace(SHORT, epochs=12, learning_rate=1e-4)
     train(tmp_path / "run", recipe, pace=Pace(share=0.1, least_seconds=5.0))
-    # After five steps of a second, then ten seconds after the last was written, and at the end.
+    # After five steps of one second, then ten seconds after the last one was written, and at the end.
     assert saved == [5, 16, 26]
 
 
-# What is refused
+# Refusals
 
 
 def resumed(out: Path, *, any_machine: bool = False, **changes: object) -> None:
@@ -346,7 +346,7 @@ def test_another_run_is_not_taken_for_the_same(
 def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = load_checkpoint(stopped / CHECKPOINT)
     assert saved.decoding == DECODING_VERSION
-    # One without the field is of the first version.
+    # A checkpoint without the field is of version 1.
     fields = msgspec.json.decode(msgspec.json.encode(saved))
     del fields["decoding"]
     assert msgspec.convert(fields, Checkpoint).decoding == 1
@@ -421,7 +421,7 @@ def drop(path: Path) -> None:
 
 
 def resealed(changes: dict[str, dict[str, object]], version: int = 4) -> Callable[[Path], None]:
-    """Return what changes fields of a checkpoint's records and writes it as a whole one, of an older format too."""
+    """Return a function that changes fields of a checkpoint and writes it with valid digests, in any format version."""
 
     def change(path: Path) -> None:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -494,7 +494,7 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
         ),
         (flip, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (cut, "is not a safetensors file, or it is damaged: "),
-        (make_newer, "has checkpoint format version 9; this program reads 2, 3 and 4$"),
+        (make_newer, "checkpoint version 9 is newer than supported; this program reads checkpoint version 2, 3 and 4$"),
         (make_strange, "is not a checkpoint: it has no entry 'alexnet-deploy-checkpoint'$"),
         (make_nonsense, "it is damaged: its header has changed since it was saved: the digest does not match$"),
         (
@@ -546,7 +546,7 @@ def tiny_recipe(tmp_path: Path) -> Path:
 
 
 def signalled_in_step(number: int, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a signal come in the middle of a step."""
+    """Send a signal in the middle of a step."""
     step, steps = Learner.step, []
 
     def noted(learner: Learner, *arguments: object, **options: object) -> torch.Tensor:
@@ -574,7 +574,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
     assert (position.epoch, position.step) == (2, 1)
-    # The newest run, its own images, its own recipe.
+    # The newest run, with its own images and recipe.
     outcome = run("train", "--resume")
     assert outcome.code == 0
     assert "runs/cut: resuming in epoch 2 of 2, after step 1\n" in outcome.err
@@ -595,7 +595,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
 def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a supervisor restarts its job: killed before the first checkpoint, killed after it, whole."""
+    """Like restarts by a supervisor: killed before the first checkpoint, killed after it, complete."""
     begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
     assert run(*begin, "--out", "whole").code == 0
     same_each_time = (*begin, "--out", "job", "--auto-resume")
@@ -608,7 +608,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert killed.returncode == -signal.SIGKILL
     assert Path("job", ".lock").exists()
     assert not Path("job", CHECKPOINT).exists()
-    # As --log csv leaves it.
+    # As written by --log csv.
     Path("job", CSV).write_text("epoch\n")
     with monkeypatch.context() as patch:
         signalled_in_step(3, signal.SIGTERM, patch)
@@ -624,7 +624,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
 
 
 def everything_in(folder: Path) -> dict[str, bytes | None]:
-    """The names below a folder, and the bytes of files."""
+    """The names of all entries below a folder, and the bytes of files."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -681,7 +681,7 @@ def test_what_a_run_left_before_its_first_checkpoint_goes_once_training_begins(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old" if name == METRICS else "")
     before = everything_in(tmp_path)
-    # Nothing goes where the request cannot be met.
+    # A request that is refused changes no file.
     assert "no such file or folder" in run("train", "nosuch", "--out", tmp_path, "--auto-resume").refused(2)
     with holding(tmp_path):
         said = run("train", "--out", tmp_path, "--auto-resume").refused(3)
@@ -691,7 +691,7 @@ def test_what_a_run_left_before_its_first_checkpoint_goes_once_training_begins(
     (tmp_path / ".lock").touch()
     assert everything_in(tmp_path) == before
 
-    # What a volume is mounted on cannot be removed, and holds lost+found on ext4.
+    # A mount point cannot be removed, and contains lost+found on ext4.
     (tmp_path / "lost+found").mkdir()
     monkeypatch.setattr(Path, "rmdir", busy_unless_within(tmp_path))
     train(tmp_path, resume=Resume.UNBEGUN)
@@ -841,7 +841,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_
 
 
 def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The tests may run as root, whom no directory's rights keep from writing.
+    # The tests may run as root, who can write to any directory.
     kept = (stopped / CHECKPOINT).read_bytes()
 
     def read_only(*_: object, **__: object) -> tuple[int, str]:

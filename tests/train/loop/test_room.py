@@ -1,4 +1,4 @@
-"""A disk that is too small or fills up: told before the images are read, and without the loss of what was saved."""
+"""A disk that is too small is reported before the images are read; a disk that fills up loses no saved file."""
 
 import errno
 import os
@@ -54,7 +54,7 @@ except TrainingError as error:
 
 
 def filled(out: Path, limit: int, when: str) -> str:
-    """Train in a process whose files cannot grow over a limit; return its error."""
+    """Train in a process with a limit on file sizes; return its error."""
     return subprocess.run(
         [sys.executable, "-c", FILLED, out, str(limit), when],
         capture_output=True,
@@ -71,7 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def between(whole: Path) -> int:
-    """A size that the weights fit in and the checkpoint does not."""
+    """A size limit that the weights fit in and the checkpoint does not."""
     return ((whole / BEST).stat().st_size + (whole / CHECKPOINT).stat().st_size) // 2
 
 
@@ -110,7 +110,7 @@ def test_a_later_checkpoint_that_does_not_fit_leaves_the_older_one_and_the_new_w
 def test_where_nothing_fits_it_is_said_that_nothing_is_saved(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "no weights and no checkpoint are saved yet" in filled(out, 5000, "from the start")
-    # With the mark of a run that may begin there again.
+    # With the mark of a run that may start there again.
     assert {path.name for path in out.iterdir()} == {METRICS, ".alexnet-deploy-train"}
 
 
@@ -137,7 +137,7 @@ def test_the_room_that_is_asked_for_is_twice_what_the_files_take(
         other.check_room(architecture, run.recipe)
     with_free(monkeypatch, taken + 4 * 2**15)
     other.check_room(architecture, run.recipe)
-    # What is there is replaced: only the successors need room.
+    # Existing files are replaced: only the new ones need space.
     with_free(monkeypatch, taken // 2 + 4 * 2**15)
     RunDirectory(path=run.directory).check_room(architecture, run.recipe)
 

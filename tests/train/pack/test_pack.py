@@ -46,7 +46,7 @@ CHUNK = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen images and three files that are none, in three classes."""
+    """Fifteen images and three files that are not images, in three classes."""
     root = write_folder(tmp_path_factory.mktemp("folder") / "images", ilsvrc_images())
     (root / "train/n01440764/notes.txt").write_bytes(b"not an image")
     (root / "val/n02119789" / os.fsdecode(b"caf\xe9.JPEG")).write_bytes(b"")
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its pack, made in one go."""
+    """Its pack, made without interruption."""
     return packed(folder, tmp_path_factory.mktemp("plain") / "one.pack").path
 
 
@@ -155,7 +155,7 @@ def test_cifar_is_packed_resized(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.images[57], source.validation[7].decode(source.validation[7].read(), "warp"))
 
 
-# The same bytes, whatever happens
+# Bit-identical packs
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -199,7 +199,7 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
 
 
 def killed(work: Callable[[], object]) -> bool:
-    """Do it in a process of its own; return whether it was killed, and did not come to its end."""
+    """Pack in a separate process; return whether it was killed before its end."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -222,7 +222,7 @@ def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, pla
         calls = itertools.count(1)
 
         def count(event: str, _: object) -> None:
-            # In whatever thread it is: the decoders open images, the others' files are the pack's.
+            # In any thread: decoders open images, and the other files are the pack's.
             if event.startswith(("open", "os.", "fcntl.", "shutil.")) and next(calls) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -270,7 +270,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
 
 
 def partial_of(folder: Path, out: Path) -> Path:
-    """An interrupted pack of two chunks and a half."""
+    """An interrupted pack of two and a half chunks."""
     with pytest.raises(KeyboardInterrupt):
         pack(find_images(folder), out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(13))
     return out.with_name(f".{out.name}.partial")
@@ -302,7 +302,7 @@ def test_what_is_damaged_while_a_pack_rests_is_made_again(
 ) -> None:
     out = tmp_path / "one.pack"
     partial = partial_of(folder, out)
-    # Written and in no chunk yet: cut off.
+    # Written but not in the journal: cut off.
     with (partial / "pack" / IMAGES).open("ab") as file:
         file.write(bytes(1000))
     damage(partial)
@@ -335,7 +335,7 @@ def test_two_processes_do_not_pack_into_the_same_place(folder: Path, tmp_path: P
     packed(folder, out)
 
 
-# What cannot be written
+# Write errors
 
 
 def test_a_place_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ except DataError as error:
 def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_later(
     folder: Path, plain: Path, tmp_path: Path
 ) -> None:
-    # As on a full disk, a write ends in the middle of the tenth image.
+    # As on a full disk, the write stops in the middle of the tenth image.
     out = tmp_path / "one.pack"
     done = subprocess.run(
         [sys.executable, "-c", FILLED, folder, out, str(9 * IMAGE_BYTES + 5000)],
@@ -428,7 +428,10 @@ def resealed(path: Path, **changes: object) -> None:
         (lambda path: (path / LABELS).unlink(), r"labels\.i32: cannot be read"),
         (lambda path: resealed(path, mean=[1.0, 2.0, 3.0]), r"pack\.json: was changed after packing"),
         (lambda path: resealed(path, num_train="8"), r"pack\.json: is damaged: Expected `int`, got `str`"),
-        (lambda path: resealed(path, format_version=2), "has format version 2; this program reads 1"),
+        (
+            lambda path: resealed(path, format_version=2),
+            "packed set version 2 is newer than supported; this program reads packed set version 1;",
+        ),
         (lambda path: (path / HEADER).write_bytes(b"\xff"), r"pack\.json: is damaged"),
         (lambda path: (path / HEADER).unlink(), r"pack\.json: cannot be read"),
     ],
@@ -474,7 +477,7 @@ def test_a_pack_of_another_decoding_policy_is_refused_and_says_what_it_was_made_
             DataError, match=f"by policy {named}, but this program decodes by policy {DECODING_VERSION}"
         ):
             open_pack(path)
-        # Its pixels are not used, only where the files are.
+        # Only the paths of its files are used, not its pixels.
         assert packed_from(path) == folder
 
 
@@ -498,11 +501,11 @@ def test_a_mapped_image_cannot_be_written_to(plain: Path) -> None:
     assert found.images[0].any()
 
 
-# What a pack that was received may hold
+# Packs from an untrusted source
 
 
 def with_seal(plain: Path, out: Path, **changes: object) -> Path:
-    """A copy of a pack whose header was changed, with digests that fit."""
+    """A copy of a pack with a changed header and valid digests."""
     shutil.copytree(plain, out)
     header = {**json.loads((out / HEADER).read_bytes()), **changes, "sha256": ""}
     header["sha256"] = sha256(msgspec.json.encode(header))

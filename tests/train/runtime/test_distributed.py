@@ -44,17 +44,17 @@ from alexnet_deploy.train.runtime.placement import Placement
 
 PROGRAM = Path(rank_program.__file__)
 
-# Two processes add the same float32 numbers in another order, which moves the last bits of a sum: losses, in which
-# errors of 2^-24 average out, by a few of those; weights by up to 2^-24 of themselves a step, where training has moved
-# them by about a thousandth. Seen were 5e-8 and 1.5e-5.
+# Two processes add the same float32 numbers in a different order, so results are not bit-identical: losses, in which
+# errors of 2^-24 average out, differ by a few of those; weights by up to 2^-24 of their value per step, while training
+# changes them by about a thousandth. Measured: 5e-8 and 1.5e-5.
 LOSS = 2e-6
-# In parts of how far training has moved the tensor.
+# Relative to the change of the tensor in training.
 MOVED = 2e-4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine images to learn from and three to validate: neither is a multiple of two, nor nine of four."""
+    """Nine training and three validation images: neither is a multiple of two, nor nine of four."""
     folder = tmp_path_factory.mktemp("ranks")
     root = paint(folder / "data", {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red/4.png").unlink()
@@ -69,7 +69,7 @@ def survey(folder: Path) -> Survey:
 
 @pytest.fixture(scope="module")
 def told(folder: Path) -> list[Told]:
-    """What each of two processes told of its runs."""
+    """The output of each of two processes about its runs."""
     done = torchrun(PROGRAM, folder, cwd=folder)
     assert done.returncode == 0, done.stderr
     return [msgspec.json.decode((folder / f"rank-{rank}.json").read_bytes(), type=Told) for rank in (0, 1)]
@@ -77,13 +77,13 @@ def told(folder: Path) -> list[Told]:
 
 @pytest.fixture(scope="module")
 def in_two(told: list[Told]) -> list[list[Seen]]:
-    """What each of two processes saw, for each recipe."""
+    """The results of each of two processes, by recipe."""
     return [each.runs for each in told]
 
 
 @pytest.fixture(scope="module")
 def alone(folder: Path, survey: Survey) -> list[Seen]:
-    """The same in this process alone."""
+    """The results of a single process, by recipe."""
     return [train(survey, folder / f"one-{recipe.batch_size}", recipe, ALONE) for recipe in RECIPES]
 
 
@@ -100,7 +100,7 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(
     folder: Path, in_two: list[list[Seen]], alone: list[Seen], number: int
 ) -> None:
     size = RECIPES[number].batch_size
-    # A loss for each step, the last of an epoch with it once more at the epoch's end, the same in every process.
+    # One loss per step, and the epoch's loss again at its end, the same in every process.
     assert len(alone[number].losses) == 2 * (-(-9 // size) + 1)
     for seen in in_two:
         np.testing.assert_allclose(seen[number].losses, alone[number].losses, rtol=LOSS)
@@ -127,7 +127,7 @@ def test_every_image_is_seen_once_an_epoch_by_one_process_in_the_batch_where_one
         sorted(str(example.path.relative_to(root)) for example in side)
         for side in (survey.folder.train, survey.folder.validation)
     )
-    # Nine images in batches of 4 leave the second process none of the third.
+    # Nine images in batches of 4: the third batch has no image for the second process.
     shares = {4: ((5, 2), (4, 1)), 3: ((6, 2), (3, 1))}[size]
     epochs = [[], []]
     for seen, (num_train, num_validation) in zip(in_two, shares, strict=True):
@@ -158,7 +158,8 @@ def test_the_first_process_alone_writes_and_its_record_is_of_all_images(
 
 
 def test_no_thread_of_the_others_group_outlives_it(told: list[Told]) -> None:
-    # One that does may want Python's lock when Python has ended, and aborts the process: one run in eight, under load.
+    # A remaining thread may ask for Python's lock after Python has ended, and aborts the process: one run in eight,
+    # under load.
     for each in told:
         assert each.threads
         assert not [name for name in each.threads if "gloo" in name]
@@ -168,7 +169,7 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red/4.png").rename(root / "train/red/FAIL.png")
     for number in range(8):
-        # Enough of them that the second process meets one, wherever the order puts it.
+        # Enough of them that the second process gets one in any order.
         (root / f"train/red/{number}").mkdir()
         (root / f"train/red/{number}/FAIL.png").write_bytes((root / "train/red/FAIL.png").read_bytes())
     done = torchrun(PROGRAM, tmp_path, cwd=tmp_path)
@@ -181,7 +182,7 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
 def test_a_process_that_is_not_the_first_writes_nothing(survey: Survey, tmp_path: Path, is_interrupted: bool) -> None:
     act = at_step(2, interrupt) if is_interrupted else lambda progress: None
     with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
-        # The second of one: nobody is there to be waited for.
+        # The second of one process: there is no process to wait for.
         train_run(
             survey,
             TABLE,
@@ -193,7 +194,7 @@ def test_a_process_that_is_not_the_first_writes_nothing(survey: Survey, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-# Stopping, and going on
+# Interrupting and resuming
 
 
 def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_not_stopped(
@@ -261,7 +262,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
     done = torchrun("-m", "alexnet_deploy", "train", folder / "data", "--out", "taken", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "error: taken: exists already; choose another --out, or resume it with --resume\n" in done.stderr
+    assert "error: taken: already exists; choose another --out, or resume it with --resume\n" in done.stderr
     assert list((tmp_path / "taken").iterdir()) == []
 
 
@@ -343,7 +344,7 @@ def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None
     assert ALONE.all_reduce_mean(0.1) == 0.1
 
 
-# What is refused
+# Refusals
 
 
 def test_an_environment_that_is_half_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

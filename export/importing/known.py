@@ -1,0 +1,171 @@
+"""What is known of files that people have, beyond what the files say: one entry a source.
+
+A state dict holds no layers, and no file says how its images were resized. Whatever is taken from here is printed as
+assumed, with the words of the entry as the reason.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
+from alexnet_deploy.export.importing.source import (
+    Activate,
+    Connect,
+    Convolve,
+    Drop,
+    Normalise,
+    Pool,
+    SourceLayer,
+    SourcePreprocessing,
+    Unroll,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSource:
+    """One source of files."""
+
+    key: str
+    """What a reader calls it in Source.origin."""
+    words: str
+    """What it is, as the reason of an assumption: "torchvision's AlexNet has it so"."""
+    preprocessing: SourcePreprocessing
+    """What its network is fed."""
+    architecture: str | None = None
+    """The member of the family that its layers are; None where its files tell their layers."""
+    layers: tuple[SourceLayer, ...] | None = None
+    """Its layers, their tensors under the names that such files have; None where the files hold layers."""
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """Names of the tensors that its layers use, in order."""
+        used = (layer for layer in self.layers or () if isinstance(layer, Convolve | Connect))
+        return tuple(name for layer in used for name in (layer.weight, layer.bias) if name is not None)
+
+
+def fed_like(member: str) -> SourcePreprocessing:
+    """Return what the authors of a member of the family fed it."""
+    fed = PUBLISHED_PREPROCESSING[member]
+    return SourcePreprocessing(
+        resize=fed.resize,
+        channel_order=fed.channel_order,
+        mean=fed.mean,
+        scale=fed.scale,
+        input_size=ARCHITECTURES[member].input_size,
+    )
+
+
+def known_as(member: str) -> KnownSource:
+    """Return what is known of a file because its layers are those of a member of the family."""
+    return KnownSource(key=member, words=f"as the authors of {member} had it", preprocessing=fed_like(member))
+
+
+def _conv(name: str, padding: int = 0, stride: int = 1, groups: int = 1) -> Convolve:
+    return Convolve(
+        name=name,
+        weight=f"{name}.weight",
+        bias=f"{name}.bias",
+        layout="OIHW",
+        stride=stride,
+        padding=(padding,) * 4,
+        groups=groups,
+    )
+
+
+def _fc(name: str) -> Connect:
+    return Connect(name=name, weight=f"{name}.weight", bias=f"{name}.bias", layout="OI")
+
+
+def _relu(name: str) -> Activate:
+    return Activate(name=name, function="relu")
+
+
+def _pool(name: str) -> Pool:
+    return Pool(name=name, function="max", kernel=3, stride=2)
+
+
+def _lrn(name: str) -> Normalise:
+    return Normalise(name=name, size=5, alpha=1e-4, alpha_is_divided=True, beta=0.75, k=1.0)
+
+
+_TORCHVISION = KnownSource(
+    key="torchvision",
+    words="as in torchvision's AlexNet",
+    preprocessing=fed_like("torchvision"),
+    architecture="torchvision",
+    layers=(
+        _conv("features.0", padding=2, stride=4),
+        _relu("features.1"),
+        _pool("features.2"),
+        _conv("features.3", padding=2),
+        _relu("features.4"),
+        _pool("features.5"),
+        _conv("features.6", padding=1),
+        _relu("features.7"),
+        _conv("features.8", padding=1),
+        _relu("features.9"),
+        _conv("features.10", padding=1),
+        _relu("features.11"),
+        _pool("features.12"),
+        Unroll(name="flatten", order="CHW"),
+        Drop(name="classifier.0"),
+        _fc("classifier.1"),
+        _relu("classifier.2"),
+        Drop(name="classifier.3"),
+        _fc("classifier.4"),
+        _relu("classifier.5"),
+        _fc("classifier.6"),
+    ),
+)
+"""Source: torchvision/models/alexnet.py. Its adaptive pooling is the identity at 224 pixels."""
+
+_JIECAOYU = KnownSource(
+    key="jiecaoyu",
+    words="as in jiecaoyu/pytorch_imagenet, which follows Caffe",
+    preprocessing=fed_like("caffe"),
+    architecture="caffe",
+    layers=(
+        _conv("features.0", stride=4),
+        _relu("features.1"),
+        _lrn("features.2"),
+        _pool("features.3"),
+        _conv("features.4", padding=2, groups=2),
+        _relu("features.5"),
+        _lrn("features.6"),
+        _pool("features.7"),
+        _conv("features.8", padding=1),
+        _relu("features.9"),
+        _conv("features.10", padding=1, groups=2),
+        _relu("features.11"),
+        _conv("features.12", padding=1, groups=2),
+        _relu("features.13"),
+        _pool("features.14"),
+        Unroll(name="flatten", order="CHW"),
+        _fc("classifier.0"),
+        _relu("classifier.1"),
+        Drop(name="classifier.2"),
+        _fc("classifier.3"),
+        _relu("classifier.4"),
+        Drop(name="classifier.5"),
+        _fc("classifier.6"),
+    ),
+)
+"""Source: jiecaoyu/pytorch_imagenet, networks/model_list/alexnet.py; its images come from Caffe's own LMDB."""
+
+_ONNX_ZOO = KnownSource(
+    key="onnx-zoo",
+    words="as in the ONNX model zoo's bvlcalexnet and caffenet",
+    preprocessing=SourcePreprocessing(
+        resize="warp", channel_order="BGR", mean=(123.68, 116.779, 103.939), scale=(1.0, 1.0, 1.0)
+    ),
+)
+"""Source: onnx/models, validated/vision/classification/alexnet."""
+
+_ALL = (
+    _TORCHVISION,
+    _JIECAOYU,
+    _ONNX_ZOO,
+)
+
+KNOWN = MappingProxyType({source.key: source for source in _ALL})
+"""Every source, by key."""
