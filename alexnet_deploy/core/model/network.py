@@ -111,7 +111,8 @@ class MaxPoolModule(nn.MaxPool2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the maximum of each window."""
-        return super().forward(functional.pad(x, self.margins, value=-torch.inf) if any(self.margins) else x)
+        padded = functional.pad(x, self.margins, value=-torch.inf) if any(self.margins) else x
+        return functional.max_pool2d(padded, self.kernel_size, self.stride)
 
 
 def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
