@@ -38,6 +38,12 @@ def narrowed(architecture: Architecture, divisor: int = 8, num_classes: int = le
     return msgspec.structs.replace(architecture, layers=tuple(layers)).with_num_classes(num_classes)
 
 
+def renamed(architecture: Architecture) -> Architecture:
+    """Return the same layers under other names: conv1x, relu1x, ..."""
+    layers = tuple(msgspec.structs.replace(layer, name=f"{layer.name}x") for layer in architecture.layers)
+    return msgspec.structs.replace(architecture, layers=layers)
+
+
 def separating_weights(architecture: Architecture, seed: int = 0) -> Weights:
     """Return random weights that are sensitive to every fault: layer outputs are scaled on the golden images."""
     torch.manual_seed(seed)
