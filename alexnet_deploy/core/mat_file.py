@@ -44,8 +44,8 @@ class Unread:
     array_class: int
 
 
-Struct: TypeAlias = "dict[str, MatValue]"
-MatValue: TypeAlias = "np.ndarray | str | Unread | list[MatValue] | list[Struct]"
+Struct: TypeAlias = dict[str, "MatValue"]
+MatValue: TypeAlias = np.ndarray | str | Unread | list["MatValue"] | list[Struct]
 """Numbers with MATLAB's shape; a text; the elements of a cell array; the elements of an array of structs.
 
 Numbers are read-only views of what the file holds, and of its type: MATLAB stores a double that is a whole number in as
