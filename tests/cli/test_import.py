@@ -86,12 +86,12 @@ def test_options_say_what_the_file_does_not(checkpoint: Path, run: Run) -> None:
     ("options", "message"),
     [
         ("--mean 1,2", "--mean 1,2: 2 numbers, where red, green and blue are needed"),
-        ("--scale 1/0", "--scale 1/0: is not a list of numbers with commas between them"),
+        ("--scale 1/0", "--scale 1/0: must be numbers separated by commas"),
         ("--lrn 5,1e-4", "--lrn 5,1e-4: SIZE,ALPHA,BETA,K are needed, such as 5,1e-4,0.75,1"),
         ("--lrn 5,1e-4,0.75,1", "mine.pth: is of a network without LRN, so --lrn cannot change it"),
         ("--labels nowhere.txt", "nowhere.txt: cannot be read: No such file or directory"),
         ("--labels a --classes b", "--labels and --classes both name the classes; give one of them"),
-        ("--out mine.pth", "mine.pth: exists already; choose another --out"),
+        ("--out mine.pth", "mine.pth: already exists; choose another --out"),
         ("--out runs/latest", "runs/latest: a file called latest names the newest entry of its folder"),
     ],
 )
