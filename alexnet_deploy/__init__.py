@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from alexnet_deploy.engines.engine import EngineInfo
     from alexnet_deploy.pipeline.api import check_bundle, export_bundle, train_network
     from alexnet_deploy.pipeline.check import CheckResult
-    from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, load
+    from alexnet_deploy.predict.prediction import Guess, Prediction
+    from alexnet_deploy.predict.predictor import Predictor, load
 
 __all__ = [
     "AlexNetDeployError",
@@ -83,13 +84,14 @@ _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 _BESIDE = os.path.dirname(_HERE)  # noqa: PTH120
 _IN_CHECKOUT = ("pyproject.toml", "train/__init__.py", "export/__init__.py", "engines/__init__.py")
 
-# Python that is started in a checkout takes this package from there, where the rooms lie beside it, not in it. An
-# installed copy holds its rooms, and a train/ that lies beside it is somebody else's.
+# In a checkout train/, export/ and engines/ are next to this package, not in it. An installed copy contains them, and a
+# train/ next to it belongs to another project.
 if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}") for name in _IN_CHECKOUT):  # noqa: PTH112, PTH113
     __path__.append(_BESIDE)
 
 _HOMES = {
-    **dict.fromkeys(("Guess", "Prediction", "Predictor", "load"), "predict.predictor"),
+    **dict.fromkeys(("Guess", "Prediction"), "predict.prediction"),
+    **dict.fromkeys(("Predictor", "load"), "predict.predictor"),
     **dict.fromkeys(("check_bundle", "export_bundle", "train_network"), "pipeline.api"),
     "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",
@@ -99,7 +101,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: `--help` and the errors cost no NumPy."""
+    """Import a public name at its first use, so that `--help` and the errors do not import NumPy."""
     import importlib
 
     if name not in __all__:
@@ -108,5 +110,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, whether they are imported yet or not."""
+    """Return the public names, imported or not."""
     return __all__

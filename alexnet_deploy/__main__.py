@@ -1,10 +1,10 @@
-"""Where the command line begins, as `alexnet-deploy`, and as `python -m alexnet_deploy`, which torchrun starts."""
+"""Entry point of `alexnet-deploy` and of `python -m alexnet_deploy`, which torchrun starts."""
 
 from alexnet_deploy.core.process.interruption import install, is_interrupted, leave
 
 
 def main() -> None:
-    """Run the command line; signals are taken before the rest of the program is imported."""
+    """Run the command line; signal handlers are installed before the rest of the program is imported."""
     install()
     from alexnet_deploy.cli import main as run
 

@@ -1,8 +1,8 @@
-"""What an INT8 export takes, by the number of calibration images: seconds, and the most memory it held.
+"""Time and peak memory of an INT8 export, by the number of calibration images.
 
     python benchmarks/calibration.py --weights runs/X/weights.safetensors --out results/calibration-MACHINE.json
 
-Each export is a process of its own; its memory is the kernel's ru_maxrss.
+Each export runs in its own process; its peak memory is the kernel's ru_maxrss.
 """
 
 import argparse
@@ -24,10 +24,10 @@ def export(weights: Path, num_images: int, options: list[str]) -> dict[str, obje
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "export", str(weights)]
         command += ["--precision", "int8", "--calibration-images", str(num_images), "--out", f"{folder}/a.bundle"]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
     if status:
         raise SystemExit(f"the export of {num_images} images failed")
     return {"calibration_images": num_images, "seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024}

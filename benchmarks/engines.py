@@ -1,10 +1,10 @@
-"""How fast each engine answers in each precision, ten views an image, and what the views inside the graph cost it.
+"""Throughput and latency of each engine in each precision with ten views, and the cost of the views in the graph.
 
     python benchmarks/engines.py --weights runs/X/weights.safetensors --out benchmarks/results/engines-MACHINE.json
 
-INT8 calibrates on the training images that the weights name, or on --calibrate. Every engine runs the same eight
-images in one process, each figure the median of `--repeats` runs after one that is not counted. The network alone is
-the same graph from its views on, fed ready views, timed in turn with the whole.
+INT8 is calibrated on the training images that the weights name, or on --calibrate. Every engine runs the same eight
+images in one process; each figure is the median of `--repeats` runs after one warm-up run. The network alone is the
+part of the graph after the views, with prepared views as input; its runs alternate with runs of the whole graph.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from alexnet_deploy.pipeline.export import ExportRequest, export
 
 
 def seconds(run: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     run()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -47,13 +47,13 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def median_ratio(run: Callable[[], object], other: Callable[[], object], repeats: int) -> float:
-    """Of the two timed in turn, so that a machine whose speed drifts slows both."""
+    """Median ratio of two alternating runs, so that a drift of the machine's speed affects both."""
     run(), other()
     return statistics.median(seconds(run) / seconds(other) for _ in range(repeats))
 
 
 def network_alone(bundle: Bundle) -> tuple[bytes, np.dtype]:
-    """The bundle's graph from its views on, and the type of the numbers that it is fed."""
+    """The part of the bundle's graph after the views, and the dtype of its input."""
     model = onnx.load_model_from_string(bundle.read(GRAPH))
     inferred = onnx.shape_inference.infer_shapes(model).graph
     views_type = next(info.type.tensor_type.elem_type for info in inferred.value_info if info.name == VIEWS)

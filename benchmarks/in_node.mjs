@@ -1,4 +1,4 @@
-// One of npm's runtimes answers a graph; benchmarks/runtimes.py runs this.
+// Run a graph in a runtime from npm; benchmarks/runtimes.py runs this script.
 //
 //     node in_node.mjs ENV PACKAGE model.onnx images.u8 OUT    # writes OUT: float32 (N, K), raw
 

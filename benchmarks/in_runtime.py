@@ -1,8 +1,8 @@
-"""One foreign runtime answers a graph; benchmarks/runtimes.py runs this in the runtime's own environment.
+"""Run a graph in another runtime; benchmarks/runtimes.py runs this script in the runtime's own environment.
 
     python in_runtime.py RUNTIME model.onnx images.u8 OUT    # writes OUT: float32 (N, K), raw
 
-Imports nothing of alexnet_deploy, which is not installed there.
+Does not import alexnet_deploy, which is not installed there.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ IMAGE = (256, 256, 3)
 
 
 class RefusedError(Exception):
-    """A tool that ends without its output, in the words that it printed."""
+    """A tool ended without output; the message is what it printed."""
 
 
 def onnxruntime(model: Path, images: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def openvino(model: Path, images: np.ndarray) -> np.ndarray:
 
 
 def opencv(model: Path, images: np.ndarray) -> np.ndarray:
-    """By the default engine: in OpenCV 5 the new one, and the classic one where that cannot load the graph."""
+    """OpenCV's default engine: in OpenCV 5 the new one, or the classic one if that cannot load the graph."""
     import cv2
 
     net = cv2.dnn.readNetFromONNX(str(model))
@@ -60,7 +60,7 @@ def tract(model: Path, images: np.ndarray) -> np.ndarray:
 
 
 def mnn(model: Path, images: np.ndarray) -> np.ndarray:
-    # Not the wheel's `mnnconvert`: on import it installs a logging package by pip, and reports each use.
+    # Not the wheel's `mnnconvert`: on import it installs a logging package with pip, and reports each use.
     import _tools
 
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def ncnn(model: Path, images: np.ndarray) -> np.ndarray:
 
 
 def tinygrad(model: Path, images: np.ndarray) -> np.ndarray:
-    # It calls `clang`, which the ziglang package has inside.
+    # tinygrad calls `clang`, which the ziglang package contains.
     with tempfile.TemporaryDirectory() as folder:
         compiler = Path(folder) / "clang"
         compiler.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ziglang clang "$@"\n')
@@ -157,7 +157,7 @@ RUNTIMES: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {
 def main() -> None:
     name, model, images, out = sys.argv[1:]
     numbers = np.fromfile(images, np.uint8).reshape(-1, *IMAGE)
-    # What a tool prints of its progress is not its refusal.
+    # Keeps the progress output of tools out of stdout.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             answer = RUNTIMES[name](Path(model).absolute(), numbers)

@@ -1,9 +1,9 @@
-"""Whether the default commands publish a bundle in every precision, over many seeds of the demo network.
+"""Do the default commands publish a bundle in every precision, for many seeds of the demo network?
 
     python benchmarks/int8_seeds.py --runs /tmp/seeds --seeds 20 --out results/int8_seeds-MACHINE.json
 
-Each command runs in a process of its own, as it is typed: `train --seed N` (unless RUNS/run-N has its weights already),
-then `export`, `check` and `predict` for each precision. Errors are the largest over all golden images and engines.
+Each command runs in its own process, as a user types it: `train --seed N` (unless RUNS/run-N already has weights), then
+`export`, `check` and `predict` for each precision. Errors are the largest over all golden images and engines.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def typed(folder: Path, *words: object) -> tuple[int, str]:
 
 
 def worst(bundle: Bundle, against: str) -> dict[str, float] | None:
-    """Return the largest errors of the engines that run this bundle's own graph."""
+    """Return the largest errors over the engines that run this bundle's graph."""
     manifest = bundle.manifest
     rows = [row for row in manifest.parity if row.precision == manifest.precision and row.against == against]
     if not rows:
@@ -45,10 +45,10 @@ def worst(bundle: Bundle, against: str) -> dict[str, float] | None:
 
 def exported(folder: Path, weights: Path, seed: int, precision: str, options: list[str]) -> dict[str, object]:
     out = folder / f"seed-{seed}-{precision}.bundle"
-    begun = time.perf_counter()
+    started = time.perf_counter()
     words = ("export", weights, "--precision", precision, "--out", out, "--force", *options)
     code, said = typed(folder, *words)
-    row: dict[str, object] = {"published": code == 0, "seconds": time.perf_counter() - begun}
+    row: dict[str, object] = {"published": code == 0, "seconds": time.perf_counter() - started}
     if code:
         return row | {"refused": said}
     bundle = open_bundle(out)
@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="directory in which the commands run")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of seeds to run in parallel")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--commit", default="", help="the code that was measured")
+    parser.add_argument("--commit", default="", help="commit of the measured code")
     options, others = parser.parse_known_args()
     folder = options.runs.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""How fast images are packed, and how fast they then come: decoded from a folder against copied from its pack.
+"""Throughput of packing, and of reading images: decoded from a folder, and copied from its pack.
 
     python benchmarks/pack.py --data images --out results/pack-MACHINE.json
 
-Each row is the median of its runs, in images a second of the clock and of the processors' time. `cold` is after the
-system was told to forget the file.
+Each row is the median of its runs, in images per second of wall time and of CPU time. For `cold` the file is first
+dropped from the page cache.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH_SIZE = 128
 
 
 def timed(work: Callable[[], int], num_runs: int, before: Callable[[], object] = lambda: None) -> dict[str, float]:
-    """Images a second, `work` saying how many there were."""
+    """Images per second; `work` returns the number of images."""
     by_clock, by_processor = [], []
     for _ in range(num_runs):
         before()
@@ -41,7 +41,7 @@ def timed(work: Callable[[], int], num_runs: int, before: Callable[[], object] =
     return {"a_second": statistics.median(by_clock), "a_processor_second": statistics.median(by_processor)}
 
 
-def forget(path: Path) -> None:
+def drop_cache(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -82,12 +82,12 @@ def main() -> None:
             rows[f"folder, {threads} threads"] = timed(lambda decoded=decoded: epoch(decoded), options.runs)
 
         def opened_epoch() -> int:
-            # Opened each time: the pages of a file that stays mapped are not forgotten.
+            # Opened each time: pages of a mapped file stay in the page cache.
             side = survey_of(open_pack(out), "shorter-side").folder.train
             return epoch(batches_of(side, "shorter-side", cpu))
 
         rows["pack"] = timed(opened_epoch, options.runs)
-        rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: forget(out / IMAGES))
+        rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: drop_cache(out / IMAGES))
     result = {
         "machine": processor(),
         "load_average": os.getloadavg()[0],

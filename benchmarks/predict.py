@@ -1,10 +1,10 @@
-"""How fast images become rows: loops written by hand, `predict`, and the limit of this machine; and what it costs.
+"""Throughput from image files to rows: two hand-written loops, `predict`, and this machine's limit; also memory.
 
     python benchmarks/predict.py IMAGES... --weights W --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
 
-The bundles are exports of the weights. The same thousand photographs, ten views, rows to a jsonl file, in one run; ours
-and the limit are measured in turn, `--rounds` times, and medians are kept; the loops by hand, which take minutes, run
-once. `--skip-memory` leaves out the two long runs.
+The bundles are exports of the weights. All use the same thousand photographs and ten views, and write rows to a jsonl
+file. Ours and the limit alternate, `--rounds` times, and the medians are reported; the hand-written loops take minutes
+and run once. `--skip-memory` skips the two long runs.
 """
 
 import argparse
@@ -43,7 +43,7 @@ BATCH = 8
 NUM_IMAGES = 1000
 MANY_IMAGES = 20_000
 MAIN = "from alexnet_deploy.cli import main; main()"
-# Not getrusage: a child's peak there is at least what its parent held.
+# Not getrusage: there a child's peak is at least its parent's memory.
 MEASURED = f"""
 import atexit, sys
 peak = lambda: next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -52,11 +52,11 @@ atexit.register(lambda: sys.stderr.write(f"{{peak()}}\\n"))
 """
 
 
-# By hand: what somebody writes with PIL, torch and no more.
+# By hand: what one writes with only PIL and torch.
 
 
 def square(path: Path) -> Image.Image:
-    """As torchvision's Resize(256) and CenterCrop(256)."""
+    """The same as torchvision's Resize(256) and CenterCrop(256)."""
     image = Image.open(path).convert("RGB")
     scale = 256 / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
@@ -65,7 +65,7 @@ def square(path: Path) -> Image.Image:
 
 
 def ten_crops(image: Image.Image, size: int) -> list[torch.Tensor]:
-    """As torchvision's TenCrop and PILToTensor."""
+    """The same as torchvision's TenCrop and PILToTensor."""
     right, bottom = image.width - size, image.height - size
     corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
     crops = [image.crop((x, y, x + size, y + size)) for x, y in corners]
@@ -89,7 +89,7 @@ def by_hand_torch(files: Sequence[Path], weights: Path, rows: Path) -> None:
 
 
 def by_hand_onnxruntime(files: Sequence[Path], bundle: Bundle, rows: Path) -> None:
-    """The bundle's graph, which holds the crops, in a session with its defaults."""
+    """The bundle's graph, which includes the crops, in a session with default options."""
     session = onnxruntime.InferenceSession(bundle.read(GRAPH))
     with rows.open("w") as file:
         for paths in in_batches(files, BATCH):
@@ -112,14 +112,14 @@ def in_batches(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
 
 
 def ours(files: Sequence[Path], bundle: Bundle, rows: Path) -> float:
-    """The engine's idle share between the first file and the last row."""
+    """Write the rows; return the engine's idle share between the first file and the last row."""
     with open_engine(bundle, tuned_for="throughput") as engine, rows.open("w", buffering=1) as file:
         writer, predictor = RowWriter("jsonl", 5), Predictor(bundle, engine)
         next(predictor.predict(files[0]))
-        busy, begun = engine.busy_seconds, time.perf_counter()
+        busy, started = engine.busy_seconds, time.perf_counter()
         for prediction in predictor.predict(files):
             file.write(writer.row(prediction))
-        elapsed = time.perf_counter() - begun
+        elapsed = time.perf_counter() - started
         return 1 - (engine.busy_seconds - busy) / (elapsed * engine.info.num_streams)
 
 
@@ -135,18 +135,18 @@ def decoding_alone(files: Sequence[Path], bundle: Bundle) -> Iterator[np.ndarray
     return map_ahead(read, files, threads=decode_threads(), ahead=64)
 
 
-def first_guesses(rows: Path) -> list[str]:
+def top1_labels(rows: Path) -> list[str]:
     return [json.loads(line)["top"][0]["label"] for line in rows.read_text().splitlines()]
 
 
 def seconds(run: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     run()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, rounds: int) -> dict[str, object]:
-    """Times of a to e in turn, round after round; opening an engine, a fifth of a second, is inside each."""
+    """Time a to d and the limit, alternating in each round; opening an engine, a fifth of a second, is included."""
     images = np.stack(list(decoding_alone(files, int8)))
     found: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {"c": [], "d": []}
@@ -166,7 +166,7 @@ def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, ro
                     continue
                 found.setdefault(name, []).append(seconds(run))
                 print(f"{name}: {found[name][-1]:.1f} s", file=sys.stderr)
-        guesses = {name: first_guesses(path) for name, path in rows.items()}
+        guesses = {name: top1_labels(path) for name, path in rows.items()}
     median = {name: statistics.median(times) for name, times in found.items()}
     limits = [network + decoding for network, decoding in zip(found["network"], found["decoding"], strict=True)]
     agree = {
@@ -186,7 +186,7 @@ def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, ro
     }
 
 
-# A process of its own.
+# Separate processes.
 
 COLD_PARTS = """
 import sys, time
@@ -206,36 +206,36 @@ import json; print(json.dumps(marks))
 
 
 def cold(bundle: Path, image: Path, repeats: int = 9) -> dict[str, object]:
-    """Wall time of `predict one.jpg` as a shell starts it, and where it goes."""
+    """Wall time of `predict one.jpg` as started from a shell, in total and by part."""
     command = [sys.executable, "-c", MAIN, "predict", str(image), "--bundle", str(bundle)]
     whole = [seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(repeats)]
     parts: dict[str, list[float]] = {}
     for _ in range(repeats):
-        begun = time.time()
+        started = time.time()
         done = subprocess.run(
             [sys.executable, "-c", COLD_PARTS, str(bundle), str(image)], capture_output=True, check=True
         )
         for name, at in json.loads(done.stdout):
-            parts.setdefault(name, []).append(at - begun)
-            begun = at
+            parts.setdefault(name, []).append(at - started)
+            started = at
     median_parts = {name: statistics.median(times) for name, times in parts.items()}
     return {"median_seconds": statistics.median(whole), "worst_seconds": max(whole), "parts_seconds": median_parts}
 
 
 def peak_bytes(bundle: Path, files: Sequence[Path], num_images: int) -> dict[str, float]:
-    """The most memory that a process of `predict` held, and how long it took."""
+    """Peak memory and time of a `predict` process."""
     names = b"".join(os.fsencode(path) + b"\n" for path in islice(cycle(files), num_images))
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list"
         listed.write_bytes(names)
         command = [sys.executable, "-c", MEASURED, "predict", "-", "--bundle", str(bundle), "--format", "jsonl"]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with listed.open("rb") as stdin:
             done = subprocess.run(
                 [*command, "--output", f"{folder}/rows"], stdin=stdin, stderr=subprocess.PIPE, text=True, check=True
             )
         assert (Path(folder) / "rows").read_bytes().count(b"\n") == num_images
-    elapsed = time.perf_counter() - begun
+    elapsed = time.perf_counter() - started
     return {
         "peak_bytes": 1024 * int(done.stderr.split()[-1]),
         "seconds": elapsed,

@@ -1,4 +1,4 @@
-"""What the benchmarks leave: one JSON file of results, which is shown too."""
+"""Write a benchmark's results to a JSON file and print them."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""Which other runtimes take our graphs unmodified, and how near they come on the golden images.
+"""Which other runtimes run our graphs unmodified, and how large are their errors on the golden images?
 
     python benchmarks/runtimes.py --bundles fp32.bundle fp16.bundle int8.bundle --envs /tmp/envs \
         --out benchmarks/results/runtimes-MACHINE.json [--only NAME ...] [--page docs/runtimes.md]
 
-Each runtime is installed in an environment of its own below --envs, unless it is there already, and answers each graph
-in a process of its own that is ended after 120 s. Engines are held to golden/index.txt: fp32 and fp16 against the
-trained network, int8 against what its graph says by ONNX's definition of its operators.
+Each runtime is installed in its own environment below --envs, unless it is already there, and runs each graph in a
+separate process, which is killed after 120 s. Results must meet the tolerances of golden/index.txt: fp32 and fp16
+against the trained network, int8 against its graph computed by ONNX's definition of the operators.
 """
 
 import argparse
@@ -42,11 +42,11 @@ HERE = Path(__file__).absolute().parent
 class Runtime:
     name: str
     run: str
-    """A function of in_runtime.py, or a package of npm."""
+    """A function of in_runtime.py, or an npm package."""
     packages: tuple[str, ...]
     npm: bool = False
     env: str = ""
-    """The environment, where it is not called as the runtime."""
+    """Name of the environment, if it is not that of the runtime."""
 
     def folder(self, envs: Path) -> Path:
         return (envs / (self.env or self.run)).absolute()
@@ -73,12 +73,12 @@ RUNTIMES = (
 
 
 def install(runtime: Runtime, folder: Path) -> None:
-    """Make the environment, unless it is there; raises CalledProcessError and TimeoutExpired."""
+    """Create the environment, unless it exists; raises CalledProcessError and TimeoutExpired."""
     if folder.exists():
         return
     if runtime.npm:
         folder.mkdir(parents=True)
-        # Without its scripts: onnxruntime-node's fetches CUDA from elsewhere.
+        # Without install scripts: that of onnxruntime-node downloads CUDA.
         words = ["npm", "install", "--silent", "--ignore-scripts", "--prefix", folder]
     else:
         venv.create(folder, with_pip=True)
@@ -86,13 +86,13 @@ def install(runtime: Runtime, folder: Path) -> None:
     try:
         subprocess.run([*words, *runtime.packages], check=True, timeout=INSTALL_ENDED_AFTER_S)
     except (OSError, subprocess.SubprocessError):
-        # Half an environment would be taken for a whole one the next time.
+        # The next run would use an incomplete environment.
         shutil.rmtree(folder)
         raise
 
 
 def answer(runtime: Runtime, folder: Path, bundle: Bundle) -> np.ndarray | str:
-    """Return what a runtime says of the golden images, float32 (N, K), or why it says nothing."""
+    """Return a runtime's probabilities for the golden images, float32 (N, K), or the reason for having none."""
     golden = bundle.manifest.golden
     given = [str((bundle.path / name).absolute()) for name in (GRAPH, golden.images.file)]
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,10 +102,10 @@ def answer(runtime: Runtime, folder: Path, bundle: Bundle) -> np.ndarray | str:
             if runtime.npm
             else [str(folder / "bin" / "python"), str(HERE / "in_runtime.py"), runtime.run]
         )
-        # In a session of its own, so that the tools that it starts end with it.
+        # In its own session, so that the tools that it starts are killed with it.
         process = subprocess.Popen(
             [*program, *given, str(out)],
-            cwd=scratch,  # MNN's converter leaves a file in the working directory.
+            cwd=scratch,  # MNN's converter writes a file into the working directory.
             env=os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TMPDIR": scratch},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -130,7 +130,7 @@ def answer(runtime: Runtime, folder: Path, bundle: Bundle) -> np.ndarray | str:
 
 
 def judged(bundle: Bundle, found: np.ndarray | str) -> dict[str, object]:
-    """Return how far an answer is from what the bundle expects, and whether golden/index.txt takes it."""
+    """Return the errors of a runtime's probabilities, and which tolerances of golden/index.txt they exceed."""
     if isinstance(found, str):
         return {"refused": found}
     golden, precision = bundle.manifest.golden, bundle.manifest.precision
@@ -158,10 +158,10 @@ def of_runtime(runtime: Runtime, bundles: list[Bundle], envs: Path) -> dict[str,
     except (OSError, subprocess.SubprocessError) as error:
         return row | {"not_run": f"could not be installed: {type(error).__name__}"}
     for bundle in bundles:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         row[bundle.manifest.precision] = judged(bundle, answer(runtime, folder, bundle))
-        taken = time.perf_counter() - begun
-        print(f"{runtime.name}, {bundle.manifest.precision}: {taken:.1f} s", file=sys.stderr)
+        elapsed = time.perf_counter() - started
+        print(f"{runtime.name}, {bundle.manifest.precision}: {elapsed:.1f} s", file=sys.stderr)
     return row
 
 
@@ -176,7 +176,7 @@ def cell(found: dict[str, object] | None) -> str:
 
 
 def with_table(page: str, rows: list[dict[str, object]]) -> str:
-    """Return a page whose first table is that of these rows."""
+    """Return the page with its first table replaced by these rows."""
     table = ["| runtime | version | fp32 | fp16 | int8 |", "|---|---|---|---|---|"]
     for row in rows:
         version = row["packages"][0].replace("==", " ").replace("@", " ")
@@ -196,10 +196,10 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=[runtime.name for runtime in RUNTIMES], metavar="NAME")
-    parser.add_argument("--page", type=Path, help="a page whose first table is written anew")
+    parser.add_argument("--page", type=Path, help="page whose first table is replaced")
     options = parser.parse_args()
     bundles = [open_bundle(path) for path in options.bundles]
-    # Rows of runtimes that are not asked for stay as an earlier run left them.
+    # Rows of the other runtimes are kept from the earlier result.
     earlier = msgspec.json.decode(options.out.read_bytes())["rows"] if options.only and options.out.exists() else []
     kept = {row["runtime"]: row for row in earlier}
     chosen = [runtime for runtime in RUNTIMES if runtime.name in (options.only or [one.name for one in RUNTIMES])]

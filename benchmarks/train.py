@@ -1,19 +1,19 @@
-"""How fast our training loop is against a plain PyTorch loop, how long each waits for images, and what is to gain.
+"""Throughput of our training loop and of a plain PyTorch loop, their waits for images, and the compute ceiling.
 
     python benchmarks/train.py --out benchmarks/results/train-MACHINE.json
     python benchmarks/train.py --data images --pack images.pack --batch-size 256 --steps 200 --workers 16 --out ...
 
-On the CPU and, where torch finds one, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network
-on the same files in as large batches, in turn, `--repeats` times, the first steps of each not counted; each figure is
-the median, and each run has a process of its own. "packed" is our loop on the packed set that is named. The plain loop
-is what one writes first: DataLoader, PIL, the usual transforms, SGD. "network" is its step on one batch that is there.
+Runs on the CPU and, if available, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network on
+the same files with the same batch size; their runs alternate, `--repeats` times, each in its own process. Each figure
+is the median, without the warm-up steps. "packed" is our loop on the packed set --pack. The plain loop is a usual first
+version: DataLoader, PIL, the common transforms, SGD. "network" is its step on one batch that is already in memory.
 
-Waiting is the time in which a loop's next batch is being fetched, on the host. On CUDA our loop reads its loss every
-twenty steps, and is timed where it does: the first twenty are not counted there.
+Waiting is the time on the host in which a loop waits for its next batch. On CUDA our loop reads its loss every twenty
+steps and is timed there, so its warm-up is twenty steps.
 
-FLOP/s are two for each multiply-add of the table, three times over: forward, and backward to the inputs and to the
-weights; of the first layer twice, for nobody asks for an image's gradient. The ceiling is the fastest of some matrix
-products of the same type. Without --data, JPEGs of 500 x 375 pixels are made up.
+FLOP/s count two operations per multiply-add, three times: forward, backward to the inputs, and backward to the weights;
+twice for the first layer, because the gradient of the image is not computed. The ceiling is the fastest of several
+matrix products of the same type. Without --data, the images are synthetic JPEGs of 500 x 375 pixels.
 """
 
 import argparse
@@ -61,7 +61,7 @@ Fetched = TypeVar("Fetched")
 
 
 class Timer:
-    """Steps and the waits for their images, timed alike in every loop."""
+    """Times the steps and the waits for their images, in the same way in every loop."""
 
     def __init__(self, warm_up: int, batch_size: int) -> None:
         self.warm_up = warm_up
@@ -74,12 +74,12 @@ class Timer:
 
     def watched(self, batches: Iterator[Fetched]) -> Iterator[Fetched]:
         while True:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            self.waits.append(time.perf_counter() - begun)
+            self.waits.append(time.perf_counter() - started)
             yield batch
 
     def result(self) -> dict[str, float]:
@@ -95,7 +95,7 @@ class Timer:
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """Shorter side to 256, a random crop and mirror, then float channels less the mean by the deviation."""
+    """Shorter side to 256, a random crop and mirror, then float channels minus the mean, divided by the deviation."""
 
     def __init__(self, examples: Sequence[ImageFile], num_images: int, size: int) -> None:
         self.examples = examples
@@ -195,7 +195,7 @@ def network(case: Case, timer: Timer) -> None:
 
 
 class Repeated:
-    """So many of some images, over and over if need be; the waits for them are noted where there is a timer."""
+    """`num_images` images, repeated if there are fewer; the timer, if any, records the waits for them."""
 
     def __init__(self, images: Batches, num_images: int, timer: Timer | None) -> None:
         self.images = images
@@ -225,7 +225,7 @@ def train_ours(case: Case, timer: Timer, found: Survey) -> None:
             timer.steps_done(now.num_images // case.batch_size)
 
     if case.device == "cpu":
-        # As the command does.
+        # As the train command does.
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         observer = Observer(on_progress=note)
@@ -244,11 +244,11 @@ def packed(case: Case, timer: Timer) -> None:
 LOOPS = {"ours": ours, "packed": packed, "plain": plain, "network": network}
 
 
-# What they are measured against
+# The ceiling
 
 
 def products(device: str, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
-    """Matrix products and their FLOP, by `@` and by a convolution of 1 x 1: on a CPU two libraries of unlike speed."""
+    """Matrix products and their FLOP, by `@` and by a 1 x 1 convolution: on a CPU two libraries of different speed."""
     for side in (2048, 4096, 8192) if device == "cuda" else (512, 1024, 2048):
         one, other = (torch.randn((side, side), device=device).to(dtype) for _ in range(2))
         yield 2 * side**3, lambda one=one, other=other: one @ other  # type: ignore[misc]
@@ -261,25 +261,25 @@ def products(device: str, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[]
 
 @torch.inference_mode()
 def ceiling(device: str, dtype: torch.dtype) -> float:
-    """The most FLOP/s of any of the products; on CUDA those of float32 may use TF32, as torch's convolutions do."""
+    """Largest FLOP/s of the products; on CUDA, float32 products may use TF32, as torch's convolutions do."""
     kept = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if device == "cuda" else kept)
     most = 0.0
     for flop, product in products(device, dtype):
         seconds = []
         for _ in range(12):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             product()
             if device == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - started)
         most = max(most, flop / statistics.median(seconds[2:]))
     torch.set_float32_matmul_precision(kept)
     return most
 
 
-def made_up(root: Path, num_train: int = 128) -> Path:
-    """Two classes of JPEGs the size of ImageNet's, smooth with some grain, of about its 110 KB."""
+def synthetic_data(root: Path, num_train: int = 128) -> Path:
+    """Two classes of JPEGs as large as ImageNet's, about 110 KB each: smooth colours with some grain."""
     rng = np.random.default_rng(0)
     for label in ("one", "two"):
         for side, number in (("train", num_train // 2), ("val", 1)):
@@ -336,10 +336,10 @@ def measure(case: Case, repeats: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="labelled folder; made up unless given")
-    parser.add_argument("--pack", type=Path, help="packed set, for our loop to be timed on besides")
+    parser.add_argument("--data", type=Path, help="labelled folder; default: synthetic images")
+    parser.add_argument("--pack", type=Path, help="packed set, to time our loop on it too")
     parser.add_argument("--arch", default="paper")
-    parser.add_argument("--device", choices=["cpu", "cuda"], action="append", help="default: all there are")
+    parser.add_argument("--device", choices=["cpu", "cuda"], action="append", help="default: all available")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=decode_threads())
@@ -349,7 +349,7 @@ def main() -> None:
     architecture = architecture_by_name(options.arch)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        found = look_over(options.data or made_up(Path(folder) / "data"), architecture)
+        found = look_over(options.data or synthetic_data(Path(folder) / "data"), architecture)
         pack = None if options.pack is None else look_over(options.pack, architecture)
         for device in options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
             for precision in DTYPES:

@@ -1,1 +1,1 @@
-"""Things that run - the trained network, graphs, plans - and the proof that they agree."""
+"""Engines - the trained network, graphs, plans - and the proof that they agree."""

@@ -1,8 +1,8 @@
-"""How many images an engine on a processor takes at once, by the number of views."""
+"""Batch sizes of a CPU engine, by the number of views."""
 
 
 def max_batch_for(num_views: int) -> int:
-    """Return how many images one run takes at most.
+    """Return the largest number of images in one run.
 
     160 views keep the activations of a full-size network under a gigabyte (conv1 gives 1.2 MB a view), and no engine
     here gains from more.
@@ -11,8 +11,8 @@ def max_batch_for(num_views: int) -> int:
 
 
 def batch_size_for(num_views: int) -> int:
-    """Return with how many images a run a processor is at its full speed.
+    """Return the smallest batch that reaches full throughput on a CPU.
 
-    40 views are enough that the fully connected layers' weights are not read anew for each of a few.
+    40 views are enough to amortise reading the weights of the fully connected layers.
     """
     return max(1, 40 // num_views)

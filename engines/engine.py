@@ -1,4 +1,4 @@
-"""The one contract of every engine, kept in one place; and how a bundle is opened on a backend.
+"""The contract of every engine, and how a bundle is opened on a backend.
 
 images         uint8    (N, 256, 256, 3)   RGB, upright, N of 1 or more
 probabilities  float32  (N, K)             each row sums to 1
@@ -29,71 +29,71 @@ from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_oth
 from alexnet_deploy.engines.registry import BACKENDS, SPECS, Backend, GraphBackend, installed_backends, remedy_for
 
 Device: TypeAlias = str
-"""`cpu`, `cuda` for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves, or `cuda:N` for another; N is 0 or more."""
+"""`cpu`, `cuda` for the first NVIDIA GPU in CUDA_VISIBLE_DEVICES, or `cuda:N` for another one; N is 0 or more."""
 Tuning: TypeAlias = Literal["latency", "throughput"]
-"""What the processors are spent on: all of them on one run, or one run on each."""
+"""How CPU cores are used: all of them for one run, or several concurrent runs."""
 
 _CUDA = re.compile(r"cuda(?::(\d{1,4}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What is really running."""
+    """What an engine actually runs on."""
 
     backend: str
-    """One of Backend's, or torch."""
+    """A value of Backend, or torch."""
     version: str
-    """The backend's own."""
+    """Version of the backend's library."""
     device: str
-    """As the backend names it."""
+    """Device name, as the backend reports it."""
     precision: Precision
-    """The graph's."""
+    """Precision of the graph."""
     arithmetic: str
-    """What its multiplications are done in, which may be wider than the graph's precision."""
+    """Number type of its multiplications, which may be wider than the graph's precision."""
     num_threads: int
-    """Processor threads it may use; 0 where the backend chooses."""
+    """CPU threads it may use; 0 if the backend chooses."""
     num_streams: int
-    """Runs that go on at once; more wait for one of them."""
+    """Maximum number of concurrent runs; further runs wait."""
     batch_size: int
-    """Images a run at which it is at its full speed, without more memory than that takes."""
+    """Smallest batch that reaches full throughput."""
     bundle_sha256: str | None
     """Digest of the bundle's manifest; None for the trained network, which has no bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSource:
-    """A graph for a backend to load: its verified bytes, and what they are."""
+    """A graph for a backend to load: its verified bytes and their description."""
 
     name: str
-    """What errors call it."""
+    """Name in error messages."""
     data: bytes
     """The ONNX file."""
     precision: Precision
-    """The graph's."""
+    """Precision of the graph."""
     num_classes: int
     num_views: int
-    """Views that it cuts from each image."""
+    """Views per image."""
     bundle_sha256: str | None = None
-    """Digest of the manifest of the bundle it lies in; None where it lies in none."""
+    """Digest of the manifest of its bundle; None without a bundle."""
     needs_vnni: bool = False
     """Whether it is an int8 graph that OpenVINO computes wrongly on a CPU without VNNI."""
 
 
 class Runner(Protocol):
-    """One backend's part of an engine: no checks, no splitting, and its buffers are its own."""
+    """One backend's part of an engine: no checks, no splitting; it owns its buffers."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Return probabilities for a contiguous batch within the limit; the result may be overwritten by the next."""
+        """Return probabilities for a contiguous batch within the limit; the next run may overwrite the result."""
         ...
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTimes:
-    """What one run spends its time on, measured by the device itself."""
+    """Time of each stage of one run, measured by the device."""
 
     upload_ms: float
     """Images to the device."""
@@ -105,15 +105,15 @@ class StageTimes:
 
 @runtime_checkable
 class StagedRunner(Runner, Protocol):
-    """A runner whose images go to a device with memory of its own."""
+    """A runner on a device with its own memory."""
 
     def time_stages(self, images: np.ndarray) -> StageTimes:
-        """Run a contiguous batch within the limit, each stage by itself."""
+        """Run a contiguous batch within the limit and time each stage separately."""
         ...
 
 
 class Engine:
-    """Something that runs: images in, probabilities out, of any batch size, from any thread, until it is closed.
+    """Runs a network: images in, probabilities out, for any batch size, from any thread, until it is closed.
 
     It works in the process that opened it. In a fork of that process everything but close() raises BackendError.
     """
@@ -121,9 +121,9 @@ class Engine:
     def __init__(
         self, runners: Sequence[Runner], info: EngineInfo, *, name: str, num_classes: int, max_batch: int
     ) -> None:
-        """Make an engine of one runner for each of its streams; the engine closes them.
+        """Create an engine from one runner per stream; the engine closes them.
 
-        `name` is what errors call that which it runs: a bundle, a plan, a network.
+        `name` identifies the bundle, plan or network in error messages.
         """
         self._name = name
         self._idle: queue.SimpleQueue[Runner | None] = queue.SimpleQueue()
@@ -141,24 +141,24 @@ class Engine:
 
     @property
     def busy_seconds(self) -> float:
-        """How long runs have taken so far, those that went on at once each counted."""
+        """Total time of all runs so far, in seconds; concurrent runs count separately."""
         return self._busy_seconds
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (N, K), for `images`, uint8 (N, 256, 256, 3), RGB, N of 1 or more.
 
-        The result is the caller's. A batch larger than the engine takes at once is split. Where all streams are busy
-        with other threads' runs it waits. Raises UsageError for images of another shape or type, BackendError after
-        close(), in a forked process, or where the backend fails, and WrongAnswerError where its answer is not such
+        The caller owns the result. A batch above the engine's limit is split. If all streams are busy with runs of
+        other threads, the call waits. Raises UsageError for images of another shape or type, BackendError after
+        close(), in a forked process, or where the backend fails, and WrongAnswerError where the output is not valid
         probabilities.
         """
         expected = (IMAGE_SIZE, IMAGE_SIZE, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise UsageError(f"images are {images.dtype} {images.shape}, where uint8 (N, 256, 256, 3) is needed")
+            raise UsageError(f"images must be uint8 (N, 256, 256, 3), got {images.dtype} {images.shape}")
         who = f"{self.info.backend} {self.info.version}: wrong answer from {self._name}"
         probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
         with self._taken() as runner:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for start in range(0, len(images), self._max_batch):
                 part = np.ascontiguousarray(images[start : start + self._max_batch])
                 answer = runner.run(part)
@@ -167,13 +167,13 @@ class Engine:
                 # Copied: a backend may write its next result into the same buffer.
                 probabilities[start : start + len(part)] = answer
             with self._clock:
-                self._busy_seconds += time.perf_counter() - begun
+                self._busy_seconds += time.perf_counter() - started
         return probabilities
 
     def time_stages(self, images: np.ndarray) -> StageTimes | None:
-        """Return the stages' times of one run of so many images; None where they are read where they are.
+        """Return the time of each stage of one run; None for a device without its own memory.
 
-        `images` are as run takes them, no more than go to the device at once. Raises what run does.
+        `images` are as in run(); at most one batch of them is used. Raises what run() raises.
         """
         with self._taken() as runner:
             return runner.time_stages(images[: self._max_batch]) if isinstance(runner, StagedRunner) else None
@@ -194,13 +194,13 @@ class Engine:
             self._idle.put(runner)
 
     def run_all(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        """Return the probabilities of all batches in their order, float32 (N, K); raises what run does."""
+        """Return the probabilities of all batches in order, float32 (N, K); raises what run() raises."""
         return np.concatenate([self.run(images) for images in batches])
 
     def close(self) -> None:
-        """Give back what the engine holds, when the runs that go on have ended; more than once does nothing.
+        """Release the engine's resources after running calls have ended; a second call does nothing.
 
-        In a forked process it does nothing: what the engine holds is the parent's.
+        In a forked process it does nothing: the resources belong to the parent.
         """
         if os.getpid() != self._process:
             return
@@ -212,7 +212,7 @@ class Engine:
                 self._num_open -= 1
                 assert runner is not None
                 runner.close()
-            # Whoever asks from now on, or waits already, finds that nothing is left.
+            # Wakes waiting calls, and every later call, to find the engine closed.
             self._idle.put(None)
 
     def __enter__(self) -> Self:
@@ -223,22 +223,22 @@ class Engine:
 
 
 class Opener(Protocol):
-    """What a module in backends/ has, called open_graph."""
+    """The function open_graph of a module in backends/."""
 
     def __call__(self, source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
-        """Open a graph on a device that is named; raises BackendError where it cannot be loaded or run there."""
+        """Open a graph on the given device; raises BackendError where it cannot be loaded or run there."""
         ...
 
 
 def cuda_index(device: Device | Literal["auto"]) -> int | None:
-    """Return the number of the GPU that is asked for, from 0; None for `auto` and `cpu`.
+    """Return the index of the requested GPU, from 0; None for `auto` and `cpu`.
 
-    Raises UsageError for what is not a device.
+    Raises UsageError for a name that is not a device.
     """
     if device in ("auto", "cpu"):
         return None
     if (match := _CUDA.fullmatch(device)) is None:
-        raise UsageError(f"{device!r} is not a device; there are auto, cpu, cuda and cuda:N")
+        raise UsageError(f"{device!r} is not a device; choose from auto, cpu, cuda and cuda:N")
     return int(match[1] or 0)
 
 
@@ -251,17 +251,17 @@ def open_engine(
 ) -> Engine:
     """Open a bundle on a backend.
 
-    `auto` is a plan of the bundle's that runs on this machine's GPU, where there is one and neither `cpu` nor
-    `threads` is asked for; else the first of BACKENDS that is installed, has the device, which for `auto` is the CPU,
-    and computes what the graph says on this processor. Engine.info says which it became. Anything else is obeyed or
-    refused, never replaced. `threads` limits the processor threads; None leaves them to the backend. `tuned_for` says
-    what they do: all work on one run (latency), or as many runs as pay go on at once (throughput; call run from
+    Backend `auto` uses a plan of the bundle that runs on this machine's GPU, unless `cpu` or `threads` is requested or
+    there is no such plan; otherwise the first of BACKENDS that is installed, supports the device (the CPU for `auto`)
+    and computes the graph correctly on this CPU. Engine.info reports the choice. An explicit backend or device is used
+    or refused, never replaced. `threads` limits the CPU threads; None leaves the number to the backend. `tuned_for`
+    sets their use: all for one run (latency), or for as many concurrent runs as raise throughput (call run from
     EngineInfo.num_streams threads).
 
-    Raises UsageError for a name that is no backend or device, or a backend that does not have the device;
+    Raises UsageError for a name that is not a backend or device, or a backend that does not support the device;
     BackendError where the backend is not installed or cannot load the graph or the plan; IntegrityError where their
-    bytes are not those that were published; BundleError for a graph that is not what the manifest's table says;
-    ParityError where a plan that was not yet proved fails.
+    bytes changed since publication; BundleError for a graph that differs from the manifest's table; ParityError where
+    a plan with a pending proof fails it.
     """
     _check_request(backend, device, threads)
     gpu = cuda_index(device) or 0
@@ -294,7 +294,7 @@ def open_graph(
     device: Device | Literal["auto"] = "auto",
     threads: int | None = None,
 ) -> Engine:
-    """Open a graph that lies in no bundle yet, as open_engine does one that does; raises the same."""
+    """Open a graph without a bundle; otherwise, and in what it raises, like open_engine."""
     _check_request(backend, device, threads)
     return _open(source, backend, device, threads, "latency")
 
@@ -305,17 +305,17 @@ def _runs_plans(backend: Backend | Literal["auto"]) -> TypeGuard[PlanBackend]:
 
 def _check_request(backend: Backend | Literal["auto"], device: Device | Literal["auto"], threads: int | None) -> None:
     if backend != "auto" and backend not in SPECS:
-        raise UsageError(f"{backend!r} is no backend; there are {', '.join(('auto', *SPECS))}")
+        raise UsageError(f"{backend!r} is not a backend; choose from {', '.join(('auto', *SPECS))}")
     is_cuda = cuda_index(device) is not None
     if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads cannot run anything; 1 or more are needed")
+        raise UsageError(f"number of threads must be 1 or more, got {threads}")
     if backend != "auto" and is_cuda and not SPECS[backend].on_cuda:
         others = " and ".join(name for name in BACKENDS if SPECS[name].on_cuda)
-        raise UsageError(f"{backend} does not run on {device}; {others} does, and so do plans")
+        raise UsageError(f"{backend} does not run on {device}; use {others} or a plan")
     if backend != "auto" and device == "cpu" and not SPECS[backend].on_cpu:
-        raise UsageError(f"{backend} does not run on the cpu; {' and '.join(BACKENDS)} do")
+        raise UsageError(f"{backend} does not run on the cpu; use {' or '.join(BACKENDS)}")
     if _runs_plans(backend) and threads is not None:
-        raise UsageError(f"{backend} runs on a GPU, where there are no threads to limit")
+        raise UsageError(f"{backend} runs on a GPU, where CPU threads cannot be limited; leave threads unset")
 
 
 def _open(
@@ -329,26 +329,26 @@ def _open(
     if backend == "auto":
         backend = _fastest(source, installed, on_cuda=cuda_index(device) is not None)
     if backend not in installed:
-        raise BackendError(f"{backend} is not installed; `{remedy_for(backend)}` brings it")
+        raise BackendError(f"{backend} is not installed; run `{remedy_for(backend)}`")
     refuse_inherited_library(backend)
-    # Imported here: a command that needs no engine does not pay for one, and one engine does not need the other.
+    # Imported here: commands without an engine stay fast, and one engine does not require the other.
     opener: Opener = importlib.import_module(f"alexnet_deploy.engines.backends.{backend}").open_graph
     return opener(source, device="cpu" if device == "auto" else device, threads=threads, tuned_for=tuned_for)
 
 
 def _fastest(source: GraphSource, installed: Sequence[GraphBackend], *, on_cuda: bool) -> GraphBackend:
-    """Return the first installed backend that has the device and computes what the graph says on this processor."""
+    """Return the first installed backend that supports the device and computes the graph correctly on this CPU."""
     if on_cuda:
         able = [backend for backend in BACKENDS if SPECS[backend].on_cuda]
-        # Where none is installed the first is named, and what brings it.
+        # If none is installed, the error names the first and its package.
         return next((backend for backend in able if backend in installed), able[0])
     is_safe = not source.needs_vnni or has_vnni()
     for backend in installed:
         if is_safe or not SPECS[backend].saturates:
             return backend
     raise BackendError(
-        f"{source.name}: has 8-bit weights, which {installed[0]} computes wrongly on a CPU without VNNI; export it "
-        "again, or `pip install onnxruntime`, which computes them in float32"
+        f"{source.name}: has 8-bit weights, which {installed[0]} computes wrongly on a CPU without VNNI; export the "
+        "bundle again, or run `pip install onnxruntime`, which computes them in float32"
     )
 
 
@@ -362,7 +362,7 @@ def engine_of_graph(
     arithmetic: str,
     threads: int | None,
 ) -> Engine:
-    """Return the engine around a backend's runners of this graph, one a stream."""
+    """Return the engine around a backend's runners of this graph, one per stream."""
     info = EngineInfo(
         backend=backend,
         version=version,
@@ -384,5 +384,5 @@ def engine_of_graph(
 
 
 def in_one_line(error: Exception) -> str:
-    """Return a backend's own words without their line breaks."""
+    """Return a backend's error message without line breaks."""
     return " ".join(str(error).split())

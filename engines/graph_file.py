@@ -1,12 +1,12 @@
-"""The structure of an ONNX file, read from its bytes without onnx and without copying a weight.
+"""The structure of an ONNX file, parsed from its bytes without onnx and without copying the weights.
 
-A protobuf message is a row of fields: a key (number and wire type), then a varint, four bytes, eight bytes, or a length
-and so many bytes. Each message here has a list of the fields that our writer writes; every other field is refused by
-number, and so is a second one where one belongs: parsers disagree about which of two holds. So functions, subgraphs,
-external data, training steps and sparse constants cannot be read past, whatever they are called in a later version.
+A protobuf message is a sequence of fields: a key (number and wire type), then a varint, four bytes, eight bytes, or a
+length and that many bytes. Each message type has a list of the fields that our writer writes. Every other field is
+refused by its number, and so is a duplicate of a field that occurs once: parsers disagree about which one counts. So
+functions, subgraphs, external data, training steps and sparse constants are refused, also under new names.
 
-Each field has the one wire type that onnx writes: protobuf passes over a known field of another type, which then has
-its default. Numbers are as short as they can be and fit their field: protobuf cuts what is longer.
+Each field must have the wire type that onnx writes: protobuf skips a known field of another type, which then has its
+default value. Varints must be minimal and fit their field: protobuf truncates longer ones.
 
 Source: onnx/onnx.proto, IR version 9; protobuf.dev, "Encoding".
 """
@@ -37,7 +37,7 @@ _ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_INTS = 1, 2, 7
 
 
 class GraphFileError(Exception):
-    """What is wrong with an ONNX file, in words that need its name before them."""
+    """What is wrong with an ONNX file; the message needs the file's name in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +59,11 @@ class Constant:
     """TensorProto.DataType."""
     shape: tuple[int, ...]
     data: memoryview
-    """Little-endian, row-major, as long as the shape asks for."""
+    """Little-endian, row-major, of the length that the shape requires."""
 
     @property
     def num_elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return len(self.data) // ELEMENT_BYTES[self.element]
 
 
@@ -78,7 +78,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFile:
-    """What an ONNX file holds."""
+    """The contents of an ONNX file."""
 
     ir_version: int
     opset: int
@@ -90,7 +90,7 @@ class GraphFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """How a field is written."""
+    """The wire type of a field, and whether it may repeat."""
 
     wire: int
     is_repeated: bool = False
@@ -126,23 +126,23 @@ _FORBIDDEN = {
 
 
 def read_graph_file(data: bytes) -> GraphFile:
-    """Return what an ONNX file holds; raises GraphFileError for anything that our writer never writes."""
+    """Return the contents of an ONNX file; raises GraphFileError for anything that our writer never writes."""
     model = _message(memoryview(data), _MODEL, "the model")
     for encoded in model.get(14, []):
         _message(_as_bytes(encoded, "metadata"), _METADATA, "metadata")
     opset = _message(_bytes_of(model, 8, "the model"), _OPSET, "an opset")
     if domain := _text_of(opset, 1, "an opset", ""):
-        raise GraphFileError(f"asks for operators of the domain {domain!r}")
+        raise GraphFileError(f"imports operators of the domain {domain!r}")
     graph = _message(_bytes_of(model, 7, "the model"), _GRAPH, "the graph")
     encoded_nodes = graph.get(1, [])
     if len(encoded_nodes) > _MOST_NODES:
-        raise GraphFileError(f"has {len(encoded_nodes):,} nodes, over {_MOST_NODES:,}")
+        raise GraphFileError(f"has {len(encoded_nodes):,} nodes, more than {_MOST_NODES:,}")
     nodes = tuple(_node(_as_bytes(encoded, "a node")) for encoded in encoded_nodes)
     constants: dict[str, Constant] = {}
     for encoded in graph.get(5, []):
         name, constant = _constant(_as_bytes(encoded, "a constant"))
         if name in constants:
-            raise GraphFileError(f"two constants share a name, {name}")
+            raise GraphFileError(f"two constants have the same name, {name}")
         constants[name] = constant
     return GraphFile(
         ir_version=_int_of(model, 1, "the model"),
@@ -155,7 +155,7 @@ def read_graph_file(data: bytes) -> GraphFile:
 
 
 def is_readable(data: bytes) -> bool:
-    """Return whether read_graph_file takes it."""
+    """Return whether read_graph_file accepts these bytes."""
     try:
         read_graph_file(data)
     except GraphFileError:
@@ -189,14 +189,14 @@ def _node(data: memoryview) -> Node:
 def _attribute(data: memoryview) -> tuple[str, AttributeValue]:
     fields = _message(data, _ATTRIBUTE, "an attribute")
     name, kind = _text_of(fields, 1, "an attribute"), _int32_of(fields, 20, "an attribute")
-    # A field beside the one that the type names would be another value to a parser that does not look at the type.
+    # With a second value field, a parser that ignores the type would read a different value.
     if kind == _ATTRIBUTE_FLOAT and fields.keys() == {1, 2, 20}:
         return name, struct.unpack("<f", _bytes_of(fields, 2, "an attribute"))[0]
     if kind == _ATTRIBUTE_INT and fields.keys() == {1, 3, 20}:
         return name, _int_of(fields, 3, "an attribute")
     if kind == _ATTRIBUTE_INTS and fields.keys() == {1, 8, 20}:
         return name, _numbers(fields[8])
-    raise GraphFileError(f"the attribute {name} is of type {kind}, and not one number or whole numbers")
+    raise GraphFileError(f"the attribute {name} is of type {kind}, expected a float, an integer or integers")
 
 
 def _constant(data: memoryview) -> tuple[str, Constant]:
@@ -208,11 +208,13 @@ def _constant(data: memoryview) -> tuple[str, Constant]:
     raw = _bytes_of(fields, 9, "a constant", memoryview(b""))
     wanted = ELEMENT_BYTES.get(element)
     if wanted is None or len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
-        raise GraphFileError(f"{name}: is of type {element} and shape {list(shape)}, which no constant of ours is")
+        raise GraphFileError(
+            f"{name}: is of type {element} and shape {list(shape)}, which our writer does not write for a constant"
+        )
     for size in shape:
         wanted *= size
     if wanted != len(raw):
-        raise GraphFileError(f"{name}: holds {len(raw):,} bytes in its own file, where {wanted:,} are needed")
+        raise GraphFileError(f"{name}: has {len(raw):,} bytes of data in the graph file, expected {wanted:,}")
     return name, Constant(element=element, shape=shape, data=raw)
 
 
@@ -226,13 +228,13 @@ def _value(data: memoryview) -> Value:
     for encoded in dimensions[: _MOST_DIMENSIONS + 1]:
         dimension = _message(_as_bytes(encoded, name), _DIMENSION, name)
         if len(dimension) != 1:
-            raise GraphFileError(f"{name}: has a dimension that is not either a number or a name")
+            raise GraphFileError(f"{name}: has a dimension that is neither one number nor one name")
         shape.append(_text_of(dimension, 2, name) if 2 in dimension else _int_of(dimension, 1, name))
     return Value(name=name, element=_int32_of(tensor, 1, name), shape=tuple(shape))
 
 
 def _message(data: memoryview, rules: _Rules, subject: str) -> dict[int, list[Field]]:
-    """Return a message's fields by number; raises GraphFileError for one that is not as its rule says, or has none."""
+    """Return a message's fields by number; raises GraphFileError for a field without a rule or against its rule."""
     found: dict[int, list[Field]] = {}
     for number, wire, value in _fields(data, subject):
         rule = rules.get(number)
@@ -241,7 +243,7 @@ def _message(data: memoryview, rules: _Rules, subject: str) -> dict[int, list[Fi
             raise GraphFileError(f"{subject} has {what}")
         if wire != rule.wire:
             raise GraphFileError(
-                f"{subject} has field {number} as {_WIRE_TYPES[wire]}, where our writer writes {_WIRE_TYPES[rule.wire]}"
+                f"{subject} has field {number} as {_WIRE_TYPES[wire]}, but our writer writes {_WIRE_TYPES[rule.wire]}"
             )
         values = found.setdefault(number, [])
         if values and not rule.is_repeated:
@@ -279,16 +281,16 @@ def _varint(data: memoryview, place: int, subject: str) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             if value >= 2**64 or (byte == 0 and shift):
-                raise GraphFileError(f"cannot be parsed: {subject} has a number of more bytes than it needs")
+                raise GraphFileError(f"cannot be parsed: {subject} has a varint that is not minimal")
             return value, place
         shift += 7
     raise GraphFileError(f"cannot be parsed: {subject} ends in the middle of a number")
 
 
 def _numbers(values: list[Field]) -> tuple[int, ...]:
-    """Return a repeated field of whole numbers, one a field; onnx writes none packed."""
+    """Return a repeated field of integers, one number per field; onnx does not write packed fields."""
     if len(values) > _LONGEST_LIST:
-        raise GraphFileError(f"has a list of over {_LONGEST_LIST} numbers, where our writer writes 4 at most")
+        raise GraphFileError(f"has a list of more than {_LONGEST_LIST} numbers, but our writer writes at most 4")
     return tuple(_signed(value) for value in values if isinstance(value, int))
 
 
@@ -322,7 +324,7 @@ def _int_of(fields: Mapping[int, list[Field]], number: int, subject: str) -> int
 def _int32_of(fields: Mapping[int, list[Field]], number: int, subject: str) -> int:
     value = _int_of(fields, number, subject)
     if not 0 <= value <= _LARGEST_INT32:
-        raise GraphFileError(f"{subject} has {value} in field {number}, which does not hold it")
+        raise GraphFileError(f"{subject} has {value} in field {number}, which is out of the field's range")
     return value
 
 

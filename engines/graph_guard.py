@@ -1,9 +1,9 @@
-"""Whether a bundle's graph may be given to an engine: read from its bytes, held against the manifest's table.
+"""The check of a bundle's graph before an engine loads it: its bytes are parsed and compared with the manifest's table.
 
-Engines trust what they load. A MaxPool called Conv ends the process inside OpenVINO, a cycle and a loop never end, and
-external data is read under no digest. So before any engine sees a graph, each node must be one that our writer writes
-for this table: its operator, its attributes, how many inputs, in an order in which every input is there already. It
-takes 2 ms and no library; what the constants say is left to export/audit.py, which compares everything.
+Engines trust what they load. A MaxPool named Conv aborts the process inside OpenVINO, cycles and loops never terminate,
+and external data has no digest. So before an engine loads a graph, each node must be one that our writer writes for
+this table: its operator, its attributes, its number of inputs, and its place after the nodes that it reads. The check
+takes 2 ms and no library; it does not compare the values of constants, which export/audit.py does.
 """
 
 import struct
@@ -45,19 +45,19 @@ from alexnet_deploy.engines.graph_file import (
 
 _MOST_SAID = 3
 _MOST_ELEMENTS = 2**16
-"""Of a constant that is not a trained tensor: a scale for each of fc6's outputs has 4,096."""
+"""Largest constant that is not a trained tensor: a scale per output of fc6 has 4,096 elements."""
 
 _Attributes = Mapping[str, AttributeValue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Operator:
-    """What our writer writes of one operator."""
+    """The forms of one operator that our writer writes."""
 
     arity: tuple[int, ...]
-    """Numbers of inputs; none where the number of views decides."""
+    """Allowed numbers of inputs; empty if it is the number of views."""
     attributes: tuple[_Attributes, ...] = field(default=({},))
-    """Each set of them; none where the table decides."""
+    """Allowed sets of attributes; empty if the table defines them."""
 
 
 _OPERATORS: Mapping[str, _Operator] = MappingProxyType(
@@ -88,14 +88,14 @@ _OPERATORS: Mapping[str, _Operator] = MappingProxyType(
 
 
 def refuse_foreign_graph(data: bytes, manifest: Manifest, bundle: str) -> None:
-    """Raise BundleError, in the audit's words, for a graph that our writer never writes for this manifest."""
+    """Raise BundleError for a graph that our writer never writes for this manifest."""
     problems = tuple(islice(graph_problems(data, manifest), _MOST_SAID))
     if problems:
-        raise BundleError(f"{bundle}: {GRAPH} was not given to an engine: {'; '.join(problems)}")
+        raise BundleError(f"{bundle}: {GRAPH} was refused before loading: {'; '.join(problems)}")
 
 
 def graph_problems(data: bytes, manifest: Manifest) -> Iterator[str]:
-    """Yield what in a graph's bytes is not as our writer writes it for this manifest's table."""
+    """Yield each difference between a graph's bytes and what our writer writes for this manifest's table."""
     try:
         graph = read_graph_file(data)
     except GraphFileError as error:
@@ -133,9 +133,9 @@ def _compare_nodes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
     for node in graph.nodes:
         problem = _node_problem(node, of_table.get(node.name), len(manifest.views.crops))
         if problem is None and (missing := [name for name in node.inputs if name not in known]):
-            problem = f"takes {missing[0]}, which no node before it gives"
+            problem = f"reads {missing[0]}, which no earlier node writes"
         if problem is None and (node.outputs != (node.name,) or node.name in known):
-            problem = f"gives {', '.join(node.outputs)}, where it must give its own name, and no other node may"
+            problem = f"writes {', '.join(node.outputs)}; a node must write exactly its own name, and names are unique"
         if problem is not None:
             yield f"{node.name}: {problem}"
         known.add(node.name)
@@ -158,7 +158,7 @@ def _node_problem(node: Node, of_table: tuple[str, _Attributes] | None, num_view
     elif not any(_same_attributes(node.attributes, expected) for expected in operator.attributes):
         return f"a {node.op} that the table does not have"
     if len(node.inputs) not in (operator.arity or (num_views,)):
-        return f"takes {len(node.inputs)} inputs, and {node.op} of our writer does not"
+        return f"has {len(node.inputs)} inputs, which our writer does not write for {node.op}"
     return None
 
 
@@ -167,7 +167,7 @@ def _same_attributes(found: _Attributes, expected: _Attributes) -> bool:
 
 
 def _same(found: AttributeValue | None, expected: AttributeValue | None) -> bool:
-    # In Python 1.0 equals 1; to an engine an axis that is a float is an axis that is not there.
+    # In Python 1.0 equals 1, but an engine ignores an axis that is a float.
     return type(found) is type(expected) and found == expected
 
 
@@ -176,12 +176,12 @@ def _plain(value: AttributeValue | None) -> object:
 
 
 def _compare_numbers_of_nodes(graph: GraphFile, manifest: Manifest, of_table: tuple[str, ...]) -> Iterator[str]:
-    """Compare how many nodes of each operator there are, so that none can be repeated until memory ends."""
+    """Compare the number of nodes of each operator, so that none can be repeated until memory runs out."""
     if [node.name for node in graph.nodes if node.name in of_table] != list(of_table):
         yield "the nodes do not stand in the table's order"
     found = Counter(node.op for node in graph.nodes)
     expected = _numbers_of_nodes(manifest)
-    # In float16 a Cast stands at every border of an island: as many as there are nodes, at most.
+    # In float16 there is a Cast at every border of a float32 island: at most as many as there are nodes.
     num_casts = found.pop("Cast", 0)
     if not 1 <= num_casts <= (len(graph.nodes) if has_half(manifest.precision, manifest.quantization) else 1):
         yield f"{num_casts} nodes are Cast, the table says 1"
@@ -204,7 +204,7 @@ def _numbers_of_nodes(manifest: Manifest) -> Counter[str]:
 
 
 def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
-    """Compare what tensors are reshaped to, and that arithmetic takes small constants: nothing grows by either."""
+    """Check Reshape targets and that arithmetic only uses small constants, so that no tensor grows by broadcasting."""
     layers = manifest.architecture
     shapes: set[tuple[int, ...]] = {(len(manifest.views.crops), -1, layers.num_classes)}
     for cost in layers.costs():
@@ -228,7 +228,7 @@ def _whole_numbers(data: memoryview) -> tuple[int, ...]:
 
 
 def _nodes_of(architecture: Architecture) -> Iterator[tuple[str, tuple[str, _Attributes]]]:
-    """Yield the name, operator and attributes of each node that a layer becomes, in order."""
+    """Yield the name, operator and attributes of each node of the layers, in order."""
     for layer in architecture.layers:
         yield from ((name, (op, attributes)) for name, op, attributes in _nodes_of_layer(layer))
 

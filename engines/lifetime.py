@@ -1,7 +1,7 @@
-"""Engines across fork(): what a child process may not use is refused there in one sentence, and never hangs.
+"""Engines across fork(): a child process gets an error instead of a hang.
 
 OpenVINO and ONNX Runtime keep threads and locks that fork() does not copy. In a child, an engine of the parent waits
-for threads that do not exist; an engine that the child opens itself may run, and aborts or hangs when it is closed.
+for threads that do not exist; an engine that the child opens itself may run, but aborts or hangs when it is closed.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from alexnet_deploy.engines.registry import BACKENDS
 if TYPE_CHECKING:
     from alexnet_deploy.engines.engine import Engine
 
-_REMEDY = 'start the process with multiprocessing.get_context("spawn"), or load the bundle after the fork only'
+_REMEDY = 'start the process with multiprocessing.get_context("spawn"), or load the bundle only after the fork'
 
 _open: "WeakSet[Engine]" = WeakSet()
 _inherited: set[str] = set()
@@ -28,11 +28,11 @@ def register_engine(engine: "Engine") -> None:
 
 
 def refuse_other_process(backend: str, opened_in: int) -> None:
-    """Raise BackendError where this is not the process, by its id, that the engine was opened in."""
+    """Raise BackendError where the current process is not `opened_in`, the process that opened the engine."""
     if (here := os.getpid()) != opened_in:
         raise BackendError(
-            f"{backend}: this engine was opened in process {opened_in} and does not work in process {here}, a fork of "
-            f"it; {_REMEDY}"
+            f"{backend}: this engine was opened in process {opened_in} and does not work in its fork, process {here}; "
+            f"{_REMEDY}"
         )
 
 
@@ -40,14 +40,14 @@ def refuse_inherited_library(backend: str) -> None:
     """Raise BackendError where the backend's library was loaded before this process was forked."""
     if backend in _inherited:
         raise BackendError(
-            f"{backend}: was loaded before this process was forked, and does not work in a fork; {_REMEDY}"
+            f"{backend}: was loaded before this process was forked and does not work in a fork; {_REMEDY}"
         )
 
 
 def _in_child() -> None:
     _inherited.update(name for name in BACKENDS if name in sys.modules)
     for engine in _open:
-        # Never freed: OpenVINO's destructors wait for threads that only the parent has, so that a child could not end.
+        # Never freed: OpenVINO's destructors wait for threads that only the parent has; the child would hang at exit.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 
 

@@ -1,6 +1,6 @@
-"""Every backend: what brings it, where it runs, what opens it. A new one is a record here and a file in backends/.
+"""The registry of backends: packages, devices, names. A new backend is a record here and a file in backends/.
 
-It imports no backend, and is light: the command line reads its names for `--help`.
+It imports no backend: the command line reads the names for `--help`.
 """
 
 import importlib.util
@@ -22,17 +22,17 @@ class BackendSpec:
     """One library that runs bundles."""
 
     modules: tuple[str, ...]
-    """Names that it is imported by; the first that is installed is taken."""
+    """Import names; the first installed one is used."""
     packages: tuple[str, ...]
-    """Distributions that bring it."""
+    """Distributions that contain it."""
     extra: Extra
-    """Ours that installs it."""
+    """The extra of this package that installs it."""
     use: str
-    """What it is for, in a few words."""
+    """What it does, in a few words."""
     on_cpu: bool
     on_cuda: bool
     saturates: bool = False
-    """On a CPU without VNNI it computes int8 graphs with 8-bit weights wrongly."""
+    """Whether int8 graphs with 8-bit weights saturate on a CPU without VNNI, with wrong results."""
 
 
 SPECS: MappingProxyType[Backend, BackendSpec] = MappingProxyType(
@@ -74,25 +74,25 @@ SPECS: MappingProxyType[Backend, BackendSpec] = MappingProxyType(
 )
 
 BACKENDS: tuple[GraphBackend, ...] = get_args(GraphBackend)
-"""What runs any bundle's graph, on a CPU the fastest first; the others of Backend run a plan, where there is one."""
+"""Backends that run any bundle's graph, the fastest on a CPU first; the other backends run plans."""
 
 
 def installed_module(modules: Iterable[str]) -> str | None:
-    """Return the first of these names whose module is installed, None where none is; nothing is imported."""
+    """Return the first of these names whose module is installed, or None; nothing is imported."""
     return next((name for name in modules if importlib.util.find_spec(name) is not None), None)
 
 
 def remedy_for(backend: Backend) -> str:
-    """Return the command that installs a backend's library: by its own name where that brings all of it."""
+    """Return the command that installs a backend's library."""
     return f"pip install {backend}" if backend in SPECS[backend].packages else install_command(SPECS[backend].extra)
 
 
 def installed_backends() -> tuple[GraphBackend, ...]:
-    """Return those of BACKENDS whose library is installed, the fastest first; none is imported.
+    """Return the installed backends of BACKENDS, the fastest first; none is imported.
 
-    Raises BackendError where there is none.
+    Raises BackendError if none is installed.
     """
     installed = tuple(backend for backend in BACKENDS if installed_module(SPECS[backend].modules) is not None)
     if not installed:
-        raise BackendError(f"no engine is installed; `{install_command('cpu')}` brings two")
+        raise BackendError(f"no engine is installed; run `{install_command('cpu')}`")
     return installed

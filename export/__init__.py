@@ -1,1 +1,1 @@
-"""Trained weights to a typed ONNX graph, images in and probabilities out."""
+"""Export trained weights to a typed ONNX graph: images in, probabilities out."""

@@ -1,8 +1,8 @@
-"""Whether a graph is exactly what its table says.
+"""Check that a graph matches its architecture table exactly.
 
-The graph is written once more from the table alone and compared with the one at hand: each node with its inputs and
-attributes, each constant, the contract. What numbers might let through - an LRN alpha that weights at their start do
-not feel, a crop that golden images do not show - is found here by name.
+The graph is generated again from the table alone and compared with the given one: each node with its inputs and
+attributes, each constant, the contract. This finds errors that a numerical comparison may miss, such as an LRN alpha
+that hardly changes untrained weights' outputs or a crop that the golden images do not reveal, and names them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -21,22 +21,22 @@ from alexnet_deploy.export.graph import facts_for_graph, write_graph
 def audit_graph(
     data: bytes, manifest: Manifest, labels: Sequence[str], tensors: Mapping[str, np.ndarray] | None = None
 ) -> tuple[str, ...]:
-    """Return what in the graph's bytes is not as the manifest's table says; nothing where all is.
+    """Return the differences between the graph's bytes and the manifest's table; empty if it matches.
 
-    With `tensors`, the trained ones, each of the graph's is compared with its own, bit for bit.
+    With `tensors`, the trained tensors, the graph's weights must be bit-identical to them.
     """
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         return (f"the graph cannot be parsed: {error}",)
     if not is_text(model):
-        return ("the graph holds texts that are not UTF-8",)
-    # Before any constant is looked at: a reference to another file is not to be followed.
+        return ("the graph contains text that is not UTF-8",)
+    # Before any constant is read: a reference to another file must not be followed.
     opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
     if surroundings := tuple(_compare_surroundings(model, opset, ir_version)):
         return surroundings
     shapes = manifest.architecture.tensor_shapes()
-    # Stand-ins of one number, stretched: the structure does not need 61 million.
+    # Placeholders that repeat a single number: checking the structure does not need 61 million parameters.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     expected = write_graph(
         manifest.architecture,
@@ -47,7 +47,7 @@ def audit_graph(
         manifest.quantization,
         manifest.graph_layout,
     )
-    # An int8 weight's scales come from the weight.
+    # The scales of an int8 weight are computed from the weight.
     unknown = frozenset() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
     problems = [
         *_compare_facts(model, facts_for_graph(manifest, labels)),
@@ -56,12 +56,12 @@ def audit_graph(
     ]
     for kind in ("input", "output"):
         if list(getattr(model.graph, kind)) != list(getattr(expected, kind)):
-            problems.append(f"the graph's {kind} is not the contract's")
+            problems.append(f"the graph's {kind} does not match the contract")
     return tuple(problems)
 
 
 def is_text(message: Message) -> bool:
-    """Return whether all texts of a parsed message are UTF-8: protobuf gives bytes for one that is not."""
+    """Return whether all strings of a parsed message are UTF-8: protobuf returns bytes for the others."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
@@ -72,22 +72,22 @@ def is_text(message: Message) -> bool:
 
 
 def _compare_surroundings(model: onnx.ModelProto, opset: int, ir_version: int) -> Iterator[str]:
-    """Compare what gives nodes and constants their meaning: versions, functions, where constants lie."""
+    """Compare everything that affects the meaning of nodes and constants: versions, functions, external data."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
     if opsets != [("", opset)] or model.ir_version != ir_version:
-        yield f"the graph is of opsets {opsets} and IR version {model.ir_version}, not {opset} and {ir_version}"
+        yield f"the graph has opsets {opsets} and IR version {model.ir_version}, not {opset} and {ir_version}"
     if model.functions or model.training_info or model.graph.sparse_initializer:
-        yield "the graph has functions, training steps or sparse constants, which the table does not"
+        yield "the graph has functions, training steps or sparse constants, which the table does not have"
     for tensor in model.graph.initializer:
         if tensor.data_location != onnx.TensorProto.DEFAULT:
-            yield f"{tensor.name}: lies outside the graph's own file"
+            yield f"{tensor.name}: stored outside the graph's file"
 
 
 def _compare_facts(model: onnx.ModelProto, expected: Mapping[str, str]) -> Iterator[str]:
     found = {prop.key: prop.value for prop in model.metadata_props}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
-            yield f"{name}: the graph's metadata and the bundle disagree"
+            yield f"{name}: the graph's metadata does not match the manifest"
 
 
 def _compare_nodes(expected: Sequence[onnx.NodeProto], found: Sequence[onnx.NodeProto]) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _compare_nodes(expected: Sequence[onnx.NodeProto], found: Sequence[onnx.Node
     wanted = {node.name for node in expected}
     shared = ([node.name for node in nodes if node.name in wanted & by_name.keys()] for nodes in (expected, found))
     if len({tuple(names) for names in shared}) > 1:
-        yield "the nodes do not stand in the table's order"
+        yield "the nodes are not in the table's order"
     for node in expected:
         other = by_name.pop(node.name, None)
         if other is None:
@@ -112,9 +112,9 @@ def _compare_nodes(expected: Sequence[onnx.NodeProto], found: Sequence[onnx.Node
 
 def _compare_node(expected: onnx.NodeProto, found: onnx.NodeProto) -> Iterator[str]:
     if list(found.input) != list(expected.input):
-        yield f"{expected.name}: takes {', '.join(found.input)}, the table says {', '.join(expected.input)}"
+        yield f"{expected.name}: its inputs are {', '.join(found.input)}, the table says {', '.join(expected.input)}"
     if list(found.output) != list(expected.output):
-        yield f"{expected.name}: gives {', '.join(found.output)}, the table says {', '.join(expected.output)}"
+        yield f"{expected.name}: its outputs are {', '.join(found.output)}, the table says {', '.join(expected.output)}"
     wanted = {attribute.name: helper.get_attribute_value(attribute) for attribute in expected.attribute}
     actual = {attribute.name: helper.get_attribute_value(attribute) for attribute in found.attribute}
     for name in sorted(wanted.keys() | actual.keys()):
@@ -123,19 +123,19 @@ def _compare_node(expected: onnx.NodeProto, found: onnx.NodeProto) -> Iterator[s
 
 
 def _compare_constants(expected: onnx.GraphProto, found: onnx.GraphProto, unknown: Set[str]) -> Iterator[str]:
-    """Compare each constant; of those that are `unknown` only type and shape, and that they are finite."""
+    """Compare each constant; for those in `unknown` only type and shape, and that all values are finite."""
     by_name = {tensor.name: tensor for tensor in found.initializer}
     if len(by_name) != len(found.initializer):
         yield "two constants share a name"
     for tensor in expected.initializer:
         other = by_name.pop(tensor.name, None)
         if other is None:
-            yield f"{tensor.name}: is missing"
+            yield f"{tensor.name}: missing in the graph"
         elif other.data_type != tensor.data_type:
             found_type, wanted_type = (onnx.TensorProto.DataType.Name(one.data_type) for one in (other, tensor))
-            yield f"{tensor.name}: is of type {found_type}, the table says {wanted_type}"
+            yield f"{tensor.name}: its type is {found_type}, the table says {wanted_type}"
         elif list(other.dims) != list(tensor.dims):
-            yield f"{tensor.name}: is of shape {list(other.dims)}, the table says {list(tensor.dims)}"
+            yield f"{tensor.name}: its shape is {list(other.dims)}, the table says {list(tensor.dims)}"
         else:
             actual = numpy_helper.to_array(other)
             if actual.dtype.kind == "f" and not np.isfinite(actual).all():

@@ -1,7 +1,7 @@
-"""How large the numbers inside a network get on real images, and where int8 should stop counting.
+"""Calibration: histograms of each layer's input on real images, and the int8 ranges chosen from them.
 
-The magnitudes of each layer's input are counted in a histogram that doubles its range as larger ones come, so that
-memory does not grow with the number of images; the range is chosen from the histogram afterwards, by any method.
+Each histogram doubles its range when a larger magnitude arrives, so memory does not grow with the number of images. The
+range is chosen from the histogram afterwards, by any method.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,14 +23,14 @@ from alexnet_deploy.export.int8 import products_of
 
 NUM_BINS = 4096
 _NUM_LEVELS = MAX_LEVEL + 1
-"""Magnitudes that a symmetric int8 tells apart: 0 to 127."""
+"""Number of magnitudes of a symmetric int8 value: 0 to 127."""
 _PERCENTILE = 0.9999
 _BINS_BETWEEN_CANDIDATES = 16
 
 
 @dataclass(slots=True)
 class Histogram:
-    """How many magnitudes fell into each of NUM_BINS equal bins from 0 to `upper`."""
+    """Number of magnitudes in each of NUM_BINS equal bins from 0 to `upper`."""
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros(NUM_BINS, dtype=np.int64))
     """int64 (NUM_BINS,)."""
@@ -39,7 +39,7 @@ class Histogram:
     """The largest magnitude seen."""
 
     def add(self, values: np.ndarray) -> None:
-        """Count the magnitudes of float values of any shape; raises ValueError where one is NaN or infinite."""
+        """Count the magnitudes of float values of any shape; raises ValueError if one is NaN or infinite."""
         magnitudes = np.abs(values).ravel()
         largest = float(magnitudes.max(initial=0.0))
         if not np.isfinite(largest):
@@ -51,15 +51,15 @@ class Histogram:
             self.counts[0] += magnitudes.size
             return
         while largest > self.upper:
-            # Twice the range: neighbours are counted together, and the upper half is new.
+            # Double the range: merge neighbouring bins and append empty ones for the upper half.
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(NUM_BINS // 2, np.int64)])
             self.upper *= 2.0
-        # Three times as fast as np.histogram, which is the slowest step of a calibration.
+        # Three times as fast as np.histogram, which would be the slowest step of a calibration.
         places = np.minimum((magnitudes / np.float32(self.upper) * NUM_BINS).astype(np.int32), NUM_BINS - 1)
         self.counts += np.bincount(places, minlength=NUM_BINS)
 
     def range_by(self, method: CalibrationMethod) -> float:
-        """Return the magnitude that becomes 127; 1 where every number was 0."""
+        """Return the magnitude that becomes 127; 1 if every value was 0."""
         if self.largest == 0.0:
             return 1.0
         match method:
@@ -74,7 +74,7 @@ class Histogram:
                 return self._range_of_least(self._divergence)
 
     def share_beyond(self, magnitude: float) -> float:
-        """Return the share of the numbers, 0..1, that lie in bins beyond this magnitude."""
+        """Return the share of values, 0..1, in bins beyond this magnitude."""
         place = min(NUM_BINS, int(np.ceil(magnitude / self._width))) if self.upper else NUM_BINS
         return float(self.counts[place:].sum() / max(1, self.counts.sum()))
 
@@ -89,19 +89,19 @@ class Histogram:
         return min(self.largest, best)
 
     def _squared_error(self, num_bins: int) -> float:
-        """Return the sum of squared errors where the first `num_bins` become 127 levels and the rest is cut."""
+        """Return the sum of squared errors if the first `num_bins` become 127 levels and larger values are clipped."""
         centers = (np.arange(NUM_BINS) + 0.5) * self._width
         step = num_bins * self._width / MAX_LEVEL
         rounded = np.minimum(np.rint(centers / step), MAX_LEVEL) * step
         return float(np.sum(self.counts * (centers - rounded) ** 2))
 
     def _divergence(self, num_bins: int) -> float:
-        """Return the Kullback-Leibler divergence of the counts from their 128 levels, what is cut in the last bin.
+        """Return the Kullback-Leibler divergence of the counts from their 128 levels, clipped values in the last bin.
 
         Source: Migacz 2017, "8-bit inference with TensorRT".
         """
         kept = self.counts[:num_bins].astype(np.float64)
-        # Most activations are exact zeros, which every range keeps: counted, they would hide all else.
+        # Most activations are exact zeros, which every range represents: their count would dominate all others.
         kept[0] = kept[1] if num_bins > 1 else kept[0]
         wanted = kept.copy()
         wanted[-1] += self.counts[num_bins:].sum()
@@ -114,15 +114,15 @@ class Histogram:
             return np.inf
         wanted, found = wanted / wanted.sum(), found / found.sum()
         used = wanted > 0
-        # A bin that only what was cut falls into has no level; the usual small share stands in for it.
+        # A bin with clipped values only has no level; the usual small constant replaces its share.
         return float((wanted[used] * np.log(wanted[used] / np.maximum(found[used], 1e-9))).sum())
 
 
 def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, Histogram]:
-    """Run images through an FP32 graph; return for each convolution and fully connected layer what goes into it.
+    """Run images through an FP32 graph; return the input histogram of each convolution and fully connected layer.
 
-    `batches` are uint8 (N, 256, 256, 3). The first layer is not among them: see pixel_range. Raises ExportError where
-    a number is NaN or infinite.
+    `batches` are uint8 (N, 256, 256, 3). The first layer is not included: see pixel_range. Raises ExportError if a
+    value is NaN or infinite.
     """
     inputs = {node.name: node.input[0] for node in products_of(graph.graph) if node.input[0] != VIEWS}
     session = _tapped(graph, inputs.values())
@@ -138,16 +138,16 @@ def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, H
 
 
 def refuse_beyond_half(graph: onnx.ModelProto, images: np.ndarray) -> None:
-    """Raise ExportError, by name, where a layer of an FP32 graph gives numbers that float16 does not hold.
+    """Raise ExportError for the first layer of an FP32 graph whose outputs exceed float16.
 
-    Engines on a CPU compute half graphs in float32, and would not show it. `images` are uint8 (N, 256, 256, 3).
+    CPU engines compute float16 graphs in float32, so they do not show this. `images` are uint8 (N, 256, 256, 3).
     """
     layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "LRN")]
     for layer, values in zip(layers, _run(graph, layers, images), strict=True):
         largest = float(np.abs(values).max(initial=0.0))
         if not largest <= HALF_MAX:
             raise ExportError(
-                f"{layer}: gives numbers up to {largest:.3g} on the golden images, and float16 ends at {HALF_MAX:g}"
+                f"{layer}: outputs reach {largest:.3g} on the golden images, float16 holds at most {HALF_MAX:g}"
             )
 
 
@@ -157,7 +157,7 @@ def _run(graph: onnx.ModelProto, tensors: list[str], images: np.ndarray) -> list
 
 
 def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.InferenceSession:
-    """Open a graph whose outputs are these float tensors of it."""
+    """Open a copy of the graph whose outputs are these internal float tensors."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(graph)
     del tapped.graph.output[:]
@@ -168,7 +168,7 @@ def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.Infer
 
 
 def pixel_range(preprocessing: Preprocessing) -> float:
-    """Return the largest magnitude that a preprocessed image can hold: arithmetic, so that none is ever cut."""
+    """Return the largest magnitude of a preprocessed pixel, computed from mean and scale so that none is clipped."""
     ends = [
         (end - mean) * scale
         for mean, scale in zip(preprocessing.mean, preprocessing.scale, strict=True)
@@ -183,7 +183,7 @@ def ranges_for(
     histograms: Mapping[str, Histogram],
     method: CalibrationMethod,
 ) -> dict[str, float]:
-    """Return the range of each convolution and fully connected layer, by layer, in order."""
+    """Return the range of each convolution and fully connected layer, by name, in order."""
     return {
         node.name: pixel_range(preprocessing) if node.input[0] == VIEWS else histograms[node.name].range_by(method)
         for node in products_of(graph.graph)

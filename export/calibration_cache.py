@@ -1,105 +1,139 @@
-"""Histograms kept between exports: one JSON file, used again only for the same graph and the same images."""
+"""Cache of calibration histograms: one safetensors file, reused only for the same graph and the same images.
+
+The tensors are the counts of each layer's histogram, int64, under the layer's name; the file's metadata holds the rest.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import safetensors.numpy
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.fs.files import sha256, write_atomically
-from alexnet_deploy.core.fs.opening import MIB, read_file
+from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.fs.opening import MIB, open_input
 from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.model.tensor_file import BLANK, INT64, TensorFileError, digest_of, open_tensors, seal_text
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 
-_FORMAT = "alexnet-deploy calibration"
-_FORMAT_VERSION = 1
+KEY = "alexnet-deploy-calibration"
+_FORMAT_VERSION = 2
 
-# Histograms of 20 layers have 2 MB.
+# The histograms of 20 layers need 2 MB.
 _MOST_BYTES = 64 * MIB
 
-# What an array of int64 holds.
+# The maximum of int64.
 _MOST_VALUES = 2**63 - 1
 
+_REMEDY = "remove it to calibrate again, or name another file"
 
-class _Counts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    counts: tuple[int, ...]
+
+class _Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upper: float
     largest: float
 
     def __post_init__(self) -> None:
-        if min(self.counts, default=0) < 0 or sum(self.counts) > _MOST_VALUES:
-            raise ValueError(f"counts must be 0 or more and {_MOST_VALUES:,} at most together")
-        # A layer that is fed nothing but zeros has an `upper` of 0.
+        # A layer whose inputs are all zero has an `upper` of 0.
         if not 0 <= self.largest <= self.upper < math.inf:
-            raise ValueError(f"no values lie in 0..{self.upper:g} with {self.largest:g} as the largest")
+            raise ValueError(
+                f"largest and upper must be finite and 0 <= largest <= upper, got {self.largest:g} and {self.upper:g}"
+            )
 
 
-class CalibrationCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was counted, and on what."""
-
-    format: str = _FORMAT
+class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format_version: int = _FORMAT_VERSION
     graph_sha256: str
-    """Of the FP32 graph that the images were run through."""
     images_sha256: str
-    """Of the images' pixels, in order: images decoded by another policy do not fit it."""
     num_images: int
-    layers: dict[str, _Counts]
-    sha256: str = ""
-    """Digest of this record with an empty digest."""
+    layers: dict[str, _Range]
+    tensors_sha256: str
+    header_sha256: str = BLANK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationCache:
+    """Histograms with the digests of their graph and images."""
+
+    graph_sha256: str
+    """Digest of the FP32 graph used for calibration."""
+    images_sha256: str
+    """Digest of the images' pixels, in order; another decoding policy gives another digest."""
+    num_images: int
+    histograms: Mapping[str, Histogram]
+    """The histogram of each layer's input."""
 
     def mismatch(self, graph_sha256: str, images_sha256: str) -> str | None:
-        """Return what this was not made from, in words; None where it was made from exactly these."""
+        """Return why the cache cannot be used for this graph and these images; None if it can."""
         if self.graph_sha256 != graph_sha256:
             return "made from another graph"
         if self.images_sha256 != images_sha256:
-            return "made from other images, or from the same ones decoded by another policy"
+            return "made from other images, or from the same images with another decoding policy"
         return None
 
-    def histograms(self) -> dict[str, Histogram]:
-        """Return the histogram of each layer's input."""
-        return {
-            layer: Histogram(counts=np.array(kept.counts, dtype=np.int64), upper=kept.upper, largest=kept.largest)
-            for layer, kept in self.layers.items()
-        }
 
-
-def save_cache(
-    path: Path, histograms: dict[str, Histogram], *, graph_sha256: str, images_sha256: str, num_images: int
-) -> None:
-    """Write the file in one rename; raises ExportError where it cannot be written."""
-    cache = CalibrationCache(
-        graph_sha256=graph_sha256,
-        images_sha256=images_sha256,
-        num_images=num_images,
-        layers={
-            layer: _Counts(counts=tuple(found.counts.tolist()), upper=found.upper, largest=found.largest)
-            for layer, found in histograms.items()
-        },
+def save_cache(path: Path, cache: CalibrationCache) -> None:
+    """Write the file in one rename; raises ExportError if it cannot be written."""
+    counts = {layer: np.ascontiguousarray(found.counts, "<i8") for layer, found in cache.histograms.items()}
+    header = _Header(
+        graph_sha256=cache.graph_sha256,
+        images_sha256=cache.images_sha256,
+        num_images=cache.num_images,
+        layers={layer: _Range(upper=found.upper, largest=found.largest) for layer, found in cache.histograms.items()},
+        tensors_sha256=digest_of(counts),
     )
     try:
-        write_atomically(path, msgspec.json.encode(msgspec.structs.replace(cache, sha256=_digest(cache))))
+        write_atomically(path, safetensors.numpy.save(counts, metadata={KEY: seal_text(header)}))
     except OSError as error:
-        raise ExportError(f"{path}: the calibration cannot be kept there: {error.strerror}") from error
+        raise ExportError(f"{path}: the calibration cache cannot be written: {error.strerror}") from error
 
 
 def load_cache(path: Path) -> CalibrationCache:
-    """Read the file; raises ExportError where it is no calibration or not the one that was written."""
+    """Read the file; raises ExportError if it is not a calibration cache or has changed since it was written."""
     try:
-        cache = from_json(read_file(path, _MOST_BYTES), CalibrationCache)
+        with open_tensors(path, INT64) as file:
+            if file.num_bytes > _MOST_BYTES:
+                raise ExportError(f"{path}: has {file.num_bytes:,} bytes, the limit is {_MOST_BYTES:,}; {_REMEDY}")
+            header = from_json(file.text(KEY, "calibration cache", (_FORMAT_VERSION,), _FORMAT_VERSION), _Header)
+            counts = file.read(header.tensors_sha256).tensors
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise ExportError(f"{path}: is no kept calibration: {error}; remove it, or name another file") from error
-    whole = all(len(kept.counts) == NUM_BINS for kept in cache.layers.values())
-    if (cache.format, cache.format_version) != (_FORMAT, _FORMAT_VERSION) or not whole:
-        raise ExportError(f"{path}: is a calibration of another format; remove it, or name another file")
-    if cache.sha256 != _digest(cache):
-        raise ExportError(f"{path}: is not the calibration that was written: its digest does not fit it; remove it")
-    return cache
+    except KeyError as error:
+        raise ExportError(f"{path}: not a calibration cache: it has no entry {KEY!r}; {_REMEDY}") from error
+    except UnknownVersionError as error:
+        raise ExportError(f"{path}: {error}; {_REMEDY}") from error
+    except (TensorFileError, msgspec.DecodeError) as error:
+        if _is_json(path):
+            raise ExportError(
+                f"{path}: calibration cache version 1 is not supported; this program reads calibration cache version "
+                f"{_FORMAT_VERSION}; {_REMEDY}"
+            ) from error
+        raise ExportError(f"{path}: not a calibration cache: {error}; {_REMEDY}") from error
+    if counts.keys() != header.layers.keys():
+        raise ExportError(f"{path}: not a calibration cache: its layers have no counts, or others do; {_REMEDY}")
+    for layer, found in counts.items():
+        # Summed in Python: numpy's sum wraps at 2**63.
+        if found.shape != (NUM_BINS,) or found.min() < 0 or sum(found.tolist()) > _MOST_VALUES:
+            raise ExportError(
+                f"{path}: {layer}: counts must be {NUM_BINS:,} numbers of 0 or more, and their sum at most "
+                f"{_MOST_VALUES:,}; {_REMEDY}"
+            )
+    return CalibrationCache(
+        graph_sha256=header.graph_sha256,
+        images_sha256=header.images_sha256,
+        num_images=header.num_images,
+        histograms={
+            layer: Histogram(counts=counts[layer], upper=kept.upper, largest=kept.largest)
+            for layer, kept in header.layers.items()
+        },
+    )
 
 
-def _digest(cache: CalibrationCache) -> str:
-    return sha256(msgspec.json.encode(msgspec.structs.replace(cache, sha256=""), order="deterministic"))
+def _is_json(path: Path) -> bool:
+    """Return whether a file begins as caches of version 1 do."""
+    with open_input(path) as file:
+        return file.read(10) == b'{"format":'

@@ -1,7 +1,7 @@
-"""A graph in half precision: weights and activations in float16, and float32 islands where half would not do.
+"""Convert a graph to float16: weights and activations in float16, with float32 islands where it is not precise enough.
 
-The islands: everything up to the preprocessed image, every normalisation, softmax and the average over the views.
-An LRN squares its input, and 256 squared is already half of what float16 can hold.
+The islands are everything up to the preprocessed image, every normalisation, softmax and the average over the views.
+An LRN squares its input, and 256 squared already exceeds float16.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from alexnet_deploy.core.errors import ExportError
 
 HALF_MAX = 65504.0
-"""The largest number that float16 holds."""
+"""The largest finite float16 value."""
 
 _HALF, _FLOAT = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
 
-# Nodes that compute in half; every other keeps float32.
+# Operators that compute in float16; all others keep float32.
 _HALF_OPS = frozenset(
     {"Slice", "Gather", "Concat", "QuantizeLinear", "DequantizeLinear", "Conv", "Gemm", "Relu", "MaxPool", "Flatten"}
 )
@@ -24,8 +24,8 @@ _HALF_OPS = frozenset(
 def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
     """Return the FP32 graph with weights and activations in float16, inputs and outputs unchanged.
 
-    Up to the node `pixels`, which gives the preprocessed image, it stays in float32. Raises ExportError, by name, for
-    a constant outside float16's range.
+    Up to the node `pixels`, whose output is the preprocessed image, it stays in float32. Raises ExportError for a
+    constant outside float16's range; the message names it.
     """
     names = [node.name for node in graph.node]
     kept = frozenset(names[: names.index(pixels) + 1])
@@ -42,17 +42,17 @@ def to_half(graph: onnx.GraphProto, pixels: str) -> onnx.GraphProto:
         wanted = _HALF if node.name in computes_in_half else _FLOAT
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        # What is in `types` is a tensor of numbers; images, indices and shapes stay as they are.
+        # `types` holds the floating-point tensors; images, indices and shapes are never cast.
         del written.input[:]
         written.input.extend(_cast(half, types, name, wanted) if name in types else name for name in node.input)
         half.node.append(written)
-        # What is int8 goes from half nodes to half nodes, and so is never cast.
+        # int8 tensors connect float16 nodes only, so they are never cast.
         types[node.output[0]] = wanted
     return half
 
 
 def _cast(graph: onnx.GraphProto, types: dict[str, int], name: str, wanted: int) -> str:
-    """Return the name of this tensor in the wanted type, writing a Cast where there is none yet."""
+    """Return the name of this tensor in the wanted type; adds a Cast if there is none yet."""
     if types[name] == wanted:
         return name
     cast = f"{name}_as_{'half' if wanted == _HALF else 'float'}"

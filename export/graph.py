@@ -1,10 +1,10 @@
-"""The ONNX graph, written layer by layer from the table: uint8 images in, probabilities out.
+"""Build the ONNX graph layer by layer from the table: uint8 images in, probabilities out.
 
-Everything after the resize is in it - channel order, mean and scale, the views and their mirrors, the network,
-softmax and the average over the views - so that no program around it can do that part differently.
+It contains everything after the resize: channel order, mean and scale, the views and their mirrors, the network,
+softmax and the average over the views. So no application can implement these steps differently.
 
-It is not traced from the torch network: the same table gives both, independently, so that their agreement proves
-something; and a node is called what the layer is called.
+It is not traced from the torch network: both are built independently from the same table, so their agreement is
+evidence; and each node has the name of its layer.
 
 N images, V views, C channels, H height, W width, K classes.
 """
@@ -40,14 +40,14 @@ from alexnet_deploy.export.float16 import to_half
 from alexnet_deploy.export.int8 import to_int8
 
 PIXELS = "pixels"
-"""The preprocessed image, float32 (N, 3, 256, 256), that the views are cut from."""
+"""The preprocessed image, float32 (N, 3, 256, 256), that the views are cropped from."""
 VIEWS = "views"
 """All views, float32 (V * N, 3, H, W), view by view."""
 
 
 @dataclass(slots=True)
 class _Writer:
-    """Nodes and constants, in the order they are written; each node's one output is called what the node is."""
+    """Nodes and constants in order; the single output of each node has the node's name."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
@@ -103,8 +103,8 @@ def build_graph(
 ) -> onnx.ModelProto:
     """Return the graph: `images` uint8 (N, 256, 256, 3) to `probabilities` float32 (N, K), in every precision.
 
-    `quantization` is what int8 needs and the others do not take. Raises ExportError where a constant does not fit the
-    precision, or the graph does not pass ONNX's own checker.
+    `quantization` is required for int8 and unused otherwise. Raises ExportError if a constant is out of range for the
+    precision, or the graph fails ONNX's checker.
     """
     graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views, precision, quantization)
     opset, ir_version = opset_for(precision, quantization, LAYOUT)
@@ -114,12 +114,12 @@ def build_graph(
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the graph of {weights.architecture.name} does not pass ONNX's checker: {error}") from error
+        raise ExportError(f"the graph of {weights.architecture.name} fails ONNX's checker: {error}") from error
     return model
 
 
 def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]:
-    """Return what the graph's metadata_props repeat of the manifest, for whoever finds the graph alone: JSON texts."""
+    """Return the manifest fields that metadata_props repeats, as JSON texts, for a graph found without its bundle."""
     facts: dict[str, object] = {
         "format": manifest.format,
         "format_version": manifest.format_version,
@@ -136,7 +136,7 @@ def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]
 
 
 def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing) -> str:
-    # TensorRT takes uint8 only as a network input that goes straight into a Cast.
+    # TensorRT accepts uint8 only as a network input that is followed directly by a Cast.
     pixels = writer.node("Cast", "to_float", [images], to=TensorProto.FLOAT)
     pixels = writer.node("Transpose", "channels_first", [pixels], perm=[0, 3, 1, 2])
     order = list(preprocessing.channel_indices)
@@ -153,7 +153,7 @@ def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int)
     axes = writer.constant("crop_axes", np.array([2, 3], dtype=np.int64))
     mirrored = ""
     if any(view.mirrored for view in views):
-        # The image once, not each crop: so OpenVINO's views cost 1.5 % of the INT8 network, and 5 % the other way.
+        # Mirror the image once, not each crop: OpenVINO's views then cost 1.5 % of the INT8 network instead of 5 %.
         columns = writer.constant("reversed_columns", np.arange(IMAGE_SIZE - 1, -1, -1, dtype=np.int64))
         mirrored = writer.node("Gather", "pixels_mirrored", [pixels, columns], axis=3)
     crops = []
@@ -207,7 +207,7 @@ def _write_local_norm(writer: _Writer, layer: LocalNorm, value: str, in_shape: t
     attributes = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
     if layer.groups == 1:
         return writer.node("LRN", layer.name, [value], **attributes)
-    # Each column becomes an image of its own, so that the window cannot reach across.
+    # Each column becomes a separate image, so that the window cannot cross columns.
     channels, height, width = in_shape
     split = writer.constant(
         f"{layer.name}.columns", np.array([-1, channels // layer.groups, height, width], dtype=np.int64)
@@ -251,11 +251,11 @@ def _write_average(writer: _Writer, logits: str, num_views: int, contract: Contr
 
 
 def encode_graph(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:
-    """Return the graph as one file's bytes, weights inside, `facts` in its metadata_props.
+    """Return the graph as the bytes of one file, with weights, and `facts` in its metadata_props.
 
-    Raises ExportError over protobuf's 2 GB.
+    Raises ExportError above protobuf's limit of 2 GB.
     """
     helper.set_model_props(model, dict(facts))
     if model.ByteSize() >= 2**31:
-        raise ExportError(f"the graph has {model.ByteSize():,} bytes, where one protobuf file holds 2 GB")
+        raise ExportError(f"the graph has {model.ByteSize():,} bytes, the limit of a protobuf file is 2 GB")
     return bytes(model.SerializeToString())

@@ -1,7 +1,7 @@
-"""A graph in INT8: QuantizeLinear and DequantizeLinear before the products, explicit and symmetric.
+"""Convert a graph to INT8: explicit symmetric QuantizeLinear and DequantizeLinear before each Conv and Gemm.
 
-Convolutions and fully connected layers only: each takes its input and its weights through int8 and adds its bias in
-float. Normalisations, softmax and the average over the views stay what they are.
+Only convolutions and fully connected layers are quantised: inputs and weights in int8, the bias in float.
+Normalisations, softmax and the average over the views are unchanged.
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from alexnet_deploy.core.bundle.vocabulary import Rest
 from alexnet_deploy.core.errors import ExportError
 
 _ZERO = "zero"
-"""The one zero point: int8, 0."""
+"""Name of the common zero point: int8, 0."""
 
 
 @dataclass(slots=True)
 class _Pass:
-    """The graph being written, and what each tensor is now called."""
+    """The graph being written, with the new names of renamed tensors."""
 
     graph: onnx.GraphProto
     rest: Rest
@@ -40,11 +40,11 @@ class _Pass:
         return self.constant(f"{layer}.input.scale", scale)
 
     def weights(self, layer: str, name: str, weights: np.ndarray, step: int) -> str:
-        """Write a layer's weights as int8, multiples of `step`, one scale a channel; return what stands for them."""
+        """Write a layer's weights as int8 multiples of `step`, one scale per channel; return the dequantised tensor."""
         scales = weight_scales(weights, self.rest, self.weight_level * step)
         if not np.isfinite(scales).all():
             raise ExportError(
-                f"{name}: weights up to {np.abs(weights).max():g} have no scale in float16; --rest fp32 has"
+                f"{name}: weights up to {np.abs(weights).max():g} need a scale beyond float16; use --rest fp32"
             )
         levels = np.rint(weights / (scales * step).reshape(-1, *[1] * (weights.ndim - 1)))
         levels = np.clip(levels, -self.weight_level, self.weight_level)
@@ -58,17 +58,17 @@ def to_int8(
 ) -> onnx.GraphProto:
     """Return the FP32 graph with the layers of `quantization` in int8, inputs and outputs unchanged.
 
-    Where the first layer is among them, the image `pixels` is quantised before the `views` are cut from it: a fifth
-    of the numbers to round, and a quarter of the bytes to copy. With `before_flatten` the input of a layer behind a
-    Flatten is quantised before it, as OpenCV's engine needs it.
+    If the first layer is one of them, the image `pixels` is quantised before the `views` are cropped: a fifth of the
+    values to round and a quarter of the bytes to copy. With `before_flatten` the input of a layer after a Flatten is
+    quantised before the Flatten, as OpenCV's engine requires.
 
-    Raises ExportError, by name, for a layer that is no product of the graph, or whose weights are too large for a scale
-    in float16.
+    Raises ExportError for a name that is not a convolution or fully connected layer of the graph, or a layer whose
+    weights need a scale too large for float16.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products = {node.name: node for node in products_of(graph)}
     if missing := quantization.ranges.keys() - products.keys():
-        raise ExportError(f"{', '.join(sorted(missing))}: no convolution or fully connected layer of this graph")
+        raise ExportError(f"{', '.join(sorted(missing))}: not a convolution or fully connected layer of this graph")
     quantised_weights = {products[name].input[1] for name in quantization.ranges}
     written = onnx.GraphProto()
     written.CopyFrom(graph)
@@ -89,8 +89,8 @@ def to_int8(
         if node.name in quantization.ranges:
             if node.name != first and (not before_flatten or node.input[0] in behind):
                 _quantise_input(work, copy, node.name, quantization)
-            # What is quantised before the views stays signed for OpenVINO, and without VNNI it halves the weights of a
-            # signed input: even ones lose nothing, and halved they are as small as the others.
+            # The input that is quantised before the views stays signed in OpenVINO, which without VNNI halves the
+            # weights of a signed input: even weights lose nothing, and halved they are as small as the others.
             step = 2 if node.name == first and not quantization.needs_vnni else 1
             copy.input[1] = work.weights(node.name, node.input[1], constants[node.input[1]], step)
         written.node.append(copy)
@@ -107,7 +107,7 @@ def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _quantise_input(work: _Pass, node: onnx.NodeProto, layer: str, quantization: Quantization) -> None:
-    """Let a node take its input through int8, with the range of `layer`."""
+    """Quantise the input of a node with the range of `layer`."""
     scale = work.input_scale(layer, quantization.ranges[layer])
     rounded = work.node("QuantizeLinear", f"{layer}_input_quantized", [node.input[0], scale, _ZERO])
     node.input[0] = work.node("DequantizeLinear", f"{layer}_input_dequantized", [rounded, scale, _ZERO])
@@ -116,16 +116,16 @@ def _quantise_input(work: _Pass, node: onnx.NodeProto, layer: str, quantization:
 def weight_scales(weights: np.ndarray, rest: Rest, level: int) -> np.ndarray:
     """Return one scale for each output channel, float32 (O,), for weights float32 (O, ...); 1 where all are 0."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    # The least scale that float32 holds in full; what is smaller rounds to 0 anyway.
+    # The smallest scale that float32 represents at full precision; smaller weights round to 0 anyway.
     least = level * np.finfo(np.float32).tiny
     return scales_for(np.where(largest > 0, np.maximum(largest, least), np.float32(level)), rest, level)
 
 
 def scales_for(largest: np.ndarray, rest: Rest, level: int) -> np.ndarray:
-    """Return the float32 scales with which these magnitudes become `level`.
+    """Return the float32 scales that map these magnitudes to `level`.
 
-    For a remainder in float16 they are numbers that float16 holds, rounded up, so that the graph dequantises with the
-    very scale that it was quantised with and nothing is cut; infinity where float16 has none so large.
+    With rest fp16 they are rounded up to float16 values, so that the graph quantises and dequantises with the same
+    scale and nothing is clipped; infinity if the scale is too large for float16.
     """
     scales = np.asarray(largest / np.float32(level), dtype=np.float32)
     if rest == "fp32":

@@ -1,6 +1,6 @@
-"""What a graph says by ONNX's own definition of its operators: nothing fused, nothing rearranged.
+"""Reference outputs of a graph by ONNX's definition of the operators, without fusion or reordering.
 
-Engines rearrange an INT8 graph, and round elsewhere than it says; these are the answers that they are held against.
+Engines reorder an INT8 graph and round at other places than the graph defines; their outputs are compared with these.
 """
 
 import numpy as np

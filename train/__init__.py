@@ -1,1 +1,1 @@
-"""Images to weights."""
+"""Training: from labelled images to a weights file."""

@@ -1,7 +1,7 @@
-"""How a network is trained: every number that has a say, in one record that the weights keep.
+"""Training recipes: every hyperparameter in one record, which is stored in the weights file.
 
-Recipes are TOML files, those in `train/recipes/` shipped under their names. A file may begin from another recipe:
-`extends = "folder"`. The docstrings of the fields are what `alexnet-deploy recipes NAME` explains them by.
+Recipes are TOML files; those in `train/recipes/` are shipped and known by name. A file may extend another recipe:
+`extends = "folder"`. `alexnet-deploy recipes NAME` prints the docstrings of the fields as comments.
 """
 
 import difflib
@@ -33,7 +33,7 @@ _SHIPPED = Path(__file__).parent / "recipes"
 _MOST_SHOWN = 60
 _MOST_FILES = 20
 
-# Of a recipe's whole numbers; a seed has 32 bits.
+# Largest integer value of a field; a seed has 32 bits.
 _MOST = 2**32
 _BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -46,88 +46,88 @@ RENAMED: MappingProxyType[str, str] = MappingProxyType(
         "step_epochs": "milestones",
     }
 )
-"""Fields that weights and checkpoints may know by another name: that name to today's."""
+"""Old names of fields, found in older weights and checkpoints: old name to current name."""
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps down the gradient on random crops and mirrors, with everything about them that can be chosen."""
+    """Hyperparameters of training: optimiser, schedule, augmentation and seed."""
 
     name: str
-    """The name of its file."""
+    """Name of the recipe's file, without .toml."""
     epochs: int
     """Passes over the training images."""
     batch_size: int
-    """Images in a step."""
+    """Images per step."""
     learning_rate: float
-    """Highest learning rate that the schedule reaches."""
+    """Peak learning rate of the schedule."""
     bias_learning_rate: float = 0.0
-    """Learning rate of the biases, the same throughout; 0 is that of the weights."""
+    """Constant learning rate of the biases; 0: the same as the weights'."""
     schedule: Schedule = "plateau"
-    """`plateau`: the rate is divided by 10 when validation error stops improving; `step`: at the epochs of milestones;
-    `cosine`: the rate falls to 0 along half a cosine."""
+    """`plateau`: divide the learning rate by 10 when the validation error stops improving; `step`: divide it by 10 at
+    the epochs in milestones; `cosine`: decay it to 0 along half a cosine."""
     patience: int = 5
-    """plateau: epochs in a row without a better validation error before the rate is divided."""
+    """plateau: consecutive epochs without a better validation error before the learning rate is divided."""
     divisions: int = 3
-    """plateau: how often the rate is divided at most."""
+    """plateau: maximum number of divisions."""
     milestones: tuple[int, ...] = ()
-    """step: rising epochs, from 2 on, at which the rate is divided by 10."""
+    """step: epochs at which the learning rate is divided by 10, ascending, 2 or later."""
     warmup_epochs: int = 0
-    """Epochs over which the rate first rises from 0, step by step."""
+    """Epochs of linear warm-up, in which the learning rate rises from 0 at every step."""
     early_stopping: int = 0
-    """Epochs in a row without a new best epoch (validation top-1, then loss) that end training; 0: none do."""
+    """Stop after this many consecutive epochs without a new best epoch (validation top-1, then loss); 0: never."""
     optimiser: Optimiser = "sgd"
     """`sgd`: with momentum; `adamw`: Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
     momentum: float = 0.9
-    """Share of the past that a step keeps: of the sum of gradients (sgd), or of their mean (beta1 of adamw, whose beta2
-    is 0.999)."""
+    """Momentum of sgd, or beta1 of adamw (its beta2 is 0.999)."""
     weight_decay: float = 5e-4
-    """Weight decay; biases have none."""
+    """Weight decay of the weights; biases have none."""
     ema_decay: float = 0.0
-    """Share of the past that the running mean of the weights keeps at a step; that mean is validated and saved. 0: no
-    mean."""
+    """Decay per step of the exponential moving average of the weights, which is validated and saved instead of them; 0:
+    no average."""
     initialisation: Initialisation = "kaiming"
-    """First values of the weights: `kaiming` (He et al. 2015), `paper` or `original`; with the last two pixels stay on
-    0..255."""
+    """Initial values of the weights: `kaiming` (He et al. 2015), `paper` or `original`; with `paper` and `original`,
+    pixels keep the scale 0..255 (only the mean is subtracted)."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, 0..1; the training loss includes it."""
+    """Label smoothing: share of the target that is spread over all classes, 0..1; the training loss includes it."""
     class_weights: ClassWeights = "none"
-    """`balanced`: a training image counts in inverse proportion to the training images of its class, 1 on average;
-    `none`: all count the same."""
+    """`balanced`: weight the loss of a training image by the inverse frequency of its class, 1 on average; `none`: do
+    not weight."""
     min_scale: float = 1.0
-    """Smallest share of the image that a random crop is scaled from, 0..1; 1: crops of the input size, unscaled."""
+    """Smallest area of a random crop before it is resized, as a share of the image, 0..1; 1: crops of the input size,
+    not resized."""
     max_ratio: float = 1.0
-    """Greatest ratio of the sides of a scaled crop, either way."""
+    """Largest aspect ratio of a resized crop, wide or tall."""
     max_rotation: float = 0.0
-    """Greatest angle that a scaled crop is turned by, either way, in degrees."""
+    """Largest rotation of a resized crop, in either direction, in degrees."""
     color_jitter: float = 0.0
-    """Greatest share by which brightness, contrast and saturation change, each by its own draw, 0..1."""
+    """Largest relative change of brightness, contrast and saturation, each drawn separately, 0..1."""
     color_noise: float = 0.1
-    """Deviation of the paper's PCA colour noise, in deviations of the data's own colours; 0: none."""
+    """Standard deviation of the paper's PCA colour noise, relative to that of the training images' colours; 0: none."""
     color_noise_epochs: int = 0
-    """Number of first epochs that have colour noise; 0: all have it."""
+    """Number of initial epochs with colour noise; 0: all epochs."""
     random_erasing: float = 0.0
-    """Share of the images in which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
+    """Share of the training images in which a random rectangle is erased, 0..1 (Zhong et al. 2017)."""
     precision: TrainingPrecision = "fp32"
-    """Precision of the products, in training and in validation: `fp32` or `bf16`; weights and their updates are always
-    float32."""
+    """Precision of convolutions and matrix products, in training and in validation: `fp32` or `bf16`; weights and their
+    updates are always float32."""
     compile: bool = False
-    """Whether the network goes through torch.compile, on CUDA."""
+    """Whether to compile the network with torch.compile; CUDA only."""
     seed: int = 0
-    """Seed of initialisation, order, augmentation and dropout."""
+    """Seed of initialisation, image order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            # Before any is printed: a number may have thousands of digits.
+            # Checked before any value is printed: a number may have thousands of digits.
             if any(
                 abs(number) > _MOST
                 for number in (value if isinstance(value, tuple) else (value,))
                 if type(number) is int
             ):
-                raise UsageError(f"{name} is too large; whole numbers may be {_MOST:,} at most")
+                raise UsageError(f"{name} is too large; it must be at most {_MOST:,}")
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} of {getattr(self, name)} trains nothing; it must be over 0, and finite")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be greater than 0, and finite")
         for name in (
             "bias_learning_rate",
             "divisions",
@@ -140,9 +140,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
         for name in ("momentum", "ema_decay", "label_smoothing", "color_jitter"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and under 1")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and less than 1")
         if not 0 < self.min_scale <= 1:
-            raise UsageError(f"min_scale is {self.min_scale}; it must be over 0 and at most 1")
+            raise UsageError(f"min_scale is {self.min_scale}; it must be greater than 0 and at most 1")
         if not 1 <= self.max_ratio < math.inf:
             raise UsageError(f"max_ratio is {self.max_ratio}; it must be 1 or more, and finite")
         if not 0 <= self.max_rotation <= 180:
@@ -150,19 +150,22 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not 0 <= self.random_erasing <= 1:
             raise UsageError(f"random_erasing is {self.random_erasing}; it must be 0 to 1")
         if not 0 <= self.color_noise_epochs <= self.epochs:
-            raise UsageError(f"color_noise_epochs is {self.color_noise_epochs}, with {self.epochs} epochs in all")
+            raise UsageError(
+                f"color_noise_epochs is {self.color_noise_epochs}; it must be 0 to the number of epochs, {self.epochs}"
+            )
         if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed of {self.seed} is out of range; it must be 0 to {2**32 - 1}")
+            raise UsageError(f"seed is {self.seed}; it must be 0 to {2**32 - 1}")
         if (self.schedule == "step") != bool(self.milestones):
             raise UsageError(
-                f"milestones is {list(self.milestones)} and schedule {self.schedule!r}; each needs the other"
+                f"milestones is {list(self.milestones)} and schedule is {self.schedule!r}; set milestones with "
+                "schedule 'step', and only then"
             )
         if list(self.milestones) != sorted({number for number in self.milestones if number > 1}):
-            raise UsageError(f"milestones is {list(self.milestones)}; needed are rising numbers from 2 on")
+            raise UsageError(f"milestones is {list(self.milestones)}; it must hold ascending epochs, 2 or later")
         if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
             raise UsageError(
-                f"warmup_epochs is {self.warmup_epochs}; a cosine needs fewer than the {self.epochs} epochs, as with "
-                "--set warmup_epochs=0"
+                f"warmup_epochs is {self.warmup_epochs}; with schedule 'cosine' it must be less than epochs, "
+                f"{self.epochs}: for example --set warmup_epochs=0"
             )
 
 
@@ -172,21 +175,21 @@ _CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items(
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Return the names of the recipes that are shipped, sorted."""
+    """Return the names of the shipped recipes, sorted."""
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
 
 
 def recipe_by_name(name: str) -> Recipe:
-    """Return the shipped recipe of this name, or that of a file, where the name ends in .toml.
+    """Return a shipped recipe by its name, or the recipe in a file if the name ends in .toml.
 
-    Raises UsageError for any other name, and for a file that cannot be read or holds no recipe; it says which field.
+    Raises UsageError for an unknown name, an unreadable file, or an invalid recipe; the error names the field.
     """
     path = _path_of(name)
     return _recipe({"name": path.stem}, _resolved(path), subject=str(path))
 
 
 def recipe_header(name: str) -> str:
-    """Return the comment that the file of a recipe begins with; raises UsageError where there is no such file."""
+    """Return the comment at the top of a recipe's file; raises UsageError if there is no such file."""
     lines = _read(_path_of(name)).splitlines()
     return "\n".join(takewhile(lambda line: line.startswith("#"), lines))
 
@@ -196,33 +199,33 @@ def _path_of(name: str) -> Path:
         return Path(name)
     if name not in recipe_names():
         raise UsageError(
-            f"{name!r} is not a recipe; there are {', '.join(recipe_names())}, and files whose name ends in .toml"
+            f"{name!r} is not a recipe; use one of {', '.join(recipe_names())}, or a file whose name ends in .toml"
         )
     return _SHIPPED / f"{name}.toml"
 
 
 def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]:
-    """Return the fields of a file and, where it extends another recipe, those that it does not set itself."""
+    """Return the fields that a file sets and, if it extends another recipe, the other fields from there."""
     try:
         fields = from_toml(_read(path))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: is no TOML: {error}") from error
+        raise UsageError(f"{path}: is not valid TOML: {error}") from error
     base = fields.pop("extends", None)
     _check_fields(fields, str(path))
     if base is None:
         return fields
     if not isinstance(base, str) or not base.isprintable():
-        raise UsageError(f'{path}: extends is {base!r}; it must be the name of a recipe, as in extends = "folder"')
-    # A file that is named is looked for beside the one that names it.
+        raise UsageError(f'{path}: extends is {base!r}; it must be the name of a recipe, such as extends = "folder"')
+    # A file name is relative to the file that extends it.
     try:
         base_path = path.parent / base if base.endswith(".toml") else _path_of(base)
     except UsageError as error:
         raise UsageError(f"{path}: extends: {error}") from error
     chain = (*extending, path.resolve())
     if len(chain) > _MOST_FILES:
-        raise UsageError(f"{path}: is the last of {len(chain)} recipes that extend one another; {_MOST_FILES} may")
+        raise UsageError(f"{path}: {len(chain)} recipes extend one another; at most {_MOST_FILES} may")
     if base_path.resolve() in chain:
-        raise UsageError(f"{path}: extends {base}, which extends this file in turn; end the circle at a shipped recipe")
+        raise UsageError(f"{path}: extends {base}, which extends this file; break the cycle: extend a shipped recipe")
     return _resolved(base_path, chain) | fields
 
 
@@ -232,36 +235,36 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is no TOML: {error}") from error
+        raise UsageError(f"{path}: is not valid TOML: {error}") from error
 
 
 def with_new_names(fields: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the fields of a recipe that was written down at any time, by their names of today."""
+    """Return the fields of a stored recipe with old names replaced by current ones."""
     return {RENAMED.get(name, name): value for name, value in fields.items()}
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
-    """Return the recipe with these fields changed; raises UsageError for an unknown field or a value it cannot have."""
+    """Return the recipe with these fields changed; raises UsageError for an unknown field or an invalid value."""
     return _recipe(msgspec.to_builtins(recipe), settings, subject=f"recipe {recipe.name}")
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, object]:
-    """Return fields and values of `FIELD=VALUE`s, the values as TOML has them; a bare word is a string.
+    """Parse `FIELD=VALUE` words into fields and values; values are TOML, and a bare word is a string.
 
-    Raises UsageError for what is none, and for a field that is set twice.
+    Raises UsageError for a malformed word and for a field that is set twice.
     """
     settings: dict[str, object] = {}
     for word in words:
         field, equals, value = (part.strip() for part in word.partition("="))
         if not equals or not field.isidentifier():
-            raise UsageError(f"--set {word}: needed is FIELD=VALUE")
+            raise UsageError(f"--set {word}: expected FIELD=VALUE")
         if field in settings:
             raise UsageError(f"--set {word}: {field} is set twice")
         is_word = _BARE_WORD.fullmatch(value) and value not in ("true", "false", "inf", "nan")
         try:
             (settings[field],) = from_toml(f'value = "{value}"' if is_word else f"value = {value}").values()
         except ValueError as error:
-            raise UsageError(f"--set {_shortened(word)}: {_shortened(value)!r} is no TOML value") from error
+            raise UsageError(f"--set {_shortened(word)}: {_shortened(value)!r} is not a valid TOML value") from error
     return settings
 
 
@@ -274,12 +277,12 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
     if missing := [name for name in _REQUIRED if name not in known and name not in fields]:
         raise UsageError(
             f"{subject}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; set "
-            f"{'it' if len(missing) == 1 else 'them'}, or begin from a shipped recipe with a line such as "
+            f"{'it' if len(missing) == 1 else 'them'}, or extend a shipped recipe with a line such as "
             'extends = "folder"'
         )
     for name, choices in _CHOICES.items():
         if fields.get(name, choices[0]) not in choices:
-            raise UsageError(f"{subject}: {name} is {fields[name]!r}; there are {', '.join(choices)}")
+            raise UsageError(f"{subject}: {name} is {fields[name]!r}; it must be one of {', '.join(choices)}")
     try:
         return msgspec.convert({**known, **fields}, Recipe)
     except (msgspec.ValidationError, UsageError) as error:
@@ -289,14 +292,14 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
 def _check_fields(names: Iterable[str], subject: str) -> None:
     for name in names:
         if name in RENAMED:
-            raise UsageError(f"{subject}: {name} is called {RENAMED[name]} now; rename it")
+            raise UsageError(f"{subject}: {name} was renamed; use {RENAMED[name]}")
         if name not in _FIELDS:
-            raise UsageError(f"{subject}: {name} is not a field of a recipe; {_nearest(name)}")
+            raise UsageError(f"{subject}: {name} is not a recipe field; {_nearest(name)}")
 
 
 def _nearest(name: str) -> str:
-    """Return which fields may be meant by a name that is none."""
+    """Return a hint for an unknown field name: the closest fields, or all of them."""
     parts = [field for field in _FIELDS if name in field]
     if near := difflib.get_close_matches(name, _FIELDS, n=1) or parts:
         return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(_FIELDS)}"
+    return f"the fields are {', '.join(_FIELDS)}"

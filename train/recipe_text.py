@@ -1,4 +1,4 @@
-"""Recipes as text: what each shipped one is for, and any of them as a TOML file that explains its fields."""
+"""Recipes as text: a summary of each shipped recipe, and any recipe as a commented TOML file."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ _WIDTH = 120
 
 @cache
 def field_notes() -> dict[str, str]:
-    """Return what each field of a recipe means, in the order of the fields, from the docstrings of Recipe."""
+    """Return the meaning of each recipe field, in field order, from the docstrings of Recipe."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(Recipe))).body
     assert isinstance(definition, ast.ClassDef)
     notes = {}
@@ -27,16 +27,16 @@ def field_notes() -> dict[str, str]:
 
 
 def recipe_summaries() -> Iterator[tuple[str, str, str]]:
-    """Yield the name of each shipped recipe, what it is for, and its source, each one line."""
+    """Yield the name, purpose and source of each shipped recipe, each one line."""
     for name in recipe_names():
         purpose, source, *_ = recipe_header(name).splitlines()
         yield name, purpose.removeprefix("# "), source.removeprefix("# ")
 
 
 def recipe_as_toml(name: str) -> str:
-    """Return a recipe as a TOML file that holds every field, each below a comment that explains it.
+    """Return a recipe as a TOML file with every field, each below a comment that explains it.
 
-    Read back as a recipe, it differs in its name alone. Raises UsageError where there is no such recipe.
+    Reading it back gives the same recipe under another name. Raises UsageError if there is no such recipe.
     """
     recipe = recipe_by_name(name)
     parts = [recipe_header(name)]

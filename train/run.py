@@ -1,4 +1,4 @@
-"""One training run from a folder of images to a run directory with weights in it."""
+"""One training run: from labelled images to a run directory with weights."""
 
 import time
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from alexnet_deploy.train.runtime.two_columns import check_columns
 def look_over(
     data: Path, architecture: Architecture, *, on_found: Callable[[int], None] = lambda num_classes: None
 ) -> Survey:
-    """Find the labelled images in `data` and read each once, or open a packed set; raises DataError.
+    """Find the labelled images in `data` and read each of them once, or open a packed set; raises DataError.
 
     `on_found` is called with the number of classes before the images are read, which may take an hour.
     """
@@ -47,7 +47,7 @@ def look_over(
 def look_over_for(
     data: Path, resize: ResizePolicy, *, on_found: Callable[[int], None] = lambda num_classes: None
 ) -> Survey:
-    """Do what look_over does, for a network that is fed images of this resize policy."""
+    """Do the same as look_over, for a given resize policy."""
     if is_packed(data):
         found = survey_of(open_pack(data), resize)
         on_found(len(found.folder.labels))
@@ -58,7 +58,7 @@ def look_over_for(
 
 
 def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
-    """Raise TrainingError if a run directory cannot be written or its disk is too small; leaves nothing behind.
+    """Raise TrainingError if a run directory cannot be written or its disk is too small; writes nothing.
 
     `architecture` has as many classes as the images.
     """
@@ -70,16 +70,16 @@ def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
 
 
 class Resume(Enum):
-    """Whether a run is new, or goes on from its checkpoint, and where."""
+    """Whether a run is new or resumed from its checkpoint, and on which machine."""
 
     NO = auto()
     """New, in a new directory."""
     UNBEGUN = auto()
-    """New, in a directory that may be there: empty, or with what a run without a checkpoint left."""
+    """New, in a directory that may exist: empty, or with the files of a run that has no checkpoint."""
     SAME_MACHINE = auto()
-    """To the same bits."""
+    """Resumed on the same machine: bit-identical."""
     ANY_MACHINE = auto()
-    """Not bit-exact."""
+    """Resumed on any machine: not bit-identical."""
 
 
 def train(
@@ -93,14 +93,14 @@ def train(
     pace: Pace | None = None,
     observer: Observer = NOBODY,
 ) -> Path:
-    """Train in the directory `out`, from the start or from its checkpoint (`resume`); return the best weights' file.
+    """Train in the directory `out`, from the start or from its checkpoint; return the path of the best weights.
 
-    An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. A resumed
-    run ends with the weights of one that was never stopped, to the last bit on a CPU, and for that has to be the same
-    run, on the same machine unless any is allowed. Of several ranks the first alone writes; all read the checkpoint.
-    Raises TrainingError where `out` exists, cannot be written, or holds no checkpoint that can be resumed; UsageError
-    where a run may begin in it but it holds other files; UsageError or DataError where its run was another or a batch
-    has fewer images than there are ranks; and what Trainer raises.
+    An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. On a CPU a
+    resumed run ends with bit-identical weights to an uninterrupted one; it must be the same run, on the same machine
+    unless any machine is allowed. Of several ranks only the first writes; all read the checkpoint.
+    Raises TrainingError if `out` exists, cannot be written, or has no checkpoint to resume; UsageError if `out` may
+    exist but has other files; UsageError or DataError if the saved run differs from this one, or a batch has fewer
+    images than there are ranks; and whatever Trainer raises.
     """
     if isinstance(data, Survey):
         resize = PUBLISHED_PREPROCESSING[architecture.name].resize
@@ -128,7 +128,7 @@ def train(
         with kept as directory:
             trainer = Trainer(architecture, recipe, data, directory, placement=placement, pace=pace, observer=observer)
             if not is_new:
-                # Now that nobody else trains there.
+                # Read again: from here on the lock keeps other processes out.
                 any_machine = resume is Resume.ANY_MACHINE
                 saved = ranks.broadcast(lambda: _saved_run(out, wanted, any_machine=any_machine))
                 best = directory.settle(saved.position) if ranks.is_first else None
@@ -140,7 +140,7 @@ def train(
     finally:
         if is_made:
             with suppress(OSError):
-                # Only where it is empty.
+                # Removes it only if it is empty.
                 out.rmdir()
     return out / BEST
 
@@ -154,8 +154,8 @@ def _saved_run(out: Path, wanted: RunIdentity, *, any_machine: bool) -> Checkpoi
 def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
     if recipe.batch_size < ranks.size:
         raise UsageError(
-            f"a batch of {recipe.batch_size} leaves some of {ranks.size} processes without an image; "
-            f"a --batch-size of {ranks.size} or more does not"
+            f"batch size {recipe.batch_size} is too small for {ranks.size} processes; "
+            f"use --batch-size {ranks.size} or more"
         )
 
 
@@ -163,22 +163,22 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True)
     except OSError as error:
-        raise TrainingError(f"{out}: cannot be made: {error.strerror}") from error
+        raise TrainingError(f"{out}: cannot be created: {error.strerror}") from error
 
 
 def choose_device(device: str) -> str:
-    """Return the device to train on: `auto` is cuda where torch finds one, else cpu; anything else is kept or refused.
+    """Return the device to train on: `auto` is cuda if torch finds a CUDA device, else cpu.
 
-    Raises UsageError for what is no device, BackendError for cuda where torch finds none.
+    Raises UsageError for an unknown device, BackendError for cuda if torch finds no CUDA device.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"{device!r} is no device to train on; there are auto, cpu, cuda")
+        raise UsageError(f"{device!r} is not a training device; use auto, cpu or cuda")
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise BackendError("cuda was asked for, and torch finds no CUDA device")
+        raise BackendError("no CUDA device found by torch; use --device cpu")
     return ("cuda" if has_cuda else "cpu") if device == "auto" else device
 
 
 def new_run_name(architecture: Architecture) -> str:
-    """Return a name for a run that starts now: the table's and the time."""
+    """Return a name for a new run: the architecture's name and the current time."""
     return f"{architecture.name}-{time.strftime('%Y%m%d-%H%M%S')}"

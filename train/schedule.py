@@ -1,4 +1,4 @@
-"""What changes from step to step, from the recipe and the epochs behind it alone: nothing to be kept between steps."""
+"""Schedules without state: learning rate, EMA decay and early stopping follow from the recipe and past epochs."""
 
 import math
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from alexnet_deploy.core.model.weights import EpochMetrics
 from alexnet_deploy.train.recipe import Recipe
 
-# Of a validation error, 0..1: less than that is no improvement.
+# Smallest decrease of the validation error, 0..1, that counts as an improvement.
 _IMPROVEMENT = 1e-4
 
 
 def learning_rate(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num_steps: int) -> float:
-    """Return the rate of a step of the epoch that comes after `epochs`.
+    """Return the learning rate of a step of the epoch after `epochs`.
 
-    `step` is 0 for the epoch's first of `num_steps`.
+    `step` is 0 for the first of the epoch's `num_steps` steps.
     """
     done = len(epochs) + step / num_steps
     if done < recipe.warmup_epochs:
-        # The first step learns something too.
+        # Counted from 1, so that the first step has a rate above 0.
         return recipe.learning_rate * (done + 1 / num_steps) / recipe.warmup_epochs
     match recipe.schedule:
         case "cosine":
@@ -31,23 +31,23 @@ def learning_rate(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num
 
 
 def mean_decay(recipe: Recipe, epochs: Sequence[EpochMetrics], step: int, num_steps: int) -> float:
-    """Return what the running mean of the weights keeps at a step; the arguments are those of learning_rate.
+    """Return the decay of the weights' moving average at a step; the arguments are those of learning_rate.
 
-    Over the first steps less than later, so that the first values fade: the rule of TensorFlow's
-    ExponentialMovingAverage for `num_updates`.
+    It is smaller in the first steps, so that the initial values fade: the rule of TensorFlow's ExponentialMovingAverage
+    for `num_updates`.
     """
     done = len(epochs) * num_steps + step
     return min(recipe.ema_decay, (1 + done) / (10 + done))
 
 
 def has_ended(*, num_epochs: int, early_stopping: int, epochs_done: int, best_epoch: int) -> bool:
-    """Return whether a run is over: its recipe's epochs are done, or so many in a row brought no new best one."""
+    """Return whether a run is over: all epochs are done, or `early_stopping` epochs passed without a new best one."""
     waited = epochs_done - best_epoch
     return epochs_done >= num_epochs or (0 < early_stopping <= waited)
 
 
 def _plateaus(patience: int, epochs: Sequence[EpochMetrics]) -> int:
-    """Return how often `patience` epochs in a row had no validation error clearly under the least before."""
+    """Return how many times the validation error failed to improve for `patience` consecutive epochs."""
     least, waited, num_plateaus = math.inf, 0, 0
     for metrics in epochs:
         error = 1 - metrics.validation_top1

@@ -1,6 +1,6 @@
-"""The commands: parse, call one function, print. Results go to stdout, words to stderr.
+"""The commands: parse, call one function, print. Results go to stdout, messages to stderr.
 
-Libraries are imported inside the commands: `--help` answers at once, and `predict` needs no torch.
+Libraries are imported inside the commands, so `--help` is fast and `predict` does not need torch.
 """
 
 import io
@@ -23,7 +23,7 @@ from alexnet_deploy.engines.registry import BACKENDS, SPECS
 app = typer.Typer(
     name="alexnet-deploy",
     help="AlexNet, from images to a verified engine.",
-    epilog="Begin with: alexnet-deploy train, then export, then predict images/.",
+    epilog="Start with: alexnet-deploy train, then export, then predict images/.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,12 +44,12 @@ def options(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """AlexNet, from images to a verified engine."""
 
 
-# In the order of a first use, which is that of --help.
+# The order of first use; --help lists the commands in this order.
 for command in (
     train.train,
     recipes.recipes,
@@ -81,24 +81,24 @@ _EXTRAS: dict[str, Extra] = {
 
 
 def main() -> None:
-    """Run the command line; an error becomes one sentence and an exit code, with --debug after its traceback."""
+    """Run the command line; report an error as one sentence and an exit code, with --debug after its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    # Before torch is loaded, whose OpenMP (GNU's) reads it then. Threads that spin while they wait stop the others
-    # wherever another process wants their processor.
+    # Set before torch is imported: its OpenMP (GNU's) reads it at import. Where another process needs the CPU too,
+    # threads that spin while they wait stop the threads that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # jsonl is UTF-8 whatever the terminal's; a path that is none comes out as the bytes that it is. A row is
-        # there for the next program when it is there for us.
+        # jsonl is UTF-8 whatever the terminal uses; a path that is not UTF-8 is written as its own bytes. Line
+        # buffering: the next program in a pipe gets each row at once.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
-    # Pillow's remarks on files are of no use beside rows that say what came of each.
+    # The rows already report what happened to each file, so Pillow's warnings are not needed.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", module="PIL")
     try:
         if sys.stdout is None:
-            raise UsageError("standard output is closed, and results go there")
+            raise UsageError("stdout is closed, so the results cannot be written")
         _run(arguments)
     except BrokenPipeError:
-        # Whoever read our rows has gone, and has what it wanted.
+        # The reader of the rows has closed the pipe: it needs no more.
         _drop_results()
         sys.exit(141)
     except Exception as error:  # noqa: BLE001 - every error becomes an exit code here
@@ -114,17 +114,17 @@ def _run(arguments: list[str]) -> None:
     try:
         app(args=arguments)
     except SystemExit as leaving:
-        # Typer makes a 1 of a broken pipe, which here says that a check or an input failed.
+        # Typer exits with 1 on a broken pipe, but here 1 means that a check or an input failed.
         if isinstance(leaving.__context__, BrokenPipeError):
             raise leaving.__context__ from None
-        # Now, while results that cannot be written still change the exit code.
+        # Flush here, where a failure to write the results still changes the exit code.
         sys.stdout.flush()
         raise
 
 
 def _drop_results() -> None:
-    """Keep Python from flushing, as it ends, what could not be written."""
-    # A stdout that a program around us has put there need have no descriptor, and nothing to flush.
+    """Keep Python from flushing at exit what could not be written."""
+    # A stdout that the calling program replaced may have no file descriptor, and then nothing to flush.
     with suppress(io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -135,7 +135,7 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
         extra = _EXTRAS[(error.name or "").split(".")[0]]
         note = f"; {SMALL_TORCH}" if error.name == "torch" and sys.platform == "linux" else ""
-        return f"this command needs {error.name}, which is not installed; `{install_command(extra)}` brings it{note}"
+        return f"this command needs {error.name}, which is not installed; `{install_command(extra)}` installs it{note}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error}; --debug shows where it arose"
+    return f"{type(error).__name__}: {error}; --debug shows the traceback"

@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Options shared by several commands."""
 
 import sys
 from pathlib import Path
@@ -15,33 +15,36 @@ if TYPE_CHECKING:
     from alexnet_deploy.pipeline.plans import PlanRequest
 
 BackendName: TypeAlias = Literal["auto", Backend]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-BackendOption = Annotated[BackendName, typer.Option(help="What runs the bundle; auto takes the fastest.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BackendOption = Annotated[BackendName, typer.Option(help="Backend that runs the bundle; auto uses the fastest one.")]
 DeviceOption = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where it runs; cuda:N is NVIDIA GPU number N, from 0.")
+    str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Device that runs it; cuda:N is NVIDIA GPU N, from 0.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads for the engine; the backend's own choice unless given.")
+    int | None, typer.Option(min=1, help="CPU threads for the engine. Default: the backend's choice.")
 ]
-BundleOption = Annotated[Path | None, typer.Option(help="A bundle or its name; the latest unless given.")]
-BundleArgument = Annotated[Path | None, typer.Argument(help="A bundle or its name; the latest unless given.")]
+BundleOption = Annotated[Path | None, typer.Option(help="A bundle or its name. Default: the latest.")]
+BundleArgument = Annotated[Path | None, typer.Argument(help="A bundle or its name. Default: the latest.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")]
 
 PlanName: TypeAlias = Literal[PlanBackend, "none"]
 PlanOption = Annotated[
     PlanName | None,
-    typer.Option(help="Library that builds a plan; tensorrt-rtx needs no GPU. Default: what is here, with a GPU."),
+    typer.Option(
+        help="Library that builds a plan; tensorrt-rtx needs no GPU. Default: the installed one if there is a GPU."
+    ),
 ]
-MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: fewest images at once. Default: 1.")]
-OptBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: images it is fastest at. Default: 8.")]
-MaxBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: most images at once. Default: 16.")]
+MinBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: smallest batch size. Default: 1.")]
+OptBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: batch size to optimise for. Default: 8.")]
+MaxBatchOption = Annotated[int | None, typer.Option(min=1, help="plan: largest batch size. Default: 16.")]
 WorkspaceOption = Annotated[
-    int | None, typer.Option(min=1, help="plan: most scratch memory of a layer, MiB. Default: the library's.")
+    int | None, typer.Option(min=1, help="plan: limit on a layer's workspace memory, MiB. Default: the library's.")
 ]
 VersionCompatibleOption = Annotated[
-    bool, typer.Option("--version-compatible", help="plan: runs on later releases of tensorrt, a little slower.")
+    bool, typer.Option("--version-compatible", help="plan: also runs on later releases of tensorrt; slightly slower.")
 ]
 HardwareCompatibleOption = Annotated[
-    bool, typer.Option("--hardware-compatible", help="plan: runs on GPUs of Ampere and later, a little slower.")
+    bool, typer.Option("--hardware-compatible", help="plan: runs on all GPUs from Ampere on; slightly slower.")
 ]
 
 
@@ -54,9 +57,9 @@ def plan_request(
     version_compatible: bool,
     hardware_compatible: bool,
 ) -> "PlanRequest | None":
-    """Return the plan that the options ask for, None where there is none to build.
+    """Return the plan that the options request, None if no plan is to be built.
 
-    Raises UsageError for batches that are no profile, or for options of a plan where none is to be built.
+    Raises UsageError for batch sizes that do not form a profile, and for plan options when no plan is to be built.
     """
     from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
     from alexnet_deploy.pipeline.plans import PlanRequest, backend_that_builds_here
@@ -66,7 +69,7 @@ def plan_request(
     given = {name: size for name, size in batches.items() if size is not None}
     if backend is None:
         if given or workspace is not None or version_compatible or hardware_compatible:
-            raise UsageError("these options are a plan's, and no plan is built here: name its library with --plan")
+            raise UsageError("plan options were given, but no plan will be built; choose a library with --plan")
         return None
     try:
         profile = Profile(**given)
@@ -81,7 +84,7 @@ def plan_request(
 
 
 def print_json(record: object) -> None:
-    """Print a record as one line of JSON; a path that is not UTF-8 is written as in the rows of predict."""
+    """Print a record as one line of JSON; a path that is not UTF-8 is escaped as in the rows of predict."""
     import msgspec
 
     from alexnet_deploy.cli.terminal import for_stdout
@@ -102,7 +105,7 @@ def print_json(record: object) -> None:
 
 
 def debug_line() -> Say:
-    """Return what shows a library's own log: stderr with --debug, nowhere without."""
+    """Return a function for a library's own log lines: it writes to stderr with --debug, and drops them without."""
     from alexnet_deploy.cli.terminal import say
 
     return say if "--debug" in sys.argv else say_nothing

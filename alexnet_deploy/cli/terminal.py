@@ -1,4 +1,4 @@
-"""What a person sees on stderr while something takes its time: bars on a terminal, plain lines elsewhere."""
+"""Progress and messages on stderr: bars on a terminal, plain lines elsewhere."""
 
 import shutil
 import sys
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, above any bar; what could steer a terminal is escaped."""
+    """Write one line to stderr, above any progress bar; terminal control characters are escaped."""
     sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
 
 
 def say_lines(text: str) -> None:
-    """Write a table or the like to stderr, a line each."""
+    """Write several lines, such as a table, to stderr."""
     for line in text.split("\n"):
         say(line)
 
 
 def show(text: str) -> None:
-    """Write lines for a person to stdout; what could steer a terminal is escaped."""
+    """Write lines for a person to stdout; terminal control characters are escaped."""
     sys.stdout.write(f"{printable_lines(text)}\n")
 
 
 def show_path(path: Path) -> None:
-    """Write a path to stdout: to a program as it is, to a terminal with what could steer it escaped."""
+    """Write a path to stdout: unchanged to a program, with control characters escaped to a terminal."""
     sys.stdout.write(f"{for_stdout(str(path))}\n")
 
 
 def for_stdout(text: str) -> str:
-    """Return what a program reads as it is, and what a terminal shows with what could steer it escaped."""
+    """Return the text unchanged if stdout goes to a program, with control characters escaped if to a terminal."""
     return printable_lines(text) if sys.stdout.isatty() else text
 
 
 def width_of(stream: TextIO) -> int | None:
-    """Return how many characters a line of the terminal takes that a stream goes to; None where it is no terminal."""
+    """Return the width, in characters, of the terminal that a stream writes to; None if it is not a terminal."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
@@ -67,36 +67,36 @@ def _console() -> Console:
 def _bar(*columns: ProgressColumn, is_wanted: bool = True) -> Iterator[Progress]:
     console = _console()
     bar = Progress(*columns, console=console, disable=not (console.is_terminal and is_wanted), transient=True)
-    # What takes its time has something to tidy up, the bar itself at least.
+    # A signal must not skip the clean-up, which removes at least the bar itself.
     with unwinding(), bar:
         yield bar
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Give a function that names the stage now begun, a line each; on a terminal a spinner turns before the last."""
+    """Yield a function that prints each new stage on its own line; on a terminal the current stage has a spinner."""
     console = _console()
     if not console.is_terminal:
         with unwinding():
             yield lambda line: say(f"  {line}")
         return
-    begun: list[str] = []
+    started: list[str] = []
     with unwinding(), console.status("") as status:
 
         def show(line: str) -> None:
-            if begun:
-                console.print(f"  {printable(begun[-1])}", markup=False)
-            begun.append(line)
+            if started:
+                console.print(f"  {printable(started[-1])}", markup=False)
+            started.append(line)
             status.update(escape(printable(line)))
 
         yield show
-        if begun:
-            console.print(f"  {printable(begun[-1])}", markup=False)
+        if started:
+            console.print(f"  {printable(started[-1])}", markup=False)
 
 
 @contextmanager
 def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
-    """Give a function that shows training: a bar with loss, speed and time left, and a line for each epoch."""
+    """Yield a function that shows training: a bar with loss, throughput and time left, and one line per epoch."""
     with _bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -125,7 +125,7 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
 
 @contextmanager
 def images_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how many of how many images are done."""
+    """Yield a function that shows how many of the images are done."""
     with _bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -137,7 +137,7 @@ def images_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         first: list[int] = []
 
         def show(done: int, total: int) -> None:
-            # What was there already is no measure of speed.
+            # Images done before the first call say nothing about speed.
             if not first:
                 first.append(done)
             elapsed = progress.tasks[0].elapsed or 0.0
@@ -149,7 +149,7 @@ def images_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def counting_bar(what: str) -> Iterator[Callable[[], None]]:
-    """Give a function that counts one more done; shown only on a terminal that does not show the results too."""
+    """Yield a function that counts one item; the count is hidden if the terminal also shows the results."""
     with _bar(
         SpinnerColumn(),
         TextColumn(f"{{task.completed:,.0f}} {what}"),
@@ -167,7 +167,7 @@ def counting_bar(what: str) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def building_bar() -> Iterator[Callable[["BuildProgress"], None]]:
-    """Give a function that shows how far the build of a plan is."""
+    """Yield a function that shows the progress of a plan build."""
     with _bar(
         TextColumn("  {task.description}"),
         BarColumn(),

@@ -1,1 +1,1 @@
-"""The ground floor: tables, files, images and bundles; no engine and no training."""
+"""Shared base: architecture tables, files, images and bundles; no engine and no training."""

@@ -1,21 +1,20 @@
 """Every error this package raises on purpose.
 
     AlexNetDeployError
-    ├── UsageError            the request contradicts itself or names what does not exist
-    ├── DataError             a folder of images that cannot be trained on
-    ├── TrainingError         training could not go on
+    ├── UsageError            the request contradicts itself or names something that does not exist
+    ├── DataError             a dataset that cannot be used
+    ├── TrainingError         training failed and cannot continue
     ├── ImageError            one image that cannot be read; carries a code
-    ├── WeightsError          a weights file that cannot be read or does not fit
-    ├── ExportError           a graph that did not come out as the table says
+    ├── WeightsError          a weights file that cannot be read or does not match its architecture
+    ├── ExportError           a graph that does not match its architecture table
     ├── BundleError           a bundle that cannot be written or read
-    │   └── IntegrityError    a bundle whose bytes are not those that were published
+    │   └── IntegrityError    a bundle whose files differ from the published ones
     ├── OutputError           results that cannot be written
-    ├── BackendError          an engine that this machine or this bundle cannot give
-    │   └── WrongAnswerError  an engine whose answer is not probabilities; carries the image's index
+    ├── BackendError          an engine that is not available on this machine or for this bundle
+    │   └── WrongAnswerError  an engine whose output is not valid probabilities; carries the image's index
     └── ParityError           an engine that disagrees with the trained network
 
-Each carries the exit code of the command that it ends: 1 a check failed, 2 wrong use, 3 the work
-could not be done.
+Each class sets the exit code of the failed command: 1 a check failed, 2 wrong use, 3 the work could not be done.
 """
 
 from enum import StrEnum
@@ -23,66 +22,66 @@ from typing import ClassVar
 
 
 class AlexNetDeployError(Exception):
-    """Base of every error of this package; its text is one sentence for the user."""
+    """Base class of every error of this package; the message is one sentence for the user."""
 
     exit_code: ClassVar[int] = 3
 
 
 class UsageError(AlexNetDeployError):
-    """The request contradicts itself or names what does not exist."""
+    """The request contradicts itself or names something that does not exist."""
 
     exit_code = 2
 
 
 class DataError(AlexNetDeployError):
-    """A folder of images cannot be trained on."""
+    """A dataset cannot be used."""
 
 
 class TrainingError(AlexNetDeployError):
-    """Training could not go on."""
+    """Training failed and cannot continue."""
 
 
 class ImageErrorCode(StrEnum):
-    """Why an image gave no prediction: a closed set."""
+    """Reason why an image has no prediction: a closed set."""
 
     EMPTY = "empty"
     """The file has no bytes."""
     NOT_AN_IMAGE = "not_an_image"
-    """No decoder knows its header."""
+    """No decoder recognises the header."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """An image, of a format or pixel type that is not decoded here."""
+    """A valid image in a format or pixel type that this package does not decode."""
     TRUNCATED = "truncated"
-    """The header is an image's; the pixels end early or are damaged."""
+    """The header is valid, but the pixel data end early or are damaged."""
     TOO_LARGE = "too_large"
-    """More bytes, pixels or work to decode them than the limits allow."""
+    """The bytes, the pixels or the decoding work exceed the limits."""
     UNREADABLE = "unreadable"
-    """The operating system would not let it be read."""
+    """The operating system refused to read the file."""
     MISSING = "missing"
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class ImageError(AlexNetDeployError):
-    """One image cannot be read; `code` says why, from a closed set."""
+    """One image cannot be read; `code` gives the reason."""
 
     def __init__(self, code: ImageErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle it as it is made: a pool waits for good for an exception that cannot be unpickled."""
+        """Pickle with the constructor's arguments: a pool hangs forever on an exception that cannot be unpickled."""
         return ImageError, (self.code, str(self))
 
     def alone(self) -> "ImageError":
-        """Return it without its traceback, whose frames hold the image's bytes and pixels."""
+        """Return a copy without the traceback, whose frames hold the image's bytes and pixels."""
         return ImageError(self.code, str(self))
 
 
 class WeightsError(AlexNetDeployError):
-    """A weights file cannot be read, or its tensors do not fit its table."""
+    """A weights file cannot be read, or its tensors do not match its architecture table."""
 
 
 class ExportError(AlexNetDeployError):
-    """A graph did not come out as the table says."""
+    """A graph does not match its architecture table."""
 
 
 class BundleError(AlexNetDeployError):
@@ -90,21 +89,21 @@ class BundleError(AlexNetDeployError):
 
 
 class IntegrityError(BundleError):
-    """A bundle's bytes are not those that were published, or its paths leave it."""
+    """A bundle's files differ from the published ones, or a path leads outside the bundle."""
 
 
 class OutputError(AlexNetDeployError):
-    """Results cannot be written where they were to go."""
+    """Results cannot be written to the requested place."""
 
 
 class BackendError(AlexNetDeployError):
-    """An engine was asked for that this machine or this bundle cannot give."""
+    """The requested engine is not available on this machine or for this bundle."""
 
 
 class WrongAnswerError(BackendError):
-    """An engine's answer is not probabilities, float32 (N, K), finite, each row summing to 1.
+    """An engine's output is not valid probabilities: float32 (N, K), finite, each row summing to 1.
 
-    `image` is the index, in what the engine was asked, of the first image whose answer is wrong.
+    `image` is the index, within the images passed to the engine, of the first wrong output.
     """
 
     def __init__(self, message: str, *, image: int) -> None:
@@ -112,7 +111,7 @@ class WrongAnswerError(BackendError):
         self.image = image
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle it as it is made: a pool waits for good for an exception that cannot be unpickled."""
+        """Pickle with the constructor's arguments: a pool hangs forever on an exception that cannot be unpickled."""
         return _wrong_answer, (str(self), self.image)
 
 

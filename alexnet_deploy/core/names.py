@@ -1,8 +1,8 @@
-"""What a name on the command line stands for; and what a command takes when it is told nothing.
+"""Resolve names from the command line to runs, weights and bundles; choose the default for an omitted name.
 
-Nothing is what the command before it made: `runs/latest` and `bundles/latest`, small text files that name the newest
-entry of their folder. Such a file works as a path, too. A bare name is a file or folder of the working directory or,
-where there is none, an entry of runs/ or bundles/.
+The default is the output of the previous command: `runs/latest` and `bundles/latest` are small text files that name the
+newest entry of their folder. Such a file also works as a path. A bare name is a file or folder in the working
+directory or, if there is none, an entry of runs/ or bundles/.
 """
 
 import os
@@ -20,14 +20,14 @@ RUNS = Path("runs")
 BUNDLES = Path("bundles")
 DRAWN = Path("drawn")
 
-# Its module needs NumPy, which --help does not.
+# Not imported from core/bundle/store.py, which imports NumPy: --help must stay fast.
 _MANIFEST = "manifest.json"
 _BUNDLE_ENDING = ".bundle"
 _MOST_NAMED = 5
 
 
 def new_bundle(architecture: str, precision: str) -> Path:
-    """Return the place of a bundle that is made now and that nobody named."""
+    """Return the default path of a new bundle: its architecture, precision and the current time."""
     return BUNDLES / f"{architecture}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}{_BUNDLE_ENDING}"
 
 
@@ -37,31 +37,31 @@ def new_import(architecture: str) -> Path:
 
 
 def check_new_place(out: Path | None) -> None:
-    """Raise UsageError for a place that a new run or bundle cannot have: `latest` is a file that names the newest."""
+    """Raise UsageError if a new run or bundle would be called `latest`: that file names the newest entry."""
     if out is not None and out.name == LATEST:
         raise UsageError(f"{out}: a file called {LATEST} names the newest entry of its folder; choose another --out")
 
 
 def note_latest(entry: Path) -> None:
-    """Make a run or bundle the one taken by default, if it lies where defaults are looked for; raises OSError."""
+    """Make a run or bundle the default, if it lies in runs/ or bundles/; raises OSError."""
     if entry.parent.resolve() in (RUNS.resolve(), BUNDLES.resolve()):
         set_latest(entry)
 
 
 def latest_weights() -> Path:
-    """Return the newest run's best weights; raises UsageError where there is no run."""
+    """Return the newest run's best weights; raises UsageError if there is no run."""
     return get_latest(RUNS, made_by="alexnet-deploy train") / WEIGHTS
 
 
 def latest_bundle() -> Path:
-    """Return the newest bundle; raises UsageError where there is none."""
+    """Return the newest bundle; raises UsageError if there is none."""
     return get_latest(BUNDLES, made_by="alexnet-deploy export")
 
 
 def find_bundle(named: Path | None = None) -> Path:
-    """Return the directory of the bundle that is named, or of the newest.
+    """Return the directory of the named bundle, or of the newest one.
 
-    Raises UsageError where there is no such bundle, BundleError where something else is there.
+    Raises UsageError if there is no such bundle, BundleError if the name stands for something else.
     """
     if named is None:
         return latest_bundle()
@@ -69,14 +69,14 @@ def find_bundle(named: Path | None = None) -> Path:
     if found is None:
         raise UsageError(f"{named}: there is no such bundle{_entries(BUNDLES)}")
     if is_run(found):
-        raise BundleError(f"{found}: is a run, not a bundle; `alexnet-deploy export {found}` makes one of it")
+        raise BundleError(f"{found}: this is a run, not a bundle; `alexnet-deploy export {found}` makes one from it")
     return found
 
 
 def find_weights(named: Path | None = None) -> Path:
-    """Return the weights file that is named, itself or by its run, or that of the newest run.
+    """Return the named weights file, the weights of the named run, or those of the newest run.
 
-    Raises UsageError where there is no such file or run, WeightsError where a directory is named that holds none.
+    Raises UsageError if there is no such file or run, WeightsError if a named directory holds no weights.
     """
     if named is None:
         return latest_weights()
@@ -87,21 +87,21 @@ def find_weights(named: Path | None = None) -> Path:
         return found / WEIGHTS
     if (found / CHECKPOINT).is_file():
         raise WeightsError(
-            f"{found}: this run has no weights yet; `alexnet-deploy train --resume --out {found}` continues it"
+            f"{found}: this run has no weights yet; `alexnet-deploy train --resume --out {found}` resumes it"
         )
     if (found / _MANIFEST).is_file():
-        raise WeightsError(f"{found}: is a bundle, not a run; its weights are in the run that it was exported from")
+        raise WeightsError(f"{found}: this is a bundle, not a run; name the run that it was exported from")
     if found.is_dir():
-        raise WeightsError(f"{found}: holds no {WEIGHTS}, so it is not a run")
+        raise WeightsError(f"{found}: this is not a run: the directory holds no {WEIGHTS}")
     return found
 
 
 def find_entry(named: Path) -> Path | None:
-    """Return the file or directory that a path, a `latest` file or a bare name stands for; None where there is none.
+    """Return the file or directory that a path, a `latest` file or a bare name stands for; None if there is none.
 
-    The ending `.bundle` may be left out.
+    The ending `.bundle` may be omitted.
 
-    Raises UsageError for a `latest` file that names no entry of its folder.
+    Raises UsageError for a `latest` file that does not name an entry of its folder.
     """
     if named.name == LATEST and named.is_file():
         return get_latest(named.parent, made_by="alexnet-deploy")
@@ -119,23 +119,23 @@ def find_entry(named: Path) -> Path | None:
 
 
 def find_anything(named: Path) -> Path:
-    """Return what a path or a name stands for, whatever it is; raises UsageError where there is nothing."""
+    """Return the path that a name stands for, whatever lies there; raises UsageError if there is none."""
     found = find_entry(named)
     if found is None:
-        raise UsageError(f"{named}: there is nothing there{_entries(BUNDLES)}{_entries(RUNS)}")
+        raise UsageError(f"{named}: there is no such file or directory{_entries(BUNDLES)}{_entries(RUNS)}")
     return found
 
 
 def check_exists(path: Path, what: str) -> None:
-    """Raise UsageError where a path that was named on the command line does not exist; `what` says what it was for."""
+    """Raise UsageError if a path from the command line does not exist; `what` describes it in the error."""
     if not os.path.lexists(path):
         raise UsageError(f"{path}: there is no such {what}")
 
 
 def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
-    """Return a command that predicts images that are there, with this bundle; None where no images are known.
+    """Return a command that classifies existing images with this bundle; None if no images are known.
 
-    They are those in images/, the drawn ones, or those of `trained_on`, the folder that the weights name.
+    The images are those in images/, the drawn ones, or those of `trained_on`, the training folder of the weights.
     """
     folders = [Path("images"), DRAWN / "val"]
     if trained_on is not None:
@@ -145,8 +145,8 @@ def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
 
 
 def prediction_of(images: Path, bundle: Path) -> str:
-    """Return the command that predicts a folder with a bundle, for the working directory."""
-    # A link stays the name that a person gave it.
+    """Return the command that classifies a folder with a bundle, from the working directory."""
+    # Not resolved: a link keeps the name that the user gave it.
     place = Path(os.path.abspath(images))  # noqa: PTH100
     shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
     try:
@@ -158,17 +158,17 @@ def prediction_of(images: Path, bundle: Path) -> str:
 
 
 def _holds_classes(folder: Path) -> bool:
-    # A packed set or a folder of archives holds no image that predict could read.
+    # A packed set or a folder of archives holds no image that predict can read.
     return folder.is_dir() and any(entry.is_dir() for entry in folder.glob("[!.]*"))
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a directory is that of a training run."""
+    """Return whether a directory is a training run."""
     return (path / WEIGHTS).is_file() or (path / CHECKPOINT).is_file()
 
 
 def _entries(folder: Path) -> str:
-    """Return the names in runs/ or bundles/ as the end of an error, newest first."""
+    """Return the names in runs/ or bundles/, newest first, as the end of an error message."""
     paths = [path for path in folder.glob("[!.]*") if path.is_dir()]
     if not paths:
         return ""
@@ -178,9 +178,9 @@ def _entries(folder: Path) -> str:
 
 
 def find_run(named: Path | None = None) -> Path:
-    """Return the directory of the run that is named, or of that below runs/ with the newest checkpoint.
+    """Return the directory of the named run, or of the run below runs/ with the newest checkpoint.
 
-    Raises UsageError where there is no such run.
+    Raises UsageError if there is no such run.
     """
     if named is None:
         return latest_checkpoint()
@@ -191,15 +191,15 @@ def find_run(named: Path | None = None) -> Path:
 
 
 def resume_words(run: Path) -> str:
-    """Return how the run in a directory goes on, or that it cannot for want of a checkpoint."""
+    """Return the command that resumes a run, or a sentence saying that it has no checkpoint."""
     if not (run / CHECKPOINT).is_file():
-        return f"no {CHECKPOINT} beside them, so training cannot continue"
-    return f"`alexnet-deploy train --resume --out {run}` continues it"
+        return f"training cannot be resumed: there is no {CHECKPOINT} beside the weights"
+    return f"`alexnet-deploy train --resume --out {run}` resumes it"
 
 
 def latest_checkpoint() -> Path:
-    """Return the run below runs/ whose checkpoint is the newest; raises UsageError where there is none."""
-    # `latest` names a run only once it has weights to export.
+    """Return the run below runs/ whose checkpoint is the newest; raises UsageError if there is none."""
+    # Not `latest`, which names a run only once it has weights to export.
     checkpoints = [path for path in RUNS.glob(f"*/{CHECKPOINT}") if path.is_file()]
     if not checkpoints:
         raise UsageError(f"there is no {RUNS}/*/{CHECKPOINT} yet; `alexnet-deploy train` makes one")
@@ -207,13 +207,13 @@ def latest_checkpoint() -> Path:
 
 
 def weights_with(sha256: str) -> Path | None:
-    """Return the weights below runs/ with this digest, the newest file first; None where no run has them.
+    """Return the newest weights file below runs/ with this digest; None if no run has them.
 
-    Raises WeightsError where a candidate cannot be read.
+    Raises WeightsError if a candidate cannot be read.
     """
     found = []
     for path in RUNS.glob(f"*/{WEIGHTS}"):
-        # A run may be moved or deleted while its neighbours are read.
+        # A run may be moved or deleted during the search.
         with suppress(FileNotFoundError):
             found.append((path.stat().st_mtime_ns, path))
     for _, path in sorted(found, reverse=True):

@@ -1,1 +1,1 @@
-"""What is there: a path, a bundle, this machine; as records and in words."""
+"""Inspection of files, bundles, runs and this machine: as records and as text."""

@@ -1,11 +1,11 @@
-"""Runs, weights, graphs, bundles and measurements in words and numbers for a person."""
+"""Runs, weights, graphs, bundles and measurements as text for a person."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from alexnet_deploy.core.bundle.accuracy import Gate
+from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
 from alexnet_deploy.core.bundle.manifest import ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def describe(architecture: Architecture) -> str:
-    """Return the table of layers: name, kind, output shape, parameters and multiply-adds for one view."""
+    """Return the table of layers: name, kind, output shape, parameters, and multiply-adds per view."""
     lines = [f"{'layer':<16} {'kind':<14} {'output':<14} {'parameters':>12} {'multiply-adds':>15}"]
     for cost in architecture.costs():
         kind = type(cost.layer).__struct_config__.tag
@@ -31,12 +31,12 @@ def describe(architecture: Architecture) -> str:
         work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
         lines.append(f"{printable(cost.layer.name):<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
     totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
-    lines.append(f"{printable(architecture.name):<16} {'in all':<14} {'':<14} {totals}")
+    lines.append(f"{printable(architecture.name):<16} {'total':<14} {'':<14} {totals}")
     return "\n".join(lines)
 
 
 def describe_facts(facts: Facts, width: int | None = None) -> str:
-    """Return a record of `inspect` in lines for a person; tables are `width` characters wide at most, if they can."""
+    """Return a record of `inspect` as text; tables are at most `width` characters wide where possible."""
     match facts:
         case RunFacts():
             lines = _run_lines(facts)
@@ -52,24 +52,24 @@ def describe_facts(facts: Facts, width: int | None = None) -> str:
 
 
 def describe_source(source: "LabelledSource") -> Iterator[str]:
-    """Yield a line about images to train on, and another where they are validated on test/."""
+    """Yield a line with the number of images and classes, and another if test/ is used for validation."""
     yield (
-        f"{source.root}: {counted(len(source.train), 'image')} to learn from, {len(source.validation):,} to "
-        f"validate, {_classes(source.labels)}"
+        f"{source.root}: {counted(len(source.train), 'training image')}, "
+        f"{counted(len(source.validation), 'validation image')}, {_classes(source.labels)}"
     )
     if source.validation_folder == VALIDATION_FOLDERS[-1]:
-        yield f"found no val/ beside train/: validating on {source.validation_folder}/"
+        yield f"no val/ next to train/: using {source.validation_folder}/ for validation"
 
 
 def describe_excluded(excluded: Mapping[str, str]) -> Iterator[str]:
-    """Return lines about the images that cannot be trained on; `excluded` is names to error codes."""
+    """Return lines about the images that cannot be decoded; `excluded` maps names to error codes."""
     return lines_about_excluded(excluded.items())
 
 
 def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterator[str]:
-    """Yield a line about images on both sides, and one where a class has over three times the images of another.
+    """Yield a line about duplicates in training and validation, and one if a class has over 3 times another's images.
 
-    `is_balanced` says that the recipe has class weights already.
+    `is_balanced` means that the recipe already has balanced class weights.
     """
     from alexnet_deploy.train.pack.format import class_counts
 
@@ -77,7 +77,7 @@ def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterat
         names = ", ".join(f"{other} = {one}" for one, other in found.duplicates[:_MOST_NAMED])
         more = ", ..." if len(found.duplicates) > _MOST_NAMED else ""
         images = counted(len(found.duplicates), "validation image")
-        yield f"duplicates: {images} with the bytes of a training image, so top-1 is too high: {names}{more}"
+        yield f"duplicates: {images} identical to a training image, so top-1 is too high: {names}{more}"
     counts, labels = class_counts(found.folder), found.folder.labels
     most, least = max(counts), min(counts)
     if most > _IMBALANCE * least:
@@ -85,7 +85,7 @@ def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterat
             f"imbalanced classes: {counted(most, 'training image')} of {labels[counts.index(most)]}, {least:,} of "
             f"{labels[counts.index(least)]}"
         )
-        advice = "; --set class_weights=balanced makes all classes count the same"
+        advice = "; --set class_weights=balanced gives all classes the same weight"
         yield line if is_balanced else line + advice
 
 
@@ -93,13 +93,13 @@ _MOST_NAMED = 3
 _IMBALANCE = 3
 
 _LEAST_IMPORTANT = ("p99", "log error", "KL", "top-5", "n", "arithmetic", "images", "graph", "against")
-"""Columns of parity_table in the order in which a narrow terminal loses them."""
+"""Columns of parity_table in the order in which they are dropped on a narrow terminal."""
 
 
 def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
-    """Return the measured agreement of each engine as a table; columns that no row has are left out.
+    """Return the measured agreement of each engine as a table, without columns that are empty in all rows.
 
-    Where a `width` is given, so are the least important ones that do not fit; a verdict may still be longer.
+    With `width`, the least important columns that do not fit are dropped too; a verdict may still be longer.
     """
     has_accuracy = any(row.top1_accuracy is not None for row in rows)
     columns: list[tuple[str, list[str]]] = [
@@ -136,11 +136,11 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
 
 
 _WORDS = ("engine", "graph", "arithmetic", "against", "images")
-"""Columns of parity_table that begin at the left, as words do; numbers end at the right."""
+"""Left-aligned columns of parity_table; numbers are right-aligned."""
 
 
 def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
-    """Return how many characters a line of parity_table takes that ends in `passed`."""
+    """Return the width, in characters, of a line of parity_table that ends in `passed`."""
     return sum(max(len(cell) for cell in (name, *cells)) + 2 for name, cells in columns) + len("passed")
 
 
@@ -153,27 +153,27 @@ def _verdict(row: ParityRow) -> str:
 
 
 def gate_words(gate: Gate) -> str:
-    """Return what an INT8 graph had to pass, in lines for a person."""
-    lines = [printable(f"{fallback.layer} went back to float: {fallback.because}") for fallback in gate.fallbacks]
-    if (found := gate.accuracy) is not None:
+    """Return the result of the accuracy gate of an INT8 graph, as lines of text."""
+    lines = [printable(f"{fallback.layer} moved back to float: {fallback.because}") for fallback in gate.fallbacks]
+    if isinstance(found := gate.measured, Accuracy):
         low, high = found.interval_points
         lines.append(
             f"accuracy on {counted(found.num_images, 'image')}: top-1 {found.candidate_top1:.2%}, trained network "
-            f"{found.reference_top1:.2%}: {found.drop_points:.2f} points lost, 95 % interval {low:.2f} to {high:.2f}, "
-            f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'first guess', 'first guesses')} changed"
+            f"{found.reference_top1:.2%}: drop {found.drop_points:.2f} points, 95 % interval {low:.2f} to {high:.2f}, "
+            f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'top-1 prediction')} changed"
         )
     else:
         lines.append(
-            f"accuracy was not measured (--data DIR does that); {gate.calibration_agreement or 0:.2%} of the "
-            "calibration images have the trained network's first guess"
+            f"accuracy was not measured; pass --data DIR to measure it. {found:.2%} of the "
+            "calibration images have the trained network's top-1 prediction"
         )
     return "\n".join(lines)
 
 
 def describe_plan(record: PlanRecord) -> str:
-    """Return one line about a plan."""
+    """Return one line that describes a plan."""
     profile = record.profile
-    batches = f"{profile.min_batch} to {counted(profile.max_batch, 'image')}, best at {profile.opt_batch}"
+    batches = f"batch {profile.min_batch} to {profile.max_batch}, optimised for {profile.opt_batch}"
     return f"{record.file}: {record.backend} {record.version} for {record.target}, {batches}, proof {record.proof}"
 
 
@@ -185,7 +185,7 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
         yield f"best epoch    {run.best_epoch}: top-1 {run.best_top1:.2%}, centre view"
     yield f"trained on    {run.data}"
     yield f"recipe        {_recipe_words(run.recipe)}"
-    yield f"weights       {run.weights or 'none yet: the first epoch has not ended'}"
+    yield f"weights       {run.weights or 'none: the first epoch is not complete'}"
     yield f"checkpoint    {run.checkpoint or 'none'}"
     yield f"metrics       {run.metrics or 'none'}"
     yield f"report        {run.report or 'none'}"
@@ -193,7 +193,7 @@ def _run_lines(run: RunFacts) -> Iterator[str]:
 
 
 def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
-    """Return a recipe's name, and the values by which it differs from the shipped recipe of that name."""
+    """Return a recipe's name, and the values that differ from the built-in recipe of that name."""
     from alexnet_deploy.train.recipe import recipe_by_name, recipe_names, with_new_names
 
     recipe = with_new_names(recipe)
@@ -204,7 +204,7 @@ def _recipe_words(recipe: Mapping[str, RecipeValue]) -> str:
 
 
 def interruption_words(training: TrainingRecord) -> str:
-    """Return how far a run had come that was interrupted: `interrupted after 3 of 8 epochs`."""
+    """Return the progress of an interrupted run: `interrupted after 3 of 8 epochs`."""
     done, total = len(training.epochs), training.recipe.get("epochs")
     known = f"{done} of {counted(total, 'epoch')}" if isinstance(total, int) else counted(done, "epoch")
     return f"interrupted after {known}"
@@ -227,7 +227,7 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
         for remark in training.remarks:
             yield f"remark        {remark}"
         for name, code in training.excluded.items():
-            yield f"left out      {name}: {code}"
+            yield f"skipped       {name}: {code}"
     if weights.origin is not None:
         yield from _import_lines(weights.origin)
     yield ""
@@ -251,22 +251,22 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
     assert isinstance(header, PackHeader)
     size = f"{pack.bytes / 1e9:,.2f} GB"
     yield f"{pack.path}: packed set of {counted(header.num_images, 'image')}, {_classes(header.labels)}, {size}"
-    yield f"learnt from   {counted(header.num_train, 'image')}"
-    yield f"validated on  {counted(header.num_validation, 'image')}"
-    yield f"made of       {header.source}"
-    yield f"sha-256       {header.source_sha256} (of its names and bytes, as trained weights name it)"
+    yield f"training      {counted(header.num_train, 'image')}"
+    yield f"validation    {counted(header.num_validation, 'image')}"
+    yield f"packed from   {header.source}"
+    yield f"sha-256       {header.source_sha256} (of names and bytes; trained weights record the same)"
     yield f"labels        {_few(header.labels)}"
     yield f"resize        {header.resize}"
     yield f"mean          {', '.join(f'{value:.2f}' for value in header.mean)}"
     yield f"made with     {_versions(header.tools)}"
     for name, code in header.excluded.items():
-        yield f"left out      {name}: {code}"
+        yield f"skipped       {name}: {code}"
 
 
 def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     manifest = bundle.manifest
     yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
-    yield f"sha-256       {bundle.sha256} (of manifest.json, which holds that of each file)"
+    yield f"sha-256       {bundle.sha256} (of manifest.json, which lists the digest of each file)"
     yield f"created       {manifest.created}"
     yield f"weights       {manifest.provenance.weights_sha256}"
     yield f"labels        {_few(bundle.labels)}"
@@ -281,7 +281,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     if (quantization := manifest.quantization) is not None:
         calibration = quantization.calibration
         images = counted(calibration.num_images, "image")
-        yield f"calibrated    on {images}, {calibration.method}; rest {quantization.rest}"
+        yield f"calibration   {images}, method {calibration.method}; rest {quantization.rest}"
         yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
@@ -290,7 +290,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     if manifest.gate is not None:
         yield from gate_words(manifest.gate).split("\n")
     yield ""
-    yield "planted fault, and how far it moves the golden vectors in multiples of the tolerance"
+    yield "planted fault, and its effect on the golden vectors in multiples of the tolerance"
     for fault, multiple in manifest.golden.separation.items():
         yield f"  {fault:<36} {multiple:>12,.1f}"
     yield ""

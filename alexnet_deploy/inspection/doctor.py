@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing, and how to get it."""
+"""What this machine can run, what is missing, and how to install it."""
 
 import importlib
 import platform
@@ -20,25 +20,25 @@ from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
+    """The state of one component."""
 
     subject: str
     state: Literal["ok", "missing", "broken", "fact"]
-    """`broken`: installed, and cannot be used."""
+    """`broken`: installed, but unusable."""
     version: str | None = None
-    """The installed one; None where nothing is installed, or it has none."""
+    """Installed version; None if nothing is installed, or it has no version."""
     detail: str | None = None
-    """What it is, or what it is for."""
+    """What it is, or what it is used for."""
     problem: str | None = None
     """Why it cannot be used."""
     remedy: str | None = None
     """The command that installs it."""
     note: str | None = None
-    """What to know before that."""
+    """What to know before installing it."""
 
     @property
     def words(self) -> str:
-        """All of it in one line."""
+        """The finding as one line of text."""
         known = " ".join(part for part in (self.version, self.detail, self.problem) if part)
         words = ": ".join(part for part in (known, self.remedy) if part)
         return f"{words}; {self.note}" if self.note else words
@@ -48,13 +48,13 @@ class Examination(Struct, frozen=True, kw_only=True):
     """All findings, as `doctor --json` prints them."""
 
     passed: bool
-    """True where nothing is broken."""
+    """True if nothing is broken."""
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What BackendSpec says of a backend, of a library that is none."""
+    """The fields of BackendSpec, for a library that is not a backend."""
 
     modules: tuple[str, ...]
     packages: tuple[str, ...]
@@ -62,18 +62,16 @@ class _Part:
     extra: Extra
 
 
-_WITHOUT_VNNI = "it has no VNNI: int8 graphs with 8-bit weights, made before 25 November 2026, run on ONNX Runtime"
+_WITHOUT_VNNI = "no VNNI: int8 graphs with 8-bit weights, exported before 25 November 2026, run on ONNX Runtime"
 
 _PARTS: tuple[tuple[str, _Part | BackendSpec], ...] = (
     *((name, SPECS[name]) for name in BACKENDS),
-    ("pillow-heif", _Part(modules=("pillow_heif",), packages=("pillow-heif",), use="reads HEIC images", extra="heif")),
+    ("pillow-heif", _Part(modules=("pillow_heif",), packages=("pillow-heif",), use="HEIC images", extra="heif")),
     (
         "torch",
-        _Part(
-            modules=("torch",), packages=("torch",), use="trains, and is the reference of every proof", extra="train"
-        ),
+        _Part(modules=("torch",), packages=("torch",), use="training, and reference of every check", extra="train"),
     ),
-    ("onnx", _Part(modules=("onnx",), packages=("onnx",), use="exports and audits graphs", extra="train")),
+    ("onnx", _Part(modules=("onnx",), packages=("onnx",), use="export and audit of graphs", extra="train")),
     *((name, SPECS[name]) for name in reversed(PLAN_BACKENDS)),
 )
 
@@ -85,7 +83,7 @@ _NOTES = {
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what there is, part by part; each library is really loaded, since an installed one may not load."""
+    """Yield one finding per component; each library is imported, since an installed one may fail to load."""
     yield Finding(subject="python", state="fact", version=platform.python_version(), detail=platform.platform())
     yield Finding(subject="processor", state="fact", detail=processor(), note=None if has_vnni() else _WITHOUT_VNNI)
     yield _gpu()
@@ -96,25 +94,25 @@ def examine() -> Iterator[Finding]:
         yield Finding(
             subject="onnxruntime",
             state="broken",
-            problem="onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            problem="onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files",
             note="uninstall both, then install one",
         )
 
 
 def _cuda() -> Finding:
-    """Return what plans would reach a GPU with."""
+    """Return the state of the CUDA bindings, which plans need to use a GPU."""
     versions = {package: version for package in ("pycuda", "cuda-bindings") if (version := installed_version(package))}
     found = ", ".join(f"{package} {version}" for package, version in versions.items()) or None
-    use = "plans run through it"
+    use = "CUDA bindings, needed to run plans"
     if found is None:
         return Finding(subject="cuda", state="missing", detail=use, remedy="pip install cuda-python")
     gpu = find_gpu()
     if gpu is not None:
-        return Finding(subject="cuda", state="ok", version=found, detail=f"reaches {gpu.target}")
+        return Finding(subject="cuda", state="ok", version=found, detail=f"found GPU {gpu.target}")
     if shutil.which("nvidia-smi") is not None:
-        problem = "reaches no GPU, though a driver is installed"
+        problem = "found no GPU, although a driver is installed"
         return Finding(subject="cuda", state="broken", version=found, problem=problem)
-    return Finding(subject="cuda", state="missing", version=found, problem="is installed, and there is no GPU to reach")
+    return Finding(subject="cuda", state="missing", version=found, problem="is installed, but there is no GPU")
 
 
 def _look_at(subject: str, part: _Part | BackendSpec) -> Finding:
@@ -125,18 +123,18 @@ def _look_at(subject: str, part: _Part | BackendSpec) -> Finding:
     try:
         importlib.import_module(installed_module(part.modules) or part.modules[0])
     except (ImportError, OSError) as error:
-        problem = f"is installed and does not load: {error}"
+        problem = f"is installed, but does not load: {error}"
         return Finding(subject=subject, state="broken", version=versions[0], problem=problem)
     return Finding(subject=subject, state="ok", version=versions[0], detail=part.use)
 
 
 def _gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
-        problem = "no NVIDIA driver was found: plans can be built (tensorrt-rtx) and not run"
+        problem = "no NVIDIA driver found: plans can be built (tensorrt-rtx), but not run"
         return Finding(subject="gpu", state="missing", problem=problem)
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        problem = f"an NVIDIA driver is installed and does not answer: {error}"
+        problem = f"an NVIDIA driver is installed, but nvidia-smi fails: {error}"
         return Finding(subject="gpu", state="broken", problem=problem)
     return Finding(subject="gpu", state="ok", detail="; ".join(line.split(" (UUID")[0] for line in listed.splitlines()))

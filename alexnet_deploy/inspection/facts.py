@@ -1,7 +1,7 @@
-"""What a run, a weights file, a bundle, a graph or a packed set is, as records: `inspect --json` prints them.
+"""Records that describe a run, a weights file, a bundle, a graph or a packed set; `inspect --json` prints them.
 
-Each record has a `kind` and a `path`. What a file stores as a record of its own - a bundle's manifest, a packed set's
-header, how weights were trained - is that record, unchanged.
+Each record has a `kind` and a `path`. A record that is stored in a file - a bundle's manifest, a packed set's header,
+the training record of weights - is included unchanged.
 """
 
 import shlex
@@ -20,8 +20,9 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.fs.run_files import CHECKPOINT, METRICS, REPORT, WEIGHTS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.core.model.tensor_file import TensorFileError, UnknownVersionError, open_tensors
+from alexnet_deploy.core.model.tensor_file import TensorFileError, open_tensors
 from alexnet_deploy.core.model.weights import (
+    CHECKPOINT_FORMAT,
     CHECKPOINT_KEY,
     CHECKPOINT_SEALED_FROM,
     CHECKPOINT_VERSIONS,
@@ -32,12 +33,13 @@ from alexnet_deploy.core.model.weights import (
     TrainingRecord,
     load_weights,
 )
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.schedule import has_ended
 
-# Its room needs torch, which `inspect` of a bundle does not.
+# Not imported from train.pack.format, which needs torch: `inspect` of a bundle does not.
 _PACK_HEADER = "pack.json"
 
-# Of a protobuf message.
+# Limit of a protobuf message.
 _MAX_GRAPH_BYTES = 2**31 - 1
 
 
@@ -48,26 +50,26 @@ class RunFacts(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
     architecture: str
     num_classes: int
     data: str
-    """The folder that it trains on."""
+    """The training data."""
     recipe: dict[str, RecipeValue]
-    """Field by field."""
+    """Recipe values by field."""
     epochs: int
-    """That the recipe asks for."""
+    """Epochs of the recipe."""
     epochs_done: int
     best_epoch: int | None
-    """None before the first epoch has ended."""
+    """None before the first epoch is complete."""
     best_top1: float | None
-    """Share of the validation images that the best epoch gets right by the centre view, 0..1."""
+    """Top-1 of the best epoch on the validation images, centre view, 0..1."""
     weights: str | None
-    """The best epoch's weights; this and the next three are paths, None where there is no such file."""
+    """Weights of the best epoch; this and the next three are paths, None if the file does not exist."""
     checkpoint: str | None
     metrics: str | None
-    """One line of JSON for each epoch."""
+    """One line of JSON per epoch."""
     report: str | None
     next: str
-    """The command that continues or exports it."""
+    """The command that resumes or exports it."""
     is_finished: bool
-    """Whether all its epochs are done, or it has stopped early."""
+    """Whether all its epochs are done, or early stopping has ended it."""
 
 
 class WeightsFacts(Struct, frozen=True, kw_only=True, tag="weights", tag_field="kind"):
@@ -89,7 +91,7 @@ class BundleFacts(Struct, frozen=True, kw_only=True, tag="bundle", tag_field="ki
 
     path: str
     sha256: str
-    """Digest of manifest.json, which holds that of each file."""
+    """Digest of manifest.json, which lists the digest of each file."""
     labels: tuple[str, ...]
     manifest: Manifest
 
@@ -101,10 +103,10 @@ class GraphFacts(Struct, frozen=True, kw_only=True, tag="graph", tag_field="kind
     name: str
     producer: str
     opsets: dict[str, int]
-    """By domain; that of ONNX itself is empty."""
+    """Opset version by domain; the domain of ONNX itself is empty."""
     bytes: int
     nodes: dict[str, int]
-    """How many there are of each type."""
+    """Number of nodes by type."""
     metadata: dict[str, str]
 
 
@@ -113,7 +115,7 @@ class PackFacts(Struct, frozen=True, kw_only=True, tag="pack", tag_field="kind")
 
     path: str
     bytes: int
-    """Of its pixels."""
+    """Size of its pixels."""
     header: Struct
     """Its pack.json."""
 
@@ -132,11 +134,11 @@ class _SavedPosition(Struct):
 
     def __post_init__(self) -> None:
         if not 0 <= self.best_epoch <= len(self.epochs):
-            raise ValueError(f"the best epoch is {self.best_epoch}, of {len(self.epochs)}")
+            raise ValueError(f"best_epoch must be in 0..{len(self.epochs)}, got {self.best_epoch}")
 
 
 class _SavedRun(Struct):
-    """What is shown of a checkpoint, whose own record needs torch."""
+    """The fields of a checkpoint that are shown; its complete record needs torch."""
 
     architecture: Architecture
     recipe: dict[str, RecipeValue]
@@ -145,9 +147,9 @@ class _SavedRun(Struct):
 
 
 def inspect_path(path: Path) -> Facts:
-    """Return what lies at an existing path.
+    """Return a record of the file or directory at an existing path.
 
-    Raises BundleError where it is nothing that this program makes, and what reading it raises.
+    Raises BundleError if it is of no known kind, and what reading it raises.
     """
     if path.is_dir() and (path / MANIFEST).exists():
         return _bundle(path)
@@ -164,8 +166,8 @@ def inspect_path(path: Path) -> Facts:
     if path.suffix == ".onnx":
         return _graph(path)
     raise BundleError(
-        f"{path}: is nothing that can be inspected: needed is the directory of a run, a bundle or a packed set, or a "
-        ".safetensors or .onnx file"
+        f"{path}: cannot be inspected; pass the directory of a run, a bundle or a packed set, or a .safetensors or "
+        ".onnx file"
     )
 
 
@@ -178,13 +180,13 @@ def _run(path: Path) -> RunFacts:
     else:
         weights = load_weights(path / WEIGHTS).weights
         if weights.training is None:
-            raise WeightsError(f"{path / WEIGHTS}: does not say how it was trained")
+            raise WeightsError(f"{path / WEIGHTS}: has no training record; pass the weights file itself to inspect it")
         architecture, recipe, data = weights.architecture, weights.training.recipe, weights.training.data
         epochs, best_epoch = weights.training.epochs, weights.training.best_epoch
     try:
         plan = msgspec.convert(recipe, _SavedRecipe)
     except msgspec.ValidationError as error:
-        raise WeightsError(f"{path}: its recipe does not say how long it trains: {error}") from error
+        raise WeightsError(f"{path}: its recipe has no valid number of epochs: {error}") from error
     is_finished = has_ended(
         num_epochs=plan.epochs,
         early_stopping=plan.early_stopping,
@@ -215,11 +217,15 @@ def _run(path: Path) -> RunFacts:
 def _read_checkpoint(path: Path) -> _SavedRun:
     try:
         with open_tensors(path) as file:
-            return from_json(file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun)
+            return from_json(
+                file.text(CHECKPOINT_KEY, CHECKPOINT_FORMAT, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM), _SavedRun
+            )
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (TensorFileError, UnknownVersionError, KeyError, msgspec.DecodeError) as error:
-        raise WeightsError(f"{path}: is not a checkpoint, or a damaged one: {error}") from error
+    except UnknownVersionError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except (TensorFileError, KeyError, msgspec.DecodeError) as error:
+        raise WeightsError(f"{path}: is not a checkpoint, or is damaged: {error}") from error
 
 
 def _weights(loaded: LoadedWeights) -> WeightsFacts:
@@ -256,14 +262,14 @@ def _graph(path: Path) -> GraphFacts:
     from alexnet_deploy.export.audit import is_text
 
     try:
-        # From bytes: nothing beside the file is read.
+        # Loaded from bytes, so that no external data is read.
         model = onnx.load_model_from_string(read_file(path, _MAX_GRAPH_BYTES))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error.strerror}") from error
     except DecodeError as error:
         raise BundleError(f"{path}: cannot be read as an ONNX graph: {error}") from error
     if not is_text(model):
-        raise BundleError(f"{path}: cannot be read as an ONNX graph: it holds texts that are not UTF-8")
+        raise BundleError(f"{path}: cannot be read as an ONNX graph: it holds text that is not UTF-8")
     return GraphFacts(
         path=str(path),
         name=model.graph.name,

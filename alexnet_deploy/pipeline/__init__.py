@@ -1,1 +1,1 @@
-"""What joins rooms: weights to a bundle, a bundle to its check, a run to its report."""
+"""Workflows that join packages: weights to a bundle, a bundle to its check, a run to its report."""

@@ -1,6 +1,6 @@
-"""The commands as functions: what `alexnet_deploy` itself offers to programs, beside `load`.
+"""The commands as Python functions: together with `load`, the public API of `alexnet_deploy`.
 
-Not called train and export: those are packages of ours, and importing one would hide a function of its name.
+They are not called `train` and `export`, because importing the package of that name would hide the function.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def train_network(
     `resume` the run in `out` continues from its checkpoint, bit-exact on the same machine.
 
     Raises UsageError for names and settings that do not exist, DataError for data that cannot be trained on,
-    BackendError where the device is not there, and TrainingError where `out` exists already or cannot be written.
+    BackendError where the device is missing, and TrainingError where `out` already exists or cannot be written.
     """
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
@@ -76,11 +76,11 @@ def export_bundle(
     force: bool = False,
     say: Say = say_nothing,
 ) -> Path:
-    """Export a weights file, a run or its name in ./runs as a bundle at `out`; return `out`.
+    """Export a weights file, a run directory or the name of a run in ./runs as a bundle at `out`; return `out`.
 
-    The bundle is proved on every installed backend before it appears. `calibrate` and `data` belong to int8: images to
-    calibrate on (the training images unless given), and labelled images to measure accuracy on. `force` moves a bundle
-    that is already at `out` aside.
+    The bundle is proved on every installed backend before it is published. `calibrate` and `data` apply to int8 only:
+    calibration images (default: the training images), and labelled images to measure accuracy on. `force` moves an
+    existing bundle at `out` aside.
 
     Raises ParityError where an engine disagrees with the trained network, WeightsError for a file that is not weights,
     UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
@@ -110,12 +110,12 @@ def check_bundle(
 ) -> CheckResult:
     """Prove a bundle again on this machine: its bytes, its graph, its golden vectors on every installed backend.
 
-    With the `weights` that it was made from, the trained network is asked too, and `data` adds images to compare on,
-    with their accuracy where its folders are named after the labels. CheckResult.passed says whether all of it held.
+    With the `weights` it was exported from, the trained network is run too. `data` adds images to compare on, and
+    their accuracy if its folders are named after the labels. CheckResult.passed is True if every check passed.
 
     Raises UsageError for a bundle that does not exist, weights of another bundle, or data without weights;
-    IntegrityError for bytes that are not those published; DataError for an image that cannot be read; BackendError
-    where there is no engine.
+    IntegrityError for bytes that changed since publication; DataError for an image that cannot be read; BackendError
+    where no engine is installed.
     """
     opened = open_bundle(find_bundle(Path(bundle)))
     return check(

@@ -1,10 +1,9 @@
-"""How long each part of a prediction takes here, and how many images a second all of them together give.
+"""Latency of each stage of a prediction on this machine, and the throughput of the whole pipeline.
 
-Every time is of one thing done again and again in this process, after it was done once uncounted; the first answers,
-which pay for what the others find ready, are told apart.
+Each stage is repeated in this process after one untimed warm-up. The first run of an engine, which pays for lazy
+initialisation, is reported separately.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,29 +23,30 @@ from alexnet_deploy.core.images.batches import look_through
 from alexnet_deploy.core.images.decode import decode_image, decode_pixels, read_file
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_image
 from alexnet_deploy.core.images.resize import to_square
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
 from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
-from alexnet_deploy.predict.predictor import Predictor, best_guesses
+from alexnet_deploy.predict.prediction import best_guesses
+from alexnet_deploy.predict.predictor import Predictor
 
 DRAWN_SIZE = (500, 375)
-"""Of the drawn images, width by height: that of many of ImageNet's."""
+"""Width and height of the drawn images: a common size in ImageNet."""
 
 _MOST_IMAGES = 64
 _LEAST_RUNS = 20
 
 
 class Timing(Struct, frozen=True, kw_only=True):
-    """How long one stage took, in milliseconds."""
+    """Latency percentiles of one stage, in milliseconds."""
 
     stage: str
     """decode, resize, upload, compute, download or whole; see STAGES."""
     batch: int
-    """Images at once."""
+    """Images per run."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -54,44 +54,44 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 STAGES = {
-    "decode": "an image's bytes to its pixels, in one thread",
-    "resize": "to 256 x 256, in one thread",
-    "open": "from the bundle's directory to an engine: its bytes verified, the library imported, the graph compiled",
-    "first run": "of one image, when nothing has run before",
-    "upload": "to the device's memory, by the device's clock",
-    "compute": "the graph, views and softmax in it, all threads on one batch; one too large for the engine is split",
-    "download": "from the device's memory, by the device's clock",
-    "whole": "an image's bytes to its guesses, one image after another",
-    "images/s": "as `predict` works: an engine that runs several batches at a time, decoding beside it",
+    "decode": "image bytes to pixels, in one thread",
+    "resize": "pixels to 256 x 256, in one thread",
+    "open": "bundle directory to engine: verify the bytes, import the library, compile the graph",
+    "first run": "one image, before any warm-up",
+    "upload": "copy to device memory, by the device's clock",
+    "compute": "the graph with its views and softmax, all threads on one batch; a larger batch than it takes is split",
+    "download": "copy from device memory, by the device's clock",
+    "whole": "image bytes to predictions, one image after another",
+    "images/s": "as `predict` works: several batches at a time on the engine, decoding in parallel",
 }
 """What each stage's time includes."""
 
 
 class EngineTimes(Struct, frozen=True, kw_only=True):
-    """What one engine does here."""
+    """Latency and throughput of one engine."""
 
     backend: str
     version: str
     device: str
     arithmetic: str
     open_ms: float
-    """From the bundle's directory to an engine: its bytes verified, the library imported where this was the first
-    use of it in the process, the graph compiled."""
+    """From the bundle's directory to an engine: verify the bytes, import the library (only on its first use in the
+    process), compile the graph."""
     first_ms: float
-    """The first run, of one image."""
+    """The first run, with one image."""
     stages: tuple[Timing, ...]
     num_streams: int
-    """Batches at a time, in what follows."""
+    """Batches in flight while throughput was measured."""
     batch_size: int
-    """Images a batch, in what follows."""
+    """Images per batch while throughput was measured."""
     images_per_second: float
-    """From files to guesses, decoding beside the engine, over at least as long as a stage is timed."""
+    """From files to predictions, with decoding in parallel, over at least as long as a stage is timed."""
     engine_idle: float
-    """Share of that time in which a stream of the engine had nothing to run, 0..1."""
+    """Share of that time in which a stream of the engine was idle, 0..1."""
 
 
 class Benchmark(Struct, frozen=True, kw_only=True):
-    """Everything that was timed, and of what."""
+    """All timings of one bundle, with the machine and the images they were measured on."""
 
     bundle: str
     bundle_sha256: str
@@ -99,9 +99,9 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     views: str
     processor: str
     images: str
-    """What they were."""
+    """Description of the images."""
     mean_bytes: int
-    """Of an image's file."""
+    """Mean size of an image file."""
     decoding: tuple[Timing, ...]
     engines: tuple[EngineTimes, ...]
 
@@ -117,14 +117,13 @@ def bench(
     seconds: float = 2.0,
     say: Say = say_nothing,
 ) -> Benchmark:
-    """Time each backend on up to 64 images of `data`, or drawn ones.
+    """Time each backend on up to 64 images of `data`, or on drawn images.
 
-    Unless they are given, the backends are those that run any graph on the CPU here, or all that have the GPU that
-    `device` names.
+    The default backends are those that run any graph on this CPU or, if `device` is a GPU, all that support it.
 
-    `batch_sizes` are those that `compute` is timed at, besides the engine's own. Each stage is timed for `seconds`, and
-    20 times at least. Raises UsageError where `data` is not there, DataError where no image in it can be read, and
-    what open_engine raises.
+    `compute` is timed at `batch_sizes` and at the engine's own batch size. Each stage is timed for `seconds`, and at
+    least 20 times. Raises UsageError where `data` does not exist, DataError where no image in it can be read, and what
+    open_engine raises.
     """
     with _files(data, bundle.manifest.preprocessing.resize) as files:
         encoded = [read_file(path) for path in files]
@@ -155,12 +154,14 @@ def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
     if data is not None:
         if not data.exists():
             raise UsageError(f"{data}: there is no such file or folder")
-        inputs = [found.path for found in islice(find_inputs([data]), _MOST_IMAGES)]
+        inputs = list(islice(find_files(data), _MOST_IMAGES))
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
         found = look_through(inputs, resize)
         if not found.sources:
-            raise DataError(f"{data}: has no image among its first {_MOST_IMAGES} files, and nothing can be timed")
+            raise DataError(
+                f"{data}: none of its first {_MOST_IMAGES} files is a readable image; pass a folder of images"
+            )
         yield [path for path in found.sources if isinstance(path, Path)]
         return
     with TemporaryDirectory() as folder:
@@ -191,7 +192,7 @@ def _time_engine(
 ) -> EngineTimes:
     resize = bundle.manifest.preprocessing.resize
     images = np.stack([decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_IMAGES, *batch_sizes))])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with opener("latency") as engine:
         opened = time.perf_counter()
         engine.run(images[:1])
@@ -210,7 +211,7 @@ def _time_engine(
         version=info.version,
         device=info.device,
         arithmetic=info.arithmetic,
-        open_ms=1e3 * (opened - begun),
+        open_ms=1e3 * (opened - started),
         first_ms=first_ms,
         stages=stages,
         num_streams=info.num_streams,
@@ -235,17 +236,16 @@ def _time_stages(engine: Engine, images: np.ndarray, batch_sizes: set[int], seco
 def _time_stream(
     bundle: Bundle, opener: Callable[[Tuning], Engine], files: Sequence[Path], seconds: float
 ) -> tuple[EngineInfo, float, float]:
-    """Return what ran, images a second from files to guesses, and the engine's idle share meanwhile."""
+    """Return the engine's info, its throughput from files to predictions in images/s, and its idle share, 0..1."""
     with opener("throughput") as engine:
-        # One stream of images without an end: where it began, the engine waited for the first of them.
-        names = (os.fsencode(path) + b"\n" for path in cycle(files))
-        with closing(Predictor(bundle, engine).predict("-", listed=names)) as predictions:
+        # One endless stream: the untimed start, in which the engine waits for the first images, is skipped.
+        with closing(Predictor(bundle, engine).predict(cycle(files))) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
-            begun, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
+            started, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0
             while not num_images or elapsed < seconds:
                 num_images += sum(1 for _ in islice(predictions, engine.info.batch_size))
-                elapsed = time.perf_counter() - begun
+                elapsed = time.perf_counter() - started
             busy = engine.busy_seconds - busy
         return engine.info, num_images / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
 
@@ -255,9 +255,9 @@ def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < _LEAST_RUNS or time.perf_counter() < end:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         run()
-        times.append(1e3 * (time.perf_counter() - begun))
+        times.append(1e3 * (time.perf_counter() - started))
     return times
 
 

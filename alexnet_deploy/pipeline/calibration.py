@@ -1,6 +1,6 @@
-"""Ranges for an INT8 graph, found on real images through the real decode path.
+"""Calibration of an INT8 graph: activation ranges, measured on real images through the real decode path.
 
-The images are seen through the centre view: where a crop lies changes a range by less than which images were taken.
+Calibration uses the centre view: the position of the crop changes a range by less than the choice of images does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,75 +13,75 @@ from alexnet_deploy.core.errors import DataError, ExportError, ParityError, Usag
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.batches import ImageSet, Source, decode_batches, look_through, place_of
 from alexnet_deploy.core.images.drawing import golden_images
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, counted, lines_about_excluded
 from alexnet_deploy.export.calibration import Histogram, gather, ranges_for
-from alexnet_deploy.export.calibration_cache import load_cache, save_cache
+from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 from alexnet_deploy.export.float16 import HALF_MAX
 from alexnet_deploy.export.graph import build_graph
 
 NUM_CALIBRATION_IMAGES = 512
 
 METHOD_ORDER: tuple[CalibrationMethod, ...] = ("mse", "entropy", "minmax", "percentile")
-"""The order in which methods are tried: the least mean divergence on photographs first (docs/decisions.md)."""
+"""The order in which methods are tried: lowest mean divergence on photographs first (docs/decisions.md)."""
 
 _FEW_IMAGES = 32
 
 _MOST_BEYOND_RANGE = 0.03
-"""Ranges found on photographs and on drawn images left out at most 1 % of the golden ones; on flat or noisy ones that
-harm a network, 4 to 48 %."""
+"""Largest share of golden activations beyond a range. Ranges calibrated on photographs and on drawn images clip at most
+1 % of them; ranges from flat or noisy images, which harm a network, clip 4 to 48 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Request:
-    """What an INT8 export was asked for."""
+    """Options of an INT8 export."""
 
     calibrate: Path | None = None
-    """Images to calibrate on: a folder, or a packed set or archives, whose training images are taken; None: the
-    training images that the weights name."""
+    """Calibration images: a folder, or a packed set or archives, of which the training images are used; None: the
+    training images recorded in the weights."""
     num_images: int = NUM_CALIBRATION_IMAGES
-    """Most images to calibrate on, evenly spaced among those there are."""
+    """Maximum number of calibration images, evenly spaced in the set."""
     method: CalibrationMethod | None = None
-    """How ranges are found; None: the first of METHOD_ORDER that holds on the golden images."""
+    """Calibration method; None: the first of METHOD_ORDER that passes on the golden images."""
     rest: Rest = "fp32"
     keep_float: tuple[str, ...] = ()
-    """Layers that are not to be in int8."""
+    """Layers to keep in float."""
     max_drop_points: float = 0.5
-    """Most percentage points of top-1 that may be lost on `data`."""
+    """Maximum drop in top-1 on `data`, in percentage points."""
     cache: Path | None = None
-    """File that keeps the histograms between exports."""
+    """File that caches the histograms between exports."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for numbers that ask for nothing."""
+        """Raise UsageError for a number outside its range."""
         if self.num_images < 1:
-            raise UsageError(f"{self.num_images} images are none to calibrate on; 1 or more are needed")
+            raise UsageError(f"number of calibration images must be 1 or more, got {self.num_images}")
         if not 0 <= self.max_drop_points <= 100:
-            raise UsageError(f"a drop of {self.max_drop_points} points cannot be allowed; it must be 0 to 100")
+            raise UsageError(f"allowed drop must be 0 to 100 points, got {self.max_drop_points}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """What calibration found."""
+    """The result of calibration."""
 
     images: ImageSet
-    """What it was found on."""
+    """The calibration images."""
     histograms: dict[str, Histogram]
-    """Of each layer's input, the first layer's excepted."""
+    """Histogram of each layer's input, except the first layer's."""
     ranges: dict[str, float]
-    """For each layer that can be in int8, in order: the magnitude of its input that becomes 127."""
+    """For each layer that can be in int8, in order: the input magnitude that maps to 127."""
     calibration: Calibration
     alternatives: dict[CalibrationMethod, dict[str, float]]
-    """Ranges by the other methods that may be taken, in the order in which to try them; none if one was asked for."""
+    """Ranges by the other methods to try, in order; empty if one method was requested."""
 
 
 def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
     """Find the range of each layer's input.
 
-    Raises UsageError where there is nothing to calibrate on, DataError where none of it can be decoded, ExportError for
-    a kept calibration that is damaged, ParityError for ranges that real images reach far beyond.
+    Raises UsageError where there are no calibration images, DataError where none can be decoded, ExportError for a
+    damaged calibration cache, ParityError for ranges that clip too many activations of the golden images.
     """
     images = _calibration_images(weights, request, say)
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
@@ -93,10 +93,12 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         if request.cache is not None:
             save_cache(
                 request.cache,
-                histograms,
-                graph_sha256=graph_sha256,
-                images_sha256=images.sha256,
-                num_images=len(images.sources),
+                CalibrationCache(
+                    graph_sha256=graph_sha256,
+                    images_sha256=images.sha256,
+                    num_images=len(images.sources),
+                    histograms=histograms,
+                ),
             )
     first, *others = METHOD_ORDER if request.method is None else (request.method,)
     ranges = ranges_for(graph, weights.preprocessing, histograms, first)
@@ -126,7 +128,7 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
 
 
 def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> ImageSet:
-    """Return the images to calibrate on, those set aside that cannot be decoded."""
+    """Return the calibration images, without those that cannot be decoded."""
     sources: Sequence[Source]
     if request.calibrate is not None:
         sources = _named_images(request.calibrate, weights.preprocessing.resize)
@@ -137,20 +139,20 @@ def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> Ima
     for line in lines_about_excluded((place_of(source), error.code.value) for source, error in found.excluded):
         say(line)
     if len(found.sources) < _FEW_IMAGES:
-        say(f"calibration images: {len(found.sources)}; fewer than {_FEW_IMAGES} seldom show how large numbers get")
+        say(f"calibration images: {len(found.sources)}; fewer than {_FEW_IMAGES} rarely cover the range of activations")
     if not found.sources:
-        raise DataError("none of the images to calibrate on can be decoded")
+        raise DataError("none of the calibration images can be decoded")
     return found
 
 
 def evenly(sources: Sequence[Source], most: int) -> list[Source]:
-    """Return at most so many of the images, evenly spaced among them, in their order."""
+    """Return at most `most` of the images, evenly spaced, in their order."""
     step = max(1.0, len(sources) / most)
     return [sources[int(place * step)] for place in range(min(len(sources), most))]
 
 
 def refuse_empty(place: Path) -> None:
-    """Raise UsageError where there is nothing to calibrate on, DataError for a single file."""
+    """Raise UsageError where there are no calibration images, DataError for a single file."""
     from alexnet_deploy.train.data.scan import is_archived
     from alexnet_deploy.train.pack.format import is_packed
 
@@ -159,8 +161,8 @@ def refuse_empty(place: Path) -> None:
     if is_packed(place) or is_archived(place):
         return
     if not place.is_dir():
-        raise DataError(f"{place}: is not a folder of images to calibrate on")
-    if next(find_inputs([place]), None) is None:
+        raise DataError(f"{place}: is not a folder of calibration images")
+    if next(find_files(place), None) is None:
         raise UsageError(f"{place}: holds no images to calibrate on")
 
 
@@ -174,30 +176,30 @@ def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
         return survey_of(open_pack(place), resize).folder.train
     if is_archived(place):
         return find_images(place).train
-    return [found.path for found in find_inputs([place])]
+    return list(find_files(place))
 
 
 def _training_data(weights: Weights) -> Path:
     if weights.training is None:
-        raise UsageError("these weights name no training images; `--calibrate DIR` gives some to calibrate on")
+        raise UsageError("these weights record no training images; pass --calibrate DIR to calibrate on other images")
     return Path(weights.training.data)
 
 
 def _training_images(weights: Weights) -> Sequence[Source]:
-    """Return the training images that the weights name, where they are still those, class by class."""
+    """Return the training images recorded in the weights, class by class, if they are unchanged."""
     from alexnet_deploy.train.run import look_over_for
 
     data = _training_data(weights)
     assert weights.training is not None
-    remedy = "`--calibrate DIR` gives images to calibrate on"
+    remedy = "pass --calibrate DIR to calibrate on other images"
     try:
         found = look_over_for(data, weights.preprocessing.resize)
     except DataError as error:
-        raise UsageError(f"the training images are gone, {error}; {remedy}") from error
+        raise UsageError(f"the training images cannot be read: {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:
         raise UsageError(
-            f"{data}: its training and validation images are not those that the weights were trained on (changed "
-            f"since, or split by an earlier version of this program); {remedy}"
+            f"{data}: its training and validation images differ from those the weights were trained on (they changed, "
+            f"or an earlier version of this program split them); {remedy}"
         )
     return found.folder.train
 
@@ -207,29 +209,29 @@ def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, s
         return None
     cache = load_cache(path)
     if mismatch := cache.mismatch(graph_sha256, images_sha256):
-        say(f"{path}: {mismatch}, so it is not used, and written anew")
+        say(f"{path}: {mismatch}; recalibrating and replacing it")
         return None
-    say(f"{path}: of this graph and these images, used again")
-    return cache.histograms()
+    say(f"{path}: matches this graph and these images; reusing it")
+    return dict(cache.histograms)
 
 
 def _refuse_beyond_half(histograms: Mapping[str, Histogram]) -> None:
     for layer, found in histograms.items():
         if not found.largest <= HALF_MAX:
             raise ExportError(
-                f"{layer}: gets numbers up to {found.largest:.3g}, and float16 ends at {HALF_MAX:g}; "
-                "--rest fp32 holds them"
+                f"{layer}: activations reach {found.largest:.3g}, beyond float16's maximum of {HALF_MAX:g}; "
+                "use --rest fp32"
             )
 
 
 def _refuse_ranges_too_small(ranges: Mapping[str, float], golden: Mapping[str, Histogram]) -> None:
-    """Raise ParityError, by name, where images that are images reach far beyond a layer's range."""
+    """Raise ParityError, naming the layer, where a range clips too many activations of the golden images."""
     worst, share = _largest_share_beyond(ranges, golden)
     if not share <= _MOST_BEYOND_RANGE:
         raise ParityError(
-            f"nothing was published: {share:.1%} of what {worst} sees of the golden images lies beyond the "
-            f"{ranges[worst]:.3g} that calibration found, and {_MOST_BEYOND_RANGE:.0%} may; calibrate on images like "
-            "those that it will be asked about"
+            f"nothing was published: {worst}: {share:.1%} of its inputs on the golden images are beyond the calibrated "
+            f"range of {ranges[worst]:.3g} (at most {_MOST_BEYOND_RANGE:.0%} may be); calibrate on images like those "
+            "the network will classify"
         )
 
 

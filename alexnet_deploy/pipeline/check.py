@@ -1,4 +1,4 @@
-"""The check of a bundle that is there: its bytes, its graph, its engines, and the whole chain that led to them."""
+"""The check of an existing bundle: its bytes, its graph, its engines, and the whole chain from the trained network."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,33 +24,33 @@ from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.plans import plan_problems
 
 _MOST_NAMED = 20
-"""Files outside the manifest that are named; a bundle may have been unpacked over a whole disk of them."""
+"""Maximum number of files outside the manifest that are listed: a bundle may have been unpacked over many others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What a check found."""
+    """The result of a check."""
 
     rows: tuple[ParityRow, ...]
-    """Each engine against the golden vectors and, where weights were given, the trained network."""
+    """Parity of each engine with the golden vectors and, if weights were given, with the trained network."""
     problems: tuple[str, ...]
-    """What in the graph is not as the table says."""
+    """Differences between the bundle and its manifest or its weights."""
     not_done: tuple[str, ...]
-    """What could not be checked here, and what would make it possible."""
+    """Checks that were skipped, and how to enable them."""
 
     @property
     def passed(self) -> bool:
-        """True where nothing that was checked failed."""
+        """True if every check that ran passed."""
         return not self.problems and all(row.passed for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonSet:
-    """Files to compare on, all of which must be readable."""
+    """Image files to compare on, all of which must be readable."""
 
     files: tuple[Path, ...]
     truths: tuple[int, ...] | None = None
-    """Their classes, indices into the labels; None where they are not known."""
+    """Their true classes, indices into the labels; None if unknown."""
 
     @classmethod
     def of(cls, folder: LabelledFolder) -> Self:
@@ -85,22 +85,22 @@ def check(
 ) -> CheckResult:
     """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
 
-    With the `weights` it was made from the whole chain is measured - trained network, FP32 graph, this graph on each
-    engine - on the golden images and on `images`, and the graph's tensors are compared with theirs. `backends`
-    are those that are installed and have the `device` unless named; the trained network stays on the CPU. Where the
-    graph is not what its table says nothing is run.
+    With the `weights` it was exported from, the whole chain is measured - trained network, FP32 graph, this graph on
+    each engine - on the golden images and on `images`, and the graph's tensors are compared with the weights. The
+    default `backends` are the installed ones that support the `device`; the trained network runs on the CPU. If the
+    graph differs from its table, no engine is run.
 
-    Raises IntegrityError for bytes that are not those published, UsageError for weights of another bundle or images
-    without weights, DataError for an image that cannot be read, BackendError where there is no engine.
+    Raises IntegrityError for bytes that changed since publication, UsageError for weights of another bundle or images
+    without weights, DataError for an image that cannot be read, BackendError where no engine is installed.
     """
     manifest = bundle.manifest
     if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
         raise UsageError(
-            f"{weights.path}: SHA-256 {weights.sha256[:12]}..., where {bundle.path} was made from "
-            f"{manifest.provenance.weights_sha256[:12]}..."
+            f"{weights.path}: SHA-256 is {weights.sha256[:12]}..., but {bundle.path} was exported from weights with "
+            f"SHA-256 {manifest.provenance.weights_sha256[:12]}..."
         )
     if images is not None and weights is None:
-        raise UsageError("images are compared with the trained network: give its --weights as well")
+        raise UsageError("comparing on images needs the trained network: pass --weights too")
     chosen = tuple(backends) if backends is not None else backends_here(bundle, device)
     say("verifying the bundle's bytes")
     bundle.verify()
@@ -108,15 +108,15 @@ def check(
     found, not_done = _audit(bundle, labels, weights)
     problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
     if weights is None:
-        not_done.append("the trained network was not asked; --weights FILE does that")
+        not_done.append("the trained network was not run; pass --weights FILE to run it")
     else:
         problems += _compare_with_weights(manifest, labels, weights.weights)
     unrun = [record.file for record in manifest.plans if record.backend not in chosen]
-    not_done += [f"{file} was not run, for want of its library or GPU" for file in unrun]
+    not_done += [f"{file} was not run: its library or GPU is missing" for file in unrun]
     rows: list[ParityRow] = []
     expected: np.ndarray | None = None
     if found:
-        not_done.append("no engine was run: the graph is not what its table says, and engines trust what they load")
+        not_done.append("no engine was run: the graph differs from its table, and engines trust what they load")
     for opened in () if found else _chain(bundle, weights, chosen, device, say):
         with opened as engine:
             rows.extend(prove(engine, bundle))
@@ -139,12 +139,12 @@ def _chain(
     device: Device | Literal["auto"],
     say: Say,
 ) -> Iterator[Engine]:
-    """Open one after another: the trained network, its FP32 graph where this one is another, this graph's engines."""
+    """Open in turn the trained network, its FP32 graph if this graph is not FP32, and this graph on each backend."""
     crops = bundle.manifest.views.crops
     if weights is not None:
         from alexnet_deploy.engines.backends.torch import open_reference
 
-        say("asking the trained network")
+        say("running the trained network")
         yield open_reference(weights.weights, crops)
         if bundle.manifest.precision != "fp32" and _is_installed("onnx"):
             from alexnet_deploy.pipeline.int8 import open_weights
@@ -152,7 +152,7 @@ def _chain(
             say("proving its FP32 graph")
             yield open_weights(weights.weights, crops)
     for backend in backends:
-        say(f"proving it on {backend}")
+        say(f"proving the bundle on {backend}")
         yield open_engine(bundle, backend, device)
 
 
@@ -170,49 +170,49 @@ def _is_installed(module: str) -> bool:
 
 
 def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | None) -> tuple[list[str], list[str]]:
-    """Return what in the graph is not as its table says, and what could not be looked at."""
+    """Return where the graph differs from its table, and what could not be checked."""
     data = bundle.read(GRAPH)
-    # First, and without onnx: what this finds no parser should see.
+    # First, and without onnx: a graph with these problems must not reach a parser.
     problems = list(graph_problems(data, bundle.manifest))
     if not _is_installed("onnx"):
-        return problems, ["the graph's constants were not compared; `pip install onnx` makes that possible"]
+        return problems, ["the graph's constants were not checked: onnx is not installed; run `pip install onnx`"]
     if not is_readable(data):
         return problems, []
     from alexnet_deploy.export.audit import audit_graph
 
     tensors = None if weights is None else weights.weights.tensors
     audited = list(audit_graph(data, bundle.manifest, labels, tensors))
-    # The audit names everything that the first look does, and more.
+    # The audit reports everything that the first check does, and more.
     return audited or problems, []
 
 
 def _unnamed_files(bundle: Bundle) -> list[str]:
-    """Return one line for each file that was added after publication, the first few by name."""
+    """Return one line for each file that was added after publication; only the first few are named."""
     unnamed = bundle.unnamed()
     problems = [
-        f"{printable(name)}: the manifest does not name it; remove it from the bundle" for name in unnamed[:_MOST_NAMED]
+        f"{printable(name)}: is not in the manifest; remove it from the bundle" for name in unnamed[:_MOST_NAMED]
     ]
     if more := unnamed[_MOST_NAMED:]:
-        problems.append(f"{counted(len(more), 'more file')} that the manifest does not name")
+        problems.append(f"{counted(len(more), 'more file')} not in the manifest")
     return problems
 
 
 def _wrong_tolerances(manifest: Manifest) -> list[str]:
-    """Return where the bundle was published under other tolerances than this program's."""
+    """Return where the bundle's tolerances differ from this program's."""
     own = manifest.golden.graph
     problems = []
     if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
-        problems.append(f"golden.tolerance: is not what this program allows {manifest.precision}")
+        problems.append(f"golden.tolerance: differs from this program's tolerance for {manifest.precision}")
     if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
-        problems.append("golden.graph.tolerance: is not what this program allows an engine of an int8 graph")
+        problems.append("golden.graph.tolerance: differs from this program's tolerance for engines of an int8 graph")
     return problems
 
 
 def _compare_with_weights(manifest: Manifest, labels: tuple[str, ...], weights: Weights) -> Iterator[str]:
-    """Compare what the manifest says the network is with what the weights themselves say."""
+    """Compare the manifest's description of the network with the weights."""
     if manifest.architecture != weights.architecture:
-        yield "architecture: the manifest's table is not that of the weights"
+        yield "architecture: the manifest's table differs from the weights"
     if manifest.preprocessing != weights.preprocessing:
-        yield "preprocessing: the manifest's is not that of the weights"
+        yield "preprocessing: the manifest differs from the weights"
     if labels != weights.labels:
-        yield "labels.txt: is not in the order of the weights' labels"
+        yield "labels.txt: the labels or their order differ from the weights"

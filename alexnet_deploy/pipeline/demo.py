@@ -1,4 +1,4 @@
-"""The whole road on drawn images: draw, train, export, check, predict, and one page that shows all of it."""
+"""The whole workflow on drawn images: draw, train, export, check, predict, and one page that shows all of it."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.inspection.describe import parity_table
 from alexnet_deploy.pipeline.check import CheckResult, ComparisonSet, check
 from alexnet_deploy.pipeline.export import export
-from alexnet_deploy.predict.predictor import Prediction, load
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.predictor import load
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Thumbnail
 from alexnet_deploy.train.loop.record import Observer, Progress
@@ -33,15 +34,15 @@ _SHOWN_PER_CLASS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """What the demo left behind."""
+    """The result of the demo."""
 
     report: Path
-    """The page that shows everything."""
+    """The page that shows every step."""
     bundle: Path
     images: Path
     """The validation images."""
     accuracy: float
-    """Share of the validation images that the shipped engine, ten views, gets right, 0..1."""
+    """Top-1 accuracy of the bundle's engine on the validation images, ten views, 0..1."""
     num_images: int
     seconds: float
 
@@ -49,14 +50,14 @@ class DemoResult:
 def run_demo(
     directory: Path, *, say: Say, training_bar: Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 ) -> DemoResult:
-    """Do all of it in a new `directory`; `training_bar` gives what shows the training.
+    """Run every step in a new `directory`; `training_bar` opens the progress display of the training.
 
     Raises ParityError where the check fails, OSError where the directory exists, and what each step raises.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     directory.mkdir(parents=True)
     drawn = directory / "drawn"
-    say(f"1/5  drawing images of {len(DRAWN_CLASSES)} things into {drawn}/")
+    say(f"1/5  drawing images of {len(DRAWN_CLASSES)} classes into {drawn}/")
     draw_folder(drawn)
     say("2/5  training a quarter-width AlexNet on them")
     architecture = architecture_by_name("tiny")
@@ -69,16 +70,17 @@ def run_demo(
             observer=Observer(say=say, on_progress=show),
         )
     loaded = load_weights(path)
-    say("3/5  exporting the weights as a bundle, proved before it is published")
+    say("3/5  exporting the weights as a bundle and proving it before publication")
     bundle = export(loaded, directory / "bundles/demo-fp32.bundle")
-    say("4/5  checking the bundle against the trained network, on images it has never seen")
+    say("4/5  checking the bundle against the trained network on the validation images")
     validation = find_labelled(drawn, loaded.weights.labels)
     checked = check(bundle, weights=loaded, images=ComparisonSet.of(validation))
     for line in parity_table(checked.rows).split("\n"):
         say(line)
     if not checked.passed:
         raise ParityError(f"{bundle.path}: the check failed: {'; '.join(checked.problems)}")
-    say("5/5  predicting them, ten views each")
+    say("5/5  predicting the validation images, ten views each")
+
     with load(bundle.path) as predictor:
         predictions = list(predictor.predict([drawn / "val"]))
     right = [_truth(prediction) == prediction.top[0].label for prediction in predictions]
@@ -90,7 +92,7 @@ def run_demo(
         images=drawn / "val",
         accuracy=float(np.mean(right)),
         num_images=len(right),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - started,
     )
 
 

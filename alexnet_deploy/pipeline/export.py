@@ -1,4 +1,4 @@
-"""Weights to a verified bundle, published whole or not at all."""
+"""Export: trained weights to a proved bundle, published completely or not at all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,33 +65,34 @@ from alexnet_deploy.report.page import Thumbnail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """What kind of bundle is asked for."""
+    """Options of an export."""
 
     precision: Precision = "fp32"
     views: ViewsName = "ten"
     int8: Int8Request | None = None
-    """How that precision is to be made; None for its defaults."""
+    """Options of an int8 export; None for the defaults."""
     data: Path | None = None
-    """Folder of labelled images that int8's accuracy is measured on; None: not measured."""
+    """Folder of labelled images to measure int8's accuracy on; None: not measured."""
     plan: PlanRequest | None = None
-    """A TensorRT plan besides; None for none."""
+    """A TensorRT plan to build into the bundle; None for none."""
 
     def refuse(self, architecture: Architecture) -> None:
-        """Raise at once what export would raise before it asks the network: UsageError, BackendError."""
+        """Raise at once what export would raise before it runs the network: UsageError, BackendError."""
         if self.precision not in TOLERANCES:
-            raise UsageError(f"{self.precision!r} is no precision; there are {', '.join(TOLERANCES)}")
+            raise UsageError(f"{self.precision!r} is not a precision; choose from {', '.join(TOLERANCES)}")
         if self.precision == "int8":
             refuse_request(architecture, self.int8 or Int8Request())
         elif self.int8 is not None or self.data is not None:
             raise UsageError(
-                f"calibration and accuracy belong to int8; {self.precision} is held against the trained network"
+                f"calibration and accuracy options apply to int8 only; {self.precision} is compared with the trained "
+                "network"
             )
         if self.plan is not None:
             refuse_build(self.plan.backend, self.plan.options, self.plan.timing_cache)
 
     @property
     def computes_in_half(self) -> bool:
-        """Whether any layer's numbers must fit float16."""
+        """Whether any layer computes in float16, so that its activations must fit."""
         return self.precision == "fp16" or (self.precision == "int8" and (self.int8 or Int8Request()).rest == "fp16")
 
 
@@ -108,12 +109,12 @@ def export(
 ) -> Bundle:
     """Export trained weights as a bundle at `out`, prove it on every installed backend, and publish it.
 
-    Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the gate holds: see
-    quantize.
+    Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the accuracy gate
+    passes: see quantize.
 
-    Raises ParityError where something disagrees, UsageError for a request that contradicts itself, BackendError where
-    there is no engine to prove it on or the plan cannot be built, ExportError and BundleError where the graph or the
-    bundle cannot be made.
+    Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options, BackendError
+    where no engine is installed to prove it on or the plan cannot be built, ExportError and BundleError where the
+    graph or the bundle cannot be made.
     """
     weights, precision, say = loaded.weights, request.precision, observer.say
     request.refuse(weights.architecture)
@@ -121,7 +122,7 @@ def export(
     crops = views_by_name(request.views, weights.architecture.input_size)
     folder = None if request.data is None else _readable(request.data, weights, say)
     with publishing(out, force=force, say=say) as stage:
-        say("asking the trained network about the golden images")
+        say("running the trained network on the golden images")
         images = golden_images()
         expected = _reference_answers(weights, crops, images)
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
@@ -143,7 +144,7 @@ def export(
         proved = msgspec.structs.replace(manifest, parity=tuple(rows))
         if request.plan is not None:
             proved = add_plan(stage, proved, graph, request.plan, observer)
-        # The report says how large the files are that stand beside it.
+        # The report states the sizes of the bundle's other files.
         proved = msgspec.structs.replace(proved, files=dict(stage.entries))
         stage.write(REPORT, _report(out.name, proved, weights, images, expected, quantized))
         sealed = stage.seal(proved)
@@ -151,10 +152,10 @@ def export(
 
 
 def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> list[ParityRow]:
-    """Return what each backend says of a bundle; raises ParityError where one disagrees."""
+    """Return each backend's parity with the golden vectors; raises ParityError where one disagrees."""
     rows: list[ParityRow] = []
     for backend in backends:
-        say(f"proving it on {backend}")
+        say(f"proving the bundle on {backend}")
         with open_engine(candidate, backend) as engine:
             rows.extend(prove(engine, candidate))
     _refuse_failures(rows)
@@ -162,11 +163,11 @@ def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> lis
 
 
 def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
-    """Return the labelled images, all of which can be decoded; say of which classes there are none."""
+    """Return the labelled images, all of which can be decoded; report classes without images."""
     folder = find_labelled(data, weights.labels)
     found = look_through([image.path for image in folder.images], weights.preprocessing.resize)
     for path, error in found.excluded:
-        raise DataError(f"{path}: accuracy cannot be measured on it: {error}")
+        raise DataError(f"{path}: cannot be decoded to measure accuracy: {error}")
     present = {image.label for image in folder.images}
     if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
         say(f"{folder.root}: no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
@@ -174,16 +175,16 @@ def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
         from alexnet_deploy.train.pack.format import packed_from
 
         learnt = packed_from(Path(weights.training.data)).resolve()
-        # Without a val/ of its own a training folder was split by its names, nine tenths of it to learn from.
+        # A training folder without val/ was split by file name: nine tenths of it were training images.
         if folder.root.resolve() in (learnt, learnt / "train"):
-            say(f"{folder.root}: the network learnt from these images, so that accuracy on them says little")
+            say(f"{folder.root}: the network was trained on these images; accuracy on them is not representative")
     return folder
 
 
 def _prove_fp32(
     weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, say: Say
 ) -> ParityRow:
-    """Hold the FP32 graph against the trained network, which it then speaks for."""
+    """Compare the FP32 graph with the trained network, which it then stands in for."""
     say("proving the FP32 graph")
     with open_weights(weights, crops) as engine:
         row = compare(expected, engine.run(images), engine, GOLDEN_SET, latency_ms=latency_of(engine, images[:1]))
@@ -199,16 +200,16 @@ def _refuse_failures(rows: Sequence[ParityRow]) -> None:
 
 def _failed_words(row: ParityRow) -> str:
     words = f"{row.backend}, {row.precision}: {', '.join(row.failures)}"
-    # Neither ranges nor calibration images change how an engine rounds; the network's own share is settled by the gate.
+    # Only the engine's own rounding can fail here: the gate has already accepted the ranges.
     return f"{words}: this engine does not compute what its graph says" if row.against == "graph" else words
 
 
 def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:
-    """Return the graph's file, after comparing it with what the manifest's table says it is."""
+    """Return the ONNX file of the graph, after an audit against the manifest's table."""
     model = build_graph(weights, manifest.views.crops, manifest.precision, manifest.quantization)
     graph = encode_graph(model, facts_for_graph(manifest, weights.labels))
     if problems := audit_graph(graph, manifest, weights.labels, weights.tensors):
-        raise ExportError(f"the graph is not what the table says: {'; '.join(problems)}")
+        raise ExportError(f"the graph differs from the table: {'; '.join(problems)}")
     return graph
 
 
@@ -238,7 +239,7 @@ def _reference_answers(weights: Weights, crops: Sequence[View], images: np.ndarr
 def _golden(
     weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, precision: Precision
 ) -> Golden:
-    """Describe the golden vectors, after planting each known fault to see how far it moves them."""
+    """Describe the golden vectors, with the measured error that each planted fault causes."""
     graph = None
     probabilities = TensorFile(file=GOLDEN_PROBABILITIES, dtype="float32", shape=expected.shape)
     if precision == "int8":

@@ -1,7 +1,7 @@
-"""From trained weights and images to an INT8 graph that says what they say: calibration, sensitivity, the gate.
+"""From trained weights and images to an INT8 graph that agrees with them: calibration, sensitivity, the gate.
 
-The trained network speaks here through its FP32 graph on the fastest engine, which is proved against it first: the same
-answers to 1e-5, several times as fast.
+The reference here is the FP32 graph on the fastest engine. It was compared with the trained network first: the same
+probabilities to 1e-5, several times as fast.
 """
 
 from collections.abc import Sequence
@@ -43,12 +43,12 @@ _NUM_SENSITIVITY_IMAGES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
-    """An INT8 graph's ranges, and what was measured on the way to them."""
+    """An INT8 graph's ranges, with the measurements behind them."""
 
     quantization: Quantization
     gate: Gate
     histograms: dict[str, Histogram]
-    """Of each layer's input, the first layer's excepted."""
+    """Histogram of each layer's input, except the first layer's."""
 
 
 def quantize(
@@ -59,48 +59,43 @@ def quantize(
     data: LabelledFolder | None,
     say: Say = say_nothing,
 ) -> Quantized:
-    """Find ranges on real images, measure what INT8 costs, and move layers back to float until the gate holds.
+    """Calibrate on real images, measure what INT8 costs, and move layers back to float until the gate passes.
 
-    The method is the first that holds on the golden images, unless one was asked for. With `data` the gate is the drop
-    in top-1 on it, otherwise the agreement on the calibration images; in both cases the graph must hold on the golden
-    images too. Raises ParityError where it cannot hold, UsageError for a request that is wrong, DataError for want of
-    images.
+    The calibration method is the requested one, or else the first that passes on the golden images. With `data` the
+    gate is the drop in top-1 on it, otherwise the top-1 agreement on the calibration images; in both cases the graph
+    must pass on the golden images too. Raises ParityError where the gate cannot pass, UsageError for wrong options,
+    DataError where no image can be decoded.
     """
     refuse_request(weights.architecture, request)
     calibrated = calibrate(weights, request, say)
     images = calibrated.images
     golden = _GoldenAnswers(weights, views)
     wanted = _choose_method(_candidates(calibrated, request), golden, say)
-    say("measuring how much each layer alone costs in int8")
+    say("measuring the sensitivity of each layer to int8")
     sensitivity = _sensitivities(weights, wanted, images)
     judge = _Judge(weights, views, request, images, data, golden, say)
     quantization, verdict, fallbacks = _fall_back(wanted, sensitivity, judge, say)
-    gate = Gate(
-        calibration_agreement=verdict.measured if isinstance(verdict.measured, float) else None,
-        accuracy=verdict.measured if isinstance(verdict.measured, Accuracy) else None,
-        sensitivity=sensitivity,
-        fallbacks=fallbacks,
-    )
+    gate = Gate.by(verdict.measured, sensitivity, fallbacks)
     return Quantized(quantization=quantization, gate=gate, histograms=calibrated.histograms)
 
 
 def refuse_request(architecture: Architecture, request: Int8Request) -> None:
-    """Raise UsageError for what can be seen to be wrong with a request before anything is measured."""
+    """Raise UsageError for options that are wrong before anything is measured."""
     products = [layer.name for layer in architecture.layers if isinstance(layer, Conv | Linear)]
     if unknown := set(request.keep_float) - set(products):
         raise UsageError(
-            f"{', '.join(sorted(unknown))}: no layer that could be in int8; those are {', '.join(products)}"
+            f"{', '.join(sorted(unknown))}: not a layer that can be in int8; choose from {', '.join(products)}"
         )
     if set(request.keep_float) == set(products):
-        raise UsageError("every layer is to stay in float, so that nothing would be in int8; export fp32 or fp16")
+        raise UsageError("all layers are kept in float, so none would be in int8; export fp32 or fp16 instead")
     if request.calibrate is not None:
         refuse_empty(request.calibrate)
     if request.cache is not None and not request.cache.parent.is_dir():
-        raise UsageError(f"{request.cache}: there is no such folder to keep a calibration in")
+        raise UsageError(f"{request.cache}: the folder of the calibration cache does not exist")
 
 
 def open_weights(weights: Weights, views: Sequence[View], quantization: Quantization | None = None) -> Engine:
-    """Open a network on the fastest engine, as a graph of no bundle: in INT8, or in FP32 without `quantization`."""
+    """Open a network on the fastest engine, without a bundle: in INT8, or in FP32 without `quantization`."""
     precision: Precision = "fp32" if quantization is None else "int8"
     source = GraphSource(
         name=f"the {precision} graph of {weights.architecture.name}",
@@ -113,10 +108,10 @@ def open_weights(weights: Weights, views: Sequence[View], quantization: Quantiza
 
 
 class _GoldenAnswers:
-    """Holds candidates against the trained network's probabilities for the golden images.
+    """Compares candidates with the trained network's probabilities for the golden images.
 
-    A candidate answers by ONNX's own definition of its graph and must leave the engines their share of the tolerance:
-    on any CPU, an engine that stays near its graph then stays near the network too.
+    A candidate is evaluated by ONNX's own definition of its graph and must leave the engines their share of the
+    tolerance: then, on any CPU, an engine that agrees with its graph agrees with the network too.
     """
 
     def __init__(self, weights: Weights, views: Sequence[View]) -> None:
@@ -128,8 +123,8 @@ class _GoldenAnswers:
         self._answers: dict[tuple[tuple[str, float], ...], np.ndarray] = {}
 
     def __call__(self, quantization: Quantization) -> tuple[float, tuple[str, ...]]:
-        """Return the largest error as a multiple of the tolerance, and each excess in words."""
-        # The method's choice and the gate's first verdict ask about the same ranges.
+        """Return the largest error as a multiple of the tolerance, and a description of each failure."""
+        # Choosing the method and the gate's first verdict evaluate the same ranges.
         key = tuple(quantization.ranges.items())
         if key not in self._answers:
             graph = build_graph(self._weights, self._views, "int8", quantization).SerializeToString()
@@ -140,7 +135,7 @@ class _GoldenAnswers:
 
 
 def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantization]:
-    """Return one quantisation for each method that may be taken, in the order in which to try them."""
+    """Return one quantisation for each method to try, in order."""
     by_method = {calibrated.calibration.method: calibrated.ranges, **calibrated.alternatives}
     return [
         Quantization(
@@ -154,7 +149,7 @@ def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantizati
 
 
 def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: Say) -> Quantization:
-    """Return the first candidate that holds on the golden images; where none does, the one with the smallest error."""
+    """Return the first candidate that passes on the golden images; if none does, the one with the smallest error."""
     if len(candidates) == 1:
         return candidates[0]
     errors: list[float] = []
@@ -162,18 +157,18 @@ def _choose_method(candidates: list[Quantization], golden: _GoldenAnswers, say: 
         error, failures = golden(candidate)
         if not failures:
             if errors:
-                say(f"taking ranges by {candidate.calibration.method}")
+                say(f"calibration method: {candidate.calibration.method}")
             return candidate
-        say(f"ranges by {candidate.calibration.method}: on the golden images {', '.join(failures)}")
-        # NaN, which compares with nothing, counts as the largest error.
+        say(f"calibration by {candidate.calibration.method} fails on the golden images: {', '.join(failures)}")
+        # NaN is not ordered: it counts as the largest error.
         errors.append(error if error == error else float("inf"))
     best = candidates[errors.index(min(errors))]
-    say(f"no method holds on the golden images; taking {best.calibration.method}, which has the smallest error")
+    say(f"every calibration method fails on the golden images; using {best.calibration.method}: its error is smallest")
     return best
 
 
 def _sensitivities(weights: Weights, wanted: Quantization, images: ImageSet) -> dict[str, float]:
-    """Return for each layer the mean divergence from FP32, in nats, when it alone is in int8; the largest first."""
+    """Return each layer's mean divergence from FP32, in nats, when only that layer is in int8; largest first."""
     files = evenly(images.sources, _NUM_SENSITIVITY_IMAGES)
     center = views_by_name("center", weights.architecture.input_size)
     batches = list(decode_batches(files, weights.preprocessing.resize))
@@ -189,12 +184,12 @@ def _sensitivities(weights: Weights, wanted: Quantization, images: ImageSet) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
-    """What the gate is held against: accuracy where there are labelled images, agreement where there are none."""
+    """The gate's result: accuracy if there are labelled images, otherwise top-1 agreement."""
 
     measured: Accuracy | float
     num_images: int
     golden_failures: tuple[str, ...]
-    """How the answers for the golden images differ from the network's by more than is allowed."""
+    """Where the probabilities for the golden images are out of tolerance."""
 
     @property
     def passed(self) -> bool:
@@ -202,7 +197,7 @@ class _Verdict:
 
     @property
     def words(self) -> str:
-        golden = f"; on the golden images {', '.join(self.golden_failures)}" if self.golden_failures else ""
+        golden = f"; golden images: {', '.join(self.golden_failures)}" if self.golden_failures else ""
         return self._measured_words + golden
 
     @property
@@ -216,10 +211,10 @@ class _Verdict:
         if isinstance(found := self.measured, Accuracy):
             low, high = found.interval_points
             return (
-                f"top-1 {found.candidate_top1:.2%} against {found.reference_top1:.2%}, a drop of "
-                f"{found.drop_points:.2f} points ({low:.2f} to {high:.2f}) where {found.max_drop_points:g} are allowed"
+                f"top-1 {found.candidate_top1:.2%}, FP32 {found.reference_top1:.2%}: a drop of {found.drop_points:.2f} "
+                f"points (95 % interval {low:.2f} to {high:.2f}), limit {found.max_drop_points:g}"
             )
-        return f"{found:.2%} of the calibration images agree, where {self._least:.2%} must"
+        return f"top-1 agreement {found:.2%} on the calibration images, minimum {self._least:.2%}"
 
     @property
     def _least(self) -> float:
@@ -227,7 +222,7 @@ class _Verdict:
 
 
 class _Judge:
-    """Knows what the trained network says of the images, and holds candidates against it."""
+    """Compares candidates with the trained network's predictions for the images."""
 
     def __init__(
         self,
@@ -242,7 +237,7 @@ class _Judge:
         self._golden = golden
         self._weights, self._views, self._request, self._data = weights, views, request, data
         self._sources = images.sources if data is None else tuple(image.path for image in data.images)
-        say(f"asking the FP32 graph about {counted(len(self._sources), 'image')}")
+        say(f"running the FP32 graph on {counted(len(self._sources), 'image')}")
         self._expected = self._ask(None)
 
     def __call__(self, quantization: Quantization) -> _Verdict:
@@ -264,16 +259,16 @@ class _Judge:
 def _fall_back(
     wanted: Quantization, sensitivity: dict[str, float], judge: _Judge, say: Say
 ) -> tuple[Quantization, _Verdict, tuple[Fallback, ...]]:
-    """Take the most sensitive layer that is left out of int8, again and again, until the gate holds."""
+    """Move the most sensitive layer from int8 back to float, one at a time, until the gate passes."""
     quantization = wanted
     fallbacks: list[Fallback] = []
     worst_first = iter(sensitivity)
     while not (verdict := judge(quantization)).passed:
         say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")
         if len(quantization.ranges) == 1:
-            raise ParityError(f"nothing was published: even with all layers but one in float, {verdict.words}")
+            raise ParityError(f"nothing was published: even with only one layer in int8, {verdict.words}")
         layer = next(worst_first)
-        say(f"{layer}, the most sensitive of them, goes back to float")
+        say(f"moving {layer}, the most sensitive of them, back to float")
         remaining = {name: largest for name, largest in quantization.ranges.items() if name != layer}
         quantization = msgspec.structs.replace(quantization, ranges=remaining)
         fallbacks.append(Fallback(layer=layer, because=verdict.words))

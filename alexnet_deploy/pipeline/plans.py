@@ -1,4 +1,4 @@
-"""Plans for bundles: into one that is being made, or into a new one that is otherwise like one that is there."""
+"""TensorRT plans: added to a bundle during export, or to a new copy of an existing bundle."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,30 +22,30 @@ from alexnet_deploy.engines.tensorrt.plan import open_plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """A plan that is asked for."""
+    """Options of a plan to build."""
 
     backend: PlanBackend
     profile: Profile = field(default_factory=Profile)
     options: PlanOptions = field(default_factory=PlanOptions)
     timing_cache: Path | None = None
-    """File of timings; None: this user's own for the library and GPU, where the library keeps any."""
+    """Timing cache file; None: the user's default for this library and GPU, if the library has one."""
 
 
 def backend_that_builds_here() -> PlanBackend | None:
-    """Return the library that is built with where none is named: an installed one, where there is a GPU to run on."""
+    """Return the default library to build with: an installed one if this machine has a GPU, else None."""
     installed = [backend for backend in PLAN_BACKENDS if is_installed(backend)]
     return installed[0] if installed and find_gpu() is not None else None
 
 
 def why_no_plan() -> str:
-    """Return in one line why no plan is built where none is asked for, and what would build one."""
+    """Return in one line why no plan was built by default, and how to build one."""
     if is_installed("tensorrt-rtx"):
         return "no GPU found: skipped the TensorRT plan; --plan tensorrt-rtx builds one for GPUs of Ampere and later"
     if is_installed("tensorrt"):
         return "no GPU found: skipped the TensorRT plan; `alexnet-deploy build --plan tensorrt` builds one on a GPU"
     return (
-        f"no library that builds plans was found: skipped the TensorRT plan; `{install_command('rtx')}` and "
-        "--plan tensorrt-rtx build one, without a GPU too"
+        f"no TensorRT library found: skipped the TensorRT plan; `{install_command('rtx')}` and "
+        "--plan tensorrt-rtx build one, even without a GPU"
     )
 
 
@@ -56,10 +56,10 @@ def add_plan(
     request: PlanRequest,
     observer: BuildObserver = NOBODY,
 ) -> Manifest:
-    """Build a plan of the staged bundle's graph into it; return the manifest that names it, with its proof.
+    """Build a plan of the staged bundle's graph into the bundle; return the manifest with its record and proof.
 
-    Where the plan can run it runs the golden images now; where it cannot, its proof stays pending. Raises what
-    build_plan raises, and ParityError for a plan that disagrees.
+    A plan that can run on this machine runs the golden images at once; otherwise its proof stays pending. Raises what
+    build_plan raises, and ParityError for a plan that disagrees with the golden vectors.
     """
     observer.say(f"building a plan with {request.backend}")
     built = build_plan(
@@ -81,14 +81,14 @@ def add_plan(
     try:
         proof = _proof(stage.candidate(proved), built.record)
     except BackendError as error:
-        # A plan may be for other GPUs than this machine's, which may have none: what it says is not known yet.
-        observer.say(f"not proved yet: {_without(stage.path, error)}")
+        # The plan may be for other GPUs than this machine's, or the machine has none: it is proved on first opening.
+        observer.say(f"proof pending: {_without(stage.path, error)}")
         return pending
     return msgspec.structs.replace(proved, parity=(*rows, *proof))
 
 
 def _without(folder: Path, error: Exception) -> str:
-    """Return an error's words without the hidden folder, which nobody knows."""
+    """Return the error message without the path of the hidden staging folder."""
     return str(error).replace(f"{folder}/", "")
 
 
@@ -108,13 +108,13 @@ def build(
     force: bool = False,
     observer: BuildObserver = NOBODY,
 ) -> Bundle:
-    """Publish a new bundle at `out`: all that `bundle` holds, and a plan that is built here.
+    """Publish a new bundle at `out`: a copy of `bundle` with a plan that is built on this machine.
 
-    Its report stays that of the export. Raises what add_plan raises, UsageError where `out` exists, BundleError where
-    it cannot be written, IntegrityError where the bundle's bytes are not those that were published.
+    The report stays that of the export. Raises what add_plan raises, UsageError where `out` exists, BundleError where
+    it cannot be written, IntegrityError where the bundle's bytes changed since publication.
     """
     if out.resolve() == bundle.path.resolve():
-        raise UsageError(f"{out}: is the bundle itself, which stays as it was published; choose another --out")
+        raise UsageError(f"{out}: is the bundle itself, and bundles are immutable; choose another --out")
     refuse_build(request.backend, request.options, request.timing_cache)
     with publishing(out, force=force, say=observer.say) as stage:
         for name in bundle.manifest.files:
@@ -129,18 +129,18 @@ def build(
 
 
 def plan_problems(bundle: Bundle) -> list[str]:
-    """Return what can be seen to be wrong with a bundle's plans without running them.
+    """Return what is wrong with a bundle's plans, as far as it shows without running them.
 
-    A plan holds the digest of its graph as its network's name, in plain characters: see build_plan. Raises
-    IntegrityError for bytes that are not those published.
+    A plan contains the digest of its graph as the network's name, in plain text: see build_plan. Raises
+    IntegrityError for bytes that changed since publication.
     """
     entry = bundle.manifest.files.get(GRAPH)
     problems = []
     for record in bundle.manifest.plans:
         if entry is None or record.graph_sha256 != entry.sha256:
-            problems.append(f"{record.file}: is a plan of another graph, {record.graph_sha256[:12]}..., not of {GRAPH}")
+            problems.append(f"{record.file}: was built from another graph, {record.graph_sha256[:12]}..., not {GRAPH}")
         elif record.file not in bundle.manifest.files:
-            problems.append(f"{record.file}: is not among the bundle's files")
+            problems.append(f"{record.file}: is not in the manifest's files")
         elif record.graph_sha256.encode() not in bundle.read(record.file):
-            problems.append(f"{record.file}: its own bytes do not name this graph, so it is a plan of another, or none")
+            problems.append(f"{record.file}: its bytes do not contain {GRAPH}'s digest; it is not a plan of this graph")
     return problems

@@ -1,4 +1,4 @@
-"""The report of a finished run: its weights are asked once more, and what they say is shown on one page."""
+"""The report of a finished run: its weights are evaluated again, and one page shows the results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What was found, and where it is shown."""
+    """The results of the evaluation, and the page that shows them."""
 
     path: Path
     """The page."""
     loaded: LoadedWeights
-    """The weights that were asked."""
+    """The evaluated weights."""
     num_images: int
-    """Validation images that they were asked of."""
+    """Number of validation images evaluated."""
     center: Score
-    """By the centre view."""
+    """With the centre view."""
     ten: Score
-    """By ten views."""
+    """With ten views."""
 
 
 def report_run(
@@ -44,14 +44,14 @@ def report_run(
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunReport:
-    """Ask a run's weights of up to 2,000 of the surveyed validation images, and write the page beside them.
+    """Evaluate a run's weights on up to 2,000 of its validation images, and write the page next to the weights.
 
-    Raises OutputError where the page cannot be written, DataError where an image can no longer be read, and
-    WeightsError as load_weights does.
+    Raises OutputError where the page cannot be written, DataError where an image cannot be read, and WeightsError as
+    load_weights does.
     """
     loaded = load_weights(weights)
     examples, resize = found.folder.validation, loaded.weights.preprocessing.resize
-    # On the CPU, from where a few travel: all of a packed set would settle on the GPU.
+    # Kept on the CPU, from where the evaluated images are copied: a packed set would be loaded to the GPU as a whole.
     images = batches_of(examples, resize, torch.device("cpu"), threads=threads)
     numbers = spread_numbers(len(examples))
     evaluation = evaluate(loaded.weights, images, numbers, device=device, on_progress=on_progress)
@@ -72,7 +72,7 @@ def report_run(
 
 
 def _gallery(evaluation: Evaluation, found: Survey, batches: Batches, labels: Sequence[str]) -> list[Thumbnail]:
-    """Return the images that are most surely wrong, read once more."""
+    """Return the highest-confidence errors, with their images read again."""
     places = most_wrong(evaluation)
     if not len(places):
         return []

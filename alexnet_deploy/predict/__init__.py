@@ -1,1 +1,1 @@
-"""Images to predictions, and predictions to rows in a file."""
+"""Prediction on images, and rows of predictions in files."""

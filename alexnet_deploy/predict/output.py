@@ -1,174 +1,28 @@
-"""Rows on their way into a file, which gets its name when it is whole; a run that was stopped can be resumed.
+"""Output files of prediction rows: a file gets its name when it is complete, and an interrupted run can be resumed.
 
-Until then they lie hidden beside its place, in .NAME.DIGEST.partial, each written out as it is made. The digest is of
-what the rows depend on: rows of another bundle or form are not resumed.
+Until then the rows are in a hidden file in the same folder, .NAME.DIGEST.partial; each row is written as soon as it is
+made. The digest covers everything that the rows depend on, so rows of another bundle or format are never resumed.
 
-Rows whose input is asked again go to .NAME.DIGEST.again.partial, with those before and after them, until that file
-takes the place of the older one. Both are there until then, so this can be stopped and resumed too.
+With --retry-failed all rows, retried and copied, go to .NAME.DIGEST.again.partial, which replaces the older file at the
+end. Both files exist until then, so a retry can be interrupted and resumed too.
 """
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader, FileIO
-from pathlib import Path, PurePath
+from io import FileIO
+from pathlib import Path
 from typing import BinaryIO, Literal
 
-from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
+from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
 from alexnet_deploy.core.fs.opening import open_input, open_working
-from alexnet_deploy.core.process.say import Say, counted, say_nothing
-from alexnet_deploy.predict.predictor import Again
-from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_row, read_rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Older:
-    """Rows that were written before, of which some inputs are asked again."""
-
-    path: Path
-    is_whole: bool
-    """True for an `output` that is whole: nothing in it says which bundle its rows are of."""
-    codes: frozenset[str]
-    """Errors whose inputs are asked again."""
-
-    def rows(self, writer: RowWriter, start: int) -> Iterator[tuple[WrittenRow, bool]]:
-        """Yield each row from number `start` on, from 0, and whether its input is asked again.
-
-        Of a whole file that is the first prediction too, as a sample: it must come out as it was.
-        """
-        needs_sample = self.is_whole
-        # Through a link only what is whole, which is read and never written to.
-        with open_input(self.path) if self.is_whole else _reading(self.path) as file:
-            number = 0
-            for row, _ in read_rows(file, writer, self.path):
-                if row is None:
-                    continue
-                if number >= start:
-                    is_sample = needs_sample and row.outcome == "ok"
-                    needs_sample = needs_sample and not is_sample
-                    yield row, is_sample or row.outcome in self.codes
-                number += 1
-
-
-class Tally(Counter[str]):
-    """How many rows are `ok`, and how many have which error code."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.endings: Counter[str] = Counter()
-        """Of the names of those that are not_an_image: what lies in a camera's folder beside the images."""
-
-    def add(self, path: str, outcome: str) -> None:
-        """Count a row."""
-        self[outcome] += 1
-        if outcome == ImageErrorCode.NOT_AN_IMAGE.value:
-            ending = PurePath(path).suffix
-            self.endings[ending if ending and ending.isprintable() else "without ending"] += 1
-
-
-class RowFile:
-    """A file of rows that is being written, from its first row or from where it was left.
-
-    Whoever writes a row counts it in `outcomes`.
-    """
-
-    def __init__(self, file: FileIO, writer: RowWriter, output: Path, older: _Older | None = None) -> None:
-        """Keep the whole rows at the beginning of `file`, and cut off what follows them; then come those of `older`."""
-        self._file = file
-        self._writer = writer
-        self._output = output
-        self._older = older
-        self.outcomes = Tally()
-        end = 0
-        file.seek(0)
-        with open(file.fileno(), "rb", closefd=False) as kept:
-            for row, row_end in read_rows(kept, writer, self.place):
-                end = row_end
-                if row is not None:
-                    self.outcomes.add(row.path, row.outcome)
-        file.truncate(end)
-        file.seek(end)
-        self._num_kept = self.outcomes.total()
-        self._older_rows = iter(()) if older is None else older.rows(writer, self._num_kept)
-        if not end:
-            self._append(writer.header().encode())
-
-    @property
-    def place(self) -> Path:
-        """Where the rows are until the file is whole."""
-        return Path(self._file.name)
-
-    def done(self) -> Iterator[str | Again]:
-        """Yield the paths of the rows that there are, marked where their input is asked again.
-
-        To be begun before the next row is written.
-        """
-        with _reading(self.place) as kept:
-            for number, row in enumerate(self._rows_in(kept)):
-                if number == self._num_kept:
-                    # Written since.
-                    break
-                yield row.path
-        if self._older is not None:
-            for row, is_again in self._older.rows(self._writer, self._num_kept):
-                yield Again(path=row.path) if is_again else row.path
-
-    def _rows_in(self, kept: BinaryIO) -> Iterator[WrittenRow]:
-        return (row for row, _ in read_rows(kept, self._writer, self.place) if row is not None)
-
-    def write(self, line: str) -> None:
-        """Hand one line to the operating system, after the older rows that come before it.
-
-        Raises OutputError where it is not taken, UsageError where a sample came out otherwise than it was, or where
-        a whole file would grow.
-        """
-        replaced = self._copy_older()
-        record = line.encode()
-        if replaced is not None and replaced.outcome == "ok":
-            _agree(self._output, replaced, read_row(record, self._writer.form[0]))
-            record = replaced.record
-        elif replaced is None and self._older is not None and self._older.is_whole:
-            raise UsageError(
-                f"{self._output}: is whole with {counted(self.outcomes.total(), 'row')}, and there are more inputs "
-                "now; choose another --output"
-            )
-        self._append(record)
-
-    def finish(self) -> None:
-        """Write the older rows that are left; raises OutputError, UsageError where one of them was to be replaced."""
-        replaced = self._copy_older()
-        assert replaced is None, "each input that is asked again has a row"
-
-    def _copy_older(self) -> WrittenRow | None:
-        """Write the older rows up to the next that is replaced, and return that; None where there are no more."""
-        for row, is_again in self._older_rows:
-            if is_again:
-                return row
-            self._append(row.record)
-            self.outcomes.add(row.path, row.outcome)
-        return None
-
-    def _append(self, record: bytes) -> None:
-        rest = memoryview(record)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
-        except OSError as error:
-            raise OutputError(f"{self._output}: cannot be written: {error.strerror}") from error
-
-
-def _agree(output: Path, was: WrittenRow, now: WrittenRow | None) -> None:
-    if now is None or not was.is_like(now):
-        raise UsageError(
-            f"{output}: its row for {was.path} comes out differently now, so its rows are of another bundle, engine or "
-            "image; choose another --output"
-        )
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_rows
+from alexnet_deploy.predict.sink import OlderRows, RowFile
 
 
 @contextmanager
@@ -181,18 +35,18 @@ def open_row_file(
     again: frozenset[str] = frozenset(),
     say: Say = say_nothing,
 ) -> Iterator[RowFile]:
-    """Give a file of rows that becomes `output` at the end; rows that were written before an exception stay, hidden.
+    """Yield a file of rows that becomes `output` at the end; after an exception the rows stay in a hidden file.
 
-    `depends_on` is what the rows depend on beside their form. With `resume` the rows of a run that was stopped are
-    kept, where there are any. With codes of errors in `again`, which needs `resume`, the rows may be whole too, and
-    those that have such an error are replaced.
+    `depends_on` names everything but their format that the rows depend on. With `resume` the rows of an interrupted run
+    are kept, if there are any. With error codes in `again`, which needs `resume`, `output` may also be complete, and
+    the rows with such an error are replaced.
 
-    Raises UsageError where `output` exists or cannot be made, where rows of a stopped run are there and `resume` is not
-    given or they are of other settings or cannot be of `writer`, while another run writes them, or where `output` has
-    appeared meanwhile; OutputError where the file cannot be finished.
+    Raises UsageError if `output` exists, cannot be created, is being written by another run, or was created while this
+    one wrote its rows; if there are rows of an interrupted run and `resume` is not given; and if such rows have other
+    settings or cannot be `writer`'s. Raises OutputError if the file cannot be completed.
     """
     if again and output.exists():
-        # Through a link: what is replaced is the file.
+        # Follow a link: its target is replaced, not the link.
         output = output.resolve()
     digest = sha256(repr((writer.form, depends_on)).encode())[:12]
     partial = hidden_beside(output, f".{digest}.partial")
@@ -204,21 +58,23 @@ def open_row_file(
         return
     _refuse_existing(output)
     if resume and os.path.lexists(replacing) and os.path.lexists(partial):
-        raise UsageError(f"{replacing}: a run with --retry-failed was stopped; repeat --retry-failed, or remove it")
+        raise UsageError(
+            f"{replacing}: holds rows of an interrupted --retry-failed; repeat --retry-failed, or remove the file"
+        )
     if resume and not os.path.lexists(partial) and (others := _partials(output)):
         raise UsageError(
-            f"{others[0]}: its rows are of another bundle, engine, decoding policy or form; without --resume they are "
-            "left alone"
+            f"{others[0]}: cannot resume: another bundle, engine, decoding policy or format gave its rows; without "
+            "--resume a new run starts and this file stays"
         )
     is_new = not os.path.lexists(partial)
     with _opened(output, partial) as file:
         with _in_words(output, partial):
             _lock(file, output, partial, say, is_new=is_new)
-            # That run may have finished, or given up, between our opening and our locking.
+            # Another run may have finished or stopped between our opening and our locking the file.
             _refuse_existing(output)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
-                remedy = "remove it" if writer.form[0] == "table" else "--resume goes on with them"
-                raise UsageError(f"{partial}: holds the rows of a run that was stopped; {remedy}")
+                remedy = "remove it to start again" if writer.form[0] == "table" else "pass --resume to continue it"
+                raise UsageError(f"{partial}: holds the rows of an interrupted run; {remedy}")
             rows = RowFile(file, writer, output)
         with _kept_if_any(rows, partial):
             yield rows
@@ -226,7 +82,7 @@ def open_row_file(
 
 
 def _identity(path: Path) -> str:
-    """Return a digest of which file this is, as it is now: rows that were begun for another one are not its rows."""
+    """Return a digest of the file's inode, size and time: rows started for another file do not belong to this one."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -238,9 +94,9 @@ def _identity(path: Path) -> str:
 def _replacing(
     output: Path, partial: Path, replacing: Path, writer: RowWriter, codes: frozenset[str], say: Say
 ) -> Iterator[RowFile]:
-    """Give a file that takes the place of older rows, whole or stopped, when each has been copied or replaced."""
+    """Yield a file that replaces older rows, complete or interrupted, once each row is copied or retried."""
     is_whole, is_new = os.path.lexists(output), not os.path.lexists(replacing)
-    older = _Older(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
+    older = OlderRows(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
     with _opened_older(output, older) as source, _opened(output, replacing) as file:
         with _in_words(output, replacing):
             if not is_whole:
@@ -255,7 +111,7 @@ def _replacing(
             partial.unlink(missing_ok=True)
             return
         if not os.path.lexists(output) or not os.path.samestat(os.fstat(source.fileno()), output.lstat()):
-            raise UsageError(f"{output}: has been replaced meanwhile; the rows are all in {replacing}")
+            raise UsageError(f"{output}: was replaced by another program during this run; all rows are in {replacing}")
         with _in_words(output, replacing):
             os.fsync(file.fileno())
             replacing.replace(output)
@@ -269,18 +125,14 @@ def _opened(output: Path, path: Path, mode: Literal["r+b", "a+b"] = "a+b") -> Fi
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
 
 
-def _opened_older(output: Path, older: _Older) -> FileIO | BinaryIO:
-    # Nobody writes into a whole file; it may be a read-only one.
+def _opened_older(output: Path, older: OlderRows) -> FileIO | BinaryIO:
+    # A complete file is only read; it may be read-only.
     if not older.is_whole:
         return _opened(output, older.path, "r+b")
     try:
         return open_input(older.path)
     except OSError as error:
         raise UsageError(f"{output}: cannot be read: {error.strerror}") from error
-
-
-def _reading(path: Path) -> BufferedReader:
-    return BufferedReader(open_working(path, "rb"))
 
 
 @contextmanager
@@ -299,7 +151,9 @@ def _publish_new(file: FileIO, place: Path, output: Path) -> None:
         try:
             rename_new(place, output)
         except FileExistsError as error:
-            raise UsageError(f"{output}: has appeared meanwhile; the rows are all in {place}") from error
+            raise UsageError(
+                f"{output}: was created by another program during this run; all rows are in {place}"
+            ) from error
     _sync_name(output)
 
 
@@ -308,15 +162,15 @@ def _sync_name(output: Path) -> None:
         sync_directory(output.parent)
     except OSError as error:
         raise OutputError(
-            f"{output}: is whole, but its name may not survive a power cut: {output.parent} cannot be synced: "
+            f"{output}: is complete, but its name may be lost in a power failure: {output.parent} cannot be synced: "
             f"{error.strerror}"
         ) from error
 
 
 def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
-    """Yield the rows of a file that is whole; raises UsageError where it is none of this form."""
+    """Yield the rows of a complete file; raises UsageError if it is not a file of this format."""
     if not output.is_file():
-        raise UsageError(f"{output}: is no file; choose another --output")
+        raise UsageError(f"{output}: is not a regular file; choose another --output")
     end = 0
     with open_input(output) as file:
         for row, row_end in read_rows(file, writer, output):
@@ -325,7 +179,7 @@ def whole_rows(output: Path, writer: RowWriter) -> Iterator[WrittenRow]:
                 yield row
     if end != output.stat().st_size:
         raise UsageError(
-            f"{output}: exists, and from byte {end:,} on holds no rows of this form; choose another --output"
+            f"{output}: exists, but from byte {end:,} on it holds no rows of this format; choose another --output"
         )
 
 
@@ -348,7 +202,7 @@ def _in_words(output: Path, partial: Path) -> Iterator[None]:
 
 def _refuse_existing(output: Path) -> None:
     if os.path.lexists(output):
-        raise UsageError(f"{output}: exists already; choose another --output")
+        raise UsageError(f"{output}: already exists; choose another --output")
 
 
 def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:
@@ -359,6 +213,6 @@ def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_ne
             place.unlink(missing_ok=True)
         raise
     if taken:
-        raise UsageError(f"{output}: another run is writing it now")
+        raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
     if not os.path.lexists(place) or not os.path.samestat(os.fstat(file.fileno()), place.lstat()):
-        raise UsageError(f"{output}: another run was writing it until now; start again")
+        raise UsageError(f"{output}: another run has just stopped writing it; repeat the command")

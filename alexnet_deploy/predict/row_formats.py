@@ -1,4 +1,4 @@
-"""Prediction rows as text: a table for people, jsonl and csv for programs; one row for each input."""
+"""Prediction rows as text: a table for people, jsonl and csv for programs; one row per input."""
 
 import csv
 import io
@@ -16,53 +16,53 @@ from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.process.say import printable
-from alexnet_deploy.predict.predictor import Prediction
+from alexnet_deploy.predict.prediction import Prediction
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 
 FORMAT_OF_ENDING: Mapping[str, RowFormat] = MappingProxyType(
     {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "table"}
 )
-"""What a file of rows is called."""
+"""Row format by file extension."""
 
 _PATH_WIDTH = 40
 
 _MOST_FAILURES = 5
-"""How many failures of one kind in a row a terminal shows."""
+"""Largest number of consecutive failures with the same code that a terminal shows."""
 
-# Of one row: 20,000 classes have 2 MiB.
+# Limit of one row: 20,000 classes take 2 MiB.
 _MOST_BYTES = 64 * MIB
 
-# Of one row: a path is 4,096 bytes at most, and so many line breaks.
+# Limit of one row: a path has at most 4,096 bytes, and so at most as many line breaks.
 _MOST_LINES = 8192
 
-# Of one image in batches of other sizes float32 strayed by less than 1e-6; csv rounds to six digits.
+# The probabilities of one image differed by less than 1e-6 between batch sizes (float32); csv rounds to six digits.
 _ROUNDING = 1e-5
 
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
 def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
-    """Return the format that is wanted or that the output's ending tells, a table on stdout.
+    """Return the given format, or that of the output's extension; a table for stdout.
 
-    Raises UsageError where the two contradict each other, or neither says.
+    Raises UsageError if the two contradict each other, or if neither is known.
     """
     if output is None:
         return wanted or "table"
-    told = FORMAT_OF_ENDING.get(output.suffix.lower())
-    if wanted is None and told is None:
-        raise UsageError(f"{output}: its ending tells no format ({', '.join(FORMAT_OF_ENDING)}); give --format")
-    if wanted is not None and told is not None and wanted != told:
-        raise UsageError(f"{output}: its ending means {told}, and --format asks for {wanted}; change one of them")
-    return wanted or told or "table"
+    implied = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if wanted is None and implied is None:
+        raise UsageError(f"{output}: its extension is not one of {', '.join(FORMAT_OF_ENDING)}; pass --format")
+    if wanted is not None and implied is not None and wanted != implied:
+        raise UsageError(f"{output}: its extension means {implied}, but --format is {wanted}; change one of them")
+    return wanted or implied or "table"
 
 
 class RowWriter:
-    """Turns predictions into lines of one format; `header` comes once, before them.
+    """Converts predictions to lines of one format; write `header` once, before them.
 
-    `labels` are those of the classes; a row that was written before is held against them. A table's labels are padded
-    to `label_width` characters. A table for a terminal, `width` characters wide, cuts its
-    lines, and tells long runs of the same failure in one; everywhere else each prediction has a line of its own.
+    `labels` are the class names; earlier rows are checked against them. A table pads its labels to `label_width`
+    characters. A table for a terminal, `width` characters wide, truncates its lines and summarises a long run of the
+    same failure in one line; otherwise each prediction has its own line.
     """
 
     def __init__(
@@ -83,25 +83,25 @@ class RowWriter:
 
     @property
     def form(self) -> tuple[RowFormat, int]:
-        """What a file of its rows looks like: their format, and how many guesses each has."""
+        """Format of the rows, and number of classes per row."""
         return self._format, self._topk
 
     def refusal(self, row: "WrittenRow") -> str | None:
-        """Return why this writer cannot have written a row; None where it can have."""
+        """Return why this writer cannot have written a row; None if it can."""
         for index, probability in row.probabilities.items():
-            # Written so that NaN is refused too.
+            # This form also refuses NaN.
             if not 0 <= probability <= 1:
                 return f"{probability} is not a probability"
             if self._labels and not 0 <= index < len(self._labels):
-                return f"there is no class {index} of {len(self._labels)}"
+                return f"class index {index} is not in 0..{len(self._labels) - 1}"
             if self._labels and row.labels[index] != self._labels[index]:
                 return f"class {index} is {self._labels[index]!r}, not {row.labels[index]!r}"
         if self._labels and (row.outcome == "ok") != bool(row.probabilities):
-            return "a prediction has classes, and an error has none"
+            return "a prediction must have classes, and an error must have none"
         return None
 
     def header(self) -> str:
-        """Return the first line with its end, or nothing where the format has none."""
+        """Return the header line with its line end, or an empty string if the format has none."""
         if self._format != "csv":
             return ""
         ranks = range(1, self._topk + 1)
@@ -109,7 +109,7 @@ class RowWriter:
         return _csv_line(["path", "ok", "error", "message", *names])
 
     def row(self, prediction: Prediction) -> str:
-        """Return the prediction's line with its end; on a terminal none, or one about failures before it too."""
+        """Return the prediction's line with its line end; on a terminal perhaps none, or one more about failures."""
         match self._format:
             case "jsonl":
                 return msgspec.json.encode(_record(prediction)).decode() + "\n"
@@ -121,7 +121,7 @@ class RowWriter:
                 return self._terminal_lines(prediction, self._width)
 
     def footer(self) -> str:
-        """Return what follows the last row: on a terminal, how many failures were not shown."""
+        """Return the text after the last row: on a terminal, the number of hidden failures."""
         num_hidden = self._num_failures - _MOST_FAILURES
         failure, self._failure, self._num_failures = self._failure, None, 0
         return f"... {num_hidden:,} more {failure}\n" if num_hidden > 0 else ""
@@ -158,30 +158,30 @@ class RowWriter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenRow:
-    """What a row in a file says of its input."""
+    """An existing row of a file, parsed."""
 
     path: str
     outcome: str
-    """`ok`, or its error's code."""
+    """`ok`, or the error code."""
     probabilities: dict[int, float]
-    """Of the guesses, by the class's index; as they are written, which in csv is rounded."""
+    """Probability by class index, as written; csv rounds it."""
     labels: dict[int, str]
-    """Of the guesses, by the class's index."""
+    """Label by class index."""
     record: bytes
-    """The row itself, with its end."""
+    """The row's bytes, with its line end."""
 
     def is_like(self, other: "WrittenRow") -> bool:
-        """Return whether both guess the same, but for what another batch size may change in the last digits."""
+        """Return whether both rows agree on classes and probabilities, up to the rounding of another batch size."""
         if self.probabilities.keys() != other.probabilities.keys():
             return False
         return all(abs(value - other.probabilities[index]) <= _ROUNDING for index, value in self.probabilities.items())
 
 
 def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[WrittenRow | None, int]]:
-    """Yield each whole row that `writer` wrote into a file at `place`, jsonl or csv, and the byte that it ends at.
+    """Yield each complete row that `writer` wrote to a file at `place`, jsonl or csv, and the offset of its end.
 
-    The header counts as a row of None. The first row that is cut off or damaged is the end: what follows is not read.
-    Raises UsageError for a row that `writer` cannot have written.
+    The header counts as a row of None. Reading stops at the first truncated or damaged row. Raises UsageError for a row
+    that `writer` cannot have written.
     """
     row_format, _ = writer.form
     end = 0
@@ -196,14 +196,15 @@ def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[
             return
         if reason := writer.refusal(row):
             raise UsageError(
-                f"{place}: row {number:,} is not of this bundle: {reason}; remove the file, or choose another --output"
+                f"{place}: row {number:,} does not fit this bundle: {reason}; remove the file, or choose another "
+                "--output"
             )
         end += len(record)
         yield row, end
 
 
 def read_row(record: bytes, row_format: RowFormat) -> WrittenRow | None:
-    """Return what one row of jsonl or csv says, None where it is damaged."""
+    """Return one parsed row of jsonl or csv, None if it is damaged."""
     return _json_row(record) if row_format == "jsonl" else _csv_row(record)
 
 
@@ -214,7 +215,7 @@ def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
     while line := file.readline(room):
         lines.append(line)
         room -= len(line)
-        # A path in a csv row may hold line breaks, between quotes; a quote that is damage would open one of them all.
+        # A quoted path in csv may hold line breaks; a stray quote would join all lines that follow, hence the limits.
         is_quoted ^= row_format == "csv" and line.count(b'"') % 2 == 1
         if is_quoted and room and len(lines) <= _MOST_LINES:
             continue
@@ -261,12 +262,12 @@ def _json_row(record: bytes) -> WrittenRow | None:
 def _csv_row(record: bytes) -> WrittenRow | None:
     try:
         ((path, ok, code, *rest),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
-        # After the message three cells a guess: its index, label and probability.
+        # After the message come three cells per class: index, label and probability.
         cells = zip(rest[1::3], rest[2::3], rest[3::3], strict=False)
         guesses = {int(index): (label, float(value)) for index, label, value in cells if index}
     except (ValueError, csv.Error):
         return None
-    # Nearly any line of text is csv, zeros before a row too.
+    # Almost any line of text parses as csv, also a row after NUL bytes.
     if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
         return None
     return WrittenRow(
@@ -287,13 +288,14 @@ def _record(prediction: Prediction) -> dict[str, object]:
 
 def _csv_line(cells: list[object]) -> str:
     line = io.StringIO()
-    # Python 3.11 quotes no break but the line end's own, and readers end a line at a bare carriage return too.
+    # With "\r\n" cells with a bare carriage return are quoted too: Python 3.11 quotes only the characters of its own
+    # line end, and many readers end a line at a carriage return.
     csv.writer(line, lineterminator="\r\n").writerow(cells)
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _shortened(text: str, width: int) -> str:
-    """Return text that takes `width` columns of a terminal at most: its beginning and, twice as much, its end."""
+    """Return text shortened to `width` terminal columns: its beginning and, twice as long, its end."""
     if cell_len(text) <= width:
         return text
     end = 2 * (width - 3) // 3
@@ -301,6 +303,6 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _cut(line: str, width: int) -> str:
-    """Return a line, with its end, that takes `width` columns of a terminal at most."""
+    """Return a line, with its line end, truncated to `width` terminal columns."""
     text = line.removesuffix("\n")
     return line if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}...\n"

@@ -1,1 +1,1 @@
-"""Pages for people to look at: self-contained HTML."""
+"""Reports as self-contained HTML pages."""

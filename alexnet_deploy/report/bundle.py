@@ -1,7 +1,8 @@
-"""What a person looks at: one self-contained HTML page about a bundle and the network in it."""
+"""The parity report: one self-contained HTML page about a bundle and its network."""
 
 from collections.abc import Mapping, Sequence
 
+from alexnet_deploy.core.bundle.accuracy import Accuracy
 from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.model.weights import TrainingRecord
@@ -27,9 +28,9 @@ def render_report(
 ) -> bytes:
     """Return one self-contained HTML page, UTF-8: the proof, the training, the images and the layers of a bundle.
 
-    `labels` are K names in the order of the probabilities; `training` is None where it is not known. `histograms` are
-    those that an int8 graph's ranges were chosen from, by layer; None where they are not at hand. The page makes no
-    request and holds no script, every name in it is escaped, and the same input gives the same bytes.
+    `labels` are the K class names in the order of the probabilities; `training` is None if unknown. `histograms` are
+    the calibration histograms of an int8 graph, by layer; None if not available. The page makes no request and
+    contains no script, every name in it is escaped, and the same input gives the same bytes.
     """
     return render_page(
         "report.html.jinja",
@@ -51,30 +52,30 @@ def render_report(
 
 
 def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
-    """Return what a row may differ by: what the bundle says of its own graph, and the usual for another."""
+    """Return the tolerance of a row: the bundle's for its own precision, this program's for any other."""
     if row.against == "graph":
-        assert manifest.golden.graph is not None, "such rows are those of int8"
+        assert manifest.golden.graph is not None, "only int8 bundles have such rows"
         return manifest.golden.graph.tolerance
     return manifest.golden.tolerance if row.precision == manifest.precision else TOLERANCES[row.precision]
 
 
 def _tolerances(manifest: Manifest) -> dict[str, Tolerance]:
-    """Return what is allowed, by what it is allowed of; the bundle's own graph first."""
+    """Return each tolerance by what it applies to; the bundle's own graph first."""
     found = {f"{manifest.precision} graph": manifest.golden.tolerance}
     for row in manifest.parity:
         graph = f"{row.precision} graph"
-        what = graph if row.against == "network" else f"engine, from what its {graph} says"
+        what = graph if row.against == "network" else f"engine against its {graph}"
         found.setdefault(what, _tolerance(manifest, row))
     return found
 
 
 def _holds(row: ParityRow, manifest: Manifest) -> bool:
-    # A row without failures is held against the tolerance once more, so that NaN fails here too.
+    # A row without failures is compared with the tolerance again, so that NaN fails here too.
     return row.passed and row.max_error <= _tolerance(manifest, row).probability
 
 
 def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
-    """Return the links of the chain by name, each with its rows and whether they hold; those without rows left out."""
+    """Return the stages of the chain that have rows, by name, each with its rows and whether each row passes."""
     names = ("Trained network", "FP32 graph", "FP16 graph", "INT8 graph", "This graph", "Plans")
     stages: dict[str, list[tuple[ParityRow, bool]]] = {name: [] for name in names}
     for row in manifest.parity:
@@ -90,7 +91,7 @@ def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
 
 def _verdict(manifest: Manifest) -> Verdict:
     rows, allowed = manifest.parity, manifest.golden.tolerance.probability
-    refusal = "This engine does not say what the trained network says:"
+    refusal = "This engine disagrees with the trained network:"
     if num_failed := sum(not _holds(row, manifest) for row in rows):
         return Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
     cost, is_affordable = _cost(manifest)
@@ -99,32 +100,30 @@ def _verdict(manifest: Manifest) -> Verdict:
     of_this = [row for row in rows if row.precision == manifest.precision and row.backend != "torch"]
     own = [row for row in of_this if row.against == "network"]
     if not own:
-        return Verdict(words="Nothing is proved yet: no engine has run the golden images.", holds=None)
+        return Verdict(words="Not proved yet: no engine has run the golden images.", holds=None)
     numbers = {row.images: row.num_images for row in own}
     golden, others = numbers.pop(GOLDEN_SET, 0), sum(numbers.values())
     parts = ([counted(golden, "golden image")] if golden else []) + ([counted(others, "image")] if others else [])
     words = (
-        "This engine says what the trained network says: largest difference "
+        "This engine agrees with the trained network: max error "
         f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "
-        f"{counted(len({row.backend for row in own}), 'engine')}, where {short(allowed)} is allowed."
+        f"{counted(len({row.backend for row in own}), 'engine')}, tolerance {short(allowed)}."
     )
-    return Verdict(words=f"{words} In int8 {cost}." if cost else words, holds=True)
+    return Verdict(words=f"{words} In int8, {cost}." if cost else words, holds=True)
 
 
 def _cost(manifest: Manifest) -> tuple[str, bool]:
-    """Return what an int8 graph's gate found, in words, and whether it held; no words where there is nothing to say."""
-    if (gate := manifest.gate) is None or manifest.precision != "int8":
+    """Return a description of an int8 graph's accuracy gate, empty if it has none, and whether the gate passed."""
+    gate, quantization = manifest.gate, manifest.quantization
+    if gate is None or quantization is None:
         return "", True
-    if (found := gate.accuracy) is not None:
+    if isinstance(found := gate.measured, Accuracy):
         change = "gains" if found.drop_points < 0 else "loses"
         words = (
-            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'image')}, "
-            f"where {found.max_drop_points:g} may be lost"
+            f"it {change} {points(abs(found.drop_points))} points of top-1 on {counted(found.num_images, 'image')} "
+            f"(limit: a drop of {found.max_drop_points:g})"
         )
         return words, found.passed
-    agreement, quantization = gate.calibration_agreement, manifest.quantization
-    if agreement is None or quantization is None:
-        return "", True
     needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
-    words = f"{wording.percent(agreement)} of the calibration images keep their first guess"
-    return words, agreement >= needed
+    words = f"{wording.percent(found)} of the calibration images keep their top-1 prediction"
+    return words, found >= needed

@@ -1,6 +1,6 @@
-"""What the report's charts show, as places on their scales: the page draws them with its own boxes, lines and text.
+"""The report's charts as positions on their scales; the page draws them with its own boxes, lines and text.
 
-Places are per cent of a track from its left end, or coordinates in the box of a small SVG.
+Positions are per cent of a track from its left end, or coordinates in the box of a small SVG.
 """
 
 import math
@@ -14,7 +14,7 @@ from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 _NUM_COLUMNS = 128
 _LEAST_FAULT, _MOST_FAULT = 1e-3, 1e9
 _LEAST_COST, _MOST_COST = 1e-9, 1e3
-"""Divergences beyond these stand at the scale's ends: smaller are float32 rounding, larger come of no probabilities."""
+"""Divergences are clamped to these: smaller ones are float32 rounding, larger ones do not come from probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,30 +25,30 @@ class LogScale:
     high: int
 
     def place(self, value: float) -> float:
-        """Return where a positive value stands, 0..100; what is beyond an end stands at it."""
+        """Return the position of a positive value, 0..100, clamped to the ends of the scale."""
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultChart:
-    """The planted faults, in multiples of what is allowed."""
+    """The errors of the planted faults, in multiples of the tolerance."""
 
     scale: LogScale
     faults: tuple[tuple[str, float, float, float], ...]
-    """Name, multiple of the tolerance, and where its bar begins and how long it is; the furthest first."""
+    """Name, multiple of the tolerance, and start and length of the bar; largest multiple first."""
 
     @property
     def ticks(self) -> list[int]:
-        """The powers of ten that are named: what is allowed, ten times as much, and some beyond."""
+        """The labelled powers of ten: the tolerance, ten times the tolerance, and some beyond."""
         num_decades = self.scale.high - self.scale.low
         step = 1 if num_decades <= 5 else 2 if num_decades <= 7 else 4
         return sorted({self.scale.low, 0, *range(1, self.scale.high + 1, step)})
 
 
 def fault_chart(separation: Mapping[str, float]) -> FaultChart:
-    """Return the chart of each fault's multiple of the tolerance: its bar runs from 1 to there."""
-    # A fault that moves nothing, or gives NaN, stands at the scale's end rather than beyond it.
+    """Return the chart of each fault's multiple of the tolerance; each bar starts at 1."""
+    # A fault without effect, or with NaN, is clamped to the end of the scale.
     shown = {
         name: _LEAST_FAULT if math.isnan(value) else min(max(value, _LEAST_FAULT), _MOST_FAULT)
         for name, value in separation.items()
@@ -74,15 +74,15 @@ class CostChart:
 
     scale: LogScale
     ticks: range
-    """The powers of ten that are named, the ends among them."""
+    """The labelled powers of ten, including both ends."""
     lengths: dict[str, float]
-    """How long each bar is, 0..100; 0 for a cost of nothing, all of the track where it is no number."""
+    """Length of each bar, 0..100; 0 for a cost of 0, the whole track for a cost that is not finite."""
 
 
 def cost_chart(costs: Mapping[str, float]) -> CostChart:
-    """Return the bars of these costs; any number that is not finite is as bad as can be."""
+    """Return the bars of these costs; a cost that is not finite gets the longest bar."""
     finite = [min(max(cost, _LEAST_COST), _MOST_COST) for cost in costs.values() if 0 < cost < math.inf]
-    # The least of them has a bar that can be seen.
+    # Even the smallest cost has a visible bar.
     low = math.floor(math.log10(min(finite)) - 0.2) if finite else -4
     num_decades = max(2, math.ceil(math.log10(max(finite))) - low) if finite else 2
     step = math.ceil(num_decades / 5)
@@ -99,7 +99,7 @@ def cost_chart(costs: Mapping[str, float]) -> CostChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalChart:
-    """A confidence interval on a linear scale, beside nothing and what is allowed; places are 0..100."""
+    """A confidence interval on a linear scale, with marks at zero and at the limit; positions are 0..100."""
 
     begin: float
     end: float
@@ -107,11 +107,11 @@ class IntervalChart:
     zero: float
     allowed: float
     ticks: tuple[tuple[float, float], ...]
-    """Number and place."""
+    """Number and position."""
 
 
 def interval_chart(value: float, interval: tuple[float, float], allowed: float) -> IntervalChart | None:
-    """Return the chart of a value with its interval; None where one of the numbers cannot be drawn."""
+    """Return the chart of a value with its interval; None if one of the numbers is not finite."""
     numbers = (value, *interval, allowed)
     if not all(map(math.isfinite, numbers)):
         return None
@@ -133,7 +133,7 @@ def interval_chart(value: float, interval: tuple[float, float], allowed: float) 
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Return between three and seven numbers of a scale, multiples of 1, 2 or 5 times a power of ten."""
+    """Return three to seven ticks of a scale, multiples of 1, 2 or 5 times a power of ten."""
     exponent = math.floor(math.log10(high - low)) - 1
     steps = (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5))
     step = next(step for step in steps if (high - low) / step <= 7)
@@ -145,26 +145,26 @@ class HistogramChart:
     """Magnitudes of one layer's input: outlines of logarithmic counts in a box of BOX_WIDTH by BOX_HEIGHT."""
 
     kept: str
-    """SVG path of what is within the range, or of all where there is none."""
+    """SVG path of the part within the range, or of everything if there is no range."""
     cut: str
-    """SVG path of what is beyond it; empty where nothing is drawn there."""
+    """SVG path of the part beyond the range; empty if nothing is drawn there."""
     edge: float | None
-    """Where the range ends; None where the layer has none."""
+    """Position of the range's end; None if the layer has no range."""
     upper: float
     """The magnitude at the box's right end."""
     levels: tuple[tuple[int, float], ...]
-    """Powers of ten of the counts that are named, and their heights from the top."""
+    """The labelled powers of ten of the counts, and their distances from the top."""
 
 
 BOX_WIDTH, BOX_HEIGHT = 224.0, 100.0
 _BELOW_ONE = 0.35
-"""Decades below a count of one, so that a single number can be seen."""
+"""Decades below a count of one, so that a single value is visible."""
 
 
 def histogram_charts(
     histograms: Mapping[str, Histogram], ranges: Mapping[str, float]
 ) -> dict[str, HistogramChart | None]:
-    """Return the chart of each layer, all on one scale of counts; None where every number was 0."""
+    """Return the chart of each layer, all on one scale of counts; None if every value was 0."""
     columns = {
         layer: _columns(histogram, ranges.get(layer))
         for layer, histogram in histograms.items()
@@ -181,7 +181,7 @@ def histogram_charts(
 
 
 def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, up to what is to be shown."""
+    """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, to the range or maximum."""
     upper = max(histogram.largest, largest_kept or 0.0)
     width = histogram.upper / NUM_BINS
     num_bins = int(np.flatnonzero(histogram.counts)[-1]) + 1
@@ -190,7 +190,7 @@ def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarr
     padded = np.zeros(num_columns * group, dtype=np.int64)
     padded[:num_bins] = histogram.counts[:num_bins]
     counts = padded.reshape(num_columns, group).sum(axis=1)
-    # What rounding put beyond the largest number belongs to the column that ends with it.
+    # Rounding may create columns beyond the largest value: their counts belong to the last column.
     edges = np.minimum(np.arange(num_columns + 1) * group * width, upper)
     while num_columns > 1 and edges[-2] >= upper:
         counts, edges, num_columns = np.append(counts[:-2], counts[-2:].sum()), edges[:-1], num_columns - 1
@@ -218,16 +218,16 @@ def _histogram_chart(
 
 
 def _height(count: int, num_decades: float) -> float:
-    """Return how far below the box's top a count reaches."""
+    """Return the distance of a count's bar from the top of the box."""
     share = (math.log10(count) + _BELOW_ONE) / (num_decades + _BELOW_ONE) if count else 0.0
     return round(BOX_HEIGHT * (1 - share), 1)
 
 
 def _outline(places: Sequence[float], heights: Sequence[float], begin: float, end: float) -> str:
-    """Return the steps between `begin` and `end` as a closed path on the box's floor; empty where there are none."""
+    """Return the outline between `begin` and `end` as a closed path on the box's floor; empty without counts."""
     path, reached = "", BOX_HEIGHT
     for left, right, height in zip(places, places[1:], heights, strict=False):
-        # As precise as they are written: what is narrower cannot be seen.
+        # Rounded to the written precision: narrower steps are invisible.
         left, right = round(max(left, begin), 1), round(min(right, end), 1)
         if left >= right:
             continue

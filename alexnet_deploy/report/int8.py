@@ -1,4 +1,4 @@
-"""What the report says of an int8 graph: what it costs, which layers cost it, and where its ranges come from."""
+"""The int8 sections of the report: accuracy cost, sensitivity of each layer, and calibration."""
 
 import math
 from collections.abc import Mapping
@@ -23,48 +23,49 @@ _MOST_FLIPS = 50
 
 METHODS = {
     "minmax": "the largest magnitude seen",
-    "percentile": "what 99.99 % of the magnitudes stay under",
-    "entropy": "the least Kullback-Leibler divergence of the distribution",
-    "mse": "the least squared error",
+    "percentile": "the 99.99th percentile of the magnitudes",
+    "entropy": "the lowest Kullback-Leibler divergence of the distribution",
+    "mse": "the lowest mean squared error",
 }
-"""What each way of choosing a range looks for."""
+"""The criterion of each calibration method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Layer:
-    """One convolution or fully connected layer, and how it counts."""
+    """One convolution or fully connected layer, and its number type."""
 
     name: str
     layer: Layer | None
-    """None where the table has no layer of that name."""
+    """None if the table has no layer of that name."""
     fate: Literal["int8", "back", "kept"]
-    """`back`: it went back to float for the gate. `kept`: it was never to be in int8."""
+    """`back`: moved back to float by the gate. `kept`: kept in float on request."""
     range: float | None
-    """The magnitude that becomes 127; None in float."""
+    """The input magnitude that maps to 127; None in float."""
     cost: float | None
-    """Divergence when it alone is in int8, in nats; None where that was not measured."""
+    """Divergence when only this layer is in int8, in nats; None if not measured."""
     largest: float | None
-    """The largest magnitude seen; None where nothing was counted."""
+    """The largest input magnitude seen; None without a histogram."""
     share_beyond: float | None
-    """Share of the numbers beyond the range; None where there is no range or nothing was counted."""
+    """Share of the input values beyond the range; None without a range or a histogram."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flips:
-    """The images whose first guess changed."""
+    """The images whose top-1 prediction differs between the two networks."""
 
     shown: tuple[Flip, ...]
-    """Those that were right before come first, then those that are right now."""
+    """First those that only the trained network classifies correctly, then those that only this graph does."""
     num_left_out: int
     num_lost: int
-    """Right before, wrong now."""
+    """Only the trained network is correct."""
     num_won: int
+    """Only this graph is correct."""
     num_neither: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Part:
-    """Everything of the int8 sections."""
+    """The contents of the int8 sections."""
 
     quantization: Quantization
     gate: Gate | None
@@ -72,7 +73,7 @@ class Int8Part:
     layers: tuple[Int8Layer, ...]
     """In the order of the table."""
     costs: tuple[Int8Layer, ...]
-    """The costliest first, those that were not measured last."""
+    """Highest cost first, unmeasured layers last."""
     cost_chart: CostChart
     interval: IntervalChart | None
     flips: Flips | None
@@ -81,17 +82,17 @@ class Int8Part:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Both networks on labelled images; None where that was not measured."""
+        """Accuracy of both networks on labelled images; None if not measured."""
         return None if self.gate is None else self.gate.accuracy
 
     @property
     def fallbacks(self) -> tuple[Fallback, ...]:
-        """The layers that went back to float, the first that did first."""
+        """The layers that were moved back to float, in that order."""
         return () if self.gate is None else self.gate.fallbacks
 
 
 def int8_part(manifest: Manifest, histograms: Mapping[str, Histogram]) -> Int8Part | None:
-    """Return what there is to say of an int8 graph; None for the other precisions."""
+    """Return the contents of the int8 sections; None for other precisions."""
     quantization, gate = manifest.quantization, manifest.gate
     if quantization is None:
         return None
@@ -140,7 +141,7 @@ def _layers(
 
 
 def _worst_first(layer: Int8Layer) -> tuple[bool, float]:
-    # What is no number is worse than any.
+    # NaN sorts as the highest cost.
     cost = layer.cost
     return cost is None, 0.0 if cost is None else -math.inf if math.isnan(cost) else -cost
 

@@ -1,6 +1,6 @@
-"""A page for people to look at: one self-contained HTML file in the reader's light or dark scheme.
+"""Rendering of a report page: one self-contained HTML file in the reader's light or dark colour scheme.
 
-It asks nothing of a network and holds no script.
+It makes no network request and contains no script.
 """
 
 import base64
@@ -24,22 +24,22 @@ _THUMBNAIL = 176
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """One image with what the network said of it."""
+    """One image with the network's predictions."""
 
     caption: str
-    """What it is called."""
+    """The text below the image."""
     image: np.ndarray
     """uint8 (256, 256, 3), RGB."""
     guesses: tuple[tuple[str, float], ...]
-    """Label and probability, best first."""
+    """Predicted labels with their probabilities, best first."""
     truth: str | None
-    """Its class; None where that is not known."""
+    """The true label; None if unknown."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the image is not one that an engine takes."""
+        """Raise ValueError for an image of the wrong dtype or shape."""
         if self.image.dtype != np.uint8 or self.image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
             found = f"{self.image.dtype} {self.image.shape}"
-            raise ValueError(f"{self.caption}: an image of {found}, where uint8 (256, 256, 3) is needed")
+            raise ValueError(f"{self.caption}: image must be uint8 (256, 256, 3), got {found}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Verdict:
 
     words: str
     holds: bool | None
-    """None: neither way."""
+    """True for good, False for bad, None for neutral."""
 
 
 def render_page(template: str, **parts: object) -> bytes:
@@ -56,12 +56,12 @@ def render_page(template: str, **parts: object) -> bytes:
 
     The same parts give the same bytes.
     """
-    # A file name that is no Unicode has surrogates in it.
+    # A file name that is not valid Unicode contains surrogates.
     return _environment().get_template(template).render(**parts).encode(errors="replace")
 
 
 def inlined(image: Image.Image, image_format: Literal["JPEG", "PNG"]) -> str:
-    """Return an image as the address that holds all of it."""
+    """Return an image as a data: URL."""
     buffer = io.BytesIO()
     image.save(buffer, format=image_format, quality=85, optimize=True)
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

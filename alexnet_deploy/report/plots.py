@@ -1,4 +1,4 @@
-"""The curves of a training as inline SVG, drawn by matplotlib in colours that the page's style sheet decides."""
+"""Training curves as inline SVG, drawn by matplotlib in colours from the page's style sheet."""
 
 import io
 import math
@@ -14,10 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.report.wording import short
 
-# Colours that matplotlib can draw with; the page's style sheet decides what they are in light and in dark.
+# Placeholder colours for matplotlib; the page's style sheet maps them to its light and dark schemes.
 _INK, _MUTED, _ACCENT = "#0a0b01", "#0a0b02", "#0a0b03"
 _STEP = 3.0
-"""A learning rate that falls by so much from one epoch to the next has been divided."""
+"""A learning rate that falls by at least this factor from one epoch to the next was stepped down."""
 _MOST_LEVELS = 5
 
 _PAGE_COLORS = {_INK: "currentColor", _MUTED: "var(--muted)", _ACCENT: "var(--accent)"}
@@ -57,7 +57,7 @@ def _draw_rate(axes: Axes, epochs: Sequence[EpochMetrics], best: int) -> None:
     edges = [epochs[0].epoch - 0.5 + step for step in range(len(rates) + 1)]
     axes.stairs(rates, edges, baseline=None, color=_ACCENT, lw=1.6)
     _mark(axes, epochs, rates, best)
-    # Steps read best on a logarithmic scale, named where they are; a slope, which may end near 0, on a linear one.
+    # Steps get a logarithmic scale with a tick at each level; a gradual decay, which may end near 0, a linear one.
     falls = [before / after for before, after in pairwise(rates) if before != after > 0]
     is_divided = max(falls, default=1.0) >= _STEP and 2 * len(falls) < len(rates)
     _choose_scale(axes, rates, log_from=_STEP if is_divided else math.inf)
@@ -66,7 +66,7 @@ def _draw_rate(axes: Axes, epochs: Sequence[EpochMetrics], best: int) -> None:
 
 
 def _draw_line(axes: Axes, epochs: Sequence[EpochMetrics], values: Sequence[float], color: str) -> None:
-    # A single epoch is a dot and no line.
+    # A single epoch is drawn as a dot: there is no line.
     marker = "o" if len(epochs) <= 12 else ""
     axes.plot([e.epoch for e in epochs], values, color=color, lw=1.6, marker=marker, ms=3, clip_on=False)
 
@@ -79,7 +79,7 @@ def _mark(axes: Axes, epochs: Sequence[EpochMetrics], values: Sequence[float], b
 
 
 def _choose_scale(axes: Axes, values: Sequence[float], *, log_from: float) -> None:
-    """Make the scale logarithmic where the values span a factor of `log_from`; from zero otherwise."""
+    """Use a logarithmic scale if the values span a factor of `log_from`, otherwise a linear scale from zero."""
     low, high = min(values), max(values)
     if low > 0 and log_from * low <= high < math.inf:
         axes.set_yscale("log")
@@ -92,7 +92,7 @@ def _choose_scale(axes: Axes, values: Sequence[float], *, log_from: float) -> No
 
 
 def _plot(name: str, draw: Callable[[Axes], None], epochs: Sequence[EpochMetrics]) -> str:
-    """Return a plot as an SVG element without a size of its own, in the page's colours and font."""
+    """Return a plot as an SVG element without a fixed size, in the page's colours and font."""
     buffer = io.StringIO()
     with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10.0}]):
         figure = Figure(figsize=(2.95, 2.05))
@@ -110,10 +110,10 @@ def _plot(name: str, draw: Callable[[Axes], None], epochs: Sequence[EpochMetrics
 
 
 def _inlined(svg: str, name: str) -> str:
-    # Its style sheet would reach the whole page, and its fonts are not the reader's.
+    # The SVG's style sheet would apply to the whole page, and its fonts may be missing on the reader's machine.
     svg = re.sub(r"<style.*?</style>|<!--.*?-->| font-family: [^;\"]*;?", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    # Several plots share a page; their ids must not.
+    # Several plots share a page, so their ids need a prefix.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for color, meaning in _PAGE_COLORS.items():
         svg = svg.replace(color, meaning)

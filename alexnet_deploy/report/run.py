@@ -1,4 +1,4 @@
-"""What a person looks at after training: one self-contained HTML page about what was learnt."""
+"""The training report: one self-contained HTML page about a run and its weights."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from alexnet_deploy.report.wording import interval, percent
 from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 
 NUM_SHOWN = 24
-"""Wrong images in the gallery at most."""
+"""Maximum number of errors in the gallery."""
 
 _NUM_GUESSES = 3
 _MOST_SCALE = 6
@@ -26,13 +26,13 @@ _WIDE, _NARROW = 860, 330
 
 
 def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluation, wrong: Sequence[Thumbnail]) -> bytes:
-    """Return one self-contained HTML page, UTF-8, on weights that were trained, with what they say of images.
+    """Return one self-contained HTML page, UTF-8, about trained weights and their evaluation.
 
-    `wrong` are those of `most_wrong`, in its order. The page makes no request and holds no script, every name in it is
-    escaped, and the same input gives the same bytes.
+    `wrong` are the images of `most_wrong`, in its order. The page makes no request and contains no script, every name
+    in it is escaped, and the same input gives the same bytes.
     """
     weights = loaded.weights
-    assert weights.training is not None, "these weights have just been trained"
+    assert weights.training is not None, "a run's weights have a training record"
     comparison = _compare(evaluation)
     return render_page(
         "report_run.html.jinja",
@@ -51,9 +51,9 @@ def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluatio
 
 
 def most_wrong(evaluation: Evaluation) -> np.ndarray:
-    """Return places among the evaluated images, int64 (NUM_SHOWN or fewer,), whose first guess is wrong by ten views.
+    """Return the indices of the highest-confidence errors of ten views, int64 (NUM_SHOWN or fewer,).
 
-    The surest of its wrong guess comes first; of equals the first in order.
+    Highest confidence first; ties in the order of the evaluated images.
     """
     wrong = np.flatnonzero(~_is_right(evaluation, evaluation.ten))
     sureness = evaluation.ten.probabilities[wrong, 0]
@@ -61,7 +61,7 @@ def most_wrong(evaluation: Evaluation) -> np.ndarray:
 
 
 def wrong_image(evaluation: Evaluation, place: int, name: str, image: np.ndarray, labels: Sequence[str]) -> Thumbnail:
-    """Return the evaluated image at a place for the gallery, with what ten views say of it."""
+    """Return the evaluated image at index `place` for the gallery, with the predictions of ten views."""
     guesses, probabilities = evaluation.ten.guesses[place], evaluation.ten.probabilities[place]
     said = zip(guesses[:_NUM_GUESSES].tolist(), probabilities[:_NUM_GUESSES].tolist(), strict=True)
     return Thumbnail(
@@ -74,37 +74,37 @@ def wrong_image(evaluation: Evaluation, place: int, name: str, image: np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How good one way of asking is."""
+    """Accuracy with one choice of views."""
 
     num_right: int
-    """By the first guess."""
+    """Number of correct top-1 predictions."""
     top1: float
-    """Share whose first guess is right, 0..1."""
+    """Top-1 accuracy, 0..1."""
     interval: tuple[float, float]
     """95 % confidence interval of `top1`."""
     top5: float
-    """Share whose first five guesses hold the right one, 0..1."""
+    """Top-5 accuracy, 0..1."""
     loss: float
     """Mean cross-entropy in nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Comparison:
-    """Ten views against the centre view."""
+    """Ten views compared with the centre view."""
 
     num_images: int
     center: Score
     ten: Score
     outcomes: tuple[tuple[str, int], ...]
-    """Right by both, by one, by neither, and how many."""
+    """Which views are correct - both, one, neither - and the number of images."""
     gain_points: float
-    """Percentage points of top-1 that ten views are above."""
+    """Top-1 of ten views minus top-1 of the centre view, in percentage points."""
     gain_interval: tuple[float, float]
-    """95 % confidence interval of it."""
+    """95 % confidence interval of `gain_points`."""
 
 
 def score(evaluation: Evaluation, answers: Answers) -> Score:
-    """Return how good one of an evaluation's two ways of asking is."""
+    """Return the accuracy of one of an evaluation's two choices of views."""
     is_right = _is_right(evaluation, answers)
     return Score(
         num_right=int(is_right.sum()),
@@ -142,17 +142,17 @@ def _compare(evaluation: Evaluation) -> _Comparison:
 def _verdict(evaluation: Evaluation, comparison: _Comparison, labels: Sequence[str]) -> Verdict:
     ten, center, num_images = comparison.ten, comparison.center, comparison.num_images
     words = (
-        f"{ten.num_right:,} of {counted(num_images, 'validation image')} right by ten views, {percent(ten.top1)} "
-        f"(95 % interval {interval(*ten.interval)}); by the centre view {center.num_right:,}, {percent(center.top1)} "
-        f"({interval(*center.interval)})."
+        f"Top-1 with ten views: {percent(ten.top1)}, {ten.num_right:,} of {counted(num_images, 'validation image')} "
+        f"(95 % interval {interval(*ten.interval)}); with the centre view: {percent(center.top1)}, "
+        f"{center.num_right:,} ({interval(*center.interval)})."
     )
     counts = np.bincount(evaluation.truths, minlength=len(labels))
     most = int(counts.max())
     if ten.interval[0] <= most / num_images:
-        how = "no" if ten.num_right <= most else "hardly"
-        # In a sentence, where a label that turns the direction would turn the rest of it too.
+        how = "not better" if ten.num_right <= most else "hardly better"
+        # Inside a sentence, a label with bidirectional control characters would reorder the rest of the sentence.
         blind = printable(labels[int(counts.argmax())])
-        words += f" That is {how} more than always saying “{blind}”: {percent(most / num_images)}."
+        words += f" That is {how} than always predicting “{blind}”: {percent(most / num_images)}."
         return Verdict(words=words, holds=False if ten.num_right <= most else None)
     return Verdict(words=words, holds=True)
 
@@ -165,17 +165,17 @@ class _Filters:
     count: int
     kernel: int
     image: str
-    """A PNG, a pixel a weight."""
+    """A PNG with one pixel per weight."""
     size: tuple[int, int]
     """Its width and height."""
     scales: tuple[int, int]
-    """How much larger it is shown, on a wide page and on a narrow one."""
+    """Display scale on a wide page and on a narrow one."""
     largest: tuple[float, float]
-    """The least and the greatest of the filters' largest weights."""
+    """Minimum and maximum of the filters' largest weights."""
 
 
 def _filters(loaded: LoadedWeights) -> _Filters | None:
-    """Return the image of the filters; None where the first layer is none of RGB."""
+    """Return the image of the filters; None if the first layer is not a convolution on RGB."""
     weights = loaded.weights
     first = weights.architecture.layers[0]
     if not isinstance(first, Conv) or first.groups > 1:
@@ -196,10 +196,10 @@ def _filters(loaded: LoadedWeights) -> _Filters | None:
 
 
 def filter_grid(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return filters (C, 3, H, W), RGB, side by side, uint8 RGBA, and the largest magnitude of each, (C,).
+    """Return filters (C, 3, H, W), RGB, as one image, uint8 RGBA, and the largest magnitude of each, (C,).
 
-    0 is mid-grey, 128, and a filter's largest weight, of either sign, as far from it as can be, 1 or 255; a filter of
-    zeros is grey. Row by row in the layer's order, with a clear pixel between two.
+    A weight of 0 is mid-grey, 128; a filter's largest weight is 1 or 255, by its sign; a filter of zeros is grey. The
+    filters are laid out row by row in the layer's order, with a transparent pixel between two.
     """
     count, _, height, width = filters.shape
     largest = np.abs(filters).max(axis=(1, 2, 3))
@@ -217,7 +217,7 @@ def filter_grid(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _num_columns(count: int) -> int:
-    """Return how many stand side by side: about half again as many as there are rows, and rows that are full."""
+    """Return the number of columns: about 1.5 times the number of rows, with full rows where possible."""
     wanted = math.sqrt(1.5 * count)
     best = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(math.log(n / wanted)))
     return best if abs(math.log(best / wanted)) < math.log(1.5) else math.ceil(wanted)

@@ -1,4 +1,4 @@
-"""What a report says of a training: its curves, and who is taken for whom."""
+"""The training sections of a report: learning curves and confusion matrix."""
 
 import math
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ _NUM_WORST = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPart:
-    """Everything of the sections on training."""
+    """The contents of the training sections."""
 
     record: TrainingRecord
-    """What the weights say of it."""
+    """The training record of the weights."""
     curves: tuple[str, str, str] | None
-    """Loss, validation error and learning rate over epochs, each an SVG element; None before the first epoch's end."""
+    """Loss, validation error and learning rate over epochs, each an SVG element; None if no epoch was finished."""
     confusion: "Confusion | None"
-    """None where there is no matrix."""
+    """None without a confusion matrix."""
     is_heatmap: bool
-    """Whether the matrix is drawn cell by cell, or told by its worst."""
+    """Whether the whole matrix is drawn, or only its worst classes and pairs are listed."""
 
 
 def training_part(training: TrainingRecord, labels: Sequence[str]) -> TrainingPart:
-    """Return what is shown of a training; `labels` are the K classes' names."""
+    """Return the contents of the training sections; `labels` are the K class names."""
     return TrainingPart(
         record=training,
         curves=training_curves(training, len(labels)) if training.epochs else None,
@@ -39,39 +39,36 @@ def training_part(training: TrainingRecord, labels: Sequence[str]) -> TrainingPa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """How well one class is told from the others, by the first guess."""
+    """Recall and F1 of one class, by the top-1 predictions."""
 
     label: str
     """Its name."""
     accuracy: float | None
-    """Share of its validation images that are guessed right; None where it has none."""
+    """Recall: share of its validation images that are predicted correctly; None if it has none."""
     f1: float | None
-    """Harmonic mean of that share and of the share of right ones among the guesses of this class.
-
-    None where the class is neither on an image nor guessed.
-    """
+    """Harmonic mean of recall and precision; None if the class has neither an image nor a prediction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
-    """Who was taken for whom."""
+    """A summary of the confusion matrix."""
 
     scores: tuple["ClassScore", ...]
-    """Of each class, in the order of the labels."""
+    """The score of each class, in the order of the labels."""
     worst: tuple["ClassScore", ...]
-    """The classes that are told apart worst."""
+    """The classes with the lowest recall."""
     macro_f1: float | None
-    """Mean F1 over the classes, each counting the same; None where a class has none."""
+    """Unweighted mean F1 over the classes; None if a class has no F1."""
     pairs: tuple[tuple[str, str, int, float], ...]
-    """Truth, guess, images, share of the truth's images; the most frequent first."""
+    """True label, predicted label, images, share of the true class's images; most frequent first."""
     num_right: int
-    """By the first guess."""
+    """Number of correct top-1 predictions."""
     num_images: int
-    """All of them."""
+    """Number of validation images."""
 
 
 def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confusion | None:
-    """Return what the matrix says; None where training ended before there was one."""
+    """Return a summary of the matrix; None if training ended before one was recorded."""
     num_classes = len(labels)
     if [len(row) for row in matrix] != num_classes * [num_classes]:
         return None
@@ -86,7 +83,7 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confus
         ClassScore(
             label=label,
             accuracy=hits / total if total else None,
-            # 2 / (1 / precision + 1 / recall), also where there is no guess to have a precision.
+            # 2 / (1 / precision + 1 / recall), defined even without a prediction of this class.
             f1=2 * hits / (total + guesses) if total + guesses else None,
         )
         for label, hits, total, guesses in known

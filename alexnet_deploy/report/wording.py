@@ -1,4 +1,4 @@
-"""Numbers and layers as a reader of the report finds them: short, rounded, and never rounded to all or to nothing."""
+"""Formatting of numbers and layers in the report: short, rounded, but never rounded to exactly 0 % or 100 %."""
 
 import math
 import re
@@ -23,7 +23,7 @@ _SPACE = "\N{NO-BREAK SPACE}"
 
 
 def kind(layer: Layer) -> str:
-    """Return what a layer does, as `convolution 5 × 5, 2 groups`."""
+    """Return a description of a layer, as `convolution 5 × 5, 2 groups`."""
     match layer:
         case Conv():
             stride = f", stride {layer.stride}" if layer.stride > 1 else ""
@@ -34,11 +34,11 @@ def kind(layer: Layer) -> str:
         case SpatialNorm():
             return f"normalisation over {times((layer.size, layer.size))} pixels"
         case MaxPool():
-            return f"maximum of {times((layer.kernel, layer.kernel))}, stride {layer.stride}"
+            return f"max pooling {times((layer.kernel, layer.kernel))}, stride {layer.stride}"
         case Linear():
             return "fully connected"
         case Dropout():
-            return f"dropout of {layer.probability:g}, in training only"
+            return f"dropout {layer.probability:g}, in training only"
         case Flatten():
             return "flatten"
         case _:
@@ -46,7 +46,7 @@ def kind(layer: Layer) -> str:
 
 
 def times(numbers: Iterable[int]) -> str:
-    """Return 3 × 227 × 227."""
+    """Return numbers as `3 × 227 × 227`."""
     return f"{_SPACE}×{_SPACE}".join(map(str, numbers))
 
 
@@ -54,7 +54,7 @@ def short(value: float, form: str = ".2g") -> str:
     """Return two significant digits: 2.4e-7, 0.01, NaN."""
     if not value or not math.isfinite(value):
         return "NaN" if math.isnan(value) else "infinite" if value else "0"
-    # With `#` zeros stay at the end, and a point that nothing follows with them.
+    # The `#` form keeps trailing zeros, and also a trailing point, which is removed here.
     plain = re.sub(r"\.(?=e|$)", "", format(value, form))
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].replace('+', '')}", plain)
 
@@ -73,7 +73,7 @@ def setting(value: RecipeValue) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return words as a sentence of their own."""
+    """Return text as a sentence, with a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -83,7 +83,7 @@ def multiple(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as 98.5 %; only what is all or nothing reads 100 % or 0 %."""
+    """Return a share as 98.5 %; only exactly 1 and 0 give 100 % and 0 %."""
     if share in (0, 1):
         return f"{100 * share:.0f}{_SPACE}%"
     if math.isnan(share):

@@ -1,1 +1,1 @@
-"""One file a backend."""
+"""Graph backends, one file each."""

@@ -14,14 +14,14 @@ from alexnet_deploy.engines.engine import Device, Engine, GraphSource, Tuning, c
 _INT8 = "float32, rounded to int8"
 
 _ARITHMETIC: dict[bool, dict[Precision, str]] = {
-    # Its CPU kernels have no half Conv or Gemm: they convert to float32 and back.
-    # Nor does it join a symmetric int8 product with the ReLU behind it: it rounds to int8 and computes in float32.
-    # By whether it is on a GPU.
+    # The CPU kernels have no half Conv or Gemm: they convert to float32 and back.
+    # Nor do they fuse a symmetric int8 product with the ReLU after it: they round to int8 and compute in float32.
+    # Key: True on a GPU.
     False: {"fp32": "float32", "fp16": "float32, rounded to float16", "int8": _INT8},
     True: {"fp32": "float32", "fp16": "float16", "int8": _INT8},
 }
 
-# Its own exceptions have no base of their own.
+# ONNX Runtime's exceptions have no common base class.
 _ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
@@ -50,17 +50,17 @@ class _Runner:
 
 
 def runs_on_cuda() -> bool:
-    """Return whether ONNX Runtime as it is installed has a provider for NVIDIA GPUs."""
+    """Return whether the installed ONNX Runtime has a provider for NVIDIA GPUs."""
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def open_graph(source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
-    """Open a graph on ONNX Runtime's provider for the device, and no other; raises BackendError.
+    """Open a graph on ONNX Runtime's provider for the device, without fallback; raises BackendError.
 
-    It has one stream, whatever it is tuned for.
+    The engine has one stream for either tuning.
     """
     index = cuda_index(device)
-    # TF32, on by default, would multiply float32 with eleven bits.
+    # TF32 is on by default and would multiply float32 with eleven bits.
     provider, settings = (
         ("CPUExecutionProvider", {})
         if index is None
@@ -68,27 +68,27 @@ def open_graph(source: GraphSource, *, device: Device, threads: int | None, tune
     )
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
-            f"onnxruntime {onnxruntime.__version__} as installed does not run on {device}; "
-            "`pip install onnxruntime-gpu` in place of onnxruntime brings one that does"
+            f"the installed onnxruntime {onnxruntime.__version__} does not run on {device}; "
+            "replace it with `pip install onnxruntime-gpu`"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    # Fatal only: an error is raised, and would be printed in red besides.
+    # Fatal only: errors are raised, and would also be printed.
     options.log_severity_level = 4
     if index is not None:
-        # Else what the GPU does not have runs on the CPU, and nothing says so.
+        # Otherwise operators that the GPU does not support run on the CPU silently.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = onnxruntime.InferenceSession(source.data, options, providers=[(provider, settings)])
     except _ERRORS as error:
         where = "" if index is None else f" on {device}"
         raise BackendError(f"{source.name}: onnxruntime cannot load the graph{where}: {in_one_line(error)}") from error
-    # Else a run that fails on the GPU is tried again on the CPU.
+    # Otherwise a run that fails on the GPU is retried on the CPU.
     session.disable_fallback()
     if (used := session.get_providers())[0] != provider:
         raise BackendError(
-            f"{source.name}: onnxruntime was asked for {provider} and took {', '.join(used)}; its CUDA libraries "
-            "cannot be loaded"
+            f"{source.name}: onnxruntime uses {', '.join(used)} instead of {provider}: it cannot load its CUDA "
+            "libraries"
         )
     return engine_of_graph(
         source,

@@ -33,12 +33,12 @@ class _Runner:
 
 def open_graph(source: GraphSource, *, device: Device, threads: int | None, tuned_for: Tuning) -> Engine:
     """Open a graph on OpenVINO's CPU device; raises BackendError."""
-    # Without the hint it runs even an FP32 graph in bfloat16 where the processor can: an error of 3.8e-3.
+    # Without the hint OpenVINO runs even an FP32 graph in bfloat16 on CPUs that support it: an error of 3.8e-3.
     settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": tuned_for.upper()}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    # Its first use fills a table that every run reads. Two first runs at once would stop for good: one waits for the
-    # table and holds the interpreter's lock, the other fills the table and waits for that lock (3 of 20 processes did).
+    # The first use fills a table that every run reads. Two concurrent first runs would deadlock: one waits for the
+    # table and holds the GIL, the other fills the table and waits for the GIL (3 of 20 processes did).
     openvino.Type.u8.to_dtype()
     try:
         core = openvino.Core()

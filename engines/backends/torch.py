@@ -1,4 +1,4 @@
-"""The trained network itself, in torch, float32: the truth that every other engine is held against.
+"""The trained network itself, in torch, float32: the reference for every other engine.
 
 N images, V views, K classes.
 """
@@ -39,19 +39,19 @@ class _Runner:
 def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu") -> Engine:
     """Open trained weights as an engine, in float32, TF32 off; `device` is cpu or cuda.
 
-    Raises UsageError for another device, BackendError where CUDA was asked for and is not there.
+    Raises UsageError for another device, BackendError where CUDA was requested but is not available.
     """
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"{device!r} is no device of torch's; there are cpu, cuda")
+        raise UsageError(f"{device!r} is not a device of torch; choose from cpu, cuda")
     if device == "cuda":
         if not torch.cuda.is_available():
-            raise BackendError("torch: cuda was asked for, and no CUDA device can be used")
+            raise BackendError("torch: no CUDA device found; use the device cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     network = network_from(weights.architecture, weights.tensors).to(device)
     info = EngineInfo(
         backend="torch",
-        # A str of a kind of its own, which not every encoder takes.
+        # A subclass of str, which some encoders reject.
         version=str(torch.__version__),
         device=device,
         precision="fp32",

@@ -1,1 +1,1 @@
-"""The proof that an engine says what the trained network said."""
+"""The proof that an engine agrees with the trained network."""

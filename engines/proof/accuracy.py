@@ -1,4 +1,4 @@
-"""Two networks on the same labelled images: which is right more often, and how sure that is."""
+"""Accuracy of two networks on the same labelled images, with the confidence interval of the difference."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def measure_accuracy(
     *,
     max_drop_points: float,
 ) -> Accuracy:
-    """Return both accuracies on a folder's N images from both networks' probabilities, float (N, K)."""
+    """Return the accuracy of both networks on a folder's N images, from their probabilities, float (N, K)."""
     truths = np.array([image.label for image in folder.images])
     first, other = first_guesses(reference), first_guesses(candidate)
     is_right, is_right_too = first == truths, other == truths
@@ -49,8 +49,8 @@ def measure_accuracy(
 def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a paired difference of proportions, in percentage points.
 
-    Of `num_images` images the reference alone is right on `num_lost`, the candidate alone on `num_won`. Unlike the
-    plain interval this one does not shrink to nothing where no image differs. Source: Bonett and Price 2012,
+    Of `num_images` images only the reference is correct on `num_lost`, only the candidate on `num_won`. Unlike the
+    plain Wald interval, this one does not shrink to zero width if no image differs. Source: Bonett and Price 2012,
     "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data".
     """
     lost, won = (num_lost + 1) / (num_images + 2), (num_won + 1) / (num_images + 2)
@@ -59,7 +59,7 @@ def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tupl
 
 
 def _said(labels: Sequence[str], guess: int) -> str:
-    return labels[guess] if guess >= 0 else "nothing, for NaN"
+    return labels[guess] if guess >= 0 else "none (NaN)"
 
 
 def _top5(probabilities: np.ndarray, truths: np.ndarray) -> float:

@@ -1,7 +1,7 @@
-"""The mistakes that deployments of AlexNet are known to make, as changes to a trained network.
+"""Known faults of AlexNet deployments, as changes to a trained network.
 
-A proof is only worth what it would have caught: each export plants these, one at a time, and measures how far its
-golden vectors move; the tests build graphs with them, and see `check` fail.
+They show what the proof detects: each export plants them one at a time and measures how far they move the golden
+vectors; the tests build graphs with them and see `check` fail.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,16 +18,16 @@ from alexnet_deploy.core.model.weights import Weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A trained network and the views it is asked about."""
+    """A trained network and its views."""
 
     weights: Weights
     """The network."""
     views: tuple[View, ...]
-    """What is cut from each image."""
+    """The views of each image."""
 
 
 def planted_faults(subject: Subject) -> Iterator[tuple[str, Subject]]:
-    """Yield each fault that this network can have, by name, with the network that has it."""
+    """Yield the name of each fault that applies to this network, with the faulty network."""
     for name, plant in _FAULTS.items():
         faulty = plant(subject)
         if faulty is not None:
@@ -87,7 +87,7 @@ def _groups_dropped(subject: Subject) -> Subject | None:
     if grouped is None:
         return None
     layers = tuple(msgspec.structs.replace(layer, groups=1) if layer is grouped else layer for layer in table.layers)
-    # Every kernel now looks at every column, with the taps it had for its own.
+    # Every kernel gets the input channels of all groups, with its own weights repeated for each group.
     repeated = np.tile(weights.tensors[f"{grouped.name}.weight"], (1, grouped.groups, 1, 1))
     return replace(
         subject,

@@ -1,6 +1,6 @@
-"""golden/index.txt: the golden vectors in words, for whoever proves an engine with another program.
+"""golden/index.txt: a description of the golden vectors, for proving an engine with another program.
 
-All numbers are the manifest's own. What is compared with what is decided in engines/proof/parity.py.
+All numbers are from the manifest. engines/proof/parity.py defines the comparisons.
 """
 
 import math
@@ -16,7 +16,7 @@ _BYTES = {"uint8": 1, "float32": 4}
 
 
 def golden_index(manifest: Manifest) -> bytes:
-    """Return the index of a bundle's golden vectors, UTF-8: what each file is, and how an engine is held against it."""
+    """Return the index of a bundle's golden vectors, UTF-8: each file, and how to compare an engine with it."""
     return ("\n".join(_lines(manifest)) + "\n").encode()
 
 
@@ -27,7 +27,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         f"Golden vectors of {manifest.architecture.name}, {manifest.precision}, {manifest.views.name} views: "
         f"{counted(num_images, 'image')}, {counted(num_classes, 'class', 'classes')} in the order of ../{LABELS}."
     )
-    yield "Every file is raw numbers: no header, little-endian, row-major."
+    yield "Every file is raw binary: no header, little-endian, row-major."
     yield ""
     yield from _table(manifest)
     yield ""
@@ -38,10 +38,10 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         graph = golden.graph
         yield _limits(graph.probabilities, graph.tolerance, TIE, num_images) + "; this proves the engine"
         bound = _limits(golden.probabilities, golden.tolerance, INT8_TIE, num_images)
-        yield f"{bound}; this bounds what int8 itself costs, and is too wide to prove an engine"
+        yield f"{bound}; this bounds the error of int8 itself, and is too wide to prove an engine"
     yield (
-        f"p is the engine's probability, q the file's, both as float64; ln takes {LOG_FLOOR:g} for anything smaller. "
-        "NaN fails."
+        f"p is the engine's probability, q the file's, both as float64; ln clamps its argument to at least "
+        f"{LOG_FLOOR:g}. NaN fails."
     )
 
 
@@ -49,11 +49,11 @@ def _table(manifest: Manifest) -> Iterator[str]:
     golden = manifest.golden
     files = [
         (golden.images, f"input: {manifest.contract.input.meaning}"),
-        (golden.probabilities, "reference: what the trained network says, in float32"),
+        (golden.probabilities, "reference: output of the trained network, in float32"),
     ]
     if golden.graph is not None:
         files.append(
-            (golden.graph.probabilities, "reference: what this graph says, by ONNX's definition of its operators")
+            (golden.graph.probabilities, "reference: output of this graph, by ONNX's definition of its operators")
         )
     for tensor, meaning in files:
         shape = " x ".join(map(str, tensor.shape))
@@ -66,8 +66,8 @@ def _limits(reference: TensorFile, tolerance: Tolerance, tie: float, num_images:
     return (
         f"  {_name(reference):<24} |p - q| <= {tolerance.probability:g}, "
         f"|ln p - ln q| <= {tolerance.log_probability:g}, "
-        f"q of the engine's first class within {tie:g} of the row's largest in {num_same} of "
-        f"{counted(num_images, 'row')} or more"
+        f"q of the engine's top-1 class within {tie:g} of the row's largest in at least {num_same} of "
+        f"{counted(num_images, 'row')}"
     )
 
 

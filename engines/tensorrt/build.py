@@ -1,6 +1,6 @@
-"""A graph becomes a plan, by whichever of NVIDIA's three libraries; see tensorrt_library for where they differ.
+"""Building a plan from a graph with any of NVIDIA's three libraries; see library.py for their differences.
 
-No precision is asked for: the graph is typed, and what it says is what is built. Refitting is off.
+No precision is requested from the builder: the graph is strongly typed. Refitting is off.
 """
 
 import os
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _POLL_SECONDS = 0.02
+"""Interval between checks for progress and Ctrl-C."""
 
 _MAX_TIMINGS_BYTES = 1 << 28
-"""How soon progress is shown and Ctrl-C is heard."""
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-"""NVIDIA's names of number types, where they are not ours in capitals."""
+"""NVIDIA's names of number types that are not our name in capitals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildProgress:
-    """How far a build is."""
+    """Progress of a build."""
 
     phase: str
-    """What is being done, in the library's words."""
+    """The current phase, as the library names it."""
     fraction: float
-    """Of the whole, 0..1; it never falls. Phases do not take equal times."""
+    """Share of the build, 0..1; it never decreases. Phases take different times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildObserver:
-    """Who is told what a build does; nobody unless given."""
+    """Callbacks of a build; the defaults do nothing."""
 
     say: Say = say_nothing
-    """Takes lines for a person."""
+    """Called with progress lines for the user."""
     on_progress: Callable[[BuildProgress], None] | None = None
-    """Called in the thread that asked for the build; what it raises ends the build soon."""
+    """Called in the thread that requested the build; an exception from it cancels the build."""
     debug: Say = say_nothing
-    """Takes every line that the library logs, from another thread."""
+    """Called with every log line of the library, from another thread."""
 
 
 NOBODY = BuildObserver()
@@ -63,12 +63,12 @@ NOBODY = BuildObserver()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltPlan:
-    """A plan and what there is to say of it."""
+    """A plan with its record."""
 
     data: bytes
-    """The plan, as the library made it."""
+    """The serialised plan, unchanged."""
     record: PlanRecord
-    """Its entry in a manifest, `proof` still pending."""
+    """Its entry for the manifest, with `proof` pending."""
 
 
 def build_plan(
@@ -80,19 +80,19 @@ def build_plan(
     timing_cache: Path | None = None,
     observer: BuildObserver = NOBODY,
 ) -> BuiltPlan:
-    """Build a plan of a graph's ONNX file, for this machine's GPU or, by tensorrt-rtx, for any of Ampere and later.
+    """Build a plan of a graph's ONNX file, for this machine's GPU or, with tensorrt-rtx, for any Ampere or later GPU.
 
-    `timing_cache` is a file that makes the next build for this GPU faster; it is made where it is not there, and lies
-    outside of every bundle. Ctrl-C ends the build soon.
+    `timing_cache` is a file that makes the next build for this GPU faster; it is created if missing, and is not part of
+    any bundle. Ctrl-C cancels the build.
 
-    Raises BackendError where the library is not installed, needs a GPU that is not there, or refuses the graph: with
-    every error of its parser, by node; UsageError for an option that the library does not have.
+    Raises BackendError where the library is not installed, no GPU is found although the library needs one, or the
+    library rejects the graph (with every parser error, by node); UsageError for an option that the library lacks.
     """
     library = load_library(backend)
     _check_options(library, options, timing_cache)
     target = AHEAD_OF_TIME if library.traits.builds_without_gpu else _target_here(library)
     request = _Request(library=library, graph=graph, profile=profile, options=options, timing_cache=timing_cache)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with library.listening(observer.debug) as lines:
         data, layers = _in_a_thread(request, lines, observer.on_progress)
     return BuiltPlan(
@@ -105,7 +105,7 @@ def build_plan(
             graph_sha256=sha256(graph),
             profile=profile,
             options=options,
-            build_seconds=round(time.perf_counter() - begun, 3),
+            build_seconds=round(time.perf_counter() - started, 3),
             layers=layers,
             proof="pending",
         ),
@@ -113,7 +113,7 @@ def build_plan(
 
 
 def refuse_build(backend: PlanBackend, options: PlanOptions, timing_cache: Path | None) -> None:
-    """Raise at once what build_plan would raise before it looks at a graph."""
+    """Raise at once what build_plan would raise before it reads the graph."""
     library = load_library(backend)
     _check_options(library, options, timing_cache)
     if not library.traits.builds_without_gpu:
@@ -121,9 +121,9 @@ def refuse_build(backend: PlanBackend, options: PlanOptions, timing_cache: Path 
 
 
 def default_timing_cache(backend: PlanBackend) -> Path | None:
-    """Return this user's file of timings for this library and GPU, None where the library keeps none.
+    """Return the user's default timing cache for this library and GPU; None if the library has no timing cache.
 
-    Raises BackendError where the library or the GPU is not there.
+    Raises BackendError where the library or the GPU is missing.
     """
     library = load_library(backend)
     if not library.traits.has_timing_cache:
@@ -143,12 +143,14 @@ class _Request:
 
 
 def _check_options(library: Library, options: PlanOptions, timing_cache: Path | None) -> None:
-    """Refuse what the library does not have; of a GPU of Ampere and later, see Traits.builds_without_gpu."""
+    """Raise UsageError for options that the library lacks; hardware compatibility: see Traits.builds_without_gpu."""
     backend, traits = library.backend, library.traits
     if options.is_version_compatible and not traits.can_be_version_compatible:
-        raise UsageError(f"{backend} has no version-compatible plans: a plan runs on the release that built it only")
+        raise UsageError(
+            f"{backend} cannot build version-compatible plans: a plan runs only on the release that built it"
+        )
     if timing_cache is not None and not traits.has_timing_cache:
-        raise UsageError(f"{backend} keeps no timing cache; build without one")
+        raise UsageError(f"{backend} has no timing cache; build without one")
 
 
 def _target_here(library: Library) -> str:
@@ -156,15 +158,15 @@ def _target_here(library: Library) -> str:
         with closing(open_device()) as memory:
             return memory.gpu.target
     except BackendError as error:
-        raise BackendError(f"{library.backend} builds plans on the GPU that they are for: {error}") from error
+        raise BackendError(f"{library.backend} builds a plan on the GPU that will run it: {error}") from error
 
 
 def _in_a_thread(
     request: _Request, lines: LogLines, on_progress: Callable[[BuildProgress], None] | None
 ) -> tuple[bytes, dict[str, int]]:
-    """Build in another thread, so that Ctrl-C and on_progress's errors arrive here.
+    """Build in another thread, so that Ctrl-C and exceptions of on_progress are raised here.
 
-    In a callback that the library calls they would be printed and forgotten: it may not let Python's errors through.
+    Raised inside a callback of the library, they would be printed and lost: it does not propagate Python exceptions.
     """
     phases = _Phases()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build") as pool:
@@ -179,7 +181,7 @@ def _in_a_thread(
 
 
 class _Phases:
-    """What the library says of its progress, from its threads, for ours to ask."""
+    """Progress that the library reports from its threads, for our thread to poll."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -188,13 +190,13 @@ class _Phases:
         self._latest: BuildProgress | None = None
 
     def start(self, phase: str, num_steps: int) -> None:
-        """Begin a phase inside those that are under way."""
+        """Start a phase inside the current ones."""
         with self._lock:
             self._steps[phase] = (0, max(1, num_steps))
             self._see(phase)
 
     def step(self, phase: str, step: int) -> bool:
-        """Take note of a step, counted from 0, that is done; return whether to go on."""
+        """Record a finished step, counted from 0; return whether to continue."""
         with self._lock:
             if phase in self._steps:
                 self._steps[phase] = (step + 1, self._steps[phase][1])
@@ -202,12 +204,12 @@ class _Phases:
         return not self.cancelled.is_set()
 
     def finish(self, phase: str) -> None:
-        """End a phase, which may be before its last step."""
+        """End a phase, possibly before its last step."""
         with self._lock:
             self._steps.pop(phase, None)
 
     def now(self) -> BuildProgress | None:
-        """Return how far the build is; None before it says anything."""
+        """Return the latest progress; None before the first report."""
         with self._lock:
             return self._latest
 
@@ -242,21 +244,21 @@ def _build(request: _Request, phases: _Phases, lines: LogLines) -> tuple[bytes, 
     try:
         builder = trt.Builder(library.logger)
     except TypeError as error:
-        # "pybind11::init(): factory function returned nullptr": how the bindings say that there is no builder.
-        raise BackendError(f"{library.backend} {library.version} gives no builder: {lines.why()}") from error
-    # 10 needs to be told, 11 takes it and does nothing else anyway.
+        # "pybind11::init(): factory function returned nullptr": the bindings could not create a builder.
+        raise BackendError(f"{library.backend} {library.version} cannot create a builder: {lines.why()}") from error
+    # TensorRT 10 needs the flag; 11 accepts it and is always strongly typed.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    # It owns weights that the network points to, and so is kept until the plan is there.
+    # The parser owns weights that the network points to, so it must live until the plan is built.
     parser = trt.OnnxParser(network, library.logger)
     _parse(library, parser, network, request.graph)
-    # The plan's own bytes say what it is of, whatever the record beside them says.
+    # So the plan's bytes identify its graph, independent of the record in the manifest.
     network.name = sha256(request.graph)
     monitor = _make_monitor(trt, phases)
     config = _configure(request, builder, monitor, lines)
     with _timing_cache(config, request.timing_cache, lines):
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BackendError(f"{library.backend} {library.version} built no plan: {lines.why()}")
+            raise BackendError(f"{library.backend} {library.version} could not build the plan: {lines.why()}")
     layers = _count_layers(network)
     del parser
     return bytes(plan), layers
@@ -275,7 +277,7 @@ def _parse(library: Library, parser: Any, network: Any, graph: bytes) -> None:
     outputs = [network.get_output(index).name for index in range(network.num_outputs)]
     if (inputs, outputs) != ([IMAGES], [PROBABILITIES]):
         raise BackendError(
-            f"the graph has the inputs {inputs} and outputs {outputs}, where {IMAGES} and {PROBABILITIES} are needed"
+            f"the graph has the inputs {inputs} and outputs {outputs}, expected {IMAGES} and {PROBABILITIES}"
         )
 
 
@@ -283,9 +285,9 @@ def _configure(request: _Request, builder: Any, monitor: object, lines: LogLines
     trt, options, batches = request.library.trt, request.options, request.profile
     config = builder.create_builder_config()
     config.progress_monitor = monitor
-    # So that an inspector can say what became of each layer.
+    # Lets an engine inspector show each layer.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # On by default, and then float32 is multiplied with eleven bits: float32 is to mean float32.
+    # TF32 is on by default and multiplies float32 with eleven bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
@@ -297,22 +299,22 @@ def _configure(request: _Request, builder: Any, monitor: object, lines: LogLines
     sizes = (batches.min_batch, batches.opt_batch, batches.max_batch)
     profile.set_shape(IMAGES, *((size, IMAGE_SIZE, IMAGE_SIZE, 3) for size in sizes))
     if config.add_optimization_profile(profile) < 0:
-        raise BackendError(f"{request.library.backend} takes no batches of {sizes}: {lines.why()}")
+        raise BackendError(f"{request.library.backend} rejects the batch sizes {sizes}: {lines.why()}")
     return config
 
 
 @contextmanager
 def _timing_cache(config: Any, path: Path | None, lines: LogLines) -> Iterator[None]:
-    """Use a file of timings in the block, and write it anew where the block ends well.
+    """Use a timing cache file in the block, and write it back when the block succeeds.
 
-    Timings of another GPU or release are left aside. A plan is not lost for want of a place to keep timings.
+    Timings of another GPU or release are ignored. A cache that cannot be written does not fail the build.
     """
     if path is None:
         yield
         return
     cache = config.create_timing_cache(_stored_timings(path, lines))
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        lines.debug(f"{path}: timings of another GPU or release, left aside")
+        lines.debug(f"{path}: ignored timings of another GPU or release")
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     yield
@@ -320,7 +322,7 @@ def _timing_cache(config: Any, path: Path | None, lines: LogLines) -> Iterator[N
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, bytes(cache.serialize()))
     except OSError as error:
-        lines.debug(f"{path}: timings could not be kept: {error.strerror or error}")
+        lines.debug(f"{path}: timings could not be written: {error.strerror or error}")
 
 
 def _stored_timings(path: Path, lines: LogLines) -> bytes:
@@ -334,8 +336,8 @@ def _stored_timings(path: Path, lines: LogLines) -> bytes:
 
 
 def _count_layers(network: Any) -> dict[str, int]:
-    # Not the engine inspector: it needs the plan opened, which needs a GPU; and it tells of fused kernels, in which
-    # tensorrt-rtx no longer calls an LRN one.
+    # Not from the engine inspector: that needs an open plan and so a GPU, and it lists fused kernels, among which
+    # tensorrt-rtx shows no LRN.
     counts: dict[str, int] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)

@@ -1,8 +1,7 @@
-"""Memory, copies and launches on an NVIDIA GPU: the only place that talks to CUDA.
+"""Memory, copies and launches on an NVIDIA GPU: the only module that calls CUDA.
 
-Two libraries can do it, behind one protocol: PyCUDA, which is compiled where it is installed, and CUDA Python, which
-comes ready. Whichever is installed is used, PyCUDA first. GPUs are numbered from 0 among those that
-CUDA_VISIBLE_DEVICES leaves.
+Two libraries implement one protocol: PyCUDA, which is compiled at installation, and CUDA Python, which has prebuilt
+wheels. The installed one is used, PyCUDA first. GPUs are numbered from 0 among those in CUDA_VISIBLE_DEVICES.
 """
 
 import ctypes
@@ -24,22 +23,22 @@ class Gpu:
     """An NVIDIA GPU."""
 
     name: str
-    """As its driver calls it."""
+    """Name from the driver."""
     compute_capability: tuple[int, int]
     """Major and minor."""
 
     @property
     def target(self) -> str:
-        """What a plan that was built on it is for, as `sm_90 NVIDIA H100`."""
+        """Target of a plan built on this GPU, as `sm_90 NVIDIA H100`."""
         major, minor = self.compute_capability
         return f"sm_{major}{minor} {self.name}"
 
 
 class DeviceMemory(Protocol):
-    """Buffers on both sides of one GPU, and one stream of work on it; everything raises BackendError.
+    """Host and device buffers of one GPU, and one stream of work on it; every method raises BackendError.
 
-    Work is done in the order it was asked for, after the call that asked for it has returned: what it reads must
-    stay as it is, and what it writes is not there, until synchronize() has returned.
+    Work is asynchronous and runs in the order of the calls: until synchronize() returns, its inputs must not change
+    and its outputs are not available.
     """
 
     gpu: Gpu
@@ -52,7 +51,7 @@ class DeviceMemory(Protocol):
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """Return a host array that the GPU can reach, undefined values; it is not to be touched after close()."""
+        """Return an uninitialised host array in pinned memory; it must not be used after close()."""
         ...
 
     def allocate(self, num_bytes: int) -> int:
@@ -68,19 +67,19 @@ class DeviceMemory(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait for all that was asked for."""
+        """Wait for all submitted work."""
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work that `work` asks for, without doing it; return what asks for all of it at once."""
+        """Record the work that `work` submits, without running it; return a function that submits all of it at once."""
         ...
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
-        """Ask for `work`, wait for it, and return the milliseconds that it took on the GPU."""
+        """Submit `work`, wait for it, and return its time on the GPU in milliseconds."""
         ...
 
     def close(self) -> None:
-        """Free everything; more than once does nothing."""
+        """Free everything; a second call does nothing."""
         ...
 
 
@@ -97,7 +96,7 @@ class _CudaPython:
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         self.gpu = Gpu(name=name.rstrip("\0"), compute_capability=(int(properties.major), int(properties.minor)))
         self._held = ExitStack()
-        # Non-blocking: work that something else gives the default stream neither waits for this one nor stops it.
+        # Non-blocking: no synchronisation with work that other code submits to the default stream.
         self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         self._held.callback(self._call, "cudaStreamDestroy", self._stream)
 
@@ -128,7 +127,7 @@ class _CudaPython:
         self._call("cudaStreamSynchronize", self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        # Thread-local: what other threads do with CUDA meanwhile does not spoil it.
+        # Thread-local: CUDA calls of other threads do not invalidate the capture.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
         try:
@@ -163,7 +162,7 @@ class _CudaPython:
         self._call("cudaGraphLaunch", executable, self._stream)
 
     def _call(self, function: str, *arguments: object) -> Any:
-        # The current GPU is each thread's own, and other code may have changed it.
+        # The current GPU is a setting of each thread, and other code may have changed it.
         self._checked("cudaSetDevice", self._index)
         return self._checked(function, *arguments)
 
@@ -176,7 +175,7 @@ class _CudaPython:
 
 
 class _PyCuda:
-    """DeviceMemory on PyCUDA, in the GPU's primary context, which TensorRT uses too; it cannot capture graphs."""
+    """DeviceMemory on PyCUDA, in the GPU's primary context, which TensorRT also uses; it cannot capture CUDA graphs."""
 
     can_capture = False
 
@@ -222,7 +221,7 @@ class _PyCuda:
             self._stream.synchronize()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        raise BackendError("pycuda: it has no CUDA graphs; `pip install cuda-python` and remove pycuda to have them")
+        raise BackendError("pycuda does not support CUDA graphs; replace it with `pip install cuda-python`")
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
         with self._current("event"):
@@ -234,13 +233,13 @@ class _PyCuda:
 
     def close(self) -> None:
         with self._errors("close"):
-            # PyCUDA's stream is destroyed with its last reference, which must be before the context goes.
+            # PyCUDA's stream is destroyed with its last reference, which must go before the context.
             self._stream = None
             self._held.close()
 
     @contextmanager
     def _current(self, function: str) -> Iterator[None]:
-        # A context is current in one thread at a time, and an engine may be run from any.
+        # A context is current in one thread at a time, and an engine may be run from any thread.
         with self._errors(function):
             self._context.push()
             try:
@@ -260,28 +259,26 @@ def _import(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendError(f"{package} is installed and cannot be loaded: {' '.join(str(error).split())}") from error
+        raise BackendError(f"{package} is installed but cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def _check_there(index: int, count: int) -> None:
     if index >= count:
-        there = (
-            "there is none" if not count else "there is cuda:0 only" if count == 1 else f"cuda:{count - 1} is the last"
-        )
-        raise BackendError(f"cuda:{index} is not there: {there}")
+        there = "no GPU was found" if not count else "only cuda:0" if count == 1 else f"only cuda:0 to cuda:{count - 1}"
+        raise BackendError(f"cuda:{index} is not available: {there}")
 
 
 def open_device(index: int = 0) -> DeviceMemory:
-    """Open a GPU with the first library that is installed.
+    """Open a GPU with the first installed library.
 
-    Raises BackendError where neither is, or there is no such GPU that it can use.
+    Raises BackendError where neither is installed or the GPU is not available.
     """
     if importlib.util.find_spec("pycuda") is not None:
         open_memory: Callable[[int], DeviceMemory] = _PyCuda
     elif importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None:
         open_memory = _CudaPython
     else:
-        raise BackendError("nothing that reaches an NVIDIA GPU is installed; `pip install cuda-python` brings it")
+        raise BackendError("no CUDA library is installed; run `pip install cuda-python`")
     try:
         return open_memory(index)
     except BackendError as error:
@@ -289,7 +286,7 @@ def open_device(index: int = 0) -> DeviceMemory:
 
 
 def find_gpu(index: int = 0) -> Gpu | None:
-    """Return the GPU that open_device() would open, None where it would raise."""
+    """Return the GPU that open_device() would open, or None if it would raise."""
     try:
         with closing(open_device(index)) as memory:
             return memory.gpu

@@ -1,11 +1,11 @@
-"""NVIDIA's three libraries - tensorrt 10, tensorrt 11, tensorrt-rtx - as one: where they differ, and their log.
+"""NVIDIA's three libraries - tensorrt 10, tensorrt 11, tensorrt-rtx - behind one interface: differences and logging.
 
                           tensorrt 10.3 and later   tensorrt 11          tensorrt-rtx 1.3 and later
-    STRONGLY_TYPED        asked for                 taken and ignored    asked for
+    STRONGLY_TYPED        required                  ignored              required
     builds without a GPU  no                        no                   yes, for every GPU of Ampere and later
-    timing cache          yes                       yes                  no effect, and asks for a GPU
-    VERSION_COMPATIBLE    yes                       yes                  no: a plan runs on its own release only
-    AMPERE_PLUS           yes                       yes                  unsupported; its plans are so anyway
+    timing cache          yes                       yes                  no effect, and needs a GPU
+    VERSION_COMPATIBLE    yes                       yes                  no: a plan runs only on its own release
+    AMPERE_PLUS           yes                       yes                  no flag: all its plans are compatible
     get_engine_validity   no                        no                   yes
     CUDA graphs           captured by the caller    captured by caller   captured by the library
 
@@ -27,18 +27,18 @@ from alexnet_deploy.engines.registry import SPECS, installed_module, remedy_for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """Where one library differs from the others."""
+    """The differences between the libraries."""
 
     least_version: tuple[int, int]
-    """The oldest release whose interface is the one used here."""
+    """The oldest supported release."""
     builds_without_gpu: bool
-    """Its plans are for no GPU in particular, and need none to be built."""
+    """Whether it builds plans without a GPU, for any supported GPU."""
     has_timing_cache: bool
-    """Timings of one build make the next one faster."""
+    """Whether timings of one build make the next one faster."""
     can_be_version_compatible: bool
-    """A plan can be built to run on later releases."""
+    """Whether a plan can be built to run on later releases."""
     captures_graphs: bool
-    """It makes CUDA graphs of its own, for any batch size; the others leave that to the caller."""
+    """Whether it captures CUDA graphs itself, for any batch size; otherwise the caller has to."""
 
 
 TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
@@ -63,49 +63,49 @@ TRAITS: MappingProxyType[PlanBackend, Traits] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLines:
-    """What a library said while it was listened to."""
+    """Log lines collected from a library."""
 
     debug: Callable[[str], None]
-    """Takes every line as it comes; it is called from whatever thread the library is in, and must not raise."""
+    """Called with every line, from any thread of the library; it must not raise."""
     errors: list[str] = field(default_factory=list)
-    """Errors so far, each once, in one line each."""
+    """Errors so far without duplicates, one line each."""
 
     def add(self, severity: str, text: str) -> None:
-        """Take one message."""
+        """Add one message."""
         line = " ".join(text.split())
         self.debug(f"{severity.lower()}: {line}")
         if severity in ("ERROR", "INTERNAL_ERROR") and line not in self.errors:
             self.errors.append(line)
 
     def why(self) -> str:
-        """Return the errors as the end of a sentence."""
-        return "; ".join(self.errors) or "it does not say why"
+        """Return the logged errors, for the end of an error message."""
+        return "; ".join(self.errors) or "the library logged no error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """An NVIDIA library that has been imported."""
+    """An imported NVIDIA library."""
 
     backend: PlanBackend
     trt: ModuleType
-    """The module; the three have one interface."""
+    """The module; the three libraries have the same interface."""
     version: str
-    """Its own."""
+    """Version of the library."""
     traits: Traits
     logger: object
-    """What its builders and runtimes are made with."""
+    """The logger of its builders and runtimes."""
     listeners: list[LogLines]
-    """Who hears the log now."""
+    """The current receivers of log lines."""
 
     @contextmanager
     def listening(self, debug: Callable[[str], None] | None = None) -> Iterator[LogLines]:
-        """Collect what the library says inside the block."""
+        """Collect the library's log lines inside the block."""
         lines = LogLines(debug=debug or _drop)
         self.listeners.append(lines)
         try:
             yield lines
         finally:
-            # By identity: two that heard the same are equal.
+            # By identity: two receivers with the same lines compare equal.
             self.listeners[:] = [other for other in self.listeners if other is not lines]
 
 
@@ -113,7 +113,7 @@ _loaded: dict[PlanBackend, Library] = {}
 
 
 def is_installed(backend: PlanBackend) -> bool:
-    """Return whether the library is there; it is not imported."""
+    """Return whether the library is installed; it is not imported."""
     return installed_module(SPECS[backend].modules) is not None
 
 
@@ -129,15 +129,15 @@ def _load(backend: PlanBackend) -> Library:
     remedy = remedy_for(backend)
     name = installed_module(SPECS[backend].modules)
     if name is None:
-        raise BackendError(f"{backend} is not installed; `{remedy}` brings it")
+        raise BackendError(f"{backend} is not installed; run `{remedy}`")
     try:
         trt = importlib.import_module(name)
     except (ImportError, OSError) as error:
-        raise BackendError(f"{backend} is installed and cannot be loaded: {' '.join(str(error).split())}") from error
+        raise BackendError(f"{backend} is installed but cannot be loaded: {' '.join(str(error).split())}") from error
     version = str(trt.__version__)
     if version_numbers(version) < traits.least_version:
         least = ".".join(map(str, traits.least_version))
-        raise BackendError(f"{backend} {version} is installed, and {least} or later is needed; `{remedy}`")
+        raise BackendError(f"{backend} {version} is too old, {least} or later is needed; run `{remedy}`")
     listeners: list[LogLines] = []
     return Library(
         backend=backend,
@@ -150,7 +150,7 @@ def _load(backend: PlanBackend) -> Library:
 
 
 def _make_logger(trt: ModuleType, listeners: list[LogLines]) -> object:
-    # One for as long as the process lives: a library takes the first logger it is given for all that comes after
+    # One logger for the whole process: a library uses the first logger it gets for everything after it
     # ("The logger passed into createInferBuilder differs from one already registered").
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -174,4 +174,4 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def _drop(line: str) -> None:
-    """Take a line and leave it."""
+    """Ignore a log line."""

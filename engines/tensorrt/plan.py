@@ -1,7 +1,7 @@
-"""Plans of a bundle on an NVIDIA GPU, by tensorrt or tensorrt-rtx.
+"""Running a bundle's plan on an NVIDIA GPU with tensorrt or tensorrt-rtx.
 
-A run is one upload, the network, one download, on one stream, through pinned buffers that are made once for the
-largest batch. tensorrt runs a batch size that comes again as one CUDA graph; tensorrt-rtx makes such graphs itself.
+A run is one upload, the network and one download on one stream, through pinned buffers that are allocated once for the
+largest batch. With tensorrt a repeated batch size runs as one CUDA graph; tensorrt-rtx captures such graphs itself.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from alexnet_deploy.engines.registry import SPECS, Backend, installed_backends, 
 from alexnet_deploy.engines.tensorrt.device_memory import DeviceMemory, Gpu, find_gpu, open_device
 from alexnet_deploy.engines.tensorrt.library import Library, LogLines, is_installed, load_library, version_numbers
 
-# A plan is built with TF32 off; half and int8 are what the graph's own types say.
+# A plan is built with TF32 off; half and int8 come from the graph's own types.
 _ARITHMETIC: dict[Precision, str] = {
     "fp32": "float32",
     "fp16": "float16",
@@ -30,29 +30,28 @@ _ARITHMETIC: dict[Precision, str] = {
 }
 
 _AMPERE = (8, 0)
-"""The least compute capability of the GPUs that a plan for no GPU in particular runs on."""
+"""Minimum compute capability of GPUs for plans that are not built for one GPU."""
 
 
 def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu: int = 0) -> Engine:
-    """Open a bundle's plan for a GPU of this machine, numbered from 0, or the one that is called `file`.
+    """Open a bundle's plan for a GPU of this machine, numbered from 0, or the plan with the name `file`.
 
-    What can be wrong with a plan is looked for in this order, each before the next: its bytes, the graph it is of, the
-    release that built it, the GPU it is for, what the library itself finds, and, where it has not been proved yet,
-    what it says of the golden images.
+    The checks are, in this order: the plan's bytes, its graph, the release that built it, its GPU, the library's own
+    validation and, if its proof is pending, its output for the golden images.
 
-    A version-compatible plan holds code, which opening it runs; digests do not say who made it.
+    A version-compatible plan contains code that runs when it is opened; digests do not prove who made it.
 
     Raises IntegrityError, BackendError or ParityError, in this order.
     """
     record = _choose(bundle, backend, file, gpu)
     data = bundle.read(record.file)
     name = str(bundle.path / record.file)
-    remedy = f"`alexnet-deploy build {bundle.path} --plan {backend}` builds it anew"
+    remedy = f"rebuild it with `alexnet-deploy build {bundle.path} --plan {backend}`"
     if (entry := bundle.manifest.files.get(GRAPH)) is None:
-        raise IntegrityError(f"{bundle.path}: its manifest names no {GRAPH}")
+        raise IntegrityError(f"{bundle.path}: its manifest does not list {GRAPH}")
     if record.graph_sha256 != entry.sha256:
         raise BackendError(
-            f"{name}: is a plan of another graph, {record.graph_sha256[:12]}..., and not of {GRAPH}, "
+            f"{name}: was built from another graph, {record.graph_sha256[:12]}..., not {GRAPH}, "
             f"{entry.sha256[:12]}...; {remedy}"
         )
     library = load_library(backend)
@@ -62,7 +61,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
         try:
             memory = open_device(gpu)
         except BackendError as error:
-            raise BackendError(f"{name}: {backend} runs plans on an NVIDIA GPU: {error}") from error
+            raise BackendError(f"{name}: {backend} needs an NVIDIA GPU to run plans: {error}") from error
         stack.callback(memory.close)
         if (problem := _target_problem(record, memory.gpu)) is not None:
             raise BackendError(f"{name}: {problem}; {remedy}")
@@ -86,7 +85,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
 
 
 def plan_backend_here(bundle: Bundle, gpu: int = 0) -> PlanBackend | None:
-    """Return what would run one of the bundle's plans on a GPU of this machine; None where there is nothing."""
+    """Return the library that can run one of the bundle's plans on a GPU of this machine, or None."""
     installed = [record for record in bundle.manifest.plans if is_installed(record.backend)]
     found = find_gpu(gpu) if installed else None
     if found is None:
@@ -95,9 +94,9 @@ def plan_backend_here(bundle: Bundle, gpu: int = 0) -> PlanBackend | None:
 
 
 def backends_here(bundle: Bundle, device: Device | Literal["auto"] = "auto") -> tuple[Backend, ...]:
-    """Return everything installed that runs the bundle on a device, plans last; `auto` is the CPU and the first GPU.
+    """Return all installed backends that run the bundle on a device, plans last; `auto` is the CPU and the first GPU.
 
-    Raises UsageError for what is not a device, BackendError where nothing does.
+    Raises UsageError for a name that is not a device, BackendError where no backend runs it.
     """
     index = cuda_index(device)
     found: tuple[Backend, ...] = ()
@@ -111,19 +110,19 @@ def backends_here(bundle: Bundle, device: Device | Literal["auto"] = "auto") -> 
         found = (*found, plan)
     if not found:
         raise BackendError(
-            f"nothing here runs {bundle.path} on {device}; `pip install onnxruntime-gpu` in place of onnxruntime, or a "
-            f"plan (`alexnet-deploy build {bundle.path}`), does on a machine with an NVIDIA GPU"
+            f"{bundle.path}: no installed backend runs it on {device}; on a machine with an NVIDIA GPU, replace "
+            f"onnxruntime with `pip install onnxruntime-gpu`, or build a plan with `alexnet-deploy build {bundle.path}`"
         )
     return found
 
 
 def _choose(bundle: Bundle, backend: PlanBackend, file: str | None, gpu: int) -> PlanRecord:
-    """Return the record of the plan that fits this machine; of several that do not, the first."""
+    """Return the record of the plan that fits this machine; if none fits, the first."""
     records = [record for record in bundle.manifest.plans if record.backend == backend and file in (None, record.file)]
     if not records:
         what = f"no plan for {backend}" if file is None else f"no {file} for {backend}"
         raise BackendError(
-            f"{bundle.path}: holds {what}; `alexnet-deploy build {bundle.path} --plan {backend}` makes one"
+            f"{bundle.path}: contains {what}; build one with `alexnet-deploy build {bundle.path} --plan {backend}`"
         )
     found = find_gpu(gpu) if len(records) > 1 and is_installed(backend) else None
     if found is None:
@@ -144,14 +143,14 @@ def _version_problem(record: PlanRecord, library: Library) -> str | None:
         return None
     if record.options.is_version_compatible and version_numbers(library.version) >= version_numbers(record.version):
         return None
-    return f"was built by {record.backend} {record.version}, and {library.version} is installed"
+    return f"was built by {record.backend} {record.version}, but {library.version} is installed"
 
 
 def _target_problem(record: PlanRecord, gpu: Gpu) -> str | None:
     if record.target == AHEAD_OF_TIME or record.options.is_hardware_compatible:
         fits = gpu.compute_capability >= _AMPERE
-        return None if fits else f"is for GPUs of Ampere (sm_80) and later, and this one is {gpu.target}"
-    return None if record.target == gpu.target else f"was built for {record.target}, and this GPU is {gpu.target}"
+        return None if fits else f"is for GPUs of Ampere (sm_80) and later, but this GPU is {gpu.target}"
+    return None if record.target == gpu.target else f"was built for {record.target}, but this GPU is {gpu.target}"
 
 
 def _deserialise(library: Library, data: bytes, record: PlanRecord, lines: LogLines) -> Any:
@@ -160,8 +159,8 @@ def _deserialise(library: Library, data: bytes, record: PlanRecord, lines: LogLi
     try:
         runtime = trt.Runtime(library.logger)
     except TypeError as error:
-        # "pybind11::init(): factory function returned nullptr": how the bindings say that there is no runtime.
-        raise BackendError(f"{said} gives no runtime: {lines.why()}") from error
+        # "pybind11::init(): factory function returned nullptr": the bindings could not create a runtime.
+        raise BackendError(f"{said} cannot create a runtime: {lines.why()}") from error
     if record.options.is_version_compatible:
         runtime.engine_host_code_allowed = True
     if hasattr(runtime, "get_engine_validity"):
@@ -169,14 +168,14 @@ def _deserialise(library: Library, data: bytes, record: PlanRecord, lines: LogLi
         if validity == trt.EngineValidity.INVALID:
             names = trt.EngineInvalidityDiagnostics.__members__.items()
             found = [name for name, bit in names if int(diagnostics) & int(bit)]
-            raise BackendError(f"{said} finds it invalid here: {', '.join(found) or lines.why()}")
+            raise BackendError(f"{said} reports it as invalid: {', '.join(found) or lines.why()}")
     loaded = runtime.deserialize_cuda_engine(data)
     if loaded is None:
         raise BackendError(f"{said} cannot open it: {lines.why()}")
     if loaded.name != record.graph_sha256:
         raise BackendError(
-            f"its own bytes say that it is of the graph {loaded.name[:12]}..., and its record that "
-            f"it is of {record.graph_sha256[:12]}..."
+            f"its bytes name the graph {loaded.name[:12]}..., but its record names the graph "
+            f"{record.graph_sha256[:12]}..."
         )
     return loaded
 
@@ -202,14 +201,14 @@ def _prove(engine: Engine, bundle: Bundle, name: str) -> None:
         failures = [failure for row in prove(engine, bundle) for failure in row.failures]
         if failures:
             raise ParityError(
-                f"{name}: on {engine.info.device} it does not say what the trained network said of the golden "
-                f"images: {'; '.join(failures)}"
+                f"{name}: on {engine.info.device} it disagrees with the trained network on the golden images: "
+                f"{'; '.join(failures)}"
             )
         stack.pop_all()
 
 
 class _Runner:
-    """A plan with its buffers; a batch under the profile's least is filled up with black images."""
+    """A plan with its buffers; a batch below the profile's minimum is padded with black images."""
 
     def __init__(
         self,
@@ -221,7 +220,7 @@ class _Runner:
         lines: LogLines,
     ) -> None:
         self.owned = ExitStack()
-        """What is let go of last: the memory, and the ear on the library's log."""
+        """Released last: the memory, and the listener on the library's log."""
         self._library, self._loaded, self._memory, self._lines = library, loaded, memory, lines
         self._min_batch = record.profile.min_batch
         largest = record.profile.max_batch
@@ -232,7 +231,7 @@ class _Runner:
             PROBABILITIES: memory.allocate(self._probabilities.nbytes),
         }
         self._makes_graphs = memory.can_capture and not library.traits.captures_graphs
-        # Its scratch space is shared by all of its contexts, of which one runs at a time.
+        # All contexts share one scratch space: only one of them runs at a time.
         self._scratch_bytes = 0 if library.traits.captures_graphs else max(1, int(loaded.device_memory_size_v2))
         self._scratch = memory.allocate(self._scratch_bytes) if self._scratch_bytes else 0
         self._contexts = [self._new_context()]
@@ -274,16 +273,16 @@ class _Runner:
         self.owned.close()
 
     def _capture(self, batch: int) -> None:
-        # This batch has been answered, and a graph saves launches and changes no number: where there can be none,
-        # the engine goes on without.
+        # The batch is already computed. A CUDA graph only saves launches and does not change results: if it cannot be
+        # captured, the engine continues without.
         try:
             self._graphs[batch] = self._graph_of(batch)
         except BackendError:
             self._makes_graphs = False
 
     def _graph_of(self, batch: int) -> Callable[[], None]:
-        # A context of its own, and one run before: NVIDIA's way, "TensorRT Best Practices, CUDA Graphs". A graph
-        # remembers its context's shapes and addresses, and the first run after a change of shape does deferred work.
+        # A separate context and one run before the capture, as in "TensorRT Best Practices, CUDA Graphs": a graph keeps
+        # its context's shapes and addresses, and the first run after a change of shape does deferred work.
         context = self._new_context()
         self._contexts.append(context)
         self._set_batch(context, batch)
@@ -300,7 +299,7 @@ class _Runner:
         else:
             context = self._loaded.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
-            raise BackendError(f"{self._library.backend} gives no execution context: {self._lines.why()}")
+            raise BackendError(f"{self._library.backend} cannot create an execution context: {self._lines.why()}")
         if self._scratch_bytes:
             context.set_device_memory(self._scratch, self._scratch_bytes)
         for tensor, address in self._addresses.items():
@@ -321,4 +320,4 @@ class _Runner:
 
     def _insist(self, done: bool, what: str) -> None:
         if not done:
-            raise BackendError(f"{self._library.backend} does not {what}: {self._lines.why()}")
+            raise BackendError(f"{self._library.backend} cannot {what}: {self._lines.why()}")

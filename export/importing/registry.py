@@ -10,8 +10,9 @@ import numpy as np
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
 from alexnet_deploy.export.importing.readers import safetensors_file, torch_file
+from alexnet_deploy.export.importing.readers.caffe import model as caffe_model
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
-from alexnet_deploy.export.importing.referees import onnx_session, torch_rebuild
+from alexnet_deploy.export.importing.referees import numpy_forward, onnx_session, torch_rebuild
 from alexnet_deploy.export.importing.source import Reader, Source
 
 Referee: TypeAlias = Callable[[Source, np.ndarray], np.ndarray]
@@ -49,6 +50,12 @@ FORMATS = (
         reader=safetensors_file,
         referee=torch_rebuild.answers,
         referee_words="the file's layers, rebuilt in torch",
+    ),
+    Format(
+        words="Caffe models",
+        reader=caffe_model,
+        referee=numpy_forward.answers,
+        referee_words="the file's layers, in NumPy",
     ),
     Format(
         words="ONNX graphs",

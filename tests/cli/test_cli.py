@@ -27,38 +27,38 @@ from alexnet_deploy.train.loop import trainer as loop
         ("check b.bundle", 2, "b.bundle: there is no such bundle"),
         ("export w.safetensors", 2, "w.safetensors: there is no such weights file or run"),
         ("train data", 2, "data: there is no such file or folder"),
-        ("inspect a.onnx", 2, "a.onnx: there is nothing there"),
-        ("inspect a.safetensors", 2, "a.safetensors: there is nothing there"),
-        ("inspect a.bundle", 2, "a.bundle: there is nothing there"),
-        ("inspect .", 3, ".: is nothing that can be inspected: needed is the directory of a run, a bundle "),
-        ("train --arch alexnet", 2, "'alexnet' is no "),
+        ("inspect a.onnx", 2, "a.onnx: there is no such file or directory"),
+        ("inspect a.safetensors", 2, "a.safetensors: there is no such file or directory"),
+        ("inspect a.bundle", 2, "a.bundle: there is no such file or directory"),
+        ("inspect .", 3, ".: cannot be inspected; pass the directory of a run, a bundle or a packed set, or a"),
+        ("train --arch alexnet", 2, "unknown architecture 'alexnet'"),
         (
             "train --recipe cake",
             2,
-            "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and files",
+            "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or a file",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         (
             "train --columns --arch tiny",
             2,
-            "tiny: norm1 normalises across 1 groups of channels, where two columns ",
+            "tiny: norm1 normalises 1 groups of channels, but two columns need 2; ",
         ),
-        ("train data --columns --arch caffe", 2, "caffe: norm1 normalises across 1 groups of channels, where two "),
+        ("train data --columns --arch caffe", 2, "caffe: norm1 normalises 1 groups of channels, but two columns "),
         ("train data --columns", 2, "data: there is no such file or folder"),
-        ("train --set patience", 2, "--set patience: needed is FIELD=VALUE"),
-        ("train --set size=3", 2, "recipe drawn: size is not a field of a recipe; did you mean batch_size?"),
-        ("train --set epoch=3", 2, "recipe drawn: epoch is not a field of a recipe; did you mean epochs?"),
-        ("train --set xyz=3", 2, "recipe drawn: xyz is not a field of a recipe; there are epochs, batch_size, "),
-        ("recipes cake", 2, "'cake' is not a recipe; there are drawn, fast, folder, original, paper, two-class, and"),
+        ("train --set patience", 2, "--set patience: expected FIELD=VALUE"),
+        ("train --set size=3", 2, "recipe drawn: size is not a recipe field; did you mean batch_size?"),
+        ("train --set epoch=3", 2, "recipe drawn: epoch is not a recipe field; did you mean epochs?"),
+        ("train --set xyz=3", 2, "recipe drawn: xyz is not a recipe field; the fields are epochs, batch_size, "),
+        ("recipes cake", 2, "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or"),
         ("recipes a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         ("train --set patience=x", 2, "recipe drawn: Expected `int`, got `str` - at `$.patience`"),
         (
             "train --lr 1 --set learning_rate=2",
             2,
-            "--set learning_rate=2: has an option of its own, which is giv",
+            "--set learning_rate=2: the field is also set by its own option; remove one of them",
         ),
-        ("train --lr -1", 2, "recipe drawn: learning_rate of -1.0 trains nothing; it must be over 0, and finite"),
-        ("demo --out .", 2, ".: exists already; choose another --out"),
+        ("train --lr -1", 2, "recipe drawn: learning_rate is -1.0; it must be greater than 0, and finite"),
+        ("demo --out .", 2, ".: already exists; choose another --out"),
     ],
 )
 def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentence: str, run: Run) -> None:
@@ -81,7 +81,7 @@ def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentenc
         ("forecast", "forecast"),
     ],
 )
-def test_wrong_use_names_what_is_wrong(command: str, named: str, run: Run) -> None:
+def test_wrong_use_names_the_wrong_argument(command: str, named: str, run: Run) -> None:
     outcome = run(*command.split())
     assert outcome.code == 2
     assert outcome.out == ""
@@ -95,28 +95,30 @@ def test_bare_call_shows_the_help(run: Run) -> None:
     assert "Usage: alexnet-deploy [OPTIONS] COMMAND [ARGS]..." in outcome.out + outcome.err
 
 
-def test_unforeseen_error_is_one_line_and_names_debug(run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_one_line_and_names_debug(run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing\nat all")
 
     monkeypatch.setattr(check, "check", fail)
     said = run("check").refused(3)
-    assert said == "ZeroDivisionError: by nothing at all; --debug shows where it arose"
+    assert said == "ZeroDivisionError: by nothing at all; --debug shows the traceback"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "check", "b.bundle"], ["check", "b.bundle", "--debug"]])
-def test_debug_shows_the_traceback_and_changes_no_exit_code(arguments: list[str], run: Run) -> None:
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(arguments: list[str], run: Run) -> None:
     Path("b.bundle").mkdir()
-    assert run("check", "b.bundle").refused(3).startswith("b.bundle: has no manifest.json")
+    assert run("check", "b.bundle").refused(3).startswith("b.bundle: not a bundle: there is no manifest.json")
     outcome = run(*arguments)
     assert outcome.code == 3
     first, *_, raised, last = outcome.err.splitlines()
     assert first == "Traceback (most recent call last):"
-    assert raised.startswith("alexnet_deploy.core.errors.BundleError: b.bundle: has no manifest.json")
-    assert last.startswith("error: b.bundle: has no manifest.json")
+    assert raised.startswith(
+        "alexnet_deploy.core.errors.BundleError: b.bundle: not a bundle: there is no manifest.json"
+    )
+    assert last.startswith("error: b.bundle: not a bundle: there is no manifest.json")
 
 
-def test_interrupt_leaves_with_130_and_without_a_traceback(
+def test_interrupt_exits_with_130_and_without_a_traceback(
     run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
@@ -134,7 +136,7 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(("out", "is_latest"), [(None, True), ("runs/mine", True), ("there", False)])
-def test_interrupted_training_says_how_it_goes_on(
+def test_interrupted_training_says_how_to_resume(
     out: str | None, is_latest: bool, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Learner, "step", interrupted)
@@ -142,7 +144,7 @@ def test_interrupted_training_says_how_it_goes_on(
     outcome = run("train", data, "--arch", "tiny", *options)
     assert outcome.code == 130
     assert outcome.out == ""
-    (said,) = re.findall(r"interrupted; `alexnet-deploy train --resume --out (\S+)` goes on from here\n", outcome.err)
+    (said,) = re.findall(r"interrupted; resume with `alexnet-deploy train --resume --out (\S+)`\n", outcome.err)
     assert Path(said, "checkpoint.safetensors").exists()
     assert Path(said, "weights.safetensors").exists()
     assert "Traceback" not in outcome.err
@@ -151,7 +153,7 @@ def test_interrupted_training_says_how_it_goes_on(
     assert not is_latest or pointer.read_text() == f"{Path(said).name}\n"
 
 
-def test_interruption_before_there_are_weights_promises_none(
+def test_interruption_before_the_first_weights_offers_no_resume(
     run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.Trainer, "__init__", interrupted)
@@ -164,11 +166,11 @@ def test_interruption_before_there_are_weights_promises_none(
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--out", "here"], 2, "here: exists already; choose another --out, or --resume it"),
-        (["--device", "cuda"], 3, "cuda was asked for, and torch finds no CUDA device"),
+        (["--out", "here"], 2, "here: already exists; choose another --out, or resume it with --resume"),
+        (["--device", "cuda"], 3, "no CUDA device found by torch; use --device cpu"),
     ],
 )
-def test_request_that_cannot_be_met_is_refused_before_the_data_is_read(
+def test_impossible_request_is_refused_before_the_data_is_read(
     options: list[str], code: int, sentence: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -176,13 +178,13 @@ def test_request_that_cannot_be_met_is_refused_before_the_data_is_read(
     assert run("train", "no such data", *options).refused(code) == sentence
 
 
-def test_somebody_else_s_latest_is_left_alone(run: Run, loaded: LoadedWeights) -> None:
+def test_a_foreign_file_named_latest_is_kept(run: Run, loaded: LoadedWeights) -> None:
     Path("latest").write_text("precious")
     assert run("export", loaded.path, "--out", "mine.bundle").code == 0
     assert Path("latest").read_text() == "precious"
 
 
-def test_folder_that_cannot_be_written_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_written_gives_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "drawn")
 
@@ -190,7 +192,7 @@ def test_folder_that_cannot_be_written_is_one_sentence(run: Run, monkeypatch: py
     assert run("train").refused(3) == "drawn: No space left on device"
 
 
-def test_inspect_tells_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:
+def test_inspect_describes_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded: LoadedWeights) -> None:
     of_weights = run("inspect", loaded.path)
     assert of_weights.code == 0
     assert of_weights.err == ""
@@ -212,10 +214,10 @@ def test_inspect_tells_weights_bundle_and_graph(run: Run, bundle: Bundle, loaded
     Path("some.onnx").write_bytes(b"\xff" * 100)
     assert run("inspect", "some.onnx").refused(3).startswith("some.onnx: cannot be read as an ONNX graph")
     Path("some.safetensors").write_bytes(b"\xff" * 100)
-    assert run("inspect", "some.safetensors").refused(3).startswith("some.safetensors: is no safetensors file")
+    assert run("inspect", "some.safetensors").refused(3).startswith("some.safetensors: not a safetensors file")
 
 
-def test_doctor_has_a_line_for_every_part(run: Run) -> None:
+def test_doctor_has_one_line_per_component(run: Run) -> None:
     outcome = run("doctor")
     assert outcome.code == 0
     assert outcome.err == ""
@@ -239,7 +241,7 @@ def test_doctor_has_a_line_for_every_part(run: Run) -> None:
         assert words[0].isdigit()
 
 
-def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_how_to_install_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed_version", lambda package: None)
     outcome = run("doctor")
     assert outcome.code == 0
@@ -247,7 +249,7 @@ def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.Mo
     assert len(missing) == 8
 
 
-def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_broken_installations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str) -> None:
         if name == "torch":
             raise OSError("libtorch.so: file too short")
@@ -257,14 +259,14 @@ def test_doctor_finds_what_is_installed_and_broken(run: Run, monkeypatch: pytest
     outcome = run("doctor")
     assert outcome.code == 1
     broken = [line for line in outcome.out.splitlines() if line.startswith("!!")]
-    both = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other"
+    both = "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files"
     assert broken == [
-        "!!  torch          1.2.3 is installed and does not load: libtorch.so: file too short",
+        "!!  torch          1.2.3 is installed, but does not load: libtorch.so: file too short",
         f"!!  onnxruntime    {both}; uninstall both, then install one",
     ]
 
 
-def test_help_is_as_frozen_and_loads_nothing_large() -> None:
+def test_help_matches_the_snapshot_and_imports_no_large_library() -> None:
     environment = {"PATH": os.environ["PATH"], "COLUMNS": "100", "TERM": "dumb", "PYTHONUTF8": "1"}
     done = subprocess.run(
         [sys.executable, "-c", ALL_HELP],
@@ -274,8 +276,8 @@ def test_help_is_as_frozen_and_loads_nothing_large() -> None:
         env=environment,
         encoding="utf-8",
     )
-    assert done.stderr == "", "what --help has loaded"
-    assert done.stdout == HELP.read_text(encoding="utf-8"), f"where this is meant: {RENEW_HELP}"
+    assert done.stderr == "", "--help imported these"
+    assert done.stdout == HELP.read_text(encoding="utf-8"), f"if the change is intended: {RENEW_HELP}"
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

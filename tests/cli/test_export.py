@@ -1,4 +1,4 @@
-"""`export --precision int8`, and `check --data`, as they are typed."""
+"""`export --precision int8` and `check --data` on the command line."""
 
 import json
 import re
@@ -18,14 +18,14 @@ from alexnet_deploy.export.calibration_cache import load_cache
 
 
 @pytest.fixture
-def learnt(sure: Weights, tmp_path: Path) -> Path:
-    """A narrow network that is sure of the drawn training images, where `train` would have put it."""
+def trained(sure: Weights, tmp_path: Path) -> Path:
+    """A narrow network that is confident on the drawn training images, saved where `train` would save it."""
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/latest").write_text("one\n")
     return saved(sure, tmp_path / "runs/one/weights.safetensors").path
 
 
-def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
+def test_int8_accuracy_is_measured_and_printed(run: Run, trained: Path, drawn: Path) -> None:
     outcome = run(
         *("export", "--precision", "int8", "--calibrate", drawn / "train", "--data", drawn / "train"),
         *("--calibration-cache", "kept.json", "--method", "minmax"),
@@ -35,9 +35,9 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert bundle.path.parent == Path("bundles")
     assert re.fullmatch(r"paper-int8-\d{8}-\d{6}\.bundle", bundle.path.name)
     lines = outcome.err.splitlines()
-    assert lines[0] == "no WEIGHTS given: taking runs/one/weights.safetensors"
+    assert lines[0] == "no WEIGHTS given: using runs/one/weights.safetensors"
     assert "  calibrating on 16 images" in lines
-    assert "  asking the FP32 graph about 16 images" in lines
+    assert "  running the FP32 graph on 16 images" in lines
     # One row each for the network's FP32 graph, and for each engine against the network and against the graph.
     header = next(place for place, line in enumerate(lines) if line.startswith("engine "))
     rows = [line.split() for line in lines[header + 1 : header + 6]]
@@ -46,8 +46,8 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert all(row[-1] == "passed" for row in rows)
     (accuracy,) = (line for line in lines if line.startswith("accuracy on "))
     assert re.fullmatch(
-        r"accuracy on 16 images: top-1 100\.00%, trained network 100\.00%: 0\.00 points lost, "
-        r"95 % interval -\d+\.\d\d to \d+\.\d\d, 0\.5 allowed; 0 first guesses changed",
+        r"accuracy on 16 images: top-1 100\.00%, trained network 100\.00%: drop 0\.00 points, "
+        r"95 % interval -\d+\.\d\d to \d+\.\d\d, 0\.5 allowed; 0 top-1 predictions changed",
         accuracy,
     )
     assert lines[-1] == f"next: alexnet-deploy predict {drawn}/val/"
@@ -63,27 +63,27 @@ def test_int8_is_measured_and_said(run: Run, learnt: Path, drawn: Path) -> None:
     assert load_cache(Path("kept.json")).images_sha256 == quantization.calibration.images_sha256
 
 
-def test_int8_by_itself_takes_the_training_images(run: Run, learnt: Path, drawn: Path) -> None:
+def test_int8_calibrates_on_the_training_images_by_default(run: Run, trained: Path, drawn: Path) -> None:
     outcome = run(
-        *("export", learnt, "--precision", "int8", "--out", "mine.bundle", "--rest", "fp16"),
+        *("export", trained, "--precision", "int8", "--out", "mine.bundle", "--rest", "fp16"),
         *("--keep-float", "conv1", "--keep-float", "fc8", "--calibration-images", "15"),
     )
     assert outcome.code == 0, outcome.err
     assert outcome.out == "mine.bundle\n"
     assert f"  calibrating on the training images in {drawn}\n" in outcome.err
     assert (
-        "accuracy was not measured (--data DIR does that); 100.00% of the calibration images have the trained "
-        "network's first guess\n" in outcome.err
+        "accuracy was not measured; pass --data DIR to measure it. 100.00% of the calibration images have the trained "
+        "network's top-1 prediction\n" in outcome.err
     )
     assert outcome.err.endswith(f"next: alexnet-deploy predict {drawn}/val/ --bundle mine.bundle\n")
     quantization = open_bundle(Path("mine.bundle")).manifest.quantization
     assert quantization is not None
     assert list(quantization.ranges) == ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
     assert (quantization.rest, quantization.calibration.num_images) == ("fp16", 15)
-    assert run("export", learnt, "--precision", "int8", "--out", "mine.bundle").refused(2).startswith("mine.bundle: ")
+    assert run("export", trained, "--precision", "int8", "--out", "mine.bundle").refused(2).startswith("mine.bundle: ")
 
 
-def test_int8_that_was_shipped_predicts_and_is_told(
+def test_int8_bundle_predicts_and_can_be_inspected(
     run: Run, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
 ) -> None:
     _, bundle = int8_shipment
@@ -94,11 +94,11 @@ def test_int8_that_was_shipped_predicts_and_is_told(
     assert all(Path(row["path"]).parent.name == row["top"][0]["label"] for row in rows)
     assert ", ten views, on openvino " in outcome.err
     assert ", int8 products" in outcome.err
-    told = run("inspect", bundle.path).out
-    assert f"{bundle.path}: bundle, int8, paper, views ten\n" in told
-    assert re.search(r"^calibrated +on 16 images, \w+; rest fp32$", told, flags=re.MULTILINE)
-    assert re.search(r"^int8 ranges +conv1 \S+, conv2 ", told, flags=re.MULTILINE)
-    assert "accuracy was not measured" in told
+    shown = run("inspect", bundle.path).out
+    assert f"{bundle.path}: bundle, int8, paper, views ten\n" in shown
+    assert re.search(r"^calibration +16 images, method \w+; rest fp32$", shown, flags=re.MULTILINE)
+    assert re.search(r"^int8 ranges +conv1 \S+, conv2 ", shown, flags=re.MULTILINE)
+    assert "accuracy was not measured" in shown
 
 
 INT8_OPTIONS = (
@@ -115,42 +115,42 @@ INT8_OPTIONS = (
 
 @pytest.mark.parametrize("options", INT8_OPTIONS)
 @pytest.mark.parametrize("precision", ["", "--precision fp32", "--precision fp16"])
-def test_option_of_int8_is_refused_with_another_precision(precision: str, options: str, run: Run, learnt: Path) -> None:
+def test_int8_option_is_refused_with_another_precision(precision: str, options: str, run: Run, trained: Path) -> None:
     before = sorted(Path.cwd().rglob("*"))
     said = run("export", *precision.split(), *options.split()).refused(2)
     name = precision.removeprefix("--precision ") or "fp32"
-    assert said == f"calibration and accuracy belong to int8; {name} is held against the trained network"
+    assert said == f"calibration and accuracy options apply to int8 only; {name} is compared with the trained network"
     assert sorted(Path.cwd().rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ("--max-drop 1", 2, "--max-drop is measured on labelled images: give their folder as --data"),
-        ("--max-drop nan --data DRAWN", 2, "a drop of nan points cannot be allowed; it must be 0 to 100"),
-        ("--max-drop -1 --data DRAWN", 2, "a drop of -1.0 points cannot be allowed; it must be 0 to 100"),
+        ("--max-drop 1", 2, "--max-drop needs --data, a folder of labelled images to measure the drop on"),
+        ("--max-drop nan --data DRAWN", 2, "allowed drop must be 0 to 100 points, got nan"),
+        ("--max-drop -1 --data DRAWN", 2, "allowed drop must be 0 to 100 points, got -1.0"),
         ("--calibrate nothing", 2, "nothing: there is no such folder of images"),
         ("--data nothing", 2, "nothing: there is no such folder of images"),
-        ("--data EMPTY", 3, "EMPTY: holds no images in folders named after classes; needed are CLASS/"),
-        ("--keep-float conv9", 2, "conv9: no layer that could be in int8; those are conv1, conv2, conv3, "),
+        ("--data EMPTY", 3, "EMPTY: no images found in class folders; put them into CLASS/"),
+        ("--keep-float conv9", 2, "conv9: not a layer that can be in int8; choose from conv1, conv2, conv3, "),
         ("--calibration-cache EMPTY", 3, "EMPTY: cannot be read: it is a directory, not a regular file"),
     ],
 )
-def test_int8_that_cannot_be_is_one_sentence(
-    options: str, code: int, sentence: str, run: Run, learnt: Path, drawn: Path
+def test_impossible_int8_request_gives_one_sentence(
+    options: str, code: int, sentence: str, run: Run, trained: Path, drawn: Path
 ) -> None:
     Path("EMPTY").mkdir()
     words = [str(drawn) if word == "DRAWN" else word for word in options.split()]
     assert run("export", "--precision", "int8", *words).refused(code).startswith(sentence)
-    assert {path for path in Path.cwd().rglob("*") if path.is_file()} == {learnt, learnt.parents[1] / "latest"}
+    assert {path for path in Path.cwd().rglob("*") if path.is_file()} == {trained, trained.parents[1] / "latest"}
 
 
-def test_weights_whose_images_are_gone_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
+def test_weights_without_training_images_say_what_to_do(run: Run, sure: Weights, loaded: LoadedWeights) -> None:
     said = run("export", loaded.path, "--precision", "int8").refused(2)
-    assert said == "these weights name no training images; `--calibrate DIR` gives some to calibrate on"
+    assert said == "these weights record no training images; pass --calibrate DIR to calibrate on other images"
 
 
-def test_ranges_that_cannot_be_right_are_exit_1(run: Run, learnt: Path) -> None:
+def test_implausible_ranges_exit_with_1(run: Run, trained: Path) -> None:
     from PIL import Image
 
     Path("grey").mkdir()
@@ -161,7 +161,7 @@ def test_ranges_that_cannot_be_right_are_exit_1(run: Run, learnt: Path) -> None:
 
 
 def test_check_on_labelled_images_shows_accuracy(
-    run: Run, learnt: Path, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
+    run: Run, trained: Path, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
 ) -> None:
     loaded, bundle = int8_shipment
     outcome = run("check", bundle.path, "--weights", loaded.path, "--data", drawn / "train")
@@ -175,7 +175,7 @@ def test_check_on_labelled_images_shows_accuracy(
     accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "16 given"}
     assert accuracies == {1.0}
     assert {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "golden"} == {None}
-    # Images without classes are compared on all the same.
+    # Images without classes are compared too.
     Path("flat").mkdir()
     for place, path in enumerate(sorted((drawn / "train").rglob("*.jpg"))[:3]):
         shutil.copy(path, f"flat/{place}.jpg")
@@ -185,7 +185,7 @@ def test_check_on_labelled_images_shows_accuracy(
     assert " 3 given " in outcome.out
 
 
-def test_check_of_an_int8_bundle_that_is_wrong_is_exit_1(run: Run, int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
+def test_check_of_a_faulty_int8_bundle_exits_with_1(run: Run, int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
     from graphs import edited_graph, scaled
     from networks import republished
 
@@ -199,8 +199,8 @@ def test_check_of_an_int8_bundle_that_is_wrong_is_exit_1(run: Run, int8_shipment
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
-def test_weights_of_an_interrupted_run_are_exported_with_a_word(
-    has_checkpoint: bool, run: Run, learnt: Path, sure: Weights
+def test_weights_of_an_interrupted_run_are_exported_with_a_message(
+    has_checkpoint: bool, run: Run, trained: Path, sure: Weights
 ) -> None:
     assert sure.training is not None
     epoch = EpochMetrics(
@@ -214,15 +214,15 @@ def test_weights_of_an_interrupted_run_are_exported_with_a_word(
     )
     epochs = tuple(msgspec.structs.replace(epoch, epoch=number) for number in (1, 2, 3))
     record = msgspec.structs.replace(sure.training, recipe={"epochs": 8}, epochs=epochs, best_epoch=2, interrupted=True)
-    replace(sure, training=record).save(learnt)
+    replace(sure, training=record).save(trained)
     if has_checkpoint:
-        (learnt.parent / "checkpoint.safetensors").touch()
+        (trained.parent / "checkpoint.safetensors").touch()
     outcome = run("export")
     assert outcome.code == 0, outcome.err
     how = (
-        "`alexnet-deploy train --resume --out runs/one` continues it"
+        "`alexnet-deploy train --resume --out runs/one` resumes it"
         if has_checkpoint
-        else "no checkpoint.safetensors beside them, so training cannot continue"
+        else "training cannot be resumed: there is no checkpoint.safetensors beside the weights"
     )
-    assert outcome.err.splitlines()[1] == f"{learnt.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
-    assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", learnt).out
+    assert outcome.err.splitlines()[1] == f"{trained.relative_to(Path.cwd())}: interrupted after 3 of 8 epochs; {how}"
+    assert "training was interrupted after 3 of 8 epochs\n" in run("inspect", trained).out

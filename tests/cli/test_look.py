@@ -1,4 +1,4 @@
-"""What inspect, doctor and the options of the program itself say, to people and to programs."""
+"""Output of inspect, doctor and the program's own options, as text and as JSON."""
 
 import json
 import os
@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 from commands import HANGS_AFTER_S, Run
 
 import alexnet_deploy
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RESIZE_FILTER
-from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, LoadedWeights
 from alexnet_deploy.inspection import doctor
 
 MAIN = "from alexnet_deploy.__main__ import main; main()"
@@ -26,7 +27,7 @@ def test_version_is_one_line(run: Run) -> None:
 
 
 def completed(line: str, home: Path) -> list[str]:
-    """Let bash complete a line, with what --install-completion has written into a home directory."""
+    """Return bash's completions of a line, with the files that --install-completion wrote to a home directory."""
     bin_folder = home / "bin"
     bin_folder.mkdir(exist_ok=True)
     program = bin_folder / "alexnet-deploy"
@@ -51,12 +52,12 @@ def completed(line: str, home: Path) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash on this machine")
-def test_bash_completes_commands_and_options_once_that_is_installed(tmp_path: Path) -> None:
+def test_bash_completes_commands_and_options_after_install_completion(tmp_path: Path) -> None:
     assert completed("alexnet-deploy pre", tmp_path) == ["predict"]
     assert completed("alexnet-deploy predict --bat", tmp_path) == ["--batch-size"]
 
 
-def test_inspect_gives_programs_a_record_of_each_kind(
+def test_inspect_prints_a_json_record_of_each_kind(
     run: Run, bundle: Bundle, loaded: LoadedWeights, drawn: Path
 ) -> None:
     weights = json.loads(run("inspect", loaded.path, "--json").out)
@@ -80,7 +81,7 @@ def test_inspect_gives_programs_a_record_of_each_kind(
     assert packed["bytes"] == 24 * 256 * 256 * 3
 
 
-def test_inspect_shows_a_run_and_how_it_continues(run: Run, data: Path) -> None:
+def test_inspect_shows_a_run_and_its_next_command(run: Run, data: Path) -> None:
     assert run("train", data, "--arch", "tiny", "--epochs", 1, "--batch-size", 4, "--out", "runs/one").code == 0
     shown = run("inspect", "one").out
     facts = json.loads(run("inspect", "runs/latest", "--json").out)
@@ -102,7 +103,7 @@ def test_inspect_shows_a_run_and_how_it_continues(run: Run, data: Path) -> None:
         "next          alexnet-deploy export runs/one",
     ):
         assert f"{line}\n" in shown
-    # Without a checkpoint the weights themselves say what the run was.
+    # Without a checkpoint the record comes from the weights.
     Path("runs/one/checkpoint.safetensors").unlink()
     Path("runs/one/report.html").unlink()
     again = json.loads(run("inspect", "one", "--json").out)
@@ -110,19 +111,27 @@ def test_inspect_shows_a_run_and_how_it_continues(run: Run, data: Path) -> None:
 
 
 def test_inspect_needs_no_torch_for_a_run(run: Run, run_directory: Path) -> None:
-    assert run("inspect", "runs/tiny").refused(3) == "runs/tiny/weights.safetensors: does not say how it was trained"
+    assert run("inspect", "runs/tiny").refused(3) == (
+        "runs/tiny/weights.safetensors: has no training record; pass the weights file itself to inspect it"
+    )
     Path("runs/tiny/checkpoint.safetensors").write_bytes(b"\xff" * 100)
     said = run("inspect", "runs/tiny").refused(3)
-    assert said.startswith("runs/tiny/checkpoint.safetensors: is not a checkpoint, or a damaged one: ")
+    assert said.startswith("runs/tiny/checkpoint.safetensors: is not a checkpoint, or is damaged: ")
+    newer = {CHECKPOINT_KEY: '{"format_version": 99, "position": "unknown"}'}
+    Path("runs/tiny/checkpoint.safetensors").write_bytes(safetensors.numpy.save({}, metadata=newer))
+    assert run("inspect", "runs/tiny").refused(3) == (
+        "runs/tiny/checkpoint.safetensors: checkpoint version 99 is newer than supported; this program reads "
+        "checkpoint version 2, 3 and 4"
+    )
 
 
-def test_path_that_is_not_utf_8_is_json_all_the_same(run: Run, loaded: LoadedWeights) -> None:
+def test_path_that_is_not_utf_8_is_valid_json(run: Run, loaded: LoadedWeights) -> None:
     path = Path(os.fsdecode(b"caf\xe9.safetensors"))
     shutil.copy(loaded.path, path)
     assert json.loads(run("inspect", path, "--json").out)["path"] == "caf\\xe9.safetensors"
 
 
-def test_doctor_gives_programs_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_a_json_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"subject", "state", "version", "detail", "problem", "remedy", "note"}
     outcome = run("doctor", "--json")
     examination = json.loads(outcome.out)
@@ -137,7 +146,7 @@ def test_doctor_gives_programs_a_record(run: Run, monkeypatch: pytest.MonkeyPatc
     assert (outcome.code, json.loads(outcome.out)["passed"]) == (1, False)
 
 
-def test_doctor_says_how_to_get_torch_without_cuda(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_how_to_install_torch_without_cuda(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed_version", lambda package: None)
     found = {finding["subject"]: finding for finding in json.loads(run("doctor", "--json").out)["findings"]}
     assert found["torch"]["remedy"].startswith("pip install ")

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for, and which exit code says that there is nothing of that name."""
+"""Names on the command line: what they resolve to, and the exit code if there is nothing of that name."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetens
 
 
 @pytest.mark.parametrize("name", BUNDLE_NAMES)
-def test_every_name_of_a_bundle_is_that_bundle(name: str, run: Run, latest: Path, images: Path) -> None:
+def test_every_name_of_a_bundle_resolves_to_it(name: str, run: Run, latest: Path, images: Path) -> None:
     assert run("predict", images / "a.jpg", "--bundle", name).err.startswith("bundles/tiny.bundle, ten views, on ")
     assert run("inspect", name).out.startswith("bundles/tiny.bundle: bundle, fp32, original")
     with alexnet_deploy.load(name) as predictor:
@@ -23,19 +23,19 @@ def test_every_name_of_a_bundle_is_that_bundle(name: str, run: Run, latest: Path
 
 
 @pytest.mark.parametrize("name", ["bundles/latest", "tiny"])
-def test_other_commands_take_the_same_names(name: str, run: Run, latest: Path) -> None:
+def test_other_commands_accept_the_same_names(name: str, run: Run, latest: Path) -> None:
     assert "bundles/tiny.bundle: passed\n" in run("check", "--backend", "onnxruntime", name).err
-    # The bundle is found first, and then what is asked of it is refused.
+    # The bundle is found first, and then the request is refused.
     assert run("bench", name, "--data", "nothing").refused(2) == "nothing: there is no such file or folder"
     said = run("build", name, "--plan", "tensorrt-rtx", "--out", "bundles/tiny.bundle").refused(2)
     assert said.startswith("bundles/tiny.bundle: is the bundle itself")
 
 
 @pytest.mark.parametrize("name", WEIGHTS_NAMES)
-def test_every_name_of_a_run_is_its_weights(
+def test_every_name_of_a_run_resolves_to_its_weights(
     name: str, run: Run, run_directory: Path, loaded: LoadedWeights, latest: Path
 ) -> None:
-    # The bundle of the same name is found first where both may be meant, and only there.
+    # Where a command accepts both, a bundle of the same name comes first.
     if name != "tiny":
         assert "torch" in run("check", "--weights", name, "--backend", "onnxruntime").out
     shutil.rmtree(latest.parent)
@@ -44,12 +44,12 @@ def test_every_name_of_a_run_is_its_weights(
     assert loaded.sha256 in run("inspect", "mine.bundle").out
 
 
-def test_a_file_that_is_there_comes_before_a_name(run: Run, latest: Path) -> None:
+def test_an_existing_file_comes_before_a_name(run: Run, latest: Path) -> None:
     Path("tiny").mkdir()
-    assert run("check", "tiny").refused(3) == "tiny: has no manifest.json, so it is no bundle"
+    assert run("check", "tiny").refused(3) == "tiny: not a bundle: there is no manifest.json"
 
 
-def test_what_is_there_is_listed(run: Run, latest: Path, run_directory: Path) -> None:
+def test_an_unknown_name_lists_the_existing_entries(run: Run, latest: Path, run_directory: Path) -> None:
     assert run("check", "tini").refused(2) == "tini: there is no such bundle; bundles/ holds tiny.bundle"
     assert run("export", "tini").refused(2) == "tini: there is no such weights file or run; runs/ holds tiny"
     for number in range(6):
@@ -61,22 +61,24 @@ def test_what_is_there_is_listed(run: Run, latest: Path, run_directory: Path) ->
         alexnet_deploy.load("tini")
 
 
-def test_a_run_is_no_bundle_and_a_bundle_no_run(run: Run, latest: Path, run_directory: Path) -> None:
+def test_a_run_is_not_a_bundle_and_a_bundle_is_not_a_run(run: Run, latest: Path, run_directory: Path) -> None:
     assert run("check", "runs/tiny").refused(3) == (
-        "runs/tiny: is a run, not a bundle; `alexnet-deploy export runs/tiny` makes one of it"
+        "runs/tiny: this is a run, not a bundle; `alexnet-deploy export runs/tiny` makes one from it"
     )
-    assert run("export", "bundles/latest").refused(3).startswith("bundles/tiny.bundle: is a bundle, not a run; its wei")
+    assert (
+        run("export", "bundles/latest").refused(3).startswith("bundles/tiny.bundle: this is a bundle, not a run; name")
+    )
     Path("runs/tiny/weights.safetensors").rename("runs/tiny/checkpoint.safetensors")
     assert run("export", "runs/tiny").refused(3) == (
-        "runs/tiny: this run has no weights yet; `alexnet-deploy train --resume --out runs/tiny` continues it"
+        "runs/tiny: this run has no weights yet; `alexnet-deploy train --resume --out runs/tiny` resumes it"
     )
 
 
-def test_a_pointer_to_what_is_gone_says_so(run: Run, latest: Path) -> None:
+def test_a_latest_file_that_names_a_missing_entry_is_refused(run: Run, latest: Path) -> None:
     shutil.rmtree(latest)
     for command in ("check", "check bundles/latest", "inspect bundles/latest"):
         said = run(*command.split()).refused(2)
-        assert said.startswith("bundles/latest: names tiny.bundle, which is not in bundles any more; `alexnet-deploy")
+        assert said.startswith("bundles/latest: names tiny.bundle, which does not exist in bundles; `alexnet-deploy")
 
 
 TAKES_A_PATH = (
@@ -100,7 +102,7 @@ TAKES_A_PATH = (
 
 
 @pytest.mark.parametrize("command", TAKES_A_PATH)
-def test_what_does_not_exist_is_wrong_use_in_every_command(
+def test_a_missing_path_is_wrong_use_in_every_command(
     command: str, run: Run, latest: Path, run_directory: Path
 ) -> None:
     said = run(*command.format("nothing").split()).refused(2)
@@ -108,7 +110,7 @@ def test_what_does_not_exist_is_wrong_use_in_every_command(
 
 
 @pytest.mark.parametrize("command", [command for command in TAKES_A_PATH if not command.endswith(".toml")])
-def test_what_exists_and_cannot_be_used_is_a_failure_in_every_command(
+def test_an_unusable_file_is_a_failure_in_every_command(
     command: str, run: Run, latest: Path, run_directory: Path
 ) -> None:
     Path("text").write_text("this is neither a bundle nor weights nor an image\n")
@@ -120,20 +122,20 @@ def test_what_exists_and_cannot_be_used_is_a_failure_in_every_command(
 @pytest.mark.parametrize(
     "command", ["export --out there", "build --plan tensorrt-rtx --out there", "pack drawn there", "demo --out there"]
 )
-def test_a_place_that_is_taken_is_wrong_use_in_every_command(
+def test_an_existing_output_is_wrong_use_in_every_command(
     command: str, run: Run, latest: Path, run_directory: Path, drawn: Path
 ) -> None:
     Path("there").mkdir()
     Path("drawn").symlink_to(drawn)
-    assert "there: exists already; choose another " in run(*command.split()).refused(2)
+    assert "there: already exists; choose another " in run(*command.split()).refused(2)
 
 
 @pytest.mark.parametrize("command", [("export",), ("train",), ("build", "--plan", "tensorrt-rtx")])
-def test_nothing_new_is_called_latest(command: tuple[str, ...], run: Run, latest: Path, run_directory: Path) -> None:
+def test_no_output_may_be_named_latest(command: tuple[str, ...], run: Run, latest: Path, run_directory: Path) -> None:
     for place in ("bundles/latest", "runs/latest", "elsewhere/latest"):
         said = run(*command, "--out", place).refused(2)
         assert said == f"{place}: a file called latest names the newest entry of its folder; choose another --out"
 
 
-def test_the_bare_name_latest_is_the_newest(run: Run, latest: Path) -> None:
+def test_the_bare_name_latest_is_the_newest_entry(run: Run, latest: Path) -> None:
     assert run("inspect", "latest").out.startswith(f"{latest.relative_to(Path.cwd())}: bundle, ")

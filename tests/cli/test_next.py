@@ -1,4 +1,4 @@
-"""Every command that names the next one names one that works, where it was said, as a shell reads it."""
+"""The `next:` command that a command prints works as printed, in the same directory and in a shell."""
 
 import os
 import re
@@ -20,7 +20,7 @@ QUICK = ["--arch", "tiny", "--epochs", "1", "--batch-size", "4"]
 
 
 def follow(outcome: Outcome, run: Run) -> Outcome:
-    """Do what the command's last words say."""
+    """Run the `next:` command in the last line of the output."""
     assert outcome.code == 0, outcome
     last = outcome.err.splitlines()[-1]
     assert last.startswith("next: alexnet-deploy "), outcome.err
@@ -29,7 +29,7 @@ def follow(outcome: Outcome, run: Run) -> Outcome:
     return done
 
 
-def test_the_road_from_training_to_prediction_can_be_pasted(run: Run, data: Path) -> None:
+def test_next_commands_lead_from_training_to_prediction(run: Run, data: Path) -> None:
     trained = run("train", data, *QUICK)
     exported = follow(trained, run)
     assert exported.err.splitlines()[-1] == "next: alexnet-deploy predict data/val/"
@@ -40,7 +40,7 @@ def test_the_road_from_training_to_prediction_can_be_pasted(run: Run, data: Path
     assert run("check").err.splitlines()[-1] == "next: alexnet-deploy predict images/"
 
 
-def test_names_that_a_shell_would_split_are_quoted(run: Run, data: Path) -> None:
+def test_names_with_spaces_are_quoted_for_the_shell(run: Run, data: Path) -> None:
     shutil.move(data, "my data")
     trained = run("train", "my data", *QUICK, "--out", "my runs/the first")
     exported = follow(trained, run)
@@ -54,12 +54,12 @@ def test_names_that_a_shell_would_split_are_quoted(run: Run, data: Path) -> None
     assert packed.err.splitlines()[-1] == "next: alexnet-deploy train 'my pack'"
 
 
-def test_what_was_packed_can_be_trained_on_as_it_says(run: Run, monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+def test_pack_names_a_training_command_that_works(run: Run, monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     packed = run("pack", data, "drawn.pack")
     last = packed.err.splitlines()[-1]
     assert last == "next: alexnet-deploy train drawn.pack"
     trained = run(*shlex.split(last)[2:], *QUICK)
-    # The weights name a packed set, which holds no file to predict.
+    # The weights name a packed set, which contains no image files.
     exported = follow(trained, run)
     assert re.fullmatch(r"next: alexnet-deploy check \S+\.bundle", exported.err.splitlines()[-1])
     shutil.rmtree(data)
@@ -68,7 +68,7 @@ def test_what_was_packed_can_be_trained_on_as_it_says(run: Run, monkeypatch: pyt
 
 
 @pytest.mark.rtx
-def test_what_was_built_can_be_checked_as_it_says(run: Run, latest: Path) -> None:
+def test_build_names_a_check_command_that_works(run: Run, latest: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed")
     follow(run("build", "--plan", "tensorrt-rtx"), run)
 
@@ -90,7 +90,7 @@ def test_demo_ends_with_a_command_that_works(
     assert done.out.count("\n") == 4
 
 
-def test_an_interrupted_run_says_how_it_continues(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_of_a_run_names_a_command_that_works(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("train", data, "--arch", "tiny", "--epochs", 2, "--batch-size", 4, "--out", "runs/whole").code == 0
     facts = inspect_path(Path("runs/whole"))
     assert isinstance(facts, RunFacts)

@@ -1,4 +1,4 @@
-"""Names and labels that would steer a terminal, through everything that prints them."""
+"""Names and labels with terminal control characters are escaped everywhere they are printed."""
 
 import io
 import json
@@ -38,9 +38,9 @@ def test_an_error_line_is_one_line_of_plain_text(run: Run) -> None:
     assert outcome.err.count("\n") == 1
 
 
-def test_what_inspect_shows_of_weights_is_plain_text(run: Run, loaded: LoadedWeights) -> None:
+def test_inspect_prints_weights_as_plain_text(run: Run, loaded: LoadedWeights) -> None:
     weights = loaded.weights
-    # Labels may not hold line breaks, but all that steers.
+    # Labels may not contain line breaks, but may contain other control characters.
     evil = replace(weights, labels=(EVIL, *weights.labels[1:]), tools={"x": f"1{EVIL}\n"})
     path = saved(evil, Path("evil.safetensors")).path
     outcome = run("inspect", path)
@@ -50,7 +50,7 @@ def test_what_inspect_shows_of_weights_is_plain_text(run: Run, loaded: LoadedWei
     assert json.loads(run("inspect", path, "--json").out)["labels"][0] == EVIL
 
 
-def test_a_table_s_cells_and_verdicts_forge_no_row() -> None:
+def test_cells_and_verdicts_cannot_forge_a_table_row() -> None:
     evil = f"{EVIL}\nopenvino 2026.4.1  passed"
     row: ParityRow = parity_row(version=evil, arithmetic=evil, images=evil, failures=(evil,))
     table = parity_table([row])
@@ -58,19 +58,19 @@ def test_a_table_s_cells_and_verdicts_forge_no_row() -> None:
     assert table.count("\n") == 1
 
 
-def test_what_train_leaves_out_is_named_in_plain_text(run: Run, tmp_path: Path) -> None:
+def test_images_that_train_skips_are_named_in_plain_text(run: Run, tmp_path: Path) -> None:
     draw_folder(tmp_path / "data", num_train=2, num_validation=1)
     folder = next(path for path in (tmp_path / "data/train").iterdir())
-    (folder / f"{EVIL}\nleft out, empty: forged.jpg").write_text("no image")
+    (folder / f"{EVIL}\nskipped, empty: forged.jpg").write_text("no image")
     outcome = run("train", "data", "--arch", "tiny", "--epochs", 1, "--batch-size", 4, "--out", "one")
     assert outcome.code == 0, outcome.err
     check_harmless(outcome.err)
-    assert sum(line.startswith("left out, ") for line in outcome.err.splitlines()) == 1
+    assert sum(line.startswith("skipped, ") for line in outcome.err.splitlines()) == 1
     check_harmless(run("inspect", "one/weights.safetensors").out)
 
 
 @pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])
-def test_a_terminal_is_shown_rows_in_plain_text_and_a_program_reads_the_names(
+def test_rows_are_plain_text_on_a_terminal_and_unescaped_for_a_program(
     row_format: str, run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(EVIL).touch()

@@ -1,4 +1,4 @@
-"""What an engine says it multiplies in is what its library says of the layers it made."""
+"""EngineInfo.arithmetic matches what the backend's library reports for its layers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a bundle's graph must be before an engine sees it; each edit lies in a bundle that is whole by its digests."""
+"""The check of a bundle's graph before an engine loads it; each edited graph is in a bundle with valid digests."""
 
 import random
 import struct
@@ -124,7 +124,7 @@ def one_row_for_all(model: onnx.ModelProto) -> None:
 
 
 def views_of_views(model: onnx.ModelProto) -> None:
-    """Ten times the memory, and ten times again as often as one likes."""
+    """Ten times the memory, which can be repeated any number of times."""
     place = [node.name for node in model.graph.node].index("views") + 1
     model.graph.node.insert(place, helper.make_node("Concat", ["views"] * 10, ["more"], name="more", axis=0))
     nodes_of(model.graph)["conv1"].input[0] = "more"
@@ -185,9 +185,9 @@ def negative_shape(model: onnx.ModelProto) -> None:
 WORDS = {
     axis_as_float: "views: a Concat that the table does not have",
     whole_bias: "norm1: bias is 2, the table says 2.0",
-    negative_shape: "odd: is of type 1 and shape [-1, 0], which no constant of ours is",
+    negative_shape: "odd: is of type 1 and shape [-1, 0], which our writer does not write for a constant",
     pool_called_conv: "pool1: is Conv, the table says MaxPool",
-    cycle: "conv3: takes relu5, which no node before it gives",
+    cycle: "conv3: reads relu5, which no earlier node writes",
     loop: "relu3: an attribute has a subgraph",
     constant_elsewhere: "fc8.weight: lies outside the graph's own file",
     function: "the model has functions",
@@ -203,11 +203,11 @@ WORDS = {
     views_of_views: "2 nodes are Concat, the table says 1",
     outer_product: "pixels: a Mul that the table does not have",
     another_shape: "probabilities_by_view: a Reshape that the table does not have",
-    short_constant: "conv1.weight: holds 17,420 bytes in its own file, where 17,424 are needed",
-    wrapping_shape: "conv1.weight: holds 17,424 bytes in its own file",
+    short_constant: "conv1.weight: has 17,420 bytes of data in the graph file, expected 17,424",
+    wrapping_shape: "conv1.weight: has 17,424 bytes of data in the graph file",
     wide_constant: "fc7.bias: is of shape [7], the table says [64]",
-    second_name: "probabilities: gives probabilities, where it must give its own name",
-    reordered: "relu7: gives relu6",
+    second_name: "probabilities: writes probabilities; a node must write exactly its own name",
+    reordered: "relu7: writes relu6",
     other_input: "the graph's input is not the contract's",
 }
 
@@ -220,9 +220,9 @@ def test_graph_that_our_writer_never_writes_reaches_no_engine(
     problems = list(graph_problems(foreign.read(GRAPH), foreign.manifest))
     assert any(problem.startswith(WORDS[edit]) for problem in problems), problems
     for backend in BACKENDS:
-        with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was not given to an engine: "):
+        with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was refused before loading: "):
             open_engine(foreign, backend)
-    with pytest.raises(BundleError, match="was not given to an engine"):
+    with pytest.raises(BundleError, match="was refused before loading"):
         load(foreign.path)
     with_onnx = check(foreign)
     monkeypatch.setattr("alexnet_deploy.pipeline.check._is_installed", lambda module: module != "onnx")
@@ -286,7 +286,7 @@ def test_graph_of_layout_1_is_let_through_and_audited(precision: Precision, bund
 
 
 def test_layout_of_a_later_program_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(ValueError, match="layout is 3, where this program reads 1 to 2"):
+    with pytest.raises(ValueError, match="graph layout 3 is not supported; this program reads 1 to 2"):
         msgspec.structs.replace(bundle.manifest, layout=3)
 
 
@@ -301,7 +301,7 @@ def test_weights_are_not_copied(bundle: Bundle) -> None:
 
 
 def test_damaged_bytes_give_words_and_no_other_exception(bundle: Bundle) -> None:
-    """Every prefix's end, and flipped bits wherever they hurt: within the structure, not the weights."""
+    """Truncated files, and flipped bits in the structure instead of the weights."""
     model = onnx.load_model_from_string(bundle.read(GRAPH))
     for tensor in model.graph.initializer:
         if tensor.name in bundle.manifest.architecture.tensor_shapes():
@@ -319,7 +319,7 @@ def test_damaged_bytes_give_words_and_no_other_exception(bundle: Bundle) -> None
             if damaged:
                 damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
         num_seen += list(graph_problems(bytes(damaged), bundle.manifest)) != undamaged
-    # The others lie in metadata and in numbers, which are not this look's.
+    # The others are in metadata and in values, which this check does not compare.
     assert num_seen > 1000
 
 
@@ -343,12 +343,12 @@ def test_list_without_end_is_refused(bundle: Bundle) -> None:
         kernel.ints.extend([1] * 10_000)
 
     assert list(graph_problems(edited_graph(bundle, longer), bundle.manifest)) == [
-        "conv1: has a list of over 64 numbers, where our writer writes 4 at most"
+        "conv1: has a list of more than 64 numbers, but our writer writes at most 4"
     ]
 
 
 def as_onnx_reads(data: bytes) -> GraphFile:
-    """What onnx itself reads, in the words of our reader; nothing that the graph says may be lost on the way."""
+    """Return the graph as onnx reads it, in our reader's types, without losing any field."""
     model = onnx.load_model_from_string(data)
     (opset,) = model.opset_import
     assert opset.domain == ""
@@ -404,7 +404,7 @@ def value_in(info: onnx.ValueInfoProto) -> Value:
 
 
 def readings_compared(data: bytes, num_changed: int, seed: int) -> int:
-    """Compare what our reader and onnx read of graphs with one field rewritten; return how many ours took."""
+    """Compare our reader with onnx on graphs with one field rewritten; return how many graphs ours accepted."""
     draw = random.Random(seed)
     num_taken = 0
     for number in range(num_changed):
@@ -416,7 +416,7 @@ def readings_compared(data: bytes, num_changed: int, seed: int) -> int:
         num_taken += 1
         theirs = as_onnx_reads(changed)
         assert ours.constants == theirs.constants, number
-        # By text, in which one NaN is as another, and 1 is not 1.0.
+        # Compared as text, where NaN equals NaN and 1 differs from 1.0.
         assert [repr(node) for node in ours.nodes] == [repr(node) for node in theirs.nodes], number
         for name in ("ir_version", "opset", "inputs", "outputs"):
             assert getattr(ours, name) == getattr(theirs, name), number
@@ -424,7 +424,7 @@ def readings_compared(data: bytes, num_changed: int, seed: int) -> int:
 
 
 def small_graph(bundle: Bundle) -> bytes:
-    """The bundle's graph without its weights, which would be most of its bytes."""
+    """Return the bundle's graph without its weights, which are most of its bytes."""
 
     def smaller(model: onnx.ModelProto) -> None:
         for tensor in model.graph.initializer:
@@ -438,12 +438,12 @@ def small_graph(bundle: Bundle) -> bytes:
 def test_what_our_reader_takes_onnx_reads_alike(bundle: Bundle) -> None:
     data = small_graph(bundle)
     assert encoded(fields_of(data)) == data
-    # Of harmless changes: other values and another order.
+    # Harmless changes: other values and another order.
     assert readings_compared(data, 1500, seed=0) > 100
 
 
 def wire_edit(which: str, attribute: str, change: Callable[[Field], None]) -> Callable[[bytes], bytes]:
-    """Rewrite the numbers of one node's attribute on the wire."""
+    """Return an edit that rewrites the numbers of one node's attribute in wire format."""
 
     def edit(data: bytes) -> bytes:
         model = fields_of(data)
@@ -487,11 +487,11 @@ def as_list(field: Field) -> None:
     [
         (
             wire_edit("norm1", "size", as_four),
-            "norm1: an attribute has field 3 as four bytes, where our writer writes a",
+            "norm1: an attribute has field 3 as four bytes, but our writer writes a",
         ),
         (
             wire_edit("norm1", "alpha", as_varint),
-            "norm1: an attribute has field 2 as a varint, where our writer writes",
+            "norm1: an attribute has field 2 as a varint, but our writer writes",
         ),
         (wire_edit("pool1", "kernel_shape", as_four), "pool1: an attribute has field 8 as four bytes"),
         (wire_edit("conv1", "strides", as_list), "conv1: an attribute has field 8 as a length"),
@@ -504,6 +504,6 @@ def test_field_that_protobuf_passes_over_reaches_no_engine(
     foreign = republished(bundle, tmp_path / "foreign.bundle", {GRAPH: edit(bundle.read(GRAPH))})
     (problem,) = graph_problems(foreign.read(GRAPH), foreign.manifest)
     assert problem.startswith(words)
-    with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was not given to an engine: "):
+    with pytest.raises(BundleError, match=r"foreign\.bundle: model\.onnx was refused before loading: "):
         load(foreign.path)
     assert check(foreign).rows == ()

@@ -1,4 +1,4 @@
-"""INT8 on processors without VNNI, as oneDNN is told to be one: the products are those of the graph on each."""
+"""INT8 on CPUs without VNNI, simulated with oneDNN's settings: the products are those of the graph on each CPU."""
 
 import os
 import subprocess
@@ -23,12 +23,12 @@ from alexnet_deploy.engines.backends import openvino as openvino_engine
 from alexnet_deploy.engines.engine import GraphSource, open_graph
 from alexnet_deploy.engines.proof.parity import int8_graph_tolerance
 
-# oneDNN takes the nearest that the processor has; all other tests run on whatever it has.
+# oneDNN uses the nearest instruction set of the CPU; all other tests run on the CPU's best.
 INSTRUCTION_SETS = ("SSE41", "AVX2", "AVX512_CORE")
 
 ALONE = 1e-3
-"""How far a network with one layer in int8 may be: float32 sums in another order moved it by 1.2e-4 at most, sums that
-saturate or halved weights by 4e-3 to 4e-2 (AVX2, conv1 to fc7)."""
+"""Tolerance of a network with one layer in int8: float32 sums in another order moved it by at most 1.2e-4, saturating
+sums or halved weights by 4e-3 to 4e-2 (AVX2, conv1 to fc7)."""
 
 TESTS = Path(__file__).parents[1]
 
@@ -88,7 +88,7 @@ def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
             assert error <= ALONE, what
 
 
-# Graphs of older bundles, whose weights have eight bits
+# Graphs of older bundles with 8-bit weights
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_without_another_engine_an_older_graph_is_refused(older: GraphSource, mo
     monkeypatch.setattr(engines, "installed_backends", lambda: ("openvino",))
     with pytest.raises(BackendError, match=r"has 8-bit weights, which openvino computes wrongly on a CPU without VNNI"):
         open_graph(older)
-    # What is named is obeyed, and says what it computes.
+    # An explicit backend is used, and reports its arithmetic.
     monkeypatch.setattr(openvino_engine, "has_vnni", lambda: False)
     with open_graph(older, "openvino") as engine:
         assert engine.info.arithmetic == "saturating int8 products"
@@ -129,7 +129,7 @@ def test_a_bundle_says_which_weights_it_has(int8_shipment: tuple[LoadedWeights, 
     assert msgspec.structs.replace(quantization, weight_level=MAX_LEVEL).needs_vnni
 
 
-# What the processor is
+# Detection of the CPU
 
 
 @pytest.mark.parametrize(

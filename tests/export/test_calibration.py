@@ -41,7 +41,7 @@ def counted(*parts: np.ndarray) -> Histogram:
 
 
 def activations(seed: int = 0, size: int = 200_000, farthest: float = 40.0) -> np.ndarray:
-    """Numbers as a rectified layer gives them: most are 0, the others fall off, and one is far away."""
+    """Values like the output of a ReLU: most are 0, large ones are rare, and one is an outlier."""
     values = np.maximum(np.random.default_rng(seed).laplace(0.0, 1.0, size) - 0.5, 0.0).astype(np.float32)
     values[0] = farthest
     return values
@@ -52,7 +52,7 @@ def activations(seed: int = 0, size: int = 200_000, farthest: float = 40.0) -> n
 
 @given(VALUES, st.integers(0, 60))
 def test_parts_add_up_to_the_whole(values: np.ndarray, place: int) -> None:
-    """Where the largest comes first the range is the same, and so is every bin."""
+    """If the largest value comes first, the range and every bin are the same."""
     sorted_values = values[np.argsort(-np.abs(values), kind="stable")]
     whole = counted(sorted_values)
     parts = counted(sorted_values[: max(1, place)], sorted_values[max(1, place) :])
@@ -68,7 +68,7 @@ def test_no_number_is_lost_however_the_range_grows(parts: list[np.ndarray]) -> N
     assert found.counts.dtype == np.int64
     assert found.largest == np.abs(everything).max()
     assert found.upper >= found.largest
-    # Each number lies in its bin, up to the edges; doubling adds neighbours, and moves nothing.
+    # Each value is in its bin, edges included; doubling merges neighbouring bins and moves no value.
     if found.upper:
         places = np.minimum((np.abs(everything.astype(np.float64)) / found.upper * NUM_BINS).astype(int), NUM_BINS - 1)
         cumulated = np.cumsum(np.bincount(places, minlength=NUM_BINS))
@@ -102,7 +102,7 @@ def test_nothing_but_zeros_has_a_range_that_keeps_them(method: CalibrationMethod
     assert found.range_by(method) == 1.0
     assert found.counts[0] == 112
     assert found.share_beyond(0.5) == 0.0
-    # And zeros that came before the first number are not forgotten.
+    # Zeros before the first nonzero value are counted too.
     found.add(np.array([2.0], np.float32))
     assert found.counts.sum() == 113
 
@@ -130,7 +130,7 @@ def test_share_beyond_is_that_of_the_numbers_up_to_a_bin(values: np.ndarray, par
     assert least <= found.share_beyond(magnitude) <= (most if found.largest else 0.0)
 
 
-# The methods, each against plain NumPy on the numbers themselves
+# The methods, each against plain NumPy on the values themselves
 
 
 def test_minmax_is_the_largest() -> None:
@@ -169,7 +169,7 @@ def test_mse_is_the_range_of_least_squared_error(farthest: float) -> None:
 
 
 def divergence(counts: np.ndarray, num_bins: int) -> float:
-    """Migacz's, bin by bin, with the zeros' bin made like its neighbour."""
+    """Migacz's divergence, bin by bin, with the bin of zeros set to its neighbour."""
     kept = [float(count) for count in counts[:num_bins]]
     kept[0] = kept[1]
     wanted = [*kept[:-1], kept[-1] + float(counts[num_bins:].sum())]
@@ -246,7 +246,7 @@ def test_numbers_that_overflow_are_refused_with_their_layer(weights: Weights) ->
 
 
 def test_no_image_is_kept(weights: Weights) -> None:
-    """A batch is asked for when the one before is no longer needed, and what is left is as large as for one."""
+    """The next batch is requested after the previous one is released, and the memory left is that of one batch."""
 
     def batches() -> Iterator[np.ndarray]:
         for _ in range(6):

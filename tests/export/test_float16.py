@@ -62,10 +62,10 @@ def test_half_is_proved_and_half_as_large(name: str, tmp_path: Path) -> None:
     table = loaded.weights.architecture
     sizes = [tensor.ByteSize() for tensor in half_graph(name).initializer if tensor.name in table.tensor_shapes()]
     assert sum(sizes) < 2 * table.num_parameters + 100 * len(sizes)
-    # The rounding shows: this is not the FP32 graph under another name.
+    # The rounding is visible: this is not the FP32 graph under another name.
     assert all(row.max_error > 1e-5 for row in result.rows if row.precision == "fp16")
     assert {row.backend for row in result.rows if row.precision == "fp16"} == set(BACKENDS)
-    # The trained network and its FP32 graph, which it is told from, are not rounded.
+    # The trained network and its FP32 graph are not rounded.
     assert all(row.max_error <= 1e-5 for row in result.rows if row.precision == "fp32")
 
 
@@ -88,7 +88,7 @@ def test_constant_outside_half_s_range_is_refused_by_name(weights: Weights, valu
 
 
 def test_network_whose_activations_overflow_half_is_not_published(weights: Weights, tmp_path: Path) -> None:
-    """Activations of 1e6 behind conv1: each weight fits float16, what they add up to does not."""
+    """Activations of 1e6 after conv1: each weight fits float16, their sums do not."""
     scaled = {
         **weights.tensors,
         "conv3.weight": weights.tensors["conv3.weight"] * np.float32(1e6),
@@ -112,7 +112,7 @@ def test_half_island_that_was_removed_is_found_by_name(weights: Weights, tmp_pat
     from alexnet_deploy.export.audit import audit_graph
 
     problems = audit_graph(faulty.read("model.onnx"), bundle.manifest, bundle.labels, loaded.weights.tensors)
-    assert any(problem.startswith("norm2_split: takes relu2") for problem in problems)
+    assert any(problem.startswith("norm2_split: its inputs are relu2") for problem in problems)
 
 
 @pytest.mark.rtx
@@ -135,13 +135,13 @@ def test_nvidia_s_builder_makes_a_plan_of_it(name: str) -> None:
 
 
 def test_numbers_that_half_does_not_hold_are_refused_though_no_cpu_shows_them(tmp_path: Path) -> None:
-    """One channel of conv3 thousands of times as large and what takes it as much smaller: the same function."""
+    """One channel of conv3 scaled up a million times and its consumer scaled down by the same: the same function."""
     weights = separating_weights(narrowed(ARCHITECTURES["single_tower"]))
     tensors = {name: values.copy() for name, values in weights.tensors.items()}
     for name in ("conv3.weight", "conv3.bias"):
         tensors[name][5] *= 2.0**20
     tensors["conv4.weight"][:, 5] /= 2.0**20
     loud = replace(weights, tensors=tensors)
-    with pytest.raises(ExportError, match=r"conv3: gives numbers up to .* and float16 ends at 65504"):
+    with pytest.raises(ExportError, match=r"conv3: outputs reach .* on the golden images, float16 holds at most 65504"):
         shipped(loud, tmp_path, precision="fp16")
     assert shipped(loud, tmp_path, precision="fp32")[1].manifest.parity[0].passed

@@ -63,7 +63,7 @@ def test_contract_is_images_in_and_probabilities_out(name: str) -> None:
 
 
 def test_images_go_straight_into_a_cast() -> None:
-    # TensorRT takes uint8 in no other way.
+    # TensorRT accepts uint8 only in this way.
     takers = [node.op_type for node in graph_of("paper").graph.node if "images" in node.input]
     assert takers == ["Cast"]
 
@@ -136,9 +136,9 @@ def test_audit_names_what_is_missing_surplus_or_other(bundle: Bundle) -> None:
     assert "relu3: is Sigmoid, the table says Relu" in problems
     assert "relu4: the table's Relu is not in the graph" in problems
     assert "rectifier4: a Relu that the table does not have" in problems
-    assert "pool5: takes relu4, the table says conv5" in problems
+    assert "pool5: its inputs are relu4, the table says conv5" in problems
     assert "surplus: a constant that the table does not have" in problems
-    assert "the graph's output is not the contract's" in problems
+    assert "the graph's output does not match the contract" in problems
 
 
 def older_opset(model: onnx.ModelProto) -> None:
@@ -187,15 +187,15 @@ def constant_elsewhere(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
-        (older_opset, "the graph is of opsets [('', 13)]"),
+        (older_opset, "the graph has opsets [('', 13)]"),
         (older_format, "IR version 3"),
         (second_mean, "two constants share a name"),
         (second_node, "two nodes share a name"),
         (another_lrn, "the graph has functions"),
         (training_step, "the graph has functions, training steps"),
         (sparse_constant, "the graph has functions, training steps or sparse constants"),
-        (reversed_nodes, "the nodes do not stand in the table's order"),
-        (constant_elsewhere, "fc6.weight: lies outside the graph's own file"),
+        (reversed_nodes, "the nodes are not in the table's order"),
+        (constant_elsewhere, "fc6.weight: stored outside the graph's file"),
     ],
 )
 def test_audit_finds_what_gives_the_same_nodes_another_meaning(
@@ -214,7 +214,7 @@ def test_audit_of_what_is_no_graph_says_so(bundle: Bundle) -> None:
 
 def test_graph_that_the_checker_refuses_is_an_export_error(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "opset_for", lambda *of: (9, 8))
-    with pytest.raises(ExportError, match="does not pass ONNX's checker"):
+    with pytest.raises(ExportError, match="fails ONNX's checker"):
         build_graph(weights, views_by_name("ten", 224))
 
 
@@ -243,7 +243,7 @@ def test_every_constant_is_used(name: str, views: str) -> None:
 def test_graph_that_one_file_cannot_hold_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module.helper, "set_model_props", lambda model, props: None)
     model = SimpleNamespace(ByteSize=lambda: 2**31, SerializeToString=lambda: b"")
-    with pytest.raises(ExportError, match="has 2,147,483,648 bytes, where one protobuf file holds 2 GB"):
+    with pytest.raises(ExportError, match="has 2,147,483,648 bytes, the limit of a protobuf file is 2 GB"):
         encode_graph(model, {})  # type: ignore[arg-type]
     model.ByteSize = lambda: 2**31 - 1
     assert encode_graph(model, {}) == b""  # type: ignore[arg-type]

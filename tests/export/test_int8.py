@@ -46,12 +46,12 @@ def test_every_product_takes_int8_and_nothing_else_does(name: str) -> None:
     for node in graph.node:
         taken = {tensor for tensor in node.input if tensor in dequantised}
         if node.name == "fc6":
-            # Its input is quantised before it is flattened.
+            # Its input is quantised before Flatten.
             assert list(node.input[:1]) == ["flatten"]
             assert taken == {node.input[1]}
             used |= taken
         elif node.op_type in ("Conv", "Gemm"):
-            # Its input and its weights; the bias is added in float.
+            # Input and weights are int8; the bias is added in float.
             assert taken == set(node.input[:2]), node.name
             used |= taken
         elif node.name == "flatten":
@@ -91,10 +91,10 @@ def test_weights_have_a_scale_for_each_output_and_activations_have_one(name: str
         assert steps.dtype == np.int8
         assert steps.shape == tensors[f"{layer}.weight"].shape
         assert scales.shape == steps.shape[:1]
-        # conv1 has twice the level, and even ones only: its input is signed.
+        # conv1 has twice the level, with even values only: its input is signed.
         step = 2 if layer == "conv1" else 1
         assert (steps % step == 0).all()
-        # The largest of each output is 63, or just under where the scale was rounded up.
+        # The largest weight of each output channel is 63, or slightly below if the scale was rounded up.
         largest = np.abs((steps // step).reshape(len(steps), -1).astype(int)).max(axis=1)
         assert largest.max() <= WEIGHT_LEVEL
         assert largest.min() >= WEIGHT_LEVEL - (1 if rest == "fp16" else 0)
@@ -197,7 +197,7 @@ def test_half_s_scales_are_numbers_that_half_holds() -> None:
     for layer in PRODUCTS:
         assert constants[f"{layer}.input.scale"].dtype == np.float16
         assert constants[f"{layer}.weight.scale"].dtype == np.float16
-        # Rounded up, so that what was within the range is still within it.
+        # Rounded up, so that values within the range stay within it.
         wanted = np.float32(ranges[layer]) / np.float32(MAX_LEVEL)
         found = float(constants[f"{layer}.input.scale"])
         assert wanted <= found <= wanted * (1 + 2**-10)
@@ -210,7 +210,7 @@ def test_layer_that_is_none_is_refused_by_name(rest: Rest) -> None:
     stray = type(quantization)(
         ranges={**quantization.ranges, "relu2": 1.0, "conv9": 1.0}, rest=rest, calibration=quantization.calibration
     )
-    with pytest.raises(ExportError, match="conv9, relu2: no convolution or fully connected layer of this graph"):
+    with pytest.raises(ExportError, match="conv9, relu2: not a convolution or fully connected layer of this graph"):
         build_graph(weights, views_by_name("ten", 227), "int8", stray)
 
 
@@ -247,7 +247,7 @@ def test_contract_and_layers_are_those_of_fp32(name: str) -> None:
         } - {output for node in graph.node for output in node.output} - {"images"}
 
 
-# Numbers whose 127th part float32 holds as a normal number.
+# Values whose 127th part is a normal float32 number.
 MAGNITUDES = st.floats(2.0**-110, 2.0**127, width=32)
 
 
@@ -289,7 +289,7 @@ def test_weight_scales_are_of_each_output_alone(rows: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("rest", RESTS)
 def test_older_bundles_have_eight_bit_weights(rest: Rest) -> None:
-    """What a manifest without a weight_level says is written as it was then."""
+    """A manifest without a weight_level gives the graph of that older version."""
     weights = weights_of("original")
     older = quantization_of(weights, rest=rest, weight_level=MAX_LEVEL)
     encoded = msgspec.json.decode(msgspec.json.encode(older))
@@ -309,7 +309,7 @@ def test_weight_level_that_int8_does_not_have_is_refused(level: int) -> None:
 
 
 def test_fc6_is_quantised_right_behind_pool5() -> None:
-    """OpenCV 5 joins them only then; with another layout it stays where bundles of before have it."""
+    """OpenCV 5 can fuse them only in this order; layout 1 keeps the order of older bundles."""
     by_name = nodes_of(graph_of("paper"))
     assert list(by_name["fc6_input_quantized"].input[:1]) == ["pool5"]
     weights = weights_of("paper")

@@ -20,15 +20,15 @@ IMAGES = golden_images()
 
 @pytest.mark.parametrize("rest", RESTS)
 def test_answers_are_those_of_onnx_s_own_definition(rest: Rest) -> None:
-    """Held against ONNX's reference, node by node in NumPy; on a network without LRN, which that one gets wrong."""
+    """Compared with ONNX's reference in NumPy, node by node; on a network without LRN, where the reference is wrong."""
     weights = separating_weights(narrowed(ARCHITECTURES["torchvision"]))
     graph = source_of(weights, views_by_name("center", 224), "int8", quantization_of(weights, rest=rest)).data
     model = onnx.load_model_from_string(graph)
-    # ONNX's own NumPy has these operators from opset 19 on, which changed nothing of what is used here.
+    # ONNX's NumPy reference has these operators since opset 19, which changed nothing that is used here.
     model.opset_import[0].version = 19
     (expected,) = ReferenceEvaluator(model).run(None, {"images": IMAGES[4:6]})
     found = exact_answers(graph, IMAGES[4:6])
-    # Float16 sums that are rounded elsewhere tip numbers from one step to the next.
+    # Float16 sums that are rounded at other places move some values to the next quantisation step.
     np.testing.assert_allclose(found, expected, atol=1e-5 if rest == "fp32" else int8_graph_tolerance(1).probability)
 
 
@@ -40,12 +40,12 @@ def test_answers_of_a_float_graph_are_the_trained_network_s(weights: Weights) ->
 
 
 def test_nothing_is_rearranged(weights: Weights) -> None:
-    """Optimised, the same engine rounds elsewhere; here it gives what the graph gives, layer after layer."""
+    """With optimisations the same engine rounds at other places; without, it matches the graph layer by layer."""
     source = source_of(weights, views_by_name("center", 224), "int8", quantization_of(weights))
     found = exact_answers(source.data, IMAGES)
     assert np.abs(found - answers(source, "onnxruntime", IMAGES)).max() > 1e-4
     model = onnx.load_model_from_string(source.data)
-    # A layer whose result is asked for can be joined with no other.
+    # A layer whose output is requested cannot be fused with another.
     named = [onnx.helper.make_empty_tensor_value_info(node.output[0]) for node in model.graph.node[:-1]]
     model.graph.output.extend(named)
     options = onnxruntime.SessionOptions()

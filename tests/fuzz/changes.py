@@ -1,6 +1,6 @@
-"""Damage to files that readers take: of bytes, and of what a JSON, TOML, safetensors or tar file is made of.
+"""Mutations of input files: of bytes, and of the structure of JSON, TOML, safetensors and tar files.
 
-Each change draws from the generator that it is given and from nothing else.
+Each mutation is random only through the generator that it is given.
 """
 
 import gzip
@@ -75,7 +75,7 @@ def _binary_number(chance: random.Random, data: bytes) -> bytes:
 
 
 def _written_number(chance: random.Random, data: bytes) -> bytes:
-    """Exchange a number that is written in digits."""
+    """Replace a number that is written in digits."""
     found = list(re.finditer(rb"-?\d[\d.eE+-]*", data[:100_000]))
     if not found:
         return data
@@ -110,7 +110,7 @@ def _value(chance: random.Random) -> Any:
 
 
 def change_value(chance: random.Random, root: Any) -> Any:
-    """Change something of a value that JSON can hold, in its place; return the value."""
+    """Change a part of a JSON value in place; return the value."""
     holder, place, inner = None, None, root
     while isinstance(inner, dict | list) and inner and (holder is None or chance.random() < 0.85):
         holder, place = inner, chance.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
@@ -146,7 +146,7 @@ def json_change(chance: random.Random, data: bytes) -> bytes:
 
 
 def toml_change(chance: random.Random, data: bytes) -> bytes:
-    """Exchange the value of a line, or the line."""
+    """Replace the value of a line, or the line."""
     lines = data.decode().splitlines()
     place = chance.randrange(len(lines))
     name = lines[place].partition("=")[0] or "x"
@@ -178,7 +178,7 @@ def tensor_file_change(chance: random.Random, data: bytes) -> bytes:
 
 
 def tar_change(chance: random.Random, data: bytes) -> bytes:
-    """Change a field of a header, and mostly its checksum with it."""
+    """Change a field of a header, and in most cases its checksum too."""
     headers = [place for place in range(0, len(data), 512) if data[place + 257 : place + 262] == b"ustar"]
     if not headers:
         return data
@@ -204,5 +204,5 @@ def tar_change(chance: random.Random, data: bytes) -> bytes:
 
 
 def gzip_tar_change(chance: random.Random, data: bytes) -> bytes:
-    """Change a header of a tar within a gzip file."""
+    """Change a header of a tar inside a gzip file."""
     return gzip.compress(tar_change(chance, gzip.decompress(data)), 1, mtime=0)

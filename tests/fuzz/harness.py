@@ -1,11 +1,11 @@
-"""python -m tests.fuzz --mutations 20000 --seed 0: damage what readers read; only declared errors may come of it.
+"""python -m tests.fuzz --mutations 20000 --seed 0: damage the files of every reader; only declared errors may result.
 
-A mutation that fails is told with its reader, seed and number: `--reader NAME --seed SEED --first NUMBER --mutations 1`
-does it again. It fails where anything but an AlexNetDeployError is raised, where it takes more than 5 s of the
-processor or 60 s in all, where it wants 1 GiB more than the readers alone, or where it ends the process.
+A failed mutation is reported with its reader, seed and number; `--reader NAME --seed SEED --first NUMBER --mutations 1`
+repeats it. A mutation fails if it raises anything but an AlexNetDeployError, takes more than 5 s of CPU time or 60 s in
+total, needs 1 GiB more memory than the readers alone, or ends the process.
 
-Each reader has a process of its own, forked from one that has imported everything; after a hang or a crash another
-goes on with the next mutation.
+Each reader runs in a separate process, forked from one that has imported everything; after a hang or a crash a new
+process continues with the next mutation.
 """
 
 import argparse
@@ -57,31 +57,31 @@ _UNCHANGEABLE = (
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of the mutations of one reader."""
+    """Results of the mutations of one reader."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """`read`, `refused` and `failed`."""
+    """Number of mutations that were `read`, `refused` and `failed`."""
     failures: dict[int, str] = field(default_factory=dict)
-    """By the mutation's number."""
+    """Reasons, by mutation number."""
     peak_bytes: int = 0
-    """What reading took beyond what the process had before."""
+    """Peak memory of reading, beyond that of the process before."""
     slowest_s: float = 0.0
-    """Of the processor's time, one mutation."""
+    """CPU time of the slowest mutation."""
 
 
 def mutate(reader: Reader, sound: dict[str, bytes], chance: random.Random) -> tuple[dict[str, bytes], bool]:
-    """Return damaged files by name, and whether their digests are to fit again."""
+    """Return damaged files by name, and whether to update their digests."""
     name = chance.choice(list(sound))
     data = sound[name]
     for _ in range(chance.choice((1, 1, 2, 3))):
-        # What is no JSON or header any more suffers as bytes only.
+        # Files that are not valid JSON or headers any more are damaged as bytes only.
         with contextlib.suppress(*_UNCHANGEABLE):
             data = chance.choice((*BYTES, *reader.targets[name]))(chance, data)
     return {name: data}, chance.random() < 0.7
 
 
 def run_one(reader: Reader, folder: Path, sound: dict[str, bytes], chance: random.Random) -> None:
-    """Read damaged files, and put the sound ones back."""
+    """Read damaged files, then restore the valid ones."""
     damaged, is_sealed = mutate(reader, sound, chance)
     try:
         for name, data in damaged.items():
@@ -96,7 +96,7 @@ def run_one(reader: Reader, folder: Path, sound: dict[str, bytes], chance: rando
 
 
 def _child(reader: Reader, label: str, numbers: range, write: int) -> None:
-    """Do mutations, and tell of each on a descriptor before it begins."""
+    """Run mutations, and report each on a descriptor before it starts."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         reader.make(folder)
@@ -128,7 +128,7 @@ def _child(reader: Reader, label: str, numbers: range, write: int) -> None:
 
 
 def _where(error: BaseException) -> str:
-    """Return the last line of ours that an error came through."""
+    """Return the last line of this package in an error's traceback."""
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(_ROOT))]
     return f"{Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}"
 
@@ -138,7 +138,7 @@ def _tell(write: int, **message: object) -> None:
 
 
 def _messages(read: int) -> Iterator[dict[str, object]]:
-    """Yield what a child tells; ends where it has ended, raises TimeoutError where it says nothing any more."""
+    """Yield the messages of a child until it ends; raises TimeoutError if it stops sending."""
     rest = b""
     while True:
         ready, _, _ = select.select([read], [], [], MOST_WAIT)
@@ -152,7 +152,7 @@ def _messages(read: int) -> Iterator[dict[str, object]]:
 
 
 def fuzz(reader: Reader, label: str, numbers: range) -> Outcome:
-    """Do these mutations of a reader, in processes of its own; what they are depends on the label and the numbers."""
+    """Run these mutations of a reader in separate processes; label and number alone determine each mutation."""
     outcome = Outcome()
     while numbers:
         read, write = os.pipe()
@@ -203,11 +203,11 @@ def _count(outcome: Outcome, at: int | None, message: dict[str, object]) -> None
 
 
 def main() -> int:
-    """Fuzz every reader, or one; return 1 where something failed."""
+    """Fuzz every reader, or one; return 1 if a mutation failed."""
     parser = argparse.ArgumentParser(description="Damage the files of every reader.")
-    parser.add_argument("--mutations", type=int, default=2000, help="in all, shared among the readers")
+    parser.add_argument("--mutations", type=int, default=2000, help="total number, divided among the readers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reader", choices=READERS, help="this one only")
+    parser.add_argument("--reader", choices=READERS, help="fuzz only this reader")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     options = parser.parse_args()
     names = [options.reader] if options.reader else list(READERS)

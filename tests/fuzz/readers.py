@@ -1,4 +1,4 @@
-"""Every reader of files of this program's that may come from elsewhere, each with sound files that are damaged."""
+"""Every reader of untrusted files of this program, each with valid files to damage."""
 
 import json
 import random
@@ -39,13 +39,14 @@ from alexnet_deploy.core.model.tensor_file import BLANK
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY, Weights, load_weights
 from alexnet_deploy.engines.proof.parity import TOLERANCES
-from alexnet_deploy.export import calibration_cache
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import Histogram
+from alexnet_deploy.export.calibration_cache import KEY as CACHE_KEY
+from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.inspection.facts import inspect_path
 from alexnet_deploy.predict.output import open_row_file, whole_rows
-from alexnet_deploy.predict.predictor import Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 from alexnet_deploy.train.data import cifar10 as cifar
 from alexnet_deploy.train.data import ilsvrc
@@ -78,16 +79,16 @@ PREPROCESSING = Preprocessing(resize="warp", channel_order="BGR", mean=(1.0, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """A reader, and what it is given."""
+    """A reader and its files."""
 
     make: Callable[[Path], None]
-    """Writes sound files into a folder."""
+    """Writes valid files into a folder."""
     read: Callable[[Path], object]
-    """Reads them; raises AlexNetDeployError where they are not sound."""
+    """Reads them; raises AlexNetDeployError if they are not valid."""
     targets: Mapping[str, tuple[Change, ...]]
-    """Names of the files that are damaged, and how beside what bytes suffer."""
+    """Names of the files to damage, each with its structural mutations in addition to those of bytes."""
     seal: Callable[[Path], None] = field(default=lambda folder: None)
-    """Makes digests fit damaged files again, as somebody would who damages them on purpose; may fail."""
+    """Updates the digests of damaged files, as an attacker would; may fail."""
 
 
 def _weights(path: Path) -> Weights:
@@ -125,7 +126,7 @@ def _seal_tensors(path: Path) -> None:
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    for key in (METADATA_KEY, CHECKPOINT_KEY):
+    for key in (METADATA_KEY, CHECKPOINT_KEY, CACHE_KEY):
         if key in header["__metadata__"]:
             fields = json.loads(header["__metadata__"][key]) | {"header_sha256": BLANK}
             text = json.dumps(fields, separators=(",", ":"))
@@ -199,24 +200,18 @@ def _read_graph(folder: Path) -> None:
 def _make_cache(folder: Path) -> None:
     histogram = Histogram()
     histogram.add(np.arange(100, dtype=np.float32))
-    calibration_cache.save_cache(
-        folder / "x.json", {"conv1": histogram}, graph_sha256="1" * 64, images_sha256="2" * 64, num_images=1
+    cache = CalibrationCache(
+        graph_sha256="1" * 64, images_sha256="2" * 64, num_images=1, histograms={"conv1": histogram}
     )
+    save_cache(folder / "x.safetensors", cache)
 
 
 def _read_cache(folder: Path) -> None:
-    calibration_cache.load_cache(folder / "x.json").histograms()
-
-
-def _seal_cache(folder: Path) -> None:
-    cache = msgspec.json.decode((folder / "x.json").read_bytes(), type=calibration_cache.CalibrationCache)
-    empty = msgspec.structs.replace(cache, sha256="")
-    sealed = msgspec.structs.replace(cache, sha256=sha256(msgspec.json.encode(empty, order="deterministic")))
-    (folder / "x.json").write_bytes(msgspec.json.encode(sealed))
+    load_cache(folder / "x.safetensors")
 
 
 def _read_architecture(folder: Path) -> None:
-    """As it is within weights, checkpoints and manifests: there is no file of its own."""
+    """An architecture as stored in weights, checkpoints and manifests; it has no file of its own."""
     try:
         from_json((folder / "x.json").read_bytes(), Architecture).tensor_shapes()
     except msgspec.DecodeError as error:
@@ -320,14 +315,13 @@ def _rows(row_format: RowFormat) -> Reader:
     def make(folder: Path) -> None:
         with suppress(KeyboardInterrupt), open_row_file(folder / "out", writer, "x", resume=False) as file:
             for row in rows:
-                file.write(writer.row(row))
-                file.outcomes["any"] += 1
+                file.write(row)
             raise KeyboardInterrupt
         (partial,) = folder.glob(".out*")
         partial.rename(folder / "partial")
 
     def read(folder: Path) -> None:
-        # Under the name that a stopped run gives it.
+        # Under the name used by a stopped run.
         place = hidden_beside(folder / "out", f".{sha256(repr((writer.form, 'x')).encode())[:12]}.partial")
         place.write_bytes((folder / "partial").read_bytes())
         try:
@@ -388,7 +382,12 @@ OWN_READERS: Mapping[str, Reader] = MappingProxyType(
             read=lambda folder: recipe_by_name(str(folder / "x.toml")),
             targets={"x.toml": (changes.toml_change,) * 4},
         ),
-        "calibration-cache": Reader(make=_make_cache, read=_read_cache, targets={"x.json": JSON * 2}, seal=_seal_cache),
+        "calibration-cache": Reader(
+            make=_make_cache,
+            read=_read_cache,
+            targets={"x.safetensors": TENSORS * 3},
+            seal=lambda folder: _seal_tensors(folder / "x.safetensors"),
+        ),
         "latest": Reader(
             make=_make_latest,
             read=lambda folder: get_latest(folder, made_by="x"),

@@ -1,4 +1,4 @@
-"""A few damaged files for every reader; `python -m tests.fuzz` does as many as one has time for."""
+"""A few damaged files for every reader; `python -m tests.fuzz` runs any number."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, list[str]]:
-    """The lines of a run of 2,000 mutations, by reader: its row of the table, and what failed."""
+    """The output of a run of 2,000 mutations, by reader: its row of the table and its failures."""
     command = [sys.executable, "-m", "tests.fuzz", "--mutations", "2000", "--seed", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -50,7 +50,7 @@ def _hang() -> None:
 
 
 def _take_memory() -> None:
-    # More than a long-lived process that keeps freed memory could have at hand.
+    # More than a long-lived process could reuse from freed memory.
     bytearray(16 << 30)
 
 
@@ -69,7 +69,7 @@ def _take_memory() -> None:
 def test_what_the_harness_looks_for_is_found(
     fail: Callable[[], None], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader fails at every damaged file; each failure is told, and the next mutation is done all the same."""
+    """A reader fails on every damaged file; each failure is reported and the next mutation still runs."""
     monkeypatch.setattr("harness.MOST_SECONDS", 1)
 
     def read(folder: Path) -> None:

@@ -1,5 +1,6 @@
-"""Python inside a checkout, beside an installation that is not editable."""
+"""Imports inside a checkout, with a non-editable installation."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ IMPORT = "import alexnet_deploy.train, alexnet_deploy.export, alexnet_deploy.eng
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder as site-packages is: the package with its rooms in it, and what this installation says of itself."""
+    """A folder like site-packages: the package with its sub-packages, and this installation's metadata."""
     site = tmp_path / "site-packages"
     shutil.copytree(ROOT / "alexnet_deploy", site / "alexnet_deploy")
     for room in ROOMS:
@@ -24,7 +25,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def in_python(program: str, cwd: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program without this environment's site-packages, whose editable finder knows the rooms by itself."""
+    """Run a program without this environment's site-packages, whose editable finder maps the folders."""
     return subprocess.run(
         [sys.executable, "-S", "-c", program],
         cwd=cwd,
@@ -64,3 +65,16 @@ def test_stray_rooms_beside_a_part_of_the_package_are_not_ours(installed: Path, 
     (installed / "train").mkdir()
     (installed / "train" / "__init__.py").touch()
     assert "ModuleNotFoundError" in in_python("import alexnet_deploy.train", tmp_path, installed).stderr
+
+
+def pins_of(file: Path) -> dict[str, str]:
+    """The versions that a file of requirements names, by the name that pip compares, without local builds (+cpu)."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s+]+)", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_the_lock_holds_a_digest_for_every_pinned_package() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    blocks = [block for block in re.split(r"^(?=[A-Za-z0-9._-]+==)", lock, flags=re.MULTILINE) if "==" in block]
+    assert pins_of(ROOT / "requirements.lock") == pins_of(ROOT / "constraints.txt"), "run scripts/lock"
+    assert [block for block in blocks if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)] == []

@@ -1,4 +1,4 @@
-"""The ten mistakes: each planted in a bundle that is whole by its digests, each found by `check`, by name."""
+"""Ten known mistakes: each is planted in a bundle with valid digests, and `check` finds it by name."""
 
 import importlib.util
 import shutil
@@ -41,7 +41,7 @@ def test_planted_fault_fails_the_check_by_name(
     result = check(faulty, weights=loaded)
     assert not result.passed
     assert any(problem.startswith(NAMED_BY_THE_AUDIT[name]) for problem in result.problems), result.problems
-    # What the audit found is not given to an engine; and engines would show it.
+    # A graph that fails the audit is not run by an engine; an engine would show the fault too.
     assert result.rows == ()
     assert any(line.startswith("no engine was run") for line in result.not_done)
     for backend in BACKENDS:
@@ -60,7 +60,7 @@ def test_golden_vectors_alone_feel_the_fault_ten_times_over(
     with unguarded(faulty, "onnxruntime") as engine:
         (row,) = prove(engine, faulty)
     moved = max(row.max_error / tolerance.probability, row.max_log_error / tolerance.log_probability)
-    # What was promised from torch is what the engine shows.
+    # The separation that was computed with torch is what the engine shows.
     assert moved == pytest.approx(bundle.manifest.golden.separation[name], rel=0.05)
 
 
@@ -89,9 +89,9 @@ def test_nan_weight_cannot_be_saved_or_shipped(loaded: LoadedWeights) -> None:
 def test_shuffled_labels_fail_the_check_by_name(bundle: Bundle, loaded: LoadedWeights, tmp_path: Path) -> None:
     shuffled = encode_labels(loaded.weights.labels[::-1])
     faulty = republished(bundle, tmp_path / "shuffled.bundle", {"labels.txt": shuffled})
-    assert check(faulty).problems == ("labels: the graph's metadata and the bundle disagree",)
+    assert check(faulty).problems == ("labels: the graph's metadata does not match the manifest",)
     with_weights = check(faulty, weights=loaded)
-    assert "labels.txt: is not in the order of the weights' labels" in with_weights.problems
+    assert "labels.txt: the labels or their order differ from the weights" in with_weights.problems
 
 
 def test_files_that_the_manifest_does_not_name_fail_the_check_by_name(bundle: Bundle, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_files_that_the_manifest_does_not_name_fail_the_check_by_name(bundle: Bu
     (copy / "a\x1b[31m\n.txt").touch()
     result = check(open_bundle(copy), backends=("onnxruntime",))
     assert result.problems == (
-        r"a\x1b[31m\n.txt: the manifest does not name it; remove it from the bundle",
-        "model.onnx.data: the manifest does not name it; remove it from the bundle",
+        r"a\x1b[31m\n.txt: is not in the manifest; remove it from the bundle",
+        "model.onnx.data: is not in the manifest; remove it from the bundle",
     )
     assert not result.passed
     assert all(row.passed for row in result.rows)
@@ -115,7 +115,7 @@ def test_of_many_unnamed_files_the_check_names_the_first(bundle: Bundle, tmp_pat
         (copy / f"{number:02}").touch()
     *named, rest = check(open_bundle(copy), backends=("onnxruntime",)).problems
     assert [problem.partition(":")[0] for problem in named] == [f"{number:02}" for number in range(20)]
-    assert rest == "5 more files that the manifest does not name"
+    assert rest == "5 more files not in the manifest"
 
 
 def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_tolerance(
@@ -129,13 +129,13 @@ def test_bundle_that_allows_itself_everything_is_held_to_this_program_s_toleranc
     graph = encode_graph(build_graph(negated, manifest.views.crops), facts)
     result = check(republished(bundle, tmp_path / "lax.bundle", {"model.onnx": graph}, manifest))
     assert not any(row.passed for row in result.rows)
-    assert "golden.tolerance: is not what this program allows fp32" in result.problems
+    assert "golden.tolerance: differs from this program's tolerance for fp32" in result.problems
 
 
 def test_manifest_s_own_table_is_held_against_the_weights(
     bundle: Bundle, loaded: LoadedWeights, tmp_path: Path
 ) -> None:
-    """Graph and manifest agree with each other, on a network that was not trained; too little for the numbers."""
+    """Graph and manifest agree on a network that was not trained; the change is too small for the golden vectors."""
     layers = tuple(
         msgspec.structs.replace(layer, alpha=layer.alpha * 1.00001) if isinstance(layer, LocalNorm) else layer
         for layer in bundle.manifest.architecture.layers
@@ -145,7 +145,7 @@ def test_manifest_s_own_table_is_held_against_the_weights(
     weights = replace(loaded.weights, architecture=table)
     graph = encode_graph(build_graph(weights, manifest.views.crops), facts_for_graph(manifest, weights.labels))
     result = check(republished(bundle, tmp_path / "near.bundle", {"model.onnx": graph}, manifest), weights=loaded)
-    assert result.problems == ("architecture: the manifest's table is not that of the weights",)
+    assert result.problems == ("architecture: the manifest's table differs from the weights",)
 
 
 def test_manifest_is_held_against_the_weights_where_onnx_is_not_installed(
@@ -156,7 +156,7 @@ def test_manifest_is_held_against_the_weights_where_onnx_is_not_installed(
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
     result = check(faulty, weights=loaded)
-    assert result.problems == ("labels.txt: is not in the order of the weights' labels",)
+    assert result.problems == ("labels.txt: the labels or their order differ from the weights",)
     (not_done,) = result.not_done
     assert "`pip install onnx`" in not_done
 
@@ -202,7 +202,7 @@ def test_every_architecture_ships_and_feels_its_faults_at_full_size(
 def test_engine_that_disagrees_is_not_published(
     loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine whose answers are off - here two classes lie 1e-4 nearer to each other - publishes nothing."""
+    """A bundle is not published if an engine's results are wrong: here two classes are 1e-4 closer to each other."""
     from alexnet_deploy.engines.backends import openvino as openvino_engine
 
     run = openvino_engine._Runner.run
@@ -223,7 +223,7 @@ def test_engine_that_disagrees_is_not_published(
 
 
 def test_a_table_of_other_names_has_the_same_faults(loaded: LoadedWeights, bundle: Bundle) -> None:
-    """Faults follow from what layers are, not from what they are called."""
+    """Faults depend on the types of layers, not on their names."""
     table = loaded.weights.architecture
     renamed = msgspec.structs.replace(
         table, layers=tuple(msgspec.structs.replace(layer, name=f"{layer.name}x") for layer in table.layers)

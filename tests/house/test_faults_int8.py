@@ -1,4 +1,4 @@
-"""Mistakes that deployments in INT8 are known to make: each planted, each found by name."""
+"""Known mistakes of INT8 deployments: each is planted, and found by name."""
 
 import shutil
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from alexnet_deploy.pipeline.export import ExportRequest, export
 
 @pytest.fixture
 def planted(int8_shipment: tuple[LoadedWeights, Bundle], tmp_path: Path) -> Callable[[Edit], Bundle]:
-    """The int8 bundle with its graph edited: whole by its digests, and wrong."""
+    """The int8 bundle with an edited graph and valid digests."""
     _, bundle = int8_shipment
     return lambda edit: republished(bundle, tmp_path / "faulty.bundle", {GRAPH: edited_graph(bundle, edit)})
 
 
 def failures(result: CheckResult, against: str) -> list[str]:
-    """What the int8 engines failed in, against the network or the graph."""
+    """The failures of the int8 engines against the network or the graph."""
     rows = [row for row in result.rows if row.precision == "int8" and row.against == against]
     assert {row.backend for row in rows} == set(BACKENDS)
     return [failure for row in rows for failure in row.failures]
@@ -71,7 +71,7 @@ def test_ranges_of_images_that_are_none_are_refused_by_layer(
     loaded = saved(sure, tmp_path / "weights.safetensors")
     with pytest.raises(
         ParityError,
-        match=r"nothing was published: \d+\.\d% of what (conv|fc)\d sees of the golden images lies beyond",
+        match=r"nothing was published: (conv|fc)\d: \d+\.\d% of its inputs on the golden images are beyond",
     ):
         export(
             loaded,
@@ -84,7 +84,7 @@ def test_ranges_of_images_that_are_none_are_refused_by_layer(
 def test_ranges_that_graph_and_manifest_agree_on_are_held_against_the_network(
     int8_shipment: tuple[LoadedWeights, Bundle], tmp_path: Path
 ) -> None:
-    """All ranges a tenth of what they were: nothing contradicts anything, but what it says is something else."""
+    """All ranges divided by ten: consistent, but the results differ."""
     loaded, bundle = int8_shipment
     assert bundle.manifest.quantization is not None
     small = {layer: largest / 10 for layer, largest in bundle.manifest.quantization.ranges.items()}
@@ -103,8 +103,8 @@ def test_ranges_that_graph_and_manifest_agree_on_are_held_against_the_network(
 
 @pytest.mark.parametrize("layer", ["conv1", "conv3", "fc8"])
 def test_range_in_the_graph_is_held_against_the_manifest_s(layer: str, planted: Callable[[Edit], Bundle]) -> None:
-    """Without weights: the manifest says what each range is."""
-    # Ten times too wide is found by name; that the numbers show it as well takes more in some layers of this network.
+    """Detected without weights: the manifest has each range."""
+    # A range ten times too wide is found by name; in some layers of this network the results need more to show it.
     faulty = planted(scaled(f"{layer}.input.scale", 10.0))
     (problem,) = check(faulty).problems
     assert problem.startswith(f"{layer}.input.scale: is ")
@@ -122,7 +122,7 @@ def test_weight_scale_is_held_against_the_weights(
     factor: float, planted: Callable[[Edit], Bundle], int8_shipment: tuple[LoadedWeights, Bundle]
 ) -> None:
     faulty = planted(scaled("conv3.weight.scale", factor))
-    # What it has to be, only the weights say; that it is another than was published, the golden vectors do.
+    # Only the weights give the right value; the golden vectors show that it differs from the published one.
     alone = check(faulty)
     assert alone.problems == ()
     assert any("probability is off by" in failure for failure in failures(alone, "graph"))
@@ -131,7 +131,7 @@ def test_weight_scale_is_held_against_the_weights(
 
 
 def per_tensor(model: onnx.ModelProto) -> None:
-    """One scale for all of conv2's outputs, as a tool does that was not told otherwise."""
+    """One scale for all outputs of conv2, as some tools do by default."""
     set_constant(model, "conv2.weight.scale", constants_of(model.graph)["conv2.weight.scale"].max())
     del nodes_of(model.graph)["conv2_weight_dequantized"].attribute[:]
 
@@ -152,7 +152,9 @@ def test_one_scale_for_all_outputs_is_found(
     problems = check(planted(per_tensor)).problems
     num_outputs = len(int8_shipment[0].weights.tensors["conv2.weight"])
     assert "conv2_weight_dequantized: axis is None, the table says 0" in problems
-    assert any(problem == f"conv2.weight.scale: is of shape [], the table says [{num_outputs}]" for problem in problems)
+    assert any(
+        problem == f"conv2.weight.scale: its shape is [], the table says [{num_outputs}]" for problem in problems
+    )
 
 
 def test_one_scale_for_all_outputs_written_once_for_each_is_found(
@@ -164,28 +166,31 @@ def test_one_scale_for_all_outputs_written_once_for_each_is_found(
     assert any(problem.startswith("conv2.weight: is ") for problem in problems)
 
 
-@pytest.mark.parametrize("zero", [np.array(3, np.int8), np.array(128, np.uint8)])
-def test_zero_point_that_is_not_0_is_found(zero: np.ndarray, planted: Callable[[Edit], Bundle]) -> None:
+@pytest.mark.parametrize(
+    ("zero", "words"),
+    [(np.array(3, np.int8), "zero: is "), (np.array(128, np.uint8), "zero: its type is UINT8, the table says INT8")],
+)
+def test_zero_point_that_is_not_0_is_found(zero: np.ndarray, words: str, planted: Callable[[Edit], Bundle]) -> None:
     problems = check(planted(lambda model: set_constant(model, "zero", zero)), backends=[]).problems
-    assert any(problem.startswith("zero: is ") for problem in problems), problems
+    assert any(problem.startswith(words) for problem in problems), problems
 
 
 def layer_in_float(model: onnx.ModelProto) -> None:
-    """conv5 takes what was never rounded."""
+    """conv5 with an input that is not quantised."""
     nodes = nodes_of(model.graph)
     nodes["conv5"].input[0] = nodes["conv5_input_quantized"].input[0]
 
 
 def test_layer_that_skips_its_rounding_is_found(planted: Callable[[Edit], Bundle]) -> None:
     problems = check(planted(layer_in_float), backends=[]).problems
-    assert any(problem.startswith("conv5: takes relu4, ") for problem in problems), problems
+    assert any(problem.startswith("conv5: its inputs are relu4, ") for problem in problems), problems
 
 
 # Half normalisations
 
 
 def without_casts(*casts: str) -> Edit:
-    """The graph without these Casts: what took them takes what they took."""
+    """The graph without these Casts: their consumers get their inputs."""
 
     def edit(model: onnx.ModelProto) -> None:
         nodes = nodes_of(model.graph)
@@ -199,20 +204,20 @@ def without_casts(*casts: str) -> Edit:
 
 
 def test_half_normalisation_is_found_by_name(half_int8_shipment: tuple[LoadedWeights, Bundle], tmp_path: Path) -> None:
-    """Both Casts around norm1 taken away: LRN in float16, whose squares end at 65,504.
+    """Both Casts around norm1 removed: LRN in float16, whose largest value is 65,504.
 
-    No CPU engine computes it so, and their numbers say nothing: only the audit can.
+    No CPU engine computes LRN in float16, so their results do not show it; only the audit does.
     """
     loaded, bundle = half_int8_shipment
     graph = edited_graph(bundle, without_casts("relu1_as_float", "norm1_as_half"))
     onnx.checker.check_model(onnx.load_model_from_string(graph), full_check=True)
     result = check(republished(bundle, tmp_path / "faulty.bundle", {GRAPH: graph}), weights=loaded)
     assert "relu1_as_float: the table's Cast is not in the graph" in result.problems
-    assert "norm1: takes relu1, the table says relu1_as_float" in result.problems
+    assert "norm1: its inputs are relu1, the table says relu1_as_float" in result.problems
 
 
 def squares_in_half(model: onnx.ModelProto) -> None:
-    """What a half LRN does to norm1's input: squared in float16, where 256 squared is infinite."""
+    """The effect of a float16 LRN on norm1's input: 256 squared is infinite in float16."""
     node = nodes_of(model.graph)["norm1"]
     place = list(model.graph.node).index(node)
     steps = [
@@ -231,12 +236,12 @@ def test_square_that_overflows_half_is_refused_where_an_engine_computes_it(
 ) -> None:
     result = check(planted(squares_in_half), backends=["onnxruntime"])
     assert "squared_half: a Cast that the table does not have" in result.problems
-    # The NaN itself does not come out: rounded to int8 it is a number again, and a wrong one.
+    # The NaN is not in the output: rounded to int8 it becomes a wrong number.
     for row in result.rows:
         assert any(failure.startswith("a probability is off by") for failure in row.failures), row
 
 
-# What a bundle allows itself
+# Tolerances in a bundle
 
 
 def test_bundle_that_allows_its_engines_everything_is_held_to_this_program_s_tolerance(
@@ -250,7 +255,9 @@ def test_bundle_that_allows_its_engines_everything_is_held_to_this_program_s_tol
     manifest = msgspec.structs.replace(bundle.manifest, golden=lax)
     graph = edited_graph(bundle, scaled("fc7.weight.scale", 3.0))
     result = check(republished(bundle, tmp_path / "lax.bundle", {GRAPH: graph}, manifest))
-    assert "golden.graph.tolerance: is not what this program allows an engine of an int8 graph" in result.problems
+    assert (
+        "golden.graph.tolerance: differs from this program's tolerance for engines of an int8 graph" in result.problems
+    )
     assert failures(result, "graph")
 
 
@@ -271,14 +278,14 @@ def test_engines_are_held_against_the_graph_s_own_answers(
 def test_ship_itself_refuses_an_engine_that_computes_something_else(
     sure: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that takes the graph and runs another one, as a plan of yesterday's would."""
+    """An engine that is given the graph but runs another one, like a stale plan."""
     from alexnet_deploy.engines.backends import openvino as openvino_engine
 
     read_model = openvino_engine.openvino.Core.read_model
 
     def yesterday_s(core: object, data: bytes) -> object:
         model = onnx.load_model_from_string(data)
-        # The bundle's alone: what the gate measures is in order.
+        # Only the bundle's engine: the gate's measurement is correct.
         if model.metadata_props:
             scaled("fc7.weight.scale", 3.0)(model)
         return read_model(core, model.SerializeToString())

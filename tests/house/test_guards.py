@@ -1,4 +1,4 @@
-"""What holds of the whole: light imports, names exported once, documents that agree with the code."""
+"""Rules for the whole project: light imports, names exported once, documents that agree with the code."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ ROOMS = ("alexnet_deploy", "train", "export", "engines")
 
 NOT_FOR_PREDICTION = ("torch", "onnx", "matplotlib", "jinja2", "tensorrt", "tensorrt_rtx_bindings", "pycuda", "cuda")
 
-# Libraries that are installed here are not found, as if they were not.
+# Makes installed libraries look as if they were not installed.
 WITHOUT = """
 import importlib.machinery, sys
 find_spec = importlib.machinery.PathFinder.find_spec
@@ -75,7 +75,7 @@ def test_prediction_needs_one_engine_and_nothing_else(backend: str, bundle: Bund
 def test_check_needs_no_trainer_and_says_what_it_left_out(bundle: Bundle) -> None:
     done = command_without(NOT_FOR_PREDICTION, "check", bundle.path)
     assert done.returncode == 0, done.stderr
-    said = "not done: the graph's constants were not compared; `pip install onnx` makes that possible\n"
+    said = "not done: the graph's constants were not checked: onnx is not installed; run `pip install onnx`\n"
     assert said in done.stderr
 
 
@@ -91,7 +91,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
         assert done.stdout == ""
         said = done.stderr.splitlines()[-1]
         assert said.startswith(f"error: {sentence}")
-        assert f"; `{install_command('train')}` brings it" in said
+        assert f"; `{install_command('train')}` installs it" in said
         assert "Traceback" not in done.stderr
     assert not out.exists()
 
@@ -99,7 +99,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
 def test_prediction_without_any_engine_says_what_brings_one(bundle: Bundle) -> None:
     done = command_without(("openvino", "onnxruntime"), "predict", "a.jpg", "--bundle", bundle.path)
     assert done.returncode == 3
-    assert done.stderr == f"error: no engine is installed; `{install_command('cpu')}` brings two\n"
+    assert done.stderr == f"error: no engine is installed; run `{install_command('cpu')}`\n"
 
 
 # Names and sizes
@@ -143,7 +143,7 @@ def test_no_file_of_the_rooms_is_long() -> None:
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
-    """Yield the arguments of each `alexnet-deploy` in the text's fenced blocks, shell operators parting commands."""
+    """Yield the arguments of each `alexnet-deploy` command in the text's fenced blocks; shell operators end one."""
     for block in re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if not re.match(r"(\$ )?\S*alexnet-deploy(\s|$)", line):
@@ -161,7 +161,7 @@ def commands_in(text: str) -> Iterator[list[str]]:
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parse as the program would, and return the commands that would run; raises what Typer raises."""
+    """Parse the arguments like the program, and return the commands that would run; raises what Typer raises."""
     group = typer.main.get_command(app)
     would_run: list[str] = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]
@@ -187,7 +187,7 @@ def test_every_command_in_the_readme_and_the_docs_is_one_that_there_is() -> None
     assert len(of_docs) > 10
     for arguments in (*commands, *of_docs):
         assert len(parse(arguments)) == 1, arguments
-    # The product, in the words of the design.
+    # The three commands of the design.
     for arguments in (["train"], ["predict", "images/"]):
         assert arguments in commands
     assert any(arguments[:2] == ["export", "--precision"] for arguments in commands)
@@ -197,7 +197,7 @@ README = """
 alexnet-deploy outside of any block
 ```console
 $ alexnet-deploy train
-drawn: 600 images to learn from
+drawn: 600 training images
 next: alexnet-deploy export
 $ .venv/bin/alexnet-deploy --debug predict images/ --format jsonl | head -1 && alexnet-deploy check   # and more
 $ alexnet-deploy export \\

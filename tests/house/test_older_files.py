@@ -1,7 +1,7 @@
-"""What the program wrote before its modules moved and its fields were renamed is read as it was (older.tar.xz).
+"""Files from before modules moved and fields were renamed are still read correctly (older.tar.xz).
 
-Made by commit 5ab4967: a bundle without its golden images, which any version draws; the weights it was made from; a
-stopped run; a packed set and one that was interrupted; and rows of `predict`.
+Written by commit 5ab4967: a bundle without its golden images, which any version can draw; its weights; a stopped run; a
+packed set and an interrupted one; and rows of `predict`.
 """
 
 import tarfile
@@ -56,7 +56,7 @@ def test_a_packed_set_is_sound(older: Path) -> None:
 
 def test_an_interrupted_pack_is_continued_to_the_same_bytes(older: Path) -> None:
     partial = older / ".half.pack.partial"
-    # It was made elsewhere, by other versions of Python and Pillow.
+    # It was made on another machine, with other versions of Python and Pillow.
     plan = msgspec.json.decode((partial / "plan.json").read_bytes())
     plan |= {"source": str(older / "flat"), "tools": tool_versions()}
     (partial / "plan.json").write_bytes(msgspec.json.encode(plan))

@@ -1,4 +1,4 @@
-"""Signals, sent to the program in a process of its own at moments that it tells by what it has done."""
+"""Signals sent to the program in a separate process, at moments that its output or files announce."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from alexnet_deploy.core.bundle.store import Bundle
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
-# A module of the program that takes so long to import that the signal comes meanwhile.
+# A module of the program that imports so slowly that the signal arrives during the import.
 DURING_IMPORT = """
 import os, signal, sys
 class Sender:
@@ -28,7 +28,7 @@ from alexnet_deploy.__main__ import main
 main()
 """
 
-# The graph of a bundle is being written into the hidden directory that will be the bundle.
+# The graph of a bundle is being written into the hidden directory that becomes the bundle.
 DURING_WRITE = """
 import os, signal, sys
 def send(event, arguments):
@@ -40,7 +40,7 @@ from alexnet_deploy.__main__ import main
 main()
 """
 
-# A decoder that nothing can stop: a thread of its own, in C or waiting as here.
+# A decoder that cannot be stopped: its own thread, in C or waiting as here.
 ENDLESS_DECODER = """
 import sys, threading
 from alexnet_deploy.predict import predictor as predict
@@ -92,7 +92,7 @@ def test_signal_that_was_ignored_from_the_start_stays_ignored(bundle: Bundle, im
 
 @pytest.fixture
 def endless(images: Path, tmp_path: Path) -> list[Path]:
-    """Twelve images that are answered, and three that no decoder comes back from."""
+    """Twelve images that give predictions, and three whose decoder never returns."""
     stuck = [tmp_path / str(number) / "endless.jpg" for number in range(3)]
     for path in stuck:
         path.parent.mkdir()
@@ -114,7 +114,7 @@ def test_signal_during_an_endless_decode_ends_predict_with_its_rows(
     with subprocess.Popen(
         [sys.executable, "-u", "-c", ENDLESS_DECODER, *map(str, arguments)], stderr=subprocess.PIPE
     ) as process:
-        # The rows before the first that is stuck, less those that are decoded ahead and not answered yet.
+        # The rows before the first stuck image, minus those that are decoded ahead without a prediction yet.
         wait_until(lambda: any(path.read_bytes() for path in tmp_path.glob(".rows.jsonl.*.partial")), process)
         process.send_signal(number)
         said = list(lines_of(process.stderr))
@@ -125,7 +125,7 @@ def test_signal_during_an_endless_decode_ends_predict_with_its_rows(
     paths = [json.loads(line)["path"] for line in rows.splitlines()]
     assert paths == [str(path) for path in endless[: len(paths)]]
     assert said[-2:] == [
-        f"the rows so far are in {partial}; the same command with --resume goes on with them\n".encode(),
+        f"the rows so far are in {partial}; repeat the command with --resume to continue\n".encode(),
         f"interrupted by {number.name}\n".encode(),
     ]
 
@@ -141,7 +141,7 @@ def test_signal_while_a_bundle_is_made_leaves_nothing_half_made(
     assert done.stdout == ""
     assert done.stderr.endswith(f"interrupted by {number.name}\n")
     assert "Traceback" not in done.stderr
-    # It was made, and the new bundle in it was not.
+    # The directory was created, and the new bundle in it was not.
     assert list(out.parent.iterdir()) == []
 
 
@@ -190,6 +190,6 @@ def test_the_program_begins_with_next_to_nothing_imported() -> None:
     assert loaded <= {"alexnet_deploy", "signal", "_signal", "enum", "typing", "contextlib", "re", "collections"} | {
         "_collections", "_collections_abc", "functools", "_functools", "operator", "_operator", "types", "copyreg",
         "keyword", "_sre", "reprlib", "itertools", "warnings", "_weakref", "weakref", "_typing", "os",
-        # Not imported, and kept from being so.
+        # Not imported; its import is blocked.
         "openvino_telemetry",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Nothing that a command does reaches the network, in the environment of a person and not of a CI."""
+"""No command uses the network, in a user's environment rather than CI's."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from commands import HANGS_AFTER_S, MAIN
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.weights import LoadedWeights
 
-# Sockets of the internet, and of the resolver's daemon, as native libraries open them.
+# Internet sockets and the resolver daemon's sockets, as native libraries open them.
 REACHING_OUT = re.compile(r"socket\(AF_INET|connect\(|sendto\(.*AF_INET")
 
 ASKING = "import socket, sys; sys.exit(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect_ex(('127.0.0.1', 9)))"
@@ -21,7 +21,7 @@ ASKING = "import socket, sys; sys.exit(socket.socket(socket.AF_INET, socket.SOCK
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home in which nothing has run."""
+    """An empty home directory."""
     home = tmp_path / "home"
     home.mkdir()
     return home
@@ -72,7 +72,7 @@ def test_onnxruntime_keeps_no_id_of_this_machine(bundle: Bundle, images: Path, h
 
 
 def test_by_itself_onnxruntime_would_keep_one(home: Path) -> None:
-    """The files that the test above looks for are those that it makes."""
+    """The library does create the files that the test above looks for."""
     done = as_person(home, sys.executable, "-c", "import onnxruntime; onnxruntime.InferenceSession")
     assert done.returncode == 0, done.stderr
     assert list(home.rglob("deviceid"))

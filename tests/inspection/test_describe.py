@@ -1,4 +1,4 @@
-"""What a table of measurements loses where a terminal is narrow."""
+"""The parity table on narrow terminals."""
 
 import msgspec
 import pytest

@@ -18,7 +18,7 @@ def said_of(origin: dict[str, object] | None, monkeypatch: pytest.MonkeyPatch) -
             assert name == "direct_url.json"
             return self.text
 
-    # The first is what a build leaves behind in a checkout.
+    # The first is metadata that a build leaves in a checkout.
     found = [Distribution(None), *([] if origin is None else [Distribution(json.dumps(origin))])]
     monkeypatch.setattr(installation, "distributions", lambda name: found)
     return install_command("train")
@@ -51,7 +51,7 @@ def test_wheel_is_named_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said_of(origin, monkeypatch) == "pip install 'alexnet-deploy[train] @ file:///a/b.whl'"
 
 
-def test_what_came_from_an_index_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_from_an_index_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said_of(None, monkeypatch) == "pip install 'alexnet-deploy[train]'"
 
 

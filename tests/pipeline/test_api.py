@@ -1,4 +1,4 @@
-"""The whole road as a program takes it: from a folder of images to a prediction, through the public names alone."""
+"""The whole workflow through the Python API: from a folder of images to a prediction, with public names only."""
 
 from pathlib import Path
 

@@ -1,10 +1,12 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Run
+from odd_files import refuse_listing
 from PIL import Image
 
 from alexnet_deploy.core.bundle.store import Bundle
@@ -40,19 +42,21 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: 
     assert outcome.code == 0, outcome.err
     assert f"images: 12 of {images}, " in outcome.out
     assert re.search(r"^onnxruntime \S+, cpu, float32$", outcome.out, flags=re.MULTILINE)
-    assert re.search(r"^[\d,.]+ images/s from files to guesses, 1 at a time of 4; ", outcome.out, flags=re.MULTILINE)
+    assert re.search(
+        r"^[\d,.]+ images/s from files to predictions, 1 stream of batch 4; ", outcome.out, flags=re.MULTILINE
+    )
     assert "openvino" not in outcome.out
     for stage in ("decode", "resize", "compute", "whole"):
         assert re.search(rf"^{stage:<10} {{5}}1( +\d+\.\d\d){{3}} +\d+$", outcome.out, flags=re.MULTILINE)
         assert outcome.out.count(f"\n{stage:<10} {STAGES[stage]}\n") == 1
-    # There is no memory to copy to, and nothing is said of it.
+    # The CPU has no device memory, so upload and download are not reported.
     assert "upload" not in outcome.out
 
 
 def test_stages_are_explained_in_the_order_that_they_are_timed_in(
     run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As on a device with memory of its own, where there are all of them.
+    # As on a device with its own memory, which has all stages.
     times = StageTimes(upload_ms=1.0, compute_ms=2.0, download_ms=1.0)
     monkeypatch.setattr(Engine, "time_stages", lambda *_: times)
     outcome = run("bench", latest, "--backend", "onnxruntime", "--seconds", 0)
@@ -67,9 +71,19 @@ def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -
     (tmp_path / "text.jpg").write_text("Dear reader")
     with pytest.raises(UsageError, match="nowhere: there is no such file or folder"):
         bench(bundle, data=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="has no image among its first 64 files"):
+    with pytest.raises(DataError, match="none of its first 64 files is a readable image"):
         bench(bundle, data=tmp_path)
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "z.png")
     result = bench(bundle, data=tmp_path, backends=["openvino"], seconds=0)
     assert result.images == f"1 of {tmp_path}"
     assert result.mean_bytes == (tmp_path / "z.png").stat().st_size
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images, tmp_path / "mixed/locked")
+    shutil.copy(images / "a.jpg", tmp_path / "mixed")
+    refuse_listing(monkeypatch, tmp_path / "mixed/locked")
+    with pytest.raises(DataError, match=r"mixed/locked: cannot be read: Permission denied$"):
+        bench(bundle, data=tmp_path / "mixed", seconds=0)

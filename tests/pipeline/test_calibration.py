@@ -1,4 +1,4 @@
-"""Ranges: which images they are found on, by which method, and when counts that were kept are used again."""
+"""Calibration: which images are used, with which method, and when cached histograms are reused."""
 
 import shutil
 from dataclasses import replace
@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from archives import cifar_batches, write_cifar
 from networks import separating_weights
+from odd_files import refuse_listing
 
 from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
@@ -18,7 +19,7 @@ from alexnet_deploy.train.pack.writer import pack
 
 
 def calibrated(weights: Weights, folder: Path | None = None, **options: object) -> tuple[Calibrated, list[str]]:
-    """What calibration found, and what was said meanwhile."""
+    """Return the calibration result and the progress lines."""
     said: list[str] = []
     return calibrate(weights, Int8Request(calibrate=folder, **options), said.append), said  # type: ignore[arg-type]
 
@@ -39,20 +40,20 @@ def test_training_images_calibrate_unless_others_are_given(sure: Weights, drawn:
     assert own.calibration.images_sha256 != other.calibration.images_sha256
     assert own.calibration.graph_sha256 == other.calibration.graph_sha256
     assert own.ranges != other.ranges
-    # What any image could give, whatever the images are.
+    # The range covers every possible image, independent of the calibration images.
     assert own.ranges["conv1"] == other.ranges["conv1"]
 
 
 def test_training_images_that_are_others_now_are_refused(sure: Weights, drawn: Path, tmp_path: Path) -> None:
     assert sure.training is not None
     moved = replace(sure, training=msgspec.structs.replace(sure.training, data=str(tmp_path / "drawn")))
-    refused(r"the training images are gone, .*: there is no such folder; `--calibrate DIR` gives", UsageError, moved)
+    refused(r"the training images cannot be read: .*: there is no such folder; pass --calibrate DIR", UsageError, moved)
     shutil.copytree(drawn, tmp_path / "drawn")
     assert calibrated(moved)[0].ranges == calibrated(sure)[0].ranges
     image = next((tmp_path / "drawn/train").rglob("*.jpg"))
     shutil.copy(next((tmp_path / "drawn/val").rglob("*.jpg")), image)
     refused(
-        r"drawn: its training and validation images are not those that .*; `--calibrate DIR` gives images",
+        r"drawn: its training and validation images differ from those .*; pass --calibrate DIR to calibrate",
         UsageError,
         moved,
     )
@@ -99,7 +100,7 @@ def test_a_pack_of_another_resize_is_refused(sure: Weights, drawn: Path, tmp_pat
 
 def test_weights_of_unknown_origin_need_images(sure: Weights, images: Path) -> None:
     unknown = replace(sure, training=None)
-    refused(r"these weights name no training images; `--calibrate DIR` gives some", UsageError, unknown)
+    refused(r"these weights record no training images; pass --calibrate DIR to", UsageError, unknown)
     assert calibrated(unknown, images)[0].calibration.num_images == 12
 
 
@@ -107,15 +108,15 @@ def test_folder_that_gives_nothing_to_calibrate_on_is_refused(sure: Weights, tmp
     refused("nothing: there is no such folder of images", UsageError, sure, tmp_path / "nothing")
     refused("holds no images to calibrate on", UsageError, sure, tmp_path)
     (tmp_path / "a.jpg").touch()
-    refused("a.jpg: is not a folder of images to calibrate on", DataError, sure, tmp_path / "a.jpg")
-    refused("none of the images to calibrate on can be decoded", DataError, sure, tmp_path)
+    refused("a.jpg: is not a folder of calibration images", DataError, sure, tmp_path / "a.jpg")
+    refused("none of the calibration images can be decoded", DataError, sure, tmp_path)
 
 
 def test_bad_image_is_left_out_and_named(sure: Weights, images: Path, tmp_path: Path) -> None:
     shutil.copytree(images, tmp_path / "mixed")
     (tmp_path / "mixed/aa.jpg").write_bytes(b"not an image")
     mixed, said = calibrated(sure, tmp_path / "mixed")
-    assert f"left out, not_an_image: {tmp_path}/mixed/aa.jpg" in said
+    assert f"skipped, not_an_image: {tmp_path}/mixed/aa.jpg" in said
     clean, _ = calibrated(sure, images)
     assert (mixed.calibration, mixed.ranges) == (clean.calibration, clean.ranges)
 
@@ -142,24 +143,24 @@ def test_ranges_are_those_of_the_method(method: CalibrationMethod, sure: Weights
 def test_kept_calibration_is_used_for_the_same_graph_and_images_only(
     sure: Weights, images: Path, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.json"
+    kept = tmp_path / "kept.safetensors"
     first, said = calibrated(sure, images, cache=kept)
     assert not any(line.startswith(str(kept)) for line in said)
     again, said = calibrated(sure, images, cache=kept)
-    assert f"{kept}: of this graph and these images, used again" in said
+    assert f"{kept}: matches this graph and these images; reusing it" in said
     assert not any(line.startswith("calibrating on") for line in said)
     assert (again.calibration, again.ranges) == (first.calibration, first.ranges)
-    # Another method takes its ranges from the same counts, and another precision of the rest from the same ranges.
+    # Another method uses the same histograms, and another precision of the other layers the same ranges.
     whole = kept.read_bytes()
     other, said = calibrated(sure, images, cache=kept, method="minmax", rest="fp16")
-    assert f"{kept}: of this graph and these images, used again" in said
+    assert f"{kept}: matches this graph and these images; reusing it" in said
     assert other.ranges == calibrated(sure, images, method="minmax")[0].ranges
     assert kept.read_bytes() == whole
 
 
 @pytest.mark.parametrize("what", ["images", "graph"])
 def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, images: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept.json"
+    kept = tmp_path / "kept.safetensors"
     if what == "graph":
         calibrated(separating_weights(sure.architecture, seed=5), images, cache=kept)
     else:
@@ -168,11 +169,20 @@ def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, i
     found, said = calibrated(sure, images, cache=kept)
     words = {
         "graph": "made from another graph",
-        "images": "made from other images, or from the same ones decoded by another policy",
+        "images": "made from other images, or from the same images with another decoding policy",
     }[what]
-    assert f"{kept}: {words}, so it is not used, and written anew" in said
+    assert f"{kept}: {words}; recalibrating and replacing it" in said
     fresh, _ = calibrated(sure, images)
     assert (found.calibration, found.ranges) == (fresh.calibration, fresh.ranges)
     assert kept.read_bytes() != stale
     _, said = calibrated(sure, images, cache=kept)
-    assert f"{kept}: of this graph and these images, used again" in said
+    assert f"{kept}: matches this graph and these images; reusing it" in said
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    sure: Weights, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images, tmp_path / "mixed/locked")
+    shutil.copy(images / "a.jpg", tmp_path / "mixed")
+    refuse_listing(monkeypatch, tmp_path / "mixed/locked")
+    refused(r"mixed/locked: cannot be read: Permission denied$", DataError, sure, tmp_path / "mixed")

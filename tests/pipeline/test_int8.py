@@ -1,4 +1,4 @@
-"""The gate: which layers end in int8, what was measured on the way, and what is refused."""
+"""The int8 gate: which layers stay in int8, the recorded measurements, and what is refused."""
 
 import re
 import shutil
@@ -41,7 +41,7 @@ def center(weights: Weights) -> tuple[View, ...]:
 def quantized(
     weights: Weights, data: LabelledFolder | None = None, *, views: ViewsName = "center", **options: object
 ) -> tuple[Quantized, list[str]]:
-    """What came of it, through the centre view unless told otherwise, and what was said meanwhile."""
+    """Quantize with the centre view by default; return the result and the progress lines."""
     said: list[str] = []
     request = Int8Request(**options)  # type: ignore[arg-type]
     crops = views_by_name(views, weights.architecture.input_size)
@@ -56,15 +56,15 @@ def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **opt
 
 @pytest.fixture(scope="module")
 def known(drawn: Path, sure: Weights) -> LabelledFolder:
-    """Labelled images, each of which the network gets right."""
+    """Labelled images that the network all classifies correctly."""
     return find_labelled(drawn / "train", sure.labels)
 
 
 @pytest.fixture(scope="module")
 def loud(sure: Weights) -> Weights:
-    """The same function, with one of conv3's outputs a thousand times as large and conv4 a thousand times as deaf.
+    """The same function, with one output of conv3 multiplied by 1,000 and conv4's weights for it divided by 1,000.
 
-    Its range leaves conv4's other inputs no steps.
+    The resulting range rounds conv4's other inputs to 0.
     """
     return with_loud_channel(sure, 0, 1000.0)
 
@@ -74,7 +74,7 @@ def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
     conv3, conv4 = layers["conv3"], layers["conv4"]
     assert isinstance(conv3, Conv)
     assert isinstance(conv4, Conv)
-    # Of conv4's outputs only those of the group that the channel lies in look at it, each by its place in the group.
+    # Only the conv4 outputs of the channel's group read the channel, at its index within the group.
     group, place = divmod(channel, conv3.out_channels // conv4.groups)
     of_group = slice(group * conv4.out_channels // conv4.groups, (group + 1) * conv4.out_channels // conv4.groups)
     tensors = {name: weights.tensors[name].copy() for name in ("conv3.weight", "conv3.bias", "conv4.weight")}
@@ -117,21 +117,21 @@ def test_layer_that_int8_harms_goes_back_to_float(labelled: bool, loud: Weights,
     assert tuple(found.quantization.ranges) == tuple(layer for layer in PRODUCTS if layer != "conv4")
     assert next(iter(found.gate.sensitivity)) == "conv4"
     assert found.gate.sensitivity["conv4"] > 10 * found.gate.sensitivity["conv3"]
-    # What had been measured with it is kept, and said when it happened.
-    of_data, of_golden = fallback.because.split("; on the golden images ")
+    # The measurement with the layer in int8 is recorded, and was reported as progress.
+    of_data, of_golden = fallback.because.split("; golden images: ")
     assert of_golden.startswith("a probability is off by ")
     if labelled:
         accuracy = found.gate.accuracy
         assert accuracy is not None
         assert accuracy.passed
         assert re.fullmatch(
-            r"top-1 \d+\.\d\d% against 100\.00%, a drop of \d+\.\d\d points \(.* to .*\) where 0\.5 are allowed",
+            r"top-1 \d+\.\d\d%, FP32 100\.00%: a drop of \d+\.\d\d points \(95 % interval .* to .*\), limit 0\.5",
             of_data,
         )
     else:
-        assert re.fullmatch(r"\d\d\.\d\d% of the calibration images agree, where \d\d\.\d\d% must", of_data)
+        assert re.fullmatch(r"top-1 agreement \d\d\.\d\d% on the calibration images, minimum \d\d\.\d\d%", of_data)
         assert found.gate.calibration_agreement == 1.0
-    place = said.index("conv4, the most sensitive of them, goes back to float")
+    place = said.index("moving conv4, the most sensitive of them, back to float")
     assert said[place - 1] == f"int8 in {', '.join(PRODUCTS)}: {fallback.because}"
 
 
@@ -149,11 +149,11 @@ def test_loud_network_ships_with_its_fallback_on_record(loud: Weights, tmp_path:
 
 
 def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) -> None:
-    """The one layer that may be in int8 is the one that must not."""
+    """The only layer that may be in int8 is the one that int8 harms."""
     loaded = saved(loud, tmp_path / "weights.safetensors")
     others = tuple(layer for layer in PRODUCTS if layer != "conv4")
     request = Int8Request(method="minmax", keep_float=others)
-    with pytest.raises(ParityError, match=r"nothing was published: even with all layers but one in float, .* agree,"):
+    with pytest.raises(ParityError, match=r"nothing was published: even with only one layer in int8, top-1 agreement "):
         export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", int8=request))
     assert list(tmp_path.iterdir()) == [loaded.path]
 
@@ -161,7 +161,7 @@ def test_gate_that_cannot_hold_publishes_nothing(loud: Weights, tmp_path: Path) 
 def test_drop_that_is_allowed_needs_no_fallback(
     loud: Weights, known: LabelledFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The golden images, which this network fails as well, have tests of their own.
+    # The golden images, on which this network fails too, are tested separately.
     monkeypatch.setattr(quantizing._GoldenAnswers, "__call__", lambda self, quantization: (0.0, ()))
     found, _ = quantized(loud, known, method="minmax", max_drop_points=100.0)
     assert found.gate.fallbacks == ()
@@ -171,7 +171,7 @@ def test_drop_that_is_allowed_needs_no_fallback(
 
 
 def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
-    """Without labelled images; of accuracy see test_cli_export."""
+    """Without labelled images; for accuracy see tests/cli/test_export.py."""
     _, bundle = int8_shipment
     gate = bundle.manifest.gate
     assert gate is not None
@@ -184,7 +184,7 @@ def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeig
 
 @pytest.fixture
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first method's range of conv5 is half of what it was: calibration images feel nothing, golden ones do."""
+    """The first method's range of conv5 is halved: this affects the golden images, but not the calibration images."""
 
     def halved(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
         found = calibrate(weights, request, say)
@@ -199,8 +199,8 @@ def test_method_that_fails_on_the_golden_images_gives_way_to_the_next(sure: Weig
     assert found.quantization.calibration.method == METHOD_ORDER[1] == "entropy"
     assert tuple(found.quantization.ranges) == PRODUCTS
     assert found.gate.fallbacks == ()
-    place = said.index("taking ranges by entropy")
-    assert said[place - 1].startswith("ranges by mse: on the golden images a probability is off by ")
+    place = said.index("calibration method: entropy")
+    assert said[place - 1].startswith("calibration by mse fails on the golden images: a probability is off by ")
 
 
 @pytest.mark.usefixtures("cut_short")
@@ -213,8 +213,8 @@ def test_method_that_was_asked_for_is_kept_and_the_layer_goes_back_to_float(sure
     assert manifest.gate.fallbacks
     assert "conv5" not in manifest.quantization.ranges
     for fallback in manifest.gate.fallbacks:
-        assert fallback.because.startswith("100.00% of the calibration images agree, ")
-        assert "; on the golden images " in fallback.because
+        assert fallback.because.startswith("top-1 agreement 100.00% on the calibration images, ")
+        assert "; golden images: " in fallback.because
     assert check(bundle, weights=loaded).passed
 
 
@@ -231,7 +231,7 @@ def test_where_no_method_holds_the_one_with_the_smallest_error_is_taken(sure: We
     assert errors[0] > errors[1] > 1
     said: list[str] = []
     assert quantizing._choose_method([far, near], golden, said.append) is near
-    assert said[-1] == "no method holds on the golden images; taking entropy, which has the smallest error"
+    assert said[-1] == ("every calibration method fails on the golden images; using entropy: its error is smallest")
 
 
 # Options
@@ -243,12 +243,12 @@ def test_layers_that_are_kept_stay_in_float(sure: Weights) -> None:
     assert found.gate.fallbacks == ()
     assert set(found.gate.sensitivity) == set(PRODUCTS[1:-1])
     refused(
-        "conv9, relu1: no layer that could be in int8; those are conv1, ",
+        "conv9, relu1: not a layer that can be in int8; choose from conv1, ",
         UsageError,
         sure,
         keep_float=("relu1", "conv9"),
     )
-    refused("every layer is to stay in float, so that nothing would be in int8", UsageError, sure, keep_float=PRODUCTS)
+    refused("all layers are kept in float, so none would be in int8", UsageError, sure, keep_float=PRODUCTS)
 
 
 @pytest.mark.parametrize("rest", RESTS)
@@ -282,29 +282,29 @@ def test_numbers_that_ask_for_nothing_are_refused(request_: dict[str, float]) ->
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_what_belongs_to_int8_is_refused_elsewhere(precision: str, loaded: LoadedWeights, tmp_path: Path) -> None:
     for options in ({"int8": Int8Request()}, {"data": tmp_path}):
-        with pytest.raises(UsageError, match=f"belong to int8; {precision} is held against the trained network"):
+        with pytest.raises(UsageError, match=f"apply to int8 only; {precision} is compared with the trained network"):
             export(loaded, tmp_path / "new.bundle", ExportRequest(precision=precision, **options))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unlabelled_folder_cannot_be_measured_on(sure: Weights, images: Path, tmp_path: Path) -> None:
     loaded = saved(sure, tmp_path / "weights.safetensors")
-    with pytest.raises(DataError, match="holds no images in folders named after classes"):
+    with pytest.raises(DataError, match="no images found in class folders"):
         export(loaded, tmp_path / "new.bundle", ExportRequest(precision="int8", data=images))
     assert list(tmp_path.iterdir()) == [loaded.path]
 
 
 def test_int8_of_nothing_is_refused(sure: Weights) -> None:
-    refused("every layer is to stay in float", UsageError, sure, keep_float=PRODUCTS)
+    refused("all layers are kept in float", UsageError, sure, keep_float=PRODUCTS)
 
 
 def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weights, tmp_path: Path) -> None:
     said: list[str] = []
     loaded = saved(sure, tmp_path / "weights.safetensors")
     for options, sentence in (
-        ({"keep_float": ("conv9",)}, "no layer that could be in int8"),
+        ({"keep_float": ("conv9",)}, "not a layer that can be in int8"),
         ({"calibrate": tmp_path / "nothing"}, "there is no such folder of images"),
-        ({"cache": tmp_path / "nothing/cache.json"}, "there is no such folder to keep a calibration in"),
+        ({"cache": tmp_path / "nothing/cache.json"}, "the folder of the calibration cache does not exist"),
     ):
         with pytest.raises(UsageError, match=sentence):
             export(
@@ -314,7 +314,7 @@ def test_request_that_is_wrong_is_refused_before_anything_is_measured(sure: Weig
                 observer=BuildObserver(say=said.append),
             )  # type: ignore[arg-type]
     assert said == []
-    with pytest.raises(UsageError, match="inf points cannot be allowed"):
+    with pytest.raises(UsageError, match="allowed drop must be 0 to 100 points, got inf"):
         Int8Request(max_drop_points=float("inf"))
 
 
@@ -326,7 +326,7 @@ def test_bad_image_to_measure_on_is_named_before_anything_is_measured(
     bad.write_bytes(b"not an image")
     said: list[str] = []
     loaded = saved(sure, tmp_path / "weights.safetensors")
-    with pytest.raises(DataError, match=f"{bad}: accuracy cannot be measured on it"):
+    with pytest.raises(DataError, match=f"{bad}: cannot be decoded to measure accuracy"):
         export(
             loaded,
             tmp_path / "a.bundle",
@@ -349,7 +349,7 @@ def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
         ExportRequest(precision="int8", int8=request, data=drawn / side),
         observer=BuildObserver(say=said.append),
     )
-    assert any("the network learnt from these images" in line for line in said) is is_said
+    assert any("the network was trained on these images" in line for line in said) is is_said
 
 
 def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, drawn: Path, tmp_path: Path) -> None:
@@ -359,10 +359,10 @@ def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, d
     loaded = saved(learnt, tmp_path / "weights.safetensors")
 
     def stop(line: str) -> None:
-        # Said before anything is measured.
+        # Reported before anything is measured.
         raise StopAsyncIteration(line)
 
-    with pytest.raises(StopAsyncIteration, match="the network learnt from these images"):
+    with pytest.raises(StopAsyncIteration, match="the network was trained on these images"):
         export(
             loaded,
             tmp_path / "a.bundle",

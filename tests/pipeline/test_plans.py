@@ -25,7 +25,7 @@ H100 = "sm_90 NVIDIA H100 80GB HBM3"
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """tensorrt on a GPU that is not there; what it builds is the graph that it is given, behind a header."""
+    """A fake tensorrt with a fake GPU; a plan is the given graph after a header."""
     cuda = FakeCuda()
     install(monkeypatch, cuda)
     fake = FakeTensorRt(cuda, makes_graphs=False)
@@ -42,7 +42,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
 
 
 def built_of(graph: bytes, runs: bytes) -> BuiltPlan:
-    """A plan that says it is of `graph`, and runs `runs`."""
+    """Return a plan that names `graph` but runs `runs`."""
     record = PlanRecord(
         file=plan_file("tensorrt", "10.13.0.35", H100),
         backend="tensorrt",
@@ -101,7 +101,7 @@ def test_plan_that_the_gpu_here_cannot_open_stays_pending_and_says_why(
     )
     assert [record.proof for record in built.manifest.plans] == ["pending"]
     assert built.manifest.parity == bundle.manifest.parity
-    assert "not proved yet" in said[-1]
+    assert "proof pending" in said[-1]
     assert "sm_120 NVIDIA GeForce RTX 5090" in said[-1]
 
 
@@ -131,7 +131,7 @@ def test_bundle_stays_as_it_was_published(library: FakeTensorRt, bundle: Bundle,
     with pytest.raises(UsageError, match="is the bundle itself"):
         build(bundle, bundle.path, PlanRequest(backend="tensorrt"))
     (tmp_path / "there.bundle").mkdir()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         build(bundle, tmp_path / "there.bundle", PlanRequest(backend="tensorrt"))
 
 
@@ -143,7 +143,7 @@ def test_plan_of_another_graph_is_found_by_check_without_a_gpu(
     other = msgspec.structs.replace(record, graph_sha256="0" * 64)
     forged = msgspec.structs.replace(built.manifest, plans=(other,))
     result = check(republished(built, tmp_path / "forged.bundle", {}, forged), backends=["openvino"])
-    assert any(f"{record.file}: is a plan of another graph, 000000000000" in problem for problem in result.problems)
+    assert any(f"{record.file}: was built from another graph, 000000000000" in problem for problem in result.problems)
     assert not result.passed
 
 
@@ -162,10 +162,13 @@ def test_without_a_gpu_nothing_is_built_unasked_and_one_line_says_what_would(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--max-batch", "4"], "name its library with --plan"),
-        (["--plan", "none", "--workspace", "64"], "name its library with --plan"),
-        (["--plan", "tensorrt-rtx", "--max-batch", "4"], "needed is 1 <= min <= opt <= max"),
-        (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx has no version-compatible plans"),
+        (["--max-batch", "4"], "choose a library with --plan"),
+        (["--plan", "none", "--workspace", "64"], "choose a library with --plan"),
+        (
+            ["--plan", "tensorrt-rtx", "--max-batch", "4"],
+            "batch sizes must be 1 <= min <= opt <= max, got min 1, opt 8, max 4",
+        ),
+        (["--plan", "tensorrt-rtx", "--version-compatible"], "tensorrt-rtx cannot build version-compatible plans"),
     ],
 )
 @pytest.mark.rtx
@@ -184,7 +187,7 @@ def test_plan_is_built_without_a_gpu_from_the_command_line(run: Run, latest: Pat
     (record,) = open_bundle(Path("built.bundle")).manifest.plans
     assert (record.target, record.proof, record.profile.max_batch) == ("aot", "pending", 32)
     assert record.layers["LRN float32"] == 2
-    assert "not proved yet" in outcome.err
+    assert "proof pending" in outcome.err
     outcome = run("check", "built.bundle")
     assert outcome.code == 0
     assert f"not done: {record.file} was not run" in outcome.err
@@ -199,14 +202,16 @@ def test_plan_whose_bytes_are_of_something_else_is_found_by_check_without_a_gpu(
     for number, data in enumerate((bytes(100), fake_plan(b"another", name="0" * 64, min_batch=1, max_batch=16))):
         forged = republished(built, tmp_path / f"{number}.bundle", {record.file: data})
         result = check(forged, backends=["openvino"])
-        assert any(f"{record.file}: its own bytes do not name this graph" in problem for problem in result.problems)
+        assert any(
+            f"{record.file}: its bytes do not contain model.onnx's digest" in problem for problem in result.problems
+        )
 
 
 def test_plan_that_is_not_there_is_found(library: FakeTensorRt, bundle: Bundle, tmp_path: Path) -> None:
     built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"))
     ghost = msgspec.structs.replace(built.manifest.plans[0], file="plans/ghost.engine")
     forged = republished(built, tmp_path / "f.bundle", {}, msgspec.structs.replace(built.manifest, plans=(ghost,)))
-    assert "plans/ghost.engine: is not among the bundle's files" in check(forged, backends=["openvino"]).problems
+    assert "plans/ghost.engine: is not in the manifest's files" in check(forged, backends=["openvino"]).problems
 
 
 def test_force_moves_what_is_there_aside(library: FakeTensorRt, bundle: Bundle, tmp_path: Path) -> None:

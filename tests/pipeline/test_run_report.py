@@ -1,4 +1,4 @@
-"""What `train` ends with: the weights are asked once more, and a page beside them tells it."""
+"""The end of `train`: the weights are evaluated again, and a report page is written next to them."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
-    """The weights of a run of one epoch, and what was said."""
+    """Train for one epoch; return the weights file and the progress lines."""
     done = run("train", *arguments, *("--arch", "tiny", "--epochs", 1, "--device", "cpu"))
     assert not done.code, done
     (path,) = done.out.splitlines()
@@ -35,7 +35,7 @@ def train(run: Run, *arguments: object) -> tuple[Path, list[str]]:
 
 
 def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the trained network itself says of files: which it gets right, and how sure it is of its first guess."""
+    """Run the trained network on files; return which predictions are correct, and the top-1 confidences."""
     known = load_weights(weights).weights
     crops = views_by_name(views, known.architecture.input_size)  # type: ignore[arg-type]
     with open_reference(known, crops) as reference:
@@ -44,7 +44,7 @@ def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray,
 
 
 def shown(page: Path) -> list[str]:
-    """The names in the gallery."""
+    """Return the captions in the gallery."""
     return re.findall(r'<img src="data:image/jpeg[^>]*alt="([^"]*)"', page.read_text())
 
 
@@ -56,14 +56,14 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     is_right, sureness = asked(weights, files, "ten")
     is_right_too, _ = asked(weights, files, "center")
     assert said[-4].startswith(
-        f"{is_right.mean():.1%} of 8 validation images right by ten views, {is_right_too.mean():.1%} by the "
-        "centre view, after epoch 1 of 1; "
+        f"top-1 {is_right.mean():.1%} with ten views, {is_right_too.mean():.1%} with the centre view, on 8 validation "
+        "images after epoch 1 of 1; "
     )
-    assert said[-3] == f"what was learnt: {page}"
-    assert said[-2] == f"metrics of each epoch: {page.with_name('metrics.jsonl')}"
+    assert said[-3] == f"training report: {page}"
+    assert said[-2] == f"metrics per epoch: {page.with_name('metrics.jsonl')}"
     assert said[-1] == "next: alexnet-deploy export"
     text = Page(page.read_bytes()).text
-    assert f"{is_right.sum()} of 8 validation images right by ten views" in text
+    assert re.search(rf"Top-1 with ten views: [\d.]+ %, {is_right.sum()} of 8 validation images \(", text)
     wrong = np.flatnonzero(~is_right)
     assert len(wrong), "after one epoch"
     surest = wrong[np.argsort(-sureness[wrong])]
@@ -78,7 +78,7 @@ def test_resuming_what_is_done_writes_the_page_again(run: Run, drawn: Path) -> N
     kept = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     done = run("train", "--resume", "--device", "cpu")
     assert not done.code, done
-    # What was exported from the weights is known by their bytes.
+    # Exported bundles are identified by the digest of the weights.
     assert {path.name: path.read_bytes() for path in page.parent.iterdir() if path != page} == kept
     assert before == Page(page.read_bytes()).text
 
@@ -95,9 +95,9 @@ def test_a_packed_set_tells_the_names_of_its_source(run: Run, drawn: Path) -> No
 def test_of_many_images_a_part_is_asked(run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "spread_numbers", lambda num_images: spread_numbers(num_images, 4))
     weights, said = train(run, drawn)
-    assert "of 4 validation images of 8, evenly spread, right by ten views" in said[-4]
+    assert " with the centre view, on 4 validation images of 8, evenly spread, after epoch " in said[-4]
     page = weights.with_name("report.html")
-    assert "Of 8 validation images 4 were asked, evenly spread." in Page(page.read_bytes()).text
+    assert "4 of 8 validation images were evaluated, evenly spaced." in Page(page.read_bytes()).text
     # The second of each class.
     files = sorted((drawn / "val").glob("*/*"))[1::2]
     is_right, _ = asked(weights, files, "ten")
@@ -116,7 +116,7 @@ def test_a_page_that_cannot_be_written_leaves_the_weights(
     assert done.code == 3
     assert done.out == "one/weights.safetensors\n"
     assert done.err.splitlines()[-2:] == [
-        "the weights are done; `alexnet-deploy train --resume --out one` reports on them",
+        "the weights are complete; `alexnet-deploy train --resume --out one` writes their report",
         "error: one/report.html: could not be written: No space left on device",
     ]
     assert load_weights(Path("one/weights.safetensors")).weights.training is not None
@@ -130,7 +130,7 @@ def test_an_interrupted_report_says_how_to_have_it(run: Run, drawn: Path, monkey
     monkeypatch.setattr(reporting, "evaluate", interrupt)
     done = run("train", drawn, "--arch", "tiny", "--epochs", 1, "--out", "one")
     assert (done.code, done.out) == (130, "one/weights.safetensors\n")
-    assert "the weights are done; `alexnet-deploy train --resume --out one` reports on them" in done.err
+    assert "the weights are complete; `alexnet-deploy train --resume --out one` writes their report" in done.err
     assert load_weights(Path("one/weights.safetensors")).weights.training is not None
 
 
@@ -144,6 +144,6 @@ def test_a_run_that_is_interrupted_is_not_reported(run: Run, drawn: Path, monkey
     done = run("train", drawn, "--arch", "tiny", "--epochs", 1, "--out", "one")
     assert done.code == 130
     assert done.out == ""
-    assert "interrupted; `alexnet-deploy train --resume --out one` goes on from here" in done.err
+    assert "interrupted; resume with `alexnet-deploy train --resume --out one`\n" in done.err
     assert Path("one/weights.safetensors").exists()
     assert not Path("one/report.html").exists()

@@ -1,4 +1,4 @@
-"""The whole road, as a person walks it: three lines in a directory that holds nothing but images."""
+"""The whole workflow as a user runs it: three commands in a directory that contains only images."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from alexnet_deploy.train import recipe
 def test_three_lines_in_an_empty_directory(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Only the sizes are a test's: sixteen images, one epoch and a quarter of the width in place of 700, 8 and all.
+    # Smaller than the default: 16 images instead of 700, one epoch instead of 8, a quarter of the width.
     monkeypatch.setattr(drawing, "draw_folder", partial(drawing.draw_folder, num_train=3, num_validation=1))
     short = msgspec.structs.replace(recipe.recipe_by_name("drawn"), epochs=1)
     monkeypatch.setattr(recipe, "recipe_by_name", {"drawn": short}.__getitem__)
@@ -36,7 +36,7 @@ def test_three_lines_in_an_empty_directory(
         shutil.copy(images / name, "images")
 
     def enter(line: str) -> tuple[str, list[str]]:
-        """What the line gives on stdout, and the lines that it says on stderr; it must succeed."""
+        """Return the command's stdout and its lines on stderr; it must succeed."""
         monkeypatch.setattr(sys, "argv", line.split())
         with pytest.raises(SystemExit) as left:
             cli.main()
@@ -49,8 +49,8 @@ def test_three_lines_in_an_empty_directory(
     assert weights.name == "weights.safetensors"
     assert weights.parent.parent == Path("runs")
     assert weights.parent.name == Path("runs/latest").read_text().strip()
-    assert said[0] == "no DATA given: drawing images of 4 things into drawn/"
-    assert said[1] == "drawn: 12 images to learn from, 4 to validate, 4 classes"
+    assert said[0] == "no DATA given: drawing images of 4 classes into drawn/"
+    assert said[1] == "drawn: 12 training images, 4 validation images, 4 classes"
     assert re.fullmatch(r"training tiny on \w+, recipe drawn, 1 epoch", said[2])
     assert said[-1] == "next: alexnet-deploy export"
 
@@ -61,7 +61,7 @@ def test_three_lines_in_an_empty_directory(
     assert bundle.manifest.provenance.weights_sha256 == load_weights(weights).sha256
     assert bundle.manifest.views.name == "ten"
     assert [row.backend for row in bundle.manifest.parity if row.passed] == ["openvino", "onnxruntime"]
-    assert said[0] == f"no WEIGHTS given: taking {weights}"
+    assert said[0] == f"no WEIGHTS given: using {weights}"
     assert said[-1] == "next: alexnet-deploy predict images/"
 
     table, said = enter("alexnet-deploy predict images/")
@@ -78,7 +78,7 @@ def test_three_lines_in_an_empty_directory(
 
 @pytest.mark.slow
 def test_default_network_is_published_in_every_precision(run: Run) -> None:
-    """Nothing is smaller here than what a newcomer gets; test_quantizing has the mechanism."""
+    """The default sizes of a first run; test_int8.py tests the mechanism."""
     assert run("train").code == 0
     for options in ("fp32", "fp16", "int8", "int8 --views center", "int8 --rest fp16"):
         outcome = run("export", "--precision", *options.split())

@@ -1,4 +1,4 @@
-"""Every published architecture in every precision, on every engine: the cells of one table."""
+"""Every published architecture in every precision on every backend: the cells of one table."""
 
 import functools
 import gc
@@ -34,13 +34,13 @@ CELLS: dict[str, tuple[Precision, Rest | None]] = {
 }
 IMAGES = golden_images()
 
-_TOLD = ("CONVOLUTION", "MATRIX_MULTIPLY", "LRN", "QUANTIZE", "DEQUANTIZE")
-"""Of a plan's layers, those that the slow test tells."""
+_REPORTED = ("CONVOLUTION", "MATRIX_MULTIPLY", "LRN", "QUANTIZE", "DEQUANTIZE")
+"""Kinds of plan layers that the slow test reports."""
 
 
 @functools.cache
 def network(name: str) -> tuple[Weights, np.ndarray]:
-    """A narrow network, and what it says of the golden images."""
+    """A narrow network and its probabilities for the golden images."""
     weights = separating_weights(narrowed(ARCHITECTURES[name]))
     with open_reference(weights, views_by_name("ten", weights.architecture.input_size)) as reference:
         return weights, reference.run(IMAGES)
@@ -64,7 +64,7 @@ def test_cell_is_accepted_and_agrees(name: str, cell: str, backend: GraphBackend
         tie = INT8_TIE if cell.startswith("int8") else TIE
         row = compare(expected, actual, engine, GOLDEN_SET, tie=tie)
         assert row.passed, row
-        # The precision is the graph's own, and shows.
+        # The precision of the graph shows in the error.
         assert (row.max_error > 1e-5) is (cell != "fp32")
         if cell.startswith("int8"):
             own = exact_answers(source(name, cell).data, IMAGES)
@@ -76,7 +76,7 @@ def test_cell_is_accepted_and_agrees(name: str, cell: str, backend: GraphBackend
 @pytest.mark.parametrize("cell", ["fp32", "int8", "int8, rest fp16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_cell_becomes_a_plan(name: str, cell: str) -> None:
-    """Without a GPU: NVIDIA's builder takes the graph, and keeps its types. Of fp16 see test_half."""
+    """NVIDIA's builder accepts the graph and keeps its types; this needs no GPU. For fp16 see test_half."""
     layers = plan_layers(source(name, cell))
     assert not any(kind.endswith(" int32") and kind.startswith(("CONVOLUTION", "QUANTIZE")) for kind in layers), layers
     rest = "float16" if cell == "int8, rest fp16" else "float32"
@@ -102,7 +102,7 @@ def plan_layers(of: GraphSource) -> dict[str, int]:
 @pytest.mark.rtx
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_at_full_size(name: str, note: Callable[[list[ParityRow], str], None]) -> None:
-    """Random weights, every layer in the precision that was asked for: no gate that moves one back."""
+    """Random weights, every layer in the requested precision: no accuracy gate moves a layer back to float."""
     weights = separating_weights(ARCHITECTURES[name])
     views = views_by_name("ten", weights.architecture.input_size)
     with open_reference(weights, views) as reference:
@@ -129,19 +129,19 @@ def test_cells_at_full_size(name: str, note: Callable[[list[ParityRow], str], No
 
 
 def plan_of(graph: bytes) -> str:
-    """A plan's size and what it computes in, or that there is no builder here."""
+    """A plan's size and arithmetic, or a note that there is no builder on this machine."""
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        return "not built, because it is not installed"
+        return "not built: not installed"
     from alexnet_deploy.engines.tensorrt.build import build_plan
 
     built = build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions())
-    products = ", ".join(f"{count} {kind}" for kind, count in built.record.layers.items() if kind.startswith(_TOLD))
+    products = ", ".join(f"{count} {kind}" for kind, count in built.record.layers.items() if kind.startswith(_REPORTED))
     return f"{len(built.data) / 1e6:.0f} MB in {built.record.build_seconds:.0f} s, {products}"
 
 
 @pytest.fixture(scope="module")
 def note(request: pytest.FixtureRequest) -> Iterator[Callable[[list[ParityRow], str], None]]:
-    """Takes what the slow test measured; all of it is printed as one table at the end."""
+    """Collects the measurements of the slow test and prints them as one table at the end."""
     rows: list[ParityRow] = []
     plans: list[str] = []
 

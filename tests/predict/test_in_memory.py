@@ -1,4 +1,4 @@
-"""Images that a program holds in memory: run, decode, classify and predict."""
+"""Images in memory: run, decode, classify and predict."""
 
 import io
 import struct
@@ -18,7 +18,8 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.images.decode import DecodeLimits, convert_image, decode_image
 from alexnet_deploy.engines.registry import Backend
-from alexnet_deploy.predict.predictor import Prediction, Predictor, load
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.predictor import Predictor, load
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,14 @@ def probabilities(prediction: Prediction) -> list[float]:
     return [guess.probability for guess in sorted(prediction.top, key=lambda guess: guess.index)]
 
 
-def test_run_takes_the_golden_images_and_gives_their_probabilities(predictor: Predictor, bundle: Bundle) -> None:
+def test_run_reproduces_the_golden_probabilities(predictor: Predictor, bundle: Bundle) -> None:
     golden = bundle.manifest.golden
     found = predictor.run(bundle.read_tensor(golden.images))
     assert found.dtype == np.float32
     assert np.abs(found - bundle.read_tensor(golden.probabilities)).max() <= golden.tolerance.probability
 
 
-def test_decode_and_run_are_what_predict_does(predictor: Predictor, images: Path) -> None:
+def test_decode_and_run_give_the_same_as_predict(predictor: Predictor, images: Path) -> None:
     paths = sorted(images.iterdir())[:3]
     batch = np.stack([predictor.decode(path) for path in paths])
     assert (batch.dtype, batch.shape) == (np.uint8, (3, 256, 256, 3))
@@ -51,7 +52,7 @@ def test_decode_and_run_are_what_predict_does(predictor: Predictor, images: Path
         assert probabilities(row) == pytest.approx(found.tolist(), abs=1e-6)
 
 
-def test_the_same_image_in_every_form_has_the_same_guesses(predictor: Predictor, images: Path) -> None:
+def test_the_same_image_in_every_form_has_the_same_prediction(predictor: Predictor, images: Path) -> None:
     path = images / "a.jpg"
     data = path.read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
@@ -63,7 +64,7 @@ def test_the_same_image_in_every_form_has_the_same_guesses(predictor: Predictor,
         assert predictor.classify(form).top == expected.top, type(form)
 
 
-def test_every_input_has_its_row_in_its_place(predictor: Predictor, images: Path) -> None:
+def test_predictions_are_in_input_order(predictor: Predictor, images: Path) -> None:
     opened = [Image.open(images / f"{name}.jpg") for name in "abcd"]
     arrays = np.stack([np.asarray(image.resize((300, 260))) for image in opened])
     inputs = [opened[0], str(images / "[bc].jpg"), arrays, b"", images / "d.jpg", opened[1].tobytes()[:50]]
@@ -77,7 +78,7 @@ def test_every_input_has_its_row_in_its_place(predictor: Predictor, images: Path
         assert probabilities(row) == pytest.approx(probabilities(single), abs=1e-6)
 
 
-def test_a_buffer_that_is_filled_again_changes_no_row(predictor: Predictor, images: Path) -> None:
+def test_a_reused_buffer_changes_no_prediction(predictor: Predictor, images: Path) -> None:
     frames = [np.asarray(Image.open(images / f"{name}.jpg")) for name in "abcdef"]
     buffer = np.empty_like(frames[0])
 
@@ -90,7 +91,7 @@ def test_a_buffer_that_is_filled_again_changes_no_row(predictor: Predictor, imag
     assert [row.top for row in rows] == [predictor.classify(frame).top for frame in frames]
 
 
-def test_a_stream_of_images_is_taken_no_further_than_it_is_used(predictor: Predictor) -> None:
+def test_a_stream_of_images_is_not_read_far_ahead(predictor: Predictor) -> None:
     taken = 0
 
     def film() -> Iterator[np.ndarray]:
@@ -106,7 +107,7 @@ def test_a_stream_of_images_is_taken_no_further_than_it_is_used(predictor: Predi
     rows.close()
 
 
-# What PIL images go through
+# Conversion of PIL images
 
 
 def saved(image: Image.Image, **options: object) -> bytes:
@@ -140,7 +141,7 @@ def odd_images() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", odd_images())
 @pytest.mark.parametrize("is_read", [False, True])
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
-def test_a_pil_image_gives_what_its_file_gives(kind: str, is_read: bool, predictor: Predictor) -> None:
+def test_a_pil_image_decodes_like_its_file(kind: str, is_read: bool, predictor: Predictor) -> None:
     data = odd_images()[kind]
     expected = decode_image(data, "shorter-side")
     image = Image.open(io.BytesIO(data))
@@ -175,7 +176,7 @@ def _four_bit_grey_png_with_key(key: int) -> bytes:
     )
 
 
-def test_an_image_that_was_turned_upright_is_not_turned_again(predictor: Predictor) -> None:
+def test_an_image_that_is_already_upright_is_not_rotated_again(predictor: Predictor) -> None:
     image = Image.open(io.BytesIO(odd_images()["upright by EXIF"]))
     turned = ImageOps.exif_transpose(image)
     assert np.array_equal(predictor.decode(turned), predictor.decode(image))
@@ -194,7 +195,7 @@ def test_an_image_that_was_turned_upright_is_not_turned_again(predictor: Predict
     ],
     ids=["no bytes", "text", "no size", "float pixels", "large image", "large array", "no rows"],
 )
-def test_what_cannot_be_read_has_a_code(
+def test_an_image_that_cannot_be_read_has_an_error_code(
     held: bytes | Image.Image | np.ndarray, code: str, predictor: Predictor
 ) -> None:
     limits = DecodeLimits(max_pixels=70_000)
@@ -215,18 +216,18 @@ def test_a_cut_off_file_that_pil_has_opened_is_truncated(predictor: Predictor, e
 @pytest.mark.parametrize(
     ("held", "sentence"),
     [
-        (np.zeros((256, 256, 3), np.float32), r"float32 \(256, 256, 3\), needed is uint8 .*; multiply 0..1 by 255"),
-        (np.zeros((256, 256, 3), np.int64), r"an array is int64 \(256, 256, 3\), needed is uint8 "),
+        (np.zeros((256, 256, 3), np.float32), r"must be uint8 .*, got float32 \(256, 256, 3\); multiply 0..1 by 255"),
+        (np.zeros((256, 256, 3), np.int64), r"an array must be uint8 .*, got int64 \(256, 256, 3\)$"),
         (np.zeros((3, 256, 200), np.uint8), r"channels come last: array\.transpose\(1, 2, 0\)$"),
         (np.zeros((2, 3, 256, 200), np.uint8), r"channels come last: array\.transpose\(0, 2, 3, 1\)$"),
-        (np.zeros((256, 256), np.uint8), r"PIL images take grey and alpha: Image\.fromarray\(array\)$"),
-        (np.zeros((256, 256, 4), np.uint8), r"PIL images take grey and alpha"),
-        (np.zeros((1, 1, 256, 256, 3), np.uint8), r"RGB$"),
-        (3.5, r"^float is no image: needed is a path, the bytes of an image file, a PIL image, or an array"),
-        (None, r"^NoneType is no image"),
+        (np.zeros((256, 256), np.uint8), r"for grey or alpha pass a PIL image: Image\.fromarray\(array\)$"),
+        (np.zeros((256, 256, 4), np.uint8), r"for grey or alpha pass a PIL image"),
+        (np.zeros((1, 1, 256, 256, 3), np.uint8), r"RGB, got uint8 \(1, 1, 256, 256, 3\)$"),
+        (3.5, r"^an image must be a path, the bytes of an image file, a PIL image or an array, .*, got float$"),
+        (None, r"^an image must be a path, .*, got NoneType$"),
     ],
 )
-def test_other_arrays_and_other_things_are_refused_by_name(held: object, sentence: str, predictor: Predictor) -> None:
+def test_other_arrays_and_objects_are_refused_by_name(held: object, sentence: str, predictor: Predictor) -> None:
     with pytest.raises(UsageError, match=sentence):
         predictor.predict([held])  # type: ignore[list-item]
     with pytest.raises(UsageError, match=sentence):
@@ -236,7 +237,7 @@ def test_other_arrays_and_other_things_are_refused_by_name(held: object, sentenc
 
 
 def test_classify_takes_one_image(predictor: Predictor, images: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds 2 images, and one is wanted: use predict"):
+    with pytest.raises(UsageError, match=r"expected one image, got an array \(2, 9, 9, 3\) of 2 images: use predict"):
         predictor.classify(np.zeros((2, 9, 9, 3), np.uint8))
     with pytest.raises(UsageError, match="topk 0 must be 1 or more"):
         predictor.classify(images / "a.jpg", topk=0)
@@ -246,8 +247,8 @@ def test_classify_takes_one_image(predictor: Predictor, images: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 256, 256, 3), np.float32), np.zeros((256, 256, 3), np.uint8)])
-def test_run_takes_nothing_but_its_contract(wrong: np.ndarray, predictor: Predictor) -> None:
-    with pytest.raises(UsageError, match=r"where uint8 \(N, 256, 256, 3\) is needed"):
+def test_run_refuses_arrays_outside_its_contract(wrong: np.ndarray, predictor: Predictor) -> None:
+    with pytest.raises(UsageError, match=r"images must be uint8 \(N, 256, 256, 3\), got"):
         predictor.run(wrong)
 
 
@@ -255,7 +256,7 @@ def test_run_takes_nothing_but_its_contract(wrong: np.ndarray, predictor: Predic
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_many_threads_may_run_and_classify_concurrently(backend: Backend, bundle: Bundle, images: Path) -> None:
     data = [path.read_bytes() for path in sorted(images.iterdir())]
     with load(bundle.path, backend) as predictor:
         arrays = np.stack([predictor.decode(one) for one in data])
@@ -281,7 +282,7 @@ def test_many_threads_may_run_and_classify_at_once(backend: Backend, bundle: Bun
         predictor.run(arrays)
 
 
-def test_public_names_are_what_dir_shows_and_can_be_imported() -> None:
+def test_public_names_are_listed_by_dir_and_can_be_imported() -> None:
     assert alexnet_deploy.__all__ == dir(alexnet_deploy)
     assert alexnet_deploy.__all__ == sorted(alexnet_deploy.__all__)
     for name in alexnet_deploy.__all__:

@@ -1,4 +1,4 @@
-"""Links, pipes and directories where a command's working files belong: refused by name, and the victim stays."""
+"""Links, pipes and directories in place of a command's working files are refused by name and left unchanged."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from training import BLUE, NARROW, RECIPE, RED, memory_set, paint
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, TrainingError, UsageError
 from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.predict.output import _identity, open_row_file
-from alexnet_deploy.predict.predictor import Prediction
+from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.row_formats import RowWriter
 from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.loop.record import Observer
@@ -32,7 +32,7 @@ STANDS = pytest.mark.parametrize("stand", ODD)
 
 
 def words(place: Path, stand: Stand) -> str:
-    return re.escape(f"{place} is {ODD[stand]}, where this program keeps a file of its own; remove it")
+    return re.escape(f"{place} is {ODD[stand]}, but this program needs its own file there; remove it")
 
 
 # Rows
@@ -40,7 +40,7 @@ def words(place: Path, stand: Stand) -> str:
 
 @pytest.fixture
 def partial(tmp_path: Path) -> Path:
-    """Where the rows of an output lie until they are whole."""
+    """The hidden file of the rows until the output is complete."""
     with open_row_file(tmp_path / "out", RowWriter("jsonl", 1), "bundle", resume=False) as rows:
         place = rows.place
     (tmp_path / "out").unlink()
@@ -49,7 +49,7 @@ def partial(tmp_path: Path) -> Path:
 
 @STANDS
 @pytest.mark.parametrize("resume", [False, True])
-def test_rows_are_written_into_nobody_elses_file(
+def test_rows_are_not_written_to_a_foreign_file(
     tmp_path: Path, victim: Path, partial: Path, stand: Stand, resume: bool
 ) -> None:
     stand(partial, victim)
@@ -63,19 +63,16 @@ def test_rows_are_written_into_nobody_elses_file(
 
 
 @STANDS
-def test_rows_that_are_asked_again_are_written_into_nobody_elses_file(
-    tmp_path: Path, victim: Path, stand: Stand
-) -> None:
+def test_retried_rows_are_not_written_to_a_foreign_file(tmp_path: Path, victim: Path, stand: Stand) -> None:
     output, writer = tmp_path / "out", RowWriter("jsonl", 1)
-    row = writer.row(Prediction(path="a", top=(), error=ImageErrorCode.MISSING, message="there is no such file"))
-    output.write_text(row)
+    row = Prediction(path="a", top=(), error=ImageErrorCode.MISSING, message="there is no such file")
+    output.write_text(writer.row(row))
     again = frozenset(("missing",))
     was = _identity(output)
     with open_row_file(output, writer, "b", resume=True, again=again) as rows:
         place = rows.place
         rows.write(row)
-        rows.outcomes.add("a", "missing")
-    # What it replaced has another identity now.
+    # The replaced file has another identity than before.
     place = place.with_name(place.name.replace(was, _identity(output)))
     stand(place, victim)
     with (
@@ -94,7 +91,7 @@ IMAGES = memory_set()
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped after its first epoch, with all its logs."""
+    """A run that was interrupted after its first epoch, with all its logs."""
     run = tmp_path_factory.mktemp("stopped") / "run"
 
     def stop(progress: object) -> None:
@@ -115,7 +112,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be spoilt."""
+    """A copy of the interrupted run that a test may modify."""
     (tmp_path / "run").mkdir()
     for path in stopped.iterdir():
         (tmp_path / "run" / path.name).write_bytes(path.read_bytes())
@@ -123,23 +120,23 @@ def run(stopped: Path, tmp_path: Path) -> Path:
 
 
 @STANDS
-def test_a_runs_lock_is_nobody_elses_file(run: Path, victim: Path, stand: Stand) -> None:
+def test_a_foreign_file_is_not_used_as_lock(run: Path, victim: Path, stand: Stand) -> None:
     stand(run / ".lock", victim)
     with pytest.raises(TrainingError, match=words(run / ".lock", stand)) as caught:
         train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
-    assert "; remove what is in the way, then `alexnet-deploy train --resume" in str(caught.value)
+    assert "; remove the entry of that name, then run `alexnet-deploy train --resume" in str(caught.value)
     assert_untouched(victim)
 
 
 def test_a_lock_that_another_process_holds_is_not_emptied(run: Path) -> None:
-    (run / ".lock").write_bytes(b"told by hand")
+    (run / ".lock").write_bytes(b"written by hand")
     with holding(run):
-        assert (run / ".lock").read_bytes() == b"told by hand"
+        assert (run / ".lock").read_bytes() == b"written by hand"
 
 
 @STANDS
 @pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.csv", ".weights.next.safetensors"])
-def test_a_resumed_run_writes_into_its_own_files_only(run: Path, victim: Path, stand: Stand, name: str) -> None:
+def test_a_resumed_run_writes_to_its_own_files_only(run: Path, victim: Path, stand: Stand, name: str) -> None:
     (run / name).unlink(missing_ok=True)
     stand(run / name, victim)
     if stand.__name__ == "directory":
@@ -153,7 +150,7 @@ def test_a_resumed_run_writes_into_its_own_files_only(run: Path, victim: Path, s
 
 @pytest.mark.parametrize("stand", [link, hard_link])
 @pytest.mark.parametrize("name", ["checkpoint.safetensors", "weights.safetensors"])
-def test_a_resumed_run_replaces_what_it_was_resumed_from_by_its_name(
+def test_a_resumed_run_replaces_a_linked_file_without_changing_its_target(
     run: Path, tmp_path: Path, stand: Stand, name: str
 ) -> None:
     kept = tmp_path / "kept"
@@ -166,7 +163,7 @@ def test_a_resumed_run_replaces_what_it_was_resumed_from_by_its_name(
 
 @STANDS
 @pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.csv"])
-def test_an_epochs_line_is_added_to_the_runs_own_file_only(
+def test_epoch_metrics_are_appended_to_the_runs_own_file_only(
     tmp_path: Path, victim: Path, stand: Stand, name: str
 ) -> None:
     run = tmp_path / "new"
@@ -187,12 +184,12 @@ def test_an_epochs_line_is_added_to_the_runs_own_file_only(
     assert_untouched(victim)
 
 
-def test_event_files_are_written_into_the_runs_own_folder_only(run: Path, tmp_path: Path) -> None:
+def test_event_files_are_written_to_the_runs_own_folder_only(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "others").mkdir()
     (tmp_path / "others/keep").write_bytes(b"")
     (run / "tensorboard").symlink_to(tmp_path / "others")
-    with pytest.raises(TrainingError, match="tensorboard is a symbolic link, where this program keeps a directory"):
+    with pytest.raises(TrainingError, match="tensorboard is a symbolic link, but this program needs its own directory"):
         train(IMAGES, NARROW, SHORT, run, resume=Resume.SAME_MACHINE)
     assert [path.name for path in (tmp_path / "others").iterdir()] == ["keep"]
 
@@ -208,7 +205,7 @@ def packing(tmp_path: Path) -> Callable[[], object]:
 
 @STANDS
 @pytest.mark.parametrize("name", ["plan.json", "journal.jsonl", "pack/pictures.u8", "pack/sources.txt"])
-def test_a_pack_is_written_into_its_own_files_only(
+def test_a_pack_is_written_to_its_own_files_only(
     tmp_path: Path, victim: Path, packing: Callable[[], object], stand: Stand, name: str
 ) -> None:
     place = tmp_path / ".one.pack.partial" / name
@@ -221,7 +218,7 @@ def test_a_pack_is_written_into_its_own_files_only(
 
 
 @pytest.mark.parametrize("name", ["", "pack"])
-def test_a_pack_is_made_in_its_own_directories_and_removes_nothing_elsewhere(
+def test_packing_uses_its_own_directories_only_and_removes_nothing_elsewhere(
     tmp_path: Path, packing: Callable[[], object], name: str
 ) -> None:
     others = tmp_path / "others"
@@ -230,14 +227,14 @@ def test_a_pack_is_made_in_its_own_directories_and_removes_nothing_elsewhere(
     place = tmp_path / ".one.pack.partial" / name
     place.parent.mkdir(exist_ok=True)
     place.symlink_to(others)
-    with pytest.raises(DataError, match=f"{place} is a symbolic link, where this program keeps a directory"):
+    with pytest.raises(DataError, match=f"{place} is a symbolic link, but this program needs its own directory"):
         packing()
     assert [path.name for path in others.iterdir()] == ["keep"]
 
 
 @pytest.mark.parametrize("name", ["labels.i32", "pack.json"])
 @STANDS
-def test_what_a_publication_left_is_removed_by_its_name(
+def test_leftovers_of_an_interrupted_publication_are_unlinked_not_followed(
     tmp_path: Path, victim: Path, packing: Callable[[], object], stand: Stand, name: str
 ) -> None:
     place = tmp_path / ".one.pack.partial/pack" / name

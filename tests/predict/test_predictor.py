@@ -20,11 +20,12 @@ from alexnet_deploy.core.images.decode import DecodeLimits, read_image
 from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.parity import prove
-from alexnet_deploy.engines.registry import BACKENDS, Backend
-from alexnet_deploy.predict import predictor as predict_module
-from alexnet_deploy.predict.predictor import Guess, Prediction, Predictor, best_guesses, load
+from alexnet_deploy.engines.registry import BACKENDS
+from alexnet_deploy.predict import stream
+from alexnet_deploy.predict.prediction import Guess, Prediction, best_guesses
+from alexnet_deploy.predict.predictor import Predictor, load
 
-# One image of 300 x 300 is over it, those of 256 x 256 are not.
+# An image of 300 x 300 is above this limit, one of 256 x 256 is not.
 LIMITS = DecodeLimits(max_pixels=70_000)
 
 GOOD = ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
@@ -41,7 +42,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def inputs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of GOOD, and those of BAD, one for each code."""
+    """A folder with the files of GOOD and those of BAD, one per error code."""
     folder = tmp_path_factory.mktemp("inputs")
     for name in GOOD:
         (folder / name).write_bytes((images / name).read_bytes())
@@ -62,7 +63,7 @@ def predictor(bundle: Bundle) -> Iterator[Predictor]:
 
 @pytest.fixture(scope="module")
 def alone(predictor: Predictor, inputs: Path) -> dict[str, Prediction]:
-    """What each input gives when it is asked for alone."""
+    """The prediction of each input when it is the only one."""
     rows = {}
     for name in (*GOOD, *BAD):
         (rows[name],) = predictor.predict(inputs / name, batch_size=1, limits=LIMITS)
@@ -70,14 +71,14 @@ def alone(predictor: Predictor, inputs: Path) -> dict[str, Prediction]:
 
 
 def is_the_same(found: Prediction, expected: Prediction) -> bool:
-    """The same path and outcome; probabilities may differ in the last bits, as the batch's size changes their sums."""
+    """Return whether path and outcome are equal; the batch size may change the last bits of probabilities."""
     if (found.path, found.error, found.message) != (expected.path, expected.error, expected.message):
         return False
     pairs = list(zip(found.top, expected.top, strict=True))
     return all(a.index == b.index and abs(a.probability - b.probability) <= 1e-6 for a, b in pairs)
 
 
-# One row for each input
+# One prediction per input
 
 
 def test_each_kind_of_input_has_its_outcome(alone: dict[str, Prediction]) -> None:
@@ -85,13 +86,13 @@ def test_each_kind_of_input_has_its_outcome(alone: dict[str, Prediction]) -> Non
     assert set(BAD.values()) == set(ImageErrorCode)
     for row in alone.values():
         assert row.ok == (row.error is None) == (len(row.top) == 4) == (row.message == "")
-    # The images differ enough for an exchange of two rows to be seen.
+    # The images differ enough to detect two swapped predictions.
     first = [alone[name].top[0].probability for name in GOOD]
     assert min(abs(a - b) for a in first for b in first if a is not b) > 1e-4
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-def test_every_input_gets_its_row_in_its_place(
+def test_predictions_are_in_input_order(
     batch_size: int, predictor: Predictor, inputs: Path, alone: dict[str, Prediction]
 ) -> None:
     names = ["a.jpg", *BAD, "b.jpg", "a.jpg", "c.jpg", *BAD, *BAD, "d.jpg", "e.jpg", "nothing.jpg", "a.jpg"]
@@ -106,7 +107,7 @@ def test_every_input_gets_its_row_in_its_place(
     names=st.lists(st.sampled_from((*GOOD, *BAD)), max_size=10),
     batch_size=st.sampled_from([1, 2, 3, 8]),
 )
-def test_neighbours_order_and_batch_size_change_no_row(
+def test_neighbours_order_and_batch_size_change_no_prediction(
     predictor: Predictor, inputs: Path, alone: dict[str, Prediction], names: list[str], batch_size: int
 ) -> None:
     rows = list(predictor.predict([inputs / name for name in names], batch_size=batch_size, limits=LIMITS))
@@ -115,21 +116,20 @@ def test_neighbours_order_and_batch_size_change_no_row(
         assert is_the_same(row, alone[name]), name
 
 
-def test_folder_pattern_and_list_mix(predictor: Predictor, inputs: Path) -> None:
-    listed = (f"{inputs}/e.jpg\n".encode(), b"\n", b"nothing\n")
-    rows = list(predictor.predict([str(inputs / "[ab].jpg"), "-", inputs], limits=LIMITS, listed=listed))
+def test_folder_pattern_and_file_mix(predictor: Predictor, inputs: Path) -> None:
+    rows = list(predictor.predict([str(inputs / "[ab].jpg"), inputs / "e.jpg", "nothing", inputs], limits=LIMITS))
     names = [Path(row.path).name for row in rows]
     in_the_folder = sorted({*GOOD, *BAD} - {"nothing.jpg"})
     assert names == ["a.jpg", "b.jpg", "e.jpg", "nothing", *in_the_folder]
 
 
-def test_one_name_may_stand_alone(predictor: Predictor, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_name_needs_no_list(predictor: Predictor, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(inputs)
     of_path, of_text = predictor.predict(Path("a.jpg")), predictor.predict("a.jpg")
     assert [row.path for row in (*of_path, *of_text)] == ["a.jpg"] * 2
 
 
-def test_nothing_gives_nothing(predictor: Predictor) -> None:
+def test_no_input_gives_no_prediction(predictor: Predictor) -> None:
     assert list(predictor.predict([])) == []
 
 
@@ -143,7 +143,7 @@ def test_file_name_that_is_not_utf_8_has_a_row_like_any_other(
     assert (bad.path, bad.error) == (rf"{tmp_path}/caf\xff.jpg", ImageErrorCode.EMPTY)
 
 
-def test_text_that_no_file_can_be_named_has_a_row_like_any_other(predictor: Predictor, inputs: Path) -> None:
+def test_text_that_cannot_be_a_file_name_has_a_row_like_any_other(predictor: Predictor, inputs: Path) -> None:
     names = [inputs / "a.jpg", "\ud800.jpg", Path("\udfff"), "\ud800/*", "nul\0.jpg", inputs / "b.jpg"]
     first, *rows, last = predictor.predict(names)
     assert first.ok
@@ -152,37 +152,10 @@ def test_text_that_no_file_can_be_named_has_a_row_like_any_other(predictor: Pred
     assert not any(row.ok for row in rows)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_what_was_listed_before_a_pause_is_answered_in_it(
-    batch_size: int, backend: Backend, bundle: Bundle, inputs: Path, alone: dict[str, Prediction]
-) -> None:
-    names = ["a.jpg", None, "b.jpg", "nothing.jpg", None, None, "empty.jpg", None, *["c.jpg"] * 9, None, "d.jpg"]
-    rows: list[Prediction] = []
-    num_answered = []
-
-    def listed() -> Iterator[bytes | None]:
-        for name in names:
-            yield None if name is None else os.fsencode(inputs / name)
-            if name is None:
-                num_answered.append(len(rows))
-
-    with load(bundle.path, backend) as predictor:
-        for row in predictor.predict("-", batch_size=batch_size, listed=listed()):
-            rows.append(row)
-        assert num_answered == [1, 3, 3, 4, 13]
-        assert len(rows) == 14
-        for name, row in zip([name for name in names if name is not None], rows, strict=True):
-            assert is_the_same(row, alone[name]), name
-        done = [row.path for row in rows[:3]]
-        rest = list(predictor.predict("-", batch_size=batch_size, listed=listed(), done=done))
-    assert [row.path for row in rest] == [row.path for row in rows[3:]]
+# Content of the predictions
 
 
-# What the rows say
-
-
-def test_rows_are_what_the_engine_says_of_the_decoded_image(predictor: Predictor, bundle: Bundle, images: Path) -> None:
+def test_predictions_match_the_engine_on_the_decoded_images(predictor: Predictor, bundle: Bundle, images: Path) -> None:
     paths = sorted(images.iterdir())
     resize = bundle.manifest.preprocessing.resize
     with open_engine(bundle) as engine:
@@ -195,26 +168,26 @@ def test_rows_are_what_the_engine_says_of_the_decoded_image(predictor: Predictor
         assert [guess.probability for guess in row.top] == sorted(by_index.values(), reverse=True)
 
 
-def test_ten_views_and_the_bundle_s_labels_are_those_in_use(predictor: Predictor, bundle: Bundle) -> None:
+def test_ten_views_and_the_bundle_s_labels_are_used(predictor: Predictor, bundle: Bundle) -> None:
     assert len(predictor.bundle.manifest.views.crops) == 10
     assert predictor.labels == bundle.labels
     assert predictor.info.bundle_sha256 == bundle.sha256
 
 
 @pytest.mark.parametrize("topk", [1, 3, 4, 5, 1000])
-def test_no_more_guesses_than_asked_for_or_than_classes(topk: int, predictor: Predictor, inputs: Path) -> None:
+def test_topk_limits_the_classes_of_a_prediction(topk: int, predictor: Predictor, inputs: Path) -> None:
     everything = next(predictor.predict(inputs / "a.jpg", topk=4)).top
     (row,) = predictor.predict(inputs / "a.jpg", topk=topk)
     assert row.top == everything[:topk]
     assert len(everything) == 4
 
 
-def test_equals_are_ordered_by_index() -> None:
+def test_ties_are_ordered_by_index() -> None:
     labels = ("w", "x", "y", "z")
     tied = np.array([0.125, 0.375, 0.125, 0.375], dtype=np.float32)
     assert [guess.index for guess in best_guesses(tied, labels, 4)] == [1, 3, 0, 2]
     assert best_guesses(tied, labels, 1) == (Guess(index=1, label="x", probability=0.375),)
-    # Few values are sorted by insertion, which keeps equals in order whatever is asked for: a thousand classes tell.
+    # NumPy sorts few values by insertion, which is always stable: only many classes show whether the sort is.
     thousand = np.random.default_rng(0).choice(np.array([0.0005, 0.001, 0.002], dtype=np.float32), 1000)
     found = best_guesses(thousand, tuple(map(str, range(1000))), 1000)
     assert [guess.index for guess in found] == sorted(range(1000), key=lambda index: (-thousand[index], index))
@@ -224,12 +197,12 @@ def test_equals_are_ordered_by_index() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"topk": 0}, {"topk": -1}, {"batch_size": 0}, {"batch_size": -8}])
-def test_wrong_numbers_are_refused_at_the_call(wrong: dict[str, int], predictor: Predictor) -> None:
-    with pytest.raises(UsageError, match="must both be 1 or more"):
+def test_invalid_topk_and_batch_size_are_refused_at_the_call(wrong: dict[str, int], predictor: Predictor) -> None:
+    with pytest.raises(UsageError, match=r"^(topk|batch size) -?\d must be 1 or more$"):
         predictor.predict(["nothing.jpg"], **wrong)
 
 
-def test_closed_predictor_answers_no_more(bundle: Bundle, inputs: Path) -> None:
+def test_closed_predictor_raises(bundle: Bundle, inputs: Path) -> None:
     with load(str(bundle.path)) as predictor:
         assert next(predictor.predict(inputs / "a.jpg")).ok
     with pytest.raises(BackendError, match="this engine is closed"):
@@ -244,17 +217,17 @@ def test_a_long_run_of_failures_does_not_pile_up(
 ) -> None:
     taken = 0
 
-    def failures() -> Iterator[bytes]:
+    def names() -> Iterator[Path]:
         nonlocal taken
+        yield from (inputs / name for name in first)
         for _ in range(2000):
             taken += 1
-            yield b"/nothing/%d.jpg\n" % taken
+            yield Path(f"/nothing/{taken}.jpg")
 
-    names = [*(str(inputs / name) for name in first), "-"]
-    rows = predictor.predict(names, batch_size=batch_size, listed=failures())
+    rows = predictor.predict(names(), batch_size=batch_size)
     next(rows)
-    # Batches of four times their size where nothing can be read, one more of them than run at once; as many plain
-    # ones being read ahead; and the input in hand.
+    # If nothing can be read, a batch holds four times its size, and there is one batch more than the engine runs at
+    # once; then as many plain batches are read ahead; and one input is in hand.
     ahead = (predictor.info.num_streams + 1) * (4 + 1) * batch_size + 1
     assert taken <= ahead
     for used, row in enumerate(islice(rows, 100), start=2):
@@ -266,22 +239,22 @@ def test_a_long_run_of_failures_does_not_pile_up(
 def test_images_are_not_read_far_ahead_of_their_use(predictor: Predictor, inputs: Path) -> None:
     taken = 0
 
-    def names() -> Iterator[bytes]:
+    def names() -> Iterator[Path]:
         nonlocal taken
         for _ in range(100):
             taken += 1
-            yield f"{inputs}/a.jpg\n".encode()
+            yield inputs / "a.jpg"
 
-    rows = predictor.predict("-", batch_size=2, listed=names())
+    rows = predictor.predict(names(), batch_size=2)
     for used in range(1, 11):
         assert next(rows).ok
-        # The batch that is being given out, those that run, and as many being read ahead.
+        # The batch that is being yielded, those that run, and as many that are read ahead.
         assert taken <= used + (1 + 2 * (predictor.info.num_streams + 1)) * 2 + 1
     rows.close()
 
 
 @pytest.mark.parametrize("num_used", [0, 1, 5])
-def test_iterator_that_is_left_early_leaves_no_thread(num_used: int, predictor: Predictor, inputs: Path) -> None:
+def test_abandoned_iterator_leaves_no_thread(num_used: int, predictor: Predictor, inputs: Path) -> None:
     list(predictor.predict(inputs / "a.jpg"))
     before = threading.active_count()
     rows = predictor.predict([inputs / "a.jpg"] * 50, batch_size=2)
@@ -290,11 +263,11 @@ def test_iterator_that_is_left_early_leaves_no_thread(num_used: int, predictor: 
     assert threading.active_count() == before
 
 
-def test_an_image_that_failed_is_not_held_until_its_row(
+def test_a_failed_image_is_not_kept_in_memory_until_its_row(
     predictor: Predictor, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Pixels:
-        """What a traceback's frames would keep."""
+        """An object that the frames of a traceback would keep alive."""
 
     held: list[weakref.ref[Pixels]] = []
 
@@ -303,19 +276,17 @@ def test_an_image_that_failed_is_not_held_until_its_row(
         held.append(weakref.ref(pixels))
         raise ImageError(ImageErrorCode.TRUNCATED, "damaged")
 
-    monkeypatch.setattr(predict_module, "read_image", fail)
+    monkeypatch.setattr(stream, "read_image", fail)
     rows = predictor.predict([inputs / "a.jpg"] * 40, batch_size=8)
     next(rows)
     assert len(held) > 20
-    # Those that are being decoded now.
+    # Only those that are being decoded at this moment.
     assert sum(reference() is not None for reference in held) <= decode_threads()
     rows.close()
 
 
-def test_answer_that_is_no_number_ends_the_run_and_names_the_image(
-    bundle: Bundle, images: Path, tmp_path: Path
-) -> None:
-    """An error of the engine, not of the image: no row calls it one."""
+def test_nan_output_ends_the_run_and_names_the_image(bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    """It is an error of the engine, not of the image, so it does not become a row."""
 
     def poison(model: onnx.ModelProto) -> None:
         values = constants_of(model.graph)["fc8.bias"].copy()

@@ -1,4 +1,4 @@
-"""A predictor across processes: what a fork of its process may not use is refused there, and nothing hangs."""
+"""A predictor across processes: a fork cannot use it and gets an error instead, and nothing hangs."""
 
 import pickle
 import re
@@ -22,8 +22,8 @@ from alexnet_deploy.predict.predictor import Predictor, load
 FORKED = Path(__file__).parents[1] / "programs/forked.py"
 
 OPENED_ELSEWHERE = re.compile(
-    r"\w+: this engine was opened in process \d+ and does not work in process \d+, a fork of it; start the process "
-    r'with multiprocessing\.get_context\("spawn"\), or load the bundle after the fork only'
+    r"\w+: this engine was opened in process \d+ and does not work in its fork, process \d+; start the process "
+    r'with multiprocessing\.get_context\("spawn"\), or load the bundle only after the fork'
 )
 
 
@@ -47,7 +47,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.mark.parametrize("case", ["each call", "multiprocessing"])
-def test_in_a_fork_each_call_is_refused_and_close_ends(
+def test_in_a_fork_each_call_raises_and_close_returns(
     case: str, backend: Backend, bundle: Bundle, images: Path
 ) -> None:
     *calls, closed, ended, parent = forked(bundle, images, backend, case)
@@ -56,34 +56,32 @@ def test_in_a_fork_each_call_is_refused_and_close_ends(
         name, _, said = call.partition(" ")
         assert OPENED_ELSEWHERE.fullmatch(said), name
         assert said.startswith(f"{backend}: ")
-    assert [closed, ended, parent] == ["closed", "exit 0", "parent goes on"]
+    assert [closed, ended, parent] == ["closed", "exit 0", "parent continues"]
 
 
-def test_a_library_that_the_parent_loaded_is_refused_in_its_fork(
-    backend: Backend, bundle: Bundle, images: Path
-) -> None:
+def test_a_library_loaded_by_the_parent_is_refused_in_its_fork(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, parent = forked(bundle, images, backend, "load again")
     assert said == (
-        f"{backend}: was loaded before this process was forked, and does not work in a fork; start the process with "
-        'multiprocessing.get_context("spawn"), or load the bundle after the fork only'
+        f"{backend}: was loaded before this process was forked and does not work in a fork; start the process with "
+        'multiprocessing.get_context("spawn"), or load the bundle only after the fork'
     )
-    assert [ended, parent] == ["exit 0", "parent goes on"]
+    assert [ended, parent] == ["exit 0", "parent continues"]
 
 
 def test_a_fork_that_does_nothing_ends(backend: Backend, bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, backend, "nothing") == ["exit 0", "parent goes on"]
+    assert forked(bundle, images, backend, "nothing") == ["exit 0", "parent continues"]
 
 
-def test_a_fork_in_the_middle_of_the_rows_gets_no_more(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_a_fork_during_iteration_gets_no_more_predictions(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, rest, parent = forked(bundle, images, backend, "iterator")
     assert OPENED_ELSEWHERE.fullmatch(said)
-    assert [ended, rest, parent] == ["exit 0", "99", "parent goes on"]
+    assert [ended, rest, parent] == ["exit 0", "99", "parent continues"]
 
 
-def test_a_fork_beside_a_run_waits_for_nothing(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_a_fork_during_a_run_does_not_wait(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, ended, closed, parent = forked(bundle, images, backend, "busy")
     assert OPENED_ELSEWHERE.fullmatch(said)
-    assert [ended, closed, parent] == ["exit 0", "exit 0", "parent goes on"]
+    assert [ended, closed, parent] == ["exit 0", "exit 0", "parent continues"]
 
 
 def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundle: Bundle, images: Path) -> None:
@@ -92,31 +90,31 @@ def test_a_process_that_forks_first_and_loads_then_works(backend: Backend, bundl
     assert ended == "exit 0"
 
 
-def test_a_pool_by_spawn_takes_a_predictor(backend: Backend, bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, backend, "pool by spawn") == ["True", "parent goes on"]
+def test_a_pool_by_spawn_accepts_a_predictor(backend: Backend, bundle: Bundle, images: Path) -> None:
+    assert forked(bundle, images, backend, "pool by spawn") == ["True", "parent continues"]
 
 
-def test_a_pool_by_fork_says_why_it_does_not(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_a_pool_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     said, parent = forked(bundle, images, backend, "pool by fork")
-    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
-    assert parent == "parent goes on"
+    assert said.startswith(f"{backend}: was loaded before this process was forked and does not work in a fork; ")
+    assert parent == "parent continues"
 
 
-def test_a_map_by_fork_ends_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_a_map_by_fork_raises_with_the_reason(backend: Backend, bundle: Bundle, images: Path) -> None:
     """multiprocessing.Pool loses a task that cannot be unpickled, and map() never returns."""
     said, parent = forked(bundle, images, backend, "map by fork")
-    assert said.startswith(f"{backend}: was loaded before this process was forked, and does not work in a fork; ")
-    assert parent == "parent goes on"
+    assert said.startswith(f"{backend}: was loaded before this process was forked and does not work in a fork; ")
+    assert parent == "parent continues"
 
 
 def test_a_map_by_spawn_opens_the_bundle_once(bundle: Bundle, images: Path) -> None:
-    assert forked(bundle, images, "onnxruntime", "map by spawn") == ["1", "parent goes on"]
+    assert forked(bundle, images, "onnxruntime", "map by spawn") == ["1", "parent continues"]
 
 
 # Pickles
 
 
-def test_a_pickle_opens_the_same_again(backend: Backend, bundle: Bundle, images: Path) -> None:
+def test_a_pickle_opens_the_same_engine(backend: Backend, bundle: Bundle, images: Path) -> None:
     with load(bundle.path, backend, "cpu", 1, "latency") as predictor:
         data = pickle.dumps(predictor)
         with pickle.loads(data) as again:
@@ -125,7 +123,7 @@ def test_a_pickle_opens_the_same_again(backend: Backend, bundle: Bundle, images:
     assert len(data) < 2000
 
 
-def test_what_auto_took_is_taken_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_keeps_the_backend_that_auto_chose(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     from alexnet_deploy.engines import engine
 
     monkeypatch.setattr(engine, "installed_backends", lambda: ("onnxruntime",))
@@ -136,7 +134,7 @@ def test_what_auto_took_is_taken_again(bundle: Bundle, monkeypatch: pytest.Monke
         assert again.info.backend == "onnxruntime"
 
 
-def test_a_pickle_is_of_a_place_whatever_the_working_folder_is(
+def test_a_pickle_does_not_depend_on_the_working_folder(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(bundle.path, tmp_path / "a.bundle")
@@ -148,7 +146,7 @@ def test_a_pickle_is_of_a_place_whatever_the_working_folder_is(
         assert again.bundle.sha256 == bundle.sha256
 
 
-def test_another_bundle_in_its_place_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_another_bundle_at_the_same_path_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     place = tmp_path / "a.bundle"
     shutil.copytree(bundle.path, place)
     with load(place, "onnxruntime") as predictor:
@@ -158,11 +156,14 @@ def test_another_bundle_in_its_place_is_refused(bundle: Bundle, tmp_path: Path) 
     with pytest.raises(BundleError, match="there is no such bundle"):
         again.classify(b"")
     other = republished(bundle, place, {"labels.txt": encode_labels(bundle.labels[::-1])})
-    with pytest.raises(IntegrityError, match=f"its digest is {other.sha256[:12]}.*of {bundle.sha256[:12]}.* pickled"):
+    with pytest.raises(
+        IntegrityError,
+        match=f"its digest is {other.sha256[:12]}.*, but the pickled Predictor was of {bundle.sha256[:12]}",
+    ):
         again.classify(b"")
 
 
-def test_those_unpickled_in_one_process_share_an_engine(bundle: Bundle) -> None:
+def test_predictors_unpickled_in_one_process_share_an_engine(bundle: Bundle) -> None:
     with load(bundle.path, "onnxruntime") as predictor:
         data = pickle.dumps(predictor)
         one, other = pickle.loads(data), pickle.loads(pickle.dumps(pickle.loads(data)))
@@ -177,15 +178,18 @@ def test_those_unpickled_in_one_process_share_an_engine(bundle: Bundle) -> None:
     pickle.loads(data).close()
 
 
-def test_an_image_error_comes_back_from_another_process() -> None:
+def test_an_image_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ImageError(ImageErrorCode.TRUNCATED, "it ends early")))
     assert (error.code, str(error)) == (ImageErrorCode.TRUNCATED, "it ends early")
 
 
-def test_what_load_did_not_open_is_not_pickled(bundle: Bundle) -> None:
+def test_a_predictor_not_opened_by_load_cannot_be_pickled(bundle: Bundle) -> None:
     with (
         Predictor(bundle, open_engine(bundle, "onnxruntime")) as predictor,
-        pytest.raises(TypeError, match=r"this Predictor was not opened by load\(\)"),
+        pytest.raises(
+            TypeError,
+            match=r"this Predictor was not opened by load\(\), so it cannot be pickled; open it with load\(\)",
+        ),
     ):
         pickle.dumps(predictor)
 

@@ -1,4 +1,4 @@
-"""--retry-failed: rows of inputs that failed are replaced, in their place, whenever that is stopped."""
+"""--retry-failed replaces the rows of failed inputs in place, also when it is interrupted at any point."""
 
 import fcntl
 import itertools
@@ -14,7 +14,8 @@ from commands import Run
 from alexnet_deploy.cli.commands.predict import RetryCode
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.predict.output import open_row_file
-from alexnet_deploy.predict.predictor import Again, Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
+from alexnet_deploy.predict.resume import Again
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 
 ALL = frozenset(ImageErrorCode)
@@ -45,7 +46,7 @@ BEFORE = [
     failed("d.jpg", ImageErrorCode.MISSING),
     NOW[4],
 ]
-"""The same inputs while a share was away."""
+"""The same inputs while a network share was unavailable."""
 
 
 @pytest.fixture(params=["jsonl", "csv"])
@@ -77,8 +78,8 @@ def answer(
     stop_after: int = 99,
     resume: bool = True,
 ) -> int:
-    """Do what `predict` does, where each input gives its answer; return how many were asked."""
-    num_asked = 0
+    """Do what `predict` does, with `answers` as the predictions; return how many inputs were predicted."""
+    num_predicted = 0
     with (
         suppress(KeyboardInterrupt),
         open_row_file(output, writer, "a bundle", resume=resume, again=again) as rows,
@@ -87,13 +88,12 @@ def answer(
             if mark is not None and not isinstance(mark, Again):
                 assert mark == prediction.path
                 continue
-            if num_asked == stop_after:
+            if num_predicted == stop_after:
                 raise KeyboardInterrupt
-            num_asked += 1
-            rows.write(writer.row(prediction))
-            rows.outcomes[str(prediction.error or "ok")] += 1
-    assert num_asked == stop_after or rows.outcomes.total() == len(answers)
-    return num_asked
+            num_predicted += 1
+            rows.write(prediction)
+    assert num_predicted == stop_after or rows.outcomes.total() == len(answers)
+    return num_predicted
 
 
 def hidden(output: Path) -> list[Path]:
@@ -102,7 +102,7 @@ def hidden(output: Path) -> list[Path]:
 
 @pytest.mark.parametrize("num_before", [1, 3, 4, 5])
 @pytest.mark.parametrize("stops", [(), (0,), (1,), (1, 1), (0, 1, 0)])
-def test_rows_of_a_stopped_run_are_replaced_and_the_run_ends(
+def test_rows_of_an_interrupted_run_are_replaced_and_the_run_is_completed(
     num_before: int, stops: tuple[int, ...], output: Path, writer: RowWriter
 ) -> None:
     answer(output, writer, BEFORE, resume=False, stop_after=num_before - (num_before == 5))
@@ -115,7 +115,7 @@ def test_rows_of_a_stopped_run_are_replaced_and_the_run_ends(
 
 
 @pytest.mark.parametrize("stops", [(), (0,), (1,), (1, 1), (2, 1)])
-def test_rows_of_a_whole_file_are_replaced_and_it_is_whole_all_the_time(
+def test_rows_of_a_complete_file_are_replaced_and_it_stays_complete_throughout(
     stops: tuple[int, ...], output: Path, writer: RowWriter
 ) -> None:
     answer(output, writer, BEFORE, resume=False)
@@ -128,7 +128,9 @@ def test_rows_of_a_whole_file_are_replaced_and_it_is_whole_all_the_time(
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-def test_wherever_the_new_rows_end_none_is_doubled_or_lost(is_whole: bool, output: Path, writer: RowWriter) -> None:
+def test_a_retry_cut_at_any_byte_is_resumed_without_duplicate_or_lost_rows(
+    is_whole: bool, output: Path, writer: RowWriter
+) -> None:
     older, whole = text(writer, BEFORE), text(writer, NOW)
     answer(output, writer, BEFORE, resume=False, stop_after=99 if is_whole else 4)
     place = output if is_whole else hidden(output)[0]
@@ -144,11 +146,11 @@ def test_wherever_the_new_rows_end_none_is_doubled_or_lost(is_whole: bool, outpu
             output.unlink()
 
 
-def test_rows_that_had_their_turn_are_not_asked_again(output: Path, writer: RowWriter) -> None:
+def test_resumed_retry_does_not_retry_an_input_twice(output: Path, writer: RowWriter) -> None:
     still = [BEFORE[0], *NOW[1:]]
     answer(output, writer, BEFORE, resume=False, stop_after=4)
     assert answer(output, writer, still, again=ALL, stop_after=2) == 2
-    # What is left: d.jpg, and e.jpg, which had no row.
+    # d.jpg remains, and e.jpg, which had no row.
     assert answer(output, writer, still, again=ALL) == 2
     assert output.read_bytes() == text(writer, still)
 
@@ -164,33 +166,29 @@ def test_rows_with_other_errors_stay(codes: set[str], replaced: list[int], outpu
     assert output.read_bytes() == text(writer, expected)
 
 
-def test_rows_of_another_bundle_do_not_mix_with_those_of_a_whole_file(output: Path, writer: RowWriter) -> None:
+def test_rows_of_another_bundle_are_not_mixed_into_a_complete_file(output: Path, writer: RowWriter) -> None:
     answer(output, writer, BEFORE, resume=False)
     other = [replace(NOW[0]), predicted(NOW[1].path, 0.2501), *NOW[2:]]
-    with pytest.raises(UsageError, match="comes out differently now, so its rows are of another bundle, engine or "):
+    with pytest.raises(UsageError, match="is not reproduced, so another bundle, engine or image gave its rows; "):
         answer(output, writer, other, again=ALL)
     assert output.read_bytes() == text(writer, BEFORE)
-    # What another batch size changes in the last digits is no other bundle, and the row stays as it was.
+    # A difference in the last digits, as from another batch size, is accepted, and the row stays unchanged.
     near = [NOW[0], predicted(NOW[1].path, 0.250001), *NOW[2:]]
     answer(output, writer, near, again=ALL)
     assert output.read_bytes() == text(writer, NOW)
 
 
-def test_a_whole_file_does_not_grow(output: Path, writer: RowWriter) -> None:
+def test_a_complete_file_does_not_grow(output: Path, writer: RowWriter) -> None:
     answer(output, writer, BEFORE[:4], resume=False)
-    with pytest.raises(
-        UsageError, match="is whole with 4 rows, and there are more inputs now; choose another --output"
-    ):
+    with pytest.raises(UsageError, match="is complete with 4 rows, but there are more inputs; choose another --output"):
         answer(output, writer, NOW, again=ALL)
     assert output.read_bytes() == text(writer, BEFORE[:4])
 
 
-def test_a_resumption_without_the_option_does_not_pass_over_what_was_asked_again(
-    output: Path, writer: RowWriter
-) -> None:
+def test_resume_without_the_option_does_not_skip_an_interrupted_retry(output: Path, writer: RowWriter) -> None:
     answer(output, writer, BEFORE, resume=False, stop_after=4)
     answer(output, writer, NOW, again=ALL, stop_after=1)
-    with pytest.raises(UsageError, match=r"\.again\.partial: a run with --retry-failed was stopped; repeat --retry-"):
+    with pytest.raises(UsageError, match=r"\.again\.partial: holds rows of an interrupted --retry-failed; repeat --"):
         answer(output, writer, NOW)
     answer(output, writer, NOW, again=ALL)
     assert output.read_bytes() == text(writer, NOW)
@@ -203,29 +201,29 @@ def test_two_runs_do_not_replace_the_same_rows(is_whole: bool, output: Path, wri
     for place in hidden(output):
         with place.open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            with pytest.raises(UsageError, match="another run is writing it now"):
+            with pytest.raises(UsageError, match="another run is writing it; wait for it to end"):
                 answer(output, writer, NOW, again=ALL)
     answer(output, writer, NOW, again=ALL)
     assert output.read_bytes() == text(writer, NOW)
 
 
-def test_a_file_that_was_exchanged_meanwhile_is_left_alone(output: Path, writer: RowWriter) -> None:
+def test_a_file_that_was_replaced_during_the_run_is_kept(output: Path, writer: RowWriter) -> None:
     answer(output, writer, BEFORE, resume=False)
 
     def rows() -> Iterator[None]:
         with open_row_file(output, writer, "a bundle", resume=True, again=ALL) as file:
-            asked = [row for mark, row in zip(file.done(), NOW, strict=True) if isinstance(mark, Again)]
-            file.write(writer.row(asked[0]))
+            retried = [row for mark, row in zip(file.done(), NOW, strict=True) if isinstance(mark, Again)]
+            file.write(retried[0])
             yield
-            for row in asked[1:]:
-                file.write(writer.row(row))
+            for row in retried[1:]:
+                file.write(row)
         yield
 
     steps = rows()
     next(steps)
     output.unlink()
     output.write_text("precious")
-    with pytest.raises(UsageError, match="has been replaced meanwhile; the rows are all in "):
+    with pytest.raises(UsageError, match="was replaced by another program during this run; all rows are in "):
         next(steps)
     assert output.read_text() == "precious"
     assert hidden(output)[0].read_bytes() == text(writer, NOW)
@@ -236,7 +234,7 @@ def test_a_file_that_was_exchanged_meanwhile_is_left_alone(output: Path, writer:
 
 @pytest.fixture
 def photographs(images: Path, latest: Path) -> list[str]:
-    """Names of four images, of which two are not there."""
+    """Names of four images, two of which do not exist."""
     Path("images").mkdir()
     names = [f"images/{name}.jpg" for name in "abcd"]
     for name in (names[0], names[3]):
@@ -244,7 +242,7 @@ def photographs(images: Path, latest: Path) -> list[str]:
     return names
 
 
-def test_the_command_gives_what_a_run_without_the_failure_gives(
+def test_the_result_is_that_of_a_run_without_failures(
     run: Run, photographs: list[str], images: Path, row_format: str
 ) -> None:
     stdin = "".join(f"{name}\0" for name in photographs).encode()
@@ -258,7 +256,7 @@ def test_the_command_gives_what_a_run_without_the_failure_gives(
     assert outcome.err.splitlines()[-1] == "4 predicted"
     assert Path("out").read_bytes() == Path("undisturbed").read_bytes()
     again = run(*common, "out", "--resume", "--retry-failed", "all", stdin=stdin)
-    assert again.err.splitlines() == ["out: is whole already, a row for each of these inputs", "4 predicted"]
+    assert again.err.splitlines() == ["out: is already complete, with one row per input", "4 predicted"]
 
 
 def test_rows_of_other_inputs_are_not_replaced(run: Run, photographs: list[str], row_format: str) -> None:
@@ -270,7 +268,7 @@ def test_rows_of_other_inputs_are_not_replaced(run: Run, photographs: list[str],
     assert Path("out").read_bytes() == kept
 
 
-def test_the_option_takes_every_code_there_is() -> None:
+def test_the_option_accepts_every_error_code() -> None:
     assert set(RetryCode) == {"all", *ImageErrorCode}
 
 
@@ -279,17 +277,17 @@ def test_the_option_takes_every_code_there_is() -> None:
     [
         (
             ["a.jpg", "--retry-failed", "all"],
-            "--retry-failed replaces rows of an earlier run: give --resume as well",
+            "--retry-failed needs --resume, because it replaces rows of an earlier run",
         ),
-        (["a.jpg", "--null"], "--null is about a list on stdin: give - as well"),
+        (["a.jpg", "--null"], "--null needs the input -, which reads a list from stdin"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(options: list[str], sentence: str, run: Run, latest: Path) -> None:
+def test_options_without_effect_are_refused(options: list[str], sentence: str, run: Run, latest: Path) -> None:
     assert run("predict", *options).refused(2) == sentence
 
 
-def test_rows_that_were_begun_for_another_file_are_not_taken(output: Path, writer: RowWriter) -> None:
-    """A retry that was stopped leaves rows; the file that they were to replace is another one since."""
+def test_rows_started_for_another_file_are_not_used(output: Path, writer: RowWriter) -> None:
+    """An interrupted retry leaves rows, but the file that they were to replace is a different one by now."""
     output.write_bytes(text(writer, BEFORE))
     answer(output, writer, NOW, again=ALL, stop_after=2)
     (left,) = hidden(output)
@@ -301,8 +299,8 @@ def test_rows_that_were_begun_for_another_file_are_not_taken(output: Path, write
         assert rows.outcomes.total() == 0
         marks = list(rows.done())
         assert [isinstance(mark, Again) for mark in marks] == [True, True]
-        rows.write(writer.row(others[0]))
-        rows.write(writer.row(mended))
+        rows.write(others[0])
+        rows.write(mended)
     assert output.read_bytes() == text(writer, [others[0], mended])
     assert hidden(output) == [left]
 
@@ -316,10 +314,10 @@ def test_the_file_behind_a_link_is_replaced(output: Path, writer: RowWriter) -> 
     assert place.read_bytes() == text(writer, NOW)
 
 
-def test_a_stopped_run_that_has_all_its_rows_is_finished(
+def test_an_interrupted_run_with_all_its_rows_is_completed(
     run: Run, latest: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before its rename, and no row has the code that is asked for."""
+    """Killed before its rename, and no row has the requested error code."""
     command = ("predict", images, "--output", "rows.jsonl")
     rename = os.link
 

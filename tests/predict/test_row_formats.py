@@ -10,13 +10,13 @@ from rich.cells import cell_len
 
 from alexnet_deploy.core.errors import ImageErrorCode
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.predict.predictor import Guess, Prediction
+from alexnet_deploy.predict.prediction import Guess, Prediction
 from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
 
-# Everything that ends a line somewhere, and what csv and JSON treat specially.
+# Every character that ends a line somewhere, and those that csv and JSON treat specially.
 AWKWARD = "a,b\"c'd\\e\tf\ng\rh\x0bi\x0cj\x1ck\x85l\u2028m\u2029n\x00o\x1b[31mp"
 
-# What Input.text gives: any text that UTF-8 can hold.
+# Possible values of Input.text: any text that UTF-8 can hold.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(AWKWARD))
 LABELS = TEXT.filter(lambda label: label.strip() and label.splitlines() == [label])
 GUESSES = st.builds(Guess, index=st.integers(0, 999), label=LABELS, probability=st.floats(0, 1, width=32))
@@ -42,7 +42,7 @@ def written(row_format: RowFormat, *predictions: Prediction, topk: int = 3) -> s
     return writer.header() + "".join(writer.row(prediction) for prediction in predictions)
 
 
-def test_jsonl_row_holds_what_is_documented_and_nothing_else() -> None:
+def test_jsonl_row_has_exactly_the_documented_fields() -> None:
     good, bad = (json.loads(line) for line in written("jsonl", GOOD, BAD).splitlines())
     assert good == {
         "path": "images/a.jpg",
@@ -61,7 +61,7 @@ def test_jsonl_row_holds_what_is_documented_and_nothing_else() -> None:
 
 @given(predictions=st.lists(PREDICTIONS, max_size=4))
 @example([AWKWARD_GOOD, AWKWARD_BAD])
-def test_jsonl_gives_back_what_went_in(predictions: list[Prediction]) -> None:
+def test_jsonl_round_trips(predictions: list[Prediction]) -> None:
     *lines, end = written("jsonl", *predictions).encode().split(b"\n")
     assert end == b""
     assert len(lines) == len(predictions)
@@ -78,7 +78,7 @@ def test_jsonl_gives_back_what_went_in(predictions: list[Prediction]) -> None:
 @given(predictions=st.lists(PREDICTIONS, max_size=4))
 @example([AWKWARD_GOOD, AWKWARD_BAD])
 @example([Prediction(path="a\rb", top=(SHIP,), error=None, message="")])
-def test_csv_has_one_record_for_each_row_whatever_the_names(predictions: list[Prediction]) -> None:
+def test_csv_has_one_record_per_row_for_any_name(predictions: list[Prediction]) -> None:
     header, *records = csv.reader(io.StringIO(written("csv", *predictions), newline=""))
     assert len(records) == len(predictions)
     for record, prediction in zip(records, predictions, strict=True):
@@ -115,7 +115,7 @@ def test_table_is_for_reading() -> None:
 @given(prediction=PREDICTIONS)
 @example(AWKWARD_GOOD)
 @example(AWKWARD_BAD)
-def test_table_row_is_one_line_that_steers_no_terminal(prediction: Prediction) -> None:
+def test_table_row_is_one_line_without_control_characters(prediction: Prediction) -> None:
     row = written("table", prediction)
     assert row.endswith("\n")
     assert row[:-1].isprintable()
@@ -139,7 +139,7 @@ def shown(width: int, *predictions: Prediction, topk: int = 3) -> str:
 
 def failed(*codes: ImageErrorCode) -> list[Prediction]:
     return [
-        Prediction(path=f"images/{number}.dat", top=(), error=code, message="no decoder knows its header")
+        Prediction(path=f"images/{number}.dat", top=(), error=code, message="no decoder recognises its header")
         for number, code in enumerate(codes)
     ]
 
@@ -155,13 +155,13 @@ def test_table_on_a_terminal_never_wraps(predictions: list[Prediction], width: i
         assert line.isprintable()
 
 
-def test_table_on_a_terminal_keeps_a_path_s_end_and_the_first_guess() -> None:
+def test_table_on_a_terminal_keeps_the_end_of_a_path_and_the_top_1_class() -> None:
     far = Prediction(path="a/very/long/way/to/the/place/of/one.jpg", top=(SHIP, BIKE), error=None, message="")
     assert shown(60, far) == "a/very.../of/one.jpg  90.62% container ship    6.25% bike...\n"
     assert written("table", far).startswith("a/very/long/way/to/the/place/of/one.jpg ")
 
 
-def test_long_run_of_one_failure_is_told_in_one_line_on_a_terminal() -> None:
+def test_long_run_of_one_failure_is_summarised_in_one_line_on_a_terminal() -> None:
     junk, cut = ImageErrorCode.NOT_AN_IMAGE, ImageErrorCode.TRUNCATED
     lines = shown(100, *failed(*[junk] * 300), GOOD, *failed(*[junk] * 5, *[cut] * 6)).splitlines()
     assert [line.split()[0] for line in lines] == [
@@ -175,7 +175,7 @@ def test_long_run_of_one_failure_is_told_in_one_line_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("row_format", ["table", "jsonl", "csv"])
-def test_every_failure_has_its_row_where_there_is_no_terminal(row_format: RowFormat) -> None:
+def test_every_failure_has_its_own_row_without_a_terminal(row_format: RowFormat) -> None:
     writer = RowWriter(row_format, 3)
     rows = [writer.row(prediction) for prediction in failed(*[ImageErrorCode.NOT_AN_IMAGE] * 300)]
     assert all(row.count("\n") == 1 for row in rows)

@@ -1,4 +1,4 @@
-"""The command line, called in this process or in one of its own."""
+"""Runs the command line in this process or in a new one."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HANGS_AFTER_S = 600
-"""What ends a test that would wait for good: far beyond what anything takes on a busy machine."""
+"""Timeout of a test that would wait forever: far longer than anything takes on a busy machine."""
 
 HELP = Path(__file__).with_name("help.txt")
 
@@ -45,7 +45,7 @@ class Outcome:
     err: str
 
     def refused(self, code: int) -> str:
-        """The one sentence of an error: nothing on stdout, nothing but it and what was said before on stderr."""
+        """Return the error's sentence: it must be the last line of stderr, and stdout must be empty."""
         assert self.code == code, self
         assert self.out == ""
         assert "Traceback" not in self.err
@@ -60,17 +60,17 @@ Run = Callable[..., Outcome]
 
 
 def wait_until(has_come: Callable[[], bool], process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """Wait for an event that a process brings about; fail where it ends without it, or hangs."""
+    """Wait for an event that a process causes; fail if the process ends without it, or hangs."""
     end = time.monotonic() + HANGS_AFTER_S
     while not has_come():
-        assert process.poll() is None, "it ended before that"
-        assert time.monotonic() < end, "it hangs"
+        assert process.poll() is None, "the process ended before the event"
+        assert time.monotonic() < end, "the process hangs"
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.03)
 
 
 def spawn(*arguments: str | Path | bytes, stdout: int = subprocess.PIPE, **environment: str) -> Outcome:
-    """The program in a process of its own, as a shell starts it: its results are buffered until it ends."""
+    """Run the program in a new process, as a shell does, and return its outcome when it has ended."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, "-c", MAIN, *arguments],

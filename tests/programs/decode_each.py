@@ -1,9 +1,9 @@
-"""Decodes each of many inputs twice, in a process of its own: what crashes, hangs or grows takes no test run with it.
+"""Decodes each of many inputs twice, in a separate process: a crash, hang or memory leak does not stop the test run.
 
     python -W error decode_each.py folder FOLDER        each file below it
     python -W error decode_each.py mutants SEED NUMBER
 
-Prints what is tried, and then a code or the digest of the pixels; at the end how far memory grew, in MiB.
+Prints the name of each input, then its error code or the digest of its pixels; at the end the memory growth in MiB.
 """
 
 import faulthandler
@@ -19,10 +19,10 @@ from mutations import first_mutants
 
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 
-# Far beyond what any of them takes, on a busy machine too.
+# Far longer than any input takes, even on a busy machine.
 HANGS_AFTER_S = 60
 
-# 4 million pixels: headers that promise more are refused, as they would be over the default limit.
+# 4 million pixels: headers that declare more are refused, as above the default limit.
 SMALL = DecodeLimits(max_pixels=2**22)
 
 
@@ -45,7 +45,7 @@ def described(data: bytes, limits: DecodeLimits) -> str:
 
 
 def peak_mib() -> int:
-    # Not getrusage: there a process has its parent's peak.
+    # Not getrusage: it also counts the parent's peak.
     (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kib) // 1024
 
@@ -57,7 +57,7 @@ for number, (name, data, limits) in enumerate(inputs()):
     faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
     print(number, name, flush=True)
     first = described(data, limits)
-    assert described(data, limits) == first, "the second time it is another"
+    assert described(data, limits) == first, "the second result differs from the first"
     print(first)
 faulthandler.cancel_dump_traceback_later()
 print(peak_mib() - before)

@@ -1,6 +1,6 @@
-"""python forked.py BUNDLE IMAGE BACKEND CASE: fork in one of the ways that servers do; print what the child says.
+"""python forked.py BUNDLE IMAGE BACKEND CASE: fork in one of the ways that servers do; print the child's output.
 
-The parent waits for its child for a bounded time, and says `hangs` where that was not enough.
+The parent waits for its child for a limited time, and prints `hangs` if the child has not ended by then.
 """
 
 import multiprocessing
@@ -58,7 +58,7 @@ def wait_for(process: int) -> None:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Run it in a fork that ends as a program does, with destructors and exit handlers."""
+    """Run `work` in a fork that exits like a program, with destructors and exit handlers."""
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
@@ -93,7 +93,7 @@ def main(bundle: str, image: str, backend: str, case: str) -> None:
         in_child(lambda: list(rows))
         say(sum(row.ok for row in rows))
     elif case == "busy":
-        # A child is forked while another thread has every stream.
+        # Fork a child while another thread holds every stream.
         engine = open_engine(predictor.bundle, backend)  # type: ignore[arg-type]
         with engine._taken():
             in_child(lambda: engine.run(np.zeros((1, 256, 256, 3), np.uint8)))
@@ -119,8 +119,8 @@ def main(bundle: str, image: str, backend: str, case: str) -> None:
                 say(error)
     else:
         raise ValueError(case)
-    assert ask(predictor, image) == label, "the parent goes on"
-    say("parent goes on")
+    assert ask(predictor, image) == label, "the parent continues"
+    say("parent continues")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images as bytes, made by hand or by Pillow, and what comes of decoding them."""
+"""Images as bytes, made by hand or by Pillow, and the results of decoding them."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ from alexnet_deploy.core.model.preprocessing import ResizePolicy
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
-# To save only: what decodes must not need to have it registered.
+# Only for saving: decoding must not depend on this registration.
 Image.register_save("HEIF", pillow_heif.as_plugin._save_heif)
 
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
@@ -50,7 +50,7 @@ def png(
 
 
 def tiff(bits: tuple[int, ...], raster: bytes, photometric: int = 1, **tags: int | tuple[int, ...]) -> bytes:
-    """One strip, one row, of as many pixels as fill it, where the tags (t322=16) do not say otherwise."""
+    """Return a TIFF of one strip and one row, as wide as its raster, unless tags (such as t322=16) change that."""
     width = len(raster) * 8 // sum(bits)
     entries = {256: (width,), 257: (1,), 258: bits, 259: (1,), 262: (photometric,), 277: (len(bits),), 278: (1,)}
     entries |= {273: (400,), 279: (len(raster),)} | {
@@ -85,7 +85,7 @@ def read_code(path: Path) -> ImageErrorCode:
 
 
 def colour_of(data: bytes, resize: ResizePolicy = "warp") -> tuple[int, ...]:
-    """The colour of an image that has one colour only."""
+    """Return the colour of an image that has only one colour."""
     pixels = decode_image(data, resize).reshape(-1, 3)
     assert (pixels == pixels[0]).all()
     return tuple(pixels[0].tolist())

@@ -1,7 +1,7 @@
-"""python kills.py FOLDER SEED: train once undisturbed, then under one SIGKILL after another; print the counts as JSON.
+"""python kills.py FOLDER SEED: train once without interruption, then with repeated SIGKILLs; print the counts as JSON.
 
-torch is loaded once, and each process that is killed is forked from here: that takes 10 ms, where starting Python takes
-two seconds. One thread, and no network computed here, so that there is no pool of threads for a fork to lose.
+torch is imported once, and each process to kill is forked from this one: that takes 10 ms, where starting Python takes
+two seconds. This process uses one thread and runs no network, so there is no thread pool that a fork would lose.
 """
 
 import itertools
@@ -42,31 +42,31 @@ KILLED_RECIPE = msgspec.structs.replace(
 def train(out: Path, notice: Callable[[bytes], None], least_seconds: float, last_write: int) -> None:
     fsync, writes = os.fsync, itertools.count(1)
 
-    def told(descriptor: int) -> None:
+    def noted(descriptor: int) -> None:
         notice(b"w")
         if next(writes) == last_write:
-            # Until it is killed.
+            # Wait to be killed.
             signal.pause()
         fsync(descriptor)
 
-    os.fsync = told
+    os.fsync = noted
     pace = Pace(share=float("inf"), least_seconds=least_seconds)
     resume = (out / CHECKPOINT).exists()
     if out.exists() and not resume:
-        # Killed before there was anything to resume.
+        # It was killed before there was a checkpoint to resume.
         for path in out.iterdir():
             path.unlink()
         out.rmdir()
     notice(b"s")
-    going_on = Resume.SAME_MACHINE if resume else Resume.NO
+    how = Resume.SAME_MACHINE if resume else Resume.NO
     observer = Observer(on_progress=lambda progress: notice(b"p"))
-    train_run(IMAGES, NARROW, KILLED_RECIPE, out, resume=going_on, pace=pace, observer=observer)
+    train_run(IMAGES, NARROW, KILLED_RECIPE, out, resume=how, pace=pace, observer=observer)
 
 
 def forked(out: Path, least_seconds: float, last_write: int = 0) -> tuple[int, int]:
-    """Start training in a process of its own; return it and a pipe that tells of its start, steps and writes.
+    """Start training in a new process; return it and a pipe that reports its start, steps and writes.
 
-    In write number `last_write` it stops, and waits to be killed.
+    In write number `last_write` it stops and waits to be killed.
     """
     reader, writer = os.pipe()
     if (process := os.fork()) == 0:
@@ -83,33 +83,33 @@ def forked(out: Path, least_seconds: float, last_write: int = 0) -> tuple[int, i
 
 
 def wait_for(reader: int, what: bytes, number: int) -> None:
-    """Wait until that was told so often, or the process has ended."""
-    while number > 0 and (told := os.read(reader, 1)):
-        number -= told == what
+    """Wait until `what` was reported `number` times, or the process has ended."""
+    while number > 0 and (reported := os.read(reader, 1)):
+        number -= reported == what
 
 
 def killed(out: Path, draws: random.Random) -> tuple[bool, bool]:
-    """Train on until something has happened; return whether a kill ended that, and whether a write was under way."""
+    """Train until a random event, then kill; return whether the kill ended the training, and whether during a write."""
     kind, number = draws.random(), draws.randint(1, 8)
     process, reader = forked(out, draws.choice((0.0, 0.05)), number if kind < 0.4 else 0)
     known = set(out.glob(".*.partial")) if out.exists() else set()
     if kind < 0.4:
         wait_for(reader, b"w", number)
     elif kind < 0.9:
-        # It goes on while it is killed, and is anywhere.
+        # It continues until the kill, which can hit it anywhere.
         wait_for(reader, b"p", number)
     else:
         wait_for(reader, b"s", number % 2)
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     os.close(reader)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the training failed by itself"
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the training failed without a kill"
     return os.WIFSIGNALED(status), bool(set(out.glob(".*.partial")) - known)
 
 
 def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
-    # The first optimiser loads another second of torch.
+    # The first optimiser imports more of torch, which takes a second.
     torch.optim.SGD([torch.zeros(1)])
     draws = random.Random(seed)
     process, reader = forked(folder / "whole", 0.0)

@@ -1,4 +1,4 @@
-"""Good files of every allowed format, and damage done to them: the same for the same seed."""
+"""Valid files of every allowed format, and damaged variants of them, reproducible by seed."""
 
 import random
 import re
@@ -15,7 +15,7 @@ PNG_START = 8
 
 
 def _run_length_bitmap() -> bytes:
-    """8 bits a pixel, compressed: runs, a literal stretch, a jump and the ends of lines."""
+    """Return a run-length-coded BMP with 8 bits per pixel: runs, a literal block, a jump and line ends."""
     pixels = (b"\x10\x07\0\0" + b"\0\x04\1\2\3\4" + b"\x0c\x09\0\0" + b"\0\2\3\1" + b"\x05\x0b\0\0") * 6 + b"\0\1"
     header = struct.pack("<IiiHHIIiiII", 40, 16, 24, 1, 8, 1, len(pixels), 0, 0, 256, 0)
     start = 14 + len(header) + 1024
@@ -24,9 +24,9 @@ def _run_length_bitmap() -> bytes:
 
 
 def good_files() -> dict[str, bytes]:
-    """By name; the part of a name before the hyphen is its format."""
+    """Return files by name; the part of the name before the hyphen is the format."""
     rgb = Image.fromarray(noise(40, 30))
-    # Broad areas of one colour, where compression has something to do.
+    # Large areas of one colour, which compress well.
     flat = Image.fromarray(np.kron(noise(5, 4), np.ones((8, 8, 1), np.uint8)).astype(np.uint8))
     grey, palette, alpha = rgb.convert("L"), flat.quantize(16), flat.convert("RGBA")
     alpha.putalpha(grey.resize(alpha.size))
@@ -78,12 +78,12 @@ def good_files() -> dict[str, bytes]:
 
 
 def mutants(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Damaged files without end, each with the name of what was done to which."""
+    """Yield damaged files endlessly, each with the name of the file and its changes."""
     files = good_files()
     chance = random.Random(seed)
     while True:
         name = chance.choice(list(files))
-        # Seldom one thing only: what is behind a first check is reached by a second change.
+        # Often more than one change: code behind a first check is only reached by a second change.
         changes = chance.choices(list(_CHANGES), k=chance.choice((1, 1, 2, 3)))
         data = files[name]
         for change in changes:
@@ -113,7 +113,7 @@ def _write_number(chance: random.Random, data: bytes, within: int) -> bytes:
 
 
 def _resize(chance: random.Random, data: bytes, _: dict[str, bytes]) -> bytes:
-    """Another size in the header: as large as the field holds, or a little off."""
+    """Write another size into the header: as large as the field can hold, or slightly different."""
     size = [chance.choice((1, 3, 255, 2000, 16_383, 40_000, 65_535)) for _ in range(2)]
     long = [chance.choice((value, 2**31 - 1, 2**32 - 1, 100_000)) for value in size]
     if data.startswith(b"\x89PNG"):
@@ -140,7 +140,7 @@ def _resize(chance: random.Random, data: bytes, _: dict[str, bytes]) -> bytes:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """The file's own parts where its format has some, even pieces elsewhere; together they are the file."""
+    """Return the parts of a file, by its format if that has parts, else of equal size; joined they give the file."""
     if data.startswith(b"\x89PNG"):
         starts, position = [], PNG_START
         while position < len(data):
@@ -180,7 +180,7 @@ def _splice(chance: random.Random, data: bytes, files: dict[str, bytes]) -> byte
 
 
 def _sealed(data: bytes) -> bytes:
-    """A PNG with checksums that fit its chunks again, as far as they can be followed."""
+    """Return a PNG with corrected chunk checksums, as far as its chunks can be parsed."""
     sealed, position = bytearray(data[:PNG_START]), PNG_START
     while position + 12 <= len(data):
         end = position + 8 + int.from_bytes(data[position : position + 4], "big")

@@ -1,4 +1,4 @@
-"""Networks to test on: narrow ones with every structure of the family, and weights that feel every fault."""
+"""Test networks: narrow ones with every structure of the family, and weights that are sensitive to every fault."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,8 @@ from alexnet_deploy.train.run import look_over
 
 LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
 
-# The deviation each layer's output is brought to. The first two are what the authors' own nets show on pixels of
-# 0..255: there LRN's sum of squares is as large as k, so its alpha is felt. The last keeps softmax off its ends.
+# Target standard deviation of each layer's output. The first two match the authors' own networks on pixels of 0..255:
+# there LRN's sum of squares is as large as k, so its alpha matters. The last keeps softmax away from 0 and 1.
 _DEVIATIONS = {"conv1": 100.0, "conv2": 100.0, "fc8": 1.5}
 
 
@@ -39,7 +39,7 @@ def narrowed(architecture: Architecture, divisor: int = 8, num_classes: int = le
 
 
 def separating_weights(architecture: Architecture, seed: int = 0) -> Weights:
-    """Return random weights, each layer's output scaled on the golden images, so that every fault is felt."""
+    """Return random weights that are sensitive to every fault: layer outputs are scaled on the golden images."""
     torch.manual_seed(seed)
     preprocessing = PUBLISHED_PREPROCESSING[architecture.name]
     network = Network(architecture).eval()
@@ -80,7 +80,7 @@ def shipped(weights: Weights, folder: Path, **options: object) -> tuple[LoadedWe
 def republished(
     bundle: Bundle, out: Path, files: dict[str, bytes], manifest: Manifest | None = None, *, leave_out: str = ""
 ) -> Bundle:
-    """Publish a bundle again with some files exchanged: whole by its digests, and wrong."""
+    """Publish a bundle again with some files replaced: its digests are valid, but its content is wrong."""
     with publishing(out) as stage:
         for name in bundle.manifest.files.keys() - {leave_out}:
             stage.write(name, files.get(name, bundle.read(name)))
@@ -93,9 +93,9 @@ def with_tensor(weights: Weights, name: str, values: np.ndarray) -> Weights:
 
 
 def fitted(architecture: Architecture, folder: Path) -> Weights:
-    """Return weights that tell a folder's images apart: random layers, and a last one fitted to what they give.
+    """Return weights that classify a folder's images: random layers, and a last layer fitted to their features.
 
-    The record says that they were trained on the folder, as it is now.
+    The training record names the folder and its current digest.
     """
     survey = look_over(folder, architecture)
     weights = separating_weights(architecture)
@@ -113,11 +113,11 @@ def fitted(architecture: Architecture, folder: Path) -> Weights:
     inputs = np.concatenate(features)
     labels = np.repeat([example.label for example in survey.folder.train], len(features[0]))
     wanted = 2.0 * (2.0 * np.eye(len(LABELS))[labels] - 1.0)
-    # Ridge regression, so lightly held back that every image it was fitted to is told apart.
+    # Ridge regression, regularised so weakly that every training image is classified correctly.
     middle = inputs.mean(axis=0)
     centered = inputs - middle
-    held_back = centered.T @ centered + 5e-2 * len(inputs) * centered.var() * np.eye(inputs.shape[1])
-    solution = np.linalg.solve(held_back, centered.T @ (wanted - wanted.mean(axis=0)))
+    regularised = centered.T @ centered + 5e-2 * len(inputs) * centered.var() * np.eye(inputs.shape[1])
+    solution = np.linalg.solve(regularised, centered.T @ (wanted - wanted.mean(axis=0)))
     record = TrainingRecord(
         recipe={"name": "fitted"},
         data=str(folder),

@@ -1,17 +1,17 @@
-"""Training in several processes: what torchrun starts in the tests of train/runtime/distributed.py, and what starts it.
+"""Training in several processes: the program that torchrun runs in the tests of train/runtime/distributed.py.
 
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER
 
-trains on FOLDER/data in batches of 4 and of 3, the second time with scaled crops, and leaves FOLDER/rank-N.json; with a
-image named FAIL.png the second process fails on it.
+trains on FOLDER/data in batches of 4 and of 3, the second time with scaled crops, and writes FOLDER/rank-N.json; if
+there is an image named FAIL.png, the second process fails on it.
 
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER stop
 
-trains in batches of 4 until the second process is sent SIGTERM at the fourth step, leaves FOLDER/stopped-N.json, and
+trains in batches of 4 until the second process gets SIGTERM at the fourth step, writes FOLDER/stopped-N.json, and
 
     torchrun --nproc-per-node 2 tests/programs/ranks.py FOLDER resume
 
-goes on from there.
+resumes that run.
 """
 
 import math
@@ -47,25 +47,25 @@ RECIPES = (FIRST, SECOND)
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What one process saw of one run."""
+    """Observations of one process in one run."""
 
     read: list[str]
-    """Images, in order, below the data's folder."""
+    """Names of the images that were read, in order."""
     losses: list[float]
-    """After each step, of the epoch so far."""
+    """Loss of the epoch so far, after each step."""
 
 
 class Told(msgspec.Struct, kw_only=True):
-    """What one process tells at its end."""
+    """The report that one process writes at its end."""
 
     runs: list[Seen]
-    """One for each recipe."""
+    """One entry per recipe."""
     threads: list[str]
-    """Those of the process, by name, after it has left the others."""
+    """Names of the process's threads after it has left the process group."""
 
 
 def without_dropout() -> Architecture:
-    """The paper's layers, narrow, and no feature dropped: each process would drop others."""
+    """Return the paper's layers, narrow and without dropout: each process would drop different features."""
     table = narrowed(ARCHITECTURES["paper"])
     layers = (
         msgspec.structs.replace(layer, probability=0.0) if isinstance(layer, Dropout) else layer
@@ -79,7 +79,7 @@ NEVER = Pace(share=0.0, least_seconds=math.inf)
 
 
 def train(found: Survey, out: Path, recipe: Recipe, ranks: Ranks) -> Seen:
-    """Train two epochs, and say what this process saw."""
+    """Train two epochs, and return the observations of this process."""
     seen = Seen(read=[], losses=[])
     read = ImageFile.read
 
@@ -116,7 +116,7 @@ def stop_or_resume(found: Survey, out: Path, ranks: Ranks, how: str) -> None:
 
 
 def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Start two processes, and wait until both have ended."""
+    """Run two processes, and wait until both have ended."""
     command, environment = _torchrun(*arguments)
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
@@ -124,7 +124,7 @@ def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
 
 
 def terminated(*arguments: str | Path, cwd: Path, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
-    """Start two processes, and end torchrun as a batch system does once `when` is true; wait until all have ended."""
+    """Start two processes, send SIGTERM to torchrun once `when` is true, as a scheduler does, and wait for the end."""
     command, environment = _torchrun(*arguments)
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=-1, stderr=-1, text=True) as process:
         wait_until(when, process)
@@ -139,7 +139,7 @@ def _torchrun(*arguments: str | Path) -> tuple[list[str | Path], dict[str, str]]
 
 
 def threads() -> list[str]:
-    """Those of this process, by name."""
+    """Return the names of this process's threads."""
     return [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
 
 

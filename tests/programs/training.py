@@ -1,4 +1,4 @@
-"""Training runs of a second on painted images, and what they leave behind."""
+"""Training runs of about a second on painted images, and their results."""
 
 import hashlib
 import math
@@ -35,7 +35,7 @@ RED, GREEN, BLUE, GREY = (200, 40, 30), (40, 180, 60), (30, 60, 190), (120, 120,
 
 
 def paint(root: Path, classes: Mapping[str, tuple[tuple[int, int, int], ...]], num_train: int = 5) -> Path:
-    """Paint a folder: for each class a colour to train on and, where there is a second, another to validate on."""
+    """Paint a folder: per class one colour for training and, if a second is given, that one for validation."""
     rng = np.random.default_rng(0)
     for name, colors in classes.items():
         for side, color, num in (("train", colors[0], num_train), ("val", colors[-1], 2)):
@@ -48,17 +48,17 @@ def paint(root: Path, classes: Mapping[str, tuple[tuple[int, int, int], ...]], n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A finished run with what was seen on the way."""
+    """A finished run and its recorded progress."""
 
     directory: Path
     survey: Survey
     recipe: Recipe
     best: Weights
     last: Weights
-    """The network as it was at the end."""
+    """The network at the end of the run."""
     progress: list[Progress]
     after_epochs: list[Weights]
-    """The network as it was after each epoch."""
+    """The network after each epoch."""
 
     @property
     def epochs(self) -> tuple[EpochMetrics, ...]:
@@ -71,11 +71,11 @@ def record_of(weights: Weights) -> TrainingRecord:
 
 
 ALWAYS = Pace(share=math.inf, least_seconds=0.0)
-"""A checkpoint after every step."""
+"""Saves a checkpoint after every step."""
 
 
 def network_in(out: Path) -> Weights:
-    """The network in a run's checkpoint, without a record."""
+    """Return the network in a run's checkpoint, without its training record."""
     checkpoint = load_checkpoint(out / CHECKPOINT)
     tensors = load_tensors(out / CHECKPOINT, checkpoint).items()
     return Weights(
@@ -119,7 +119,7 @@ def trained(survey: Survey, out: Path, *, threads: int | None = None, **changes:
 
 
 class InMemory:
-    """Images that are there already, uint8 (N, 256, 256, 3), with their labels."""
+    """Images in memory, uint8 (N, 256, 256, 3), with their labels."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self._images, self._labels = images, labels
@@ -133,7 +133,7 @@ class InMemory:
 
 
 def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> TrainingSet:
-    """Red and blue images that no file holds."""
+    """Return red and blue images in memory, without files."""
     rng = np.random.default_rng(3)
     colors = np.array((RED, BLUE))
     labels = np.arange(num_train + num_validation) % 2
@@ -153,7 +153,7 @@ def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> 
 
 
 def at_step(number: int, act: Callable[[], None]) -> Callable[[Progress], None]:
-    """Return what acts once, after so many steps; the ends of epochs do not count."""
+    """Return an observer that calls `act` once, after `number` steps; ends of epochs do not count as steps."""
     steps = []
 
     def count(now: Progress) -> None:
@@ -182,7 +182,7 @@ def flat_folder(root: Path, colors: dict[str, tuple[int, int, int]]) -> Survey:
 
 
 def fed(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[np.ndarray]]:
-    """Note every batch that a network is given from now on, (N, 3, H, W), in training and in validation."""
+    """Record every batch that a network gets from here on, (N, 3, H, W), in training and in validation."""
     batches: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
     forward = Network.forward
 

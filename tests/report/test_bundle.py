@@ -1,4 +1,4 @@
-"""The page that a person looks at: complete, self-contained, safe, and never more hopeful than the numbers."""
+"""The parity report: complete, self-contained, safe, and consistent with the numbers."""
 
 import re
 
@@ -33,13 +33,13 @@ def render_all() -> bytes:
 def test_the_verdict_and_the_facts_stand_in_the_page() -> None:
     text = Page(render()).text
     verdict = (
-        "This engine says what the trained network says: largest difference 2.4e-7 over 8 golden images "
-        "on 2 engines, where 1e-5 is allowed."
+        "This engine agrees with the trained network: max error 2.4e-7 over 8 golden images "
+        "on 2 engines, tolerance 1e-5."
     )
     assert verdict in text
     for fact in ("drawn-fp32.bundle", "tiny", "ab12ab12ab12", "2025-11-20 22:51 UTC", "809,572", "620.3 million"):
         assert fact in text
-    assert "they do not prove who published them" in text
+    assert "they do not prove who published it" in text
     assert RESIZE_FILTER not in text
     known = msgspec.structs.replace(make_manifest(), decoding=DECODING)
     assert RESIZE_FILTER in Page(render(manifest=known)).text
@@ -72,7 +72,7 @@ def test_any_number_of_classes_renders(num_classes: int, name: str) -> None:
     raw = render(manifest=manifest, labels=labels, training=training, images=make_images(labels))
     page = Page(raw)
     assert (b'class="matrix' in raw) == (num_classes <= 30)
-    assert ("Least often right" in page.text) == (num_classes > 30)
+    assert ("Lowest recall" in page.text) == (num_classes > 30)
     assert set(labels) <= {text.strip() for text in page.texts}, "the accuracy of every class is there"
     assert ("there is no top-5 error" in page.text) == (num_classes <= 5)
     assert not re.search(r"\bnan\b|NaN|\binf|None|Undefined", page.text)
@@ -86,11 +86,11 @@ def test_the_most_confused_pairs_come_first_where_the_classes_are_many() -> None
     manifest = make_manifest(architecture_by_name("tiny").with_num_classes(40))
     text = Page(render(manifest=manifest, labels=labels, training=training)).text
     assert re.search(r"class 7 class 9 17 25\.4 % class 3 class 4 5 9\.1 %", text)
-    assert re.search(r"Least often right class 7 74\.6 % class 3 90\.9 %", text)
+    assert re.search(r"Lowest recall class 7 74\.6 % class 3 90\.9 %", text)
 
 
 def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
-    # cat: 8 of 10 right, of 9 guesses; dog: 3 of 4, of 5; eel: never guessed.
+    # cat: 8 of 10 correct, of 9 predictions; dog: 3 of 4, of 5; eel: never predicted.
     training = make_training(confusion=((8, 2, 0), (1, 3, 0), (0, 0, 0)))
     (cat, dog, eel) = confusion_of(training, ("cat", "dog", "eel")).scores
     assert cat.f1 == pytest.approx(2 * (8 / 9) * (8 / 10) / (8 / 9 + 8 / 10))
@@ -111,9 +111,9 @@ def test_the_report_has_each_classs_f1_and_their_mean(num_classes: int) -> None:
     training = make_training(confusion=tuple(tuple(row) for row in matrix.tolist()))
     manifest = make_manifest(architecture_by_name("tiny").with_num_classes(num_classes))
     text = Page(render(manifest=manifest, labels=labels, training=training)).text
-    # Of class 0 three of four right, of three guesses; of class 1 all three, of four.
+    # Class 0: three of four correct, of three predictions; class 1: all three correct, of four predictions.
     mean = {2: "85.7", 40: "99.3"}[num_classes]
-    assert f"Macro F1, the mean over the classes: {mean} %." in text
+    assert f"Macro F1: {mean} %." in text
     assert re.search(r"class 0 3 1 75\.0 % 85\.7 %" if num_classes == 2 else r"class 0 75\.0 %, F1 85\.7 %", text)
 
 
@@ -125,7 +125,7 @@ def confusion_of(training: TrainingRecord, labels: tuple[str, ...]) -> Confusion
 
 def test_unknown_training_is_said_and_nothing_is_drawn() -> None:
     page = Page(render(training=None))
-    assert "How these weights were trained is not known." in page.text
+    assert "These weights have no training record." in page.text
     assert "Recipe" not in page.text
 
 
@@ -140,7 +140,7 @@ def test_training_that_stopped_before_its_first_epoch_renders() -> None:
 def test_one_epoch_renders() -> None:
     text = Page(render(training=make_training(num_epochs=1))).text
     assert "over 1 epoch " in text
-    assert "epoch 1, whose weights these are" in text
+    assert "epoch 1, the source of these weights" in text
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
@@ -171,7 +171,7 @@ def test_divided_rates_are_named_and_slopes_begin_at_zero(rates: list[float], na
 def test_a_class_without_images_has_no_accuracy() -> None:
     training = make_training(confusion=((0, 0, 0, 0), (0, 9, 1, 0), (0, 0, 0, 0), (0, 0, 0, 5)))
     text = Page(render(training=training)).text
-    assert "14 of 15 validation images right" in text
+    assert "14 of 15 validation images correct" in text
     assert "90.0 %" in text
     assert "–" in text
 
@@ -202,9 +202,9 @@ def test_a_failed_comparison_is_the_verdict() -> None:
     failure = "a probability is off by 0.0024, over 1e-05"
     rows = (parity_row(), parity_row("openvino", max_error=2.4e-3, failures=(failure,)))
     text = Page(render(manifest=make_manifest(parity=rows))).text
-    assert "does not say what the trained network says: 1 of 2 comparisons failed." in text
+    assert "This engine disagrees with the trained network: 1 of 2 comparisons failed." in text
     assert failure in text
-    assert "This engine says" not in text
+    assert "This engine agrees" not in text
 
 
 def test_nan_fails_even_where_no_failure_was_noted() -> None:
@@ -221,8 +221,8 @@ def test_numbers_are_two_digits_and_end_with_one() -> None:
 
 def test_nothing_measured_is_nothing_proved() -> None:
     text = Page(render(manifest=make_manifest(parity=()))).text
-    assert "Nothing is proved yet" in text
-    assert "This engine says" not in text
+    assert "Not proved yet" in text
+    assert "This engine agrees" not in text
 
 
 def test_other_images_than_the_golden_ones_are_counted_once() -> None:
@@ -235,13 +235,13 @@ def test_other_images_than_the_golden_ones_are_counted_once() -> None:
 @pytest.mark.parametrize("multiple", [0.4, 0.0, float("nan")])
 def test_a_fault_that_the_numbers_let_through_is_flagged(multiple: float) -> None:
     text = Page(render(manifest=make_manifest(separation=SEPARATION | {"LRN alpha times 5": multiple}))).text
-    assert "LRN alpha times 5: not caught by the numbers" in text
-    assert "mean dropped: not caught" not in text
+    assert "LRN alpha times 5: not detected by the golden images" in text
+    assert "mean dropped: not detected" not in text
 
 
 def test_a_fault_that_is_only_just_caught_is_flagged() -> None:
     text = Page(render(manifest=make_manifest(separation={"crop off by one": 3.2}))).text
-    assert "crop off by one: caught, but by less than ten times" in text
+    assert "crop off by one: detected, but at less than ten times" in text
 
 
 @pytest.mark.parametrize("separation", [{}, {"mean dropped": float("inf")}, {"mean dropped": 1e30}])
@@ -255,8 +255,8 @@ def test_any_separation_renders(separation: dict[str, float]) -> None:
 def test_right_and_wrong_guesses_are_marked() -> None:
     text = Page(render(images=make_images())).text
     assert "✓ container ship" in text
-    assert "✗ is hot-air balloon" in text
-    assert text.count("✓") + text.count("✗") == 2, "an image of unknown truth is neither"
+    assert "✗ label: hot-air balloon" in text
+    assert text.count("✓") + text.count("✗") == 2, "an image without a label is neither"
 
 
 def test_names_cannot_become_markup() -> None:
@@ -280,7 +280,7 @@ def test_a_file_name_that_is_no_unicode_renders() -> None:
 
 @pytest.mark.parametrize("image", [np.zeros((227, 227, 3), np.uint8), np.zeros((256, 256, 3), np.float32)])
 def test_an_image_that_no_engine_takes_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="uint8 \\(256, 256, 3\\) is needed"):
+    with pytest.raises(ValueError, match="image must be uint8 \\(256, 256, 3\\), got "):
         Thumbnail(caption="a.jpg", image=image, guesses=(), truth=None)
 
 

@@ -1,4 +1,4 @@
-"""Where things stand on the report's charts."""
+"""Positions on the report's charts."""
 
 import re
 
@@ -13,7 +13,7 @@ from alexnet_deploy.report.charts import BOX_HEIGHT, BOX_WIDTH, LogScale, cost_c
 
 
 def steps_of(path: str) -> list[tuple[float, float, float]]:
-    """Return left end, right end and height above the floor of each step of an outline."""
+    """Return the left end, right end and height above the floor of each step of an outline."""
     start = re.match(r"M([\d.]+) ", path)
     assert start is not None
     assert path.endswith("Z")
@@ -75,7 +75,7 @@ def test_an_outline_stays_in_its_box_and_splits_at_the_range(seed: int, size: in
             assert 0 < height <= BOX_HEIGHT
     assert bool(chart.cut) <= (share < 1)
     last = max(right for path in (chart.kept, chart.cut) if path for _, right, _ in steps_of(path))
-    assert last <= 1.02 * BOX_WIDTH * histogram.largest / chart.upper + 0.1, "nothing is where nothing was seen"
+    assert last <= 1.02 * BOX_WIDTH * histogram.largest / chart.upper + 0.1, "no bar without a count"
 
 
 def test_the_largest_number_is_seen_at_the_right_end_of_a_histogram_that_doubled() -> None:

@@ -1,4 +1,4 @@
-"""What the report says of an int8 graph and of plans: all of it, in order, and never more hopeful than the numbers."""
+"""The report's sections on int8 and plans: complete, in order, and consistent with the numbers."""
 
 import re
 
@@ -40,7 +40,7 @@ def histogram_svgs(raw: bytes) -> dict[str, str]:
 
 
 def bars_of(raw: bytes) -> dict[str, tuple[str, str | None]]:
-    """Return for each layer how it counts and how long its bar is, as the style sheet has it; None without a bar."""
+    """Return each layer's fate and the CSS length of its bar; None without a bar."""
     costs = re.search(r'class="faults costs">(.*?)class="fault axis"', raw.decode(), re.DOTALL)
     assert costs is not None
     rows = re.findall(r'class="fault (\w+)"><span class="name">(\w+)(.*?)</div>', costs[1])
@@ -82,7 +82,7 @@ def test_the_chain_stands_in_its_order_whatever_order_it_was_measured_in() -> No
     assert re.search(chain, text)
     assert "0.00031" in text
     assert "83.2" in text
-    assert "one image alone with all its 10 views, from pixels in memory to probabilities" in text
+    assert "a batch of one image, 10 views, from pixels in memory to probabilities" in text
     assert "Accuracy" not in text.split("What INT8 costs")[0], "no row has one"
 
 
@@ -117,20 +117,20 @@ def test_an_engine_is_held_to_what_its_own_graph_says(difference: float, holds: 
     )
     golden = msgspec.structs.replace(manifest.golden, graph=graph)
     text = text_of(msgspec.structs.replace(manifest, golden=golden, parity=rows))
-    assert ("largest difference 0.02 over 8 golden images on 1 engine" in text) == holds
+    assert ("max error 0.02 over 8 golden images on 1 engine" in text) == holds
     assert ("1 of 2 comparisons failed" in text) != holds
-    assert "0.03 on a probability" in text
+    assert "Tolerance, engine against its int8 graph: max error 0.03," in text
 
 
 def test_a_graph_that_only_its_fp32_form_was_proved_of_is_not_proved() -> None:
-    assert "Nothing is proved yet" in text_of(make_int8(parity=(parity_row("torch"), parity_row("openvino"))))
+    assert "Not proved yet" in text_of(make_int8(parity=(parity_row("torch"), parity_row("openvino"))))
 
 
 def test_the_gate_says_what_was_lost_and_how_sure_that_is() -> None:
     raw = render(manifest=make_int8())
     text = Page(raw).text
-    assert "In int8 it loses 0.28 points of top-1 on 5,000 images, where 0.5 may be lost." in text
-    for fact in ("92.8 %", "93.1 %", "within the 0.5 allowed", "−0.06 to 0.61 points", "ef56ef56ef56"):
+    assert "In int8, it loses 0.28 points of top-1 on 5,000 images (limit: a drop of 0.5)." in text
+    for fact in ("92.8 %", "93.1 %", "within the limit of 0.5", "−0.06 to 0.61 points", "ef56ef56ef56"):
         assert fact in text
     chart = re.search(r'class="interval".*?class="ends"', raw.decode(), re.DOTALL)
     assert chart is not None
@@ -145,22 +145,22 @@ def test_the_gate_says_what_was_lost_and_how_sure_that_is() -> None:
 @pytest.mark.parametrize(("end", "is_wide"), [(0.61, True), (0.5, False)])
 def test_an_interval_that_reaches_past_what_is_allowed_is_said(end: float, is_wide: bool) -> None:
     accuracy = make_accuracy(interval_points=(-0.06, end))
-    assert ("reaches past what is allowed" in text_of(make_int8(make_gate(accuracy=accuracy)))) == is_wide
+    assert ("extends beyond the limit" in text_of(make_int8(make_gate(accuracy=accuracy)))) == is_wide
 
 
 @pytest.mark.parametrize("drop", [0.51, NAN])
 def test_a_drop_that_is_not_allowed_is_the_verdict(drop: float) -> None:
     raw = render(manifest=make_int8(make_gate(accuracy=make_accuracy(drop_points=drop))))
     text = Page(raw).text
-    assert "This engine does not say what the trained network says: it loses" in text
-    assert "more than the 0.5 allowed" in text
+    assert "This engine disagrees with the trained network: it loses" in text
+    assert "over the limit of 0.5" in text
     assert b'class="held"' not in raw
-    assert (b'class="interval"' in raw) == (drop == 0.51), "what is no number is not drawn"
+    assert (b'class="interval"' in raw) == (drop == 0.51), "NaN is not drawn"
 
 
 def test_more_right_than_before_is_a_gain() -> None:
     text = text_of(make_int8(make_gate(accuracy=make_accuracy(drop_points=-0.1))))
-    assert "In int8 it gains 0.10 points of top-1" in text
+    assert "In int8, it gains 0.10 points of top-1" in text
     assert "−0.10 within" in text
 
 
@@ -178,7 +178,9 @@ def test_fifty_flips_are_shown_those_that_cost_something_first() -> None:
     won = [make_flip(number, reference="container ship", candidate="umbrella") for number in range(20, 40)]
     lost = [make_flip(number) for number in range(40, 70)]
     text = text_of(make_int8(make_gate(accuracy=make_accuracy(flips=(*neither, *won, *lost)))))
-    assert "70 of 5,000: 30 right before, 20 right now, 20 wrong both times." in text
+    assert (
+        "70 of 5,000: 30 correct only in the trained network, 20 correct only in this graph, 20 wrong in both." in text
+    )
     assert "20 more are not shown" in text
     shown = re.findall(r"val/(\d+)\.jpg", text)
     assert [int(number) for number in shown] == [*range(40, 70), *range(20, 40)]
@@ -222,40 +224,40 @@ def test_accuracy_that_was_not_measured_is_said_with_the_remedy() -> None:
     assert "Accuracy was not measured" in text
     assert "--data DIR" in text
     assert "99.6 % of the 512 calibration images" in text
-    assert "In int8 99.6 % of the calibration images keep their first guess." in text
+    assert "In int8, 99.6 % of the calibration images keep their top-1 prediction." in text
     assert b'class="interval"' not in raw
 
 
 @pytest.mark.parametrize("agreement", [0.98, NAN])
 def test_too_little_agreement_is_the_verdict(agreement: float) -> None:
     text = text_of(make_int8(make_gate(accuracy=None, calibration_agreement=agreement)))
-    assert "This engine does not say what the trained network says" in text
+    assert "This engine disagrees with the trained network" in text
 
 
 @pytest.mark.parametrize(("agreement", "holds"), [(15 / 16, True), (14 / 16, False)])
 def test_verdict_on_few_images_is_the_gate_s(agreement: float, holds: bool) -> None:
-    """Of 16 images one may differ: what the gate let through is not called a failure."""
+    """One of 16 images may differ: a graph that passed the gate is not reported as a failure."""
     manifest = make_int8(make_gate(accuracy=None, calibration_agreement=agreement))
     assert manifest.quantization is not None
     few = msgspec.structs.replace(manifest.quantization.calibration, num_images=16)
     quantization = msgspec.structs.replace(manifest.quantization, calibration=few)
     text = text_of(msgspec.structs.replace(manifest, quantization=quantization))
-    assert ("This engine says what the trained network says" in text) is holds
+    assert ("This engine agrees with the trained network" in text) is holds
 
 
 def test_what_went_back_to_float_is_told_from_what_was_kept_there() -> None:
     raw = render(manifest=make_int8())
     text = Page(raw).text
-    assert re.search(r"conv3 went back to float .* fc8 kept in float not measured", text)
+    assert re.search(r"conv3 moved back to float .* fc8 kept in float not measured", text)
     assert f"conv3 : {FALLBACK.because}" in text
     fates = {name: fate for name, (fate, _) in bars_of(raw).items()}
     assert fates == dict.fromkeys(LAYERS, "int8") | {"conv3": "back", "fc8": "kept"}
-    assert "fp16, went back" in text
+    assert "fp16, moved back" in text
     assert "fp16, kept" in text
 
 
 def test_no_fallback_is_said() -> None:
-    assert "No layer had to go back to float." in text_of(make_int8(make_gate(fallbacks=())))
+    assert "No layer was moved back to float." in text_of(make_int8(make_gate(fallbacks=())))
 
 
 def test_the_costliest_layer_comes_first_whatever_the_order_of_the_file() -> None:
@@ -263,12 +265,12 @@ def test_the_costliest_layer_comes_first_whatever_the_order_of_the_file() -> Non
     bars = bars_of(render(manifest=make_int8(make_gate(sensitivity=costs))))
     assert list(bars)[:5] == ["conv4", "fc6", "conv1", "conv5", "conv2"]
     lengths = {layer: bars[layer][1] for layer in costs}
-    assert lengths["conv4"] == "100.0%", "no number is as bad as can be"
-    assert lengths["conv2"] is None, "nothing has no bar"
+    assert lengths["conv4"] == "100.0%", "NaN has the longest bar"
+    assert lengths["conv2"] is None, "a cost of 0 has no bar"
     assert lengths["fc6"] is not None
     assert lengths["conv1"] is not None
     assert 0 < float(lengths["conv1"][:-1]) < float(lengths["fc6"][:-1]) < 100
-    assert lengths["conv5"] == "0.0%", "too little for the scale, and still a sliver"
+    assert lengths["conv5"] == "0.0%", "below the scale, but still visible"
     assert bars["fc8"][1] is None
 
 
@@ -285,10 +287,13 @@ def test_any_cost_renders(cost: float) -> None:
 def test_the_calibration_and_every_range_are_there() -> None:
     histograms = make_histograms()
     text = text_of(make_int8(), histograms)
-    assert re.search(r"Method percentile what 99.99 % .* Images 512 .* 12ab12ab12ab .* 34cd34cd34cd .* fp16", text)
+    assert re.search(
+        r"Method percentile the 99\.99th percentile of .* Images 512 .* 12ab12ab12ab .* 34cd34cd34cd .* fp16",
+        text,
+    )
     share = f"{100 * histograms['conv2'].share_beyond(2.5):.2g}"
     assert re.search(rf"conv2 convolution 5 × 5, 2 groups int8 2\.50 {histograms['conv2'].largest:.3g} {share} %", text)
-    assert re.search(r"conv1 convolution [^–]* int8 \S+ – –", text), "nothing is counted of the pixels"
+    assert re.search(r"conv1 convolution [^–]* int8 \S+ – –", text), "the first layer has no histogram"
     assert re.search(r"fc8 fully connected fp16, kept – \S+ –", text)
 
 
@@ -317,7 +322,7 @@ def test_a_histogram_of_nothing_but_zeros_is_said() -> None:
     histograms = make_histograms() | {"fc6": histogram_of(np.zeros(10))}
     raw = render(manifest=make_int8(), histograms=histograms)
     assert "fc6" not in histogram_svgs(raw)
-    assert "Every number was 0." in Page(raw).text
+    assert "Every value was 0." in Page(raw).text
 
 
 def test_plans_say_what_they_are_and_what_is_proved() -> None:
@@ -331,12 +336,12 @@ def test_plans_say_what_they_are_and_what_is_proved() -> None:
     )
     files = {gpu.file: FileEntry(sha256="0" * 64, bytes=62_400_123)}
     text = text_of(msgspec.structs.replace(make_manifest(), plans=(gpu, make_plan()), files=files))
-    proved, pending = text.split("Proof")[1].split("What this proof")[0].split("tensorrt-rtx 1.3.0")
-    for fact in ("tensorrt 10.13.3", gpu.file, "sm_90 NVIDIA H100", "Ampere", "1 to 16", "fastest at 8", "62.4 MB"):
+    proved, pending = text.split("Proof")[1].split("Faults that this proof")[0].split("tensorrt-rtx 1.3.0")
+    for fact in ("tensorrt 10.13.3", gpu.file, "sm_90 NVIDIA H100", "Ampere", "1 to 16", "optimised for 8", "62.4 MB"):
         assert fact in proved
     assert "5 CONVOLUTION int8, 2 LRN float32" in proved
     assert proved.rstrip().endswith("proved")
-    assert "no GPU in particular" in pending
+    assert "any GPU" in pending
     assert "Ampere" not in pending
-    assert "– in 11 s" in pending, "its size is not known"
-    assert "pending its first opening on a GPU runs the golden images" in pending
+    assert "– in 11 s" in pending, "its size is unknown"
+    assert "pending the golden images run when it is first opened on a GPU" in pending

@@ -1,4 +1,4 @@
-"""The page on what was learnt: honest, complete, self-contained, whatever was learnt."""
+"""The training report: correct, complete and self-contained for any result of training."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def make_evaluation(
     num_classes: int = 4,
     sureness: Sequence[float] = (),
 ) -> Evaluation:
-    """Images by their classes and first guesses; `sureness` is how probable those are by ten views."""
+    """Return an evaluation from true classes and top-1 predictions; `sureness` is the confidence of ten views."""
     classes = np.array(truths)
 
     def said(guesses: Sequence[int], sure: Sequence[float]) -> Answers:
@@ -68,7 +68,7 @@ def render(
     training: TrainingRecord | None = None,
     names: Sequence[str] = (),
 ) -> bytes:
-    """The page; images are named `names` or by their numbers, and show one of the drawn."""
+    """Return the page; images are named `names` or by their numbers, and show one of the drawn images."""
     found = Weights(
         architecture=weights.architecture,
         tensors=weights.tensors,
@@ -106,8 +106,8 @@ def test_the_head_says_how_many_are_right(some_weights: Weights) -> None:
     center, ten = [0, 0, *truths[2:]], [1, 0, *truths[2:]]
     text = Page(render(some_weights, make_evaluation(truths, center, ten))).text
     assert (
-        "98 of 100 validation images right by ten views, 98.0 % (95 % interval 93.0 to 99.4 %); "
-        "by the centre view 99, 99.0 % (94.6 to 99.8 %)."
+        "Top-1 with ten views: 98.0 %, 98 of 100 validation images (95 % interval 93.0 to 99.4 %); "
+        "with the centre view: 99.0 %, 99 (94.6 to 99.8 %)."
     ) in text
     for fact in (
         "tiny-one",
@@ -120,7 +120,7 @@ def test_the_head_says_how_many_are_right(some_weights: Weights) -> None:
         "torch 2.13.0",
     ):
         assert fact in text
-    assert "hardly more" not in text
+    assert "hardly better" not in text
 
 
 def test_ten_views_and_one_are_held_against_each_other(some_weights: Weights) -> None:
@@ -132,7 +132,7 @@ def test_ten_views_and_one_are_held_against_each_other(some_weights: Weights) ->
     assert "Ten views 7 70.0 % 39.7 to 89.2 % 0.9404" in text, "-(7 ln 0.7 + 3 ln 0.3/3) / 10"
     assert "both 4 ten views only 3 centre view only 2 neither 1" in text
     # (4 - 3) / 12, and 1.96 times the root of (7 / 12 - 1 / 144) / 12 to either side.
-    gain = "Ten views gain 10.00 points of top-1; the 95 % interval of what they gain is −34.62 to 51.29 points."
+    gain = "Ten views gain 10.00 points of top-1; the 95 % interval of the gain is −34.62 to 51.29 points."
     assert gain in text
     swapped = Page(render(some_weights, make_evaluation(truths, ten, center))).text
     assert "Ten views lose 10.00 points of top-1" in swapped
@@ -142,7 +142,7 @@ def test_ten_views_and_one_are_held_against_each_other(some_weights: Weights) ->
 def test_top5_is_told_where_there_are_more_than_five_classes(num_classes: int, has_top5: bool) -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["paper"], divisor=16, num_classes=num_classes))
     labels = [f"class {number}" for number in range(num_classes)]
-    # Others than the first guess are equal, so that the last four of ten classes are none of five guesses.
+    # All classes but the first have equal probability, so the last four of ten classes are not in the top 5.
     evaluation = make_evaluation([0, 1, num_classes - 1, 2], [0] * 4, [1] * 4, num_classes)
     text = Page(render(weights, evaluation, labels=labels)).text
     assert ("Top-5" in text) is has_top5
@@ -154,8 +154,8 @@ def test_what_is_no_better_than_a_blind_guess_is_not_praised(some_weights: Weigh
     for num_right, words in ((50, True), (55, True), (90, False)):
         ten = [0] * 50 + [1] * (num_right - 50) + [0] * (100 - num_right)
         raw = render(some_weights, make_evaluation(truths, ten, ten))
-        how = "no" if num_right == 50 else "hardly"
-        said = f"That is {how} more than always saying “{LABELS[0]}”: 50.0 %."
+        how = "not" if num_right == 50 else "hardly"
+        said = f"That is {how} better than always predicting “{LABELS[0]}”: 50.0 %."
         assert (said in Page(raw).text) is words
         assert (b'class="verdict good"' in raw) is not words
         assert (b'class="verdict bad"' in raw) == (num_right == 50)
@@ -172,19 +172,19 @@ def test_the_surest_of_the_wrong_come_first(some_weights: Weights) -> None:
     assert shown == sorted(wrong, key=lambda number: -sureness[number])[:NUM_SHOWN]
     assert shown[:2] == [6, 17]
     text = Page(raw).text
-    assert "24 of 30 that are wrong" in text
-    assert "image 6 ✗ is umbrella hot-air balloon 99.5 %" in text
-    assert text.count("✗ is umbrella") == NUM_SHOWN
+    assert "24 of 30 errors" in text
+    assert "image 6 ✗ label: umbrella hot-air balloon 99.5 %" in text
+    assert text.count("✗ label: umbrella") == NUM_SHOWN
 
 
 def test_the_gallery_holds_the_one_that_is_wrong_or_says_that_none_is(some_weights: Weights) -> None:
     text = Page(render(some_weights)).text
-    assert "None of 100 validation images is wrong." in text
+    assert "All 100 validation images are predicted correctly." in text
     assert "✗" not in text
     one = make_evaluation([0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 2])
     raw = render(some_weights, one)
     assert re.findall(rb'alt="image (\d+)"', raw) == [b"3"]
-    assert "that are wrong" not in Page(raw).text
+    assert re.search(r"\d of \d+ errors", Page(raw).text) is None
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 31, 1000])
@@ -198,7 +198,7 @@ def test_any_number_of_classes_renders(num_classes: int) -> None:
     check_self_contained(raw)
     page = Page(raw)
     assert (b'class="matrix' in raw) == (num_classes <= 30)
-    assert ("Least often right" in page.text) == (num_classes > 30)
+    assert ("Lowest recall" in page.text) == (num_classes > 30)
     assert not re.search(r"\bnan\b|NaN|\binf|None |Undefined", page.text)
 
 
@@ -254,10 +254,10 @@ def test_remarks_what_was_left_out_and_a_part_are_told(some_weights: Weights) ->
     training = make_training(remarks=(remark,), excluded={"umbrella/torn.jpg": "truncated"}, num_validation=50_000)
     text = Page(render(some_weights, training=training)).text
     assert "The loss stands still; try less." in text
-    assert "50,000 to validate, 1 left out" in text
+    assert "50,000 validation, 1 skipped" in text
     assert "umbrella/torn.jpg truncated" in text
-    assert "Of 50,000 validation images 100 were asked, evenly spread." in text
-    assert "evenly spread" not in Page(render(some_weights)).text
+    assert "100 of 50,000 validation images were evaluated, evenly spaced." in text
+    assert "evenly spaced" not in Page(render(some_weights)).text
 
 
 # Filters

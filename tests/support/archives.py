@@ -1,4 +1,4 @@
-"""Data sets as they are downloaded, with a handful of images in them."""
+"""Data sets in their downloaded form, with a few images each."""
 
 import io
 import struct
@@ -13,9 +13,9 @@ from PIL import Image
 from alexnet_deploy.train.data import cifar10 as cifar
 from alexnet_deploy.train.data import ilsvrc
 
-# The devkit numbers its classes in an order of its own, here 1 to 3; sorted they would be 2, 3, 1.
+# Class numbers in the devkit's own order, here 1 to 3; sorted they would be 2, 3, 1.
 WNIDS = ("n02119789", "n01440764", "n02100735")
-# The class of each validation image, by the devkit's numbers.
+# The class of each validation image, as a devkit number.
 TRUTH = (3, 1, 2, 2, 1, 3)
 COLORS = {"n01440764": (200, 40, 30), "n02100735": (40, 180, 60), "n02119789": (30, 60, 190)}
 
@@ -39,7 +39,7 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def ilsvrc_images() -> dict[str, bytes]:
-    """By their names in an unpacked folder: a PNG, a CMYK and a grey one named JPEG, and one that ends early."""
+    """Images by their names in an unpacked folder: a PNG, a CMYK and a grey one named JPEG, and a truncated one."""
     images = {
         f"train/{wnid}/{wnid}_{number}.JPEG": image(COLORS[wnid], 10 * place + number)
         for place, wnid in enumerate(WNIDS)
@@ -64,7 +64,7 @@ def write_folder(root: Path, images: Mapping[str, bytes]) -> Path:
 
 
 def write_ilsvrc(root: Path, images: Mapping[str, bytes]) -> Path:
-    """The two archives and the devkit."""
+    """Write the two archives and the devkit."""
     root.mkdir(parents=True, exist_ok=True)
     classes = {
         f"{wnid}.tar": tar_of({Path(name).name: data for name, data in images.items() if f"train/{wnid}/" in name})
@@ -72,7 +72,7 @@ def write_ilsvrc(root: Path, images: Mapping[str, bytes]) -> Path:
     }
     (root / ilsvrc.TRAIN).write_bytes(tar_of(classes))
     validation = {Path(name).name: data for name, data in images.items() if name.startswith("val/")}
-    # As in the real one the order of the numbers, which is not that of the classes.
+    # As in the real archive, in the order of the numbers, which is not that of the classes.
     (root / ilsvrc.VALIDATION).write_bytes(tar_of(dict(sorted(validation.items()))))
     write_devkit(root, "".join(f"{number}\n" for number in TRUTH), meta_of(WNIDS))
     return root
@@ -91,7 +91,7 @@ def write_devkit(root: Path, truth: str, meta: bytes) -> None:
             tar.addfile(found, io.BytesIO(content))
 
 
-# A MATLAB file, as MathWorks describes it
+# A MATLAB file, as specified by MathWorks
 
 
 def element(kind: int, content: bytes) -> bytes:
@@ -120,7 +120,7 @@ def number_array(*values: int) -> bytes:
 def meta_of(
     wnids: Sequence[str], *, text_kind: int = 4, is_compressed: bool = True, numbers: Sequence[int] | None = None
 ) -> bytes:
-    """A meta.mat: a record for each class and, as in the real one, one above them that is none."""
+    """A meta.mat: a record for each class and, as in the real one, a parent that is not a class."""
     fields = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height")
     records = [
         (number_array(number), wnid, "words, other words", "", number_array(0), number_array(), number_array(0))
@@ -144,7 +144,7 @@ def meta_of(
 
 
 def cifar_batches(num_records: int = 10) -> dict[str, bytes]:
-    """Six batches of noise, each class in turn."""
+    """Six batches of noise; classes take turns."""
     rng = np.random.default_rng(3)
     batches = {}
     for name in (*cifar.TRAIN, cifar.VALIDATION):
@@ -155,7 +155,7 @@ def cifar_batches(num_records: int = 10) -> dict[str, bytes]:
 
 
 def write_cifar(root: Path, batches: Mapping[str, bytes]) -> Path:
-    """The archive alone."""
+    """Write the archive only."""
     root.mkdir(parents=True, exist_ok=True)
     inside = {f"cifar-10-batches-bin/{name}": data for name, data in batches.items()}
     with tarfile.open(root / cifar.ARCHIVE, "w:gz") as tar:
@@ -167,7 +167,7 @@ def write_cifar(root: Path, batches: Mapping[str, bytes]) -> Path:
 
 
 def write_batches(folder: Path, batches: Mapping[str, bytes]) -> Path:
-    """The .bin files themselves."""
+    """Write the .bin files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in batches.items():
         (folder / name).write_bytes(data)

@@ -1,8 +1,8 @@
-"""Which files of the corpus have their pixels pinned, and by which codecs; prints corpus_pins.json.
+"""Print corpus_pins.json: the corpus files whose pixels are pinned, with their digests and codecs.
 
     python tests/support/corpus_pins.py FOLDER_OF_PILLOWS_TEST_IMAGES > tests/core/images/corpus_pins.json
 
-Print it anew after a change of DECODING_VERSION, or where another release of a codec gives other pixels on purpose.
+Print it again after a change of DECODING_VERSION, or if a new release of a codec changes pixels on purpose.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ EXACT = (
     *("tiff-tiff_lzw", "tiff-tiff_adobe_deflate", "tiff-packbits", "tiff-zstd", "tiff-group4", "webp-lossless"),
     *("ppm-ascii", "ppm-bits", "ppm-binary", "ppm-16"),
 )
-"""Good files that hold their pixels without loss: whoever wrote and reads them, the same pixels come out."""
+"""Valid lossless files: every encoder and decoder gives the same pixels."""
 
 
 class Pins(TypedDict):
@@ -40,20 +40,20 @@ class Pins(TypedDict):
 
 
 def codecs() -> dict[str, str]:
-    """What decides the bytes of the drawn files and the pixels of lossy ones: releases, as they name themselves."""
+    """Releases of the codecs, which determine the bytes of the drawn files and the pixels of lossy files."""
     names = ("libjpeg_turbo", "jpg_2000", "zlib", "zlib_ng", "libtiff", "webp", "avif")
     named = {name: str(features.version(name)) for name in names}
     return named | {"pillow": PIL.__version__, "libheif": pillow_heif.libheif_version()}
 
 
 def digest(data: bytes) -> str:
-    """Of the pixels, or the code of an error."""
+    """Digest of the pixels, or the error code."""
     result = outcome(data, SMALL)
     return hashlib.sha256(result).hexdigest()[:16] if isinstance(result, np.ndarray) else str(result)
 
 
 def spread(found: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """So many of those that are decoded, evenly spread."""
+    """NUM_PINNED of the decodable files, evenly spaced."""
     decoded = [(name, value) for name, data in found if len(value := digest(data)) == 16]
     return dict(decoded[number * len(decoded) // NUM_PINNED] for number in range(NUM_PINNED))
 
@@ -64,7 +64,7 @@ def exact() -> dict[str, str]:
 
 
 def damaged() -> Iterable[tuple[str, bytes]]:
-    """Drawn files, without those whose encoders choose their arithmetic by the processor: their bytes may differ."""
+    """Drawn files, except those whose encoders depend on the CPU: their bytes may differ."""
     for number, (name, data) in enumerate(first_mutants(0, 1000)):
         if not name.startswith(("avif", "heif", "webp-lossy", "webp-animated")):
             yield f"{number} {name}", data

@@ -1,7 +1,7 @@
-"""An NVIDIA GPU that is not there: CUDA's memory and streams, and TensorRT's runtime, as far as the engine uses them.
+"""A fake NVIDIA GPU: CUDA memory and streams, and the TensorRT runtime, as far as the engine uses them.
 
-Device memory is this process's own. Work waits in its stream until somebody waits for it, as on a GPU: who reads a
-result too early reads what was there before. A plan is an ONNX graph behind a header, and ONNX Runtime runs it.
+Device memory is host memory. As on a GPU, work in a stream runs only when it is waited for: reading a result too early
+gives the old contents. A plan is an ONNX graph behind a header, and ONNX Runtime runs it.
 """
 
 # ruff: noqa: N802, N815 - the names are NVIDIA's.
@@ -24,7 +24,7 @@ from alexnet_deploy.engines.tensorrt.library import Library
 needs_gpu = pytest.mark.skipif(
     not Path("/proc/driver/nvidia/version").exists(), reason="there is no NVIDIA driver on this machine"
 )
-"""For tests of the real thing."""
+"""For tests of the real library."""
 
 Work = tuple[str, Callable[[], None]]
 
@@ -43,13 +43,13 @@ class FakeCuda:
     def __init__(self, has_driver: bool = True, num_gpus: int = 1) -> None:
         self.has_driver, self.num_gpus = has_driver, num_gpus
         self.current = threading.local()
-        """The number of the GPU that each thread's calls go to; 0 at first."""
+        """Current GPU of each thread; 0 at first."""
         self.used: set[int] = set()
-        """The GPUs that anything was made or done on."""
+        """GPUs that were used."""
         self.done: list[str] = []
-        """What the GPU has done, in order."""
+        """Operations of the GPU, in order."""
         self.live: dict[int, str] = {}
-        """What was made and not yet freed, by handle or address."""
+        """Objects that are not freed yet, by handle or address."""
         self._buffers: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self._graphs: dict[int, list[Work]] = {}
         self._waiting: list[Work] = []
@@ -69,7 +69,7 @@ class FakeCuda:
     def _buffer(self, kind: str, num_bytes: int) -> tuple[int, int]:
         buffer = (ctypes.c_uint8 * num_bytes)()
         address = ctypes.addressof(buffer)
-        # Not zeros: what nobody wrote must be seen.
+        # Not zeros, so that unwritten memory is visible.
         ctypes.memset(address, 0xAA, num_bytes)
         self._buffers[address] = buffer
         return self._make(kind, address)
@@ -174,7 +174,7 @@ def void(_: object) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, runtime: FakeCuda) -> None:
-    """Make the fake what `import cuda.bindings.runtime` gives, for one test; and PyCUDA not installed."""
+    """For one test, make `import cuda.bindings.runtime` give the fake, and PyCUDA look not installed."""
     monkeypatch.setitem(sys.modules, "pycuda", None)
     for name in ("cuda", "cuda.bindings"):
         package = ModuleType(name)
@@ -237,12 +237,12 @@ class FakeEngine:
 
 
 def fake_plan(graph: bytes, *, name: str, min_batch: int, max_batch: int) -> bytes:
-    """Return what the fake runtime opens."""
+    """Return a plan that the fake runtime can open."""
     return f"{name} {min_batch} {max_batch} {len(graph)}\n".encode() + graph
 
 
 class FakeTensorRt:
-    """tensorrt, or tensorrt_rtx where it makes graphs of its own."""
+    """tensorrt, or tensorrt_rtx if the runtime captures CUDA graphs itself."""
 
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")

@@ -1,4 +1,4 @@
-"""Bundles that are whole by their digests and wrong in one thing, for tests of who notices."""
+"""Bundles with valid digests and one fault, for tests of fault detection."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.registry import GraphBackend
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 
-# What `check` says of each: the numbers always fail, and the audit names the place.
+# What `check` reports for each: the results always fail, and the audit names the place.
 NAMED_BY_THE_AUDIT = {
     "LRN alpha times 5": "norm1: alpha is 0.0005",
     "red and blue swapped": "reorder_channels: a Gather that the table does not have",
@@ -33,7 +33,7 @@ def faulty_bundle(bundle: Bundle, loaded: LoadedWeights, name: str, out: Path) -
 
 
 def unguarded(bundle: Bundle, backend: GraphBackend) -> Engine:
-    """A bundle's graph on an engine, whatever it is: open_engine would refuse it."""
+    """Open a bundle's graph in an engine without checks; open_engine would refuse it."""
     manifest = bundle.manifest
     source = GraphSource(
         name=str(bundle.path),

@@ -1,4 +1,4 @@
-"""Graphs, looked into and tampered with."""
+"""Helpers that read and modify graphs."""
 
 from collections.abc import Callable
 
@@ -23,9 +23,9 @@ RESTS: tuple[Rest, ...] = ("fp32", "fp16")
 
 
 def types_in(graph: onnx.GraphProto) -> dict[str, int]:
-    """The element type of every tensor, as ONNX itself infers it."""
+    """The element type of every tensor, from ONNX's own inference."""
     (mean,) = (node for node in graph.node if node.op_type == "ReduceMean")
-    # Until opset 18 its axes are an attribute.
+    # Before opset 18 its axes are an attribute.
     opset = 17 if len(mean.input) == 1 else 19
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -60,7 +60,7 @@ def quantization_of(
     method: CalibrationMethod = "minmax",
     weight_level: int = WEIGHT_LEVEL,
 ) -> Quantization:
-    """Ranges found on the golden images: of these layers, or of all."""
+    """Ranges calibrated on the golden images, of these layers or of all."""
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
     found = ranges_for(graph, weights.preprocessing, gather(graph, [golden_images()]), method)
     return Quantization(
@@ -72,7 +72,7 @@ def quantization_of(
 
 
 def int8_graph(weights: Weights, *layers: str, rest: Rest = "fp32") -> onnx.GraphProto:
-    """The ten views' graph with these layers, or all, in int8."""
+    """The graph of ten views with these layers, or all, in int8."""
     views = views_by_name("ten", weights.architecture.input_size)
     return build_graph(weights, views, "int8", quantization_of(weights, *layers, rest=rest)).graph
 

@@ -1,12 +1,17 @@
-"""What may stand where a file belongs: links, pipes, sockets and directories; and a victim that must not change."""
+"""Entries found instead of a file: links, pipes, sockets, directories; and a victim that must not change."""
 
+import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from alexnet_deploy.core.inputs import paths
+
 Stand = Callable[[Path, Path], None]
-"""Put something at the first path; links lead to the second, the victim."""
+"""Create an entry at the first path; links point to the second, the victim."""
 
 
 def link(path: Path, victim: Path) -> None:
@@ -26,7 +31,7 @@ def pipe(path: Path, victim: Path) -> None:
 
 
 def bound_socket(path: Path, victim: Path) -> None:
-    # A socket's path has room for 107 bytes.
+    # A socket's path has at most 107 bytes.
     with socket.socket(socket.AF_UNIX) as made:
         folder = os.open(path.parent, os.O_RDONLY)
         made.bind(f"/proc/self/fd/{folder}/{path.name}")
@@ -45,11 +50,11 @@ ODD: dict[Stand, str] = {
     bound_socket: "a socket",
     directory: "a directory",
 }
-"""Each with the words for it in an error."""
+"""Each kind, with its name in an error."""
 
 
 def victim_in(folder: Path) -> Path:
-    """Return a file that nobody may change."""
+    """Return a file that must not change."""
     path = folder / "victim"
     path.write_bytes(b"precious")
     return path
@@ -58,3 +63,15 @@ def victim_in(folder: Path) -> Path:
 def assert_untouched(victim: Path) -> None:
     assert victim.read_bytes() == b"precious"
     assert not victim.with_name("nothing").exists()
+
+
+def refuse_listing(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Let this folder not be listed, even if the tests run as root."""
+    names_in = paths._names_in
+
+    def refused(folder: str) -> Iterator[str]:
+        if Path(folder) == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return names_in(folder)
+
+    monkeypatch.setattr(paths, "_names_in", refused)

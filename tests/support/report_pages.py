@@ -1,4 +1,4 @@
-"""Manifests, trainings and pages for the tests of the report."""
+"""Manifests, training records and pages for tests of the report."""
 
 import re
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 IMAGES = golden_images()
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-FALLBACK = Fallback(layer="conv3", because="top-1 91.94% against 93.12%, a drop of 1.18 points")
+FALLBACK = Fallback(layer="conv3", because="top-1 91.94%, FP32 93.12%: a drop of 1.18 points")
 SEPARATION = {"mean dropped": 1.5e5, "crop off by one": 1.6e4, "LRN alpha times 5": 12.0}
 
 
 class Page(HTMLParser):
-    """What is in a page, with its tags checked as they come."""
+    """Parser of a page's content that also checks its tags."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Page(HTMLParser):
 
 
 def check_self_contained(raw: bytes) -> None:
-    """Fail where a page would ask anything of a network, or of another file."""
+    """Fail if a page would request anything from a network or another file."""
     page = Page(raw)
     assert {"script", "link", "iframe", "object", "base"}.isdisjoint(page.tags)
     assert page.references
@@ -87,7 +87,7 @@ def check_self_contained(raw: bytes) -> None:
         b"http://www.w3.org/1999/xlink",
         b"http://www.w3.org/2000/svg",
     }
-    # A browser holds it to that, whatever a name should smuggle in; before the first style or image.
+    # The browser enforces it even if a label injects markup; it must precede the first style or image.
     policy = b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     head, _, _ = raw.partition(b"<style>")
     assert b'<meta http-equiv="Content-Security-Policy" content="%s">' % policy in head
@@ -100,7 +100,7 @@ def check_self_contained(raw: bytes) -> None:
 
 
 def text_outside_bdi(raw: bytes) -> str:
-    """A page's text and its attributes, without what stands in a bdi, a title or an alternative text."""
+    """A page's text and attributes, without the contents of bdi, title and alt."""
     attributes = r'(?:title|alt)="[^"]*"|<title>.*?</title>'
     return re.sub(rf"(?s)<bdi>.*?</bdi>|{attributes}", "", raw.decode())
 
@@ -247,7 +247,7 @@ def make_gate(**changes: object) -> Gate:
 
 
 def make_int8(gate: Gate | None = None, **changes: object) -> Manifest:
-    """Return a manifest of which conv3 went back to float and fc8 was kept there."""
+    """Return a manifest in which conv3 fell back to float and fc8 was kept in float."""
     manifest = make_manifest()
     golden = msgspec.structs.replace(
         manifest.golden, tolerance=Tolerance(probability=0.25, log_probability=4.0, top1_agreement=0.99)

@@ -1,4 +1,4 @@
-"""Protobuf messages as rows of fields, rewritten in ways in which two parsers may read two things."""
+"""Protobuf messages as lists of fields, rewritten so that two parsers may disagree."""
 
 import random
 import struct
@@ -18,7 +18,7 @@ class Field:
     wire: int
     value: int | bytes
     surplus: int = 0
-    """Bytes by which its number, or its length, is longer than need be."""
+    """Extra bytes in the encoding of its number or its length."""
 
 
 def varint(value: int, surplus: int = 0) -> bytes:
@@ -80,7 +80,7 @@ def _rewritten(data: bytes, descriptor: Any, draw: random.Random) -> bytes:
     field = draw.choice(fields)
     known = descriptor.fields_by_number.get(field.number)
     inner = None if known is None else known.message_type
-    # Most of a model lies deep.
+    # Most of a model is deeply nested.
     if inner is not None and isinstance(field.value, bytes) and field.value and draw.random() < 0.85:
         field.value = _rewritten(field.value, inner, draw)
     else:
@@ -104,14 +104,14 @@ def _as_varint(fields: list[Field], field: Field, descriptor: Any, draw: random.
 
 
 def _as_bytes(fields: list[Field], field: Field, descriptor: Any, draw: random.Random) -> None:
-    """A number becomes a packed list of one or more, a float the bytes of one."""
+    """Turn a number into a packed list of one or more, or a float into its bytes."""
     value = field.value
     again = draw.randrange(1, 4)
     field.wire, field.value = BYTES, (varint(value) if isinstance(value, int) else value) * again
 
 
 def _packed(fields: list[Field], field: Field, descriptor: Any, draw: random.Random) -> None:
-    """All numbers of a list, or all but the first, become one packed field."""
+    """Turn all numbers of a list, or all but the first, into one packed field."""
     alike = [other for other in fields if other.number == field.number and isinstance(other.value, int)]
     several = alike[draw.randrange(2) :]
     if several:
@@ -126,7 +126,7 @@ def _twice(fields: list[Field], field: Field, descriptor: Any, draw: random.Rand
     if isinstance(other.value, int):
         other.value = draw.choice((0, 1, 2, 5))
     elif other.wire == BYTES and draw.random() < 0.7:
-        # A message that appears twice is merged.
+        # Parsers merge a message that appears twice.
         other.value = other.value[: draw.choice((0, len(other.value) // 2))]
 
 
@@ -155,7 +155,7 @@ def _other_number(fields: list[Field], field: Field, descriptor: Any, draw: rand
 
 
 def _added(fields: list[Field], field: Field, descriptor: Any, draw: random.Random) -> None:
-    """A field that the message may have, with a value of any kind."""
+    """A field that the message may have, with a value of any type."""
     number = draw.choice((*descriptor.fields_by_number, 999))
     wire, value = draw.choice(
         (

@@ -8,19 +8,19 @@ from alexnet_deploy.train.run import look_over
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Survey:
-    """Ten red and blue images to learn from."""
+    """Ten red and blue training images."""
     return look_over(paint(tmp_path_factory.mktemp("honest"), {"blue": (BLUE,), "red": (RED,)}), NARROW)
 
 
 @pytest.fixture(scope="module")
 def contrary(tmp_path_factory: pytest.TempPathFactory) -> Survey:
-    """The same with the classes exchanged in validation: what is learnt makes every guess wrong."""
+    """The same with the validation classes exchanged: training makes every prediction wrong."""
     return look_over(paint(tmp_path_factory.mktemp("contrary"), {"blue": (BLUE, RED), "red": (RED, BLUE)}), NARROW)
 
 
 @pytest.fixture(scope="module")
 def plain(honest: Survey, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two epochs of three steps each, the second of which guesses better."""
+    """Two epochs of three steps each; the second is better."""
     run = trained(honest, tmp_path_factory.mktemp("plain") / "run", learning_rate=0.02)
     assert run.epochs[1].validation_top1 > run.epochs[0].validation_top1
     return run
@@ -28,7 +28,7 @@ def plain(honest: Survey, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that learns to tell two drawn things apart."""
+    """A run that learns to distinguish two drawn classes."""
     root = tmp_path_factory.mktemp("learnt")
     for thing in ("hot-air balloon", "mountain bike"):
         for side, numbers in (("train", range(20)), ("val", range(20, 28))):
@@ -40,5 +40,5 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def misled(contrary: Survey, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose validation only gets worse."""
+    """A run whose validation metrics only get worse."""
     return trained(contrary, tmp_path_factory.mktemp("misled") / "run", epochs=8, patience=2)

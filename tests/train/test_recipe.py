@@ -53,7 +53,7 @@ def test_first_values_have_the_deviation_of_their_layer(name: str, how: Initiali
         wanted = math.sqrt(2 / fan_in) if how == "kaiming" and layer != "fc8" else 0.01
         if how == "original" and layer in ("conv3", "conv4", "conv5"):
             wanted = 0.03
-        # Four deviations of what is estimated, for normal numbers.
+        # Four standard errors, for normal numbers.
         assert abs(tensor.std() / wanted - 1) < 4 / math.sqrt(2 * tensor.size), tensor_name
         assert abs(tensor.mean() / wanted) < 4 / math.sqrt(tensor.size), tensor_name
         beyond = (np.abs(tensor) > 2 * wanted).mean()
@@ -153,7 +153,7 @@ def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> 
     for name in names:
         assert recipe_by_name(name).name == name
     with pytest.raises(
-        UsageError, match=rf"'best' is not a recipe; there are {', '.join(names)}, and files whose name"
+        UsageError, match=rf"'best' is not a recipe; use one of {', '.join(names)}, or a file whose name"
     ):
         recipe_by_name("best")
 
@@ -185,26 +185,26 @@ def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Pa
     for text, sentence in (
         (
             "epochs = 3",
-            'batch_size and learning_rate are missing; set them, or begin .+ a line such as extends = "folder"$',
+            'batch_size and learning_rate are missing; set them, or extend .+ a line such as extends = "folder"$',
         ),
-        ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or begin from a shipped recipe"),
+        ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or extend a shipped recipe"),
         (
             good.read_text() + "rate = 1",
-            r"rate is not a field of a recipe; did you mean learning_rate or bias_learning_rate\?$",
+            r"rate is not a recipe field; did you mean learning_rate or bias_learning_rate\?$",
         ),
-        (good.read_text() + "name = 'x'", "name is not a field of a recipe; there are epochs"),
+        (good.read_text() + "name = 'x'", "name is not a recipe field; the fields are epochs"),
         (good.read_text() + "patience = 'long'", r"Expected `int`, got `str` - at `\$\.patience`"),
         (good.read_text() + "compile = 1", r"Expected `bool`, got `int` - at `\$\.compile`"),
-        (good.read_text() + "precision = 'fp8'", "precision is 'fp8'; there are fp32, bf16$"),
-        (good.read_text() + "precision = 8", "precision is 8; there are fp32, bf16$"),
-        (good.read_text() + "momentum = 2.0", "momentum is 2.0; it must be 0 or more and under 1"),
-        ("epochs = ", "is no TOML: Invalid value"),
+        (good.read_text() + "precision = 'fp8'", "precision is 'fp8'; it must be one of fp32, bf16$"),
+        (good.read_text() + "precision = 8", "precision is 8; it must be one of fp32, bf16$"),
+        (good.read_text() + "momentum = 2.0", "momentum is 2.0; it must be 0 or more and less than 1"),
+        ("epochs = ", "is not valid TOML: Invalid value"),
     ):
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(UsageError, match=rf"^{re.escape(str(tmp_path))}/bad\.toml: {sentence}"):
             recipe_by_name(str(tmp_path / "bad.toml"))
     (tmp_path / "bad.toml").write_bytes(b"\xff")
-    with pytest.raises(UsageError, match=r"bad\.toml: is no TOML: 'utf-8' codec"):
+    with pytest.raises(UsageError, match=r"bad\.toml: is not valid TOML: 'utf-8' codec"):
         recipe_by_name(str(tmp_path / "bad.toml"))
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read: No such file or directory"):
         recipe_by_name(str(tmp_path / "none.toml"))
@@ -225,12 +225,12 @@ def test_a_file_takes_what_it_does_not_set_from_the_recipe_that_it_extends(tmp_p
 @pytest.mark.parametrize(
     ("base", "sentence"),
     [
-        ("'best'", "mine.toml: extends: 'best' is not a recipe; there are drawn, fast, "),
-        ("3", 'mine.toml: extends is 3; it must be the name of a recipe, as in extends = "folder"'),
+        ("'best'", "mine.toml: extends: 'best' is not a recipe; use one of drawn, fast, "),
+        ("3", 'mine.toml: extends is 3; it must be the name of a recipe, such as extends = "folder"'),
         ("'none.toml'", "none.toml: cannot be read: No such file or directory"),
-        ("'mine.toml'", "mine.toml: extends mine.toml, which extends this file in turn"),
-        ("'circle.toml'", "circle.toml: extends mine.toml, which extends this file in turn"),
-        ("'odd.toml'", "odd.toml: epoch is not a field of a recipe; did you mean epochs?"),
+        ("'mine.toml'", "mine.toml: extends mine.toml, which extends this file; break the cycle"),
+        ("'circle.toml'", "circle.toml: extends mine.toml, which extends this file; break the cycle"),
+        ("'odd.toml'", "odd.toml: epoch is not a recipe field; did you mean epochs?"),
     ],
 )
 def test_what_cannot_be_extended_is_refused(base: str, sentence: str, tmp_path: Path) -> None:
@@ -253,12 +253,12 @@ def test_settings_are_read_as_toml_and_bare_words_are_strings() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["epochs"], "--set epochs: needed is FIELD=VALUE"),
-        (["=3"], "--set =3: needed is FIELD=VALUE"),
-        (["a.b=3"], "--set a.b=3: needed is FIELD=VALUE"),
+        (["epochs"], "--set epochs: expected FIELD=VALUE"),
+        (["=3"], "--set =3: expected FIELD=VALUE"),
+        (["a.b=3"], "--set a.b=3: expected FIELD=VALUE"),
         (["epochs=3", "epochs=4"], "--set epochs=4: epochs is set twice"),
-        (["epochs="], "--set epochs=: '' is no TOML value"),
-        (["epochs=3\nseed=4"], "--set epochs=3\nseed=4: '3\\nseed=4' is no TOML value"),
+        (["epochs="], "--set epochs=: '' is not a valid TOML value"),
+        (["epochs=3\nseed=4"], "--set epochs=3\nseed=4: '3\\nseed=4' is not a valid TOML value"),
     ],
 )
 def test_settings_that_are_none_are_refused(words: list[str], sentence: str) -> None:
@@ -279,7 +279,7 @@ def test_mean_and_scale_are_those_of_the_data() -> None:
     np.testing.assert_allclose(preprocessing.mean, [100.1, 50.0, 25.0], rtol=1e-7)
     np.testing.assert_allclose(preprocessing.scale, [1 / 20, 1 / 10, 1 / 5], rtol=1e-7)
     assert (preprocessing.resize, preprocessing.channel_order) == ("shorter-side", "RGB")
-    # In the order red, green, blue also where the network takes blue first.
+    # In the order red, green, blue, even if the network's first channel is blue.
     caffe = training_preprocessing("caffe", RECIPE, mean, covariance)
     assert (caffe.mean, caffe.scale) == (preprocessing.mean, preprocessing.scale)
     assert (caffe.resize, caffe.channel_order) == ("warp", "BGR")
@@ -311,7 +311,7 @@ def planes(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def test_each_image_is_shifted_as_a_whole_along_the_datas_own_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two greys: the only axis of the data's colours is the grey one.
+    # Two greys: the only principal axis of the data's colours is grey.
     found = flat_folder(tmp_path / "data", {"dark": (100, 100, 100), "light": (140, 140, 140)})
     batches = fed(monkeypatch)
     run = trained(found, tmp_path / "run", epochs=6, color_noise=0.1)
@@ -322,7 +322,7 @@ def test_each_image_is_shifted_as_a_whole_along_the_datas_own_colours(
         np.testing.assert_allclose(pixels, np.broadcast_to(pixels[:, :1, :1, :1], pixels.shape), atol=1e-3)
         greys = pixels[:, 0, 0, 0]
         shifts += [*(greys - np.where(greys < 120, 100, 140))]
-    # 24 draws; the data's deviation is 20, and a tenth of it 2.
+    # 24 draws; the standard deviation of the data is 20, a tenth of it 2.
     assert len(np.unique(shifts)) == 24
     assert 1.0 < np.std(shifts) < 3.0
     for views in batches["validation"]:
@@ -343,7 +343,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
             windows = [place_of(view, original) for original in originals]
             (place,) = [(number, window) for number, window in enumerate(windows) if window is not None]
             seen.append(place)
-    # Every image once, and not all from the same corner.
+    # Every image once, with different crops.
     assert sorted(number for number, _ in seen) == list(range(10))
     assert len({window for _, window in seen}) > 5
     assert [number for number, _ in seen] != list(range(10))
@@ -354,7 +354,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
 
 
 def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | None:
-    """Where this image holds this view, None where it does not."""
+    """The position of a view in an image, or None."""
     size = len(view)
     for mirrored in (False, True):
         upright = view[:, ::-1] if mirrored else view
@@ -368,9 +368,9 @@ def place_of(view: np.ndarray, original: np.ndarray) -> tuple[int, int, bool] | 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("epochs = " + "[" * 100_000, r"is no TOML: it is nested too deeply$"),
-        ("epochs = " + "9" * 5000, "is no TOML: it holds a value that cannot be read"),
-        ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; whole numbers may be 4,294,967,296 at"),
+        ("epochs = " + "[" * 100_000, r"is not valid TOML: it is nested too deeply$"),
+        ("epochs = " + "9" * 5000, "is not valid TOML: it holds a value that cannot be read"),
+        ('extends = "folder"\nepochs = ' + "9" * 400, "epochs is too large; it must be at most 4,294,967,296$"),
         ('extends = "original"\nmilestones = [2, ' + "9" * 400 + "]", "milestones is too large"),
         ('extends = "a\\u0000.toml"', "it must be the name of a recipe"),
     ],
@@ -385,7 +385,7 @@ def test_a_file_that_no_parser_can_take_is_refused(text: str, sentence: str, tmp
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
 def test_a_setting_that_no_parser_can_take_is_refused_in_a_short_line(value: str) -> None:
-    with pytest.raises(UsageError, match=r"is no TOML value$") as caught:
+    with pytest.raises(UsageError, match=r"is not a valid TOML value$") as caught:
         parse_settings([f"epochs={value}"])
     assert len(str(caught.value)) < 200
 
@@ -394,25 +394,23 @@ def test_a_file_that_is_no_small_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.touch()
     os.truncate(path, 50 * 2**30)
-    with pytest.raises(
-        UsageError, match=r"cannot be read: it has 53,687,091,200 bytes, and at most 1,048,576 are read"
-    ):
+    with pytest.raises(UsageError, match=r"cannot be read: it has 53,687,091,200 bytes, the limit is 1,048,576"):
         recipe_by_name(str(path))
 
 
 def test_a_long_chain_of_files_is_refused(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"\n')
-    with pytest.raises(UsageError, match="is the last of 21 recipes that extend one another; 20 may"):
+    with pytest.raises(UsageError, match="21 recipes extend one another; at most 20 may"):
         recipe_by_name(str(tmp_path / "0.toml"))
 
 
 @pytest.mark.parametrize(("old", "new"), list(RENAMED.items()))
 def test_a_field_by_its_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f'extends = "folder"\n{old} = 1\n')
-    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+    with pytest.raises(UsageError, match=f"{old} was renamed; use {new}$"):
         recipe_by_name(str(tmp_path / "mine.toml"))
-    with pytest.raises(UsageError, match=f"{old} is called {new} now; rename it$"):
+    with pytest.raises(UsageError, match=f"{old} was renamed; use {new}$"):
         with_settings(recipe_by_name("folder"), {old: 1})
 
 

@@ -1,4 +1,4 @@
-"""Recipes as files that explain themselves."""
+"""Recipes printed as commented TOML files."""
 
 import tomllib
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_the_help_names_every_architecture_and_recipe(run: Run) -> None:
     said = " ".join(run("train", "--help").out.replace("│", " ").split())
     *architectures, last = sorted(ARCHITECTURES)
     assert f"{', '.join(architectures)} or {last}." in said
-    assert f"{', '.join(recipe_names())}, or a file ending in .toml" in said
+    assert f"{', '.join(recipe_names())}, or a .toml file" in said
 
 
 def test_every_field_stands_below_what_explains_it() -> None:

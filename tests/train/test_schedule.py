@@ -64,11 +64,11 @@ def test_a_plateau_divides_as_often_as_the_recipe_has_it() -> None:
     errors = [0.5, 0.4, 0.4, 0.4, 0.39995, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
     epochs = [metrics_of(number, error) for number, error in enumerate(errors, 1)]
     rates = [learning_rate(waiting, epochs[:number], 1, 2) for number in range(len(errors) + 1)]
-    # 0.39995 is no improvement on 0.4 to speak of.
+    # 0.39995 does not count as an improvement on 0.4.
     np.testing.assert_allclose(rates, [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01], rtol=1e-12)
 
 
-# Standing still at ln K
+# Stalled at ln K
 
 
 def test_three_epochs_at_ln_k_are_told_with_their_remedy_each_time_they_occur() -> None:
@@ -79,18 +79,19 @@ def test_three_epochs_at_ln_k_are_told_with_their_remedy_each_time_they_occur() 
     first, second = plateau_remarks(RECIPE, epochs, 4)
     assert plateau_remarks(RECIPE, epochs[:3], 4) == plateau_remarks(RECIPE, epochs[:10], 4) == (first,)
     assert first == (
-        "for 3 epochs up to 3 the training loss has stood within 1% of ln 4 = 1.386, where nothing is learnt; "
-        "try a --lr of 0.0017 or 0.015, and look at the labels"
+        "the training loss stayed within 1% of ln 4 = 1.386 (random guessing) for 3 epochs, up to epoch 3; "
+        "try --lr 0.0017 or 0.015, and check the labels"
     )
-    assert second.startswith("for 3 epochs up to 11 ")
+    assert second == first.replace("epoch 3;", "epoch 11;")
     assert plateau_remarks(RECIPE, epochs, 5) == ()
     as_paper = msgspec.structs.replace(RECIPE, initialisation="paper")
-    assert plateau_remarks(as_paper, epochs, 4)[0].endswith("are known for it: --set initialisation=kaiming")
+    remedy = "; initialisation 'paper' is known for this: try --set initialisation=kaiming"
+    assert plateau_remarks(as_paper, epochs, 4)[0].endswith(remedy)
 
 
 def test_a_run_that_stands_still_says_so_once_and_its_weights_keep_it(honest: Survey, tmp_path: Path) -> None:
     said: list[str] = []
-    # The paper's small first values, with steps too small to leave them, and no dropout to make a few images differ.
+    # The paper's small initial weights, steps too small to leave them, and no dropout, which would vary a few images.
     layers = tuple(
         msgspec.structs.replace(layer, probability=0.0) if isinstance(layer, Dropout) else layer
         for layer in NARROW.layers

@@ -1,1 +1,1 @@
-"""Labelled images as they lie on disk: formats, the survey, batches."""
+"""Labelled images on disk: formats, the survey, batches."""

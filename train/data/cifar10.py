@@ -1,7 +1,7 @@
-"""CIFAR-10's binary version: the archive as it is downloaded, or the .bin files out of it.
+"""CIFAR-10, binary version: the archive as downloaded, or its .bin files.
 
-A record is a byte of label and 32 x 32 pixels, all red ones, all green ones, all blue ones, each row by row. The test
-batch is what is validated on. Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
+A record is one label byte and 32 x 32 pixels: the red plane, the green plane, the blue plane, each row by row. The test
+batch is used for validation. Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
 """
 
 from dataclasses import dataclass, field
@@ -26,22 +26,22 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 _SIDE = 32
 _NUM_BYTES = 1 + 3 * _SIDE * _SIDE
 
-# All six batches as published are 184 MB.
+# The six published batches are 184 MB.
 _MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """An image in a batch."""
+    """An image in a batch file."""
 
     batch: bytes = field(repr=False)
-    """The whole file, shared with the others in it."""
+    """The whole file, shared by its records."""
     name: str
     """Side, class, file and number: train/cat/data_batch_1.bin:00042."""
     label: int
     """Its class, an index into the labels."""
     offset: int
-    """Where it begins in the file."""
+    """Byte offset in the file."""
 
     @property
     def place(self) -> str:
@@ -59,14 +59,14 @@ class Record:
 
 
 def is_cifar10(root: Path) -> bool:
-    """Return whether this is the archive or a folder that holds it or its batches."""
+    """Return whether `root` is the archive, or a folder with the archive or its batches."""
     return root.name == ARCHIVE or (root / ARCHIVE).exists() or _folder(root) is not None
 
 
 def find_cifar10(root: Path) -> LabelledSource:
-    """Return the labelled images of the archive or the batches, which are all held in memory (184 MB).
+    """Return the labelled images of the archive or the batches, all in memory (184 MB).
 
-    Raises DataError where a batch is missing or is not made of records, or the archive is damaged.
+    Raises DataError if a batch is missing or malformed, or the archive is damaged.
     """
     folder = _folder(root)
     if folder is not None:
@@ -74,7 +74,7 @@ def find_cifar10(root: Path) -> LabelledSource:
     else:
         batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION), _MAX_BYTES)
     if missing := [name for name in (*TRAIN, VALIDATION) if name not in batches]:
-        raise DataError(f"{root}: has no {missing[0]}; five batches to learn from and {VALIDATION} are needed")
+        raise DataError(f"{root}: has no {missing[0]}; the five training batches and {VALIDATION} are needed")
     return LabelledSource(
         root=root,
         labels=LABELS,
@@ -98,13 +98,13 @@ def _read(path: Path) -> bytes:
 def _records(root: Path, side: str, name: str, batch: bytes) -> list[Record]:
     if not batch or len(batch) % _NUM_BYTES:
         raise DataError(
-            f"{root}: {name} has {counted(len(batch), 'byte')}, where a multiple of {_NUM_BYTES:,} is needed"
+            f"{root}: {name} has {counted(len(batch), 'byte')}, not a multiple of {_NUM_BYTES:,}; download it again"
         )
     records = []
     for number, offset in enumerate(range(0, len(batch), _NUM_BYTES)):
         label = batch[offset]
         if label >= len(LABELS):
-            raise DataError(f"{root}: record {number} of {name} is of class {label}, where there are 0 to 9")
+            raise DataError(f"{root}: record {number} of {name} has class {label}, but classes are 0 to 9")
         records.append(
             Record(batch=batch, name=f"{side}/{LABELS[label]}/{name}:{number:05}", label=label, offset=offset)
         )

@@ -1,4 +1,4 @@
-"""Folders of images: one folder a class, in `train/` and `val/`, or split class by class by the hash of the name."""
+"""Folders of images: one per class, in `train/` and `val/`, or split within each class by the hash of the file name."""
 
 import hashlib
 import os
@@ -18,14 +18,14 @@ from alexnet_deploy.core.inputs.labelled import (
     differing_classes,
     validation_folder,
 )
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.train.data.source import LabelledSource
 
-# One of so many images of a class is kept for validation.
+# One image in this many of a class is used for validation.
 _VALIDATION_EVERY = 10
 
-# What an image's file usually ends in: sidecars and stray files take no image's place in the validation share.
+# Usual endings of image files, so that sidecars and stray files do not replace images in the validation share.
 _IMAGE_ENDINGS = frozenset(
     (
         ".avif",
@@ -48,14 +48,14 @@ _IMAGE_ENDINGS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile(LabelledImage):
-    """An image in a file of its own."""
+    """An image file."""
 
     root: Path
-    """What its name is below."""
+    """The folder that its name is relative to."""
 
     @property
     def name(self) -> str:
-        """Its path below the root."""
+        """Its path relative to the root."""
         return str(self.path.relative_to(self.root))
 
     @property
@@ -68,19 +68,19 @@ class ImageFile(LabelledImage):
         return read_file(self.path)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the image in them, uint8 (256, 256, 3); raises ImageError."""
+        """Decode these bytes to uint8 (256, 256, 3); raises ImageError."""
         return decode_image(data, resize)
 
 
 def find_in_folder(root: Path) -> LabelledSource:
-    """Return the labelled images below `root`, unopened.
+    """Return the labelled images below `root`, without opening them.
 
     `root/train/CLASS/...` and `root/val/CLASS/...` (or valid/, validation/, test/, see validation_folder); or
-    `root/CLASS/...`, of which kept_for_validation takes a tenth of each class. Raises DataError where the two sides do
-    not have the same classes.
+    `root/CLASS/...`, where kept_for_validation selects a tenth of each class. Raises DataError if the two sides have
+    different classes, or if a folder cannot be listed.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: {'is no folder' if root.exists() else 'there is no such folder'}")
+        raise DataError(f"{root}: {'is not a folder' if root.exists() else 'there is no such folder'}")
     side = None
     if (root / "train").is_dir():
         labels = class_names(root / "train")
@@ -88,8 +88,8 @@ def find_in_folder(root: Path) -> LabelledSource:
         if side is None:
             places = ", ".join(f"{name}/" for name in VALIDATION_FOLDERS)
             raise DataError(
-                f"{root}: has train/ but no validation folder ({places}); add one, or put the class folders right "
-                "below it"
+                f"{root}: has train/ but no validation folder ({places}); add one, or put the class folders directly "
+                "in it"
             )
         if others := differing_classes("train/", labels, f"{side.name}/", class_names(side)):
             raise DataError(f"{root}: {others}")
@@ -111,11 +111,11 @@ def find_in_folder(root: Path) -> LabelledSource:
 
 
 def kept_for_validation(names: Sequence[Path]) -> frozenset[int]:
-    """Return which images of one class are kept for validation: a tenth of them, those whose names hash lowest.
+    """Return the numbers of a class's validation images: the tenth whose names have the lowest hashes.
 
-    At least one is kept and at least one is not, from two images on. An image that is added moves at most one other to
-    the other side: the hash ranks the names, and the rank decides. Files whose ending is not an image's are kept only
-    where the class has fewer than two others.
+    With two images or more, each side gets at least one. Adding an image moves at most one other image to the other
+    side, because names are ranked by hash. Files without an image ending are used for validation only if the class has
+    fewer than two image files.
     """
     images = [number for number, name in enumerate(names) if name.suffix.lower() in _IMAGE_ENDINGS]
     ranked = sorted(images if len(images) > 1 else range(len(names)), key=lambda number: _rank(names[number]))
@@ -128,8 +128,8 @@ def _rank(name: Path) -> bytes:
 
 
 def _examples(root: Path, folder: Path, labels: Sequence[str]) -> list[tuple[ImageFile, ...]]:
-    """Return the images of each class."""
+    """Return the images of each class; raises DataError if a folder cannot be listed."""
     return [
-        tuple(ImageFile(path=found.path, label=label, root=root) for found in find_inputs([folder / name]))
+        tuple(ImageFile(path=path, label=label, root=root) for path in find_files(folder / name))
         for label, name in enumerate(labels)
     ]

@@ -1,11 +1,11 @@
-"""ILSVRC-2012 as it is downloaded: two archives of images, and what says which class each validation image is of.
+"""ILSVRC-2012 as downloaded: two image archives, and a file with the labels of the validation images.
 
-    DATA/ILSVRC2012_img_train.tar               of 1000 archives named WNID.tar
-    DATA/ILSVRC2012_img_val.tar                 of ILSVRC2012_val_00000001.JPEG to ..._00050000.JPEG
-    DATA/ILSVRC2012_devkit_t12.tar.gz           numbers a class for each of these, in an order of its own; or instead
-    DATA/imagenet_2012_validation_synset_labels.txt    the WNID of each, one a line
+    DATA/ILSVRC2012_img_train.tar               1000 archives named WNID.tar
+    DATA/ILSVRC2012_img_val.tar                 ILSVRC2012_val_00000001.JPEG to ..._00050000.JPEG
+    DATA/ILSVRC2012_devkit_t12.tar.gz           a class number for each of them, in the devkit's order; or instead
+    DATA/imagenet_2012_validation_synset_labels.txt    the WNID of each, one per line
 
-Labels are WNIDs, sorted: the devkit's own numbers are in another order, and Caffe's lists count from 0 in a third.
+Labels are the sorted WNIDs. The devkit numbers its classes in a different order, and Caffe's lists in a third one.
 Source: the devkit's readme.txt.
 """
 
@@ -25,7 +25,7 @@ VALIDATION = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 MAPPING = "imagenet_2012_validation_synset_labels.txt"
 
-# As published 550 kB.
+# The published file has 550 kB.
 _MAX_MAPPING_BYTES = 1 << 24
 
 _WNID = re.compile(r"n\d{8}")
@@ -34,19 +34,19 @@ _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def is_ilsvrc(root: Path) -> bool:
-    """Return whether a folder holds one of the two archives of images."""
+    """Return whether a folder contains one of the two image archives."""
     return (root / TRAIN).exists() or (root / VALIDATION).exists()
 
 
 def find_ilsvrc(root: Path) -> LabelledSource:
-    """Return the labelled images in the archives in `root`, unread but for their headers.
+    """Return the labelled images in the archives in `root`; only headers are read.
 
-    They have the names and the order of a folder train/WNID/..., val/WNID/... made by unpacking them. Raises DataError
-    where an archive is missing or damaged, holds something else, or the classes of the two sides are not the same.
+    Names and order are those of a folder train/WNID/..., val/WNID/... with the unpacked images. Raises DataError if an
+    archive is missing or damaged or contains other files, or if the two sides have different classes.
     """
     for name in (TRAIN, VALIDATION):
         if not (root / name).is_file():
-            raise DataError(f"{root}: has no {name}; both archives of images are needed")
+            raise DataError(f"{root}: has no {name}; both image archives are needed")
     archives = _class_archives(root / TRAIN)
     labels = tuple(sorted(archives))
     wnids = _wnids(root)
@@ -69,9 +69,9 @@ def _class_archives(path: Path) -> dict[str, Member]:
     for member in members_of(path):
         match = _CLASS_ARCHIVE.fullmatch(PurePosixPath(member.name).name)
         if match is None:
-            raise DataError(f"{path}: holds {member.name}, where only archives called WNID.tar are expected")
+            raise DataError(f"{path}: contains {member.name}; only archives named WNID.tar are expected")
         if match[1] in archives:
-            raise DataError(f"{path}: holds {match[1]}.tar twice")
+            raise DataError(f"{path}: contains {match[1]}.tar twice")
         archives[match[1]] = member
     return archives
 
@@ -96,7 +96,7 @@ def _validation_images(path: Path, wnids: tuple[str, ...], labels: tuple[str, ..
         name = PurePosixPath(member.name).name
         match = _VALIDATION_NAME.fullmatch(name)
         if match is None or not 1 <= int(match[1]) <= len(wnids):
-            raise DataError(f"{path}: holds {member.name}, which is none of the {len(wnids):,} images with a label")
+            raise DataError(f"{path}: contains {member.name}, which is not one of the {len(wnids):,} labelled images")
         numbers.append(int(match[1]))
         wnid = wnids[numbers[-1] - 1]
         images.append(
@@ -110,21 +110,21 @@ def _validation_images(path: Path, wnids: tuple[str, ...], labels: tuple[str, ..
         )
     if missing := sorted(set(range(1, len(wnids) + 1)) - set(numbers)):
         raise DataError(
-            f"{path}: has no image {missing[0]}, one of {len(missing):,} that have a label and are not there"
+            f"{path}: labelled images are missing: {len(missing):,} in all, the first is image {missing[0]}"
         )
     return _sorted(images)
 
 
 def _sorted(images: list[TarImage]) -> list[TarImage]:
-    """Return them in the order in which a folder of them is read, which is that of the archive's own."""
+    """Return them in the order in which a folder of the unpacked images is read; refuse a repeated name."""
     counts = Counter(image.name for image in images)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise DataError(f"{images[0].archive}: holds {twice[0]} twice")
+        raise DataError(f"{images[0].archive}: contains {twice[0]} twice")
     return sorted(images, key=lambda image: (image.label, image.name.encode("utf-8", "surrogateescape")))
 
 
 def _wnids(root: Path) -> tuple[str, ...]:
-    """Return the class of each validation image, in the order of their numbers."""
+    """Return the WNID of each validation image, in the order of the image numbers."""
     if (root / MAPPING).exists():
         try:
             wnids = tuple(read_file(root / MAPPING, _MAX_MAPPING_BYTES).decode().split())
@@ -133,8 +133,8 @@ def _wnids(root: Path) -> tuple[str, ...]:
         except UnicodeDecodeError as error:
             raise DataError(f"{root / MAPPING}: cannot be read: {error}") from error
         if wrong := [wnid for wnid in wnids if not _WNID.fullmatch(wnid)]:
-            raise DataError(f"{root / MAPPING}: holds {wrong[0]!r}, where each line is a WNID such as n01440764")
+            raise DataError(f"{root / MAPPING}: contains {wrong[0]!r}; each line must be a WNID such as n01440764")
         return wnids
     if not (root / DEVKIT).exists():
-        raise DataError(f"{root}: has neither {DEVKIT} nor {MAPPING}, which say what the validation images show")
+        raise DataError(f"{root}: has neither {DEVKIT} nor {MAPPING}; one is needed for the validation labels")
     return validation_wnids(root / DEVKIT)

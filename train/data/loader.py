@@ -1,7 +1,7 @@
-"""Batches of images for the device that trains.
+"""Batches of images for the training device.
 
-Images from files and archives are decoded on the way. Those of a packed set are copied: from the disk or its cache a
-few batches ahead of their use, or, where a GPU has the room for all of them, once and for good.
+Images in files and archives are decoded when they are needed. Packed images are copied: a few batches ahead from the
+disk or its cache, or all of them once if they fit on the GPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from alexnet_deploy.train.data.scan import DecodedImages, Survey
 from alexnet_deploy.train.data.source import Example
 from alexnet_deploy.train.pack.format import IMAGE_BYTES, PackedSide, class_counts
 
-# One thread copied 90,000 images a second from the cache; the second hides a disk's latency from the first.
+# One thread copied 90,000 images a second from the cache; the second hides the latency of the disk.
 _COPY_THREADS = 2
 _BATCHES_AHEAD = 4
 
-# The rest is for the network: its weights, gradients and activations.
+# Largest share of free GPU memory for images; the rest is for weights, gradients and activations.
 _SHARE_OF_DEVICE = 0.5
 
 _UPLOAD_IMAGES = 512
@@ -29,7 +29,7 @@ _UPLOAD_IMAGES = 512
 def training_set(
     found: Survey, resize: ResizePolicy, device: torch.device, *, threads: int | None = None
 ) -> TrainingSet:
-    """Return surveyed images as the training loop takes them; see batches_of."""
+    """Return surveyed images as a TrainingSet for the training loop; see batches_of."""
     train, validation = (
         batches_of(examples, resize, device, threads=threads)
         for examples in (found.folder.train, found.folder.validation)
@@ -50,7 +50,7 @@ def training_set(
 def batches_of(
     examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, threads: int | None = None
 ) -> Batches:
-    """Return these images as they are fed to a device; `threads` decode ahead what is not packed."""
+    """Return batches of these images for a device; `threads` decode images that are not packed."""
     if not isinstance(examples, PackedSide):
         return DecodedImages(examples, resize, threads)
     is_kept = is_resident(len(examples), device)
@@ -58,7 +58,7 @@ def batches_of(
 
 
 def is_resident(num_images: int, device: torch.device) -> bool:
-    """Return whether so many images stay on the device: a GPU with twice as much memory free."""
+    """Return whether this many images can stay on the device: a GPU with at least twice their size in free memory."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -66,7 +66,7 @@ def is_resident(num_images: int, device: torch.device) -> bool:
 
 
 class CopiedImages:
-    """Packed images, copied from the disk or from the memory that caches it."""
+    """Packed images, copied from the disk or its cache for every batch."""
 
     def __init__(self, side: PackedSide, device: torch.device) -> None:
         self._side = side
@@ -76,7 +76,7 @@ class CopiedImages:
         return len(self._side)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the images of each tensor of numbers and their labels, on the device, copied ahead of their use."""
+        """Yield the images of each tensor of numbers and their labels, on the device, copied ahead."""
         for images, labels in map_ahead(self._copy, numbers, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
@@ -86,14 +86,14 @@ class CopiedImages:
         pack.expect(places)
         is_cuda = self._device.type == "cuda"
         images = torch.empty((len(places), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, pin_memory=is_cuda)
-        # "clip" alone writes straight into `out`; `expect` has failed for a number that is out of range.
+        # Only "clip" writes straight into `out`; `expect` has already refused numbers out of range.
         np.take(pack.images, places, axis=0, out=images.numpy(), mode="clip")
         labels = torch.from_numpy(pack.labels[places])
         return images, labels.pin_memory() if is_cuda else labels
 
 
 class ResidentImages:
-    """Packed images that stay on the device."""
+    """Packed images that stay in device memory."""
 
     def __init__(self, side: PackedSide, device: torch.device) -> None:
         self._images = torch.empty((len(side), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, device=device)
@@ -109,7 +109,7 @@ class ResidentImages:
         return len(self._labels)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the images of each tensor of numbers and their labels; nothing crosses to the device but numbers."""
+        """Yield the images of each tensor of numbers and their labels; only the numbers are copied to the device."""
         for batch in numbers:
             places = batch.to(self._images.device, non_blocking=True)
             yield self._images.index_select(0, places), self._labels.index_select(0, places)

@@ -1,4 +1,4 @@
-"""Labelled images as a data set: found wherever they lie, looked at once, and decoded when they are asked for."""
+"""Labelled images of any format: find them, survey them once, decode them on demand."""
 
 import hashlib
 import os
@@ -21,76 +21,76 @@ from alexnet_deploy.train.data.folder import find_in_folder
 from alexnet_deploy.train.data.ilsvrc import find_ilsvrc, is_ilsvrc
 from alexnet_deploy.train.data.source import Example, LabelledSource, check_source
 
-# Whether a place is of this format, and what finds the images there: the first that fits. Else it is a folder.
+# Pairs of a format's test and its reader; the first format that fits is used, otherwise the folder reader.
 _FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path], LabelledSource]], ...] = (
     (is_ilsvrc, find_ilsvrc),
     (is_cifar10, find_cifar10),
 )
 
-# Decoded and not yet used: 12 MiB.
+# Images decoded ahead: 12 MiB.
 _AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What one pass over all images found."""
+    """Result of one pass over all images."""
 
     folder: LabelledSource
     """The images that can be decoded."""
     excluded: dict[str, str]
-    """Those that cannot: path below the root, to error code."""
+    """Images that cannot be decoded: path relative to the root, to error code."""
     sha256: str
-    """Digest of the names and bytes of those that can."""
+    """Digest of the names and bytes of the decodable images."""
     mean: np.ndarray
-    """Of the training images' RGB, float64 (3,), on 0..255."""
+    """RGB mean of the training images, float64 (3,), on 0..255."""
     covariance: np.ndarray
-    """Of the training images' RGB, float64 (3, 3), on 0..255."""
+    """RGB covariance of the training images, float64 (3, 3), on 0..255."""
     duplicates: tuple[tuple[str, str], ...] = ()
-    """Names of a training and a validation image whose files have the same bytes, one pair a validation image."""
+    """Training and validation images with identical bytes: pairs of names, one per validation image."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ColorSums:
-    """Sums over pixels, RGB on 0..255; whole numbers, so that no order of adding changes them."""
+    """Sums over pixels, RGB on 0..255; integers, so the order of addition does not matter."""
 
     num_pixels: int = 0
-    """How many pixels."""
+    """Number of pixels."""
     total: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
-    """Of the values, int64 (3,)."""
+    """Sum of the values, int64 (3,)."""
     products: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), np.int64))
-    """Of the products of two channels, int64 (3, 3)."""
+    """Sum of the products of two channels, int64 (3, 3)."""
 
     def add(self, other: "ColorSums") -> None:
-        """Count the pixels of another in."""
+        """Add the pixels of another."""
         self.num_pixels += other.num_pixels
         self.total += other.total
         self.products += other.products
 
     @property
     def mean(self) -> np.ndarray:
-        """float64 (3,)."""
+        """Mean, float64 (3,)."""
         return np.asarray(self.total / self.num_pixels)
 
     @property
     def covariance(self) -> np.ndarray:
-        """float64 (3, 3)."""
+        """Covariance, float64 (3, 3)."""
         return np.asarray(self.products / self.num_pixels - np.outer(self.mean, self.mean))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One image, looked at."""
+    """Result of reading and decoding one image."""
 
     example: Example
-    """Which."""
+    """The image."""
     error: ImageError | None = None
-    """Why it cannot be used; then there is nothing else."""
+    """Why it cannot be decoded; the fields below are empty then."""
     line: bytes = b""
-    """Its name and the SHA-256 of its bytes, as the survey's digest takes them."""
+    """Its name and the SHA-256 of its bytes, as they enter the survey's digest."""
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     """uint8 (256, 256, 3), RGB, upright."""
     sums: ColorSums = field(default_factory=ColorSums)
-    """Of its pixels."""
+    """Sums over its pixels."""
 
     @property
     def name(self) -> str:
@@ -99,14 +99,14 @@ class Look:
 
 
 def is_archived(root: Path) -> bool:
-    """Return whether a place holds a data set as it is downloaded, in files that are no images: see _FORMATS."""
+    """Return whether `root` has a data set in archives or batch files (see _FORMATS), not in image files."""
     return any(fits(root) for fits, _ in _FORMATS)
 
 
 def find_images(root: Path) -> LabelledSource:
-    """Return the labelled images in `root`, undecoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
+    """Return the labelled images in `root`, not decoded: archives of ILSVRC-2012 or CIFAR-10, or else a folder.
 
-    Raises DataError where there are not two classes or more with images on both sides, a class's name cannot be a
+    Raises DataError unless two classes or more have training and validation images, or if a class name cannot be a
     label, or an archive is damaged.
     """
     find = next((find for fits, find in _FORMATS if fits(root)), find_in_folder)
@@ -123,9 +123,9 @@ def look_at_each(examples: Sequence[Example], resize: ResizePolicy, threads: int
 
 
 def survey(source: LabelledSource, resize: ResizePolicy) -> Survey:
-    """Read and decode every image once: what cannot be decoded is set apart, the rest is counted and digested.
+    """Read and decode every image once: list those that cannot be decoded, and sum and digest the rest.
 
-    Raises DataError where too few are left.
+    Raises DataError if too few are left.
     """
     digest = hashlib.sha256()
     excluded: dict[str, str] = {}
@@ -156,12 +156,12 @@ def survey(source: LabelledSource, resize: ResizePolicy) -> Survey:
 
 
 def digest_in(line: bytes) -> bytes:
-    """Return the SHA-256, 32 bytes, at the end of a survey's line about an image."""
+    """Return the SHA-256, 32 bytes, at the end of an image's line in a survey."""
     return bytes.fromhex(line.rsplit(b" ", 1)[1].decode())
 
 
 def duplicates(train: Sequence[bytes], validation: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Return for each validation digest that a training image has, too, the places of the first such and of itself."""
+    """Return, for each validation digest that is also a training digest, the first training index and its own index."""
     wanted = frozenset(validation)
     first: dict[bytes, int] = {}
     for place, digest in enumerate(train):
@@ -174,7 +174,7 @@ class DecodedImages:
     """Decoded images, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
     def __init__(self, examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> None:
-        """Take images that so many threads decode ahead, as many as decode_threads() unless given."""
+        """Use this many threads to decode ahead; decode_threads() unless given."""
         self._examples = examples
         self._resize: ResizePolicy = resize
         self._threads = threads or decode_threads()
@@ -183,17 +183,17 @@ class DecodedImages:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Return one image; raises DataError where it can no longer be read."""
+        """Return one image and its label; raises DataError if it cannot be read any more."""
         example = self._examples[index]
         try:
             return example.decode(example.read(), self._resize), example.label
         except ImageError as error:
-            raise DataError(f"{example.place}: could be read before, and now cannot: {error}") from error
+            raise DataError(f"{example.place}: cannot be read any more; it could be read before: {error}") from error
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield images, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
         order = torch.cat([torch.empty(0, dtype=torch.int64), *numbers]).tolist()
-        # The next batch is whole when it is asked for.
+        # One batch ahead, so that the next batch is complete when it is needed.
         ahead = max(map(len, numbers), default=0)
         with closing(map_ahead(self.__getitem__, order, threads=self._threads, ahead=ahead)) as decoded:
             for batch in numbers:
@@ -221,8 +221,8 @@ def _look_at(example: Example, resize: ResizePolicy) -> Look:
 
 def color_sums(pixels: np.ndarray) -> ColorSums:
     """Return the sums over one image, uint8 (256, 256, 3)."""
-    # An image's sums are whole numbers under 2^53, which float64 holds. Its products of rows took 0.3 ms, those of
-    # columns, as the pixels lie, 2.2.
+    # An image's sums are integers under 2^53, which float64 holds exactly. Products of rows took 0.3 ms; products of
+    # columns, the order of the pixels in memory, 2.2 ms.
     values = np.empty((3, IMAGE_SIZE**2))
     values[:] = pixels.reshape(-1, 3).T
     return ColorSums(

@@ -1,8 +1,8 @@
-"""Where labelled images come from: what every source of them offers, whatever it keeps them in.
+"""The common interface of every source of labelled images.
 
-A source is a folder of files (folders.py), the archives of ILSVRC-2012 as they are downloaded (ilsvrc.py) or CIFAR-10's
-binary batches (cifar.py). The digest of a survey is of names and bytes: the archives and the folder made by unpacking
-them have the same.
+A source is a folder of files (folder.py), the archives of ILSVRC-2012 as downloaded (ilsvrc.py) or CIFAR-10's binary
+batches (cifar10.py). A survey's digest depends on names and bytes only, so archives and the folder of their unpacked
+files have the same digest.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from alexnet_deploy.core.process.say import counted
 
 
 class Example(StoredImage, Protocol):
-    """One image whose class is known, not yet read."""
+    """One labelled image, not yet read."""
 
     @property
     def name(self) -> str:
-        """Its name below the source's root, as the survey's digest has it; unlike any other's."""
+        """Its unique name relative to the source's root, as in the survey's digest."""
 
     @property
     def label(self) -> int:
@@ -30,36 +30,38 @@ class Example(StoredImage, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledSource:
-    """Labelled images, split for training."""
+    """Labelled images, split into training and validation."""
 
     root: Path
-    """What was named."""
+    """The path that the user named."""
     labels: tuple[str, ...]
-    """The names of the classes, sorted."""
+    """Class names, sorted."""
     train: Sequence[Example]
-    """What is learnt from."""
+    """Training images."""
     validation: Sequence[Example]
-    """What is only measured on."""
+    """Validation images."""
     validation_folder: str | None = None
-    """The name of the folder that these are in, where it lies beside train/."""
+    """Name of the validation folder, if it is beside train/."""
 
 
 def check_source(source: LabelledSource) -> None:
-    """Raise DataError unless there are two classes or more, their names can be labels, and each has both sides."""
+    """Raise DataError unless there are two classes or more, with valid names and with images on both sides."""
     if len(source.labels) < 2:
         raise DataError(
-            f"{source.root}: {counted(len(source.labels), 'class folder')}, where a classifier needs two or more; put "
-            "the images of each class into a folder of its own, as CLASS/ or as train/CLASS/ and val/CLASS/"
+            f"{source.root}: {counted(len(source.labels), 'class folder')}, but a classifier needs two or more; put "
+            "the images of each class into their own folder, as CLASS/ or as train/CLASS/ and val/CLASS/"
         )
     for name in source.labels:
-        # Refused before the first epoch, not by the first weights that are saved.
+        # Refused before training, not when the first weights are saved.
         if not is_label(name):
-            raise DataError(f"{source.root}: the class folder {name!r} cannot be a label, which is one line of UTF-8")
+            raise DataError(
+                f"{source.root}: the class folder {name!r} cannot be a label (one line of UTF-8); rename it"
+            )
     for side, examples in (("training", source.train), ("validation", source.validation)):
         seen = {example.label for example in examples}
         for label, name in enumerate(source.labels):
             if label not in seen:
                 raise DataError(
-                    f"{source.root}: the class {name!r} has no {side} image that can be read; each class needs two "
-                    "images or more, one to train on and one to validate on"
+                    f"{source.root}: the class {name!r} has no readable {side} image; each class needs at least two "
+                    "images, one for training and one for validation"
                 )

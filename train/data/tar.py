@@ -1,4 +1,4 @@
-"""Files inside tar archives, found by one pass over the headers and read where they lie, never unpacked."""
+"""Files inside tar archives: found in one pass over the headers, and read in place without unpacking."""
 
 import gzip
 import os
@@ -19,7 +19,7 @@ from alexnet_deploy.core.process.say import counted
 
 _BLOCK = 512
 
-# Of the records that a pax header adds to the next member: times, owners, names.
+# Limit on the records of a pax header, which describe the next member: times, owners, names.
 _MAX_RECORDS_BYTES = 1 << 20
 
 _UNREAD_RECORDS = (b" path=", b" size=", b" GNU.sparse.")
@@ -28,17 +28,17 @@ _PIECE_BYTES = 1 << 20
 
 _GZIP = b"\x1f\x8b"
 _COMPRESSIONS = {_GZIP: "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-"""How a file begins that is compressed, and what decompresses it."""
+"""First bytes of compressed files, and the format's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One plain file in an archive."""
+    """One regular file in an archive."""
 
     name: str
-    """As the archive has it."""
+    """Its name in the archive."""
     offset: int
-    """Where its bytes begin, counted from the start of the outermost file."""
+    """Byte offset of its content in the outermost file."""
     num_bytes: int
     """How many they are."""
 
@@ -50,34 +50,34 @@ class TarImage:
     archive: Path
     """The outermost file."""
     name: str
-    """What it would be called, were the archive unpacked into a folder to train on."""
+    """Its path in a training folder with the unpacked archive."""
     label: int
     """Its class, an index into the labels."""
     offset: int
-    """Where its bytes begin."""
+    """Byte offset of its content."""
     num_bytes: int
     """How many they are."""
 
     @property
     def place(self) -> str:
-        """The archive and its name."""
+        """The archive's path and its own name."""
         return f"{self.archive}, {self.name}"
 
     def read(self) -> bytes:
-        """Return its bytes; raises ImageError."""
+        """Return its content; raises ImageError."""
         return read_section(self.archive, self.offset, self.num_bytes)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the image in them, uint8 (256, 256, 3); raises ImageError."""
+        """Decode these bytes to uint8 (256, 256, 3); raises ImageError."""
         return decode_image(data, resize)
 
 
 def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:
-    """Yield the plain files of a tar archive, hidden ones excepted, in their order.
+    """Yield the regular files of a tar archive, except hidden ones, in archive order.
 
-    `within` is an archive that lies inside it. Only headers are read. Raises DataError where the archive cannot be
-    read, ends early or is damaged, or holds what is neither a plain file nor a folder. (tarfile itself takes a damaged
-    header for the end.)
+    `within` selects an archive inside it. Only headers are read. Raises DataError if the archive cannot be read, ends
+    early, is damaged, or has a member that is neither a regular file nor a folder. (tarfile treats a damaged header as
+    the end.)
     """
     where = f"{path}" if within is None else f"{path}, {within.name}"
     try:
@@ -94,21 +94,19 @@ def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:
 
 
 def _refuse_compressed(file: BinaryIO, start: int, where: str) -> None:
-    """Raise DataError where what begins there is compressed in a way that is not read here."""
+    """Raise DataError if the bytes at `start` are compressed."""
     file.seek(start)
     begin = file.read(max(map(len, _COMPRESSIONS)))
     for magic, program in _COMPRESSIONS.items():
         if begin.startswith(magic):
-            raise DataError(
-                f"{where}: is compressed with {program}, where the data set as published is not; decompress it"
-            )
+            raise DataError(f"{where}: is compressed with {program}, but the published file is not; decompress it")
 
 
 def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
-    """Return the contents of the files of these names in a tar archive, gzipped or not, whatever folder they are in.
+    """Return the contents of the files with these names, in any folder of a tar archive, gzipped or not.
 
-    No more than `max_bytes` are unpacked in all, whatever sizes its headers declare. Raises DataError where it cannot
-    be read, is damaged, or holds more.
+    At most `max_bytes` are unpacked, whatever sizes the headers declare. Raises DataError if the archive cannot be
+    read, is damaged, or is larger.
     """
     try:
         with open_input(archive) as file:
@@ -121,25 +119,26 @@ def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, b
             return _contents(_Stream(file, max_bytes), names, archive)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{archive}: cannot be read: {reason}; download it again if it is damaged") from error
+        raise DataError(f"{archive}: cannot be read: {reason}; if it is damaged, download it again") from error
 
 
 class _Stream:
-    """What is unpacked on the way, counted."""
+    """A stream of unpacked bytes with a limit."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile, max_bytes: int) -> None:
         self._file = file
         self._left = self._max_bytes = max_bytes
 
     def check(self, num_bytes: int, archive: Path) -> None:
-        """Raise DataError, before any of it is read, where so many bytes more are over the limit."""
+        """Raise DataError if reading this many more bytes would exceed the limit; reads nothing."""
         if num_bytes > self._left:
             raise DataError(
-                f"{archive}: unpacks to more than {self._max_bytes:,} bytes, which the data set as published does not"
+                f"{archive}: unpacks to more than {self._max_bytes:,} bytes, more than the published file; download it "
+                "again"
             )
 
     def read(self, num_bytes: int) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return this many bytes, or fewer at the end."""
         data = self._file.read(num_bytes)
         self._left -= len(data)
         return data
@@ -152,7 +151,7 @@ def _contents(stream: _Stream, names: Collection[str], archive: Path) -> dict[st
         stream.check(_BLOCK, archive)
         header = stream.read(_BLOCK)
         if len(header) < _BLOCK:
-            raise EOFError(f"it ends after {position:,} unpacked bytes without a tar's end mark")
+            raise EOFError(f"it ends after {position:,} unpacked bytes without a tar end marker")
         if not header.strip(b"\0"):
             return contents
         found = _header(header, str(archive), position)
@@ -174,17 +173,17 @@ def _contents(stream: _Stream, names: Collection[str], archive: Path) -> dict[st
 
 
 def _header(header: bytes, where: str, position: int) -> tarfile.TarInfo:
-    """Return what a header says; raises DataError where it is none, or declares what no file has."""
+    """Parse a tar header; raises DataError if it is invalid, has a negative size, or describes a sparse file."""
     try:
         found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError) as error:
         raise DataError(
-            f"{where}: has no tar header {position:,} bytes in ({error}); it is damaged or no tar"
+            f"{where}: no tar header at byte {position:,} ({error}); it is damaged or not a tar archive"
         ) from error
     if found.size < 0:
-        raise DataError(f"{where}: {found.name} has a size of {found.size:,} bytes in its header; it is damaged")
+        raise DataError(f"{where}: the header of {found.name} has a size of {found.size:,} bytes; it is damaged")
     if found.type == tarfile.GNUTYPE_SPARSE:
-        raise DataError(f"{where}: {found.name} is stored as a sparse file, which is not read here")
+        raise DataError(f"{where}: {found.name} is a sparse file, which is not supported")
     return found
 
 
@@ -195,7 +194,7 @@ def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
         header = file.read(min(_BLOCK, max(0, end - position)))
         if len(header) < _BLOCK:
             raise DataError(
-                f"{where}: ends after {counted(end - start, 'byte')} without a tar's end mark; download it again"
+                f"{where}: ends after {counted(end - start, 'byte')} without a tar end marker; download it again"
             )
         if not header.strip(b"\0"):
             return
@@ -207,17 +206,17 @@ def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
                 f"{where}: ends after {counted(end - start, 'byte')}, in the middle of {found.name}; download it again"
             )
         if found.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
-            # Times and owners beside the next member, as newer programs write them.
+            # Times and owners of the next member, as newer programs write them.
             file.seek(member.offset)
             records = file.read(min(member.num_bytes, _MAX_RECORDS_BYTES + 1))
             if len(records) > _MAX_RECORDS_BYTES or any(word in records for word in _UNREAD_RECORDS):
                 raise DataError(
-                    f"{where}: holds names or sizes too long for a plain tar header, or sparse files, which are not "
-                    "read here"
+                    f"{where}: has names or sizes too long for a plain tar header, or sparse files; neither is "
+                    "supported"
                 )
         elif found.isreg():
-            # Hidden ones are no images in a folder either: a Mac adds a ._name for each.
+            # Hidden files are skipped in folders too: macOS adds a ._name for each file.
             if not PurePosixPath(found.name).name.startswith("."):
                 yield member
         elif not found.isdir():
-            raise DataError(f"{where}: {found.name} is a link or a special file, where plain files are needed")
+            raise DataError(f"{where}: {found.name} is a link or a special file; only regular files are supported")

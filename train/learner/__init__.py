@@ -1,1 +1,1 @@
-"""A network that learns, one batch at a time."""
+"""The network in training: augmentation, initialisation, and the step on one batch."""

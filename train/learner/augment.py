@@ -1,7 +1,7 @@
-"""Random crops, mirrors and colours, for a whole batch at a time, on its device.
+"""Augmentation: random crops, mirrors and colours, for a whole batch on its device.
 
-The paper's are crops of the input's size, mirrors and PCA colour noise (Krizhevsky et al. 2012, section 4.1); the
-others came later. Every draw is the CPU's, so that devices draw alike. N images, S side of the crop in pixels.
+The paper uses crops of the input size, mirrors and PCA colour noise (Krizhevsky et al. 2012, section 4.1); the rest is
+newer. All random numbers are drawn on the CPU, so devices agree. N images, S side of the crop in pixels.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB
 
-# Red, green and blue in a grey (ITU-R BT.601).
+# Weights of red, green and blue in grey (ITU-R BT.601).
 _GREY = (0.299, 0.587, 0.114)
 
 _ERASED_AREA = (0.02, 0.25)
@@ -22,35 +22,35 @@ _ERASED_ASPECT = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some images of a batch: draws are made for the whole of it, so that a part looks as it does in the whole."""
+    """Some images of a batch; random numbers are drawn for the whole batch, so a part is augmented as in the whole."""
 
     num_images: int
-    """Images of the batch."""
+    """Number of images in the batch."""
     rows: slice
-    """Which of them these are."""
+    """The images of this part."""
 
 
 def whole(num_images: int) -> Part:
-    """Return all of a batch."""
+    """Return the part that is the whole batch."""
     return Part(num_images=num_images, rows=slice(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRange:
-    """What scaled crops are drawn from."""
+    """Limits of random resized crops."""
 
     min_area: float
-    """Least share of the image's area, over 0, at most 1."""
+    """Smallest share of the image's area, over 0, at most 1."""
     max_aspect: float = 1.0
-    """Greatest ratio of the sides, either way."""
+    """Largest aspect ratio, wide or tall."""
     max_rotation: float = 0.0
-    """Greatest angle either way, in degrees."""
+    """Largest angle in either direction, in degrees."""
 
 
 def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return a random size x size crop of each image, every other one mirrored: uint8 (N, S, S, 3).
+    """Return a random size x size crop of each image, mirrored with probability 1/2: uint8 (N, S, S, 3).
 
-    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch.
+    `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device.
     """
     corners = torch.randint(0, IMAGE_SIZE - size + 1, (2, part.num_images, 1), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images, 1), generator=generator)[part.rows]
@@ -65,23 +65,23 @@ def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator,
 def scaled_crop_and_mirror(
     images: torch.Tensor, size: int, limits: CropRange, generator: torch.Generator, part: Part
 ) -> torch.Tensor:
-    """Return a random rectangle of each image scaled to size x size, every other one mirrored: float32 (N, S, S, 3).
+    """Return a random rectangle of each image resized to size x size, mirrored with probability 1/2.
 
-    `images` are uint8 (N, 256, 256, 3) on any device, that `part` of a batch. A rectangle's share of the image's area
-    is even over `min_area` to 1, the logarithm of its aspect over the range, a side over the image's cut to that; its
-    place is even over all that lie inside. Then it is turned about its middle, and what is outside is the image's
-    reflection. It is read off bilinearly between the centres of pixels.
+    Returns float32 (N, S, S, 3). `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device. The share
+    of the area is uniform over `min_area` to 1, the logarithm of the aspect ratio uniform over its range; a side longer
+    than the image is cut to it; the position is uniform inside the image. The rectangle is then rotated about its
+    centre; pixels outside the image are its reflection. Sampling is bilinear between pixel centres.
     """
     draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images,), generator=generator)[part.rows]
     if not len(images):
-        # affine_grid takes no batch of none.
+        # affine_grid does not accept an empty batch.
         return images.new_empty((0, size, size, 3), dtype=torch.float32)
     areas, aspects, angles, tops, lefts = draws
     heights, widths = (
         sides.clamp(max=1) for sides in _rectangles(areas, aspects, (limits.min_area, 1.0), limits.max_aspect)
     )
-    # In the units of affine_grid, where an image reaches from -1 to 1.
+    # In the units of affine_grid: an image reaches from -1 to 1.
     middles_y, middles_x = (2 * tops - 1) * (1 - heights), (2 * lefts - 1) * (1 - widths)
     turns = math.radians(limits.max_rotation) * (2 * angles - 1)
     steps_x = torch.where(mirrored == 1, -widths, widths)
@@ -97,27 +97,27 @@ def scaled_crop_and_mirror(
 
 
 def color_axes(covariance: np.ndarray) -> torch.Tensor:
-    """Return the principal axes of RGB, each as long as its standard deviation: float32 (3, 3), axes in columns.
+    """Return the principal axes of RGB scaled by their standard deviations: float32 (3, 3), axes in columns.
 
-    The paper's text multiplies by the eigenvalues; the authors' code by their square roots, the deviations, as here:
-    eigenvalues would be noise of about 1,483 grey levels.
+    The paper's text multiplies by the eigenvalues; the authors' code and this function by their square roots, the
+    standard deviations: eigenvalues would give noise of about 1,483 grey levels.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(covariance)
     return torch.from_numpy((eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))).astype(np.float32))
 
 
 def color_shift(axes: torch.Tensor, deviation: float, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return what is added to every pixel of each image, RGB on 0..255: float32 (N, 3), on the CPU."""
+    """Return the colour noise of each image, added to all its pixels, RGB on 0..255: float32 (N, 3), on the CPU."""
     return (deviation * torch.randn((part.num_images, 3), generator=generator) @ axes.T)[part.rows]
 
 
 def jitter_colors(
     crops: torch.Tensor, mean: RGB, greatest: float, generator: torch.Generator, part: Part
 ) -> torch.Tensor:
-    """Return images, float32 (N, S, S, 3), RGB, with saturation, contrast and brightness changed, in this order.
+    """Return the images, float32 (N, S, S, 3), RGB, with saturation, contrast and brightness changed, in this order.
 
-    A pixel's distance from its grey, that from `mean`, and the pixel are multiplied, each by a draw that is even over
-    1 - greatest to 1 + greatest. What leaves 0..255 is not cut off.
+    Each multiplies by its own random factor, uniform over 1 - greatest to 1 + greatest: saturation the distance from
+    the pixel's grey, contrast the distance from `mean`, brightness the pixel. Results are not clipped to 0..255.
     """
     saturation, contrast, brightness = 1 + greatest * (
         2 * torch.rand((3, part.num_images), generator=generator)[:, part.rows, None, None] - 1
@@ -130,14 +130,15 @@ def jitter_colors(
 
 
 def erase(views: torch.Tensor, share: float, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return views, (N, 3, S, S), of which a `share` has a random rectangle set to 0, which is the mean.
+    """Return the views, (N, 3, S, S), with a random rectangle set to 0, the mean, in a `share` of them.
 
-    It lies inside, covers 2 to 25 % of the view, and has sides up to 1 : 3 (Zhong et al. 2017; up to 40 % there).
+    The rectangle is inside the view, covers 2 to 25 % of it, and has an aspect ratio of up to 1 : 3 (Zhong et al. 2017;
+    they use up to 40 %).
     """
     draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows, None]
     chosen, areas, aspects, tops, lefts = draws
     heights, widths = _rectangles(areas, aspects, _ERASED_AREA, _ERASED_ASPECT)
-    # Places on a side of the view, 0..1.
+    # Pixel centres along a side of the view, 0..1.
     places = (torch.arange(views.shape[-1]) + 0.5) / views.shape[-1]
     rows, columns = (
         (places >= start * (1 - length)) & (places < start * (1 - length) + length)
@@ -150,7 +151,7 @@ def erase(views: torch.Tensor, share: float, generator: torch.Generator, part: P
 def _rectangles(
     areas: torch.Tensor, aspects: torch.Tensor, area_range: tuple[float, float], max_aspect: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return heights and widths, as shares of a square's side, of rectangles drawn by two numbers each, 0..1."""
+    """Return heights and widths of rectangles, as shares of a square's side, from two random numbers each, 0..1."""
     least, most = area_range
     sides = torch.sqrt(least + (most - least) * areas)
     stretch = torch.exp(math.log(max_aspect) * (aspects - 0.5))

@@ -1,4 +1,4 @@
-"""The first values of the weights."""
+"""Initialisation of the weights."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ _WIDER = frozenset({"conv3", "conv4", "conv5"})
 
 
 def initialise(network: Network, how: Initialisation, seed: int) -> None:
-    """Fill the network's tensors.
+    """Initialise the network's tensors.
 
     `kaiming`: N(0, 2 / fan-in), biases 0, and a last layer small enough to start at ln K (He et al. 2015).
     `paper`: N(0, 0.01), biases 1 on conv2, conv4, conv5, fc6, fc7 (Krizhevsky et al. 2012, section 5).

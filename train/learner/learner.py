@@ -1,4 +1,4 @@
-"""A network that learns, a batch at a time: augmentation, gradients, the optimiser's step."""
+"""The training step on one batch: augmentation, gradients, optimiser."""
 
 import copy
 from collections import defaultdict
@@ -34,7 +34,7 @@ _BETA2 = 0.999
 
 
 class Learner:
-    """A network with its optimiser; what a step does to it depends on nothing but its tensors and the arguments."""
+    """A network with its optimiser; the result of a step depends only on its tensors and the arguments."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Learner:
         *,
         class_counts: Sequence[int] = (),
     ) -> None:
-        """Set up a network with the recipe's first values where it is placed; `covariance` is that of the data's RGB.
+        """Create and initialise the network on its device; `covariance` is the RGB covariance of the training images.
 
-        `class_counts` are the training images of each of K classes, which balanced class weights need.
+        `class_counts` are the numbers of training images of the K classes; balanced class weights need them.
 
-        Of several ranks each takes every step, on its part of the batch. With a second device the network is two
-        columns, one on each; raises UsageError where the table is none.
+        With several ranks, each does every step on its part of the batch. With a second device, the network is two
+        columns, one on each device; raises UsageError if the architecture is not two columns.
         """
         device, second_device = placement.device, placement.second_device
         self._recipe = recipe
@@ -74,7 +74,7 @@ class Learner:
         shared = self._ranks.wrap(self._network)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
         self._optimiser = _optimiser(recipe, self._network)
-        # What is validated and kept: the network itself, or the running mean of its weights.
+        # What is validated and saved: the network itself, or the moving average of its weights.
         self._result, self._result_forward = self._network, self._forward
         if recipe.ema_decay:
             self._result = self._result_forward = copy.deepcopy(self._network).requires_grad_(False)
@@ -90,11 +90,11 @@ class Learner:
         mean_decay: float = 0.0,
         part: Part | None = None,
     ) -> torch.Tensor:
-        """Learn from a batch, uint8 (N, 256, 256, 3) and int64 (N,), at a rate; return its mean loss before that.
+        """Train on a batch, uint8 (N, 256, 256, 3) and int64 (N,); return its mean loss before the update.
 
-        `mean_decay` is what the running mean of the weights keeps, where the recipe has one.
-        What is random in it is drawn from the recipe's seed, the epoch and the step. The batch is whole unless `part`
-        says which of it these are; then the mean of what all ranks return is the batch's.
+        `rate` is the learning rate, `mean_decay` the decay of the weights' moving average, if the recipe has one.
+        Random numbers derive from the recipe's seed, the epoch and the step. With `part`, these are only that part of
+        the batch, and the batch's mean loss is the mean over all ranks.
         """
         recipe, part = self._recipe, part or whole(len(images))
         for group, own_rate in zip(self._optimiser.param_groups, (0.0, recipe.bias_learning_rate), strict=True):
@@ -102,7 +102,7 @@ class Learner:
         self._network.train()
         views = self._augmented(images.to(self._device), epoch, augmentation_draws(recipe.seed, epoch, step), part)
         seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
-        # What a mean over so many images counts for in the mean of all ranks' means.
+        # Weight of this rank's mean, so that the mean over all ranks is the mean over the batch.
         weight = len(images) * self._ranks.size / part.num_images
         loss = self._loss(views, labels.to(self._device)) * weight
         self._optimiser.zero_grad()
@@ -113,19 +113,19 @@ class Learner:
         return loss.detach()
 
     def logits(self, views: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 (N, K), of preprocessed views, (N, 3, S, S), by `weights` and without dropout."""
+        """Return logits, float32 (N, K), of preprocessed views, (N, 3, S, S), from `weights()` and without dropout."""
         self._result.eval()
         return self._logits(self._result_forward, views)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that training results in, by the table's names: not copies."""
+        """Return the result of training so far, tensors by name; not copies."""
         return {name: tensor.detach() for name, tensor in self._result.state_dict().items()}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return all that the next step depends on, by name: not copies.
+        """Return all state that the next step depends on, by name; not copies.
 
-        `network.conv1.weight`; after the first step the optimiser's, under torch's names for them
-        (`momentum_buffer.conv1.weight`, `exp_avg.conv1.weight`); where weights are averaged, `mean.conv1.weight`.
+        `network.conv1.weight`; after the first step the optimiser's state under torch's names
+        (`momentum_buffer.conv1.weight`, `exp_avg.conv1.weight`); with ema_decay also `mean.conv1.weight`.
         """
         state = {f"network.{name}": tensor.detach() for name, tensor in self._network.state_dict().items()}
         for name, tensor in self._network.named_parameters():
@@ -136,7 +136,7 @@ class Learner:
         return state
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Copy a state into the network and its optimiser; raises RuntimeError where it does not fit."""
+        """Copy a state into the network and its optimiser; raises RuntimeError if it does not fit."""
         groups: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
         for name, tensor in state.items():
             group, _, own_name = name.partition(".")
@@ -147,7 +147,7 @@ class Learner:
         for key, tensors in groups.items():
             for name, parameter in self._network.named_parameters():
                 if name not in tensors or tensors[name].shape not in (parameter.shape, ()):
-                    raise RuntimeError(f"{key} of {name} is missing, or of another shape")
+                    raise RuntimeError(f"{key} of {name} is missing or has the wrong shape")
                 self._optimiser.state[parameter][key] = _laid_out_as(parameter, tensors[name])
 
     def _average(self, decay: float) -> None:
@@ -158,12 +158,12 @@ class Learner:
     def _loss(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits = self._logits(self._forward, views)
         if not len(labels):
-            # The mean of none is NaN. The other ranks wait for gradients, which are zeros then.
+            # The mean of no images is NaN. The other ranks wait for this rank's gradients, which must be zeros.
             return logits.sum()
         smoothing = self._recipe.label_smoothing
         if self._class_weights is None:
             return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        # Not cross_entropy's own weights: they divide by the weights of the batch, which each rank has its share of.
+        # Not the `weight` of cross_entropy: it divides by the sum of the weights, which differs between ranks.
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return (losses * self._class_weights[labels]).mean()
 
@@ -190,9 +190,9 @@ class Learner:
 
 
 def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
-    """Return what an image of each of K classes counts, float64 (K,): inverse to the class's images, on average 1.
+    """Return the loss weight of each of K classes, float64 (K,): inversely proportional to its number of images.
 
-    The average is over the images: sum(count * weight) is sum(count).
+    The mean weight over all images is 1: sum(count * weight) equals sum(count).
     """
     counts = np.asarray(class_counts, np.float64)
     return np.asarray(counts.sum() / (len(counts) * counts))
@@ -205,14 +205,14 @@ def _optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
-    # Fused: one pass over the memory, which is most of what a step of so many weights takes.
+    # Fused: one pass over memory, which takes most of the time of the optimiser's step.
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, _BETA2), fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
 
 
 def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy of an optimiser's tensor, in memory as it would be had it been made here."""
+    """Return a copy of an optimiser's tensor in the memory layout of its parameter."""
     if tensor.shape != parameter.shape:
         return tensor.to(parameter.device, copy=True)
     return torch.empty_like(parameter).copy_(tensor).detach()

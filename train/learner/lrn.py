@@ -1,8 +1,8 @@
-"""Local response normalisation for training: the values of torch's own, several times as fast on a CPU.
+"""Local response normalisation for training: the values of torch's module, several times faster on a CPU.
 
-torch's goes through a three-dimensional average pool and keeps every step of it for its gradient: half of a full-size
-network's step. Here a window's sum is that of shifted slices, and the gradient is written out. The trained network that
-engines are held against keeps torch's.
+torch uses a three-dimensional average pool and stores every intermediate result for the gradient: half the time of a
+full-size network's step. Here the window sum adds shifted slices, and the gradient is explicit. The reference network
+that engines are compared with keeps torch's module.
 
 N images, C channels, H height, W width; b_c = a_c / s_c^beta with s_c = k + alpha / size * sum of a^2 over the window.
 """
@@ -16,14 +16,14 @@ from alexnet_deploy.core.model.network import LocalNormModule
 
 
 class TrainingLocalNorm(nn.Module):
-    """LocalNormModule's values, to rounding."""
+    """The same as LocalNormModule up to rounding."""
 
     def __init__(self, layer: LocalNorm) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the normalised values of (N, C, H, W), of its shape and type; sums are float32 at least."""
+        """Return the normalised values of (N, C, H, W), with its shape and dtype; sums are at least float32."""
         num_groups = self.layer.groups
         columns = x.tensor_split(num_groups, dim=1) if num_groups > 1 else (x,)
         normed = [_Normalise.apply(column, self.layer) for column in columns]  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ class TrainingLocalNorm(nn.Module):
 
 
 def use_training_norms(network: nn.Module) -> None:
-    """Replace the network's local norms, wherever they are in it, by those for training."""
+    """Replace every LocalNormModule in the network by a TrainingLocalNorm."""
     for name, module in list(network.named_modules()):
         if isinstance(module, LocalNormModule):
             network.set_submodule(name, TrainingLocalNorm(module.layer))
@@ -58,7 +58,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _window_sum(values: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the sum over the `size` channels around each, an odd number; zeros outside."""
+    """Return, for each channel, the sum over the `size` channels around it (size is odd); zeros outside."""
     total = values.clone()
     for distance in range(1, size // 2 + 1):
         total[:, distance:] += values[:, :-distance]

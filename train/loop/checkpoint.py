@@ -1,12 +1,12 @@
-"""A run on disk, whole, in one file from which it goes on as if it had never stopped: RUN/checkpoint.safetensors.
+"""A run's complete state in one file, from which it resumes exactly: RUN/checkpoint.safetensors.
 
-The tensors are those of `Learner.state_dict`: the network's (`network.conv1.weight`), what the optimiser keeps of
-each, and their running mean where there is one. The metadata has one entry, `alexnet-deploy-checkpoint`, a JSON
-object: the `Checkpoint`. It holds no state of a random generator, since every draw is made from the seed, the epoch
-and the step; nor of the schedule, which follows from the epochs' metrics.
+The tensors are those of `Learner.state_dict`: the network's (`network.conv1.weight`), the optimiser's state, and the
+moving average of the weights, if there is one. The metadata has one entry, `alexnet-deploy-checkpoint`: the
+`Checkpoint` as JSON. It has no state of random generators, which derive from the seed, the epoch and the step, and none
+of the schedule, which follows from the metrics of the epochs.
 
-Format versions: 2 has a digest of its tensors, 3 has one of its header too (core/model/tensor_file.py), 4 has the
-recipe's names of now. All are read.
+Format versions: 2 adds a digest of the tensors, 3 one of the header (core/model/tensor_file.py), 4 has the current
+names of recipe fields. All are read.
 """
 
 import math
@@ -26,13 +26,19 @@ from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.model.tensor_file import (
     BLANK,
     TensorFileError,
-    UnknownVersionError,
     digest_of,
     open_tensors,
     seal_text,
 )
-from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, CHECKPOINT_SEALED_FROM, CHECKPOINT_VERSIONS, EpochMetrics
+from alexnet_deploy.core.model.weights import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    CHECKPOINT_SEALED_FROM,
+    CHECKPOINT_VERSIONS,
+    EpochMetrics,
+)
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.recipe import Recipe, with_new_names
 from alexnet_deploy.train.runtime.placement import Machine
 
@@ -41,84 +47,84 @@ FORMAT_VERSION = CHECKPOINT_VERSIONS[-1]
 
 
 class Position(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a run stands: with its tensors, all that the next step depends on."""
+    """Progress of a run; with the tensors, all that the next step depends on."""
 
     epoch: int = 1
-    """The epoch under way; one more than the recipe has, at the end."""
+    """Current epoch; at the end one more than the recipe's epochs."""
     step: int = 0
-    """How many of its steps are done."""
+    """Finished steps of this epoch."""
     loss_sum: float = 0.0
-    """Of the loss over the images of those steps."""
+    """Sum of the loss over the images of those steps."""
     epochs: tuple[EpochMetrics, ...] = ()
-    """Those that are over."""
+    """Metrics of the finished epochs."""
     best_epoch: int = 0
-    """The one with the best validation error; 0 before there is one."""
+    """The epoch with the best validation error; 0: none yet."""
     confusion: tuple[tuple[int, ...], ...] = ()
-    """Validation images by true class (row) and first guess (column), at the best epoch."""
+    """Confusion matrix of the validation images at the best epoch: true class (row), top-1 prediction (column)."""
     epoch_seconds: float = 0.0
-    """What those steps of the epoch took."""
+    """Duration of the finished steps of this epoch."""
     seconds: float = 0.0
-    """What the whole run has taken."""
+    """Duration of the run so far."""
 
     def __post_init__(self) -> None:
         if self.epoch < 1 or self.step < 0:
-            raise ValueError(f"no run stands at epoch {self.epoch}, step {self.step}")
+            raise ValueError(f"the position is epoch {self.epoch}, step {self.step}, but they start at epoch 1, step 0")
         numbers = [metrics.epoch for metrics in self.epochs]
         if numbers != list(range(1, self.epoch)):
-            raise ValueError(f"epoch {self.epoch} is under way, and {numbers} are over")
+            raise ValueError(f"the current epoch is {self.epoch}, but the finished epochs are {numbers}")
         if not 0 <= self.best_epoch < self.epoch:
-            raise ValueError(f"the best epoch is {self.best_epoch}, and {self.epoch} is under way")
+            raise ValueError(f"the best epoch is {self.best_epoch}, but the current epoch is {self.epoch}")
         if not (math.isfinite(self.loss_sum) and 0 <= self.epoch_seconds < math.inf and 0 <= self.seconds < math.inf):
-            raise ValueError("its loss or its times are not finite, or a time is negative")
+            raise ValueError("the loss or a time is not finite, or a time is negative")
 
 
 class RunIdentity(Struct, frozen=True, kw_only=True):
-    """What two parts of one run are equal in: with it, equal bits."""
+    """What must be equal for a resumed run to be bit-identical."""
 
     architecture: Architecture
-    """With the data's classes."""
+    """With the number of classes of the data."""
     recipe: Recipe
     data_sha256: str
-    """Of the images and their split."""
+    """Digest of the images and their split."""
     decoding: int = msgspec.field(default_factory=lambda: DECODING_VERSION)
-    """Version of the decoding policy that the images are read by."""
+    """Version of the decoding policy of the images."""
     columns: bool
-    """Whether the network is two columns."""
+    """Whether the network is split into two columns."""
     machine: Machine
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of a checkpoint but the tensors."""
+    """A checkpoint without its tensors."""
 
     format_version: int
     architecture: Architecture
-    """The full table, with its classes."""
+    """The full table of layers, with the number of classes."""
     recipe: Recipe
     data: str
-    """The folder that is trained on, absolute."""
+    """Absolute path of the training data."""
     data_sha256: str
     decoding: int = 1
-    """Version of the decoding policy that the images are read by."""
+    """Version of the decoding policy of the images."""
     machine: Machine
     columns: bool = False
-    """Whether the tensors are those of two columns."""
+    """Whether the network was split into two columns."""
     position: Position
     tools: dict[str, str]
     tensors_sha256: str = ""
     """Digest of the tensors' names, shapes and bytes."""
     header_sha256: str = ""
-    """Digest of this record with 64 zeros here; save_checkpoint fills it in."""
+    """Digest of this record with 64 zeros in this field; save_checkpoint sets it."""
 
     def __post_init__(self) -> None:
         if self.position.epoch > self.recipe.epochs + 1:
-            raise ValueError(f"epoch {self.position.epoch} is under way, and the recipe has {self.recipe.epochs}")
+            raise ValueError(f"the current epoch is {self.position.epoch}, but the recipe has {self.recipe.epochs}")
         rows, num_classes = self.position.confusion, self.architecture.num_classes
         if rows and [len(row) for row in rows] != [num_classes] * num_classes:
-            raise ValueError(f"its confusion matrix is not one of {counted(num_classes, 'class', 'classes')}")
+            raise ValueError(f"the confusion matrix is not of {counted(num_classes, 'class', 'classes')}")
 
     @property
     def identity(self) -> RunIdentity:
-        """What a run that goes on from here must be equal in."""
+        """What a run that resumes from here must share with it."""
         return RunIdentity(
             architecture=self.architecture,
             recipe=self.recipe,
@@ -130,7 +136,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write the file in one rename; raises OSError, and then leaves what was there."""
+    """Write the file atomically; on OSError the old file is unchanged."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = digest_of({name: tensor.numpy() for name, tensor in stored.items()})
     whole = msgspec.structs.replace(
@@ -140,24 +146,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, to
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read all of a checkpoint but its tensors; raises TrainingError where there is none or an unknown one."""
+    """Read a checkpoint without its tensors; raises TrainingError if it is missing, damaged or not supported."""
     try:
         with open_tensors(path) as file:
-            text = file.text(CHECKPOINT_KEY, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
+            text = file.text(CHECKPOINT_KEY, CHECKPOINT_FORMAT, CHECKPOINT_VERSIONS, CHECKPOINT_SEALED_FROM)
         return msgspec.convert(_with_new_names(from_json(text, dict[str, object])), Checkpoint)
     except FileNotFoundError as error:
-        raise TrainingError(f"{path}: there is no such file to resume from") from error
+        raise TrainingError(f"{path}: no checkpoint to resume from: no such file") from error
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise TrainingError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+        raise TrainingError(f"{path}: is not a safetensors file, or it is damaged: {error}") from error
     except KeyError as error:
-        raise TrainingError(f"{path}: a safetensors file, but no checkpoint: no {CHECKPOINT_KEY!r} in it") from error
+        raise TrainingError(f"{path}: is not a checkpoint: it has no entry {CHECKPOINT_KEY!r}") from error
     except UnknownVersionError as error:
-        raise TrainingError(
-            f"{path}: checkpoint format {error.version}, where this program reads "
-            f"{', '.join(map(str, CHECKPOINT_VERSIONS[:-1]))} and {FORMAT_VERSION}"
-        ) from error
+        raise TrainingError(f"{path}: {error}") from error
     except (msgspec.DecodeError, UsageError) as error:
         raise TrainingError(f"{path}: its header cannot be read: {error}") from error
 
@@ -168,7 +171,7 @@ def _with_new_names(header: dict[str, object]) -> dict[str, object]:
 
 
 def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Read the tensors of a loaded checkpoint; raises TrainingError where they are not those that were saved."""
+    """Read the tensors of a loaded checkpoint; raises TrainingError if they differ from those that were saved."""
     try:
         with open_tensors(path) as file:
             read = file.read(checkpoint.tensors_sha256)
@@ -180,38 +183,39 @@ def load_tensors(path: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def check_same(path: Path, saved: RunIdentity, wanted: RunIdentity, *, any_machine: bool = False) -> None:
-    """Raise where a run would not go on as it began: UsageError, or DataError where it is the images.
+    """Raise UsageError, or DataError about the images, if resuming would not continue the same run.
 
-    With `any_machine` another one is allowed, which computes other last bits.
+    `any_machine` allows another machine, on which results are not bit-identical.
     """
     if wanted.architecture != saved.architecture:
         raise UsageError(
-            f"{path}: trains {_named(saved.architecture)}, which is not the {_named(wanted.architecture)} asked for; a "
-            "run is resumed with what it was begun with"
+            f"{path}: cannot resume: the run trains {_named(saved.architecture)}, but "
+            f"{_named(wanted.architecture)} was requested; request the same architecture"
         )
     for name, was, now in _differences(saved.recipe, wanted.recipe):
         raise UsageError(
-            f"{path}: was begun with a recipe whose {name} is {was}, where {now} is asked for; a run is resumed "
-            "with what it was begun with"
+            f"{path}: cannot resume: the run's recipe has {name} {was}, but {now} was requested; request the same "
+            "recipe"
         )
     if wanted.columns != saved.columns:
         was, now = ("in two columns" if two else "as one network" for two in (saved.columns, wanted.columns))
-        raise UsageError(f"{path}: was begun {was}, and cannot go on {now}")
+        raise UsageError(f"{path}: cannot resume: the run was started {was}, but {now} was requested")
     if wanted.data_sha256 != saved.data_sha256:
         raise DataError(
-            f"{path}: was begun on other training and validation images than those there now (their SHA-256 was "
-            f"{saved.data_sha256[:12]}, and is {wanted.data_sha256[:12]}): they changed, or an earlier version of this "
-            "program split them; restore them, or start a new run"
+            f"{path}: cannot resume: the training or validation images are not those of the run (SHA-256 "
+            f"{saved.data_sha256[:12]} then, {wanted.data_sha256[:12]} now): they changed, or an earlier version of "
+            "this program split them; restore them, or start a new run"
         )
     if wanted.decoding != saved.decoding:
         raise DataError(
-            f"{path}: its run was fed images decoded by policy {saved.decoding}, and this program's is "
-            f"{wanted.decoding}, which gives other pixels; start a new run, or resume with the version that began it"
+            f"{path}: cannot resume: the run's images were decoded by policy {saved.decoding}, but this program "
+            f"decodes by policy {wanted.decoding}, which gives different pixels; start a new run, or resume with the "
+            "version that started it"
         )
     for name, was, now in _differences(saved.machine, wanted.machine) if not any_machine else ():
         raise UsageError(
-            f"{path}: was begun with {name} {was}, where there is {now} now, which gives other last bits; "
-            "--any-machine goes on all the same"
+            f"{path}: cannot resume: the run was started with {name} {was} and now has {name} {now}: results would "
+            "not be bit-identical; pass --any-machine to resume anyway"
         )
 
 

@@ -1,4 +1,4 @@
-"""Trained weights on the images that they were validated on: every image, by the centre view and by ten views.
+"""Evaluation of trained weights on their validation images, by the centre view and by ten views.
 
 N images, V views, K classes.
 """
@@ -16,34 +16,34 @@ from alexnet_deploy.train.data.batches import Batches, in_batches
 from alexnet_deploy.train.learner.lrn import use_training_norms
 
 MOST_IMAGES = 2000
-"""Measured unless told otherwise: full size, ten views of so many take minutes on a CPU."""
+"""Default number of images: at full size, ten views of this many take minutes on a CPU."""
 
 _NUM_GUESSES = 5
 
-# A view of each at a time: full size, half a gigabyte.
+# One view of each image at a time: half a gigabyte at full size.
 _BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a network says of N images: the mean of its softmax over some views."""
+    """Predictions for N images: the mean softmax over some views."""
 
     guesses: np.ndarray
-    """int64 (N, min(5, K)): classes, the most probable first; of equals the first in order."""
+    """int64 (N, min(5, K)): predicted classes, most probable first; ties in class order."""
     probabilities: np.ndarray
-    """float32 (N, min(5, K)): theirs."""
+    """float32 (N, min(5, K)): their probabilities."""
     losses: np.ndarray
-    """float64 (N,): cross-entropy with the truth, in nats."""
+    """float64 (N,): cross-entropy with the true class, in nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """N validation images, asked in two ways."""
+    """Predictions for N validation images, by one view and by ten."""
 
     numbers: np.ndarray
-    """int64 (N,): which of the validation images."""
+    """int64 (N,): numbers of the validation images."""
     truths: np.ndarray
-    """int64 (N,): their classes."""
+    """int64 (N,): their true classes."""
     center: Answers
     """By the centre view."""
     ten: Answers
@@ -51,7 +51,7 @@ class Evaluation:
 
 
 def spread_numbers(num_images: int, most: int = MOST_IMAGES) -> np.ndarray:
-    """Return `most` of the numbers 0 to num_images - 1, evenly spread, or all of them, int64, rising."""
+    """Return `most` of the numbers 0 to num_images - 1, evenly spaced, or all of them, int64, ascending."""
     num_chosen = min(num_images, most)
     return (2 * np.arange(num_chosen) + 1) * num_images // (2 * max(num_chosen, 1))
 
@@ -65,10 +65,10 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Ask the network of these weights, in float32, of one or more images by their numbers, int64 (N,).
+    """Evaluate the weights, in float32, on one or more images given by their numbers, int64 (N,).
 
-    It sees each of an image's ten views once: the centre view is one of them. `on_progress` is told how many of how
-    many images are done. Raises what the images raise.
+    Each of the ten views is computed once; the centre view is one of them. `on_progress` gets the number of finished
+    images and the total. Raises whatever reading the images raises.
     """
     network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
     use_training_norms(network)
@@ -84,12 +84,12 @@ def evaluate(
             pixels = preprocess(images.to(place), weights.preprocessing)
             logs_VNK = _log_probabilities(network, pixels, views)
             truth = labels.to(place)
-            for said, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
-                said.append(_answers(logs, truth))
+            for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
+                parts.append(_answers(logs, truth))
             truths.append(labels.cpu().numpy())
             num_done += len(labels)
             on_progress(num_done, len(numbers))
-    by_center, by_ten = (_joined(said) for said in answers)
+    by_center, by_ten = (_joined(parts) for parts in answers)
     return Evaluation(numbers=numbers, truths=np.concatenate(truths), center=by_center, ten=by_ten)
 
 
@@ -102,7 +102,7 @@ def _log_probabilities(network: Network, pixels: torch.Tensor, views: tuple[View
 def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
     probabilities = logs_VNK.exp().mean(0)
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_NUM_GUESSES]
-    # Of logarithms, so that a probability too small for float32 is no infinite loss.
+    # Computed from logarithms, so that a probability too small for float32 does not give an infinite loss.
     of_truth_VN = logs_VNK.double()[:, torch.arange(len(truth), device=truth.device), truth]
     losses = np.log(len(logs_VNK)) - of_truth_VN.logsumexp(0)
     return Answers(
@@ -112,9 +112,9 @@ def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
     )
 
 
-def _joined(said: list[Answers]) -> Answers:
+def _joined(parts: list[Answers]) -> Answers:
     return Answers(
-        guesses=np.concatenate([one.guesses for one in said]),
-        probabilities=np.concatenate([one.probabilities for one in said]),
-        losses=np.concatenate([one.losses for one in said]),
+        guesses=np.concatenate([one.guesses for one in parts]),
+        probabilities=np.concatenate([one.probabilities for one in parts]),
+        losses=np.concatenate([one.losses for one in parts]),
     )

@@ -1,6 +1,6 @@
-"""The epochs of a run as other programs read them, beside metrics.jsonl: RUN/metrics.csv, RUN/tensorboard/.
+"""Metrics per epoch in other programs' formats, beside metrics.jsonl: RUN/metrics.csv, RUN/tensorboard/.
 
-Both are derived from the epochs' metrics: a resumed run writes them anew up to its checkpoint, and continues them.
+A resumed run rewrites both from the metrics in its checkpoint and continues them.
 """
 
 import csv
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 
 
 class EpochLog(Protocol):
-    """A file, or a folder of files, that has something for each epoch; its methods raise OSError."""
+    """A file or folder with an entry per epoch; its methods raise OSError."""
 
     def begin(self) -> None:
-        """Make it if it is not there, so that a resumed run knows of it."""
+        """Create it if it does not exist, so that a resumed run finds it."""
 
     def restart(self, epochs: Sequence[EpochMetrics]) -> None:
-        """Replace what is there by these epochs."""
+        """Replace its contents by these epochs."""
 
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch."""
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write what is buffered, and close it."""
 
 
 class CsvLog:
-    """RUN/metrics.csv: a header, and one line an epoch."""
+    """RUN/metrics.csv: a header and one line per epoch."""
 
     def __init__(self, path: Path) -> None:
         """Write to the file `path`."""
         self._path = path
 
     def begin(self) -> None:
-        """Write a header if there is no file."""
+        """Write the header if there is no file."""
         if not os.path.lexists(self._path):
             self.restart(())
 
     def restart(self, epochs: Sequence[EpochMetrics]) -> None:
-        """Replace the file by a header and these epochs."""
+        """Replace the file by the header and these epochs."""
         write_atomically(self._path, _csv(EpochMetrics.__struct_fields__, *map(msgspec.structs.astuple, epochs)))
 
     def add(self, metrics: EpochMetrics) -> None:
@@ -60,11 +60,11 @@ class CsvLog:
             file.write(_csv(msgspec.structs.astuple(metrics)))
 
     def close(self) -> None:
-        """Do nothing: every line is written at once."""
+        """Do nothing: every line is written immediately."""
 
 
 class TensorBoardLog:
-    """RUN/tensorboard/: event files with a scalar for each field of the metrics, at the epoch's number."""
+    """RUN/tensorboard/: event files with one scalar per metric; the step is the epoch."""
 
     def __init__(self, folder: Path) -> None:
         """Write to `folder`; raises ModuleNotFoundError if TensorBoard is not installed."""
@@ -73,11 +73,11 @@ class TensorBoardLog:
         self._writer: SummaryWriter | None = None
 
     def begin(self) -> None:
-        """Make the folder if there is none."""
+        """Create the folder if it does not exist."""
         make_directory(self._folder)
 
     def restart(self, epochs: Sequence[EpochMetrics]) -> None:
-        """Replace the event files by one of these epochs."""
+        """Replace the event files by one with these epochs."""
         self.close()
         self.begin()
         for entry in self._folder.iterdir():
@@ -95,7 +95,7 @@ class TensorBoardLog:
         for name, value in msgspec.structs.asdict(metrics).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, metrics.epoch)
-        # So that TensorBoard, running beside, shows the epoch now.
+        # So that a running TensorBoard shows the epoch immediately.
         self._writer.flush()
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class TensorBoardLog:
 
 
 def is_event_file(path: Path) -> bool:
-    """Return whether a path is a file that TensorBoard's writer has named, and no link."""
+    """Return whether a path is a regular file with the name of a TensorBoard event file."""
     return path.name.startswith("events.out.tfevents.") and path.is_file() and not path.is_symlink()
 
 
@@ -117,7 +117,7 @@ def check_log_packages(kinds: Collection[LogKind]) -> None:
 
 
 def logs_in(run: Path, kinds: Collection[LogKind]) -> tuple[EpochLog, ...]:
-    """Return the logs that were asked for, and those that an earlier part of the run has begun."""
+    """Return the requested logs and those that an earlier part of the run created."""
     logs: list[EpochLog] = []
     if LogKind.CSV in kinds or os.path.lexists(run / CSV):
         logs.append(CsvLog(run / CSV))

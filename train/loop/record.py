@@ -1,4 +1,4 @@
-"""What a run says of itself, in its weights and while it goes on."""
+"""What a run reports: progress while it runs, and the training record in its weights."""
 
 import platform
 from collections.abc import Callable, Collection
@@ -24,43 +24,43 @@ from alexnet_deploy.train.schedule import has_ended
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where training is, after a step or an epoch."""
+    """Progress of training after a step or an epoch."""
 
     epoch: int
-    """1 is the first."""
+    """The epoch; the first is 1."""
     num_images: int
     """Training images seen so far, over all epochs."""
     total_images: int
-    """Training images that the whole recipe sees."""
+    """Training images of the whole recipe, over all epochs."""
     loss: float
     """Mean loss of this epoch so far, in nats."""
     images_per_second: float
-    """Since this process began training, validation included."""
+    """Throughput since this process started training, including validation."""
     finished: EpochMetrics | None
-    """The epoch's results, when it has just ended."""
+    """Metrics of the epoch, if it has just ended."""
 
 
 def _nothing(progress: Progress) -> None:
-    """Take a progress and leave it."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observer:
-    """Who is told what a run does; nobody unless given."""
+    """Receivers of a run's messages and progress; none by default."""
 
     say: Say = say_nothing
-    """Takes lines for a person."""
+    """Called with each message for the user."""
     on_progress: Callable[[Progress], None] = _nothing
-    """Called after each step that is read, and each epoch."""
+    """Called after each step whose loss is read, and after each epoch."""
     logs: Collection[LogKind] = ()
-    """Written beside metrics.jsonl, as are those that an earlier part of a resumed run has begun."""
+    """Logs to write beside metrics.jsonl, in addition to those that an earlier part of the run created."""
 
 
 NOBODY = Observer()
 
 
 def after_epoch(position: Position, validation: Validation, *, num_train: int, rate: float) -> Position:
-    """Return where a run stands once an epoch, whose steps are done, has been validated."""
+    """Return the position after an epoch's validation."""
     metrics = EpochMetrics(
         epoch=position.epoch,
         learning_rate=rate,
@@ -82,7 +82,7 @@ def after_epoch(position: Position, validation: Validation, *, num_train: int, r
 
 
 def is_over(recipe: Recipe, position: Position) -> bool:
-    """Return whether a run that stands there has nothing left to do."""
+    """Return whether a run at this position is complete."""
     return has_ended(
         num_epochs=recipe.epochs,
         early_stopping=recipe.early_stopping,
@@ -94,7 +94,7 @@ def is_over(recipe: Recipe, position: Position) -> bool:
 def training_record(
     recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
 ) -> TrainingRecord:
-    """Return how weights came to be, up to a position of their run."""
+    """Return the training record of the weights at this position of their run."""
     num_classes = len(data.labels)
     return TrainingRecord(
         recipe=msgspec.structs.asdict(recipe),
@@ -115,17 +115,17 @@ def training_record(
 
 
 def data_name(data: TrainingSet) -> str:
-    """Return where the images are, absolute, as text."""
+    """Return the absolute path of the images as text."""
     return Input(name=str(data.root.resolve())).text
 
 
 def training_preprocessing(
     architecture: str, recipe: Recipe, mean: np.ndarray, covariance: np.ndarray
 ) -> Preprocessing:
-    """Return what a network trained on these images is fed: their own mean and, unless as the paper, deviation."""
+    """Return the preprocessing for these images: their mean, and with `kaiming` also their standard deviation."""
     published = PUBLISHED_PREPROCESSING[architecture]
     deviation = np.sqrt(np.diagonal(covariance))
-    # A channel without any variation (one flat colour) would be divided by zero.
+    # A channel without variation (one flat colour) would be divided by zero.
     scale = 1.0 / np.maximum(deviation, 1.0) if recipe.initialisation == "kaiming" else np.ones(3)
     return msgspec.structs.replace(published, mean=_rgb(mean), scale=_rgb(scale))
 

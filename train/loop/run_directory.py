@@ -1,11 +1,11 @@
-"""The files of a run, which belong together at every moment that a run can be killed at.
+"""The files of a run; they are consistent whenever the run is killed.
 
 RUN/weights.safetensors       the best epoch's weights, as of the newest checkpoint
-RUN/checkpoint.safetensors    all that the run needs to go on
-RUN/metrics.jsonl             one line an epoch; as asked for also metrics.csv, tensorboard/
+RUN/checkpoint.safetensors    all that the run needs to resume
+RUN/metrics.jsonl             one line per epoch; on request also metrics.csv, tensorboard/
 
-New best weights are written under another name, then the checkpoint that speaks of them, then they get their name:
-where that is cut short, the checkpoint says which weights are meant.
+New best weights are first written under a temporary name, then the checkpoint that refers to them, then they are
+renamed: if the run is killed in between, the checkpoint says which weights are valid.
 """
 
 import errno
@@ -39,31 +39,31 @@ _NEXT = ".weights.next.safetensors"
 _BEFORE = ".weights.before.safetensors"
 _LOCK = ".lock"
 _BEGUN = ".alexnet-deploy-train"
-"""Written first, and gone with the first checkpoint or weights: what lies beside it is of a run that had neither."""
+"""Created first, deleted with the first checkpoint or weights: it marks files of a run that has neither."""
 
-# ext4 puts it into each file system, so into what a volume is mounted on.
+# ext4 creates it at the root of each file system, such as a mounted volume.
 _OF_THE_FILE_SYSTEM = "lost+found"
 
-# Names, recipe and epochs: 4 to 20 kB.
+# For names, recipe and metrics: 4 to 20 kB.
 _HEADER_BYTES = 1 << 15
 
 _REMEDIES = {
     errno.ENOSPC: "free space there",
     errno.EDQUOT: "free space in your quota",
-    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
     errno.EIO: "check the disk",
-    errno.EEXIST: "remove what is in the way",
+    errno.EEXIST: "remove the entry of that name",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDirectory:
-    """The place of one run; its methods raise OSError if it cannot be written, and then leave what was there."""
+    """The directory of one run; methods raise OSError if it cannot be written, and then change nothing."""
 
     path: Path
     """An existing directory."""
     logs: tuple[EpochLog, ...] = ()
-    """Beside metrics.jsonl."""
+    """Logs beside metrics.jsonl."""
 
     def add(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line."""
@@ -73,9 +73,9 @@ class RunDirectory:
             log.add(metrics)
 
     def save(self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
-        """Write a checkpoint, and the best weights that it speaks of unless they are there already (None).
+        """Write a checkpoint and the best weights that it refers to; None if those are already saved.
 
-        Where only the checkpoint cannot be written (OSError), these weights are kept as save_best keeps them.
+        If only the checkpoint cannot be written (OSError), the weights are kept as by save_best.
         """
         for log in self.logs:
             log.begin()
@@ -93,7 +93,7 @@ class RunDirectory:
             sync_directory(self.path)
 
     def save_best(self, best: Weights) -> None:
-        """Write best weights that no checkpoint speaks of; those that one speaks of are kept for a resumption."""
+        """Write best weights that no checkpoint refers to; keep those that one refers to for resuming."""
         best.save(self.path / _NEXT)
         self._publish_next()
 
@@ -105,9 +105,9 @@ class RunDirectory:
         sync_directory(self.path)
 
     def settle(self, position: Position) -> Weights | None:
-        """Make the files be those of a checkpoint's position; return its best weights, None before there are any.
+        """Restore the files to a checkpoint's position; return its best weights, None if there are none yet.
 
-        Raises TrainingError where its best weights are not there.
+        Raises TrainingError if its best weights are missing.
         """
         for partial in _partials(self.path):
             refuse_directory(partial)
@@ -119,7 +119,7 @@ class RunDirectory:
         meant = next((path for path in candidates if _best_epoch(path) == position.best_epoch), None)
         if meant is None and position.best_epoch > 0:
             raise TrainingError(
-                f"{self.path / BEST}: is not of epoch {position.best_epoch}, the best one by {CHECKPOINT} beside it"
+                f"{self.path / BEST}: is not of epoch {position.best_epoch}, the best epoch in {CHECKPOINT}"
             )
         weights = None
         if meant is not None:
@@ -131,21 +131,21 @@ class RunDirectory:
         return weights if position.best_epoch > 0 else None
 
     def check_room(self, architecture: Architecture, recipe: Recipe) -> None:
-        """Raise TrainingError if the disk lacks room for what a run of this recipe has yet to write.
+        """Raise TrainingError if the disk has too little space for what a run of this recipe has yet to write.
 
-        At most there are two checkpoints and two files of weights at once: the old ones and their successors.
+        At most two checkpoints and two weights files exist at once: the old ones and their replacements.
         """
         needed = 2 * (_weights_bytes(architecture) + _checkpoint_bytes(architecture, recipe))
         try:
             there = sum(path.stat().st_size for path in self.path.glob("*.safetensors"))
             problem = missing_room(self.path, needed - there)
         except OSError as error:
-            raise TrainingError(f"{self.path}: its disk cannot be looked at: {error.strerror or error}") from error
+            raise TrainingError(f"{self.path}: cannot read the free space: {error.strerror or error}") from error
         if problem:
             raise TrainingError(problem)
 
     def standing(self, error: OSError) -> str:
-        """Return what stands here after a write has failed, and how training continues: the end of a sentence."""
+        """Return what is saved here after a failed write, and how to continue: the end of an error sentence."""
         remedy = _REMEDIES.get(error.errno or 0, "make it writable")
         best = _best_epoch(self.path / BEST)
         weights = "" if best is None else f"the {_of_epoch(best)} are in {self.path / BEST}"
@@ -154,23 +154,23 @@ class RunDirectory:
         except TrainingError:
             kept = f"{weights}, but there is no checkpoint" if weights else "no weights and no checkpoint are saved"
             return f"{kept} yet; {remedy}, then train again into another --out"
-        checkpoint = f"the checkpoint of epoch {position.epoch}, step {position.step} stands"
+        checkpoint = f"the checkpoint of epoch {position.epoch}, step {position.step} is intact"
         resume = f"alexnet-deploy train --resume --out {shlex.quote(str(self.path))}"
-        return f"{checkpoint}{weights and f', {weights}'}; {remedy}, then `{resume}` continues"
+        return f"{checkpoint}{weights and f' and {weights}'}; {remedy}, then run `{resume}`"
 
 
 @contextmanager
 def holding(
     path: Path, say: Say = say_nothing, kinds: Collection[LogKind] = (), *, begins: bool = False
 ) -> Iterator[RunDirectory]:
-    """Keep any other process from training in a directory, or say that this is not possible; `kinds` are its logs.
+    """Lock a directory against other training processes, or say that it cannot be locked; `kinds` are its logs.
 
-    Where a run `begins`, what one without a checkpoint left there is removed first. Raises TrainingError where another
-    process trains there, and then UsageError as refuse_foreign does.
+    If a new run `begins`, files of a run without a checkpoint are removed first. Raises TrainingError if another
+    process trains there, and UsageError as refuse_foreign does.
     """
     with open_working(path / _LOCK, "ab") as file:
         if is_taken(file, path, say):
-            raise TrainingError(f"{path}: another process is training there")
+            raise TrainingError(f"{path}: another process is training there; choose another --out")
         try:
             if begins:
                 _begin(path)
@@ -186,19 +186,19 @@ def holding(
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise UsageError where a run without a checkpoint cannot begin in an existing directory; removes nothing.
+    """Raise UsageError if a new run cannot start in an existing directory; removes nothing.
 
-    It begins where nothing is, and where nothing is but what such a run leaves when it is killed. Raises TrainingError
-    where another process trains there, or the directory cannot be looked at.
+    It can start in an empty directory, and in one with only the files of a killed run without a checkpoint. Raises
+    TrainingError if another process trains there or the directory cannot be read.
     """
     try:
         _left_behind(path)
         if (path / _LOCK).exists():
             with open_working(path / _LOCK, "ab") as file:
                 if is_taken(file, path, say_nothing):
-                    raise TrainingError(f"{path}: another process is training there")
+                    raise TrainingError(f"{path}: another process is training there; choose another --out")
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be looked at: {error.strerror or error}") from error
+        raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _begin(path: Path) -> None:
@@ -212,15 +212,15 @@ def _begin(path: Path) -> None:
 
 
 def _end_unbegun(path: Path) -> None:
-    """Take the mark of a beginning away where nothing came of it."""
+    """Remove the mark of a new run that wrote nothing."""
     if {entry.name for entry in path.iterdir()} <= {_LOCK, _BEGUN, _OF_THE_FILE_SYSTEM}:
         (path / _BEGUN).unlink(missing_ok=True)
 
 
 def _left_behind(path: Path) -> list[Path]:
-    """Return what a run without a checkpoint left in a directory, what lies in a folder before the folder.
+    """Return the files that a run without a checkpoint left in a directory; contents of a folder before the folder.
 
-    Raises UsageError where anything lies there that is not known to be a run's.
+    Raises UsageError if there is anything else.
     """
     entries = sorted(entry for entry in path.iterdir() if entry.name not in (_LOCK, _BEGUN, _OF_THE_FILE_SYSTEM))
     is_begun = (path / _BEGUN).is_file() and not (path / _BEGUN).is_symlink()
@@ -235,22 +235,22 @@ def _left_behind(path: Path) -> list[Path]:
             strange = None if entry in files and entry.is_file() and not entry.is_symlink() else entry
         if strange is not None or not is_begun:
             raise UsageError(
-                f"{path}: holds {(strange or entry).relative_to(path)} and no {CHECKPOINT}, so it is neither empty nor "
-                "a run that could continue; choose another --out"
+                f"{path}: contains {(strange or entry).relative_to(path)} but no {CHECKPOINT}, so it is neither empty "
+                "nor a run to resume; choose another --out"
             )
         found += [*within, entry]
     return found
 
 
 def _partials(path: Path) -> list[Path]:
-    """Return what was being written in a run's directory when the run was killed."""
+    """Return the partially written files that a killed run left in its directory."""
     names = (BEST, CHECKPOINT, METRICS, CSV, REPORT, _NEXT, _BEFORE)
     prefixes = tuple(temporary_prefix(path / name) for name in names)
     return sorted(entry for entry in path.glob(".*.partial") if entry.name.startswith(prefixes))
 
 
 def _best_epoch(path: Path) -> int | None:
-    """Return the epoch that a weights file is of; None where there is no such file, or it does not say."""
+    """Return the epoch of a weights file; None if there is no such file or it has no training record."""
     if not path.exists():
         return None
     try:
@@ -265,7 +265,7 @@ def _of_epoch(epoch: int) -> str:
 
 
 def _weights_bytes(architecture: Architecture) -> int:
-    # Four bytes a parameter; the header holds the confusion matrix, of which most entries are one digit and a comma.
+    # Four bytes per parameter; the header has the confusion matrix, whose entries are mostly one digit and a comma.
     return 4 * architecture.num_parameters + 2 * architecture.num_classes**2 + _HEADER_BYTES
 
 

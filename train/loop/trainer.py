@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, a validation after each, and checkpoints from which it goes on exactly."""
+"""The training loop: epochs of steps, validation after each epoch, and checkpoints that resume exactly."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from alexnet_deploy.train.runtime.rng import epoch_order
 from alexnet_deploy.train.runtime.signals import stopping
 from alexnet_deploy.train.schedule import learning_rate, mean_decay
 
-# Reading a loss makes a GPU wait until it is known.
+# Reading the loss synchronises with the GPU.
 _STEPS_PER_READING = {"cpu": 1, "cuda": 20}
 
 
@@ -45,13 +45,13 @@ class Pace:
     """How often a checkpoint is written."""
 
     share: float = 0.02
-    """Of the time: the next is written when writing the last took less than that share of the time since."""
+    """Largest share of the time: write the next when writing the last took at most this share of the time since."""
     least_seconds: float = 5.0
-    """Between two of them, and before the first."""
+    """Shortest time between two checkpoints, and before the first."""
 
 
 class Trainer:
-    """One training run; `run` does it, or the rest of it."""
+    """One training run; `run` does all of it, or the rest of a resumed one."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Trainer:
         pace: Pace | None = None,
         observer: Observer = NOBODY,
     ) -> None:
-        """Set up a run of `recipe` on the images, whose files go into `directory`.
+        """Set up a run of `recipe` on the images; its files are written to `directory`.
 
         `architecture` has as many classes as the images; `pace` is Pace() unless given.
         """
@@ -87,29 +87,29 @@ class Trainer:
         )
         self._tools = tool_versions("torch")
         self._position = Position()
-        # The best epoch's, of which files follow with the next checkpoint.
+        # Tensors of the best epoch; they are saved with the next checkpoint.
         self._best: dict[str, torch.Tensor] | None = None
         self._best_is_saved = True
         self._is_over = False
-        self._begun = self._saved_at = time.perf_counter()
+        self._started = self._saved_at = time.perf_counter()
         self._saving_seconds = self._seconds_before = 0.0
         self._num_images_before = 0
 
     def go_on_from(self, position: Position, tensors: dict[str, torch.Tensor], best: Weights | None) -> None:
-        """Take up a run where it was: its position and tensors, and its best weights.
+        """Restore a run: its position, its tensors and its best weights.
 
-        Raises TrainingError where the tensors do not fit the network, or the position does not fit the images.
+        Raises TrainingError if the tensors do not fit the network, or the position does not fit the images.
         """
         num_steps = -(-len(self._data.train) // self._recipe.batch_size)
         if position.step > num_steps:
             raise TrainingError(
-                f"{self._directory.path}: its checkpoint is of step {position.step:,}, and an epoch of these images "
+                f"{self._directory.path}: the checkpoint is at step {position.step:,}, but an epoch of these images "
                 f"has {counted(num_steps, 'step')}"
             )
         try:
             self._learner.load_state_dict(tensors)
         except RuntimeError as error:
-            raise TrainingError(f"{self._directory.path}: its checkpoint does not fit the network: {error}") from error
+            raise TrainingError(f"{self._directory.path}: the checkpoint does not fit the network: {error}") from error
         self._position = position
         self._seconds_before = position.seconds
         self._num_images_before = self._num_images()
@@ -119,45 +119,45 @@ class Trainer:
             self._is_over = is_recorded and is_over(self._recipe, position)
 
     def run(self) -> None:
-        """Train to the recipe's end, or to where it stops early.
+        """Train to the end of the recipe, or until early stopping.
 
-        When interrupted (KeyboardInterrupt), or asked to end (SystemExit), the state of that moment is saved first, and
-        there is a `weights` file in any case. Raises TrainingError where the loss stops being a number; what the
-        epochs before gave stays. A run that was over when it was taken up is left as it is, to the byte.
+        On an interruption (KeyboardInterrupt) or termination (SystemExit) the current state is saved first, and there
+        is always a weights file. Raises TrainingError if the loss is not finite; the results of earlier epochs stay.
+        The files of a run that was already complete are not changed.
         """
         if self._is_over:
             return
         if self._ranks.is_first:
             self._directory.check_room(self._architecture, self._recipe)
-        self._begun = self._saved_at = time.perf_counter()
+        self._started = self._saved_at = time.perf_counter()
         with stopping(self._ranks.all_reduce) as stop_if_asked:
             try:
                 while not is_over(self._recipe, self._position):
                     self._train_epoch(stop_if_asked)
             except (KeyboardInterrupt, SystemExit):
                 self._save(with_best=True)
-                # torchrun ends all once one has ended: not while the first still writes.
+                # torchrun ends all processes when one ends: wait until the first has written.
                 self._ranks.barrier()
                 raise
             except AlexNetDeployError:
                 if not self._best_is_saved:
                     self._directory.save_best(self._best_weights())
                 raise
-            self._say_why_it_ends()
+            self._report_early_stop()
             self._save(with_best=True)
 
-    def _say_why_it_ends(self) -> None:
+    def _report_early_stop(self) -> None:
         position = self._position
         if len(position.epochs) < self._recipe.epochs:
             waited = counted(len(position.epochs) - position.best_epoch, "epoch")
-            self._observer.say(f"stopped early: {waited} without a new best one after epoch {position.best_epoch}")
+            self._observer.say(f"stopped early: {waited} without improvement since epoch {position.best_epoch}")
 
     def _train_epoch(self, stop_if_asked: Callable[[], None]) -> None:
-        """Do what is left of the epoch under way."""
+        """Do the remaining steps of the current epoch."""
         recipe, start = self._recipe, self._position
         numbers = in_batches(epoch_order(recipe.seed, start.epoch, len(self._data.train)), recipe.batch_size)
         loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._placement.device)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         shares = [self._ranks.shard(batch) for batch in numbers[start.step :]]
         for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
             rate = learning_rate(recipe, start.epochs, step, len(numbers))
@@ -174,14 +174,14 @@ class Trainer:
             loss_sum += loss * part.num_images
             if (step + 1) % _STEPS_PER_READING[self._placement.device.type] and step + 1 < len(numbers):
                 continue
-            # In every rank the whole's from here on, as if all had just been resumed.
+            # From here on every rank has the loss of the whole, as if all had just been resumed.
             loss_sum.fill_(self._ranks.all_reduce_mean(loss_sum.item()))
             self._check_loss(loss_sum.item())
             self._position = msgspec.structs.replace(
                 start,
                 step=step + 1,
                 loss_sum=loss_sum.item(),
-                epoch_seconds=start.epoch_seconds + time.perf_counter() - begun,
+                epoch_seconds=start.epoch_seconds + time.perf_counter() - started,
             )
             self._observer.on_progress(self._progress())
             stop_if_asked()
@@ -194,7 +194,7 @@ class Trainer:
         self._save_if_due()
 
     def _finish_epoch(self, rate: float, stop_if_asked: Callable[[], None]) -> EpochMetrics:
-        """Validate, and count the epoch in; return what it gave."""
+        """Validate and record the epoch; return its metrics."""
         validation = validate(
             self._learner.logits,
             self._data.validation,
@@ -204,7 +204,7 @@ class Trainer:
             placement=self._placement,
             stop_if_asked=stop_if_asked,
         )
-        # After the last step's weights, which no training loss has seen.
+        # Also checks the weights after the last step, which no training loss covers.
         self._check_loss(validation.loss)
         before = self._position
         self._position = after_epoch(before, validation, num_train=len(self._data.train), rate=rate)
@@ -214,7 +214,7 @@ class Trainer:
         return metrics
 
     def _note(self, metrics: EpochMetrics, before: Position) -> None:
-        """Keep what an epoch gave, and say what is to be said of it."""
+        """Keep the best weights, log the metrics, and report new remarks."""
         if self._position.best_epoch == metrics.epoch:
             self._best = {name: tensor.clone() for name, tensor in self._learner.weights().items()}
             self._best_is_saved = False
@@ -229,11 +229,11 @@ class Trainer:
     def _check_loss(self, loss: float) -> None:
         if not np.isfinite(loss):
             position = self._position
-            kept = f"what the epochs before gave is in {self._directory.path}, and " if position.epochs else ""
+            kept = f"the results of earlier epochs are in {self._directory.path}; " if position.epochs else ""
             raise TrainingError(f"the loss became {loss} in epoch {position.epoch}; {kept}{self._lower_rate()}")
 
     def _lower_rate(self) -> str:
-        return f"a --lr under {learning_rate(self._recipe, self._position.epochs, 0, 1):g} may hold"
+        return f"try a --lr below {learning_rate(self._recipe, self._position.epochs, 0, 1):g}"
 
     def _save_if_due(self) -> None:
         waited = time.perf_counter() - self._saved_at
@@ -241,10 +241,10 @@ class Trainer:
             self._save(with_best=not self._best_is_saved)
 
     def _save(self, *, with_best: bool) -> None:
-        """Write a checkpoint of now, and the best weights with a record up to now, where this rank is the first."""
+        """Write a checkpoint, and the best weights with the current record; only the first rank writes."""
         if not self._ranks.is_first:
             return
-        begun = time.perf_counter()
+        started = time.perf_counter()
         state = self._learner.state_dict()
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
@@ -264,10 +264,10 @@ class Trainer:
         self._directory.save(checkpoint, state, self._best_weights() if with_best else None)
         self._best_is_saved = self._best_is_saved or with_best
         self._saved_at = time.perf_counter()
-        self._saving_seconds = self._saved_at - begun
+        self._saving_seconds = self._saved_at - started
 
     def _best_weights(self) -> Weights:
-        """Return the best epoch's weights, before there is one those of now, with the record of the run so far."""
+        """Return the best epoch's weights, or the current ones if there is none, with the record of the run so far."""
         best = self._learner.weights() if self._best is None else self._best
         return Weights(
             architecture=self._architecture,
@@ -281,10 +281,10 @@ class Trainer:
         )
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.perf_counter() - self._begun
+        return self._seconds_before + time.perf_counter() - self._started
 
     def _num_images(self) -> int:
-        """Return how many images have been learnt from."""
+        """Return the number of training images seen."""
         num_train, position = len(self._data.train), self._position
         return (position.epoch - 1) * num_train + min(position.step * self._recipe.batch_size, num_train)
 
@@ -296,6 +296,6 @@ class Trainer:
             num_images=num_images,
             total_images=self._recipe.epochs * len(self._data.train),
             loss=position.loss_sum / num_seen if finished is None else finished.train_loss,
-            images_per_second=(num_images - self._num_images_before) / (time.perf_counter() - self._begun),
+            images_per_second=(num_images - self._num_images_before) / (time.perf_counter() - self._started),
             finished=finished,
         )

@@ -1,4 +1,4 @@
-"""How good a network is on images that it has not learnt from."""
+"""Validation: loss and accuracy on the validation images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What a pass over the validation images gave, centre view."""
+    """Metrics of one pass over the validation images, centre view."""
 
     loss: float
     """Mean cross-entropy in nats."""
     top1: float
-    """Share whose first guess is right, 0..1."""
+    """Top-1 accuracy, 0..1."""
     top5: float
-    """Share whose first five guesses hold the right one, 0..1."""
+    """Top-5 accuracy, 0..1."""
     confusion: np.ndarray
-    """int64 (K, K): images by true class (row) and first guess (column)."""
+    """int64 (K, K): confusion matrix, true class (row) and top-1 prediction (column)."""
 
 
 @torch.inference_mode()
@@ -41,15 +41,15 @@ def validate(
     placement: Placement,
     stop_if_asked: Callable[[], None],
 ) -> Validation:
-    """Measure a network, given as what makes logits (N, K) of preprocessed views (N, 3, size, size).
+    """Validate a network; `forward` returns its logits (N, K) for preprocessed views (N, 3, size, size).
 
-    Of several ranks each looks at its share of the images, and all return what the whole gave.
+    With several ranks, each computes its share of the images, and all return the metrics of the whole.
     """
     ranks = placement.ranks
     (center,) = views_by_name("center", size)
     loss_sum, top5 = 0.0, 0
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    # As many batches in every rank: each of them asks all whether to stop.
+    # Every rank needs the same number of batches, because all ranks decide together whether to stop.
     numbers = in_batches(torch.arange(len(batches)), _BATCH_SIZE * ranks.size)
     for images, labels in batches.batches([ranks.shard(batch) for batch in numbers]):
         stop_if_asked()

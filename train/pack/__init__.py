@@ -1,1 +1,1 @@
-"""A packed set: images decoded once."""
+"""Packed sets: images decoded once and stored as pixels."""

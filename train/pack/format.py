@@ -1,11 +1,11 @@
-"""A packed set: images decoded once and stored as they are fed, for training that decodes nothing.
+"""A packed set: images decoded once and stored as pixels, for training without decoding.
 
     PACK/pack.json      PackHeader
-    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the images to learn from, then those to validate on
+    PACK/pictures.u8    uint8 (N, 256, 256, 3), raw: the training images, then the validation images
     PACK/labels.i32     int32 (N,), little-endian
-    PACK/sources.txt    a line an image: its name, and the SHA-256 of the bytes that it was decoded from
+    PACK/sources.txt    one line per image: its name, and the SHA-256 of the bytes that it was decoded from
 
-196,608 bytes an image: the 1,281,167 training images of ILSVRC-2012 are 251.9 GB, its 50,000 others 9.8 GB.
+196,608 bytes per image: the 1,281,167 training images of ILSVRC-2012 are 251.9 GB, its 50,000 validation images 9.8 GB.
 """
 
 import ast
@@ -30,6 +30,7 @@ from alexnet_deploy.core.model.labels import check_labels
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
 from alexnet_deploy.train.data.scan import Survey, digest_in, duplicates
 from alexnet_deploy.train.data.source import LabelledSource
 
@@ -44,7 +45,7 @@ IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
 _PIECE_BYTES = 8 * 1024 * 1024
 
-# ImageNet's header has 100 kB; a file's name as Python writes it at most four characters for each of 4,096 bytes.
+# ImageNet's header has 100 kB; a name has at most 4,096 bytes, which Python writes as at most four characters each.
 _MAX_HEADER_BYTES = 1 << 27
 _MAX_LINE_BYTES = 1 << 15
 
@@ -53,49 +54,49 @@ _LINE = re.compile(rb"(b'(?:[^'\\\n]|\\.)*'|b\"(?:[^\"\\\n]|\\.)*\") [0-9a-f]{64
 
 
 class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a packed set is; the same whatever the number of threads and interruptions it was made in."""
+    """Description of a packed set; independent of the number of threads and interruptions of packing."""
 
     format_version: int
     labels: tuple[str, ...]
-    """The names of the classes, in the order of their numbers."""
+    """Class names, in the order of the class numbers."""
     num_train: int
-    """The first so many images are learnt from."""
+    """Number of training images, which come first."""
     num_validation: int
-    """The others are only measured on."""
+    """Number of validation images."""
     resize: ResizePolicy
-    """How they became 256 x 256."""
+    """How the images were resized to 256 x 256."""
     decoding: int | msgspec.UnsetType = msgspec.UNSET
     """Version of the decoding policy; unset in packs of version 1."""
     mean: RGB
-    """Of the training images, on 0..255."""
+    """RGB mean of the training images, on 0..255."""
     covariance: tuple[RGB, RGB, RGB]
-    """Of the training images' RGB, on 0..255."""
+    """RGB covariance of the training images, on 0..255."""
     source: str
-    """What was packed."""
+    """Path of the packed data."""
     source_sha256: str
-    """Digest of its names and bytes, as a survey of it gives; that of sources.txt."""
+    """Digest of names and bytes, equal to the survey's; also the digest of sources.txt."""
     excluded: dict[str, str]
-    """The images that could not be decoded: name, to error code. Nothing stands in for them."""
+    """Images that could not be decoded and are not in the pack: name to error code."""
     chunk_images: int = msgspec.field(name="chunk_pictures")
-    """How many images are digested together."""
+    """Number of images per digest."""
     chunks_sha256: tuple[str, ...]
-    """Of pictures.u8, so many images at a time."""
+    """Digests of pictures.u8, one per chunk of images."""
     labels_sha256: str
-    """Of labels.i32."""
+    """Digest of labels.i32."""
     tools: dict[str, str]
-    """What decoded them, and its version."""
+    """Versions of the tools that decoded the images."""
     sha256: str = ""
-    """Of this header, with this field empty."""
+    """Digest of this header with this field empty."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the counts or the labels cannot be those of a packed set."""
+        """Raise ValueError if the counts or the labels are invalid."""
         if self.num_train < 1 or self.num_validation < 1 or self.chunk_images < 1:
             raise ValueError(
                 f"num_train {self.num_train}, num_validation {self.num_validation} and chunk_pictures "
                 f"{self.chunk_images} must each be 1 or more"
             )
         if len(self.chunks_sha256) != -(-self.num_images // self.chunk_images):
-            raise ValueError(f"{len(self.chunks_sha256)} digests do not make {self.num_images:,} images")
+            raise ValueError(f"{len(self.chunks_sha256)} digests do not match {self.num_images:,} images")
         try:
             check_labels(self.labels, len(self.labels))
         except WeightsError as error:
@@ -103,33 +104,33 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def num_images(self) -> int:
-        """Of both sides."""
+        """Training and validation images together."""
         return self.num_train + self.num_validation
 
 
 def encode_header(header: PackHeader) -> bytes:
-    """Return the content of pack.json, sealed."""
-    sealed = msgspec.structs.replace(header, sha256=_seal(header))
+    """Return the content of pack.json, with its digest."""
+    sealed = seal(header, order=None)
     return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """A packed set, opened."""
+    """An open packed set."""
 
     path: Path
     """Its directory."""
     header: PackHeader
-    """What it is."""
+    """Its description."""
     images: np.ndarray = field(repr=False, compare=False)
-    """uint8 (N, 256, 256, 3), mapped from the file, not to be written to."""
+    """uint8 (N, 256, 256, 3), mapped from the file; read-only."""
     labels: np.ndarray = field(repr=False, compare=False)
-    """int64 (N,)."""
+    """Label of each image, int64 (N,)."""
     mapping: mmap.mmap = field(repr=False, compare=False)
-    """What `images` lies in."""
+    """The memory map of `images`."""
 
     def __reduce__(self) -> tuple[Callable[[Path], "Pack"], tuple[Path]]:
-        """Be opened anew by the process that it is sent to: a mapping is one process's own."""
+        """Reopen in the process that receives it: a memory map cannot be shared by pickling."""
         return open_pack, (self.path,)
 
     @cached_property
@@ -143,32 +144,32 @@ class Pack:
             raise DataError(f"{self.path / SOURCES}: cannot be read: {error.strerror}") from error
         lines = data.splitlines()
         if sha256(data) != self.header.source_sha256 or len(lines) != self.header.num_images:
-            raise DataError(f"{self.path / SOURCES}: is not what was packed; pack anew, into another directory")
+            raise DataError(f"{self.path / SOURCES}: was changed after packing; pack again into another directory")
         return lines
 
     def name_of(self, number: int) -> str:
-        """Return the name that an image had in its source; raises DataError where that cannot be read."""
+        """Return an image's name in its source; raises DataError if it cannot be read."""
         return _name_in(self._sources[number], self.path / SOURCES)
 
     def duplicates(self) -> list[tuple[int, int]]:
-        """Return pairs of a training and a validation image that were decoded from the same bytes.
+        """Return pairs of a training and a validation image that were decoded from identical bytes.
 
-        Raises DataError where the list of sources cannot be read.
+        Raises DataError if sources.txt cannot be read.
         """
-        # Not kept: the lines of ImageNet are some 200 MB, which a run without duplicates never needs again.
+        # Not cached: ImageNet's lines are some 200 MB, and a run without duplicates does not need them again.
         lines = self._read_sources()
         try:
             digests = [digest_in(line) for line in lines]
         except (ValueError, IndexError) as error:
-            raise DataError(f"{self.path / SOURCES}: has a line without a digest; pack anew") from error
+            raise DataError(f"{self.path / SOURCES}: has a line without a digest; pack again") from error
         num_train = self.header.num_train
         pairs = duplicates(digests[:num_train], digests[num_train:])
         return [(one, num_train + other) for one, other in pairs]
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Have these images read from the disk, if they are not in memory yet, without waiting for them.
+        """Prefetch these images from the disk into memory, without waiting.
 
-        Raises ValueError where there is no image of such a number.
+        Raises ValueError if a number is out of range.
         """
         for number in numbers.tolist():
             self.mapping.madvise(mmap.MADV_WILLNEED, number * IMAGE_BYTES, IMAGE_BYTES)
@@ -181,11 +182,11 @@ class PackedImage:
     pack: Pack
     """The set."""
     number: int
-    """Its place there."""
+    """Its number in the set."""
 
     @property
     def name(self) -> str:
-        """The name that it had in its source."""
+        """Its name in the source."""
         return self.pack.name_of(self.number)
 
     @property
@@ -195,7 +196,7 @@ class PackedImage:
 
     @property
     def place(self) -> str:
-        """The set and the name."""
+        """The set's path and its own name."""
         return f"{self.pack.path}, {self.name}"
 
     def read(self) -> bytes:
@@ -203,23 +204,23 @@ class PackedImage:
         return bytes(self.pack.images[self.number].data)
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return what `read` gave as uint8 (256, 256, 3); `resize` is the set's own."""
+        """Return the bytes from `read` as uint8 (256, 256, 3); `resize` must be the set's."""
         assert resize == self.pack.header.resize
         return np.frombuffer(data, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).copy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedSide(Sequence[PackedImage]):
-    """The images of one side of a packed set."""
+    """The training or the validation images of a packed set."""
 
     pack: Pack
     """The set."""
     numbers: range
-    """Their places there."""
+    """Their numbers in the set."""
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (N,)."""
+        """Labels, int64 (N,)."""
         return self.pack.labels[self.numbers.start : self.numbers.stop]
 
     def __len__(self) -> int:
@@ -238,67 +239,67 @@ class PackedSide(Sequence[PackedImage]):
 
 
 def class_counts(source: LabelledSource) -> tuple[int, ...]:
-    """Return how many training images each class has."""
+    """Return the number of training images of each class."""
     side = source.train
     labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
     return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a directory says that it is a packed set."""
+    """Return whether a directory has the header of a packed set."""
     return (path / HEADER).is_file()
 
 
 def packed_from(path: Path) -> Path:
-    """Return what a packed set was made of, and any other path as it is; raises DataError for a damaged header."""
+    """Return the source path of a packed set, and any other path unchanged; raises DataError for a damaged header."""
     return Path(_read_header(path).source) if is_packed(path) else path
 
 
 def open_pack(path: Path) -> Pack:
-    """Open a packed set: the header, labels and sources are checked, and the size of the images, which stay unread.
+    """Open a packed set: check the header, labels, sources and the size of the images, but not their pixels.
 
-    Raises DataError where something is missing, damaged, or of another format; see `verify` for the images.
+    Raises DataError if something is missing, damaged, or of another format; `verify` checks the pixels.
     """
     header = _read_header(path)
     if header.decoding != DECODING_VERSION:
         raise DataError(
-            f"{path}: its images were decoded by policy {header.decoding or 1}, and this program's is "
-            f"{DECODING_VERSION}, which gives other pixels; pack anew, into another directory"
+            f"{path}: its images were decoded by policy {header.decoding or 1}, but this program decodes by policy "
+            f"{DECODING_VERSION}, which gives different pixels; pack again into another directory"
         )
     labels = _read(path / LABELS, 4 * header.num_images)
     if sha256(labels) != header.labels_sha256 or len(labels) != 4 * header.num_images:
-        raise DataError(f"{path / LABELS}: is not what was packed; pack anew, into another directory")
+        raise DataError(f"{path / LABELS}: was changed after packing; pack again into another directory")
     numbers = np.frombuffer(labels, "<i4").astype(np.int64)
     if numbers.min() < 0 or numbers.max() >= len(header.labels):
         raise DataError(
-            f"{path / LABELS}: holds class {numbers.max() if numbers.min() >= 0 else numbers.min()}, where there are 0 "
-            f"to {len(header.labels) - 1}; pack anew, into another directory"
+            f"{path / LABELS}: has class {numbers.max() if numbers.min() >= 0 else numbers.min()}, but classes are 0 "
+            f"to {len(header.labels) - 1}; pack again into another directory"
         )
     wanted = header.num_images * IMAGE_BYTES
     try:
         with open_input(path / IMAGES) as file:
             if (found := os.fstat(file.fileno()).st_size) != wanted:
                 raise DataError(
-                    f"{path / IMAGES}: has {counted(found, 'byte')}, where {wanted:,} were packed; pack anew"
+                    f"{path / IMAGES}: has {counted(found, 'byte')}, but {wanted:,} were packed; pack again"
                 )
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(f"{path / IMAGES}: cannot be read: {error.strerror}") from error
     if _digest_of(path / SOURCES) != header.source_sha256:
-        raise DataError(f"{path / SOURCES}: is not what was packed; pack anew, into another directory")
+        raise DataError(f"{path / SOURCES}: was changed after packing; pack again into another directory")
     images = np.frombuffer(mapping, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
     return Pack(path=path, header=header, images=images, labels=numbers, mapping=mapping)
 
 
 def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
-    """Return what a survey of the images would have found before they were packed.
+    """Return the same survey as of the images before packing.
 
-    Raises DataError where they were resized otherwise than `resize`.
+    Raises DataError if their resize policy is not `resize`.
     """
     header = pack.header
     if header.resize != resize:
         raise DataError(
-            f"{pack.path}: was packed with --resize {header.resize}, and this architecture is fed {resize}; pack anew"
+            f"{pack.path}: was packed with --resize {header.resize}, but this architecture needs {resize}; pack again"
         )
     train, validation = (
         PackedSide(pack=pack, numbers=numbers)
@@ -315,9 +316,9 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
 
 
 def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
-    """Read all of the images and compare them with their digests; yield how many have been, as that grows.
+    """Read all images and compare them with their digests; yield the number of images checked so far.
 
-    Raises DataError, which says which images are not what was packed.
+    Raises DataError, which names the changed images.
     """
     header = pack.header
     starts = range(0, header.num_images, header.chunk_images)
@@ -326,14 +327,14 @@ def verify(pack: Pack, threads: int | None = None) -> Iterator[int]:
     for chunk, found, wanted in zip(chunks, digests, header.chunks_sha256, strict=True):
         if found != wanted:
             raise DataError(
-                f"{pack.path / IMAGES}: images {chunk.start:,} to {chunk.stop - 1:,} are not what was packed; "
-                "pack anew, into another directory"
+                f"{pack.path / IMAGES}: images {chunk.start:,} to {chunk.stop - 1:,} were changed after packing; "
+                "pack again into another directory"
             )
         yield chunk.stop
 
 
 def digests_of(images: Path, chunks: Sequence[range], threads: int | None = None) -> Iterator[str]:
-    """Yield the SHA-256 of each range of images of a file, in order; raises DataError where it cannot be read."""
+    """Yield the SHA-256 of each range of images in a file, in order; raises DataError if it cannot be read."""
     threads = threads or decode_threads()
     return map_ahead(lambda chunk: _digest_of(images, chunk), chunks, threads=threads, ahead=threads)
 
@@ -357,31 +358,21 @@ def _digest_of(path: Path, images: range | None = None) -> str:
 def _name_in(line: bytes, place: Path) -> str:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise DataError(f"{place}: a line is not a name and a digest; pack anew")
+        raise DataError(f"{place}: a line is not a name and a digest; pack again")
     name: bytes = ast.literal_eval(match[1].decode())
     return os.fsdecode(name)
-
-
-def _seal(header: PackHeader) -> str:
-    return sha256(msgspec.json.encode(msgspec.structs.replace(header, sha256="")))
 
 
 def _read_header(path: Path) -> PackHeader:
     data = _read(path / HEADER, _MAX_HEADER_BYTES)
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise DataError(f"{path}: is of format version {version}, where {FORMAT_VERSION} is read here; pack anew")
-        header = msgspec.json.decode(data, type=PackHeader)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path / HEADER}: is damaged: {error}; pack anew, into another directory") from error
-    if header.sha256 != _seal(header):
-        raise DataError(f"{path / HEADER}: is not as it was written; pack anew, into another directory")
-    return header
-
-
-class _Version(Struct):
-    format_version: int
+        return read_sealed(data, PackHeader, "packed set", (FORMAT_VERSION,), order=None)
+    except UnknownVersionError as error:
+        raise DataError(f"{path}: {error}; pack again") from error
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path / HEADER}: is damaged: {error}; pack again into another directory") from error
+    except ChangedRecordError as error:
+        raise DataError(f"{path / HEADER}: was changed after packing; pack again into another directory") from error
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The journal of a pack in the making: which chunks of images have reached the disk, and what is known of them."""
+"""The journal of unfinished packing: the chunks of images that are on disk, with their digests and sums."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,26 +22,26 @@ JOURNAL = "journal.jsonl"
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
-    """A chunk that has reached the disk, and where everything stood after it."""
+    """A chunk that is on disk, and the totals after it."""
 
     num_seen: int
-    """Images of the source that have been looked at."""
+    """Images of the source that were read so far."""
     num_images: int = msgspec.field(name="num_pictures")
-    """Those that are in the pack."""
+    """Images in the pack so far."""
     sources_bytes: int
-    """Length of their lines in sources.txt."""
+    """Length of sources.txt so far."""
     sha256: str
-    """Of the chunk's images."""
+    """Digest of the chunk's images."""
     sources_sha256: str
-    """Of its lines."""
+    """Digest of its lines in sources.txt."""
     excluded: tuple[tuple[int, str, str], ...]
-    """Those of it that could not be decoded: place in the source, name, error code."""
+    """Its images that could not be decoded: number in the source, name, error code."""
     num_pixels: int
-    """Of its training images; this and what follows as in ColorSums."""
+    """Pixels of its training images; this and the next two fields are as in ColorSums."""
     total: tuple[int, ...]
-    """Of its training images."""
+    """Sum of their values."""
     products: tuple[tuple[int, ...], ...]
-    """Of its training images."""
+    """Sums of the products of two channels."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,19 +49,19 @@ class Draft:
     """The chunk that is being written; its fields become those of Chunk."""
 
     num_seen: int
-    """Counted from the first chunk on, as the next two are."""
+    """Total over all chunks, like the next two fields."""
     num_images: int
-    """In the pack."""
+    """Images in the pack so far."""
     sources_bytes: int
-    """In sources.txt."""
+    """Length of sources.txt so far."""
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    """Of the images."""
+    """Digest of the chunk's images."""
     sources_digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    """Of their lines."""
+    """Digest of its lines in sources.txt."""
     excluded: list[tuple[int, str, str]] = field(default_factory=list)
-    """What could not be decoded."""
+    """Images that could not be decoded."""
     sums: ColorSums = field(default_factory=ColorSums)
-    """Of the training images."""
+    """Sums over the training images."""
 
     @classmethod
     def after(cls, chunks: Sequence[Chunk]) -> "Draft":
@@ -72,7 +72,7 @@ class Draft:
         return cls(num_seen=last.num_seen, num_images=last.num_images, sources_bytes=last.sources_bytes)
 
     def add(self, look: Look, images: BinaryIO, sources: BinaryIO, *, is_train: bool) -> None:
-        """Write an image and its line, or note why it cannot be."""
+        """Write an image and its line, or record its error code."""
         if look.error is not None:
             self.excluded.append((self.num_seen, look.name, look.error.code.value))
         else:
@@ -88,7 +88,7 @@ class Draft:
         self.num_seen += 1
 
     def finished(self) -> Chunk:
-        """Return the chunk as the journal takes it, once its images have reached the disk."""
+        """Return the journal's record of the chunk; call it once the images are on disk."""
         return Chunk(
             num_seen=self.num_seen,
             num_images=self.num_images,
@@ -104,15 +104,15 @@ class Draft:
 
 @contextmanager
 def claimed(partial: Path, say: Say = say_nothing) -> Iterator[BinaryIO]:
-    """Open the journal for this process alone until it ends, or say that this is not possible."""
+    """Open and lock the journal, or say that it cannot be locked."""
     with open_working(partial / JOURNAL, "a+b") as journal:
         if is_taken(journal, partial, say):
-            raise DataError(f"{partial}: another process is packing into it; wait for that one")
+            raise DataError(f"{partial}: another process is packing into it; wait for it to finish")
         yield journal
 
 
 def noted_chunks(journal: BinaryIO) -> list[tuple[Chunk, int]]:
-    """Return the journal's chunks and the length of each line, up to one that was not written to its end."""
+    """Return the journal's chunks and the length of each line, up to an incomplete line."""
     journal.seek(0)
     noted = []
     for line in journal.read().splitlines(keepends=True):
@@ -127,6 +127,6 @@ def noted_chunks(journal: BinaryIO) -> list[tuple[Chunk, int]]:
 
 
 def ranges_of(chunks: Sequence[Chunk]) -> list[range]:
-    """Return which images each chunk holds; the last may hold none."""
+    """Return the range of images of each chunk; the last may be empty."""
     ends = [chunk.num_images for chunk in chunks]
     return [range(start, end) for start, end in pairwise([0, *ends])]

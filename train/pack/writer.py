@@ -1,11 +1,11 @@
-"""Labelled images to a packed set, in one pass that goes on where it was interrupted.
+"""Pack labelled images in one pass, which resumes where it was interrupted.
 
-    .OUT.partial/plan.json        what is packed into what; another plan is refused
-    .OUT.partial/journal.jsonl    a line for each chunk of images that has reached the disk
-    .OUT.partial/pack/            what becomes OUT, by one rename, when it is whole
+    .OUT.partial/plan.json        what is packed and how; a different plan is refused
+    .OUT.partial/journal.jsonl    one line for each chunk of images on disk
+    .OUT.partial/pack/            the packed set, renamed to OUT when it is complete
 
-A chunk's line is written after its images are: what the journal does not name is cut off and made again, what it
-names is compared with its digest before it is relied on.
+A chunk's line is written after its images. On resuming, chunks in the journal are compared with their digests, and
+anything after them is cut off and packed again.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ _STAGE = "pack"
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
-    """What makes two runs the same work."""
+    """What must be equal to resume packing."""
 
     format_version: int
     source: str
@@ -78,16 +78,16 @@ def pack(
     say: Say = say_nothing,
     on_progress: OnProgress = lambda num_seen, num_examples: None,
 ) -> Pack:
-    """Decode every image of a source once, and publish them as a packed set at `out`.
+    """Decode every image of a source once, and write the packed set `out`.
 
-    Images that cannot be decoded are left out and listed. An interruption, or a process that is killed, leaves
-    `.OUT.partial` beside `out`: the same call goes on from there. The result is the same, byte for byte.
+    Images that cannot be decoded are skipped and listed. An interrupted or killed process leaves `.OUT.partial` beside
+    `out`; the same call resumes from there, and the result is bit-identical.
 
-    Raises UsageError where `out` exists, DataError where another process is at it, too few images can be decoded, or
-    it cannot be written.
+    Raises UsageError if `out` exists, DataError if another process is packing, too few images can be decoded, or `out`
+    cannot be written.
     """
     if os.path.lexists(out):
-        raise UsageError(f"{out}: exists already; choose another place for the packed set")
+        raise UsageError(f"{out}: already exists; choose another directory for the packed set")
     partial = hidden_beside(out, ".partial")
     work = _Work(
         source=source,
@@ -111,8 +111,8 @@ def pack(
         raise DataError(f"{out}: cannot be packed: {error.strerror}") from error
     except OSError as error:
         raise DataError(
-            f"{partial}: could not be written: {error.strerror or error}; what is packed is kept, and the same command "
-            "goes on from there"
+            f"{partial}: could not be written: {error.strerror or error}; the images packed so far are kept: run the "
+            "same command again to resume"
         ) from error
     return open_pack(out)
 
@@ -152,17 +152,17 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         found = file.read(len(data) + 1)
     if found != data:
         raise DataError(
-            f"{path.parent}: was begun with other images, options, versions or another decoding policy; remove it, or "
-            "choose another place"
+            f"{path.parent}: was started with different images, options, tool versions or decoding policy; remove it, "
+            "or choose another directory"
         )
 
 
 def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> list[Chunk]:
-    """Return the chunks that are there and whole, and cut off whatever follows them."""
+    """Return the intact chunks, and cut off whatever follows them."""
     noted = noted_chunks(journal)
     images, sources = work.stage / IMAGES, work.stage / SOURCES
     for path in work.stage.iterdir():
-        # What a publication that was killed has left.
+        # Left by a process that was killed while it published.
         if path not in (images, sources):
             refuse_directory(path)
             path.unlink()
@@ -174,7 +174,7 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
     length = position = 0
     for (chunk, line_bytes), digest in zip(noted, digests, strict=True):
         if digest != chunk.sha256 or sha256(bytes(lines[position : chunk.sources_bytes])) != chunk.sources_sha256:
-            say(f"{images}: images from {Draft.after(good).num_images:,} on are damaged, and made again")
+            say(f"{images}: images from {Draft.after(good).num_images:,} on are damaged; packing them again")
             break
         good.append(chunk)
         length, position = length + line_bytes, chunk.sources_bytes
@@ -183,10 +183,7 @@ def _recover(work: _Work, journal: BinaryIO, say: Say, threads: int | None) -> l
         with open_working(path, "r+b") as file:
             file.truncate(num_bytes)
     if good:
-        say(
-            f"going on after {good[-1].num_seen:,} of {counted(len(work.examples), 'image')}, which are as they were "
-            "written"
-        )
+        say(f"resuming after {good[-1].num_seen:,} of {counted(len(work.examples), 'image')}; their digests match")
     return good
 
 
@@ -265,7 +262,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
     write_atomically(work.stage / HEADER, encode_header(header))
     open_pack(work.stage)
     if os.path.lexists(work.out):
-        raise UsageError(f"{work.out}: has appeared meanwhile; nothing was published")
+        raise UsageError(f"{work.out}: was created by another process in the meantime; nothing was published")
     work.stage.rename(work.out)
     sync_directory(work.out.parent)
 

@@ -1,1 +1,1 @@
-"""Processes, devices, random numbers, signals and memory in training."""
+"""Processes, devices, random numbers, signals and memory of a training run."""

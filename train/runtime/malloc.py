@@ -1,21 +1,21 @@
-"""The host's memory in training on a CPU: what a step frees is kept for the next one.
+"""Host memory in CPU training: the allocator keeps freed blocks for the next step.
 
-glibc gives every block of 32 MiB or more back to the system as it is freed. A step of a full-size network frees dozens
-of them, and the system hands them out again page by page, each cleared first: a third of the step's time. Kept, they
-cost memory instead, a fifth more at its peak (docs/decisions.md), and what was needed once is not given back.
+glibc returns every freed block of 32 MiB or more to the system. A step of a full-size network frees dozens of them, and
+the system clears every page when it is used again: a third of the step's time. Keeping the blocks costs a fifth more
+peak memory instead (docs/decisions.md), and the process never returns that memory.
 """
 
 import ctypes
 
-# Of malloc.h.
+# From malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _MOST = 2**31 - 1
-# The heap grows by so much at a time, beyond what is asked for.
+# Extra bytes by which the heap grows at a time.
 _TOP_PAD = 256 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees, from now on; return whether its C library can (glibc can)."""
+    """Make this process keep the memory that it frees; return whether its C library supports that (glibc does)."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False

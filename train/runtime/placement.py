@@ -1,4 +1,4 @@
-"""Where a run computes: its devices, and this process among those that train together."""
+"""Where a run computes: its devices, and the rank of this process."""
 
 from dataclasses import dataclass
 
@@ -12,40 +12,40 @@ _CPU = torch.device("cpu")
 
 
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides the last bits of a sum, beside the numbers in it."""
+    """What must be equal for results to be bit-identical, besides the inputs."""
 
     processes: int = 1
-    """That train together."""
+    """Number of processes that train together."""
     device: str
     """`cpu`, or the GPU's name."""
     threads: int
-    """Of torch, on the CPU."""
+    """Torch's CPU threads."""
     instructions: str
-    """The widest vectors that torch uses, as it names them."""
+    """Widest vector instructions that torch uses, by torch's name."""
     torch: str
-    """Its version."""
+    """Torch's version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a run computes; `placed` makes one of names."""
+    """Where a run computes; `placed` makes one from names."""
 
     device: torch.device = _CPU
-    """This process's own."""
+    """Device of this process."""
     second_device: torch.device | None = None
-    """Of the second column; None where the network is whole."""
+    """Device of the second column; None if the network is not split."""
     ranks: Ranks = ALONE
-    """Of several processes each learns from its share of every batch, and the first alone writes and speaks."""
+    """This process among several: each trains on its share of every batch; only the first writes and prints."""
     threads: int | None = None
-    """That decode ahead what is not packed; None for one a processor, 8 at most."""
+    """Threads that decode images that are not packed; None: one per processor, 8 at most."""
 
     @property
     def is_two_columns(self) -> bool:
-        """Whether the table's two columns are computed apart."""
+        """Whether the two columns are computed on separate devices."""
         return self.second_device is not None
 
     def machine(self) -> Machine:
-        """Return what computes here."""
+        """Return what the bits of a result depend on here."""
         return Machine(
             device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             threads=torch.get_num_threads(),
@@ -60,9 +60,9 @@ HERE = Placement()
 
 
 def placed(device: str, *, ranks: Ranks = ALONE, columns: bool = False, threads: int | None = None) -> Placement:
-    """Return a placement on a device, which is what choose_device returns; with `columns` on two, see second_device.
+    """Return a placement on a device that choose_device returned; with `columns` on two devices, see second_device.
 
-    Raises BackendError where the second column has no GPU.
+    Raises BackendError if there is no GPU for the second column.
     """
     first = torch.device(device)
     second = second_device(first) if columns else None

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, taken between two steps."""
+"""SIGINT and SIGTERM are handled between two steps."""
 
 import os
 import signal
@@ -12,24 +12,23 @@ import numpy as np
 
 @contextmanager
 def stopping(total: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Iterator[Callable[[], None]]:
-    """Give a function that raises, where it is called, what was asked for since the last call.
+    """Yield a function that raises, when it is called, the signal received since the last call.
 
-    That is KeyboardInterrupt for SIGINT and SystemExit(143) for SIGTERM. In the middle of a step either would leave
-    weights of two steps. A second signal ends the process at once. Signals reach Python's main thread only, so in
-    another thread no signal is taken. Of processes that train together, of which `total` gives the sum, all raise what
-    one was asked for.
+    It raises KeyboardInterrupt for SIGINT and SystemExit(143) for SIGTERM. In the middle of a step either would leave
+    half-updated weights. A second signal ends the process at once. Signals reach Python's main thread only, so another
+    thread handles none. When several processes train together, `total` sums over them, and all raise what one received.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        asked.append(number)
+        received.append(number)
 
     def stop_if_asked() -> None:
-        interrupted, ended = total(np.array([asked[:1] == [number] for number in numbers]))
+        interrupted, ended = total(np.array([received[:1] == [number] for number in numbers]))
         if interrupted:
             raise KeyboardInterrupt
         if ended:

@@ -1,7 +1,7 @@
-"""The paper's own arrangement: each of the two columns on a device of its own.
+"""Model parallelism as in the paper: each of the two columns on its own device.
 
-The columns exchange what they hold before conv3, fc6, fc7 and fc8, and nowhere else (Krizhevsky et al. 2012, section
-3.5 and figure 2). fc8, which the figure draws once, is whole on the first device, where the logits are wanted.
+The columns exchange their activations before conv3, fc6, fc7 and fc8, and nowhere else (Krizhevsky et al. 2012, section
+3.5 and figure 2). fc8, which the figure draws once, is not split; it is on the first device, which returns the logits.
 
 N images, C channels, H height, W width, K classes.
 """
@@ -17,16 +17,16 @@ from alexnet_deploy.core.model.network import Network, module_of
 
 
 class TwoColumns(nn.Module):
-    """A grouped network computed as two columns, each on its device; the same numbers to rounding.
+    """A grouped network computed as two columns, each on its device; results differ by rounding only.
 
-    `state_dict` gathers the ordinary tensors (conv1.weight, ..., fc8.bias) on the CPU, and `load_state_dict` parts
-    them again, so that weights do not know of the columns.
+    `state_dict` joins the ordinary tensors (conv1.weight, ..., fc8.bias) on the CPU, and `load_state_dict` splits
+    them again, so weights files do not depend on the columns.
     """
 
     def __init__(self, architecture: Architecture, devices: tuple[torch.device | str, torch.device | str]) -> None:
-        """Lay out the columns, without values; two_columns fills them from a network.
+        """Create the columns without values; two_columns fills them from a network.
 
-        Raises UsageError where the table is not two columns.
+        Raises UsageError if the architecture is not two columns.
         """
         super().__init__()
         check_columns(architecture)
@@ -45,7 +45,7 @@ class TwoColumns(nn.Module):
             if isinstance(layer, Dropout):
                 halves = self._drop(halves, layer.probability)
                 continue
-            # Both columns see the whole image; what is exchanged are activations.
+            # The first layer gets the whole image in both columns; only activations are exchanged.
             if _sees_both(layer) and layer is not layers[0]:
                 halves = [self._joined(halves, device) for device in self.devices]
             halves = [column.get_submodule(layer.name)(half) for column, half in zip(self.columns, halves, strict=True)]
@@ -56,9 +56,9 @@ class TwoColumns(nn.Module):
         return torch.cat([half.to(device) for half in halves], dim=1)
 
     def _drop(self, halves: list[torch.Tensor], probability: float) -> list[torch.Tensor]:
-        """Drop as the whole layer would: one mask, drawn on the first device and shared out.
+        """Apply dropout as to the whole layer: one mask, drawn on the first device and split.
 
-        Devices seeded alike draw alike, so that masks drawn on each would drop the same features in both columns.
+        Devices with equal seeds draw equal masks, so separate masks would drop the same features in both columns.
         """
         if not self.training:
             return halves
@@ -69,9 +69,9 @@ class TwoColumns(nn.Module):
 
 
 def two_columns(network: Network, devices: tuple[torch.device | str, torch.device | str]) -> TwoColumns:
-    """Return the network as two columns on these devices, in its mode, holding copies of its tensors.
+    """Return the network as two columns on these devices, in the same mode, with copies of its tensors.
 
-    Raises UsageError where its table is not two columns; see check_columns.
+    Raises UsageError if its architecture is not two columns; see check_columns.
     """
     columns = TwoColumns(network.architecture, devices)
     columns.load_state_dict(network.state_dict(), assign=True)
@@ -79,41 +79,39 @@ def two_columns(network: Network, devices: tuple[torch.device | str, torch.devic
 
 
 def second_device(first: torch.device) -> torch.device:
-    """Return where the second column goes: to the next GPU, or beside the first on a CPU.
+    """Return the device of the second column: the next GPU, or the CPU for a first column on the CPU.
 
-    Raises BackendError where there is no GPU but the first.
+    Raises BackendError if there is no second GPU.
     """
     if first.type == "cpu":
         return first
     number = (first.index or 0) + 1
     if number >= (there := torch.cuda.device_count()):
-        raise BackendError(f"two columns need two GPUs, and torch finds {there}; --device cpu has both on the CPU")
+        raise BackendError(f"two columns need two GPUs, but torch finds {there}; use --device cpu for both columns")
     return torch.device("cuda", number)
 
 
 def check_columns(architecture: Architecture, processes: int = 1) -> None:
-    """Raise UsageError unless the table is two columns, which meet only where a layer sees all, in one process."""
+    """Raise UsageError unless the architecture is two columns that meet only in ungrouped layers, in one process."""
     if processes > 1:
-        raise UsageError(f"two columns train in one process, and torchrun started {processes}")
-    remedy = "`original` is a table of two columns"
+        raise UsageError(f"two columns train in one process, but torchrun started {processes}")
+    remedy = "use an architecture of two columns, such as `original`"
     *layers, _ = architecture.layers
     for layer in layers:
         if isinstance(layer, LocalNorm) and layer.groups != 2:
             raise UsageError(
-                f"{architecture.name}: {layer.name} normalises across {layer.groups} groups of channels, where two "
-                f"columns need 2; {remedy}"
+                f"{architecture.name}: {layer.name} normalises {layer.groups} groups of channels, but two columns need "
+                f"2; {remedy}"
             )
         if isinstance(layer, Conv) and layer.groups not in (1, 2):
             raise UsageError(
-                f"{architecture.name}: {layer.name} has {layer.groups} groups, where two columns need 1 or 2; {remedy}"
+                f"{architecture.name}: {layer.name} has {layer.groups} groups, but two columns need 1 or 2; {remedy}"
             )
         num_outputs = _num_outputs(layer)
         if num_outputs is not None and num_outputs % 2:
-            raise UsageError(
-                f"{architecture.name}: {layer.name} has {num_outputs} outputs, which two columns cannot halve; {remedy}"
-            )
+            raise UsageError(f"{architecture.name}: {layer.name} has {num_outputs} outputs, an odd number; {remedy}")
     if not any(isinstance(layer, Conv) and layer.groups == 2 for layer in layers):
-        raise UsageError(f"{architecture.name}: no convolution has 2 groups, so there are no two columns; {remedy}")
+        raise UsageError(f"{architecture.name}: no convolution has 2 groups, so there are no columns; {remedy}")
 
 
 def _num_outputs(layer: Layer) -> int | None:
@@ -130,7 +128,7 @@ def _sees_both(layer: Layer) -> bool:
 
 
 def _column(architecture: Architecture, number: int) -> nn.Module:
-    """Return a column's half of every layer; fc8 is the first column's alone."""
+    """Return a column's half of every layer; fc8 is in the first column only."""
     column = nn.Module()
     *costs, last = architecture.costs()
     for cost in costs:
@@ -156,7 +154,7 @@ def _half(cost: LayerCost) -> nn.Module:
 
 
 def _gather(columns: nn.Module, state: dict[str, torch.Tensor], prefix: str, _: object) -> None:
-    """Replace the columns' tensors by the table's, in its order; the first dimension is the one that was halved."""
+    """Replace the columns' tensors by the architecture's, in its order; the first dimension was the one split."""
     assert isinstance(columns, TwoColumns)
     halves = {name: state.pop(name) for name in list(state) if name.startswith(f"{prefix}columns.")}
     for name in columns.architecture.tensor_shapes():
@@ -165,7 +163,7 @@ def _gather(columns: nn.Module, state: dict[str, torch.Tensor], prefix: str, _: 
 
 
 def _part(columns: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
-    """Replace the table's tensors by the columns', each on its device; names that are not the table's stay."""
+    """Replace the architecture's tensors by the columns', each on its device; other names stay."""
     assert isinstance(columns, TwoColumns)
     wanted = dict(columns.columns.named_parameters())
     for name in columns.architecture.tensor_shapes():

@@ -1,1 +1,1 @@
-"""One file a command: parse, call one function, print."""
+"""One file per command: parse, call one function, print."""

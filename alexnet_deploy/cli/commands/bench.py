@@ -26,14 +26,14 @@ def bench(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     batch_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="Images at once, as often as wanted; 1 unless given.")
+        list[int] | None, typer.Option(min=1, help="Batch size to measure; can be repeated. Default: 1.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Images to time with; drawn ones unless given.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to measure with. Default: drawn images.")] = None,
     threads: ThreadsOption = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long each figure is measured.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each measurement.")] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Time every part of a prediction on each engine here: latencies, and images a second."""
+    """Measure the latency of every stage of a prediction, and the throughput, with each installed backend."""
     from alexnet_deploy.cli.terminal import show, stages
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.pipeline.bench import bench as bench_bundle
@@ -70,8 +70,9 @@ def _lines(result: "Benchmark") -> Iterator[str]:
         yield f"{'first run':<10} {1:>5} {engine.first_ms:>9.1f} {'':>9} {'':>9} {1:>6}"
         yield from map(_line, engine.stages)
         yield (
-            f"{engine.images_per_second:,.1f} images/s from files to guesses, {engine.num_streams} at a time of "
-            f"{engine.batch_size}; the engine was idle {engine.engine_idle:.1%} of the time"
+            f"{engine.images_per_second:,.1f} images/s from files to predictions, "
+            f"{counted(engine.num_streams, 'stream')} of batch {engine.batch_size}; the engine was idle "
+            f"{engine.engine_idle:.1%} of the time"
         )
     yield ""
     timed = {"open", "first run", "images/s"} | {

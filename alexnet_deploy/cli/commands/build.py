@@ -8,6 +8,7 @@ import typer
 
 from alexnet_deploy.cli.options import (
     BundleArgument,
+    ForceOption,
     HardwareCompatibleOption,
     MaxBatchOption,
     MinBatchOption,
@@ -31,10 +32,10 @@ def build(
     workspace: WorkspaceOption = None,
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
-    out: Annotated[Path | None, typer.Option(help="The new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+    force: ForceOption = False,
 ) -> None:
-    """Build a TensorRT plan of a bundle's graph, into a new bundle beside it."""
+    """Build a TensorRT plan from a bundle's graph, and write it to a new bundle."""
     from alexnet_deploy.cli.terminal import building_bar, say, show_path, stages
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.engines.tensorrt.build import BuildObserver
@@ -45,7 +46,7 @@ def build(
     check_new_place(out)
     request = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     if request is None:
-        raise UsageError(why_no_plan() if plan is None else "--plan none builds nothing; name a library")
+        raise UsageError(why_no_plan() if plan is None else "--plan none builds no plan; choose a library")
     path = find_bundle(bundle)
     opened = open_bundle(path)
     manifest = opened.manifest

@@ -16,15 +16,15 @@ def check(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="The weights that it was made from, or their run; unless given, those with the right digest in runs/."
+            help="Weights that the bundle was made from, or their run. Default: those in runs/ with the right digest."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Images to compare on, besides the golden ones.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to compare on, in addition to the golden images.")] = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Prove a bundle again: its bytes, its graph, and every engine against the trained network."""
+    """Verify a bundle again: its digests, its graph, and every engine against the trained network."""
     from alexnet_deploy.cli.terminal import say, show, stages, width_of
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.core.model.weights import load_weights
@@ -38,11 +38,11 @@ def check(
     wanted = opened.manifest.provenance.weights_sha256
     trained = find_weights(weights) if weights else weights_with(wanted)
     if weights is None and trained is not None:
-        say(f"no --weights given: taking {trained}, which this bundle was made from")
+        say(f"no --weights given: using {trained}, which this bundle was made from")
     if data is not None and trained is None:
         raise UsageError(
-            f"--data needs the trained network, and no {RUNS}/*/weights.safetensors has the SHA-256 {wanted[:12]}... "
-            f"that {opened.path} was made from; give its --weights"
+            f"--data needs the weights that {opened.path} was made from, but no {RUNS}/*/weights.safetensors has "
+            f"their SHA-256 {wanted[:12]}...; pass them with --weights"
         )
     loaded = load_weights(trained) if trained else None
     images = images_in(data, opened.labels) if data else None
@@ -62,7 +62,7 @@ def check(
         for problem in result.problems:
             show(f"FAILED: {problem}")
     if images is not None and images.truths is None:
-        say(f"accuracy was not measured: the folders in {data} are not named after the labels, or not all of them")
+        say(f"accuracy was not measured: not all folders in {data} are named after a label")
     for line in result.not_done:
         say(f"not done: {line}")
     say(f"{opened.path}: {'passed' if result.passed else 'FAILED'}")

@@ -18,40 +18,45 @@ if TYPE_CHECKING:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="Another program's weights: a torch checkpoint, safetensors or ONNX.")],
+    file: Annotated[
+        Path, typer.Argument(help="A torch checkpoint, a state dict in safetensors, a .caffemodel or an ONNX graph.")
+    ],
     arch: Annotated[
         str | None,
-        typer.Option(help="The architecture, where the file does not say its layers; or a name for its table."),
+        typer.Option(help="Architecture, if the file does not contain its layers; or a name for the new table."),
     ] = None,
     channel_order: Annotated[
-        Literal["RGB", "BGR"] | None, typer.Option(help="Order of the colours that the network is fed.")
+        Literal["RGB", "BGR"] | None, typer.Option(help="Channel order of the network's input.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="What is subtracted from each pixel, on 0..255.")
+        str | None, typer.Option(metavar="R,G,B", help="Mean to subtract from each pixel, on 0..255.")
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="What pixel - mean is multiplied by; one number for all, or 1/58.395."),
+        typer.Option(
+            metavar="R,G,B",
+            help="Factor for (pixel - mean); one number for all channels, or three; 1/58.395 is accepted.",
+        ),
     ] = None,
     resize: Annotated[
         Literal["shorter-side", "warp"] | None,
-        typer.Option(help="The central square, or the whole image squeezed to one."),
+        typer.Option(help="Use the central square, or warp the whole image to a square."),
     ] = None,
     lrn: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE,ALPHA,BETA,K", help="Constants of LRN, where the file does not say them; alpha as in torch."
+            metavar="SIZE,ALPHA,BETA,K", help="Constants of LRN, if the file does not contain them; alpha as in torch."
         ),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="File with the names of the classes, one a line.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="File with the class names, one per line.")] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME,...", help="Names of the classes, in place of --labels.")
+        str | None, typer.Option(metavar="NAME,NAME,...", help="Class names, instead of --labels.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New directory for the weights. Default: runs/ARCH-imported-TIME.")
     ] = None,
 ) -> None:
-    """Turn another program's weights into ours, proved against the file itself."""
+    """Convert weights of torch, Caffe or ONNX to a weights file, and verify it against the source itself."""
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.export.importing.assume import Overrides
     from alexnet_deploy.pipeline.importing import read_labels, save_import, understand, weights_of
@@ -61,7 +66,7 @@ def import_(
     check_exists(file, "file or folder")
     check_new_place(out)
     if out is not None and os.path.lexists(out):
-        raise UsageError(f"{out}: exists already; choose another --out")
+        raise UsageError(f"{out}: already exists; choose another --out")
     overrides = Overrides(
         architecture=arch,
         channel_order=channel_order,
@@ -83,7 +88,7 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UsageError(f"{option} {text}: is not a list of numbers with commas between them") from error
+        raise UsageError(f"{option} {text}: must be numbers separated by commas") from error
 
 
 def _rgb(option: str, text: str) -> "RGB":

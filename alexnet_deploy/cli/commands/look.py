@@ -21,7 +21,7 @@ def inspect(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run, a weights file, a bundle, a graph or a packed set is."""
+    """Describe a run, a weights file, a bundle, a graph or a packed set."""
     from alexnet_deploy.cli.terminal import show, width_of
     from alexnet_deploy.inspection.describe import describe_facts
     from alexnet_deploy.inspection.facts import inspect_path
@@ -34,7 +34,7 @@ def inspect(
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Show what this machine can run, what is missing, and how to get it."""
+    """Show what this machine can run, what is missing, and how to install it."""
     from alexnet_deploy.cli.terminal import show
     from alexnet_deploy.inspection.doctor import Examination, examine
 
@@ -43,7 +43,7 @@ def doctor(as_json: JsonOption = False) -> None:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            # One by one: each library takes its time to load.
+            # Printed one by one: each library takes a while to load.
             show(f"{marks[finding.state]}  {finding.subject:<14} {finding.words}")
     passed = all(finding.state != "broken" for finding in findings)
     if as_json:
@@ -53,19 +53,19 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="New directory for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="New directory for all output.")] = Path("demo"),
 ) -> None:
-    """Do all of it on drawn images, ending in a report to look at."""
+    """Train, export, verify and predict on drawn images, and write a report."""
     from alexnet_deploy.cli.terminal import say, show_path, training_bar
     from alexnet_deploy.pipeline.demo import run_demo
 
     if os.path.lexists(out):
-        raise UsageError(f"{out}: exists already; choose another --out")
+        raise UsageError(f"{out}: already exists; choose another --out")
     with unwinding():
         result = run_demo(out, say=say, training_bar=training_bar)
     say(
-        f"{result.accuracy:.1%} of {counted(result.num_images, 'validation image')} right, ten views, on a proved "
-        f"engine; {result.seconds:.0f} s in all"
+        f"top-1 {result.accuracy:.1%} on {counted(result.num_images, 'validation image')}, ten views, on a verified "
+        f"engine; {result.seconds:.0f} s in total"
     )
     show_path(result.report)
     say(f"next: {prediction_of(result.images, result.bundle)}")

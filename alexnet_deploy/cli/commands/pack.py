@@ -19,34 +19,33 @@ def pack(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder of images; archives of ILSVRC-2012 or CIFAR-10 as they are downloaded; with --verify a "
-            "packed set."
+            help="Folder of images, or the downloaded archives of ILSVRC-2012 or CIFAR-10; with --verify, a packed set."
         ),
     ],
     out: Annotated[Path | None, typer.Argument(help="New directory for the packed set.")] = None,
     resize: Annotated[
         Literal["shorter-side", "warp"],
-        typer.Option(help="The central square, or the whole image squeezed to one, as caffe and caffenet are fed."),
+        typer.Option(help="Use the central square, or warp the whole image to a square, as for caffe and caffenet."),
     ] = "shorter-side",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode. Default: one a processor, 8 at most.")
+        int | None, typer.Option(min=1, help="Decoding threads. Default: one per CPU, at most 8.")
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare all of a packed set with its digests.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check a whole packed set against its digests.")] = False,
 ) -> None:
-    """Decode images once, for training that decodes none: 197 kB an image. Goes on where it was interrupted."""
+    """Decode images once, so that training does not have to: 197 kB per image. Resumes if it was interrupted."""
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.train.pack.format import is_packed
 
     check_exists(data, "packed set" if verify else "file or folder")
     if verify:
         if out is not None:
-            raise UsageError("--verify reads the packed set that is named first, and makes none; leave OUT away")
+            raise UsageError("--verify takes one packed set and writes nothing; remove OUT")
         _verify(data, threads)
         return
     if out is None:
-        raise UsageError("a place for the packed set is needed: alexnet-deploy pack DATA OUT")
+        raise UsageError("OUT is missing, the new directory for the packed set: alexnet-deploy pack DATA OUT")
     if is_packed(data):
-        raise UsageError(f"{data}: is packed already")
+        raise UsageError(f"{data}: is already a packed set; train on it, or pack its source again")
     _pack(data, out, resize, threads)
     show_path(out)
     say(f"next: alexnet-deploy train {shlex.quote(str(out))}")
@@ -59,7 +58,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
     from alexnet_deploy.train.pack.format import IMAGE_BYTES
     from alexnet_deploy.train.pack.writer import pack
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     source = find_images(data)
     for line in describe_source(source):
         say(line)
@@ -67,14 +66,14 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
         with images_bar("packing") as show:
             header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
     except (KeyboardInterrupt, SystemExit):
-        say("interrupted; the same command goes on from here")
+        say("interrupted; repeat the command to resume")
         raise
     for line in describe_excluded(header.excluded):
         say(line)
     say(
-        f"{counted(header.num_train, 'image')} to learn from and {header.num_validation:,} to validate, "
-        f"{header.num_images * IMAGE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} left out; "
-        f"{time.perf_counter() - begun:.0f} s in all"
+        f"{counted(header.num_train, 'training image')}, {counted(header.num_validation, 'validation image')}, "
+        f"{header.num_images * IMAGE_BYTES / 1e9:,.2f} GB, {len(header.excluded):,} skipped; "
+        f"{time.perf_counter() - started:.0f} s in total"
     )
 
 
@@ -86,4 +85,4 @@ def _verify(path: Path, threads: int | None) -> None:
     with images_bar("verifying") as progress:
         for num_verified in verify(found, threads):
             progress(num_verified, found.header.num_images)
-    show(f"{path}: {counted(found.header.num_images, 'image')}, all as they were packed")
+    show(f"{path}: {counted(found.header.num_images, 'image')}, all unchanged since packing")

@@ -7,10 +7,10 @@ import typer
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="A shipped recipe, or a file ending in .toml. Default: list the shipped ones.")
+        str | None, typer.Argument(help="A built-in recipe, or a .toml file. Default: list the built-in ones.")
     ] = None,
 ) -> None:
-    """List the recipes of `train`, or print one as TOML with every field explained."""
+    """List the training recipes, or print one as TOML with every field explained."""
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.train.recipe_text import recipe_as_toml, recipe_summaries
 

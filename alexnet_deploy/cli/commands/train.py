@@ -3,6 +3,7 @@
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,96 +26,108 @@ if TYPE_CHECKING:
     from alexnet_deploy.train.runtime.placement import Placement
 
 
+DataArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; or a packed "
+        "set. Default: drawn images."
+    ),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper, or tiny for "
+        "drawn images."
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="drawn, fast, folder, original, paper, two-class, or a .toml file; see `alexnet-deploy recipes`. "
+        "Default: folder, or drawn for drawn images."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the recipe, for example --set patience=3; can be repeated. `alexnet-deploy recipes "
+        "folder` explains the fields.",
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per step. Default: the recipe's.")]
+LrOption = Annotated[float | None, typer.Option(help="Peak learning rate. Default: the recipe's.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers. Default: the recipe's.")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to train on.")]
+ColumnsOption = Annotated[
+    bool,
+    typer.Option("--columns", help="Split `original` over two GPUs, one column on each, as in the paper."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads that decode images that are not packed. Default: one per CPU, at most 8."),
+]
+OutOption = Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")]
+LogOption = Annotated[
+    list[LogKind] | None,
+    typer.Option(
+        help="Also write metrics.csv or TensorBoard event files, besides metrics.jsonl; can be repeated. A resumed "
+        "run continues the logs it has."
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Resume the run in --out, or the newest in runs/; bit-identical to an uninterrupted run."
+    ),
+]
+AutoResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--auto-resume",
+        help="Resume the run in --out if it has a checkpoint, else start it there: one command for a scheduler "
+        "(Slurm, Kubernetes) that restarts its jobs.",
+    ),
+]
+AnyMachineOption = Annotated[
+    bool,
+    typer.Option("--any-machine", help="Also resume with another thread count, torch or device: not bit-identical."),
+]
+
+
 def train(
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; a packed "
-            "set; drawn images unless given."
-        ),
-    ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper; for drawn "
-            "images tiny."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="drawn, fast, folder, original, paper, two-class, or a file ending in .toml; see `alexnet-deploy "
-            "recipes`. Default: folder; for drawn images drawn."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Change a field of the recipe, as --recipe folder --set patience=3; may be repeated. `alexnet-deploy "
-            "recipes folder` explains the fields.",
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images. Default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step. Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of everything that is random. Default: the recipe's.")
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    columns: Annotated[
-        bool,
-        typer.Option("--columns", help="The paper's arrangement: the two columns of `original` on two GPUs."),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads that decode ahead what is not packed. Default: one a processor, 8 at most."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
-    log: Annotated[
-        list[LogKind] | None,
-        typer.Option(
-            help="Write metrics.csv or TensorBoard's event files as well as metrics.jsonl; may be repeated. A resumed "
-            "run continues those it has."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the run in --out, or the newest in runs/, as if it had never stopped."
-        ),
-    ] = False,
-    auto_resume: Annotated[
-        bool,
-        typer.Option(
-            "--auto-resume",
-            help="Continue the run in --out if it has a checkpoint, start it there if not: one command for a "
-            "supervisor (Slurm, Kubernetes) that restarts its jobs.",
-        ),
-    ] = False,
-    any_machine: Annotated[
-        bool,
-        typer.Option("--any-machine", help="Resume also with other threads, torch or device: to other last bits."),
-    ] = False,
+    data: DataArgument = None,
+    arch: ArchOption = None,
+    recipe: RecipeOption = None,
+    settings: SetOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    columns: ColumnsOption = False,
+    workers: WorkersOption = None,
+    out: OutOption = None,
+    log: LogOption = None,
+    resume: ResumeOption = False,
+    auto_resume: AutoResumeOption = False,
+    any_machine: AnyMachineOption = False,
 ) -> None:
-    """Train on a folder of images, or on drawn ones."""
-    from alexnet_deploy.cli.terminal import images_bar, say, show_path, training_bar
-    from alexnet_deploy.pipeline.run_report import report_run
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    """Train on a folder of images, or on drawn images."""
+    from alexnet_deploy.cli.terminal import show_path
     from alexnet_deploy.train.loop.logs import check_log_packages
-    from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over
-    from alexnet_deploy.train.run import train as train_to_weights
     from alexnet_deploy.train.runtime.distributed import joined
     from alexnet_deploy.train.runtime.malloc import keep_freed_memory
     from alexnet_deploy.train.runtime.placement import placed
 
     if any_machine and not (resume or auto_resume):
-        raise UsageError("--any-machine is for --resume and --auto-resume")
+        raise UsageError("--any-machine needs --resume or --auto-resume")
     if auto_resume and (resume or out is None):
-        raise UsageError("--auto-resume needs --out, and decides by itself whether to --resume")
+        raise UsageError("--auto-resume needs --out and replaces --resume; pass --out, and remove --resume")
     check_log_packages(log or ())
     begun = time.perf_counter()
     changes = _changes(
@@ -122,7 +135,7 @@ def train(
     )
     chosen = choose_device(device)
     with joined(chosen) as (ranks, own_device):
-        # Of several processes the first draws, names the run, looks the images over and speaks for all.
+        # With several processes, the first draws images, names the run, scans the data and prints all messages.
         wish = _Wish(
             out=out,
             data=data,
@@ -137,60 +150,77 @@ def train(
             lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
         )
         if chosen == "cpu":
-            # From here on: the survey's images may be large, and are gone.
+            # Only after the scan, whose images may be large: their memory is freed by now.
             keep_freed_memory()
         if ranks.is_first:
             _announce(found, task, chosen, ranks.size)
-        try:
-            with training_bar() if ranks.is_first else nullcontext(lambda progress: None) as show:
-                path = train_to_weights(
-                    found,
-                    task.architecture,
-                    task.recipe,
-                    task.run,
-                    placement=placed(own_device, ranks=ranks, columns=task.columns, threads=workers),
-                    resume=task.resume,
-                    observer=Observer(say=say if ranks.is_first else say_nothing, on_progress=show, logs=log or ()),
-                )
-        except (KeyboardInterrupt, SystemExit):
-            if ranks.is_first and (task.run / CHECKPOINT).exists():
-                note_latest(task.run)
-                say(
-                    f"interrupted; `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}` goes on from here"
-                )
-            raise
+        path = _train(found, task, placed(own_device, ranks=ranks, columns=task.columns, threads=workers), log or ())
     if ranks.is_first:
-        # Whatever becomes of the report.
+        # Printed first: the weights are complete even if the report fails.
         show_path(path)
-        try:
-            note_latest(task.run)
-            with images_bar("asking by ten views") as show_images:
-                report = report_run(path, found, device=own_device, threads=workers, on_progress=show_images)
-        except BaseException:
-            say(f"the weights are done; `alexnet-deploy train --resume --out {task.run}` reports on them")
-            raise
+        report = _report(path, found, own_device, workers)
         _conclude(report, seconds=time.perf_counter() - begun)
+
+
+def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence[LogKind]) -> Path:
+    """Return the weights file of a run that was trained to its end; the first process shows its progress."""
+    from alexnet_deploy.cli.terminal import say, training_bar
+    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.loop.record import Observer
+    from alexnet_deploy.train.run import train as train_to_weights
+
+    is_first = placement.ranks.is_first
+    try:
+        with training_bar() if is_first else nullcontext(lambda progress: None) as show:
+            return train_to_weights(
+                found,
+                task.architecture,
+                task.recipe,
+                task.run,
+                placement=placement,
+                resume=task.resume,
+                observer=Observer(say=say if is_first else say_nothing, on_progress=show, logs=log),
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if is_first and (task.run / CHECKPOINT).exists():
+            note_latest(task.run)
+            say(f"interrupted; resume with `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}`")
+        raise
+
+
+def _report(weights: Path, found: "Survey", device: str, threads: int | None) -> "RunReport":
+    from alexnet_deploy.cli.terminal import images_bar, say
+    from alexnet_deploy.pipeline.run_report import report_run
+
+    run = weights.parent
+    try:
+        note_latest(run)
+        with images_bar("evaluating with ten views") as show_images:
+            return report_run(weights, found, device=device, threads=threads, on_progress=show_images)
+    except BaseException:
+        say(f"the weights are complete; `alexnet-deploy train --resume --out {run}` writes their report")
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """What was asked for; None where nothing was."""
+    """The options as given; None for an option that was not given."""
 
     out: Path | None
     data: Path | None
     arch: str | None
     recipe: str | None
     changes: dict[str, object]
-    """Of the recipe."""
+    """Recipe fields to change."""
     placement: "Placement"
-    """Of a whole network."""
+    """Placement of the network as a whole, not split into columns."""
     columns: bool
-    """Whether two columns are asked for."""
+    """Whether --columns was given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What is to be trained, on what, and where."""
+    """What to train, on which data, and where."""
 
     run: Path
     data: Path
@@ -199,7 +229,7 @@ class _Task:
     columns: bool
     resume: "Resume"
     is_over: bool = False
-    """Whether the run that is resumed has had all its epochs."""
+    """Whether the resumed run has already finished all its epochs."""
 
 
 def _check(task: _Task, num_classes: int) -> None:
@@ -210,7 +240,7 @@ def _check(task: _Task, num_classes: int) -> None:
 
 
 def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) -> _Task:
-    """Return the run that is to be continued, or a new one; raises what both do."""
+    """Return the run to resume, or a new one; raises what _saved_task and _new_task raise."""
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
 
     if auto_resume and wish.out is not None:
@@ -219,7 +249,7 @@ def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) ->
 
 
 def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
-    """Return what was asked for; raises UsageError where its directory is there already, or is not one to begin in."""
+    """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
     from alexnet_deploy.core.model.family import architecture_by_name
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, new_run_name
@@ -228,7 +258,7 @@ def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
     is_drawn = wish.data is None
     architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
     if wish.columns:
-        # Now, and not after a look at a million images.
+        # Checked first, not after a scan of a million images.
         check_columns(architecture, wish.placement.ranks.size)
         second_device(wish.placement.device)
     plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
@@ -252,15 +282,15 @@ def _check_unbegun(run: Path, *, may_exist: bool) -> None:
     from alexnet_deploy.train.loop.run_directory import refuse_foreign
 
     if not run.is_dir():
-        kind = "a link that leads nowhere" if not run.exists() else "a file"
+        kind = "a broken link" if not run.exists() else "a file"
         raise UsageError(f"{run}: is {kind}, not a directory; choose another --out")
     if not may_exist:
-        raise UsageError(f"{run}: exists already; choose another --out, or --resume it")
+        raise UsageError(f"{run}: already exists; choose another --out, or resume it with --resume")
     refuse_foreign(run)
 
 
 def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
-    """Return what a run's checkpoint is of, and say where it stands; raises UsageError where another was asked for."""
+    """Return the task that a run's checkpoint continues, and print its state; raises UsageError if options differ."""
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.model.family import architecture_by_name
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
@@ -274,9 +304,9 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     wanted = RunIdentity(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),
         recipe=plan,
-        # The images, which may take long to read, are compared later.
+        # The data is compared later: reading the images may take long.
         data_sha256=saved.data_sha256,
-        # Where it is not asked for, it goes on as it was begun.
+        # Without --columns the run continues as it was started.
         columns=wish.columns or saved.columns,
         machine=wish.placement.machine(),
     )
@@ -294,10 +324,10 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
 
 
 def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
-    """Return what is to be changed in the recipe; raises UsageError where an option and a --set name the same field."""
+    """Return the recipe fields to change; raises UsageError if an option and a --set name the same field."""
     changes = {name: value for name, value in options.items() if value is not None}
     for name in changes.keys() & settings.keys():
-        raise UsageError(f"--set {name}={settings[name]}: has an option of its own, which is given too")
+        raise UsageError(f"--set {name}={settings[name]}: the field is also set by its own option; remove one of them")
     return changes | settings
 
 
@@ -307,7 +337,7 @@ def _standing(run: Path, saved: "Checkpoint") -> str:
     position = saved.position
     if is_over(saved.recipe, position):
         return f"{run}: training has ended, after {counted(len(position.epochs), 'epoch')}"
-    return f"{run}: going on in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
+    return f"{run}: resuming in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 
 def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
@@ -324,7 +354,7 @@ def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
     say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {counted(plan.epochs, 'epoch')}{together}")
     if plan.compile and (device == "cpu" or task.columns):
-        say("the recipe's compile is for one CUDA device, and does nothing here")
+        say("ignored the recipe's compile: it needs a single CUDA device")
 
 
 def _conclude(report: "RunReport", *, seconds: float) -> None:
@@ -334,24 +364,24 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
     assert record is not None
     part = f" of {record.num_validation:,}, evenly spread," if total < record.num_validation else ""
     say(
-        f"{report.ten.top1:.1%} of {counted(total, 'validation image')}{part} right by ten views, "
-        f"{report.center.top1:.1%} by the centre view, after epoch {record.best_epoch} of {len(record.epochs)}; "
-        f"{seconds:.0f} s in all"
+        f"top-1 {report.ten.top1:.1%} with ten views, {report.center.top1:.1%} with the centre view, on "
+        f"{counted(total, 'validation image')}{part} after epoch {record.best_epoch} of {len(record.epochs)}; "
+        f"{seconds:.0f} s in total"
     )
-    say(f"what was learnt: {report.path}")
+    say(f"training report: {report.path}")
     logs = [str(path.parent / name) for name in (METRICS, CSV, TENSORBOARD) if (path.parent / name).exists()]
-    say(f"metrics of each epoch: {', '.join(logs)}")
+    say(f"metrics per epoch: {', '.join(logs)}")
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 
 def _drawn_images() -> Path:
-    """Return the folder of drawn images, drawing them first where they are not there yet."""
+    """Return the folder of drawn images; draw them first if they do not exist yet."""
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder
 
     if DRAWN.exists():
-        say(f"no DATA given: taking the images in {DRAWN}/")
+        say(f"no DATA given: using the images in {DRAWN}/")
     else:
-        say(f"no DATA given: drawing images of {len(DRAWN_CLASSES)} things into {DRAWN}/")
+        say(f"no DATA given: drawing images of {len(DRAWN_CLASSES)} classes into {DRAWN}/")
         draw_folder(DRAWN)
     return DRAWN

@@ -1,19 +1,20 @@
-"""What a bundle says of its accuracy: the candidate and the trained network on the same labelled images."""
+"""Accuracy records of a bundle: the candidate graph and the trained network on the same labelled images."""
 
 import math
+from typing import Self
 
 import msgspec
 from msgspec import Struct
 
 Z_95 = 1.959964
-"""The standard normal's 97.5 % quantile: two sides make 95 %."""
+"""97.5 % quantile of the standard normal distribution, for a two-sided 95 % interval."""
 
 
 def share_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval, 0..1, of a share that was found to be `num_right` of `num_images`.
+    """Return the 95 % confidence interval, 0..1, of a measured share of `num_right` out of `num_images`.
 
-    It stays within 0..1 and does not shrink to nothing where all or none are right. Source: Wilson 1927, "Probable
-    inference, the law of succession, and statistical inference".
+    It stays within 0..1 and keeps a width above 0 if all or none are right. Source: Wilson 1927, "Probable inference,
+    the law of succession, and statistical inference".
     """
     share, weight = num_right / num_images, Z_95**2 / num_images
     middle = (share + weight / 2) / (1 + weight)
@@ -22,19 +23,19 @@ def share_interval(num_right: int, num_images: int) -> tuple[float, float]:
 
 
 class Flip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image of which the two do not say the same first."""
+    """An image with different top-1 predictions from the trained network and the graph."""
 
     path: str
-    """Below the folder that was measured on."""
+    """Path relative to the folder of labelled images."""
     truth: str
     reference: str
-    """The trained network's first guess."""
+    """Top-1 prediction of the trained network."""
     candidate: str
-    """The graph's."""
+    """Top-1 prediction of the graph."""
 
 
 class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Both on the same images; shares are 0..1."""
+    """Accuracy of the trained network and the graph on the same images; shares are 0..1."""
 
     images_sha256: str = msgspec.field(name="pictures_sha256")
     """Digest of the names and bytes of the images."""
@@ -44,35 +45,53 @@ class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     candidate_top1: float
     candidate_top5: float
     drop_points: float
-    """Percentage points of top-1 that the candidate is below the trained network; negative where it is above."""
+    """Drop in top-1 accuracy from the trained network to the candidate, in percentage points; negative for a gain."""
     interval_points: tuple[float, float]
-    """95 % confidence interval of the paired difference, in points."""
+    """95 % confidence interval of the paired difference, in percentage points."""
     max_drop_points: float
-    """What was allowed; the gate acts on `drop_points` itself."""
+    """Allowed drop; the gate compares it with `drop_points`, not with the interval."""
     flips: tuple[Flip, ...]
 
     @property
     def passed(self) -> bool:
-        """True where the drop is no more than was allowed; NaN does not pass."""
+        """True if the drop is at most the allowed one; NaN does not pass."""
         return self.drop_points <= self.max_drop_points
 
 
 class Fallback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A layer that went back to float because the gate did not hold with it in INT8."""
+    """A layer returned to float because the gate failed with it in INT8."""
 
     layer: str
     because: str
-    """What had been measured, in words."""
+    """The measurement that failed, in words."""
 
 
 class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an INT8 graph had to pass."""
+    """The accuracy checks that an INT8 graph had to pass."""
 
     accuracy: Accuracy | None
-    """None: not measured, for want of labelled images."""
+    """None if there were no labelled images."""
     calibration_agreement: float | None
-    """Without them: share of the calibration images with the trained network's first guess, near ties left out."""
+    """Without labelled images: share of calibration images with the network's top-1 prediction, near ties excluded."""
     sensitivity: dict[str, float]
-    """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph when it alone is in INT8."""
+    """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph if only this layer is in INT8."""
     fallbacks: tuple[Fallback, ...]
-    """In the order in which they were made."""
+    """In order."""
+
+    def __post_init__(self) -> None:
+        if (self.accuracy is None) == (self.calibration_agreement is None):
+            raise ValueError("a gate has either accuracy or calibration_agreement")
+
+    @property
+    def measured(self) -> Accuracy | float:
+        """The measurement that decided: the accuracy, or else the agreement on the calibration images, 0..1."""
+        if self.accuracy is not None:
+            return self.accuracy
+        assert self.calibration_agreement is not None
+        return self.calibration_agreement
+
+    @classmethod
+    def by(cls, measured: Accuracy | float, sensitivity: dict[str, float], fallbacks: tuple[Fallback, ...]) -> Self:
+        """Return the gate that this measurement decided."""
+        accuracy, agreement = (measured, None) if isinstance(measured, Accuracy) else (None, measured)
+        return cls(accuracy=accuracy, calibration_agreement=agreement, sensitivity=sensitivity, fallbacks=fallbacks)

@@ -1,4 +1,4 @@
-"""What a bundle says of a plan: a serialised TensorRT engine, its bytes untouched, in plans/."""
+"""Records of plans: serialised TensorRT engines, stored unchanged in a bundle's plans/."""
 
 import re
 from typing import Literal
@@ -8,14 +8,14 @@ from msgspec import Struct
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 
 AHEAD_OF_TIME = "aot"
-"""The target of a plan that is for no GPU in particular, and needs none to be built."""
+"""Target of a plan that is built without a GPU and is not specific to one."""
 
 _FILE = re.compile(r"plans/[A-Za-z0-9][A-Za-z0-9.-]*\.engine")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Batch sizes, in images, that a plan takes, and the one it is fastest at."""
+    """Range of batch sizes, in images, that a plan accepts, and the batch size that it is optimised for."""
 
     min_batch: int = 1
     opt_batch: int = 8
@@ -24,54 +24,54 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
             raise ValueError(
-                f"batches of {self.min_batch}, {self.opt_batch}, {self.max_batch} are no profile; "
-                "needed is 1 <= min <= opt <= max"
+                f"batch sizes must be 1 <= min <= opt <= max, got min {self.min_batch}, opt {self.opt_batch}, "
+                f"max {self.max_batch}"
             )
 
 
 class PlanOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a builder is told; no precision, which is the graph's."""
+    """Options of the builder; the precision is not one of them, it is a property of the graph."""
 
     workspace_bytes: int | None = None
-    """Most that a layer may take for scratch; None leaves it to the library."""
+    """Limit on scratch memory per layer; None uses the library's default."""
     is_version_compatible: bool = False
-    """Runs on later releases of the library, at some cost in speed. Such a plan holds code that opening it runs."""
+    """Run on later releases of the library, with some loss of speed. Opening such a plan executes code stored in it."""
     is_hardware_compatible: bool = False
-    """Runs on GPUs of Ampere and later, not only on the one it was built on, at some cost in speed."""
+    """Run on all GPUs of Ampere and later, not only on the build GPU, with some loss of speed."""
 
     def __post_init__(self) -> None:
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise ValueError(f"{self.workspace_bytes} bytes of workspace are too few; 1 or more are needed")
+            raise ValueError(f"workspace_bytes must be 1 or more, got {self.workspace_bytes}")
 
 
 class PlanRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Identity of one plan: what it was built from, by what, for what."""
+    """Identity of one plan: its graph, library and target."""
 
     file: str
-    """Its path below the bundle; see plan_file."""
+    """Path relative to the bundle; see plan_file."""
     backend: PlanBackend
     version: str
-    """The library's own."""
+    """Version of the library."""
     target: str
     """The GPU it was built on, as `sm_90 NVIDIA H100`, or `aot`."""
     graph_sha256: str
-    """Digest of the ONNX file. The plan's own bytes hold it too, as the name of the network."""
+    """Digest of the ONNX file. It is also the network's name inside the plan."""
     profile: Profile
     options: PlanOptions
     build_seconds: float
     layers: dict[str, int]
-    """How many layers of each kind and result type, as `LRN float32`, the library read from the graph; no constants."""
+    """Number of layers by kind and output type, as `LRN float32`, that the library parsed; constants not counted."""
     proof: Literal["pending", "proved"]
-    """`pending`: it could not run where it was built; every opening runs the golden images and refuses on failure."""
+    """`pending`: the build machine could not run it; each opening runs the golden images and refuses on failure."""
 
     def __post_init__(self) -> None:
         if not _FILE.fullmatch(self.file):
-            raise ValueError(f"{self.file!r} is no name of a plan; needed is plans/NAME.engine")
+            raise ValueError(f"invalid plan path {self.file!r}: it must be plans/NAME.engine")
         if not _SHA256.fullmatch(self.graph_sha256):
-            raise ValueError(f"{self.file}: the graph's SHA-256 needs 64 hexadecimal digits")
+            raise ValueError(f"{self.file}: graph_sha256 must have 64 hexadecimal digits")
 
 
 def plan_file(backend: PlanBackend, version: str, target: str) -> str:
-    """Return the path below the bundle: plans/<backend>-<version>-<target>.engine, in plain characters."""
+    """Return the path relative to the bundle: plans/<backend>-<version>-<target>.engine, in plain characters."""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-").lower()
     return f"plans/{backend}-{version}-{plain}.engine"

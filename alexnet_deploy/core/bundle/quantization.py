@@ -1,10 +1,10 @@
-"""How an INT8 graph counts: which layers, with which ranges, found how; the manifest keeps it.
+"""Quantisation record of an INT8 graph: the layers, their ranges and the calibration; stored in the manifest.
 
-Everything is symmetric, zero point 0: a number becomes round(number / scale). An input has -127 to 127 and one scale
-for the whole tensor, from calibration; weights have -63 to 63 and one scale for each output channel, from the weights.
+All quantisation is symmetric, zero point 0: a value becomes round(value / scale). Inputs use -127 to 127 and one scale
+per tensor, from calibration; weights use -63 to 63 and one scale per output channel, from the weights.
 
-Why weights have seven bits: a CPU without VNNI multiplies bytes with vpmaddubsw, which adds two products into 16 bits
-and cuts what does not fit. 2 * 255 * 63 fits, 2 * 255 * 127 does not.
+Weights have seven bits because a CPU without VNNI multiplies bytes with vpmaddubsw, which adds two products in 16 bits
+and saturates. 2 * 255 * 63 fits, 2 * 255 * 127 does not.
 """
 
 from msgspec import Struct
@@ -12,41 +12,41 @@ from msgspec import Struct
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Rest
 
 MAX_LEVEL = 127
-"""The largest magnitude of a symmetric int8; -128 is not used, as TensorRT has it."""
+"""Largest magnitude of a symmetric int8 value; -128 is not used, as in TensorRT."""
 
 WEIGHT_LEVEL = 63
-"""The largest magnitude of a weight, so that every CPU multiplies it exactly."""
+"""Largest magnitude of a quantised weight, so that every CPU multiplies it exactly."""
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where ranges come from."""
+    """The source of the ranges."""
 
     method: CalibrationMethod
     num_images: int
     images_sha256: str
-    """Digest of the images as the network saw them: uint8 (256, 256, 3) each, in their order."""
+    """Digest of the decoded calibration images: uint8 (256, 256, 3) each, in order."""
     graph_sha256: str
-    """Digest of the FP32 graph that they were run through."""
+    """Digest of the FP32 graph used for calibration."""
 
     def __post_init__(self) -> None:
         if self.num_images < 1:
-            raise ValueError("ranges come from one image or more")
+            raise ValueError(f"num_images must be 1 or more, got {self.num_images}")
 
 
 class Quantization(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which layers count in int8, with which ranges, and what the others compute in."""
+    """The layers in int8 with their ranges, and the precision of the other layers."""
 
     ranges: dict[str, float]
-    """For each layer in int8: the magnitude of its input that becomes 127; larger ones are cut to it."""
+    """For each layer in int8: the input magnitude that becomes 127; larger inputs are clipped to it."""
     rest: Rest
-    """What everything else computes in."""
+    """Precision of everything else."""
     calibration: Calibration
     weight_level: int = MAX_LEVEL
-    """The magnitude that a channel's largest weight becomes; bundles that do not say it have 127."""
+    """Quantised magnitude of a channel's largest weight; 127 in bundles without this field."""
 
     @property
     def needs_vnni(self) -> bool:
-        """Whether a CPU without VNNI computes other numbers than the graph says."""
+        """Whether a CPU without VNNI computes other results than the graph defines."""
         return self.weight_level > WEIGHT_LEVEL
 
     def __post_init__(self) -> None:
@@ -55,4 +55,4 @@ class Quantization(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for layer, largest in self.ranges.items():
             # Written so that NaN is refused too.
             if not 0 < largest < float("inf"):
-                raise ValueError(f"{layer}: a range of {largest} holds no numbers")
+                raise ValueError(f"{layer}: calibration range must be finite and > 0, got {largest}")

@@ -1,6 +1,6 @@
-"""Hidden directories in which bundles are made, each locked by its process; one that is not locked was left behind.
+"""Stages: hidden directories for unfinished bundles, each locked by its process; an unlocked one is abandoned.
 
-A stage is called .NAME.RANDOM.partial and lies beside the bundle's place.
+A stage is called .NAME.RANDOM.partial and lies beside the bundle's final path.
 """
 
 import os
@@ -15,22 +15,22 @@ from alexnet_deploy.core.process.say import Say
 
 _NAME = re.compile(r"\..*\.[a-z0-9_]{8}\.partial", re.DOTALL)
 
-# Beside them there are golden/ and plans/. A packed set in the making may be called as a stage is.
+# A directory with other entries is not a stage: an unfinished packed set may have the same kind of name.
 _ENTRIES = frozenset(("manifest.json", "model.onnx", "labels.txt", "report.html", "golden", "plans"))
 
 
 def is_stage(name: str) -> bool:
-    """Return whether a directory's name is that of a stage."""
+    """Return whether a directory's name is the name of a stage."""
     return _NAME.fullmatch(name) is not None
 
 
 def new_stage(out: Path) -> tuple[Path, int]:
-    """Make a stage for `out`; return it with the descriptor that locks it until it is closed. Raises OSError."""
+    """Create a stage for `out`; return it with a descriptor that keeps it locked until it is closed. Raises OSError."""
     while True:
         stage = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
         descriptor = os.open(stage, os.O_RDONLY)
         try:
-            # Another export may have taken it for one that was left, before it was locked.
+            # Before it was locked, another export may have removed it as abandoned.
             if try_lock(descriptor) is not Lock.TAKEN and stage.exists():
                 return stage, descriptor
         except BaseException:
@@ -41,9 +41,9 @@ def new_stage(out: Path) -> tuple[Path, int]:
 
 
 def remove_left_stages(folder: Path, say: Say) -> None:
-    """Remove the stages of killed processes in a folder, and say so, or why one is not removed.
+    """Remove the stages of killed processes in a folder and report each, or why one is not removed.
 
-    Raises OSError where the folder cannot be read.
+    Raises OSError if the folder cannot be read.
     """
     for path in sorted(folder.iterdir()):
         if not is_stage(path.name) or path.is_symlink() or not path.is_dir():
@@ -51,7 +51,7 @@ def remove_left_stages(folder: Path, say: Say) -> None:
         try:
             _remove_if_left(path, say)
         except OSError as error:
-            say(f"{path}: is of another export; whether that was stopped cannot be told: {error.strerror}")
+            say(f"{path}: cannot tell whether the export that created it still runs: {error.strerror}")
 
 
 def _remove_if_left(path: Path, say: Say) -> None:
@@ -62,8 +62,8 @@ def _remove_if_left(path: Path, say: Say) -> None:
             return
         if lock is Lock.HELD:
             shutil.rmtree(path)
-            say(f"removed {path}, which a stopped export left")
+            say(f"removed {path}, left behind by a stopped export")
         else:
-            say(f"{path}: is of an export that is running or was stopped; remove it if none is running")
+            say(f"{path}: created by an export that is running or was stopped; remove it if no export is running")
     finally:
         os.close(descriptor)

@@ -1,10 +1,10 @@
-"""The bundle on disk: a directory that is published whole, by one rename, and whose bytes are proved when read.
+"""The bundle on disk: a directory that is published by one rename and verified by digest when read.
 
 tiny-fp32.bundle/
-  manifest.json      what it is, how it was proved, and the digest of every other file
+  manifest.json      contents, parity results, and the digest of every other file
   model.onnx         the graph
-  labels.txt         class names, one a line
-  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt says what each is
+  labels.txt         class names, one per line
+  golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt describes each
   report.html        the same for people
 """
 
@@ -47,18 +47,18 @@ GOLDEN_INDEX = "golden/index.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle that has been opened: its manifest is read, its files are verified as they are read."""
+    """An open bundle: the manifest is loaded, the other files are verified when they are read."""
 
     path: Path
     """The directory."""
     manifest: Manifest
-    """What it says of itself."""
+    """The content of manifest.json."""
     sha256: str
     """Digest of manifest.json, which holds the digest of everything else."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the probabilities; raises IntegrityError where they cannot be that."""
+        """Class names in the order of the probabilities; raises IntegrityError if they are not valid."""
         try:
             labels = decode_labels(self.read(LABELS))
             check_labels(labels, self.manifest.architecture.num_classes)
@@ -67,45 +67,45 @@ class Bundle:
         return labels
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file of the manifest, after comparing their number and SHA-256.
+        """Return the bytes of a file of the manifest, after verifying size and SHA-256.
 
-        These bytes, never the path, are for loaders: nobody can exchange them afterwards. Raises IntegrityError where
-        the file is not in the manifest, is a link, or is not what was published.
+        Pass these bytes to loaders, never the path: a file could be replaced after its verification. Raises
+        IntegrityError if the file is not in the manifest, is a link, or differs from the published one.
         """
         entry = self.manifest.files.get(name)
         if entry is None:
-            raise IntegrityError(f"{self.path}: its manifest names no {name}")
+            raise IntegrityError(f"{self.path}: the manifest does not list {name}")
         data = _read_inside(self.path, name, entry.bytes)
         if (digest := sha256(data)) != entry.sha256:
-            raise IntegrityError(
-                f"{self.path / name}: SHA-256 {digest[:12]}..., where {entry.sha256[:12]}... was published"
-            )
+            raise IntegrityError(f"{self.path / name}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...")
         return data
 
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
         """Return a verified raw file as a read-only array of the manifest's dtype and shape; raises IntegrityError."""
         data = self.read(tensor.file)
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
-        # Not NumPy's product, which wraps.
+        # Not NumPy's product, which overflows.
         if len(data) != dtype.itemsize * math.prod(tensor.shape):
-            raise IntegrityError(f"{self.path / tensor.file}: {counted(len(data), 'byte')} do not make {tensor.shape}")
+            raise IntegrityError(
+                f"{self.path / tensor.file}: {counted(len(data), 'byte')} do not match shape {tensor.shape}"
+            )
         return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
 
     def verify(self) -> None:
-        """Read every file of the manifest; raises IntegrityError for the first that is not what was published."""
+        """Read every file of the manifest; raises IntegrityError for the first that differs from the published one."""
         for name in self.manifest.files:
             self.read(name)
 
     def unnamed(self) -> tuple[str, ...]:
-        """Return what lies in the bundle though its manifest does not name it, by path; a folder stands for its files.
+        """Return the paths in the bundle that the manifest does not list; a folder stands for all of its files.
 
-        Nothing reads such a file, so it changes no answer; but it is not what was published. Raises IntegrityError
-        where a folder cannot be listed.
+        Nothing reads such a file, so it has no effect on predictions, but it was not published. Raises IntegrityError
+        if a folder cannot be listed.
         """
         files = {MANIFEST, *self.manifest.files}
         folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
         found = []
-        # "." is the bundle itself. A link is never a folder of the bundle, whatever it leads to.
+        # "." is the bundle itself. A link is never a folder of the bundle, even if it points to one.
         for folder in sorted(folders):
             try:
                 with os.scandir(self.path / folder) as entries:
@@ -122,12 +122,14 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Open a bundle's directory.
 
-    Raises BundleError where there is none or its format is unknown, IntegrityError where the manifest is damaged.
+    Raises BundleError if there is none or its format is unknown, IntegrityError if the manifest is damaged.
     """
     if not path.is_dir():
-        raise BundleError(f"{path}: {'is no directory' if path.exists() else 'there is no such bundle'}")
+        raise BundleError(f"{path}: {'is not a directory' if path.exists() else 'there is no such bundle'}")
     if is_stage(path.resolve().name):
-        raise BundleError(f"{path}: is a bundle in the making, or what a stopped export left; export again")
+        raise BundleError(
+            f"{path}: this bundle is unfinished: its export is still running or was stopped; export again"
+        )
     bundle = _open(path)
     _refuse_candidate(bundle)
     return bundle
@@ -137,83 +139,84 @@ def _open(path: Path) -> Bundle:
     try:
         data = _read_inside(path, MANIFEST)
     except FileNotFoundError as error:
-        raise BundleError(f"{path}: has no {MANIFEST}, so it is no bundle") from error
+        raise BundleError(f"{path}: not a bundle: there is no {MANIFEST}") from error
     return Bundle(path=path, manifest=decode_manifest(data, str(path)), sha256=sha256(data))
 
 
 def _refuse_candidate(bundle: Bundle) -> None:
     if bundle.manifest.is_candidate is not msgspec.UNSET:
-        raise BundleError(f"{bundle.path}: was never published, because its engines were not proved; export again")
+        raise BundleError(
+            f"{bundle.path}: not published: the parity check of its engines failed or was interrupted; export again"
+        )
 
 
 def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
-    """Read a file below root, refusing any link on the way, and any other size than `num_bytes` where that is given."""
+    """Read a file below root; refuses links on the path and, if `num_bytes` is given, a file of another size."""
     current = root
     for part in name.split("/"):
         current = current / part
         if current.is_symlink():
-            raise IntegrityError(f"{current}: is a link; a bundle's files lie in the bundle")
+            raise IntegrityError(f"{current}: this is a link; all files of a bundle must be inside it")
     try:
-        # It may have become a link since the look above.
+        # It may have become a link since the check above.
         with open_input(current, through_links=False) as file:
             found = os.fstat(file.fileno()).st_size
-            # Before reading: a size out of a damaged manifest must not become an allocation.
+            # Before reading: the size in a damaged manifest must not be allocated.
             if num_bytes is not None and found != num_bytes:
-                raise IntegrityError(f"{current}: {counted(found, 'byte')}, where {num_bytes:,} were published")
+                raise IntegrityError(f"{current}: {counted(found, 'byte')}, expected {num_bytes:,}")
             return read_rest(file, MOST_MANIFEST_BYTES if num_bytes is None else num_bytes)
     except FileNotFoundError as error:
         if name == MANIFEST:
             raise
-        raise IntegrityError(f"{current}: is missing, though the manifest names it") from error
+        raise IntegrityError(f"{current}: missing, but the manifest lists it") from error
     except OSError as error:
         raise IntegrityError(f"{current}: cannot be read: {error.strerror}") from error
 
 
 @dataclass(slots=True, kw_only=True)
 class StagedBundle:
-    """A bundle in the making, in a hidden directory beside its final place."""
+    """An unfinished bundle, in a hidden directory beside its final path."""
 
     path: Path
-    """Where it is being made."""
+    """The hidden directory."""
     entries: dict[str, FileEntry] = field(default_factory=dict)
     """The files written so far."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Write one file; its digest goes into the manifest."""
+        """Write one file and record its digest for the manifest."""
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         _write_through(file, data)
         self.entries[name] = FileEntry(sha256=sha256(data), bytes=len(data))
 
     def seal(self, manifest: Manifest) -> Bundle:
-        """Write the manifest over the files there are, and open what has been made as any reader would."""
+        """Write the manifest with the entries of all files written so far, and open the result like any reader."""
         whole = msgspec.structs.replace(manifest, files=dict(self.entries))
         _write_through(self.path / MANIFEST, encode_manifest(whole))
         return _open(self.path)
 
     def candidate(self, manifest: Manifest) -> Bundle:
-        """Seal a bundle that has yet to be proved; nobody else can open it, and it is not published as it is."""
+        """Seal a bundle whose engines are not verified yet; it cannot be published or opened by open_bundle."""
         return self.seal(msgspec.structs.replace(manifest, is_candidate=True))
 
 
 @contextmanager
 def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Iterator[StagedBundle]:
-    """Stage a bundle; when the block ends well it is verified and appears at `out` by one rename.
+    """Stage a bundle; if the block succeeds, verify it and rename it to `out`.
 
-    When the block fails, nothing appears and what was at `out` is untouched. An `out` that exists is refused; with
-    `force` it is moved aside first, under a name ending in `.old-` and the time. What exports that were killed have
-    left beside it is removed, and said.
+    If the block fails, `out` is unchanged. An existing `out` is refused; with `force` it is first renamed to a name
+    that ends in `.old-` and the time. Stages left beside it by killed exports are removed and reported.
 
-    Raises UsageError where `out` exists, BundleError where it cannot be written.
+    Raises UsageError if `out` exists, BundleError if it cannot be written.
     """
     if os.path.lexists(out) and not force:
-        raise UsageError(f"{out}: exists already; choose another --out, or --force to move it aside")
+        raise UsageError(f"{out}: already exists; choose another --out, or --force to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_left_stages(out.parent, say)
         staging, lock = new_stage(out)
     except OSError as error:
-        raise BundleError(f"{out}: cannot be made: {error.strerror}") from error
+        raise BundleError(f"{out}: cannot be created: {error.strerror}") from error
     try:
         stage = StagedBundle(path=staging)
         yield stage
@@ -225,7 +228,7 @@ def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Ite
             sync_directory(folder)
         if os.path.lexists(out):
             if not force:
-                raise BundleError(f"{out}: has appeared meanwhile; nothing was published")
+                raise BundleError(f"{out}: was created by another process during this export; nothing was published")
             out.rename(out.with_name(f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"))
         staging.rename(out)
         sync_directory(out.parent)

@@ -1,1 +1,1 @@
-"""File formats: which one a file is of, whether it may be decoded here, and what its bytes state."""
+"""File formats: detection by signature, limits on decoding work, and metadata that Pillow does not return."""

@@ -1,4 +1,4 @@
-"""What PNG and AVIF files state beside their pixels and Pillow drops: a walk over chunks, and over ISO boxes.
+"""Read metadata of PNG and AVIF files that Pillow drops: PNG chunks and ISO boxes.
 
 Sources: PNG Third Edition, 5.3; ISO/IEC 14496-12 (boxes); ISO/IEC 23008-12 (items and their properties).
 """
@@ -7,12 +7,12 @@ import struct
 from collections.abc import Iterator
 from itertools import islice
 
-# Real files have some dozens; a hostile one must not be walked for minutes.
+# Real files have some dozens; walking a hostile file must not take minutes.
 _MAX_PARTS = 10_000
 
 
 def png_chunk(data: bytes, name: bytes) -> bytes | None:
-    """Return the content of the first chunk of this name before the pixels, None where there is none."""
+    """Return the content of the first chunk of this name before the pixels, None if there is none."""
     place = 8
     for kind, num_bytes in islice(png_chunks(data), _MAX_PARTS):
         if kind == name:
@@ -24,7 +24,7 @@ def png_chunk(data: bytes, name: bytes) -> bytes | None:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the name and the length of each chunk of a PNG, as they follow one another."""
+    """Yield the name and length of each chunk of a PNG, in order."""
     place = 8
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -33,9 +33,9 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def primary_nclx(data: bytes) -> tuple[int, int] | None:
-    """Return the primaries and transfer (ITU-T H.273) of the primary image of an AVIF or HEIF file, None if unstated.
+    """Return primaries and transfer (ITU-T H.273) of the primary image of an AVIF or HEIF file, None if not given.
 
-    Boxes that break off state nothing: whether the pixels are sound is for their decoder to say.
+    Truncated boxes give None: the decoder reports whether the pixels are valid.
     """
     try:
         meta = _box(data, b"meta")[4:]
@@ -79,7 +79,7 @@ def _primary(pitm: bytes) -> int:
 
 
 def _properties_of(item: int, ipma: bytes) -> list[int]:
-    """Return the indices, from 1, of an item's properties."""
+    """Return the indices of an item's properties, starting at 1."""
     names, indices = ">IB" if ipma[0] else ">HB", ">H" if ipma[3] & 1 else ">B"
     (num_items,) = struct.unpack_from(">I", ipma, 4)
     place = 8
@@ -88,7 +88,7 @@ def _properties_of(item: int, ipma: bytes) -> list[int]:
         place += struct.calcsize(names)
         if found == item:
             values = [struct.unpack_from(indices, ipma, place + n * struct.calcsize(indices))[0] for n in range(count)]
-            # The highest bit says that a reader must know the property; 0 stands for none.
+            # The highest bit marks an essential property; index 0 means no property.
             numbers = [value & (0x7FFF if indices == ">H" else 0x7F) for value in values]
             return [number for number in numbers if number]
         place += count * struct.calcsize(indices)

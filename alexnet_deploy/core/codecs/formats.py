@@ -1,4 +1,4 @@
-"""Which format a file is of, by its first bytes: those that are read here, and sound ones that are not, by name."""
+"""Detect a file's format by its first bytes: supported formats, and valid unsupported ones, which are named."""
 
 import re
 
@@ -20,8 +20,8 @@ from alexnet_deploy.core.codecs.parts import MAX_PARTS
 from alexnet_deploy.core.codecs.strict import strict
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
-# Pillow's classes, not Image.open: it would warn of sizes that are ours to judge, hide why a header failed, and ask
-# whatever other plugins this process has registered.
+# Pillow's classes, not Image.open, which warns about sizes that we limit ourselves, hides why a header failed, and asks
+# every other plugin that the process has registered.
 DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": strict(AvifImagePlugin.AvifImageFile),
     "BMP": strict(BmpImagePlugin.BmpImageFile),
@@ -35,10 +35,10 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 ALLOWED_FORMATS = (*sorted({*DECODERS, "HEIF"}),)
-"""The formats that are read; HEIF where pillow-heif is installed."""
+"""The supported formats; HEIF needs pillow-heif."""
 
 _SIGNATURES = {
-    # Two letters may begin any text: the size of the header that follows them is part of the signature.
+    # Any text may start with these two letters, so the size of the following header is part of the signature.
     "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "GIF": rb"GIF8[79]a",
     "JPEG": rb"\xff\xd8\xff",
@@ -48,7 +48,7 @@ _SIGNATURES = {
     "WEBP": rb"RIFF.{4}WEBP",
 }
 
-# Before those above: some begin like a TIFF.
+# Tested before those above: some start like a TIFF.
 _UNREAD_SIGNATURES = {
     "Canon CR2 raw": rb"II\*\0.{4}CR",
     "Canon CRW raw": rb"II.{4}HEAPCCDR",
@@ -98,18 +98,18 @@ _readers = {name: re.compile(pattern, re.DOTALL) for name, pattern in _SIGNATURE
 _readers["TIFF"] = re.compile(rb"II[*+]\0|MM\0[*+]")
 _unread = {name: re.compile(pattern, re.DOTALL) for name, pattern in _UNREAD_SIGNATURES.items()}
 
-# The first of a JPEG's frame headers, after whole segments.
+# Markers of a JPEG's first frame header, after whole segments.
 _FRAMES_READ = (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA)
 _FRAMES = (*(kind for kind in range(0xC0, 0xD0) if kind not in (0xC4, 0xC8, 0xCC)), 0xF7)
 
-# Longer than any of the signatures.
+# Longer than every signature.
 _PREFIX_BYTES = 2048
 
 
 def format_of(data: bytes) -> str:
-    """Return which of ALLOWED_FORMATS a file is of.
+    """Return the format of a file, one of ALLOWED_FORMATS.
 
-    Raises ImageError: unsupported_format for a format that is known and not read, not_an_image for anything else.
+    Raises ImageError: unsupported_format for a known format that is not supported, not_an_image for anything else.
     """
     prefix = data[:_PREFIX_BYTES]
     if prefix[4:8] == b"ftyp":
@@ -119,7 +119,7 @@ def format_of(data: bytes) -> str:
     name = next((name for name, pattern in _readers.items() if pattern.match(prefix)), None)
     if name is None:
         kind = ": it is a video" if _MATROSKA.match(prefix) or re.match(rb"(?s)RIFF.{4}AVI ", prefix) else ""
-        raise ImageError(ImageErrorCode.NOT_AN_IMAGE, f"no decoder knows its header{kind}")
+        raise ImageError(ImageErrorCode.NOT_AN_IMAGE, f"no decoder recognises its header{kind}")
     if name == "JPEG":
         _check_frame(data)
     if name == "JPEG2000" and not features.check("jpg_2000"):
@@ -127,13 +127,13 @@ def format_of(data: bytes) -> str:
     return name
 
 
-def unread(name: str, why: str = f"read are {', '.join(ALLOWED_FORMATS)}") -> ImageError:
-    """Return the error for a sound file of a format that is not read."""
-    return ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name} is not read here: {why}")
+def unread(name: str, why: str = f"supported formats are {', '.join(ALLOWED_FORMATS)}") -> ImageError:
+    """Return the error for a valid file of an unsupported format."""
+    return ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name} is not supported: {why}")
 
 
 def _format_of_boxes(prefix: bytes) -> str:
-    """Return the format of a file of ISO boxes, by the brands that it says it is of."""
+    """Return the format of a file of ISO boxes, by its brands."""
     length = int.from_bytes(prefix[:4], "big")
     brands = [prefix[8:12], *(prefix[place : place + 4] for place in range(16, min(length, len(prefix)), 4))]
     if brands[0] == b"crx ":
@@ -146,13 +146,13 @@ def _format_of_boxes(prefix: bytes) -> str:
         return "HEIF"
     if brands[0].startswith(_VIDEO_BRANDS):
         raise ImageError(ImageErrorCode.NOT_AN_IMAGE, "it is a video (MP4 or QuickTime)")
-    raise ImageError(ImageErrorCode.NOT_AN_IMAGE, f"no decoder knows files of the brand {brands[0].decode('latin-1')}")
+    raise ImageError(ImageErrorCode.NOT_AN_IMAGE, f"no decoder reads files of brand {brands[0].decode('latin-1')}")
 
 
 def _check_frame(data: bytes) -> None:
-    """Refuse by name a JPEG of a process that libjpeg does not decode to 8 bits."""
+    """Refuse a JPEG whose coding process libjpeg cannot decode to 8 bits; the error names the process."""
     position = 2
-    # A file of more is refused by its number of parts (core/codecs/parts.py).
+    # A file with more segments is refused by core/codecs/parts.py.
     for _ in range(MAX_PARTS):
         if position + 4 >= len(data) or data[position] != 0xFF:
             return
@@ -166,7 +166,7 @@ def _check_frame(data: bytes) -> None:
             if kind not in _FRAMES_READ:
                 raise unread("hierarchical or arithmetic lossless JPEG")
             if data[position + 4] != 8:
-                raise unread(f"JPEG of {data[position + 4]} bits a sample")
+                raise unread(f"JPEG of {data[position + 4]} bits per sample")
             return
         if kind == 0xDA:
             return

@@ -1,7 +1,7 @@
-"""How many parts a file may have beside its pixels: segments, chunks, blocks.
+"""Limits on the number of segments, chunks and blocks that a file has besides its pixels.
 
-Pillow reads them in Python: each takes it microseconds and some keep a hundred bytes, though a file may spend as
-little as four on it. 64 MiB of empty segments took 2.3 GB.
+Pillow parses them in Python: each takes microseconds, and some keep a hundred bytes of memory for four bytes of the
+file. 64 MiB of empty segments took 2.3 GB.
 """
 
 import re
@@ -13,29 +13,29 @@ from PIL import JpegImagePlugin
 from alexnet_deploy.core.codecs.containers import png_chunks
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
-# Half a second of Pillow's time. The pixels of the largest PNG in chunks of 8 KiB, as libpng writes them, are
-# 32,768; a JPEG of 64 MiB of notes has a thousand.
+# Half a second of Pillow's time. The largest PNG has 32,768 chunks of 8 KiB, as libpng writes them; a JPEG with 64 MiB
+# of metadata has a thousand segments.
 MAX_PARTS = 2**16
 
-# Depth maps and films that phones append to a JPEG's notes have some dozens of these.
+# Metadata bytes. Depth maps and videos that phones append to a JPEG's metadata have some dozens of megabytes.
 _MAX_NOTE_BYTES = 2**26
 
-# Between a JPEG's segments: Pillow passes over them one at a time.
+# Bytes between a JPEG's segments: Pillow skips them one at a time.
 _MAX_STRAY_BYTES = 2**18
 
-# Of quantisation tables and frames, which a JPEG has a thousand of: Pillow takes them apart value by value.
+# Bytes of quantisation tables and frame headers, about a thousand in a JPEG: Pillow parses them value by value.
 _MAX_TABLE_BYTES = 2**16
 
-# Resources of Photoshop, likewise: a file of its own has some forty.
+# Photoshop resources, also parsed in Python: Photoshop's own files have some forty.
 _MAX_RESOURCES = 10_000
 
-# One 0xff only: a run of them would be gone over from each of its bytes anew.
+# A single 0xff only: the search would rescan a run of them from each of its bytes.
 _MARKER = re.compile(rb"\xff([^\xff\0])")
 _FIRST_SCAN, _PHOTOSHOP_RESOURCE = 0xFFDA, b"8BIM"
 
 
 def check_parts(name: str, data: bytes) -> None:
-    """Refuse a file of more parts beside its pixels than any has, before its decoder looks at it.
+    """Refuse a file with too many segments, chunks or blocks, before its decoder reads it.
 
     Raises ImageError (too_large).
     """
@@ -49,16 +49,16 @@ def check_parts(name: str, data: bytes) -> None:
 
 
 def check_count(found: int, largest: int, what: str) -> None:
-    """Raise ImageError (too_large) where there are more than may be."""
+    """Raise ImageError (too_large) if `found` is over the limit."""
     if found > largest:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{found:,} {what}, the limit is {largest:,}")
 
 
 def first_scan(data: bytes) -> int:
-    """Return where the content of a JPEG's first scan header begins, the file's end where there is none.
+    """Return the start of the content of a JPEG's first scan header, the file's end if there is none.
 
-    Walks over the segments before it as Pillow does; libjpeg passes over later ones in no time. Raises ImageError
-    (too_large) where there are more of them than any file has.
+    Walks over the segments before it as Pillow does; libjpeg skips later ones quickly. Raises ImageError (too_large) if
+    there are too many segments.
     """
     position, number, num_stray, num_table_bytes = 2, 0, 0, 0
     start = len(data)
@@ -82,7 +82,7 @@ def first_scan(data: bytes) -> int:
         check_count(len(data) - position, _MAX_STRAY_BYTES, "bytes between segments")
         start = len(data)
     check_count(min(position, len(data)), _MAX_NOTE_BYTES, "bytes before its pixels")
-    check_count(data.count(_PHOTOSHOP_RESOURCE, 0, position), _MAX_RESOURCES, "resources of Photoshop")
+    check_count(data.count(_PHOTOSHOP_RESOURCE, 0, position), _MAX_RESOURCES, "Photoshop resources")
     return start
 
 
@@ -90,15 +90,15 @@ def _check_chunks(data: bytes) -> None:
     num_note_bytes = 0
     for number, (kind, num_bytes) in enumerate(png_chunks(data), start=1):
         check_count(number, MAX_PARTS, "chunks")
-        # The last may promise more than there is.
+        # The last chunk may state more bytes than the file has.
         num_note_bytes += 0 if kind in (b"IDAT", b"fdAT") else min(num_bytes, len(data))
-        check_count(num_note_bytes, _MAX_NOTE_BYTES, "bytes beside its pixels")
+        check_count(num_note_bytes, _MAX_NOTE_BYTES, "bytes besides its pixels")
         if kind == b"IEND":
             return
 
 
 def _gif_blocks(data: bytes) -> Iterator[int]:
-    """Yield where each block begins that lies before the first image, and each byte that is none."""
+    """Yield the start of each block before the first image, and the place of each byte outside a block."""
     has_palette, bits = data[10:11] >= b"\x80", struct.unpack_from("B", data.ljust(11, b"\0"), 10)[0] & 7
     place = 13 + (3 << (bits + 1) if has_palette else 0)
     while place < len(data) and data[place] not in b",;":
@@ -106,7 +106,7 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
         if data[place] != ord("!"):
             place += 1
             continue
-        # Pillow takes an empty block for a missing one and reads on, but not in a comment.
+        # Pillow skips an empty first block and reads on, except in a comment.
         is_comment = data[place + 1 : place + 2] == b"\xfe"
         place += 2
         if not is_comment and data[place : place + 1] == b"\0":

@@ -1,11 +1,11 @@
-"""Pillow's file classes, deaf to its switch LOAD_TRUNCATED_IMAGES.
+"""Pillow's file classes with its flag LOAD_TRUNCATED_IMAGES always off.
 
-Any library in the process may set that switch, and then what a truncated file lacks is grey or black and no error is
-raised. To clear it meanwhile would change what other threads decode. So the functions that ask for it run here with
-globals of their own, in which it is off.
+Any library in the process may set that flag; Pillow then fills the missing part of a truncated file with grey or black
+and raises no error. Clearing the flag temporarily would affect other threads. So the functions that read it are copied
+here with separate globals, in which it is off.
 
-Likewise a TIFF is not held to Pillow's own limit on its size, which is that of the process: ours is checked before.
-GIF and WebP are, because they take memory while they are opened.
+For TIFF, Pillow's process-wide limit on the size is disabled in the same way: our own limit is checked before. GIF and
+WebP keep Pillow's limit, because they allocate memory while they are opened.
 """
 
 from types import FunctionType, ModuleType
@@ -20,7 +20,7 @@ Class = TypeVar("Class")
 
 
 def _rebound(owner: type, names: dict[str, Any]) -> dict[str, Any]:
-    """Return those of a class's own functions that use one of these global names, with these values for them."""
+    """Return copies of a class's functions that use one of these global names, with the given values for them."""
     return {
         name: _copy(function, names)
         for name, function in vars(owner).items()
@@ -42,12 +42,12 @@ def _derived(name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any
 
 _StrictFile = _derived("ImageFile", (ImageFile.ImageFile,), _rebound(ImageFile.ImageFile, {_SWITCH: False}))
 
-# What the plugins know as `ImageFile`.
+# Replaces the module `ImageFile` in the plugins.
 _strict_module = ModuleType("ImageFile")
 _strict_module.__dict__.update(vars(ImageFile) | {_SWITCH: False, "ImageFile": _StrictFile})
 _NAMES: dict[str, Any] = {"ImageFile": _strict_module}
 
-# A PNG is read by a stream of chunks, each class of which asks for the switch too.
+# A PNG is read by a chunk stream, whose classes read the flag too.
 _StrictChunks = _derived("ChunkStream", (PngImagePlugin.ChunkStream,), _rebound(PngImagePlugin.ChunkStream, _NAMES))
 _NAMES["PngStream"] = _derived(
     "PngStream", (PngImagePlugin.PngStream, _StrictChunks), _rebound(PngImagePlugin.PngStream, _NAMES)
@@ -59,8 +59,8 @@ _unlimited_module.__dict__.update(vars(Image) | {"_decompression_bomb_check": la
 
 
 def strict(decoder: type[File]) -> type[File]:
-    """Return the file class with the switch off, whatever it is set to."""
+    """Return the file class with the flag off, whatever the process sets."""
     names = _NAMES | ({"Image": _unlimited_module} if issubclass(decoder, TiffImagePlugin.TiffImageFile) else {})
-    # Behind the class itself, so that a `load` of its own comes first and goes on to ours.
+    # _StrictFile is the second base, so that the decoder's own `load` comes first and calls ours.
     made: type[File] = _derived(decoder.__name__, (decoder, _StrictFile), _rebound(decoder, names))
     return made

@@ -1,6 +1,6 @@
-"""What the first directory of a TIFF says, read from its bytes before Pillow or libtiff see the file.
+"""Check the first directory of a TIFF, read from its bytes before Pillow or libtiff open the file.
 
-Camera raws are TIFFs whose first image is a preview: what is not the photograph is refused by name.
+Camera raws are TIFFs whose first image is a preview, not the photograph: they are refused by name.
 """
 
 import struct
@@ -12,21 +12,21 @@ from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, IMAGE_WIDTH, COMPRESSION, PHOTOMETRIC, MAKE = 254, 255, 256, 259, 262, 271
 MAX_SAMPLE_VALUE, SUB_DIRECTORIES, SAMPLE_FORMAT, DNG_VERSION = 281, 330, 339, 50706
 
-# By the number of their type: byte, short, long, directory, and the long ones of BigTIFF.
+# struct formats by type number: byte, short, long, directory, and the two 64-bit types of BigTIFF.
 _NUMBERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 
-# Pillow leaves these as bytes, and makes an object of each value of any other.
+# Types that Pillow keeps as bytes; for all others it creates an object for each value.
 _BYTES = (1, 2, 7)
 
-# Of strips and tiles, and their lengths: Pillow makes a list of them whatever their type.
+# Offsets and lengths of strips and tiles: Pillow makes a list of them for any type.
 _PLACES = (273, 279, 324, 325)
 
-# In each only as many values as anything here asks for.
+# Values read per entry: enough for every check here.
 _MAX_VALUES = 16
 
 _COLOUR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 
-# The schemes of libtiff that Pillow does not know, or that its libtiff is built without.
+# Compression schemes of libtiff that Pillow does not know, or that its libtiff is built without.
 _UNREAD_COMPRESSIONS = {
     22610: "JPEG XR",
     33003: "JPEG 2000",
@@ -52,10 +52,10 @@ Directory = dict[int, tuple[int, ...]]
 
 
 def read_directory(data: bytes, offset: int | None = None) -> Directory:
-    """Return the whole numbers of the directory at `offset`, by tag; of the first one unless given.
+    """Return the integer values of the directory at `offset`, by tag; `offset` defaults to the first directory.
 
-    Values that lie outside the file are left out. Raises struct.error where the directory itself does, and ImageError
-    (too_large) where it has more entries, or one of them more values, than any directory has.
+    Values outside the file are skipped. Raises struct.error if the directory itself is outside the file, and ImageError
+    (too_large) if it has too many entries, or an entry too many values.
     """
     order, is_big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
     number, entry, kept = ("Q", "HHQ8s", 8) if is_big else ("H", "HHL4s", 4)
@@ -66,13 +66,13 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
     start = offset + struct.calcsize(f"{order}{number}")
     (num_entries,) = struct.unpack_from(f"{order}{number}", data, offset)
     size = struct.calcsize(f"{order}{entry}")
-    # A directory may be cut off by the file's end.
+    # The directory may be truncated by the file's end.
     num_entries = max(0, min(num_entries, (len(data) - start) // size))
-    check_count(num_entries, MAX_PARTS, "entries of a TIFF's directory")
+    check_count(num_entries, MAX_PARTS, "entries in the TIFF's directory")
     found: Directory = {}
     for tag, kind, count, value in struct.iter_unpack(f"{order}{entry}", data[start : start + size * num_entries]):
         if kind not in _BYTES or tag in _PLACES:
-            # Pillow passes over what the file is too short for.
+            # Pillow skips values beyond the end of the file.
             check_count(min(count, len(data)), MAX_PARTS, f"values of the TIFF's tag {tag}")
         form = f"{order}{min(count, _MAX_VALUES)}{_NUMBERS.get(kind, 'B')}"
         if struct.calcsize(f"{order}{_NUMBERS.get(kind, 'B')}") * count > kept:
@@ -84,7 +84,7 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
 
 
 def check_tiff(data: bytes) -> None:
-    """Refuse a TIFF whose first image is not the whole one, or is stored in a way that is not read here.
+    """Refuse a TIFF whose first image is a preview, or whose pixels are stored in an unsupported way.
 
     Raises ImageError (unsupported_format, truncated, too_large).
     """
@@ -92,14 +92,14 @@ def check_tiff(data: bytes) -> None:
         first = read_directory(data)
         raw = _raw_name(first)
         if raw is None and any(_is_the_image(sub, first) for sub in _sub_directories(data, first)):
-            raw = f"{_maker(first)} raw" if MAKE in first else "TIFF whose first image is a preview of another"
+            raw = f"{_maker(first)} raw" if MAKE in first else "TIFF that starts with a preview of a later image"
     except struct.error as error:
         raise ImageError(ImageErrorCode.TRUNCATED, "TIFF: ends before its first directory does") from error
     if raw is not None:
-        raise _unsupported(f"{raw}: not read here; convert it to JPEG, PNG or plain TIFF")
+        raise _unsupported(f"{raw} is not supported; convert it to JPEG, PNG or plain TIFF")
     if (compression := _number(first, COMPRESSION, 1)) in _UNREAD_COMPRESSIONS:
-        raise _unsupported(f"TIFF: its {_UNREAD_COMPRESSIONS[compression]} compression is not read here")
-    # All that Pillow knows of: 1 counts from 0, 3 is float, 4 is anything.
+        raise _unsupported(f"TIFF: {_UNREAD_COMPRESSIONS[compression]} compression is not supported")
+    # Accepted, as Pillow reads them: 1 unsigned, 3 float, 4 undefined.
     if any(kind in (2, 5, 6) for kind in first.get(SAMPLE_FORMAT, ())):
         kind = "signed" if 2 in first[SAMPLE_FORMAT] else "complex"
         raise _unsupported(f"TIFF: {kind} samples have no defined black and white")
@@ -114,12 +114,12 @@ def _number(directory: Directory, tag: int, otherwise: int) -> int:
 
 
 def _maker(first: Directory) -> str:
-    # At most 16 letters of it are read.
+    # At most _MAX_VALUES characters of it are read.
     return bytes(first[MAKE]).split(b"\0")[0].decode("ascii", "replace").split(" ")[0].capitalize()
 
 
 def _raw_name(first: Directory) -> str | None:
-    """Return what a raw file or a preview is called; None for an ordinary TIFF."""
+    """Return the name of a raw format or preview for the error message; None for an ordinary TIFF."""
     if DNG_VERSION in first:
         return "DNG"
     compression = _number(first, COMPRESSION, 1)
@@ -128,7 +128,7 @@ def _raw_name(first: Directory) -> str | None:
     if _number(first, PHOTOMETRIC, 0) in (_COLOUR_FILTER_ARRAY, _LINEAR_RAW):
         return f"{_maker(first)} raw" if MAKE in first else "camera raw"
     if _number(first, NEW_SUBFILE_TYPE, 0) & 1 or _number(first, SUBFILE_TYPE, 1) == 2:
-        return f"{_maker(first)} raw" if MAKE in first else "TIFF whose first image is a reduced one"
+        return f"{_maker(first)} raw" if MAKE in first else "TIFF that starts with a reduced image"
     return None
 
 
@@ -137,12 +137,12 @@ def _sub_directories(data: bytes, first: Directory) -> Iterator[Directory]:
         try:
             yield read_directory(data, offset)
         except struct.error:
-            # What does not concern the first image may be broken.
+            # A broken directory does not matter for the first image.
             continue
 
 
 def _is_the_image(sub: Directory, first: Directory) -> bool:
-    """Return whether a directory below the first holds what the first is a preview of."""
+    """Return whether a directory below the first holds the full image of which the first is a preview."""
     is_raw = _number(sub, PHOTOMETRIC, 0) in (_COLOUR_FILTER_ARRAY, _LINEAR_RAW)
     is_whole = NEW_SUBFILE_TYPE in sub and not _number(sub, NEW_SUBFILE_TYPE, 0) & 1
     return is_raw or (is_whole and _number(sub, IMAGE_WIDTH, 0) > _number(first, IMAGE_WIDTH, 0))

@@ -1,1 +1,1 @@
-"""Files written whole or not at all; locks, names, room, retries."""
+"""File system helpers: atomic writes, locks, hidden names, free space, retries."""

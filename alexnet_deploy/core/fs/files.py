@@ -1,4 +1,4 @@
-"""Writing so that a reader sees the old file or the new one, never a part; and SHA-256."""
+"""Atomic writes, so that a reader sees the old file or the new one, never a part; and SHA-256."""
 
 import errno
 import hashlib
@@ -9,10 +9,10 @@ from pathlib import Path
 from alexnet_deploy.core.fs.hidden import temporary_prefix
 from alexnet_deploy.core.fs.opening import open_input, pieces_of, refuse_directory, replace_file
 
-# What a file system answers that cannot sync a directory (CIFS, vboxsf, some FUSE), as opposed to one that failed to.
+# Errors of a file system that cannot sync a directory (CIFS, vboxsf, some FUSE), unlike those of a failed sync.
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
 
-# What a file system answers that has no hard links, or a kernel that does not let this user make them.
+# Errors of a file system without hard links, or of a kernel that forbids them to this user.
 _CANNOT_LINK = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
 
@@ -22,7 +22,7 @@ def sha256(data: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a plain file's bytes, read piecewise; raises OSError as open_input does."""
+    """Return the SHA-256 of a plain file's bytes, read in pieces; raises OSError like open_input."""
     digest = hashlib.sha256()
     with open_input(path) as file:
         for piece in pieces_of(file):
@@ -31,9 +31,9 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file, or a link, by these bytes in one rename, after they have reached the disk.
+    """Replace the file, or a link, by these bytes in one rename, after syncing them to disk.
 
-    Raises OSError; what stood there before then still stands, and nothing is left beside it.
+    On OSError the old file is unchanged and no temporary file is left.
     """
     refuse_directory(path)
     descriptor, name = tempfile.mkstemp(prefix=temporary_prefix(path), suffix=".partial", dir=path.parent)
@@ -43,7 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            # mkstemp gives 0600; a published file has the rights of any other.
+            # mkstemp creates mode 0600; the file gets the usual permissions.
             os.fchmod(file.fileno(), 0o666 & ~umask())
         replace_file(partial, path)
     except BaseException:
@@ -53,12 +53,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def rename_new(source: Path, target: Path) -> None:
-    """Rename a file to a name that nothing has yet.
+    """Rename a file to a name that does not exist yet.
 
-    Raises FileExistsError where something has it by now, which stays as it is; OSError as a rename does.
+    Raises FileExistsError if the name exists, which is left unchanged; OSError like a rename.
     """
     try:
-        # Unlike a rename this fails where the name is taken.
+        # Unlike a rename, this fails if the name exists.
         os.link(source, target)
     except OSError as error:
         if error.errno not in _CANNOT_LINK:
@@ -78,9 +78,9 @@ def _claim(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the directory's entries, a rename among them, outlive a power cut, where its file system can do that.
+    """Sync a directory, so that its entries and renames survive a power failure, if its file system supports that.
 
-    Raises OSError where the sync failed (EIO, ENOSPC, ...), not where the file system has none.
+    Raises OSError if the sync failed (EIO, ENOSPC, ...), but not if the file system cannot sync directories.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -93,7 +93,7 @@ def sync_directory(path: Path) -> None:
 
 
 def umask() -> int:
-    """Return the process's mask of rights that new files do not get."""
+    """Return the process's umask: the permissions that new files do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -1,19 +1,19 @@
-"""Names for what is being made beside its place: hidden, and short enough wherever the finished name is."""
+"""Hidden names for unfinished files beside their final path, never longer than the file system allows."""
 
 import hashlib
 import os
 from pathlib import Path
 
-# Of a temporary name's random part, and what follows it: see tempfile.
+# Length of the random part of a temporary name, see tempfile, and of its suffix.
 _TEMPORARY_BYTES = 8 + len(".partial")
 
 _USUAL_LIMIT = 255
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
-    """Return .NAME and the ending beside a path; a NAME that leaves no room for them is cut, and a digest joined to it.
+    """Return the path .NAME plus `ending` beside a path; a NAME that is too long is cut and gets a digest.
 
-    The same path has the same name each time. `ending` is ASCII.
+    The same path always gives the same name. `ending` is ASCII.
     """
     return path.with_name(_hidden_name(path, ending))
 
@@ -28,7 +28,7 @@ def _hidden_name(path: Path, ending: str) -> str:
     room = _longest_name(path.parent) - 1 - len(ending)
     if len(os.fsencode(name)) > room:
         digest = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
-        # By characters, as some file systems take whole ones only.
+        # By characters, because some file systems accept whole ones only.
         while len(os.fsencode(name)) > room - len(digest):
             name = name[:-1]
         name += digest

@@ -1,4 +1,4 @@
-"""`runs/latest` and `bundles/latest`: a small text file naming the newest entry of its folder."""
+"""`runs/latest` and `bundles/latest`: small text files that name the newest entry of their folder."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,14 @@ LATEST = "latest"
 
 
 def set_latest(entry: Path) -> None:
-    """Make `entry` the newest of the folder it lies in; raises OSError."""
+    """Record `entry` as the newest of its folder; raises OSError."""
     write_atomically(entry.parent / LATEST, os.fsencode(f"{entry.name}\n"))
 
 
 def get_latest(folder: Path, *, made_by: str) -> Path:
     """Return the newest entry of `folder`; `made_by` is the command that makes one, for the error.
 
-    Raises UsageError where there is none, or it names what is not an entry of the folder.
+    Raises UsageError if there is no `latest` file, or it does not name an entry of the folder.
     """
     pointer = folder / LATEST
     try:
@@ -28,9 +28,9 @@ def get_latest(folder: Path, *, made_by: str) -> Path:
         raise UsageError(f"there is no {pointer} yet; `{made_by}` makes one") from None
     except OSError as error:
         raise UsageError(f"{pointer}: cannot be read: {error.strerror}") from error
-    # pathlib takes `..` for a name; hidden are entries in the making.
+    # pathlib accepts `..` as a name; hidden entries are unfinished.
     if not name or name.startswith(".") or Path(name).name != name or any(character < " " for character in name):
         raise UsageError(f"{pointer}: holds {name!r}; it must hold the name of an entry of {folder}")
     if not (folder / name).exists():
-        raise UsageError(f"{pointer}: names {name}, which is not in {folder} any more; `{made_by}` makes a new one")
+        raise UsageError(f"{pointer}: names {name}, which does not exist in {folder}; `{made_by}` makes a new one")
     return folder / name

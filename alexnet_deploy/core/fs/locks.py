@@ -1,4 +1,4 @@
-"""Locks on files, which the system lifts when a process ends, however it ends."""
+"""File locks, which the system releases when the process ends, even if it is killed."""
 
 import errno
 import fcntl
@@ -8,24 +8,24 @@ from typing import BinaryIO
 
 from alexnet_deploy.core.process.say import Say
 
-# What a file system without locks answers: Lustre mounted without flock, NFS without lockd, some FUSE; and EBADF where
-# NFS has none on a directory, which cannot be open to write.
+# Errors of a file system without locks: Lustre mounted without flock, NFS without lockd, some FUSE; and EBADF from NFS
+# for a directory, which cannot be opened for writing.
 _NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF))
 
 
 class Lock(Enum):
-    """What came of trying to lock a file."""
+    """Result of trying to lock a file."""
 
     HELD = "held"
-    """It is locked until it is closed."""
+    """This process holds the lock until it closes the file."""
     TAKEN = "taken"
-    """Another process, or another opening of it, holds the lock."""
+    """Another process, or another descriptor of this one, holds the lock."""
     IMPOSSIBLE = "impossible"
-    """Its file system has no locks."""
+    """The file system does not support locks."""
 
 
 def try_lock(file: BinaryIO | int) -> Lock:
-    """Lock an open file or descriptor until it is closed, without waiting; raises OSError for any other failure."""
+    """Try to lock an open file or descriptor until it is closed, without waiting; raises OSError on other failures."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -38,9 +38,9 @@ def try_lock(file: BinaryIO | int) -> Lock:
 
 
 def is_taken(file: BinaryIO, place: Path, say: Say) -> bool:
-    """Lock an open file, which guards `place`; return whether another has, and say so where there are no locks.
+    """Lock an open file that guards `place`; return whether another process holds the lock.
 
-    Raises OSError as try_lock does.
+    Reports to `say` if the file system has no locks. Raises OSError like try_lock.
     """
     lock = try_lock(file)
     if lock is Lock.IMPOSSIBLE:

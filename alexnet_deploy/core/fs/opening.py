@@ -1,9 +1,9 @@
-"""How files are opened: those a command works on are its own, and those it is given are plain files.
+"""Safe opening of files: working files must belong to this program alone, input files must be plain files.
 
-Whoever can write in a run, in a pack in the making or beside an output can put a link, a pipe or a folder where a
-working file belongs: through a link, another file would be emptied or overwritten. And a pipe among the inputs would
-block for good. Everything that writes in place opens its files by open_working, and everything that replaces a file as
-a whole ends in replace_file, which changes a name and never what a link leads to.
+Other users who can write to a run, an unfinished pack or the folder of an output could put a link, a pipe or a folder
+in place of a working file; through a link, another file would be truncated or overwritten. A pipe among the inputs
+would block forever. All code that writes in place opens files with open_working; all code that replaces a whole file
+ends in replace_file, which renames and never follows a link.
 """
 
 import errno
@@ -29,43 +29,43 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def open_working(path: Path, mode: Literal["rb", "r+b", "ab", "a+b", "xb"]) -> FileIO:
-    """Open a file that this program alone writes, unbuffered; "ab" and "a+b" make it where there is none.
+    """Open a file that only this program writes, unbuffered; "ab" and "a+b" create it if it does not exist.
 
-    It is never emptied, and no link is followed. Raises FileExistsError where something else than a plain file with one
-    name stands there, which says what it is and what to do, and OSError as open() does.
+    It is never truncated, and no link is followed. Raises FileExistsError if the path is not a plain file with a single
+    name (the message says what it is and what to do), and OSError like open().
     """
     return FileIO(path, mode, opener=_open_own)
 
 
 def open_input(path: Path, *, through_links: bool = True) -> BufferedReader:
-    """Open a plain file for reading, without waiting for what is none.
+    """Open a plain file for reading; never block on a pipe or device.
 
-    Raises OSError as open() does, and where it is a pipe, a device, a socket or a directory, or a link where none is to
-    be followed.
+    Raises OSError like open(), and if it is a pipe, a device, a socket or a directory, or a link while `through_links`
+    is false.
     """
     return open(path, "rb", opener=_open_plain if through_links else _open_plain_itself)
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """Return a regular file's bytes; raises OSError as open() does, and where there are more than `most_bytes`."""
+    """Return a regular file's bytes; raises OSError like open(), and if there are more than `most_bytes`."""
     with open_input(path) as file:
         return read_rest(file, most_bytes)
 
 
 def read_rest(file: BinaryIO, most_bytes: int) -> bytes:
-    """Return what is left of an open regular file; raises OSError where it has more than `most_bytes` in all."""
+    """Return the rest of an open regular file; raises OSError if the whole file has more than `most_bytes`."""
     found = os.fstat(file.fileno()).st_size
     if found > most_bytes:
-        raise OSError(errno.EFBIG, f"it has {found:,} bytes, and at most {most_bytes:,} are read")
+        raise OSError(errno.EFBIG, f"it has {found:,} bytes, the limit is {most_bytes:,}")
     try:
-        # As many as it says: a file of /proc says none, and may never end.
+        # At most the reported size: a file in /proc reports 0 bytes and may never end.
         return file.read(found)
     except MemoryError as error:
-        raise OSError(errno.ENOMEM, f"memory does not hold its {found:,} bytes") from error
+        raise OSError(errno.ENOMEM, f"not enough memory for its {found:,} bytes") from error
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of an opened input, as many as its size says: files of /proc have none, and may never end."""
+    """Yield the bytes of an open input up to its reported size: files in /proc report 0 and may never end."""
     left = os.fstat(file.fileno()).st_size
     while left and (piece := file.read(min(left, _PIECE_BYTES))):
         left -= len(piece)
@@ -73,7 +73,7 @@ def pieces_of(file: BinaryIO) -> Iterator[bytes]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory for working files unless it is there; raises FileExistsError where it is a link or a file."""
+    """Create a directory for working files if it does not exist; raises FileExistsError if it is a link or a file."""
     path.mkdir(parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
@@ -81,23 +81,23 @@ def make_directory(path: Path) -> None:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Give a file the name `target`, whatever file or link has it; raises FileExistsError for a directory there."""
+    """Rename a file to `target`, replacing any file or link; raises FileExistsError if `target` is a directory."""
     refuse_directory(target)
     source.replace(target)
 
 
 def refuse_directory(path: Path) -> None:
-    """Raise FileExistsError where a directory has the name of a file that is to be written or removed."""
+    """Raise FileExistsError if the path of a file to be written or removed is a directory."""
     if path.is_dir() and not path.is_symlink():
         raise _taken(path, "a directory", "file")
 
 
 def _open_own(name: str, flags: int) -> int:
-    # O_NONBLOCK: opening a pipe must not wait; a plain file does not know it.
+    # O_NONBLOCK: opening a pipe must not block; plain files ignore the flag.
     flags = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
     if not flags & os.O_EXCL:
         try:
-            # Before it is opened: to open a device may do something to it.
+            # Checked before opening: opening a device may have side effects.
             _refuse_working(os.lstat(name), name)
             return _checked(os.open(name, flags & ~os.O_CREAT), name)
         except FileNotFoundError:
@@ -106,7 +106,7 @@ def _open_own(name: str, flags: int) -> int:
     try:
         return _checked(os.open(name, flags | os.O_EXCL, 0o666), name)
     except FileExistsError:
-        # Another process has made it since, or something else stands there.
+        # Another process has created it since, or it is not a plain file.
         _refuse_working(os.lstat(name), name)
         if flags & os.O_EXCL:
             raise
@@ -130,7 +130,7 @@ def _refuse_working(status: os.stat_result, name: str) -> None:
 
 
 def _open_plain(name: str, flags: int) -> int:
-    # Before it is opened, and again: it may have been exchanged meanwhile.
+    # Checked before and after opening: it may be replaced in between.
     _refuse_input(os.stat(name), name)  # noqa: PTH116
     descriptor = os.open(name, flags | os.O_NONBLOCK)
     try:
@@ -158,5 +158,5 @@ def _kind(status: os.stat_result) -> str:
 
 def _taken(path: str | Path, kind: str, wanted: str) -> FileExistsError:
     # EEXIST makes it a FileExistsError.
-    words = f"{path} is {kind}, where this program keeps a {wanted} of its own; remove it"
+    words = f"{path} is {kind}, but this program needs its own {wanted} there; remove it"
     return FileExistsError(errno.EEXIST, words, str(path))

@@ -1,4 +1,4 @@
-"""Reading again what a file system could not give for a moment: a share that is away, a stale handle."""
+"""Retries for transient file system errors: an unreachable share, a stale handle."""
 
 import errno
 import time
@@ -14,28 +14,28 @@ _NAMES = (
 )
 
 TRANSIENT = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
-"""Errors that NFS, SMB and FUSE give while a share is away; EIO is among them, though a bad disk gives it too.
+"""Errors of NFS, SMB and FUSE while a share is unreachable, including EIO, which a bad disk also gives.
 
-ENOENT is not: a file that is missing is an answer, and the commonest.
+ENOENT is not transient: a missing file is a valid and common result.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often, and after which pauses, a transient error is met with another attempt."""
+    """Number of retries after a transient error, and the delays between them."""
 
     delays_seconds: tuple[float, ...] = (0.1, 0.5, 2.0)
-    """The pause before each further attempt: three of them, 2.6 seconds in all."""
+    """Delay before each retry: three retries, 2.6 seconds in total."""
     wait: Callable[[float], object] = time.sleep
-    """What passes the time."""
+    """Function that waits."""
 
 
 PATIENCE = Patience()
-"""What every reading of an image file or a folder has; tests exchange it."""
+"""Used for every read of an image file or folder; tests replace it."""
 
 
 def patiently(attempt: Callable[[], Result]) -> Result:
-    """Return what `attempt` returns, calling it again after each transient OSError as PATIENCE allows.
+    """Return the result of `attempt`, retrying after each transient OSError as PATIENCE allows.
 
     Raises the last error, and at once an OSError that is not transient.
     """

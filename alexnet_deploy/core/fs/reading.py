@@ -1,4 +1,4 @@
-"""Parsing texts that may be damaged or hostile: each parser fails in one way, whatever is wrong with its text."""
+"""Parsers for texts that may be damaged or hostile: each raises a single type of exception for all errors."""
 
 import tomllib
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
-    """Return a JSON text as a record; raises msgspec.DecodeError, whatever is wrong with the text."""
+    """Return a JSON text as a record; raises msgspec.DecodeError for every kind of invalid text."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError:
@@ -19,12 +19,12 @@ def from_json(data: bytes | str, kind: type[T]) -> T:
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError("it holds bytes that are not UTF-8") from error
     except (ValueError, OverflowError) as error:
-        # Whole numbers of thousands of digits.
+        # Integers with thousands of digits.
         raise msgspec.DecodeError(f"it holds a number that cannot be read: {error}") from error
 
 
 def from_toml(text: str) -> dict[str, object]:
-    """Return a TOML text as a table; raises tomllib.TOMLDecodeError, whatever is wrong with the text."""
+    """Return a TOML text as a table; raises tomllib.TOMLDecodeError for every kind of invalid text."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Whether a disk has room for what is about to be written; looked at before the work, not after it."""
+"""Check that a disk has enough free space before the work that fills it."""
 
 import os
 import shutil
@@ -10,19 +10,19 @@ from pathlib import Path
 def missing_room(place: Path, needed_bytes: int) -> str | None:
     """Return one sentence if the disk of `place`, which need not exist yet, has fewer free bytes; None otherwise.
 
-    Raises OSError where the disk cannot be asked.
+    Raises OSError if the free space cannot be read.
     """
     free_bytes = shutil.disk_usage(_nearest(place)).free
     if needed_bytes <= free_bytes:
         return None
     return (
-        f"{place}: needs {_size(needed_bytes)} more, and {_size(free_bytes)} are free there; "
-        "make room or choose another place"
+        f"{place}: needs {_size(needed_bytes)} of disk space, but only {_size(free_bytes)} is free; "
+        "free some space or choose another place"
     )
 
 
 def try_to_write(directory: Path) -> None:
-    """Write a byte in a directory, made for it if there is none, and leave everything as it was; raises OSError."""
+    """Check that a directory can be created and written to, then remove everything created; raises OSError."""
     missing = [path for path in (directory, *directory.parents) if not os.path.lexists(path)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def try_to_write(directory: Path) -> None:
             file.write(b"1")
     finally:
         for path in missing:
-            # Only those that are empty: another process may have begun something in runs/.
+            # Only empty ones are removed: another process may have started a run in runs/.
             with suppress(OSError):
                 path.rmdir()
 

@@ -1,4 +1,4 @@
-"""The names of the files in a run's directory, for what must not load torch to know them."""
+"""Names of the files in a run's directory, for modules that must not import torch."""
 
 from enum import StrEnum
 
@@ -11,7 +11,7 @@ TENSORBOARD = "tensorboard"
 
 
 class LogKind(StrEnum):
-    """What writes the metrics of each epoch beside metrics.jsonl."""
+    """Extra formats for the metrics of each epoch, in addition to metrics.jsonl."""
 
     CSV = "csv"
     TENSORBOARD = "tensorboard"

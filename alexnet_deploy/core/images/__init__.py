@@ -1,1 +1,1 @@
-"""One image file to one 256 x 256 RGB array, and batches of them."""
+"""Decode image files to 256 x 256 RGB arrays, one by one or in batches."""

@@ -1,4 +1,4 @@
-"""Images as batches for an engine, decoded ahead of their use, a few in memory at a time."""
+"""Batches of decoded images for an engine, prefetched, with few in memory at a time."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,31 +18,31 @@ BATCH_SIZE = 16
 
 
 class StoredImage(Protocol):
-    """One image in something larger than a file of its own, not yet read: an archive, a packed set."""
+    """One image inside a larger file, such as an archive or a packed set, not yet read."""
 
     @property
     def place(self) -> str:
-        """Where a person finds it."""
+        """Location of the image, for messages."""
 
     def read(self) -> bytes:
         """Return its bytes as they are stored; raises ImageError."""
 
     def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return what `read` gave as uint8 (256, 256, 3), RGB, upright; raises ImageError."""
+        """Return the bytes from `read` decoded as uint8 (256, 256, 3), RGB, upright; raises ImageError."""
 
 
 Source: TypeAlias = Path | StoredImage
-"""Where an image comes from: a file, or something that holds it."""
+"""Where an image comes from: a file of its own, or a larger file that contains it."""
 
 
 def decode_batches(sources: Sequence[Source], resize: ResizePolicy) -> Iterator[np.ndarray]:
-    """Yield the images in order, uint8 (N, 256, 256, 3), N up to BATCH_SIZE; raises DataError for one that is bad."""
+    """Yield the images in order, uint8 (N, 256, 256, 3), N up to BATCH_SIZE; raises DataError if one is unreadable."""
 
     def read(source: Source) -> np.ndarray:
         try:
             return _pixels(source, resize)
         except ImageError as error:
-            raise DataError(f"{place_of(source)}: cannot be compared on: {error}") from error
+            raise DataError(f"{place_of(source)}: cannot be decoded: {error}") from error
 
     images = map_ahead(read, sources, threads=decode_threads(), ahead=2 * BATCH_SIZE)
     while batch := list(islice(images, BATCH_SIZE)):
@@ -50,7 +50,7 @@ def decode_batches(sources: Sequence[Source], resize: ResizePolicy) -> Iterator[
 
 
 def place_of(source: Source) -> str:
-    """Return where a person finds an image."""
+    """Return the location of an image, for messages."""
     return str(source) if isinstance(source, Path) else source.place
 
 
@@ -60,18 +60,18 @@ def _pixels(source: Source, resize: ResizePolicy) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """Images that were looked through."""
+    """The result of decoding a list of images once."""
 
     sources: tuple[Source, ...]
-    """Those that can be decoded, in their order."""
+    """Images that can be decoded, in order."""
     excluded: tuple[tuple[Source, ImageError], ...]
-    """Those that cannot."""
+    """Images that cannot be decoded, with the reason."""
     sha256: str
-    """Digest of the decoded pixels, in order: what a network sees of them."""
+    """Digest of the decoded pixels, in order: the input of the network."""
 
 
 def look_through(sources: Sequence[Source], resize: ResizePolicy) -> ImageSet:
-    """Decode every image once; return those that can be, and the digest of what they show."""
+    """Decode every image once; return the images that can be decoded and the digest of their pixels."""
 
     def look(source: Source) -> tuple[Source, bytes | ImageError]:
         try:

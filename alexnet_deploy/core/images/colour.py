@@ -1,4 +1,4 @@
-"""Decoded pixels of any kind to 8-bit RGB over white."""
+"""Convert decoded pixels of any type to 8-bit RGB on a white background."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ Convert = Callable[[Image.Image], Image.Image]
 
 
 def rgb_conversion(image: Image.Image) -> Convert | None:
-    """Return what brings any part of a loaded image to RGB, transparency laid over white; None where it is RGB.
+    """Return a function that converts any part of a loaded image to RGB on white; None if the image is RGB already.
 
-    What depends on the whole image is decided here. Raises ImageError (truncated, unsupported_format).
+    Decisions that depend on the whole image are made here. Raises ImageError (truncated, unsupported_format).
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return None
@@ -25,14 +25,15 @@ def rgb_conversion(image: Image.Image) -> Convert | None:
     if image.mode in ("I", "F", "LAB"):
         raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{image.mode} pixels have no defined range")
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        # Programs that know no transparency leave its byte 0, in a header that promises it; browsers show it opaque.
+        # Programs without transparency write alpha 0 everywhere, though the header announces alpha; browsers show such
+        # an image opaque.
         return _opaque
     return _over_white if image.has_transparency_data else _opaque
 
 
 def scale_colour_key(image: Image.Image, depth: int) -> None:
-    """Bring a PNG's transparent colour from the file's depth to the 8 bits of the pixels."""
-    # Pillow brings the pixels to 8 bits and leaves the key at the file's depth: no pixel would match it.
+    """Scale a PNG's transparent colour from the file's bit depth to the 8 bits of the pixels."""
+    # Pillow scales the pixels to 8 bits but leaves the key at the file's depth: no pixel would match it.
     key = image.info.get("transparency")
     if depth in (2, 4) and image.mode == "L" and isinstance(key, int):
         largest = 2**depth - 1
@@ -46,7 +47,7 @@ def _opaque(part: Image.Image) -> Image.Image:
 
 
 def _over_white(part: Image.Image) -> Image.Image:
-    # Pillow converts premultiplied grey in two steps only.
+    # Pillow needs two steps to convert premultiplied grey.
     layer = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
     white = Image.new("RGBA", layer.size, "white")
     return Image.alpha_composite(white, layer).convert("RGB")
@@ -55,13 +56,13 @@ def _over_white(part: Image.Image) -> Image.Image:
 def _grey_conversion(image: Image.Image) -> Convert:
     largest, zero_is_white = 65535, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Pillow hands over 12 bits unscaled, and 16 bits where zero is white uninverted.
+        # Pillow returns 12-bit values unscaled, and 16-bit values with zero as white not inverted.
         depth = image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0]
         largest = 2 ** _used_bits(image, depth) - 1
         zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
     key = image.info.get("transparency")
 
-    # Pillow's convert("RGB") saturates 16-bit grey: 127.5 comes out as 254.5.
+    # Pillow's convert("RGB") saturates 16-bit grey: 127.5 becomes 254.5.
     def scaled(part: Image.Image) -> Image.Image:
         values = np.minimum(np.asarray(part).astype(np.uint32), largest)
         if zero_is_white:
@@ -75,8 +76,8 @@ def _grey_conversion(image: Image.Image) -> Convert:
 
 
 def _used_bits(image: TiffImagePlugin.TiffImageFile, depth: int) -> int:
-    """Return how many bits of each sample are used: 12 of 16 where the file says that 4095 is the largest."""
+    """Return the number of used bits of each sample: 12 of 16 if the file's largest value is 4095."""
     largest = image.tag_v2.get(MAX_SAMPLE_VALUE)
     value = largest[0] if isinstance(largest, tuple) else largest
-    # At least 8: a dark image is dark. Whole bits: what was found to be the largest is not white.
+    # At least 8, so that a dark image stays dark. Whole bits: the largest value found in an image is not its white.
     return min(max(value.bit_length(), 8), depth) if isinstance(value, int) and value > 0 else depth

@@ -1,24 +1,27 @@
-"""One image file to one 256 x 256 RGB array: the decoding policy, and the only place that has one.
+"""Decode one image file to one 256 x 256 RGB array: the decoding policy, defined only here.
 
-- Formats: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP and AVIF by Pillow, HEIF by pillow-heif. Sound files of
-  other kinds are unsupported_format by name (core/codecs/formats.py): camera raws above all, whose first image is a
-  preview (core/codecs/tiff.py). The first frame of an animation, the first page of a TIFF, the primary image of a HEIF.
-- Upright by EXIF, or by the container's own turns in AVIF and HEIF.
-- Transparency (RGBA, LA, palette or colour key) is laid over white. A BMP whose alpha is 0 throughout is opaque.
-- 16-bit grey is scaled to 8 bits, not clipped; a TIFF's MaxSampleValue says how many of 16 bits are used. A PNG's
-  samples fill their depth by its standard, whatever its sBIT says. Nothing else tells 12 bits in 16 from a dark image.
-- CMYK and YCCK become RGB as Pillow converts them. 32-bit integer, float and signed pixels have no defined range,
-  and are refused.
-- Colours of a wider gamut become sRGB, once the image is 256 x 256; PQ and HLG are refused (core/images/profile.py).
-- `shorter-side`: the central square, brought to 256 x 256. `warp`: the whole image, brought to 256 x 256.
-  Both by Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), across first
-  and then down, and at the square's edges reads past them, as it would when the whole image is resized
-  (core/images/resize.py).
-- Refused before any pixel is decoded: formats that are not read, and sizes over the limits.
-- The work is bounded by the limits too (see core/codecs/limits.py), not by a clock, which would give the same file
-  different rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is set to (core/codecs/strict.py).
+- Formats: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP and AVIF by Pillow, HEIF by pillow-heif. Valid files of
+  other formats are refused by name as unsupported_format (core/codecs/formats.py), in particular camera raws, whose
+  first image is a preview (core/codecs/tiff.py). The first frame of an animation, the first page of a TIFF and the
+  primary image of a HEIF are decoded.
+- Images are rotated upright by EXIF, or by the container's own rotation in AVIF and HEIF.
+- Transparency (RGBA, LA, palette or colour key) is composited on white. A BMP with alpha 0 everywhere is opaque.
+- 16-bit grey is scaled to 8 bits, not clipped; a TIFF's MaxSampleValue gives the number of used bits. The samples of a
+  PNG use their full bit depth, by its standard; its sBIT is ignored. Nothing else distinguishes 12 bits stored in 16
+  from a dark image.
+- CMYK and YCCK are converted to RGB by Pillow. 32-bit integer, float and signed pixels have no defined range and are
+  refused.
+- Wide-gamut colours are converted to sRGB after the resize to 256 x 256; PQ and HLG are refused
+  (core/images/profile.py).
+- `shorter-side`: the central square, resized to 256 x 256. `warp`: the whole image, resized to 256 x 256.
+  Both use Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), horizontal pass
+  first, then vertical. At the square's edges the filter reads pixels outside the square, as if the whole image were
+  resized (core/images/resize.py).
+- Unsupported formats and sizes over the limits are refused before any pixel is decoded.
+- The decoding work is also bounded by the limits (core/codecs/limits.py), not by a timeout, which would give the same
+  file different rows. A truncated file is refused whatever Pillow's LOAD_TRUNCATED_IMAGES is (core/codecs/strict.py).
 
-Whoever changes what pixels a file gives raises DECODING_VERSION (core/model/preprocessing.py).
+If a change makes a file decode to different pixels, increase DECODING_VERSION (core/model/preprocessing.py).
 """
 
 import io
@@ -68,42 +71,43 @@ __all__ = [
 Result = TypeVar("Result")
 Finish = Callable[[RgbView, ToSrgb | None], Result]
 
-# What Pillow raises on damaged files: each was seen, and nothing else, in a million mutations of its own test images.
+# Pillow's exceptions on damaged files: exactly these were seen in a million mutations of its own test images.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError, RuntimeError, EOFError, struct.error)
 
-# Pillow's words for a header that it understood and a layout of pixels that it does not.
+# Pillow's messages for a valid header with a pixel layout that it does not support.
 _UNKNOWN_LAYOUT = re.compile(r"Unsupported BMP|unknown pixel mode|samples per pixel")
 
 _warnings_lock = threading.Lock()
 _loading_lock = threading.Lock()
 
-# Larger ones are decoded two at a time, however many threads there are: 134 million pixels of a turned JPEG take
-# 1.1 GB on the way.
+# At most two images larger than this are decoded at a time, for any number of threads: a rotated JPEG of 134 million
+# pixels needs 1.1 GB while it is decoded.
 _LARGE_PIXELS = 2**26
 _large_images = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """How large an image may be before it is refused from its header."""
+    """Limits on an image; a larger one is refused from its header."""
 
     max_pixels: int = 2**27
-    """Width times height. The default, 134 million, admits what 108-megapixel phones write.
+    """Width times height. The default, 134 million, admits images from 108-megapixel phones.
 
-    Any number, though a GIF or a WebP is refused beyond twice Pillow's own limit, Image.MAX_IMAGE_PIXELS.
+    There is no upper bound, but a GIF or a WebP is refused above twice Pillow's own limit, Image.MAX_IMAGE_PIXELS.
     """
     max_bytes: int = 256 * 1024 * 1024
-    """The file's size."""
+    """File size in bytes."""
     max_scans: int = 100
-    """Of a JPEG: each goes over all pixels again, and may be 127 bytes long. The default is libtiff's own limit.
+    """Scans of a JPEG: each decodes all pixels again, from as few as 127 bytes. The default is libtiff's own limit.
 
-    In all together they may go over 20 times `max_pixels`.
+    All scans together may decode at most 20 times `max_pixels` pixels.
     """
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1 or self.max_bytes < 1 or self.max_scans < 1:
             raise UsageError(
-                f"limits of {self.max_pixels} pixels, {self.max_bytes} bytes and {self.max_scans} scans admit no file"
+                f"limits must be 1 or more, got max_pixels {self.max_pixels}, max_bytes {self.max_bytes} and "
+                f"max_scans {self.max_scans}"
             )
 
 
@@ -111,9 +115,9 @@ DEFAULT_LIMITS = DecodeLimits()
 
 
 def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Return the image as uint8 (256, 256, 3), RGB, upright; the array is the caller's.
+    """Return the image as uint8 (256, 256, 3), RGB, upright; the caller owns the array.
 
-    Raises ImageError, with one of its codes, for anything that stands in the way.
+    Every failure raises ImageError with one of its codes.
     """
     return decode_image(read_file(path, limits), resize, limits)
 
@@ -121,7 +125,7 @@ def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_
 def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Return the image in these bytes (of one file) as uint8 (256, 256, 3), RGB, upright.
 
-    Raises ImageError, with one of its codes, for anything that stands in the way.
+    Every failure raises ImageError with one of its codes.
     """
     return _decoded(data, limits, lambda view, conversion: _finished(view, conversion, resize))
 
@@ -138,27 +142,27 @@ def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Resul
     try:
         return _decode(data, limits, finish)
     except Warning:
-        # The caller's filters turn warnings into errors. Pillow warns of broken notes beside the pixels, and decodes
-        # on; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
+        # The caller's filters turn warnings into errors. Pillow warns about broken metadata and still decodes the
+        # pixels; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decode(data, limits, finish)
 
 
 def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Return a PIL image as uint8 (256, 256, 3), RGB, upright: what the bytes of its file would give.
+    """Return a PIL image as uint8 (256, 256, 3), RGB, upright: the same pixels as from the bytes of its file.
 
-    Pixels that Pillow has not read yet are read now, from the frame that the image stands at; it is not changed
-    otherwise. Its format and the work to decode it were the caller's to judge, and so is a truncated file where
-    LOAD_TRUNCATED_IMAGES is set. Pillow keeps no cICP chunk of a PNG and no nclx box of an AVIF: their wide gamut or
-    HDR is not known here, that of an ICC profile is. A PNG whose pixels had been read before has lost the depth of its
-    colour key: of 2, 4 or 16 bits a sample, the key may match no pixel. Raises ImageError.
+    Pixels that Pillow has not read yet are read from the image's current frame; the image is not changed otherwise.
+    The caller is responsible for the format, the decoding work, and truncated files if LOAD_TRUNCATED_IMAGES is set.
+    Differences from a file: Pillow drops the cICP chunk of a PNG and the nclx box of an AVIF, so wide gamut or HDR is
+    only known from an ICC profile; and a PNG whose pixels were read before has lost the bit depth of its colour key, so
+    with 2, 4 or 16 bits per sample the key may match no pixel. Raises ImageError.
     """
     if not image.width or not image.height:
         raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
     refuse_large(image.width, image.height, limits)
     try:
-        # Pillow reads an image's pixels in one thread at a time, and the same image may be given twice.
+        # Pillow's load is not thread-safe, and the same image may be passed twice.
         with _loading_lock:
             depth = _unread_png_depth(image)
             image.load()
@@ -175,11 +179,11 @@ def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of one image file; raises ImageError (missing, unreadable, too_large).
 
-    Errors of a file system that may pass are met with further attempts (core/fs/patience.py).
+    Transient file system errors are retried (core/fs/patience.py).
     """
 
     def read() -> bytes:
-        # As many bytes as it says: a file of /proc says none, and may never end.
+        # At most the reported size: a file in /proc reports 0 bytes and may never end.
         with open_input(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             _check_num_bytes(num_bytes, limits)
@@ -195,9 +199,9 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
 
 
 def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
-    """Return `num_bytes` of a file from `offset` on, where an image lies in an archive.
+    """Return `num_bytes` of a file from `offset` on: an image inside an archive.
 
-    Raises ImageError (missing, unreadable, too_large; truncated where the file ends before the image does).
+    Raises ImageError (missing, unreadable, too_large; truncated if the file ends before the image does).
     """
     _check_num_bytes(num_bytes, limits)
 
@@ -213,16 +217,16 @@ def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits =
     except OSError as error:
         raise ImageError(ImageErrorCode.UNREADABLE, error.strerror or str(error)) from error
     if len(data) < num_bytes:
-        raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends within it")
+        raise ImageError(ImageErrorCode.TRUNCATED, f"{path} ends before the image does")
     return data
 
 
 def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
-    """Raise ImageError (too_large) where so many pixels are over the limit."""
+    """Raise ImageError (too_large) if width times height is over the limit."""
     if width * height > limits.max_pixels:
         raise ImageError(
             ImageErrorCode.TOO_LARGE,
-            f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it by "
+            f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it with "
             f"--max-pixels or DecodeLimits(max_pixels={width * height})",
         )
 
@@ -238,7 +242,7 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
 
 
 def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
-    """Return what `finish` makes of the first frame, upright, in its own size."""
+    """Return the result of `finish` for the first frame, upright, in its own size."""
     name = format_of(data)
     check_parts(name, data)
     check_notes(name, data)
@@ -260,7 +264,7 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
-        # libheif ends its lines.
+        # libheif's messages end with a line break.
         words = " ".join(str(error).split())
         if _UNKNOWN_LAYOUT.search(words):
             raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {words}") from error
@@ -273,14 +277,14 @@ def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> R
     check_memory("HEIF", file.size[0] * file.size[1], max_pixels=limits.max_pixels)
     with _room_for(file.size[0] * file.size[1]):
         image = file.load()
-        # The coded image may be of another size than the container says.
+        # The coded image may have another size than the container states.
         refuse_large(*image.size, limits)
         return finish(RgbView(image=image, convert=rgb_conversion(image)), conversion_of(image, data))
 
 
 @contextmanager
 def _room_for(num_pixels: int) -> Iterator[None]:
-    """Wait until few enough large images are being decoded."""
+    """Limit the number of large images that are decoded at the same time."""
     if num_pixels <= _LARGE_PIXELS:
         yield
         return
@@ -292,7 +296,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation: int = image.getexif().get(ExifTag.Orientation, 1)
     except _DAMAGE:
-        # The pixels decoded; a camera's broken notes about them do not make them unusable.
+        # The pixels are decoded; broken EXIF data does not make them unusable.
         return 1
     return orientation
 
@@ -302,9 +306,9 @@ def _upright(image: Image.Image) -> RgbView:
 
 
 def _unread_png_depth(image: Image.Image) -> int | None:
-    """Return a PNG's bits a sample, None where its pixels have been read: Pillow names them until then only."""
+    """Return a PNG's bits per sample, None if its pixels have been read: Pillow keeps the depth only until then."""
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
         return None
-    # The raw mode: L;2, L;4, RGB;16B; without a number it is 8.
+    # The raw mode: L;2, L;4, RGB;16B; no number means 8.
     depth = re.search(r";(\d+)", str(image.tile[0].args))
     return int(depth[1]) if depth else 8

@@ -1,6 +1,6 @@
-"""Images drawn with Pillow: something to learn, to predict and to prove with where no photograph is at hand.
+"""Synthetic images drawn with Pillow, for training, prediction and parity checks without photographs.
 
-Each class is a thing drawn in a colour, size, place, tilt and weather of its own every time; the same seed draws the
+Each class is one object; colour, size, position, tilt, background and noise vary with the seed. The same seed draws the
 same image.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from alexnet_deploy.core.fs.hidden import temporary_prefix
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 
-# Drawn at twice the size and brought down: smooth edges.
+# Drawn at twice the size and downscaled, for smooth edges.
 _CANVAS = 2 * IMAGE_SIZE
 
 Point = tuple[float, float]
@@ -24,7 +24,7 @@ Color = tuple[int, int, int]
 
 
 class _Pen:
-    """Draws in a frame of its own: (0, 0) is the thing's middle, 1 about half its width, y down, tilted."""
+    """Draws in the object's coordinates: (0, 0) is its centre, 1 about half its width, y points down, with a tilt."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
         self.draw = draw
@@ -140,7 +140,7 @@ _DRAWERS: dict[str, Callable[[_Pen, random.Random], None]] = {
 }
 
 DRAWN_CLASSES = tuple(_DRAWERS)
-"""The things that can be drawn, in alphabetical order."""
+"""The classes that can be drawn, in alphabetical order."""
 
 
 def draw_image(thing: str, seed: int) -> Image.Image:
@@ -158,9 +158,9 @@ def draw_image(thing: str, seed: int) -> Image.Image:
 
 
 def draw_folder(root: Path, *, num_train: int = 150, num_validation: int = 25) -> None:
-    """Draw a labelled folder, root/train/CLASS/0000.jpg and root/val/CLASS/..., so many images a class.
+    """Draw a labelled folder, root/train/CLASS/0000.jpg and root/val/CLASS/..., with these numbers of images per class.
 
-    It appears whole, by one rename. Raises OSError, FileExistsError among them.
+    It is written completely and then renamed. Raises OSError, including FileExistsError.
     """
     with tempfile.TemporaryDirectory(prefix=temporary_prefix(root), suffix=".partial", dir=root.parent) as partial:
         drawn = Path(partial) / root.name
@@ -189,10 +189,10 @@ def _background(rng: random.Random) -> Image.Image:
 
 
 def golden_images() -> np.ndarray:
-    """Return the eight images that engines are proved on, uint8 (8, 256, 256, 3).
+    """Return the eight golden images for parity checks, uint8 (8, 256, 256, 3).
 
-    One of each drawn class, and four of another kind each - noise, a gradient, a fine grating, saturated blocks - so
-    that the first layer is driven over its whole range, in every channel and at every edge of every view.
+    One of each drawn class, and four patterns: noise, a gradient, a fine grating and saturated blocks. The patterns
+    cover the whole input range of the first layer, in every channel and at every edge of every view.
     """
     rng = np.random.default_rng(2012)
     size = IMAGE_SIZE

@@ -1,13 +1,13 @@
-"""Colours of a wider gamut than sRGB, brought to sRGB on the finished square.
+"""Convert wide-gamut colours to sRGB, on the resized 256 x 256 image.
 
-- An ICC profile of a matrix and three curves (Display P3, Adobe RGB, ProPhoto and the like), and the primaries 9
-  (BT.2020) and 12 (P3) of a PNG's cICP or an `nclx` box, are converted: relative colorimetric, colours outside
-  sRGB clipped. What comes within 2 of 255 of sRGB is sRGB, and not touched: most cameras' profiles.
-- Other profiles (tables, grey, CMYK), broken ones, and a PNG's gAMA and cHRM are ignored.
-- HDR (PQ and HLG by cICP or `nclx`) is refused: shown as if it were sRGB, a third of first guesses change.
+- Converted: an ICC profile with a matrix and three curves (Display P3, Adobe RGB, ProPhoto and similar), and the
+  primaries 9 (BT.2020) and 12 (P3) of a PNG's cICP or an `nclx` box; relative colorimetric, colours outside sRGB
+  clipped. A profile within 2 of 255 of sRGB, as most cameras write, counts as sRGB and changes nothing.
+- Ignored: other profiles (tables, grey, CMYK), broken ones, and a PNG's gAMA and cHRM.
+- Refused: HDR (PQ and HLG by cICP or `nclx`). Decoded as sRGB, it would change a third of the top-1 predictions.
 
-Whole numbers throughout, so that a twin in another language gives the same bits. On the 256 x 256 pixels, not on the
-file's: 3.5 ms instead of seconds, and the profile of a scaled image is its own.
+All arithmetic is in integers, so an implementation in another language is bit-identical. It runs on the 256 x 256
+pixels, not on the file's: 3.5 ms instead of seconds.
 """
 
 import struct
@@ -20,17 +20,17 @@ from PIL import Image
 from alexnet_deploy.core.codecs.containers import png_chunk, primary_nclx
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 
-# Longer ones hold tables.
+# Larger profiles contain tables.
 _MAX_PROFILE_BYTES = 2**16
 
 _ONE = 65535
 
-# Fractions of a matrix's numbers.
+# Denominator of the matrix in fixed point.
 _SCALE = 2**14
 
 _NEAR = 2
 
-# Red, green and blue of sRGB, as columns of XYZ adapted to D50: IEC 61966-2-1, by Bradford's method as ICC demands.
+# Red, green and blue of sRGB as columns of XYZ: IEC 61966-2-1, adapted to D50 by Bradford's method as ICC requires.
 _SRGB = np.array(
     [
         [0.43606567, 0.38514709, 0.14306641],
@@ -53,22 +53,22 @@ _BT2020 = np.array(
     ]
 )
 
-# Of ITU-T H.273.
+# Code points of ITU-T H.273.
 _PRIMARIES = {9: _BT2020, 12: _P3}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToSrgb:
-    """How pixels become sRGB."""
+    """A conversion of pixels to sRGB."""
 
     curves: np.ndarray
-    """int64 (3, 256): each channel's value to linear light, 0..65535."""
+    """int64 (3, 256): linear light, 0..65535, for each channel's value."""
     matrix: np.ndarray
-    """int64 (3, 3): linear light to that of sRGB, in 1/16384."""
+    """int64 (3, 3): linear light to linear sRGB, in units of 1/16384."""
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return uint8 (..., 3) of sRGB for uint8 (..., 3)."""
+        """Return sRGB pixels, uint8 (..., 3), for uint8 (..., 3)."""
         light = np.stack([self.curves[channel][pixels[..., channel]] for channel in range(3)])
         mixed = [sum(int(self.matrix[to, of]) * light[of] for of in range(3)) for to in range(3)]
         linear = np.clip((np.stack(mixed, axis=-1) + _SCALE // 2) // _SCALE, 0, _ONE)
@@ -77,7 +77,7 @@ class ToSrgb:
 
 
 def conversion_of(image: Image.Image, data: bytes) -> ToSrgb | None:
-    """Return how an opened image becomes sRGB, None where it is taken to be that already.
+    """Return the conversion of an opened image to sRGB, None if it counts as sRGB already.
 
     Raises ImageError (unsupported_format) for HDR.
     """
@@ -88,7 +88,7 @@ def conversion_of(image: Image.Image, data: bytes) -> ToSrgb | None:
     if codes is not None and (codes[1] in _HDR_TRANSFERS):
         raise ImageError(
             ImageErrorCode.UNSUPPORTED_FORMAT,
-            f"HDR ({_HDR_TRANSFERS[codes[1]]}) is not read here: it has no one rendering in 8 bits; convert it to sRGB",
+            f"HDR ({_HDR_TRANSFERS[codes[1]]}) is not supported: it has no unique 8-bit rendering; convert it to sRGB",
         )
     if codes is not None and (image.format == "PNG" or not profile):
         return _of_primaries(codes[0])
@@ -98,7 +98,7 @@ def conversion_of(image: Image.Image, data: bytes) -> ToSrgb | None:
 
 
 def _codes_of(image: Image.Image, data: bytes) -> tuple[int, int] | None:
-    """Return the code points of primaries and transfer that the container states; None where it states none."""
+    """Return the code points of primaries and transfer in the container; None if there are none."""
     if image.format == "PNG":
         stated = png_chunk(data, b"cICP")
         return (stated[0], stated[1]) if stated is not None and len(stated) >= 2 else None
@@ -123,7 +123,7 @@ def _of_profile(profile: bytes) -> ToSrgb | None:
         with np.errstate(all="ignore"):
             return _parsed(profile)
     except (struct.error, KeyError, IndexError, ValueError, ArithmeticError, np.linalg.LinAlgError):
-        # The pixels are sound; a broken note about their colours does not make them unusable.
+        # A broken profile does not make valid pixels unusable.
         return None
 
 
@@ -151,7 +151,7 @@ def _fixed(tag: bytes, offset: int, count: int) -> np.ndarray:
 
 
 def _curve(tag: bytes) -> np.ndarray:
-    """Return the light of each of 256 values; ICC.1:2022, 10.6 (curveType) and 10.18 (parametricCurveType)."""
+    """Return linear light for each of 256 values; ICC.1:2022, 10.6 (curveType) and 10.18 (parametricCurveType)."""
     values = np.arange(256) / 255
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
@@ -188,7 +188,7 @@ def _srgb_light(values: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _encoding() -> np.ndarray:
-    """Return the sRGB value, uint8 (65536,), of each amount of light."""
+    """Return the sRGB value, uint8 (65536,), for each value of linear light."""
     light = np.arange(_ONE + 1) / _ONE
     values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return np.asarray(np.rint(values * 255).astype(np.uint8))

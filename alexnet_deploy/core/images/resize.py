@@ -1,9 +1,9 @@
-"""A decoded image to 256 x 256: Pillow's antialiased bilinear filter, always across first and then down.
+"""Resize a decoded image to 256 x 256: Pillow's antialiased bilinear filter, horizontal pass first, then vertical.
 
-Both policies run the two passes apart, each rounded to 8 bits. One call of Pillow's `resize` leaves their order to
-Pillow, which chose another one in version 13 and so changed the last bit of one photograph in seven. An image more than
-100 times as tall as it is wide goes down first, as in all earlier versions: across first would hold 256 pixels for
-each of its rows.
+Both policies run the two passes separately, each rounded to 8 bits. A single call of Pillow's `resize` leaves their
+order to Pillow, whose version 13 changed it and so the last bit of one photograph in seven. An image more than 100
+times as tall as wide is resized vertically first, as in all earlier versions: horizontally first would need 256 pixels
+for each of its rows.
 """
 
 import math
@@ -18,22 +18,22 @@ _BILINEAR = Image.Resampling.BILINEAR
 
 
 def to_square(image: Image.Image | RgbView, resize: ResizePolicy) -> np.ndarray:
-    """Return a decoded image, which is RGB or made so part by part, as uint8 (256, 256, 3); it is the caller's."""
+    """Return a decoded image, RGB or an RgbView, as uint8 (256, 256, 3); the caller owns the array."""
     view = image if isinstance(image, RgbView) else RgbView(image=image)
     width, height = view.size
     left, top, right, bottom = _source_box(width, height, resize)
     if height > max(100 * width, IMAGE_SIZE):
         columns = _down(view, (top, bottom))
         return np.array(columns.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(left, 0, right, IMAGE_SIZE)))
-    # At a scale of 1, whole rows stay as they are. The filter's centres are multiples of 1/512 of a pixel and exact:
-    # moved by whole rows, it gives the same bits.
+    # At a scale of 1, whole rows are unchanged. The filter's centres are exact multiples of 1/512 of a pixel, so moving
+    # it by whole rows is bit-identical.
     first, last = _reach(top, bottom, height)
     rows = _across(view, (left, right), (first, last))
     return np.array(rows.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(0, top - first, IMAGE_SIZE, bottom - first)))
 
 
 def _across(view: RgbView, columns: tuple[int, int], rows: tuple[int, int]) -> Image.Image:
-    """Return the columns brought to 256 in each of the rows, which do not touch each other: strip by strip."""
+    """Return the rows, each resized to 256 columns; rows are independent, so it works strip by strip."""
     (left, right), (first, last), width = columns, rows, view.size[0]
     if view.is_plain:
         return view.image.resize((IMAGE_SIZE, last - first), _BILINEAR, box=(left, first, right, last))
@@ -49,7 +49,7 @@ def _across(view: RgbView, columns: tuple[int, int], rows: tuple[int, int]) -> I
 
 
 def _down(view: RgbView, rows: tuple[int, int]) -> Image.Image:
-    """Return the rows brought to 256 in each of the columns, which do not touch each other: strip by strip."""
+    """Return the columns, each resized to 256 rows; columns are independent, so it works strip by strip."""
     (top, bottom), (width, height) = rows, view.size
     step = width if view.is_plain else max(1, STRIP_PIXELS // height)
     found = Image.new("RGB", (width, IMAGE_SIZE))
@@ -63,17 +63,17 @@ def _down(view: RgbView, rows: tuple[int, int]) -> Image.Image:
 def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int, int, int]:
     if resize == "warp":
         return (0, 0, width, height)
-    # Resizing the central square, not cropping the resized whole: no rounding of the longer side, and an image
-    # of 1 x 1,000,000 does not become one of 256 x 256,000,000 on the way. Whole pixels: half of one would blur
-    # an image of 341 x 256, which needs no resizing.
+    # Resize the central square instead of cropping the resized image: the longer side is not rounded, and an image of
+    # 1 x 1,000,000 does not grow to 256 x 256,000,000. Offsets are whole pixels: half a pixel would blur an image of
+    # 341 x 256, which needs no resizing.
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return (left, top, left + side, top + side)
 
 
 def _reach(start: int, end: int, length: int) -> tuple[int, int]:
-    """Return the first row that the filter may read to bring start..end to 256, and the one after the last."""
+    """Return the range of rows, end excluded, that the filter may read to resize start..end to 256."""
     scale = (end - start) / IMAGE_SIZE
-    # The filter is two pixels of the coarser grid wide, and half a pixel of the result lies inside start..end.
+    # The filter is two pixels of the coarser grid wide, and its outermost centre is half an output pixel inside.
     beyond = math.ceil(max(scale, 1.0) - scale / 2) + 1
     return max(0, start - beyond), min(length, end + beyond)

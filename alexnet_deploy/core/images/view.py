@@ -1,4 +1,4 @@
-"""A decoded image as RGB and upright, made part by part: a whole copy of a large one takes half a gigabyte."""
+"""A decoded image, converted to RGB and rotated upright part by part: a full copy of a large one needs 0.5 GB."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom; the last two lie outside."""
+"""Left, top, right, bottom; right and bottom are exclusive."""
 
-# A quarter of a million pixels stay in the processor's cache on their way through three copies.
+# Three copies of a quarter of a million pixels fit in the processor's cache.
 STRIP_PIXELS = 2**18
 
 _TRANSPOSITIONS = {
@@ -25,13 +25,13 @@ _SIDES_SWAPPED, _ACROSS_REVERSED, _DOWN_REVERSED = (5, 6, 7, 8), (2, 3, 7, 8), (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RgbView:
-    """A loaded image, and what brings it to RGB and upright when a part of it is asked for."""
+    """A loaded image whose parts are converted to RGB and rotated upright on request."""
 
     image: Image.Image
     convert: Callable[[Image.Image], Image.Image] | None = None
-    """Brings any part of the image to RGB; None where it is RGB."""
+    """Converts any part of the image to RGB; None if it is RGB already."""
     orientation: int = 1
-    """By EXIF: 1 to 8; other numbers mean nothing, and turn nothing."""
+    """EXIF orientation, 1 to 8; other values are ignored."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,15 +41,15 @@ class RgbView:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the image is RGB and upright as it is, so that the whole of it takes no copy."""
+        """Whether the image is already RGB and upright, so that no copy is needed."""
         return self.convert is None and self.orientation not in _TRANSPOSITIONS
 
     def whole(self) -> Image.Image:
-        """Return all of it; the image itself where it is plain."""
+        """Return the whole image; the image itself if it is plain."""
         return self.part((0, 0, *self.size))
 
     def part(self, box: Box) -> Image.Image:
-        """Return what lies within the box, in RGB and upright; at its largest beside it are STRIP_PIXELS of copies."""
+        """Return the content of the box, RGB and upright; temporary copies hold at most STRIP_PIXELS."""
         left, top, right, bottom = box
         if self.is_plain or (right - left) * (bottom - top) <= STRIP_PIXELS:
             return self._made(box)
@@ -62,14 +62,14 @@ class RgbView:
         source = self._source_box(box)
         part = self.image
         if source != (0, 0, *part.size):
-            # Not Image.crop, which holds each part to Pillow's own limit, that of the process.
+            # Not Image.crop, which applies Pillow's process-wide size limit to each part.
             part = part._new(part.im.crop(source))
         rgb = part if self.convert is None else self.convert(part)
         method = _TRANSPOSITIONS.get(self.orientation)
         return rgb if method is None else rgb.transpose(method)
 
     def _source_box(self, box: Box) -> Box:
-        """Return where the pixels of an upright box lie in the image as it is stored."""
+        """Return the box of the stored image that holds the pixels of an upright box."""
         left, top, right, bottom = box
         width, height = self.image.size
         if self.orientation in _SIDES_SWAPPED:
@@ -82,7 +82,7 @@ class RgbView:
 
 
 def pieces(box: Box) -> Iterator[Box]:
-    """Yield the box in parts of at most STRIP_PIXELS: whole rows, and parts of rows where one row is longer."""
+    """Yield the box in parts of at most STRIP_PIXELS: whole rows, or parts of rows if one row is longer."""
     left, top, right, bottom = box
     across = min(right - left, STRIP_PIXELS)
     down = STRIP_PIXELS // across

@@ -1,1 +1,1 @@
-"""What a person or a program names as images: paths, folders, lists, arrays."""
+"""Image inputs: paths, folders, patterns, lists and arrays."""

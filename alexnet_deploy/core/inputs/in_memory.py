@@ -1,4 +1,4 @@
-"""Images that a program already holds: the bytes of a file, PIL images and arrays, as inputs beside file names."""
+"""Images in memory as inputs: the bytes of a file, PIL images and arrays."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -16,10 +16,10 @@ ImageInMemory: TypeAlias = bytes | bytearray | memoryview | Image.Image | np.nda
 
 
 def images_in(held: ImageInMemory) -> Iterator[bytes | Image.Image | np.ndarray]:
-    """Yield the single images of one input: N of an array (N, H, W, 3), else one.
+    """Yield the single images of one input: N for an array (N, H, W, 3), else one.
 
-    Bytes and arrays are copied: the caller may fill a buffer again while its images wait for their turn. A PIL image
-    is not, and must not change until its row is there.
+    Bytes and arrays are copied, because the caller may reuse a buffer while its images are queued. A PIL image is not
+    copied and must not change until its row is returned.
     """
     if isinstance(held, Image.Image):
         yield held
@@ -31,7 +31,7 @@ def images_in(held: ImageInMemory) -> Iterator[bytes | Image.Image | np.ndarray]
 
 
 def decode_in_memory(held: bytes | Image.Image | np.ndarray, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
-    """Return one image as uint8 (256, 256, 3), RGB, upright; raises ImageError, with the codes that a file has."""
+    """Return one image as uint8 (256, 256, 3), RGB, upright; raises ImageError with the same codes as for a file."""
     if isinstance(held, bytes):
         return decode_image(held, resize, limits)
     if isinstance(held, Image.Image):
@@ -44,7 +44,7 @@ def decode_in_memory(held: bytes | Image.Image | np.ndarray, resize: ResizePolic
 
 
 def is_in_memory(value: object) -> bool:
-    """Return whether a value is of one of the types of ImageInMemory, whatever it holds."""
+    """Return whether a value has one of the types of ImageInMemory; its content is not checked."""
     return isinstance(value, bytes | bytearray | memoryview | Image.Image | np.ndarray)
 
 
@@ -52,7 +52,7 @@ def refuse_other_layouts(held: ImageInMemory) -> None:
     """Raise UsageError for an array that is not uint8 (H, W, 3) or (N, H, W, 3); that it is RGB cannot be checked."""
     if not isinstance(held, np.ndarray):
         return
-    found = f"an array is {held.dtype} {held.shape}, needed is uint8 (H, W, 3) or (N, H, W, 3), RGB"
+    found = f"an array must be uint8 (H, W, 3) or (N, H, W, 3), RGB, got {held.dtype} {held.shape}"
     if held.dtype != np.uint8:
         hint = "; multiply 0..1 by 255, round, and convert with astype(np.uint8)" if held.dtype.kind == "f" else ""
         raise UsageError(found + hint)
@@ -65,5 +65,5 @@ def _hint(array: np.ndarray) -> str:
         axes = "(1, 2, 0)" if array.ndim == 3 else "(0, 2, 3, 1)"
         return f"; channels come last: array.transpose{axes}"
     if array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 4)):
-        return "; PIL images take grey and alpha: Image.fromarray(array)"
+        return "; for grey or alpha pass a PIL image: Image.fromarray(array)"
     return ""

@@ -1,4 +1,4 @@
-"""Folders of labelled images: which folder is the validation side, and the images to measure trained weights on."""
+"""Folders of labelled images: find the validation folder and the images to evaluate trained weights on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from alexnet_deploy.core.fs.files import sha256_of_file
 from alexnet_deploy.core.inputs.paths import find_files
 
 VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
-"""What the folder beside train/ may be called; `test` counts only where there is none of the others."""
+"""Names of the validation folder beside train/; `test` is used only if none of the others exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
-    """One image whose class is known."""
+    """One image with a label."""
 
     path: Path
-    """Its file."""
+    """The image file."""
     label: int
-    """Its class, an index into the labels."""
+    """Index of the class in the labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class LabelledFolder:
 
 
 def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
-    """Return whether the folder, or its validation folder, holds folders, all of which are named after `labels`."""
+    """Return whether the folder, or its validation folder, has subfolders whose names are all in `labels`."""
     try:
         root = _root(folder, labels)
     except DataError:
@@ -45,33 +45,33 @@ def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
 
 
 def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
-    """Return the images in the folder's validation folder (see validation_folder), or in it where there is none.
+    """Return the images in the folder's validation folder (see validation_folder), or in the folder if it has none.
 
-    A folder that is named after one of `labels` is a class, not the validation folder. Raises DataError where a folder
-    is no class of `labels`, there is no image, one cannot be read, or there are several validation folders.
+    A subfolder named like one of `labels` is a class, not the validation folder. Raises DataError if a subfolder is not
+    in `labels`, there is no image, one cannot be read, or there are several validation folders.
     """
     root = _root(folder, labels)
     if not root.is_dir():
-        raise DataError(f"{folder}: is no folder")
+        raise DataError(f"{folder}: not a folder")
     places = {label: index for index, label in enumerate(labels)}
     classes = class_names(root)
-    if strangers := [name for name in classes if name not in places]:
+    if unknown := [name for name in classes if name not in places]:
         raise DataError(
-            f"{root}: {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''} is no class of these weights, "
-            f"which know {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}"
+            f"{root}: the weights have no class {', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}; "
+            f"their classes are {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}"
         )
     images = []
     for name in classes:
         images += [LabelledImage(path=path, label=places[name]) for path in find_files(root / name)]
     if not images:
-        raise DataError(f"{root}: holds no images in folders named after classes; needed are CLASS/*.jpg")
+        raise DataError(f"{root}: no images found in class folders; put them into CLASS/*.jpg")
     return LabelledFolder(root=root, images=tuple(images), sha256=_digest(root, images))
 
 
 def validation_folder(root: Path) -> Path | None:
-    """Return root/val, root/valid or root/validation, else root/test, whichever is a folder; None where none is.
+    """Return root/val, root/valid or root/validation if one is a folder, else root/test; None if there is none.
 
-    Raises DataError where there are several of the first three.
+    Raises DataError if there are several of the first three.
     """
     *names, last = VALIDATION_FOLDERS
     found = [root / name for name in names if (root / name).is_dir()]
@@ -81,7 +81,7 @@ def validation_folder(root: Path) -> Path | None:
 
 
 def differing_classes(here: str, labels: Sequence[str], there: str, others: Sequence[str]) -> str:
-    """Return which of two places has which classes that the other lacks, in words; empty where they have the same."""
+    """Return a sentence about the classes that only one of two places has; empty if both have the same."""
     words = []
     for place, own, other, missing in ((here, labels, there, others), (there, others, here, labels)):
         if extra := sorted(set(own) - set(missing)):
@@ -98,7 +98,7 @@ def _root(folder: Path, labels: Sequence[str]) -> Path:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out."""
+    """Return the names of the subfolders, sorted, without hidden ones."""
     names = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return tuple(sorted(names))
 

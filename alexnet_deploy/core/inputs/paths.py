@@ -1,30 +1,24 @@
-"""From what a person names - files, folders, patterns, a list - to the files that each get one row.
+"""Expand the inputs of a command - files, folders, patterns, a list - to the files that each get one row.
 
-- A folder gives every file below it, in the order of the bytes of their names, hidden ones (leading dot) excepted.
-- Links to folders are followed, but each folder is gone through once for a name or a pattern, whatever leads to it. A
-  link to a folder below that name is passed over, since that folder is gone through under its own name; so is a second
-  link to a folder elsewhere.
-- A name with `*`, `?` or `[` that is no file is a pattern, unless it comes as a Path or from a list; `**` spans
-  folders, and stands for files only. Its ending, as .jpg, fits any case. A pattern that matches nothing is an input
-  that is missing.
-- An image that is already in memory is an input of its own; an array (N, H, W, 3) is N of them. They are called #0, #1
-  and so on, in the order of those of one call.
-- `-` reads names from a list, one a line, or each ended by NUL; empty ones are passed over. A byte order mark of UTF-8
-  at its beginning is no part of a name; a list in UTF-16 is refused. A list that is still being written may say that
-  there is nothing more for now, so that nobody waits for the next name to have the row of the last.
+- A folder expands to all files below it, sorted by the bytes of their names, without hidden ones (leading dot).
+- Links to folders are followed, but each folder is walked only once per name or pattern. A link to a folder below the
+  same name is skipped, because that folder is walked under its own name; so is a second link to a folder elsewhere.
+- A name with `*`, `?` or `[` that does not exist as a file is a pattern, unless it is a Path or comes from a list; `**`
+  spans folders and matches files only. An ending such as .jpg matches any case. A pattern without matches gives one
+  input with the error `missing`.
+- An image in memory is one input; an array (N, H, W, 3) is N inputs. They are called #0, #1 and so on, in order, within
+  one call.
+- `-` stands for a list of names, which inputs/lists.py expands.
 """
 
-import codecs
 import fnmatch
 import glob
-import io
 import os
-import select
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -33,18 +27,12 @@ from alexnet_deploy.core.errors import DataError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.patience import patiently
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
 
-_NULL = "a list whose names end with NUL, as `find -print0` writes it, needs --null"
-
-# A list that comes faster than this fills whole batches.
-_PATIENCE_SECONDS = 0.05
-
-
 _Identity: TypeAlias = tuple[int, int]
-"""A folder's device and inode. Those gone through are kept: 22 levels of two links to the next would otherwise give
-four million rows."""
+"""A folder's device and inode. Walked folders are remembered: otherwise 22 levels of two links to the next level would
+give four million rows."""
 
 Source: TypeAlias = str | Path | ImageInMemory
-"""What an image may be given as: a name, or the image itself."""
+"""An input: a name, or the image itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,52 +40,47 @@ class Input:
     """One file, or one image in memory, that gets one row."""
 
     name: str
-    """As it was found: what was named, and below a folder what follows; not made absolute. In memory # and a number."""
+    """The given name, plus the path below it for a folder; not made absolute. Images in memory are # and a number."""
     held: bytes | Image.Image | np.ndarray | None = field(default=None, compare=False, repr=False)
-    """The image itself where it is in memory: an image file's bytes, or uint8 (H, W, 3); None for a file."""
+    """The image itself if it is in memory: an image file's bytes, a PIL image or uint8 (H, W, 3); None for a file."""
     error: tuple[ImageErrorCode, str] | None = None
-    """Why it cannot even be tried, where that is known already."""
+    """The reason if it is already known that the input cannot be read."""
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return Path(self.name)
 
     @property
     def text(self) -> str:
-        r"""The name as text that any encoding can hold: bytes that are not UTF-8 are written as \xNN."""
+        r"""The name as text that UTF-8 can encode: bytes that are not UTF-8 are written as \xNN."""
         encoded = _encoded(self.name)
         if encoded is None:
             encoded = self.name.encode("utf-8", "backslashreplace")
         return encoded.decode("utf-8", "backslashreplace")
 
 
-PAUSE = Input(name="", error=(ImageErrorCode.MISSING, "the list holds no more names for now"))
-"""Stands between inputs, and is none itself: what came before it is awaited."""
-
-
 def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
-    """Return what was given as several sources, a single one among them: names and images can be iterated too."""
+    """Return the sources as an iterable; a single name or image, which is iterable itself, is wrapped in a list."""
     if isinstance(sources, str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray):
         return [sources]
     return sources
 
 
-def find_inputs(sources: Iterable[Source], listed: Iterable[bytes | None] | None = None) -> Iterator[Input]:
-    """Return the inputs that `sources` stand for, in order; where one is `-`, those of `listed` (lines of bytes).
+def find_inputs(sources: Iterable[Source]) -> Iterator[Input]:
+    """Return the inputs that `sources` expand to, in order.
 
-    They are looked for as they are asked for. For a None in `listed` there is a PAUSE among them. Raises UsageError for
-    a `-` without a list, for an array of another layout and for what is no source at all: at once where `sources` is a
-    sequence, else when it is come to.
+    The expansion is lazy. Raises UsageError for a `-`, an array of another layout, or a value that is not a source: at
+    once if `sources` is a sequence, else when it is reached.
     """
     if isinstance(sources, Sequence):
         for source in sources:
-            _refuse(source, listed)
-    return _expand_all(sources, listed)
+            _refuse(source)
+    return _expand_all(sources)
 
 
 def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder as find_inputs has them; raises DataError for a name that it cannot go into."""
+    """Yield the files below a folder in the order of find_inputs; raises DataError for an unreadable folder."""
     for found in find_inputs([folder]):
         if found.error is not None:
             raise DataError(f"{found.text}: cannot be read: {found.error[1]}")
@@ -105,109 +88,49 @@ def find_files(folder: Path) -> Iterator[Path]:
 
 
 def input_of(source: Source) -> Input:
-    """Return the one input that a file's name, taken as it is, or an image in memory stands for.
+    """Return the single input for a file name (never a pattern) or an image in memory.
 
-    Raises UsageError for an array of several images or of another layout, and for what is no source.
+    Raises UsageError for an array of several images or of another layout, and for a value that is not a source.
     """
-    _refuse(source, listed=())
     if isinstance(source, str | Path):
         return _named(os.fspath(source))
+    _refuse(source)
     if isinstance(source, np.ndarray) and source.ndim == 4 and len(source) != 1:
-        raise UsageError(f"an array {source.shape} holds {len(source)} images, and one is wanted: use predict")
+        raise UsageError(f"expected one image, got an array {source.shape} of {len(source)} images: use predict")
     return Input(name="#0", held=next(images_in(source)))
 
 
-def _refuse(source: Source, listed: Iterable[bytes | None] | None) -> None:
+def _refuse(source: Source) -> None:
     if isinstance(source, str | Path):
-        if source == "-" and listed is None:
-            raise UsageError("the name - stands for a list of names, and none was given")
+        if source == "-":
+            raise UsageError(
+                "the name - stands for a list of names on stdin, which only the command predict reads; pass the names "
+                "themselves"
+            )
     elif is_in_memory(source):
         refuse_other_layouts(source)
     else:
-        kinds = "a path, the bytes of an image file, a PIL image, or an array, uint8 (H, W, 3)"
-        raise UsageError(f"{type(source).__name__} is no image: needed is {kinds}")
+        kinds = "a path, the bytes of an image file, a PIL image or an array, uint8 (H, W, 3)"
+        raise UsageError(f"an image must be {kinds}, got {type(source).__name__}")
 
 
-def read_list(file: BinaryIO, *, null: bool = False) -> Iterator[bytes | None]:
-    """Yield the lines of a list, and None where it holds no more for now: another program may still be writing it.
-
-    With `null` they are names that end with NUL, which they keep: find_inputs takes those as they are.
-    """
-    if not null:
-        yield from _split(file, b"\n")
-        return
-    for name in _split(file, b"\0"):
-        yield name if not name else name.removesuffix(b"\0") + b"\0"
-
-
-def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes | None]:
-    try:
-        descriptor = file.fileno()
-    except io.UnsupportedOperation:
-        # It is in memory, where all of it is there.
-        yield from file.read().split(separator)
-        return
-    begun: list[bytes] = []
-    while True:
-        if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
-            yield None
-            select.select([descriptor], [], [])
-        data = os.read(descriptor, 1 << 16)
-        if not data:
-            break
-        rest, *more = data.split(separator)
-        begun.append(rest)
-        for line in more:
-            yield b"".join(begun)
-            begun = [line]
-    yield b"".join(begun)
-
-
-def _expand_all(sources: Iterable[Source], listed: Iterable[bytes | None] | None) -> Iterator[Input]:
+def _expand_all(sources: Iterable[Source]) -> Iterator[Input]:
     numbers = count()
     for source in sources:
-        _refuse(source, listed)
+        _refuse(source)
         if not isinstance(source, str | Path):
             for held in images_in(source):
                 yield Input(name=f"#{next(numbers)}", held=held)
-        elif source == "-":
-            yield from _expand_list(listed or ())
         else:
-            yield from _expand(os.fspath(source), is_pattern=isinstance(source, str) and glob.has_magic(source))
+            yield from expand_name(os.fspath(source), is_pattern=isinstance(source, str) and glob.has_magic(source))
 
 
-def _expand_list(listed: Iterable[bytes | None]) -> Iterator[Input]:
-    numbers = count(start=1)
-    for line in listed:
-        if line is None:
-            yield PAUSE
-        elif name := _name_in(line, next(numbers)):
-            if b"\0" in name:
-                yield Input(name=os.fsdecode(name), error=(ImageErrorCode.MISSING, f"no file name holds NUL; {_NULL}"))
-            else:
-                yield from _expand(os.fsdecode(name), is_pattern=False)
-
-
-def _name_in(line: bytes, number: int) -> bytes:
-    """Return the name in line `number` of a list; raises UsageError where the first shows that it is no such list."""
-    if line.endswith(b"\0"):
-        name = line[:-1]
-    else:
-        name = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
-    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not _exists(os.fsdecode(name)):
-        raise UsageError(
-            "the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST | alexnet-deploy predict -`"
-        )
-    if number == 1 and b"\0" in name:
-        raise UsageError(f"line 1 of the list holds NUL, which no file name does; {_NULL}")
-    return name
-
-
-def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
+def expand_name(name: str, *, is_pattern: bool) -> Iterator[Input]:
+    """Yield the inputs that one name expands to; it is taken literally if it exists or `is_pattern` is False."""
     item = _named(name)
     if item.error is not None:
         yield item
-    elif "\0" in name or not _exists(name):
+    elif "\0" in name or not exists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield next(matches, item)
         yield from matches
@@ -217,24 +140,25 @@ def _expand(name: str, *, is_pattern: bool) -> Iterator[Input]:
 
 def _named(name: str) -> Input:
     if not name:
-        # Path("") is the working directory, which an unset variable does not mean.
+        # Path("") is the working directory, but an empty name is usually an unset variable.
         return Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
     if _encoded(name) is None:
-        return Input(name=name, error=(ImageErrorCode.MISSING, "no file can have such a name"))
+        return Input(name=name, error=(ImageErrorCode.MISSING, "the name is not valid for a file"))
     return Input(name=name)
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """Return whether a name exists, as a file, folder or link."""
     try:
         patiently(lambda: os.lstat(name))
     except (OSError, ValueError):
-        # Whatever it is: reading it will say.
+        # Reading it will report the reason.
         return False
     return True
 
 
 def _encoded(name: str) -> bytes | None:
-    """Return the name as the file system has it; None for text that it cannot hold, as one half of a surrogate pair."""
+    """Return the name encoded for the file system; None if that is not possible, as for half a surrogate pair."""
     try:
         return os.fsencode(name)
     except UnicodeEncodeError:
@@ -243,23 +167,23 @@ def _encoded(name: str) -> bytes | None:
 
 def _matches(name: str) -> Iterator[Input]:
     pattern = Path(_with_ending_in_any_case(name))
-    # Path drops a leading ./ that the rows are to keep.
+    # Path drops a leading ./, which the rows must keep.
     prefix = "./" if name.startswith("./") else ""
-    # `**` is ours, not glob's, which would follow a link to a folder around its loop until names grow too long.
+    # `**` is not left to glob, which would follow a loop of links until the names are too long.
     cut = pattern.parts.index("**") if "**" in pattern.parts else len(pattern.parts)
     head, tail = Path(*pattern.parts[:cut]), pattern.parts[cut:]
-    # Path.glob takes no absolute pattern.
+    # Not Path.glob, which does not accept absolute patterns.
     seen: set[_Identity] = set()
     for start in sorted(glob.glob(str(head)), key=os.fsencode) if glob.has_magic(str(head)) else [str(head)]:  # noqa: PTH207
         for found in _walk(start, seen):
             below = found.path.relative_to(start).parts
-            # A folder that cannot be read may hold what was asked for.
+            # An unreadable folder may hold matching files, so its error is an input.
             if not tail or found.error or (below and _fits(below, tail)):
                 yield replace(found, name=f"{prefix}{found.path}")
 
 
 def _with_ending_in_any_case(pattern: str) -> str:
-    """Return *.jpg as *.[jJ][pP][gG]: an ending names a format, and cameras write .JPG."""
+    """Return *.jpg as *.[jJ][pP][gG]: an ending stands for a format, and cameras write .JPG."""
     stem, dot, ending = pattern.rpartition(".")
     if not dot or not ending.isalnum():
         return pattern
@@ -276,8 +200,8 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _walk(start: str, seen: set[_Identity]) -> Iterator[Input]:
-    # A stack, not recursion: folders may nest deeper than Python's own calls. Of each folder it holds the names that
-    # are still to come, which are joined to paths one by one: a million of them would take a second.
+    # A stack, not recursion: folders may be nested deeper than Python's recursion limit. It holds the remaining names
+    # of each folder, which are joined to paths lazily: joining a million at once takes a second.
     stack = [iter([start])]
     while stack:
         name = next(stack[-1], None)
@@ -300,7 +224,7 @@ def _walk(start: str, seen: set[_Identity]) -> Iterator[Input]:
 
 
 def _has_a_name_below(start: str, name: str) -> bool:
-    """Return whether a folder's name is a link to a folder that is gone through below `start` without it."""
+    """Return whether a name is a link to a folder that is walked below `start` under its own name."""
     if not Path(name).is_symlink():
         return False
     home, place = Path(start).resolve(), Path(name).resolve()

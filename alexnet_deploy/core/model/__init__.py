@@ -1,1 +1,1 @@
-"""What an AlexNet is: layers, weights, preprocessing, views, labels."""
+"""The model: architecture, weights, preprocessing, views and labels."""

@@ -1,7 +1,7 @@
-"""The family of AlexNets as tables: what the layers are, and what they cost.
+"""The AlexNet family as tables of layers, with their shapes and costs.
 
-A table is data. The torch network (core/model/network.py) and the ONNX graph (export/graph.py) are each built from it,
-independently, so that one proves the other.
+A table is data. The torch network (core/model/network.py) and the ONNX graph (export/graph.py) are built from it
+independently, so that each verifies the other.
 
 Local response normalisation follows the convention of PyTorch, ONNX, Caffe and TensorRT, in which alpha is divided
 by the window:
@@ -23,22 +23,22 @@ from msgspec import Struct
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 
-# Names become files, nodes of graphs and words on terminals.
+# Names are used in file names, in graph nodes and on terminals.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-# In float32 2 GiB, which is what one ONNX file can hold.
+# 2 GiB in float32: the limit of one ONNX file.
 _MOST_PARAMETERS = 1 << 29
 
-# That one layer gives for one view: two hundred times what the paper's first does.
+# Output values of one layer for one view: 200 times those of the paper's first layer.
 _MOST_VALUES = 1 << 26
 
 
 class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=True):
     """A convolution over (C, H, W).
 
-    `padding` is (top, left, bottom, right) in pixels of zeros; `groups` splits the channels into columns that do not
-    see each other.
+    `padding` is (top, left, bottom, right) in pixels of zeros; `groups` splits the channels into independent groups
+    (the paper's columns).
     """
 
     name: str
@@ -60,7 +60,7 @@ class Relu(Struct, frozen=True, kw_only=True, tag="relu", forbid_unknown_fields=
 
 
 class LocalNorm(Struct, frozen=True, kw_only=True, tag="lrn", forbid_unknown_fields=True):
-    """Local response normalisation across channels; the formula is at the top of this file.
+    """Local response normalisation across channels; see the formula at the top of this file.
 
     With `groups` 2 the window stays within each half of the channels.
     """
@@ -74,10 +74,10 @@ class LocalNorm(Struct, frozen=True, kw_only=True, tag="lrn", forbid_unknown_fie
 
     def __post_init__(self) -> None:
         if self.groups < 1:
-            raise ValueError(f"{self.name}: {self.groups} groups, where 1 or more are needed")
+            raise ValueError(f"{self.name}: groups must be 1 or more, got {self.groups}")
         # Even windows pad opposite sides in PyTorch and ONNX (pytorch#75722); TensorRT takes 1 to 15.
         if self.size % 2 == 0 or not 1 <= self.size <= 15:
-            raise ValueError(f"{self.name}: a window of {self.size}, where an odd one of 1 to 15 is needed")
+            raise ValueError(f"{self.name}: size must be odd and 1 to 15, got {self.size}")
         _check_norm(self)
 
 
@@ -100,7 +100,7 @@ class SpatialNorm(Struct, frozen=True, kw_only=True, tag="spatial_norm", forbid_
 
 
 class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_fields=True):
-    """The maximum over kernel x kernel windows, `stride` apart."""
+    """Maximum over kernel x kernel windows, `stride` pixels apart."""
 
     name: str
     kernel: int = 3
@@ -112,13 +112,13 @@ class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_
 
 
 class Flatten(Struct, frozen=True, kw_only=True, tag="flatten", forbid_unknown_fields=True):
-    """(C, H, W) to one row, channel first."""
+    """Reshape (C, H, W) to one row, channel first."""
 
     name: str
 
 
 class Dropout(Struct, frozen=True, kw_only=True, tag="dropout", forbid_unknown_fields=True):
-    """Zeroes each value with this probability while training; nothing afterwards."""
+    """Set each value to zero with this probability in training; do nothing in inference."""
 
     name: str
     probability: float = 0.5
@@ -136,14 +136,14 @@ class Linear(Struct, frozen=True, kw_only=True, tag="linear", forbid_unknown_fie
 
 
 def _check_norm(norm: LocalNorm | SpatialNorm) -> None:
-    """Raise ValueError for constants with which a normalisation divides by zero or gives no number."""
+    """Raise ValueError for constants that make a normalisation divide by zero or return NaN or infinity."""
     for field, value, is_valid in (
         ("alpha", norm.alpha, 0.0 <= norm.alpha < math.inf),
         ("beta", norm.beta, 0.0 <= norm.beta < math.inf),
         ("k", norm.k, 0.0 < norm.k < math.inf),
     ):
         if not is_valid:
-            needed = "over 0" if field == "k" else "0 or more"
+            needed = "greater than 0" if field == "k" else "0 or more"
             raise ValueError(f"{norm.name}: {field} must be finite and {needed}, got {value:g}")
 
 
@@ -152,7 +152,7 @@ Layer: TypeAlias = Conv | Relu | LocalNorm | SpatialNorm | MaxPool | Flatten | D
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCost:
-    """One layer with what it takes and gives, for one view."""
+    """One layer with its input and output shapes and its cost, for one view."""
 
     layer: Layer
     """The row of the table."""
@@ -161,7 +161,7 @@ class LayerCost:
     out_shape: tuple[int, ...]
     """(C, H, W) or (features,)."""
     weight_shape: tuple[int, ...] | None
-    """The weight tensor; None where the layer has none. The bias has its first dimension."""
+    """Shape of the weight tensor; None if the layer has none. The bias has its first dimension."""
     num_multiply_adds: int
     """Multiply-adds of convolutions and fully connected layers; the bias is not counted."""
 
@@ -186,26 +186,26 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name in (self.name, *names):
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is no name for an architecture or a layer; a name is 1 to 64 letters, digits and _ . -, "
-                    "and begins with a letter or digit"
+                    f"{name!r} is not a valid name for an architecture or a layer; use 1 to 64 letters, digits and "
+                    "_ . -, starting with a letter or digit"
                 )
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name}: two layers share a name")
         if not self.layers or not isinstance(self.layers[-1], Linear):
-            raise ValueError(f"{self.name}: the last layer gives the class scores and must be linear")
+            raise ValueError(f"{self.name}: the last layer must be linear: its outputs are the class scores")
         if not 1 <= self.input_size <= IMAGE_SIZE:
             raise ValueError(f"{self.name}: input_size must be 1 to {IMAGE_SIZE}, got {self.input_size}")
         num_parameters = 0
         for cost in self.costs():
             num_parameters += cost.num_parameters
             if math.prod(cost.out_shape) > _MOST_VALUES:
-                raise ValueError(f"{cost.layer.name}: gives more than {_MOST_VALUES:,} values")
+                raise ValueError(f"{cost.layer.name}: the output has more than {_MOST_VALUES:,} values")
             if num_parameters > _MOST_PARAMETERS:
                 raise ValueError(f"{self.name}: has more than {_MOST_PARAMETERS:,} parameters")
 
     @property
     def num_classes(self) -> int:
-        """K, the classes that the last layer tells apart."""
+        """K, the number of classes: the outputs of the last layer."""
         last = self.layers[-1]
         assert isinstance(last, Linear)
         return last.out_features
@@ -223,14 +223,14 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def with_num_classes(self, num_classes: int) -> "Architecture":
         """Return the same table with a last layer for `num_classes` classes, 2 or more."""
         if num_classes < 2:
-            raise UsageError(f"{self.name}: {num_classes} class asked for, where a classifier needs 2 or more")
+            raise UsageError(f"{self.name}: num_classes must be 2 or more, got {num_classes}")
         last = msgspec.structs.replace(self.layers[-1], out_features=num_classes)
         return msgspec.structs.replace(self, layers=(*self.layers[:-1], last))
 
     def costs(self) -> Iterator[LayerCost]:
-        """Walk the table, yielding each layer with its shapes and costs.
+        """Yield each layer of the table with its shapes and costs.
 
-        Raises ValueError where a layer does not fit what the one before it gives.
+        Raises ValueError if a layer does not fit the output of the previous one.
         """
         shape: tuple[int, ...] = (3, self.input_size, self.input_size)
         for layer in self.layers:
@@ -270,7 +270,7 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
             num_multiply_adds = math.prod(weight_shape) * out_shape[1] * out_shape[2]
         case MaxPool():
             channels, height, width = in_shape
-            # Caffe and cuda-convnet round up, torch rounds down: a table in which that matters is refused.
+            # Caffe and cuda-convnet round up, torch rounds down: a table where this makes a difference is refused.
             if (height - layer.kernel) % layer.stride or (width - layer.kernel) % layer.stride:
                 raise ValueError(f"{layer.name}: windows of {layer.kernel} do not tile {height} x {width} exactly")
             out_shape = (
@@ -290,7 +290,7 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
         case Relu() | Dropout() | SpatialNorm():
             pass
     if min(out_shape) < 1:
-        raise ValueError(f"{layer.name}: nothing is left of an input of shape {in_shape}")
+        raise ValueError(f"{layer.name}: output would be empty for input shape {in_shape}")
     return LayerCost(
         layer=layer,
         in_shape=in_shape,

@@ -1,4 +1,4 @@
-"""The AlexNets that are known by name, each with where its numbers come from."""
+"""The members of the AlexNet family, by name, each with the source of its numbers."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -94,8 +94,8 @@ def _norm_then_pool(
 
 
 def _original() -> Architecture:
-    # The released net normalises signed values in conv1, keeps each LRN within its column, adds a spatial
-    # normalisation after conv2, and takes 224 pixels with 3 of zeros to the right and below.
+    # The released network normalises conv1's values before the ReLU, keeps each LRN within its column, adds a spatial
+    # normalisation after conv2, and has 224-pixel inputs with 3 pixels of zeros to the right and below.
     conv1, conv2, conv3, conv4, conv5 = _convolutions(_PAPER_WIDTHS, groups=2)
     return Architecture(
         name="original",
@@ -178,7 +178,7 @@ def _torchvision() -> Architecture:
     return _without_norm("torchvision", 224, (conv1, conv2, conv3, conv4, conv5), classifier)
 
 
-# ImageNet's mean and deviation as torchvision has them, on 0..255.
+# ImageNet's mean and standard deviation from torchvision, for pixels in 0..255.
 _TORCHVISION_MEAN = (123.675, 116.28, 103.53)
 _TORCHVISION_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
 _RELEASED = Preprocessing(resize="shorter-side", channel_order="RGB", mean=(127.3, 119.7, 104.9), scale=(1.0, 1.0, 1.0))
@@ -193,16 +193,16 @@ class Member:
     """One network of the family."""
 
     architecture: Architecture
-    """Its table, with its published number of classes (1000)."""
+    """Its table, with the published number of classes (1000)."""
     preprocessing: Preprocessing
-    """What its authors fed it; training replaces mean and scale by its own data's."""
+    """The authors' preprocessing; training replaces mean and scale by those of its own images."""
     source: str
     """Where its numbers come from."""
 
 
 FAMILY = (
     Member(
-        # The text sums over adjacent kernel maps of the layer and does not speak of columns: one group.
+        # The paper sums over adjacent kernel maps of the layer and does not mention columns: one group.
         architecture=_norm_then_pool("paper", alpha=5e-4, k=2.0),
         preprocessing=_RELEASED,
         source="Krizhevsky, Sutskever and Hinton 2012",
@@ -233,7 +233,7 @@ FAMILY = (
         source='Krizhevsky 2014, "One weird trick", as torchvision has it',
     ),
     Member(
-        # For first runs and tests, where 61 million parameters only cost time.
+        # For first runs and tests, where 61 million parameters would only cost time.
         architecture=_norm_then_pool("tiny", alpha=5e-4, k=2.0, widths=(24, 64, 96, 96, 64), classifier_width=256),
         preprocessing=_RELEASED,
         source="`paper` at a quarter of its width",
@@ -245,11 +245,11 @@ PUBLISHED_PREPROCESSING = MappingProxyType({member.architecture.name: member.pre
 
 
 def architecture_by_name(name: str) -> Architecture:
-    """Return the table of this name, with its published number of classes (1000).
+    """Return the table of this name, with the published number of classes (1000).
 
     Raises UsageError for a name that is not in the family.
     """
     try:
         return ARCHITECTURES[name]
     except KeyError:
-        raise UsageError(f"{name!r} is no architecture; there are {', '.join(ARCHITECTURES)}") from None
+        raise UsageError(f"unknown architecture {name!r}; choose from {', '.join(ARCHITECTURES)}") from None

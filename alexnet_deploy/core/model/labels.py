@@ -1,4 +1,4 @@
-"""Class names: one a line, in the order of the probabilities."""
+"""Class names, one per line, in the order of the probabilities."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from alexnet_deploy.core.process.say import counted
 
 
 def is_label(text: str) -> bool:
-    """Return whether a text can name a class: one line, not blank, of what UTF-8 can write."""
+    """Return whether a text can be a class name: one line, not blank, encodable as UTF-8."""
     is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
     return bool(text.strip()) and text.splitlines() == [text] and is_unicode
 
@@ -18,20 +18,20 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
     if len(labels) != num_classes:
         raise WeightsError(f"{counted(len(labels), 'label')} for {counted(num_classes, 'class', 'classes')}")
     if len(set(labels)) != len(labels):
-        (twice, _), *_ = Counter(labels).most_common(1)
-        raise WeightsError(f"the label {twice!r} stands for two classes")
+        (duplicate, _), *_ = Counter(labels).most_common(1)
+        raise WeightsError(f"duplicate label {duplicate!r}")
     for label in labels:
         if not is_label(label):
             raise WeightsError(f"the label {label!r} is not one line of text")
 
 
 def encode_labels(labels: Sequence[str]) -> bytes:
-    """Return the content of labels.txt, UTF-8, one name a line."""
+    """Return the content of labels.txt, UTF-8, one name per line."""
     return "".join(f"{label}\n" for label in labels).encode()
 
 
 def decode_labels(data: bytes) -> tuple[str, ...]:
-    """Return the names in the content of a labels.txt; raises WeightsError where it is not UTF-8."""
+    """Return the names in the content of a labels.txt; raises WeightsError if it is not UTF-8."""
     try:
         return tuple(data.decode().splitlines())
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The torch network built from a table: the trained network that every engine is held against.
+"""The torch network built from a table: the reference that every engine is compared with.
 
 N images (or views), C channels, H height, W width.
 """
@@ -29,7 +29,7 @@ from alexnet_deploy.core.model.views import View
 class LocalNormModule(nn.Module):
     """Local response normalisation of (N, C, H, W); see core/model/architecture.py for the convention.
 
-    The window stays within each of `groups` equal runs of channels.
+    The window stays within each of `groups` equal blocks of consecutive channels.
     """
 
     def __init__(self, layer: LocalNorm) -> None:
@@ -79,7 +79,7 @@ class Network(nn.Module):
 
 
 class ConvModule(nn.Conv2d):
-    """A convolution of (N, C, H, W) whose zeros may differ from side to side, which nn.Conv2d cannot do."""
+    """A convolution of (N, C, H, W) with separate padding for each side, which nn.Conv2d cannot do."""
 
     def __init__(self, layer: Conv, in_channels: int) -> None:
         self.margins = (layer.padding[1], layer.padding[3], layer.padding[0], layer.padding[2])
@@ -99,7 +99,7 @@ class ConvModule(nn.Conv2d):
 
 
 def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
-    """Return the module of one row of a table, for an input of this shape; see LayerCost."""
+    """Return the module of one layer, for an input of this shape; see LayerCost."""
     match layer:
         case Conv():
             return ConvModule(layer, in_shape[0])
@@ -120,7 +120,7 @@ def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
 
 
 def preprocess(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Return what the network is fed, float32 (N, 3, H, W), of pixels (N, H, W, 3) on 0..255, RGB, on their device."""
+    """Return the network's input, float32 (N, 3, H, W), from RGB pixels (N, H, W, 3) in 0..255; the device is kept."""
     order = list(preprocessing.channel_indices)
     mean = torch.tensor(preprocessing.mean, device=images.device)[order].view(1, 3, 1, 1)
     scale = torch.tensor(preprocessing.scale, device=images.device)[order].view(1, 3, 1, 1)
@@ -134,8 +134,8 @@ def cut(pixels: torch.Tensor, view: View, size: int) -> torch.Tensor:
 
 
 def network_from(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> Network:
-    """Return the trained network, in evaluation mode, holding copies of `tensors` (see Architecture.tensor_shapes)."""
-    # The meta device skips the random initialisation of 61 million parameters that would be thrown away.
+    """Return the trained network, in evaluation mode, with copies of `tensors` (see Architecture.tensor_shapes)."""
+    # The meta device skips the random initialisation of 61 million parameters, which would be overwritten.
     with torch.device("meta"):
         network = Network(architecture)
     state = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}

@@ -1,14 +1,15 @@
-"""Safetensors files, opened once: the bytes that are hashed are the bytes that are parsed.
+"""Safetensors files, opened once, so that the bytes that are hashed are the bytes that are parsed.
 
     8 bytes     length of the header, little-endian
     header      JSON: {"__metadata__": {KEY: TEXT},
                        NAME: {"dtype": "F32", "shape": [...], "data_offsets": [begin, end]}, ...}
     the rest    the tensors without gaps, little-endian
 
-The safetensors package reads from a path, which may lead to another file a moment later, or copies every tensor.
+The safetensors package either reads from a path, which may point to another file a moment later, or copies every
+tensor.
 
-TEXT is a JSON object of ours. It holds `tensors_sha256`, the digest of the tensors' names, shapes and bytes, and
-`header_sha256`, the digest of TEXT itself with 64 zeros in the place of this digest. Older formats lack them.
+TEXT is a JSON object in our own format. It holds `tensors_sha256`, the digest of the tensors' names, shapes and bytes,
+and `header_sha256`, the digest of TEXT itself with 64 zeros in place of this digest. Older formats lack them.
 """
 
 import hashlib
@@ -28,28 +29,32 @@ from msgspec import Struct
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import GIB, open_input
 from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.records import read_version
 
 BLANK = "0" * 64
-"""In the place of a text's own digest while it is computed."""
+"""Placeholder for a text's own digest while the digest is computed."""
 
-# As the safetensors package has it.
+# The limit of the safetensors package.
 _MOST_HEADER_BYTES = 100_000_000
 
-# A checkpoint holds a network four times, and no graph of more than 2 GiB can be written.
+# A checkpoint holds the network four times, and a graph has at most 2 GiB.
 _MOST_BYTES = 8 * GIB
 
 _MOST_DIMENSIONS = 8
 
 _METADATA = "__metadata__"
 FLOAT32 = MappingProxyType({"F32": "<f4"})
-"""The one type of this program's own files: safetensors' name, and NumPy's."""
+"""Type of the tensors of weights and checkpoints: the name in safetensors, and the name in NumPy."""
+
+INT64 = MappingProxyType({"I64": "<i8"})
+"""Type of the counts of a calibration cache."""
 
 NUMBERS = MappingProxyType(
     {
         **FLOAT32,
+        **INT64,
         "F64": "<f8",
         "F16": "<f2",
-        "I64": "<i8",
         "I32": "<i4",
         "I16": "<i2",
         "I8": "<i1",
@@ -65,13 +70,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class TensorFileError(Exception):
-    """The file is no safetensors file, or its bytes are not those that were written; the text is the reason."""
+    """The file is not a safetensors file, or its bytes differ from the written ones; the message is the reason."""
 
 
 class Seal(Struct, kw_only=True):
-    """What every text of ours says of its format."""
+    """The digests that a TEXT has."""
 
-    format_version: int
     tensors_sha256: str = ""
     header_sha256: str = ""
 
@@ -84,10 +88,10 @@ class _Entry(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTensors:
-    """The tensors of a file, which share one block of memory."""
+    """The tensors of a file, all in one block of memory."""
 
     tensors: Mapping[str, np.ndarray]
-    """float32, writable; in another program's file of whatever type it has."""
+    """Writable, of the types that the file was opened for."""
     sha256: str
     """Digest of the whole file."""
 
@@ -96,13 +100,16 @@ class TensorFile:
     """An open file whose header has been read."""
 
     def __init__(self, file: BufferedReader, dtypes: Mapping[str, str] = FLOAT32) -> None:
-        """Read the header; raises TensorFileError where it is none, OSError as reading does."""
+        """Read the header; raises TensorFileError if it is not valid, OSError if it cannot be read.
+
+        A tensor of a type that is not in `dtypes` makes a file invalid.
+        """
         self._file = file
         self._dtypes = dtypes
         length = file.read(8)
         self._num_data_bytes = file.seek(0, 2) - 8 - int.from_bytes(length, "little")
         if self._num_data_bytes < 0:
-            raise TensorFileError("it is shorter than its header")
+            raise TensorFileError("the file is shorter than its header")
         if int.from_bytes(length, "little") > _MOST_HEADER_BYTES:
             raise TensorFileError(f"its header has more than {_MOST_HEADER_BYTES:,} bytes")
         file.seek(8)
@@ -110,7 +117,7 @@ class TensorFile:
         self._header = length + header
         # The writer pads with spaces; JSON would take line breaks too.
         if not header.rstrip(b" ").endswith(b"}"):
-            raise TensorFileError("its header does not end as it must")
+            raise TensorFileError("its header does not end with }")
         try:
             parts = from_json(header, dict[str, msgspec.Raw])
             self.metadata = from_json(bytes(parts.pop(_METADATA, msgspec.Raw(b"{}"))), dict[str, str])
@@ -118,6 +125,11 @@ class TensorFile:
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
         _check_entries(self._entries, self._num_data_bytes, dtypes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors."""
+        return self._num_data_bytes
 
     @property
     def dtypes(self) -> dict[str, str]:
@@ -129,62 +141,50 @@ class TensorFile:
         """The shape of each tensor, by name."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
-    def text(self, key: str, versions: Sequence[int], sealed_from: int) -> str:
-        """Return the text of this key, whose version is one of `versions`; from `sealed_from` on it holds its digest.
+    def text(self, key: str, format_name: str, versions: Sequence[int], sealed_from: int) -> str:
+        """Return the text of this key after checking its version, and its digest from version `sealed_from` on.
 
-        Raises KeyError where there is none, UnknownVersionError, and TensorFileError where its digest does not fit it
-        or it is no JSON.
+        Raises KeyError if there is no such key, UnknownVersionError if the version is not one of `versions` of the
+        format, and TensorFileError if the text is not JSON or does not match its digest.
         """
         text = self.metadata[key]
         try:
+            version = read_version(text, format_name, versions)
             seal = from_json(text, Seal)
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
-        if seal.format_version not in versions:
-            raise UnknownVersionError(seal.format_version)
-        if seal.format_version >= sealed_from:
+        if version >= sealed_from:
             if not _is_sealed(text, seal.header_sha256) or not _DIGEST.fullmatch(seal.tensors_sha256):
-                raise TensorFileError("its header is not the one that was saved: its digest does not fit it")
+                raise TensorFileError("its header has changed since it was saved: the digest does not match")
         elif seal.header_sha256:
-            raise TensorFileError(f"a header of format {seal.format_version} has no digest of its own")
+            raise TensorFileError(f"its header has a digest, but format {version} has none")
         return text
 
     def read(self, tensors_sha256: str) -> ReadTensors:
-        """Return the tensors; raises TensorFileError where they are others than `tensors_sha256` says, unless empty."""
+        """Return the tensors; raises TensorFileError if they do not match `tensors_sha256`; empty skips that check."""
         try:
             data = np.empty(self._num_data_bytes, np.uint8)
         except MemoryError as error:
-            raise TensorFileError(f"memory does not hold its {self._num_data_bytes:,} bytes") from error
+            raise TensorFileError(f"not enough memory for its {self._num_data_bytes:,} bytes") from error
         self._file.seek(len(self._header))
         if self._file.readinto(data.data) != len(data):
-            raise TensorFileError("it became shorter while it was read")
+            raise TensorFileError("the file became shorter while it was read")
         tensors = {
             name: data[slice(*entry.data_offsets)].view(self._dtypes[entry.dtype]).reshape(entry.shape)
             for name, entry in self._entries.items()
         }
         if tensors_sha256 and (found := digest_of(tensors)) != tensors_sha256:
             raise TensorFileError(
-                f"its tensors' SHA-256 is {found[:12]}, and was {tensors_sha256[:12]} when they were saved"
+                f"its tensors have changed since they were saved: SHA-256 was {tensors_sha256[:12]}, now {found[:12]}"
             )
         whole = hashlib.sha256(self._header)
         whole.update(data.data)
         return ReadTensors(tensors=tensors, sha256=whole.hexdigest())
 
 
-class UnknownVersionError(Exception):
-    """A text of a format that this program does not read."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(f"format {version} is not read")
-        self.version = version
-
-
 @contextmanager
 def open_tensors(path: Path, dtypes: Mapping[str, str] = FLOAT32) -> Iterator[TensorFile]:
-    """Open a file of tensors of these types and read its header.
-
-    Raises TensorFileError where it is none or has another type, and OSError as open() does.
-    """
+    """Open a file of tensors of these types and read its header; raises TensorFileError, or OSError like open()."""
     with open_input(path) as file:
         yield TensorFile(file, dtypes)
 
@@ -194,24 +194,24 @@ def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtypes: Mappin
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         if entry.dtype not in dtypes:
-            raise TensorFileError(f"{name} is {entry.dtype}, where {' or '.join(dtypes)} is needed")
-        # Few dimensions: a product of thousands of large numbers takes hours.
+            raise TensorFileError(f"{name} must be {' or '.join(dtypes)}, got {entry.dtype}")
+        # Checked before num_bytes: a product of thousands of large dimensions takes hours.
         is_shape = len(entry.shape) <= _MOST_DIMENSIONS and min(entry.shape, default=1) >= 1
         entry_bytes = math.prod(entry.shape) * np.dtype(dtypes[entry.dtype]).itemsize if is_shape else 0
         if not is_shape or entry.data_offsets != (end, end + entry_bytes):
             begin, stop = entry.data_offsets
             raise TensorFileError(
-                f"{name} of shape {entry.shape[:_MOST_DIMENSIONS]} cannot be bytes {begin:,} to {stop:,}"
+                f"{name}: shape {entry.shape[:_MOST_DIMENSIONS]} does not match its bytes {begin:,} to {stop:,}"
             )
         end += entry_bytes
     if end != num_bytes:
-        raise TensorFileError(f"its tensors take {end:,} bytes, and {num_bytes:,} follow the header")
+        raise TensorFileError(f"its tensors take {end:,} bytes, but {num_bytes:,} follow the header")
     if num_bytes > _MOST_BYTES:
-        raise TensorFileError(f"its tensors take {num_bytes:,} bytes, and at most {_MOST_BYTES:,} are read")
+        raise TensorFileError(f"its tensors take {num_bytes:,} bytes, the limit is {_MOST_BYTES:,}")
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of the names, shapes and bytes of contiguous float32 tensors."""
+    """Return the SHA-256 of the names, shapes and bytes of contiguous tensors of one type."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].shape}\n".encode())
@@ -220,9 +220,9 @@ def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def seal_text(record: Struct) -> str:
-    """Return a record, whose header_sha256 is BLANK, as the text of a file's header, with its digest filled in."""
+    """Return a record, whose header_sha256 is BLANK, as a header text with the digest filled in."""
     text = msgspec.json.encode(record, order="deterministic").decode()
-    assert text.count(_own_digest(BLANK)) == 1, "the record has its digest still to be filled in"
+    assert text.count(_own_digest(BLANK)) == 1, "the record's header_sha256 is BLANK"
     return text.replace(_own_digest(BLANK), _own_digest(sha256(text.encode())))
 
 
@@ -232,5 +232,5 @@ def _is_sealed(text: str, digest: str) -> bool:
 
 
 def _own_digest(digest: str) -> str:
-    # No string within the text can hold this: there, quotes have backslashes.
+    # Unique in the text: inside a JSON string, quotes are escaped by backslashes.
     return f'"header_sha256":"{digest}"'

@@ -1,4 +1,4 @@
-"""The views of test-time augmentation, as data: which crops of the 256 x 256 image, in which order.
+"""The views of test-time augmentation: the crops of the 256 x 256 image, in order.
 
 Source: Krizhevsky et al. 2012, section 4.1: four corner patches and the centre, and their horizontal reflections.
 """
@@ -13,7 +13,7 @@ ViewsName: TypeAlias = Literal["ten", "center"]
 
 
 class View(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One square crop, its corner in pixels from the image's top left; `mirrored` left to right after cropping."""
+    """One square crop: its top left corner in pixels; `mirrored` crops are flipped left to right after cropping."""
 
     top: int
     left: int
@@ -21,7 +21,7 @@ class View(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def _center(size: int) -> tuple[View, ...]:
-    # 227 of 256 leaves 29: the centre starts at 14, as in Caffe.
+    # A crop of 227 leaves a margin of 29: the centre starts at 14, as in Caffe.
     offset = (IMAGE_SIZE - size) // 2
     return (View(top=offset, left=offset, mirrored=False),)
 

@@ -1,11 +1,11 @@
 """Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
 
-The tensors carry the table's names (conv1.weight, ..., fc8.bias), float32. The file's metadata has one entry,
+The tensors are float32 and have the table's names (conv1.weight, ..., fc8.bias). The file's metadata has one entry,
 `alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, origin,
 tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
-Format versions: 1 has no digests, so that a damaged byte may go unnoticed; 2 has them; 3 has an origin, the record of
-an import. All are read, 3 is written.
+Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them; version 3 has an origin, the
+record of an import. All are read, 3 is written.
 """
 
 from collections.abc import Mapping
@@ -29,21 +29,23 @@ from alexnet_deploy.core.model.tensor_file import (
     ReadTensors,
     TensorFile,
     TensorFileError,
-    UnknownVersionError,
     digest_of,
     open_tensors,
     seal_text,
 )
 from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.core.records import UnknownVersionError
 
-# One entry, because safetensors writes several in an order that changes from run to run, and with it the digest.
+# One entry only: safetensors writes several entries in an order that changes from run to run, and so would the digest.
 METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
+CHECKPOINT_FORMAT = "checkpoint"
+"""Name of the format in errors."""
 FORMAT_VERSION = 3
 
 CHECKPOINT_VERSIONS = (2, 3, 4)
 CHECKPOINT_SEALED_FROM = 3
-"""The first format of checkpoints that holds a digest of its header."""
+"""First checkpoint format with a digest of its header."""
 
 _VERSIONS = (1, 2, 3)
 _SEALED_FROM = 2
@@ -54,54 +56,54 @@ RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
 
 class EpochMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one pass over the training images gave."""
+    """Results of one pass over the training images."""
 
     epoch: int
-    """1 is the first."""
+    """Starts at 1."""
     learning_rate: float
-    """Of the weights, at the epoch's middle step."""
+    """Learning rate of the weights at the epoch's middle step."""
     train_loss: float
-    """Mean of what was minimised, cross-entropy in nats, over augmented crops, dropout on."""
+    """Mean training loss, cross-entropy in nats, over augmented crops, with dropout."""
     validation_loss: float
     """Mean cross-entropy in nats, centre view."""
     validation_top1: float
-    """Share of validation images whose first guess is right, 0..1, centre view."""
+    """Top-1 accuracy on the validation images, 0..1, centre view."""
     validation_top5: float
-    """Share whose first five guesses hold the right one, 0..1; with five classes or fewer always 1."""
+    """Top-5 accuracy, 0..1; always 1 with five classes or fewer."""
     images_per_second: float
-    """Training images a second, validation not counted."""
+    """Training images per second, without the time for validation."""
 
 
 class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How weights came to be."""
+    """How the weights were trained."""
 
     recipe: dict[str, RecipeValue]
     """The resolved recipe, field by field."""
     data: str
-    """The folder that was trained on, absolute, so that later commands can find it; bundles do not repeat it."""
+    """Absolute path of the training data, so that later commands can find it; bundles do not store it."""
     data_sha256: str
     """Digest of the names and bytes of the training and validation images."""
     num_train: int
     num_validation: int
     excluded: dict[str, str]
-    """Images that could not be decoded and were left out: path to error code."""
+    """Images that could not be decoded and were skipped: path to error code."""
     epochs: tuple[EpochMetrics, ...]
     best_epoch: int
-    """The epoch with the best validation error; 0 before there was one."""
+    """The epoch with the lowest validation error; 0 before the first epoch is finished."""
     confusion: tuple[tuple[int, ...], ...]
-    """Validation images by true class (row) and first guess (column), at the best epoch."""
+    """Confusion matrix at the best epoch: validation images by true class (row) and top-1 prediction (column)."""
     interrupted: bool
-    """True where fewer epochs were finished than the recipe has."""
+    """True if fewer epochs were finished than the recipe has."""
     seconds: float
     device: str
     decoding: int = 1
-    """Version of the decoding policy that the images were read by."""
+    """Version of the decoding policy that the images were decoded with."""
     remarks: tuple[str, ...] = ()
-    """What was noticed about the run, each one sentence with its remedy."""
+    """Warnings about the run, each one sentence with its remedy."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.best_epoch <= len(self.epochs):
-            raise ValueError(f"the best epoch is {self.best_epoch}, of {counted(len(self.epochs), 'epoch')}")
+            raise ValueError(f"best_epoch must be 0 to {len(self.epochs)}, got {self.best_epoch}")
 
 
 class AssumptionRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,31 +152,31 @@ class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Trained tensors with the table, preprocessing and labels that they belong to."""
+    """Trained tensors with their architecture table, preprocessing and labels."""
 
     architecture: Architecture
-    """The table that the tensors fit."""
+    """The table that the tensors match."""
     tensors: Mapping[str, np.ndarray]
-    """float32, named and shaped as Architecture.tensor_shapes says."""
+    """float32, with the names and shapes of Architecture.tensor_shapes."""
     preprocessing: Preprocessing
-    """What the first layer expects to be fed."""
+    """The preprocessing that the first layer expects."""
     labels: tuple[str, ...]
     """One name for each class, in the order of the probabilities."""
     training: TrainingRecord | None
-    """How they were trained; None where that is not known."""
+    """How they were trained; None if that is not known."""
     tools: Mapping[str, str]
-    """Version of each program that had a part in them."""
+    """Versions of the programs that made them."""
     origin: ImportRecord | None = None
-    """The file that they were imported from; None where they were trained here."""
+    """The file that they were imported from; None if they were trained here."""
 
     def __post_init__(self) -> None:
-        """Raise WeightsError where tensors or labels do not fit the table, or hold NaN or infinity."""
+        """Raise WeightsError if tensors or labels do not match the table, or a tensor holds NaN or infinity."""
         _check_tensors(self.architecture, self.tensors)
         check_labels(self.labels, self.architecture.num_classes)
 
     def save(self, path: Path) -> None:
-        """Write the file in one rename; raises OSError, and then leaves what was there."""
-        # A vector saved by mistake as a view would be written in the wrong order: contiguity is made sure of.
+        """Write the file in one rename; on OSError the old file is unchanged."""
+        # safetensors would write a non-contiguous array in the wrong order.
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
         header = _Header(
             format_version=FORMAT_VERSION,
@@ -192,12 +194,12 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedWeights:
-    """Weights with the file they came from."""
+    """Weights with the path and digest of their file."""
 
     weights: Weights
-    """What the file holds."""
+    """The content of the file."""
     path: Path
-    """Where it lies."""
+    """Path of the file."""
     sha256: str
     """Digest of the whole file."""
 
@@ -205,7 +207,7 @@ class LoadedWeights:
 def load_weights(path: Path) -> LoadedWeights:
     """Read a weights file.
 
-    Raises WeightsError where it is missing, is no weights file, is of an unknown version, or does not fit its table.
+    Raises WeightsError if it is missing, not a weights file, of an unknown version, or does not match its table.
     """
     try:
         with open_tensors(path) as file:
@@ -213,7 +215,7 @@ def load_weights(path: Path) -> LoadedWeights:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
         weights = Weights(
             architecture=header.architecture,
@@ -231,17 +233,15 @@ def load_weights(path: Path) -> LoadedWeights:
 
 def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
     if CHECKPOINT_KEY in file.metadata:
-        raise WeightsError(f"{path}: a checkpoint to resume training from; the weights are beside it")
+        raise WeightsError(f"{path}: this is a checkpoint for resuming; the weights are in the same folder")
     if METADATA_KEY not in file.metadata:
         raise WeightsError(
-            f"{path}: a safetensors file, but not weights of this program's: no {METADATA_KEY!r} in it; {_OF_OTHERS}"
+            f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata; {_OF_OTHERS}"
         )
     try:
-        header = from_json(file.text(METADATA_KEY, _VERSIONS, _SEALED_FROM), _Header)
+        header = from_json(file.text(METADATA_KEY, "weights", _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:
-        raise WeightsError(
-            f"{path}: weights format {error.version}, where this program reads {_VERSIONS[0]} to {_VERSIONS[-1]}"
-        ) from error
+        raise WeightsError(f"{path}: {error}") from error
     except msgspec.DecodeError as error:
         raise WeightsError(f"{path}: its header cannot be read: {error}") from error
     _check_shapes(header.architecture, file.shapes, str(path))
@@ -253,7 +253,7 @@ def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...
     for name in sorted(needed.keys() | found.keys()):
         if found.get(name) != needed.get(name):
             raise WeightsError(
-                f"{subject}: {name} is {found.get(name, 'missing')}, where the table needs {needed.get(name, 'none')}"
+                f"{subject}: {name} is {found.get(name, 'missing')}, the table needs {needed.get(name, 'none')}"
             )
 
 
@@ -261,6 +261,6 @@ def _check_tensors(architecture: Architecture, tensors: Mapping[str, np.ndarray]
     _check_shapes(architecture, {name: tensor.shape for name, tensor in tensors.items()}, architecture.name)
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32:
-            raise WeightsError(f"{name} is {tensor.dtype}, where float32 is needed")
+            raise WeightsError(f"{name} must be float32, got {tensor.dtype}")
         if not np.isfinite(tensor).all():
             raise WeightsError(f"{name} holds {counted(int((~np.isfinite(tensor)).sum()), 'NaN or infinite value')}")

@@ -1,1 +1,1 @@
-"""What surrounds the work: the machine, versions, signals, threads, messages."""
+"""The process and its environment: machine, versions, signals, threads, messages."""

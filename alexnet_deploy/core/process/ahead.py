@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in threads, in order, never more than a set amount of it."""
+"""Ordered prefetching in threads, with a limit on the number of results in memory."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def decode_threads() -> int:
-    """Return how many threads decode images: one for each processor this process may use, 8 at most.
+    """Return the number of decoding threads: one for each usable processor, 8 at most.
 
-    More would gain little and hold more large images in memory at once.
+    More threads gain little speed and hold more large images in memory.
     """
     return min(8, num_processors())
 
@@ -28,11 +28,11 @@ def map_ahead(
     ahead: int,
     is_awaited: Callable[[Item], bool] = lambda item: False,
 ) -> Generator[Result]:
-    """Yield function(item) for each item, in the items' order, up to `ahead` of them computed before they are used.
+    """Yield function(item) for each item, in order; up to `ahead` results are computed before they are used.
 
-    Where an item `is_awaited`, its result is yielded before the next item is asked for. An exception of the function is
-    raised in its place. When the caller stops early, what has not begun is dropped and what has is waited for: no
-    thread outlives the iterator, unless a signal is ending the process.
+    If an item `is_awaited`, its result is yielded before the next item is fetched. An exception of the function is
+    raised at the item's position. If the caller stops early, calls that have not started are cancelled and running ones
+    are waited for: no thread outlives the iterator, unless a signal is ending the process.
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -44,5 +44,5 @@ def map_ahead(
         while pending:
             yield pending.popleft().result()
     finally:
-        # A decoder cannot be stopped, and may work for many seconds: the end of the process does not wait for it.
+        # A decoder cannot be stopped and may run for many seconds: an interrupted process does not wait for it.
         pool.shutdown(wait=not is_interrupted(), cancel_futures=True)

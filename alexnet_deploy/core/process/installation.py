@@ -1,4 +1,4 @@
-"""How this program was installed, and so the command that installs more of it."""
+"""How this package was installed, and the command that installs one of its extras the same way."""
 
 import json
 import os
@@ -20,10 +20,10 @@ SMALL_TORCH = (
 
 
 def install_command(extra: Extra) -> str:
-    """Return the shell command that adds an extra, from where this program itself was installed.
+    """Return the shell command that adds an extra, from the source that this package was installed from.
 
-    A checkout is named by its path, editable where it was; a repository by its URL and commit; a file by its URL. Only
-    what came from a package index is named alone. Source: PEP 610, direct_url.json.
+    A checkout is given by its path (editable if it was installed so), a repository by its URL and commit, a file by its
+    URL, a package from an index by its name only. Source: PEP 610, direct_url.json.
     """
     origin = _origin()
     url = str(origin.get("url", ""))
@@ -33,7 +33,7 @@ def install_command(extra: Extra) -> str:
     if directory is not None:
         path = unquote(urlsplit(url).path)
         if not os.path.isdir(path):  # noqa: PTH112
-            # It was installed from a checkout that has been removed since.
+            # The checkout has been removed since the installation.
             return f"cd CHECKOUT && pip install '.[{extra}]'"
         place = shlex.quote(f"{path}[{extra}]")
         return f"pip install -e {place}" if directory.get("editable") else f"pip install {place}"
@@ -45,7 +45,7 @@ def install_command(extra: Extra) -> str:
 
 
 def _origin() -> dict[str, object]:
-    # In a checkout there may be an egg-info too, which a build leaves behind and which says nothing of an origin.
+    # A checkout may also have an egg-info from a build, which does not record an origin.
     for found in distributions(name=_NAME):
         if text := found.read_text("direct_url.json"):
             return cast("dict[str, object]", json.loads(text))

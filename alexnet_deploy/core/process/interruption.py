@@ -1,7 +1,7 @@
-"""How SIGINT, SIGTERM and SIGHUP end the program: at once while nothing is lost by it, else by an exception.
+"""How SIGINT, SIGTERM and SIGHUP end the program: at once if there is nothing to clean up, else by an exception.
 
-An exception lets a command say what it has kept and remove what it has half made. A second signal ends the program at
-once. It imports next to nothing, as it is in force before anything else is imported.
+The exception lets a command report what it has saved and remove unfinished files. A second signal ends the program at
+once. This module imports almost nothing, because it must be active before other modules are imported.
 """
 
 import os
@@ -16,30 +16,30 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _State:
-    """Of the process."""
+    """Signal state of the process."""
 
     received: signal.Signals | None = None
-    """The first signal."""
+    """The first signal received."""
     unwinds: int = 0
-    """How many of those who have something to lose are at work."""
+    """Number of active `unwinding` blocks."""
 
 
 def install() -> None:
-    """Take the signals from now on, but those that whoever started this process had it ignore, as nohup does."""
+    """Install the signal handlers, except for signals that the parent process set to be ignored, as nohup does."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _take)
-    sys.unraisablehook = _take_what_was_lost
+            signal.signal(number, _handle)
+    sys.unraisablehook = _handle_unraisable
 
 
 def is_interrupted() -> bool:
-    """Return whether the process is on its way out, so that nobody waits for work whose result nobody will use."""
+    """Return whether a signal is ending the process: then do not wait for work whose result is not needed."""
     return _State.received is not None
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Let a signal raise KeyboardInterrupt or SystemExit inside the block, where there is something to tidy up."""
+    """Make a signal raise KeyboardInterrupt or SystemExit inside the block, because it has something to clean up."""
     _State.unwinds += 1
     try:
         yield
@@ -48,18 +48,18 @@ def unwinding() -> Iterator[None]:
 
 
 def leave() -> NoReturn:
-    """End the process after a signal, without its threads, one of which may be deep in a decoder for many seconds."""
+    """End the process after a signal without waiting for its threads: a decoder may run for many more seconds."""
     assert _State.received is not None
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            # Closed, gone or absent: whoever read it has left before us.
+            # The stream is closed or missing: its reader ended first.
             continue
     _end(_State.received)
 
 
-def _take(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     is_first, _State.received = _State.received is None, signal.Signals(number)
     if is_first and _State.unwinds:
         if number == signal.SIGINT:
@@ -68,15 +68,15 @@ def _take(number: int, frame: FrameType | None) -> None:
     _end(signal.Signals(number))
 
 
-def _take_what_was_lost(unraisable: "sys.UnraisableHookArgs") -> None:
-    # An exception that a signal raised inside a destructor or a callback goes nowhere.
+def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    # Python drops an exception that a signal raises inside a destructor or a callback.
     if _State.received is not None and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
         _end(_State.received)
     sys.__unraisablehook__(unraisable)
 
 
 def _end(number: signal.Signals) -> NoReturn:
-    # Not through sys.stderr, which may be in the middle of a write. A bar hides the cursor.
+    # Not through sys.stderr, which may be in the middle of a write. Show the cursor, which a progress bar hides.
     if os.isatty(2):
         os.write(2, b"\x1b[?25h")
     os.write(2, f"interrupted by {number.name}\n".encode())

@@ -1,4 +1,4 @@
-"""How a function tells what it is doing: it is given something that takes one line."""
+"""Progress messages: functions receive a callback that takes one line."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -6,40 +6,40 @@ from itertools import islice
 from typing import TypeAlias
 
 Say: TypeAlias = Callable[[str], None]
-"""Takes one line about what is being done."""
+"""Callback for one line of progress."""
 
 
 _MOST_NAMED = 10
 
 
 def lines_about_excluded(excluded: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line for each image that is left out, pairs of name and error code: the first ten, then one for the rest.
+    """Yield a line for each of the first ten skipped images, pairs of name and error code, then one for the rest.
 
-    The weights, the packed set or the calibration's record hold all of them.
+    The full list is in the weights, the packed set or the calibration record.
     """
     remaining = iter(excluded)
     for name, code in islice(remaining, _MOST_NAMED):
-        yield f"left out, {code}: {name}"
+        yield f"skipped, {code}: {name}"
     if counts := Counter(code for _, code in remaining):
         reasons = ", ".join(f"{code} {count:,}" for code, count in counts.most_common())
-        yield f"left out: {counts.total():,} more ({reasons})"
+        yield f"skipped: {counts.total():,} more ({reasons})"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return 1 image or 1,024 images; `plural` is the noun with an s unless given."""
+    """Return a number with its noun, as `1 image` or `1,024 images`; `plural` defaults to the noun plus s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def printable(text: str) -> str:
-    r"""Return text as one line that cannot steer a terminal: line breaks, ESC, C1, bidi controls and the like escaped.
+    r"""Return text as one line without terminal control: line breaks, ESC, C1 and bidi controls are escaped.
 
-    What is escaped is what str.isprintable refuses: `\x1b`, `\u202e`. Bytes of a name that are no UTF-8 are `\xNN`.
+    Every character that str.isprintable refuses is escaped: `\x1b`, `\u202e`. Bytes that are not UTF-8 become `\xNN`.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """Return text whose every line is printable."""
+    """Return text with each line made printable."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
@@ -49,4 +49,4 @@ def _escaped(char: str) -> str:
 
 
 def say_nothing(line: str) -> None:
-    """Take a line and leave it."""
+    """Discard the line."""

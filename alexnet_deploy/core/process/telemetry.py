@@ -1,18 +1,18 @@
-"""Inference libraries that report usage to their makers, silenced before they are imported."""
+"""Disable the usage reporting of inference libraries before they are imported."""
 
 import os
 import sys
 
 
 def disable_telemetry() -> None:
-    """Keep ONNX Runtime and OpenVINO from reporting from this process and its children.
+    """Disable the telemetry of ONNX Runtime and OpenVINO in this process and its children.
 
-    A process that imports either before this package has made its own choice. ORT_DISABLE_TELEMETRY is left as the user
-    set it.
+    It has no effect on a library that the process has already imported. An ORT_DISABLE_TELEMETRY set by the user is
+    kept.
     """
-    # ONNX Runtime 1.29 and later, on Linux: an id of this machine in ~/.cache, events sent to Microsoft, and a thread
-    # for which every forked child waits when it ends. It is silent where CI is set, so that no CI run shows it.
+    # ONNX Runtime 1.29 and later on Linux stores a machine id in ~/.cache, sends events to Microsoft, and starts a
+    # thread that every forked child waits for at its end. It does nothing if CI is set, so no CI run shows it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Importing openvino sends to Google Analytics, from a process forked beside running threads. It does without the
-    # package that does so, as it does where that is not installed.
+    # Importing openvino sends to Google Analytics, from a process forked while threads run. It works without the
+    # package that does this, which is optional.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which version of what had a part in a file."""
+"""Versions of this package and its dependencies, recorded in the files that it writes."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -7,14 +7,14 @@ __version__ = version("alexnet-deploy")
 
 
 def tool_versions(*packages: str) -> dict[str, str]:
-    """Return the versions of this program, Python, NumPy, Pillow and those of `packages` that are installed."""
+    """Return the versions of this package, Python, NumPy, Pillow and the installed ones of `packages`."""
     names = ("alexnet-deploy", "numpy", "pillow", *packages)
     found = {name: installed for name in names if (installed := installed_version(name)) is not None}
     return {"python": platform.python_version(), **found}
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of an installed distribution, None where there is none."""
+    """Return the version of a distribution, None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -35,7 +35,7 @@ def test_what_a_killed_export_left_is_said_and_removed_by_the_next(bundle: Bundl
     (left,) = stages(tmp_path)
     said: list[str] = []
     with publishing(tmp_path / "other.bundle", say=said.append) as stage:
-        assert said == [f"removed {left}, which a stopped export left"]
+        assert said == [f"removed {left}, left behind by a stopped export"]
         assert stages(tmp_path) == [stage.path]
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
@@ -83,8 +83,8 @@ def test_without_locks_stages_are_named_and_left_alone(tmp_path: Path, monkeypat
     monkeypatch.setattr(fcntl, "flock", fail)
     said: list[str] = []
     remove_left_stages(tmp_path, said.append)
-    assert said == [f"{left}: is of an export that is running or was stopped; remove it if none is running"]
-    # Nor does a bundle need them.
+    assert said == [f"{left}: created by an export that is running or was stopped; remove it if no export is running"]
+    # A bundle does not need locks either.
     _, descriptor = new_stage(tmp_path / "b.bundle")
     os.close(descriptor)
 
@@ -94,6 +94,6 @@ def test_a_lock_that_fails_leaves_no_stage(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.raises(BundleError, match="cannot be made: Input/output error"), publishing(tmp_path / "a.bundle"):
+    with pytest.raises(BundleError, match="cannot be created: Input/output error"), publishing(tmp_path / "a.bundle"):
         pytest.fail("nothing may be made")
     assert list(tmp_path.iterdir()) == []

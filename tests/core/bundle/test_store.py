@@ -27,7 +27,7 @@ QUANTIZATION: dict[str, Any] = {
 
 @pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle's directory to damage."""
+    """A copy of a bundle that a test can damage."""
     target = tmp_path / "copy.bundle"
     shutil.copytree(bundle.path, target)
     return target
@@ -40,7 +40,7 @@ def edit_manifest(copy: Path, change: dict[str, object]) -> None:
 
 
 def refuses(copy: Path, match: str) -> None:
-    """Opening it, or an engine on it, is refused with one sentence, before a loader sees anything."""
+    """Opening the bundle or an engine is refused with one sentence, before a loader reads anything."""
     with pytest.raises(BundleError, match=match) as caught:
         open_engine(open_bundle(copy))
     assert caught.value.exit_code == 3
@@ -74,43 +74,43 @@ def test_flipped_byte_is_refused(copy: Path, place: int) -> None:
     data = bytearray((copy / "model.onnx").read_bytes())
     data[place] ^= 1
     (copy / "model.onnx").write_bytes(data)
-    refuses(copy, r"model\.onnx: SHA-256 \w{12}\.\.\., where \w{12}\.\.\. was published")
+    refuses(copy, r"model\.onnx: SHA-256 is \w{12}\.\.\., expected \w{12}\.\.\.")
 
 
 def test_truncated_file_is_refused(copy: Path) -> None:
     data = (copy / "model.onnx").read_bytes()
     (copy / "model.onnx").write_bytes(data[:-1])
-    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, expected [\d,]+")
 
 
 def test_longer_file_is_refused(copy: Path) -> None:
     with (copy / "model.onnx").open("ab") as file:
         file.write(b"\0" * 100)
-    refuses(copy, r"model\.onnx: [\d,]+ bytes, where [\d,]+ were published")
+    refuses(copy, r"model\.onnx: [\d,]+ bytes, expected [\d,]+")
 
 
 def test_missing_file_is_refused(copy: Path) -> None:
     (copy / "model.onnx").unlink()
-    refuses(copy, r"model\.onnx: is missing, though the manifest names it")
+    refuses(copy, r"model\.onnx: missing, but the manifest lists it")
 
 
 def test_link_is_refused_even_to_the_same_bytes(copy: Path) -> None:
     (copy / "model.onnx").rename(copy / "elsewhere.onnx")
     (copy / "model.onnx").symlink_to("elsewhere.onnx")
-    refuses(copy, r"model\.onnx: is a link")
+    refuses(copy, r"model\.onnx: this is a link; all files of a bundle must be inside it")
 
 
 def test_linked_folder_is_refused(copy: Path) -> None:
     (copy / "golden").rename(copy.parent / "outside")
     (copy / "golden").symlink_to(copy.parent / "outside")
-    with pytest.raises(IntegrityError, match="golden: is a link"):
+    with pytest.raises(IntegrityError, match="golden: this is a link"):
         open_bundle(copy).verify()
 
 
 def test_linked_manifest_is_refused(copy: Path) -> None:
     (copy / "manifest.json").rename(copy.parent / "manifest.json")
     (copy / "manifest.json").symlink_to(copy.parent / "manifest.json")
-    refuses(copy, r"manifest\.json: is a link")
+    refuses(copy, r"manifest\.json: this is a link")
 
 
 def test_pipe_is_refused_and_not_waited_for(copy: Path) -> None:
@@ -124,13 +124,14 @@ def test_pipe_is_refused_and_not_waited_for(copy: Path) -> None:
 )
 def test_path_that_may_leave_the_bundle_is_refused(copy: Path, name: str) -> None:
     edit_manifest(copy, {"files": {name: {"sha256": "0" * 64, "bytes": 1}}})
-    refuses(copy, "not a plain one below the bundle")
+    refuses(copy, "it must be a plain path inside the bundle")
 
 
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, 99])
 def test_unknown_version_is_refused(copy: Path, version: int) -> None:
     edit_manifest(copy, {"format_version": version})
-    refuses(copy, f"version {version}, where this program reads alexnet-deploy bundle version {FORMAT_VERSION}")
+    why = "newer than supported" if version > FORMAT_VERSION else "not supported"
+    refuses(copy, f"version {version} is {why}; this program reads alexnet-deploy bundle version {FORMAT_VERSION}")
 
 
 def test_another_format_is_refused(copy: Path) -> None:
@@ -169,7 +170,7 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         flipped = bytearray(whole)
         flipped[place] ^= 1
         try:
-            # White space may differ; nothing that is said may.
+            # White space may differ, the content may not.
             assert decode_manifest(bytes(flipped), "a bundle") == original
         except BundleError:
             num_refused += 1
@@ -179,29 +180,37 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("files/model.onnx/bytes", 10**9, "where 1,000,000,000 were published"),
-        ("files/model.onnx/bytes", 2**32 + 1, "a size of 0 to 4,294,967,296"),
-        ("files/model.onnx/bytes", 2**63, "a size of 0 to 4,294,967,296"),
-        ("golden/images/shape", [2, 2, 2, 2, 2, 2, 2, 2, 2], "no tensor has the shape"),
-        ("views/crops", [], "there are no views"),
-        ("views/crops/3/top", 31, "the crops are not those of the views 'ten'"),
-        ("views/name", "center", "the crops are not those of the views 'center'"),
-        ("golden/images/shape", [-8, -256, 256, 3], "no tensor has the shape"),
-        ("golden/images/shape", [8, 196608], "golden vectors cannot have the shapes"),
-        ("golden/probabilities/shape", [4, 8], "golden vectors cannot have the shapes"),
-        ("contract/input/name", "foo", "the contract is not the one that every engine keeps"),
+        ("files/model.onnx/bytes", 10**9, "expected 1,000,000,000"),
+        ("files/model.onnx/bytes", 2**32 + 1, "bytes must be 0 to 4,294,967,296"),
+        ("files/model.onnx/bytes", 2**63, "bytes must be 0 to 4,294,967,296"),
+        ("golden/images/shape", [2, 2, 2, 2, 2, 2, 2, 2, 2], "invalid tensor shape"),
+        ("views/crops", [], "crops must not be empty"),
+        ("views/crops/3/top", 31, "the crops do not match the views 'ten'"),
+        ("views/name", "center", "the crops do not match the views 'center'"),
+        ("golden/images/shape", [-8, -256, 256, 3], "invalid tensor shape"),
+        ("golden/images/shape", [8, 196608], "the golden vectors have invalid shapes"),
+        ("golden/probabilities/shape", [4, 8], "the golden vectors have invalid shapes"),
+        ("contract/input/name", "foo", "the contract is not the expected one for 4 classes"),
         ("architecture/layers/0/stride", 0, "must be 1 or more"),
         ("architecture/layers/0/groups", 0, "must be 1 or more"),
         ("precision", "int4", "Invalid enum value 'int4'"),
-        ("precision", "int8", "precision int8 has no ranges"),
-        ("quantization", QUANTIZATION, "precision fp32 takes no ranges"),
-        ("quantization", {**QUANTIZATION, "ranges": {"conv1": 0.0}}, "conv1: a range of 0.0 holds no numbers"),
-        ("quantization", {**QUANTIZATION, "ranges": {"conv1": -1.0}}, "conv1: a range of -1.0 holds no numbers"),
+        ("precision", "int8", "precision int8 needs quantization"),
+        ("quantization", QUANTIZATION, "precision fp32 must not have quantization"),
+        (
+            "quantization",
+            {**QUANTIZATION, "ranges": {"conv1": 0.0}},
+            "conv1: calibration range must be finite and > 0, got 0.0",
+        ),
+        (
+            "quantization",
+            {**QUANTIZATION, "ranges": {"conv1": -1.0}},
+            "conv1: calibration range must be finite and > 0, got -1.0",
+        ),
         ("quantization", {**QUANTIZATION, "rest": "bf16"}, "Invalid enum value 'bf16'"),
         (
             "quantization",
             {**QUANTIZATION, "calibration": {**QUANTIZATION["calibration"], "num_images": 0}},
-            "ranges come from one image or more",
+            "num_images must be 1 or more, got 0",
         ),
     ],
 )
@@ -217,7 +226,7 @@ def test_manifest_that_makes_no_sense_is_refused(copy: Path, place: str, value: 
 
 
 def resealed(manifest: dict[str, object]) -> bytes:
-    """The manifest with its digest made to fit again, where it can be read at all."""
+    """Update the manifest's digest to match again, if the manifest can be read at all."""
     data = msgspec.json.encode(manifest)
     try:
         return encode_manifest(msgspec.json.decode(data, type=Manifest))
@@ -234,7 +243,7 @@ def test_labels_that_do_not_fit_are_refused_with_their_place(bundle: Bundle, tmp
 def test_tensor_whose_file_holds_more_or_fewer_values_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     for number, data in enumerate((b"", bytes(4), bundle.read("golden/probabilities.f32") + bytes(4))):
         other = republished(bundle, tmp_path / f"{number}.bundle", {"golden/probabilities.f32": data})
-        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data)} bytes do not make \(8, 4\)"):
+        with pytest.raises(IntegrityError, match=rf"probabilities\.f32: {len(data)} bytes do not match shape \(8, 4\)"):
             other.read_tensor(other.manifest.golden.probabilities)
 
 
@@ -250,17 +259,17 @@ def test_published_files_have_the_rights_of_any_other(bundle: Bundle, tmp_path: 
 
 
 def test_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+    with pytest.raises(BundleError, match=r"not a bundle: there is no manifest\.json"):
         open_bundle(tmp_path)
     with pytest.raises(BundleError, match="there is no such bundle"):
         open_bundle(tmp_path / "nothing")
     (tmp_path / "file").touch()
-    with pytest.raises(BundleError, match="is no directory"):
+    with pytest.raises(BundleError, match="is not a directory"):
         open_bundle(tmp_path / "file")
 
 
 def test_file_that_the_manifest_does_not_name_is_not_read(bundle: Bundle) -> None:
-    with pytest.raises(IntegrityError, match=r"names no plans/x\.engine"):
+    with pytest.raises(IntegrityError, match=r"the manifest does not list plans/x\.engine"):
         bundle.read("plans/x.engine")
 
 
@@ -275,7 +284,7 @@ def test_what_the_manifest_does_not_name_is_listed_and_nothing_else(copy: Path) 
     (copy / os.fsdecode(b"\xff")).touch()
     found = (".hidden", "golden/link", "golden/more", "notes.txt", "plans", os.fsdecode(b"\xff"))
     assert open_bundle(copy).unnamed() == tuple(sorted(found))
-    # It is never read, so it keeps nobody from predicting.
+    # It is never read, so predictions still work.
     open_engine(open_bundle(copy)).close()
 
 
@@ -290,7 +299,7 @@ def test_a_folder_in_a_file_s_place_and_a_link_in_a_folder_s_are_not_the_named_o
 
 def test_existing_place_is_refused(bundle: Bundle) -> None:
     before = (bundle.path / "manifest.json").read_bytes()
-    with pytest.raises(UsageError, match="exists already"), publishing(bundle.path):
+    with pytest.raises(UsageError, match="already exists"), publishing(bundle.path):
         pytest.fail("nothing may be made")
     assert (bundle.path / "manifest.json").read_bytes() == before
 
@@ -338,7 +347,9 @@ def test_a_bundle_that_appeared_meanwhile_is_left_alone(bundle: Bundle, tmp_path
     stage.seal(bundle.manifest)
     out.mkdir()
     (out / "precious").touch()
-    with pytest.raises(BundleError, match=r"new\.bundle: has appeared meanwhile; nothing was published"):
+    with pytest.raises(
+        BundleError, match=r"new\.bundle: was created by another process during this export; nothing was published"
+    ):
         staged.__exit__(None, None, None)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
         "new.bundle",
@@ -363,7 +374,7 @@ def test_killed_process_leaves_what_was_there(bundle: Bundle, copy: Path) -> Non
 
 
 def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Path) -> None:
-    """Nobody else opens it, not under another name either, and it is not published as it is."""
+    """Nobody else can open it, even under another name, and it cannot be published as it is."""
     out, kept = tmp_path / "new.bundle", tmp_path / "kept.bundle"
     staged = publishing(out)
     stage = staged.__enter__()
@@ -372,16 +383,18 @@ def test_a_bundle_is_a_candidate_until_it_is_proved(bundle: Bundle, tmp_path: Pa
     with open_engine(stage.candidate(bundle.manifest), "onnxruntime") as engine:
         assert engine.info.backend == "onnxruntime"
     shutil.copytree(stage.path, kept)
-    refuses(stage.path, "is a bundle in the making, or what a stopped export left; export again")
-    with pytest.raises(BundleError, match="was never published, because its engines were not proved; export again"):
+    refuses(stage.path, "this bundle is unfinished: its export is still running or was stopped; export again")
+    with pytest.raises(
+        BundleError, match="not published: the parity check of its engines failed or was interrupted; export again"
+    ):
         staged.__exit__(None, None, None)
     assert not out.exists()
-    refuses(kept, "was never published, because its engines were not proved; export again")
-    # Its manifest cannot be made that of a published one by cutting the mark out.
+    refuses(kept, "not published: the parity check of its engines failed or was interrupted; export again")
+    # Removing the mark from its manifest does not turn it into a published bundle.
     manifest = msgspec.json.decode((kept / "manifest.json").read_bytes())
     del manifest["is_candidate"]
     (kept / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    refuses(kept, "is not the one that was published")
+    refuses(kept, "manifest.json has changed since it was published: the digest does not match")
 
 
 def test_a_published_manifest_says_nothing_of_candidates(bundle: Bundle) -> None:
@@ -394,18 +407,18 @@ def test_a_golden_file_of_a_few_bytes_is_refused(bundle: Bundle, tmp_path: Path)
         ("golden/probabilities.f32", bundle.manifest.golden.probabilities),
     ):
         short = republished(bundle, tmp_path / f"{tensor.dtype}.bundle", {name: b"abc"})
-        with pytest.raises(IntegrityError, match=r"3 bytes do not make \("):
+        with pytest.raises(IntegrityError, match=r"3 bytes do not match shape \("):
             short.read_tensor(tensor)
-    # The product of the dimensions is 0 in 64 bits.
+    # The product of the dimensions overflows to 0 in 64 bits.
     empty = republished(bundle, tmp_path / "empty.bundle", {"golden/images.u8": b""})
     wrapping = msgspec.structs.replace(bundle.manifest.golden.images, shape=(2**32, 2**32))
-    with pytest.raises(IntegrityError, match="0 bytes do not make"):
+    with pytest.raises(IntegrityError, match="0 bytes do not match shape"):
         empty.read_tensor(wrapping)
 
 
 def test_sizes_are_bounded_before_they_are_read(copy: Path) -> None:
     os.truncate(copy / "manifest.json", 50 * 2**30)
-    refuses(copy, r"manifest\.json: cannot be read: it has 53,687,091,200 bytes, and at most 67,108,864 are read")
+    refuses(copy, r"manifest\.json: cannot be read: it has 53,687,091,200 bytes, the limit is 67,108,864")
 
 
 def test_two_bundles_of_the_same_files_differ_in_nothing_but_their_place(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which files are images, which are read, and what those that are not are called."""
+"""Which files are images, which formats are supported, and the names of unsupported formats."""
 
 import io
 import struct
@@ -63,7 +63,7 @@ def boxes(brand: bytes, *others: bytes) -> bytes:
         (b"\xabKTX 20\xbb", "KTX"),
         (b"BPG\xfb", "BPG"),
         (encode(Image.new("RGB", (16, 16)), "ICO"), "ICO or CUR"),
-        (jpeg_of_frame(0xC1, 12), "JPEG of 12 bits a sample"),
+        (jpeg_of_frame(0xC1, 12), "JPEG of 12 bits per sample"),
         (jpeg_of_frame(0xF7, 8), "JPEG-LS"),
         (jpeg_of_frame(0xC5, 8), "hierarchical or arithmetic lossless JPEG"),
         (b"PK\3\4" + bytes(60), None),
@@ -72,9 +72,12 @@ def boxes(brand: bytes, *others: bytes) -> bytes:
 )
 def test_a_sound_file_that_is_not_read_is_called_by_its_name(data: bytes, name: str | None) -> None:
     if name is None:
-        assert refusal_of(data) == "not_an_image: no decoder knows its header"
+        assert refusal_of(data) == "not_an_image: no decoder recognises its header"
     else:
-        assert refusal_of(data) == f"unsupported_format: {name} is not read here: read are {', '.join(ALLOWED_FORMATS)}"
+        assert (
+            refusal_of(data)
+            == f"unsupported_format: {name} is not supported: supported formats are {', '.join(ALLOWED_FORMATS)}"
+        )
 
 
 @pytest.mark.parametrize("brand", [b"qt  ", b"isom", b"mp42", b"3gp5"])
@@ -82,42 +85,40 @@ def test_a_video_is_no_image_and_is_called_one(brand: bytes) -> None:
     assert refusal_of(boxes(brand, b"isom")) == "not_an_image: it is a video (MP4 or QuickTime)"
 
 
-REMEDY = "not read here; convert it to JPEG, PNG or plain TIFF"
+REMEDY = "is not supported; convert it to JPEG, PNG or plain TIFF"
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(tiff((8,), bytes(8), t254=1, t50706=1), f"DNG: {REMEDY}", id="DNG"),
-        pytest.param(tiff((8,), bytes(8), t50706=1), f"DNG: {REMEDY}", id="DNG, whole first"),
+        pytest.param(tiff((8,), bytes(8), t254=1, t50706=1), f"DNG {REMEDY}", id="DNG"),
+        pytest.param(tiff((8,), bytes(8), t50706=1), f"DNG {REMEDY}", id="DNG, whole first"),
         pytest.param(
             encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo={254: 1, 271: "NIKON CORPORATION"}),
-            f"Nikon raw: {REMEDY}",
+            f"Nikon raw {REMEDY}",
             id="NEF",
         ),
-        pytest.param(tiff((8,), bytes(8), t259=34713), f"Nikon raw: {REMEDY}", id="NEF, coded"),
-        pytest.param(tiff((8,), bytes(8), t259=32767), f"Sony raw: {REMEDY}", id="ARW, coded"),
-        pytest.param(tiff((8,), bytes(8), photometric=32803), f"camera raw: {REMEDY}", id="colour filter array"),
+        pytest.param(tiff((8,), bytes(8), t259=34713), f"Nikon raw {REMEDY}", id="NEF, coded"),
+        pytest.param(tiff((8,), bytes(8), t259=32767), f"Sony raw {REMEDY}", id="ARW, coded"),
+        pytest.param(tiff((8,), bytes(8), photometric=32803), f"camera raw {REMEDY}", id="colour filter array"),
         pytest.param(
             with_second_directory(t254=0, t256=4000, t262=32803),
-            f"TIFF whose first image is a preview of another: {REMEDY}",
+            f"TIFF that starts with a preview of a later image {REMEDY}",
             id="raw below",
         ),
         pytest.param(
             with_second_directory(t254=0, t256=9),
-            f"TIFF whose first image is a preview of another: {REMEDY}",
+            f"TIFF that starts with a preview of a later image {REMEDY}",
             id="whole",
         ),
         pytest.param(
-            tiff((8,), bytes(8), t254=1), f"TIFF whose first image is a reduced one: {REMEDY}", id="thumbnail first"
+            tiff((8,), bytes(8), t254=1), f"TIFF that starts with a reduced image {REMEDY}", id="thumbnail first"
         ),
         pytest.param(
-            tiff((8,), bytes(8), t255=2), f"TIFF whose first image is a reduced one: {REMEDY}", id="old thumbnail"
+            tiff((8,), bytes(8), t255=2), f"TIFF that starts with a reduced image {REMEDY}", id="old thumbnail"
         ),
-        pytest.param(
-            tiff((8,), bytes(8), t259=34712), "TIFF: its JPEG 2000 compression is not read here", id="JPEG 2000"
-        ),
-        pytest.param(tiff((8,), bytes(8), t259=50001), "TIFF: its WebP compression is not read here", id="WebP"),
+        pytest.param(tiff((8,), bytes(8), t259=34712), "TIFF: JPEG 2000 compression is not supported", id="JPEG 2000"),
+        pytest.param(tiff((8,), bytes(8), t259=50001), "TIFF: WebP compression is not supported", id="WebP"),
         pytest.param(tiff((8,), bytes(8), t339=2), "TIFF: signed samples have no defined black and white", id="int8"),
         pytest.param(tiff((16,), bytes(8), t339=2), "TIFF: signed samples have no defined black and white", id="int16"),
         pytest.param(
@@ -131,16 +132,18 @@ def test_a_tiff_whose_first_image_is_not_the_image_is_refused_by_name(
     data: bytes, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal_of(data) == f"unsupported_format: {message}"
-    # libtiff writes to the process's stderr by itself.
+    # libtiff writes directly to the process's stderr.
     assert capfd.readouterr().err == ""
 
 
 def test_bigtiff_and_the_other_byte_order_are_looked_into_too() -> None:
     for big in (True, False):
         data = encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo={254: 1}, big_tiff=big)
-        assert refusal_of(data).startswith("unsupported_format: TIFF whose first image is a reduced one")
+        assert refusal_of(data).startswith("unsupported_format: TIFF that starts with a reduced image")
     entry = struct.pack(">HHIHH", 254, 3, 1, 1, 0)
-    assert refusal_of(b"MM\0*\0\0\0\x08\0\1" + entry).startswith("unsupported_format: TIFF whose first")
+    assert refusal_of(b"MM\0*\0\0\0\x08\0\1" + entry).startswith(
+        "unsupported_format: TIFF that starts with a reduced image"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_12_bits_in_16_are_scaled_where_a_tiff_says_so() -> None:
     pixels = np.full(4, 2048, "<u2").tobytes()
     assert colour_of(tiff((16,), pixels)) == (8, 8, 8)
     assert colour_of(tiff((16,), pixels, t281=4095)) == (128, 128, 128)
-    # What was measured to be the largest is not white.
+    # The largest value found in an image is not its white.
     assert colour_of(tiff((16,), pixels, t281=2050)) == (128, 128, 128)
     assert colour_of(tiff((16,), pixels, t281=65535)) == (8, 8, 8)
     assert colour_of(tiff((16,), np.full(4, 100, "<u2").tobytes(), t281=100)) == (100, 100, 100)
@@ -171,7 +174,7 @@ def test_12_bits_in_16_are_scaled_where_a_tiff_says_so() -> None:
 
 
 def bitmap(alphas: list[int]) -> bytes:
-    """A row of red pixels under a header that promises transparency."""
+    """A row of red pixels under a header that announces transparency."""
     header = struct.pack("<IiiHHIIiiII", 124, len(alphas), 1, 1, 32, 3, 0, 0, 0, 0, 0)
     header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(64)
     pixels = b"".join(bytes((0, 0, 255, alpha)) for alpha in alphas)
@@ -183,7 +186,7 @@ def test_a_bmp_whose_alpha_is_0_throughout_is_opaque() -> None:
     pixels = decode_image(bitmap([0, 0, 0, 255]), "warp")
     assert pixels[0, 0].tolist() == list(WHITE)
     assert pixels[0, 255].tolist() == list(RED)
-    # Other formats say what they mean.
+    # In other formats alpha 0 means transparent.
     for name in ("PNG", "TIFF"):
         assert colour_of(encode(Image.new("RGBA", (8, 8), (*RED, 0)), name)) == WHITE
 
@@ -196,7 +199,7 @@ UNCHANGED["JPEG2000"] = {}
 
 
 def apart(data: bytes, expected: np.ndarray) -> float:
-    """Mean distance of a value."""
+    """Mean absolute difference of a value."""
     return float(np.abs(decode_image(data, "warp").astype(int) - expected).mean())
 
 
@@ -222,7 +225,7 @@ def test_they_are_turned_once(name: str, orientation: int) -> None:
     notes = Image.Exif()
     notes[0x0112] = orientation
     image = Image.fromarray(QUADRANTS)
-    # A PNG's turning is proved by test_image_colour.py.
+    # The rotation of a PNG is tested by test_colour.py.
     upright = decode_image(encode(image, "PNG", exif=notes), "warp")
     assert apart(encode(image, name, exif=notes.tobytes(), **UNCHANGED[name]), upright) < 1.5
 
@@ -257,7 +260,7 @@ def test_the_primary_image_of_a_collection_is_taken_and_no_thumbnail() -> None:
 
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_a_size_over_the_limit_is_refused_from_the_header(name: str) -> None:
-    # The pixels' end is gone, so decoding would say truncated.
+    # The end of the pixels is missing, so decoding would report truncated.
     data = encode(Image.fromarray(noise(300, 200)), name)
     cut = data if name != "JPEG2000" else data[: len(data) // 2]
     assert code_of(cut, DecodeLimits(max_pixels=59_999)) == "too_large"
@@ -266,7 +269,7 @@ def test_a_size_over_the_limit_is_refused_from_the_header(name: str) -> None:
 
 def test_without_pillow_heif_the_row_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    words = "HEIC is not read here: install pillow-heif, which is the extra `heif`"
+    words = "HEIC is not supported: install pillow-heif (extra `heif`)"
     assert refusal_of(IMAGES["HEIF"]) == f"unsupported_format: {words}"
 
 

@@ -1,5 +1,5 @@
-"""Small files that would keep a decoder busy for minutes are refused; each of these is one that just passes, and one
-more. What the numbers mean stands in core/codecs/limits.py."""
+"""Small files that would keep a decoder busy for minutes are refused; each test has a file at the limit and one above.
+The limits are explained in core/codecs/limits.py."""
 
 import struct
 import zlib
@@ -37,7 +37,7 @@ def test_chunks_that_unpack_to_a_megabyte_each_are_limited(kind: bytes) -> None:
 def test_comments_of_a_pixmap_in_ascii_are_limited() -> None:
     decode_image(b"P2 1 1 255\n" + b"#\n" * 10_000 + b"7 ", "warp")
     assert refusal_of(b"P2 1 1 255\n" + b"#\n" * 10_001 + b"7 ").startswith("too_large: 10,001 comments")
-    # In a binary one they are pixels.
+    # In a binary file these bytes are pixels.
     decode_image(b"P5 200 100 255\n" + b"#" * 20_000, "warp")
 
 
@@ -63,7 +63,7 @@ def test_pixmaps_that_are_decoded_in_python_are_limited_by_their_values(header: 
 def test_decoders_that_keep_copies_take_half_as_many_pixels(name: str) -> None:
     decode_image(IMAGES[name], "warp", DecodeLimits(max_pixels=2 * 64 * 64))
     refusal = refusal_of(IMAGES[name], DecodeLimits(max_pixels=2 * 64 * 64 - 1))
-    assert refusal.startswith(f"too_large: 4,096 pixels of {name}, of which its decoder keeps several copies")
+    assert refusal.startswith(f"too_large: 4,096 pixels of {name}, whose decoder keeps several copies")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_tiles_hold_beyond_the_image_is_limited() -> None:
 def test_a_tile_whose_size_only_libtiff_would_read_is_refused() -> None:
     tile = zlib.compress(bytes(16 * 64))
     data = tiff((8,), tile, t256=16, t259=8, t322=16, t323=64, t324=400, t325=len(tile))
-    # Signed, of 8 bytes: Pillow passes over it.
+    # A signed 8-byte type, which Pillow skips.
     hidden = data.replace(struct.pack("<HHI", 323, 3, 1), struct.pack("<HHI", 323, 17, 1))
     assert hidden != data
     assert refusal_of(hidden) == "truncated: TIFF: the size of its tiles is not a number"

@@ -1,4 +1,4 @@
-"""A file of more parts beside its pixels than any has is refused: of each kind one that just passes, and one more."""
+"""A file with too many segments, chunks or blocks is refused: for each kind, a file at the limit and one above it."""
 
 import struct
 
@@ -24,7 +24,7 @@ def with_segments(segments: bytes, before: bytes = b"\xff\xda") -> bytes:
 @pytest.mark.parametrize("before", [b"\xff\xdb", b"\xff\xda"], ids=["before the frame", "after the frame"])
 @pytest.mark.parametrize("segment", [b"\xff\xe1\0\2", b"\xff\xfe\0\2", b"\xff\xd0"], ids=["note", "comment", "restart"])
 def test_segments_are_limited_on_both_sides_of_the_frame(segment: bytes, before: bytes) -> None:
-    # Those of the image itself: JFIF, two tables of numbers, the frame, four of codes, the scan.
+    # The image's own segments: JFIF, two quantisation tables, the frame, four Huffman tables, the scan.
     present = 9
     decode_image(with_segments(segment * (MAX_PARTS - present), before), "warp")
     refusal = refusal_of(with_segments(segment * (MAX_PARTS - present + 1), before))
@@ -38,7 +38,7 @@ def test_bytes_between_segments_are_limited(stray: bytes) -> None:
 
 
 def test_tables_are_limited() -> None:
-    # Table 3 is used by no component.
+    # No component uses table 3.
     table = b"\xff\xdb\0\x43\x03" + b"\1" * 64
     decode_image(with_segments(table * 900), "warp")
     assert "bytes of tables, the limit is 65,536" in refusal_of(with_segments(table * 1000))
@@ -50,7 +50,7 @@ def test_resources_of_photoshop_are_limited() -> None:
         return with_segments((b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment) * (number // 2000))
 
     decode_image(with_resources(10_000), "warp")
-    assert refusal_of(with_resources(12_000)) == "too_large: 12,000 resources of Photoshop, the limit is 10,000"
+    assert refusal_of(with_resources(12_000)) == "too_large: 12,000 Photoshop resources, the limit is 10,000"
 
 
 def test_notes_of_a_jpeg_are_limited() -> None:
@@ -81,7 +81,7 @@ def test_chunks_after_the_end_do_not_count() -> None:
 def test_notes_of_a_png_are_limited() -> None:
     decode_image(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 13))), "warp")
     refusal = refusal_of(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 12))))
-    assert refusal == "too_large: 67,108,865 bytes beside its pixels, the limit is 67,108,864"
+    assert refusal == "too_large: 67,108,865 bytes besides its pixels, the limit is 67,108,864"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_blocks_before_a_gifs_first_image_are_limited(block: bytes, parts: int) 
 
 def test_the_strips_of_a_tiff_are_limited_from_its_directory() -> None:
     def with_strips(number: int) -> bytes:
-        # Rows of one pixel, one after the other, and then where each lies.
+        # Rows of one pixel, one after the other, then the offset of each row.
         raster = bytes(number) + b"".join(struct.pack("<I", 400 + row) for row in range(number))
         data = tiff((8,), raster, t256=1, t278=1, t279=1)
         rows, places = data.index(struct.pack("<HHI", 257, 3, 1)), data.index(struct.pack("<HHI", 273, 3, 1))
@@ -123,4 +123,4 @@ def test_the_entries_of_a_tiffs_directory_are_limited() -> None:
         + struct.pack("<QQ", 16, MAX_PARTS + 1)
         + struct.pack("<HHQQ", 256, 3, 1, 8) * (MAX_PARTS + 1)
     )
-    assert refusal_of(big).startswith("too_large: 65,537 entries of a TIFF's directory")
+    assert refusal_of(big).startswith("too_large: 65,537 entries in the TIFF's directory")

@@ -1,4 +1,4 @@
-"""Another library in the process sets LOAD_TRUNCATED_IMAGES: the same files give the same pixels and codes."""
+"""If another library sets LOAD_TRUNCATED_IMAGES, the same files still give the same pixels and error codes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""File systems that lack what others have."""
+"""File systems without locks, hard links or directory syncs."""
 
 import errno
 import fcntl
@@ -90,7 +90,7 @@ def test_a_lock_that_fails_is_an_error_and_leaves_no_empty_partial(
 def test_a_lock_that_is_taken_is_refused(tmp_path: Path) -> None:
     with (
         holding(tmp_path),
-        pytest.raises(TrainingError, match=r"another process is training there$"),
+        pytest.raises(TrainingError, match=r"another process is training there; choose another --out$"),
         holding(tmp_path),
     ):
         pass

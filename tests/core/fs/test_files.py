@@ -16,7 +16,7 @@ def without_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 @pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS], ids=str)
 def number(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
-    """What the file system answers that is asked for a hard link; None where it has them."""
+    """The error number of a failing hard link; None if hard links work."""
     if request.param is not None:
         without_links(monkeypatch, request.param)
     found: int | None = request.param

@@ -35,7 +35,7 @@ def test_a_short_name_is_kept_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_system_of_shorter_names_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # eCryptfs ends names at 143 bytes.
+    # eCryptfs limits names to 143 bytes.
     monkeypatch.setattr(os, "pathconf", lambda path, name: 143)
     assert len(hidden_beside(tmp_path / ("n" * 143), ".partial").name) == 143
     monkeypatch.undo()

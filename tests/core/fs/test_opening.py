@@ -1,4 +1,4 @@
-"""Working files are opened as a program's own, and inputs as plain files: whatever stands in their place."""
+"""Working files must belong to this program alone and inputs must be plain files; everything else is refused."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def test_what_is_not_a_file_of_its_own_is_refused_by_name_and_stays_as_it_is(
     before = sorted(path.name for path in victim.parent.iterdir())
     with pytest.raises(FileExistsError) as caught:
         open_working(place, mode)  # type: ignore[arg-type]
-    assert caught.value.strerror == (f"{place} is {ODD[stand]}, where this program keeps a file of its own; remove it")
+    assert caught.value.strerror == (f"{place} is {ODD[stand]}, but this program needs its own file there; remove it")
     assert_untouched(victim)
     assert sorted(path.name for path in victim.parent.iterdir()) == before
 
@@ -104,7 +104,9 @@ def test_a_directory_for_working_files_is_no_link(victim: Path) -> None:
     others = victim.with_name("others")
     others.mkdir()
     victim.with_name("work").symlink_to(others)
-    with pytest.raises(FileExistsError, match="work is a symbolic link, where this program keeps a directory"):
+    with pytest.raises(
+        FileExistsError, match="work is a symbolic link, but this program needs its own directory there; remove it"
+    ):
         make_directory(victim.with_name("work"))
     make_directory(victim.with_name("new") / "below")
     make_directory(victim.with_name("new") / "below")
@@ -125,7 +127,7 @@ def test_a_directory_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(FileExistsError) as caught:
         write_atomically(tmp_path / "report.html", b"new")
-    assert "report.html is a directory, where this program keeps a file of its own; remove it" in caught.value.strerror
+    assert "report.html is a directory, but this program needs its own file there; remove it" in caught.value.strerror
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -156,7 +158,7 @@ def test_devices_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_without_a_size_is_empty_whatever_it_would_give(tmp_path: Path) -> None:
-    # As /proc/kmsg, which never ends, and waits.
+    # Like /proc/kmsg, which never ends and blocks.
     assert Path("/proc/self/maps").stat().st_size == 0
     (tmp_path / "link").symlink_to("/proc/self/maps")
     assert read_file(tmp_path / "link", 100) == b""
@@ -167,7 +169,7 @@ def test_an_input_is_read_through_links_up_to_a_limit(victim: Path) -> None:
     victim.with_name("link").symlink_to(victim)
     assert read_file(victim.with_name("link"), 8) == b"precious"
     assert sha256_of_file(victim.with_name("link")) == sha256(b"precious")
-    with pytest.raises(OSError, match="it has 8 bytes, and at most 7 are read"):
+    with pytest.raises(OSError, match="it has 8 bytes, the limit is 7"):
         read_file(victim, 7)
     with pytest.raises(FileNotFoundError):
         read_file(victim.with_name("none"), 7)

@@ -50,10 +50,10 @@ def test_a_size_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"12345")
     assert read_file(path, 5) == b"12345"
-    with pytest.raises(OSError, match="it has 5 bytes, and at most 4 are read"):
+    with pytest.raises(OSError, match="it has 5 bytes, the limit is 4"):
         read_file(path, 4)
     os.truncate(path, 50 * 2**30)
-    with pytest.raises(OSError, match="it has 53,687,091,200 bytes, and at most 5 are read"):
+    with pytest.raises(OSError, match="it has 53,687,091,200 bytes, the limit is 5"):
         read_file(path, 5)
 
 

@@ -40,7 +40,7 @@ def test_the_policy_is_the_one_asked_for(tmp_path: Path) -> None:
 
 def test_bad_image_is_named_where_it_stands(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"bad\.jpg: cannot be compared on: the file has no bytes"):
+    with pytest.raises(DataError, match=r"bad\.jpg: cannot be decoded: the file has no bytes"):
         list(decode_batches([files[0], tmp_path / "bad.jpg"], "warp"))
 
 
@@ -69,7 +69,7 @@ def test_every_file_is_looked_at_and_the_bad_ones_are_set_apart(files: list[Path
         ("text.jpg", ImageErrorCode.NOT_AN_IMAGE),
         ("gone.jpg", ImageErrorCode.MISSING),
     ]
-    # What cannot be decoded has no part in the digest.
+    # Images that cannot be decoded are not part of the digest.
     assert found.sha256 == look_through(files[:3], "warp").sha256
 
 
@@ -83,5 +83,5 @@ def test_digest_is_of_what_is_seen_in_order(files: list[Path], tmp_path: Path) -
         "other": look_through([files[3], *files[1:3]], "shorter-side").sha256,
     }
     assert len({digest, *others.values()}) == 4
-    # The drawn images are square: both policies show the same of them.
+    # The drawn images are square, so both policies give the same pixels.
     assert look_through(files[:3], "warp").sha256 == digest

@@ -1,4 +1,4 @@
-"""Bad files by the thousand: Pillow's own test images, and damage done to good files."""
+"""Thousands of bad files: Pillow's own test images, and mutations of good files."""
 
 import csv
 import json
@@ -24,15 +24,15 @@ needs_corpus = pytest.mark.skipif(
     not CORPUS.is_dir(), reason=f"Pillow's test images are not in {CORPUS}: scripts/setup could not fetch them"
 )
 
-# What a process may grow by. The corpus takes 77: its largest image that is decoded has 15 million pixels, of a bit
-# each. A mutant may have 4 million of the dearest layout, WebP with transparency, which takes 27 bytes for each.
+# Allowed memory growth of a process. The corpus needs 77: its largest decoded image has 15 million pixels of 1 bit.
+# A mutation may have 4 million in the most expensive layout, WebP with transparency, which needs 27 bytes per pixel.
 MEMORY_MIB = 256
 
 CODES = {str(code) for code in ImageErrorCode}
 
 
 def outcomes(*what: object) -> dict[str, str]:
-    """Each input's name with its code or the digest of its pixels, from a process of its own that saw it twice."""
+    """Map each input's name to its error code or pixel digest, from a separate process that decodes it twice."""
     command = [sys.executable, "-W", "error", TESTS / "programs/decode_each.py", *map(str, what)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, errors="backslashreplace")
@@ -67,7 +67,7 @@ PINS: Pins = json.loads((Path(__file__).with_name("corpus_pins.json")).read_text
 
 
 def refuse_other_codecs() -> None:
-    """Skip where another codec writes other bytes, or reads other pixels out of the same: CI has those of the pins."""
+    """Skip if the installed codecs write other bytes or decode other pixels than the pinned ones, which CI has."""
     pinned = PINS["codecs"]
     other = [f"{name} {now}, not {pinned[name]}" for name, now in codecs().items() if now != pinned[name]]
     if other:

@@ -1,4 +1,4 @@
-"""Colours of a wider gamut: what LittleCMS makes of the same profile, to a rounding or two."""
+"""Wide-gamut colours: compared with LittleCMS on the same profile, within one or two rounding steps."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def table(value: float) -> bytes:
 
 
 def icc(colorants: tuple[tuple[float, ...], ...], curve: bytes) -> bytes:
-    """An ICC profile of a matrix and one curve for all channels."""
+    """An ICC profile with a matrix and one curve for all channels."""
     white = (0.9642, 1.0, 0.8249)
     xyz = [struct.pack(">4sI3i", b"XYZ ", 0, *(round(v * 65536) for v in values)) for values in (*colorants, white)]
     bodies = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), xyz, strict=True))
@@ -74,7 +74,7 @@ def test_a_wider_gamut_becomes_srgb_as_littlecms_converts_it(name: str) -> None:
     found = decode_image(encode(image, "PNG", icc_profile=profile), "warp").astype(int)
     apart = np.abs(found - by_littlecms(image, profile))
     assert np.abs(found - np.asarray(image)).mean() > 2
-    # Near black LittleCMS's own curves are coarser.
+    # Near black LittleCMS's curves are coarser.
     assert apart.mean() < 0.3
     assert apart.max() <= 4
 
@@ -129,10 +129,10 @@ def stated(primaries: int, transfer: int) -> bytes:
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
-    with pytest.raises(ImageError, match=rf"^HDR \({name}\) is not read here") as caught:
+    with pytest.raises(ImageError, match=rf"^HDR \({name}\) is not supported") as caught:
         decode_image(stated(9, transfer), "warp")
     assert caught.value.code == "unsupported_format"
-    # Boxes of type colr, kind nclx, are the same for both.
+    # Both formats use colr boxes of kind nclx.
     for kind in ("AVIF", "HEIF"):
         data = encode(Image.fromarray(QUADRANTS), kind)
         place = data.index(b"colrnclx") + 8
@@ -151,7 +151,7 @@ def boxed(kind: bytes, *contents: bytes) -> bytes:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_only_the_colours_of_the_primary_image_count(wide: bool) -> None:
-    """Item 1 is PQ, item 2 is P3; the same box outside of `meta`, in the pixels or a note, counts for nothing."""
+    """Item 1 is PQ, item 2 is P3; the same box outside `meta`, in the pixels or other data, is ignored."""
     pq, p3 = (boxed(b"colr", b"nclx", struct.pack(">HHHB", *codes, 0, 0)) for codes in ((9, 16), (12, 13)))
     names, index = (">IB", ">H") if wide else (">HB", ">B")
 

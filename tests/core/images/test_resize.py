@@ -1,4 +1,4 @@
-"""The pixels are ours: the same bits from Pillow 12, which resizes across first, and 13, which may go down first."""
+"""Resizing is bit-identical with Pillow 12, which resizes horizontally first, and 13, which may start vertically."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from alexnet_deploy.core.model.preprocessing import ResizePolicy
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
-# What one call of Pillow 12.3.0's `resize` gives.
+# The result of one call of `resize` in Pillow 12.3.0.
 DIGESTS = {
     "256x256 shorter-side": "20d20b589ddc1faf",
     "256x256 warp": "20d20b589ddc1faf",

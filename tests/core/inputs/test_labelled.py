@@ -29,7 +29,7 @@ def test_images_are_sorted_by_class_and_name_and_carry_the_weights_own_index(roo
     expected = [(f"apple/{n}.jpg", "apple") for n in range(2)] + [(f"zebra/{n}.jpg", "zebra") for n in range(3)]
     assert places(root) == expected
     assert [image.label for image in find_labelled(root, LABELS).images] == [1, 1, 0, 0, 0]
-    # Whatever the order of the labels.
+    # In any order of the labels.
     assert places(root, LABELS[::-1]) == expected
 
 
@@ -84,7 +84,7 @@ def test_class_without_a_folder_is_allowed_and_folder_without_a_class_is_not(roo
     (root / "moth").mkdir()
     assert len(places(root)) == 5
     (root / "bat").mkdir()
-    with pytest.raises(DataError, match=r"bat is no class of these weights, which know zebra, apple, moth$"):
+    with pytest.raises(DataError, match=r"the weights have no class bat; their classes are zebra, apple, moth$"):
         find_labelled(root, LABELS)
     assert not is_labelled(root, LABELS)
 
@@ -93,7 +93,7 @@ def test_many_strangers_are_named_in_part(root: Path) -> None:
     for name in ("b1", "b2", "b3", "b4"):
         (root / name).mkdir()
     labels = (*LABELS, "a fourth")
-    with pytest.raises(DataError, match=r"b1, b2, b3, \.\.\. is no class .* know zebra, apple, moth, \.\.\.$"):
+    with pytest.raises(DataError, match=r"no class b1, b2, b3, \.\.\.; their classes are zebra, apple, moth, \.\.\.$"):
         find_labelled(root, labels)
 
 
@@ -106,8 +106,8 @@ def test_class_may_be_called_anything(name: str, tmp_path: Path) -> None:
 
 def test_folder_without_images_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     for path, sentence in (
-        (tmp_path, "holds no images in folders named after classes; needed are CLASS/"),
-        (tmp_path / "nothing", "nothing: is no folder"),
+        (tmp_path, "no images found in class folders; put them into CLASS/"),
+        (tmp_path / "nothing", "nothing: not a folder"),
     ):
         with pytest.raises(DataError, match=sentence):
             find_labelled(path, LABELS)

@@ -1,5 +1,4 @@
 import errno
-import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs import patience
-from alexnet_deploy.core.inputs.paths import Input, find_inputs, read_list
+from alexnet_deploy.core.inputs.paths import Input, find_inputs
 
 
 def touch(*names: str) -> None:
@@ -21,10 +20,9 @@ def touch(*names: str) -> None:
         Path(name).write_bytes(b"")
 
 
-def found(*names: str, listed: tuple[bytes, ...] = ()) -> list[str]:
-    """The paths, each marked with ! where the input is known to be unusable."""
-    inputs = find_inputs(names, listed)
-    return [os.fspath(item.path) + ("!" if item.error else "") for item in inputs]
+def found(*names: str) -> list[str]:
+    """The paths, with a ! after each input that has an error."""
+    return [os.fspath(item.path) + ("!" if item.error else "") for item in find_inputs(names)]
 
 
 @pytest.fixture(autouse=True)
@@ -109,10 +107,10 @@ def test_a_folder_has_its_own_name_whichever_links_come_before_it() -> None:
     touch("d/real/sub/a.jpg", "d/.hidden/b.jpg")
     Path("d/alias").symlink_to("real")
     Path("d/deep").symlink_to("real/sub")
-    # What is hidden is not gone through by its own name.
+    # A hidden folder is not walked under its own name.
     Path("d/shown").symlink_to(".hidden")
     assert found("d") == ["d/real/sub/a.jpg", "d/shown/b.jpg"]
-    # Named itself, a link is followed.
+    # A link that is itself the input is followed.
     assert found("d/alias") == ["d/alias/sub/a.jpg"]
     Path("way").symlink_to("d")
     assert found("way") == ["way/real/sub/a.jpg", "way/shown/b.jpg"]
@@ -140,7 +138,7 @@ def test_two_folders_that_link_to_each_other_end() -> None:
 
 @pytest.fixture
 def locked() -> Iterator[Path]:
-    """A folder that nobody may list, though the tests run as root, with a file beside it."""
+    """A folder that cannot be listed, even if the tests run as root, with a file beside it."""
     with tempfile.TemporaryDirectory() as name:
         folder, user = Path(name), os.geteuid()
         folder.chmod(0o755)
@@ -205,27 +203,9 @@ def test_a_pattern_goes_once_around_a_loop() -> None:
     assert found("d/**/*.jpg") == ["d/a.jpg", "d/e/b.jpg"]
 
 
-# Lists
-
-
-def test_a_list_is_read_where_the_dash_stands() -> None:
-    touch("d/a.jpg", "d/b.jpg")
-    listed = (b"x.jpg\n", b"d\n", b"d/b*\n", b"last")
-    assert found("first", "-", "then", listed=listed) == [
-        "first",
-        "x.jpg",
-        "d/a.jpg",
-        "d/b.jpg",
-        "d/b*",
-        "last",
-        "then",
-    ]
-
-
-def test_name_from_a_list_or_a_path_is_no_pattern() -> None:
+def test_a_path_is_no_pattern() -> None:
     touch("d/photo1.jpg", "d/photo2.jpg")
     assert found("d/photo[12].jpg") == ["d/photo1.jpg", "d/photo2.jpg"]
-    assert found("-", listed=(b"d/photo[12].jpg",)) == ["d/photo[12].jpg"]
     assert [item.name for item in find_inputs([Path("d/photo[12].jpg")])] == ["d/photo[12].jpg"]
 
 
@@ -239,63 +219,16 @@ def test_names_are_as_they_were_given() -> None:
     ]
 
 
-def test_a_dash_without_a_list_is_refused_at_once() -> None:
+def test_a_dash_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="the name - stands for a list of names"):
         find_inputs(["a.jpg", "-"])
 
 
-def test_line_ends_of_any_kind_and_blank_lines_are_no_names() -> None:
-    assert found("-", listed=(b"a.jpg\r\n", b"\n", b"\r\n", b"", b" b .jpg \n", b"-\n")) == ["a.jpg", " b .jpg ", "-"]
-
-
-def test_a_list_may_hold_any_bytes() -> None:
-    names = [os.fsencode(name) for name in found("-", listed=(b"caf\xe9\xff.jpg\n", b"n\0l/*\n", b"x" * 5000))]
-    assert names == [b"caf\xe9\xff.jpg", b"n\0l/*!", b"x" * 5000]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
-    assert found("-", listed=(b"\xef\xbb\xbfa.jpg\r\n", b"\xef\xbb\xbfb.jpg\n")) == ["a.jpg", "\ufeffb.jpg"]
-    assert found("-", listed=(b"\xef\xbb\xbf\n", b"a.jpg")) == ["a.jpg"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_list_in_utf_16_is_refused_with_what_converts_it(encoding: str) -> None:
-    lines = io.BytesIO("\ufeffa.jpg\nb.jpg\n".encode(encoding))
-    with pytest.raises(UsageError, match=r"^the list is in UTF-16: convert it, `iconv -f UTF-16 -t UTF-8 LIST \| "):
-        list(find_inputs(["-"], read_list(lines)))
-    touch(os.fsdecode(b"\xff\xfea.jpg"))
-    assert found("-", listed=(b"\xff\xfea.jpg\n",)) == [os.fsdecode(b"\xff\xfea.jpg")]
-
-
-@pytest.mark.parametrize("first", [b"a.jpg\0b.jpg\0", b"a\0.\0j\0p\0g\0\n"])
-def test_a_list_with_nul_names_the_option(first: bytes) -> None:
-    with pytest.raises(
-        UsageError, match=r"^line 1 of the list holds NUL, .* as `find -print0` writes it, needs --null$"
-    ):
-        list(find_inputs(["-"], [first]))
-    # Later, where rows have been given, it is a row of its own.
-    _, item = find_inputs(["-"], [b"a.jpg\n", first])
-    assert item.error is not None
-    assert item.error[0] == ImageErrorCode.MISSING
-    assert "needs --null" in item.error[1]
-
-
-def test_a_list_of_names_that_end_with_nul() -> None:
-    names = ["a.jpg", "line\nbreak.jpg\n", "\ufeffb.jpg\r", os.fsdecode(b"\xff.jpg")]
-    touch(*names)
-    data = b"".join(os.fsencode(name) + b"\0" for name in names)
-    for text in (data, data[:-1], b"\0" + data):
-        assert found("-", listed=tuple(read_list(io.BytesIO(text), null=True))) == names  # type: ignore[arg-type]
-    Path("list").write_bytes(data)
-    with Path("list").open("rb") as file:
-        assert [item.name for item in find_inputs("-", read_list(file, null=True))] == names
-
-
-# File systems that are away for a moment
+# Transient file system errors
 
 
 class Flaky:
-    """A function of os that fails so many times for names that end in `x`."""
+    """Wrap an os function so that it fails this many times for names that end in `x`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, number: int, times: int) -> None:
         self.real, self.number, self.times = getattr(os, name), number, times
@@ -310,7 +243,7 @@ class Flaky:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited, each time; nobody waits."""
+    """The delays that were requested; the tests do not wait."""
     waits: list[float] = []
     monkeypatch.setattr(patience, "PATIENCE", patience.Patience(wait=waits.append))
     return waits
@@ -363,32 +296,8 @@ def test_the_text_of_a_path_can_be_written_in_utf_8(name: bytes, text: str) -> N
 def test_text_that_is_no_name_is_an_input_that_is_missing(name: str | Path, text: str) -> None:
     touch("a.jpg", "d/a.jpg")
     (item,) = find_inputs([name])
-    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "no file can have such a name"))
+    assert (item.text, item.error) == (text, (ImageErrorCode.MISSING, "the name is not valid for a file"))
     assert item.text.encode("utf-8").decode() == text
-
-
-def test_a_list_that_is_being_written_says_where_it_stops_for_now() -> None:
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as file:
-        lines = read_list(file)
-        os.write(writing, b"a.jpg\n\nb.j")
-        assert [next(lines) for _ in range(3)] == [b"a.jpg", b"", None]
-        os.write(writing, b"pg\n")
-        assert [next(lines), next(lines)] == [b"b.jpg", None]
-        os.write(writing, b"x" * 60_000)
-        os.write(writing, b"y\nlast")
-        os.close(writing)
-        assert list(lines) == [b"x" * 60_000 + b"y", b"last"]
-
-
-def test_a_list_that_is_whole_has_no_stop() -> None:
-    text = b"".join(b"%d.jpg\r\n" % number for number in range(20_000))
-    Path("list").write_bytes(text)
-    with Path("list").open("rb") as file:
-        lines = list(read_list(file))
-    assert None not in lines
-    for listed in (lines, list(read_list(io.BytesIO(text)))):
-        assert [item.name for item in find_inputs("-", listed)] == [f"{number}.jpg" for number in range(20_000)]
 
 
 # Laws
@@ -401,7 +310,7 @@ TREES = st.dictionaries(
 
 
 def grow(folder: Path, tree: Tree) -> Iterator[Path]:
-    """Create the tree; yield its files that no leading dot hides."""
+    """Create the tree; yield its files that are not hidden by a leading dot."""
     folder.mkdir(exist_ok=True)
     for name, inner in tree.items():
         path = folder / name
@@ -445,7 +354,7 @@ def test_only_the_ending_of_a_pattern_fits_any_case(tmp_path: Path, monkeypatch:
         ("**/A.jpg", ["New/A.jpg"]),
     ):
         assert [found.name for found in find_inputs([pattern])] == names
-    # A name that is no pattern is that name.
+    # A name that is not a pattern stands for itself.
     assert [found.name for found in find_inputs(["New/A.JPG"])] == ["New/A.JPG"]
 
 
@@ -466,7 +375,7 @@ def test_a_folder_that_two_matches_of_a_pattern_lead_to_is_gone_through_once(tmp
     (tmp_path / "b").symlink_to(tmp_path / "a")
     found = list(find_inputs([f"{tmp_path}/*"]))
     assert [(item.name, item.error) for item in found] == [(f"{tmp_path}/a/real/x.jpg", None)]
-    # Named twice, it is asked for twice.
+    # A folder that is named twice is walked twice.
     assert [item.error for item in find_inputs([tmp_path / "a", tmp_path / "b"])] == [None, None]
 
 

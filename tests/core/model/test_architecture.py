@@ -17,7 +17,7 @@ from alexnet_deploy.core.model.architecture import (
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING, architecture_by_name
 from alexnet_deploy.core.model.network import Network
 
-# Read at their sources: the papers, layers-145.cfg, BVLC/caffe's prototxt files, torchvision's models/alexnet.py.
+# Taken from the sources: the papers, layers-145.cfg, BVLC/caffe's prototxt files, torchvision's models/alexnet.py.
 PARAMETERS = {
     "paper": 60_965_224,
     "original": 60_965_224,
@@ -133,7 +133,7 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("size", [0, 2, 4, 16, 17])
 def test_window_that_engines_disagree_about_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="odd one of 1 to 15"):
+    with pytest.raises(ValueError, match=f"norm: size must be odd and 1 to 15, got {size}"):
         LocalNorm(name="norm", size=size, alpha=1e-4, beta=0.75, k=2.0)
 
 
@@ -141,18 +141,18 @@ def test_window_that_engines_disagree_about_is_refused(size: int) -> None:
     "name", ["", "../../x", "/x", "a/b", ".hidden", "a\nb", "a\x1b[31m", "a b", "x" * 65, "norm\u202e"]
 )
 def test_name_that_is_no_plain_word_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name for an architecture or a layer"):
+    with pytest.raises(ValueError, match="is not a valid name for an architecture or a layer"):
         Architecture(name=name, input_size=16, layers=(Flatten(name="flatten"), Linear(name="fc", out_features=2)))
-    with pytest.raises(ValueError, match="is no name for an architecture or a layer"):
+    with pytest.raises(ValueError, match="is not a valid name for an architecture or a layer"):
         Architecture(name="odd", input_size=16, layers=(Flatten(name=name), Linear(name="fc", out_features=2)))
 
 
 @pytest.mark.parametrize(
     ("constants", "message"),
     [
-        ({"k": 0.0}, "norm: k must be finite and over 0, got 0"),
-        ({"k": -1.0}, "norm: k must be finite and over 0, got -1"),
-        ({"k": math.nan}, "norm: k must be finite and over 0, got nan"),
+        ({"k": 0.0}, "norm: k must be finite and greater than 0, got 0"),
+        ({"k": -1.0}, "norm: k must be finite and greater than 0, got -1"),
+        ({"k": math.nan}, "norm: k must be finite and greater than 0, got nan"),
         ({"alpha": -1e-4}, "norm: alpha must be finite and 0 or more, got -0.0001"),
         ({"beta": math.inf}, "norm: beta must be finite and 0 or more, got inf"),
     ],
@@ -185,7 +185,10 @@ def test_pooling_whose_rounding_matters_is_refused() -> None:
     ("layers", "message"),
     [
         ((Linear(name="fc", out_features=2),), "cannot take an input of shape"),
-        ((Conv(name="c", out_channels=4, kernel=300), Flatten(name="f"), Linear(name="fc", out_features=2)), "nothing"),
+        (
+            (Conv(name="c", out_channels=4, kernel=300), Flatten(name="f"), Linear(name="fc", out_features=2)),
+            "c: output would be empty",
+        ),
         (
             (Conv(name="c", out_channels=4, kernel=3, groups=2), Flatten(name="f"), Linear(name="l", out_features=2)),
             "3 ch",
@@ -209,7 +212,7 @@ def test_an_input_that_is_no_view_is_refused(size: int) -> None:
     ("layer", "message"),
     [
         (Linear(name="wide", out_features=10**5), "odd: has more than 536,870,912 parameters"),
-        (Linear(name="wide", out_features=2**64), "wide: gives more than 67,108,864 values"),
+        (Linear(name="wide", out_features=2**64), "wide: the output has more than 67,108,864 values"),
     ],
 )
 def test_a_table_that_no_graph_can_hold_is_refused(layer: Linear, message: str) -> None:
@@ -217,7 +220,7 @@ def test_a_table_that_no_graph_can_hold_is_refused(layer: Linear, message: str) 
     with pytest.raises(ValueError, match=message):
         Architecture(name="odd", input_size=64, layers=layers)
     conv = Conv(name="wide", out_channels=4, kernel=1, padding=(10**6,) * 4)
-    with pytest.raises(ValueError, match="wide: gives more than 67,108,864 values"):
+    with pytest.raises(ValueError, match="wide: the output has more than 67,108,864 values"):
         Architecture(name="odd", input_size=64, layers=(conv, Flatten(name="f"), Linear(name="fc", out_features=2)))
 
 

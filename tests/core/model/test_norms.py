@@ -1,4 +1,4 @@
-"""The normalisations of the torch network against plain float64 NumPy, and the field's conventions compared."""
+"""The normalisations of the torch network against float64 NumPy, and a comparison of the frameworks' conventions."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def lrn(a: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.nda
 
 
 def tensorflow_lrn(a: np.ndarray, depth_radius: int, bias: float, alpha: float, beta: float) -> np.ndarray:
-    """tf.nn.local_response_normalization of (N, H, W, C): sqr_sum is not divided by anything."""
+    """tf.nn.local_response_normalization of (N, H, W, C): sqr_sum is not divided by the window."""
     padded = np.pad(a.astype(np.float64) ** 2, [(0, 0)] * 3 + [(depth_radius, depth_radius)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * depth_radius + 1, axis=3)
     return a / (bias + alpha * windows.sum(axis=-1)) ** beta
 
 
 def caffe_lrn(a: np.ndarray, local_size: int, alpha: float, beta: float, k: float) -> np.ndarray:
-    """Caffe's LRNLayer, ACROSS_CHANNELS, as lrn_layer.cpp: the scale runs along, adding the head, dropping the tail."""
+    """Caffe's LRNLayer, ACROSS_CHANNELS, as in lrn_layer.cpp: a running sum that adds the head and drops the tail."""
     alpha_over_size = alpha / local_size
     before = (local_size - 1) // 2
     padded = np.pad(a.astype(np.float64) ** 2, [(0, 0), (before, before), (0, 0), (0, 0)])
@@ -82,7 +82,7 @@ def test_lrn_in_groups_stays_within_each_column() -> None:
 
 def test_tensorflow_s_formula_agrees_after_conversion() -> None:
     a = activations((2, 10, 3, 3))
-    # TensorFlow's tutorial AlexNet: radius 2, bias 1, alpha 0.001 / 9, beta 0.75; here alpha is times the window.
+    # TensorFlow's tutorial AlexNet: radius 2, bias 1, alpha 0.001 / 9, beta 0.75; our alpha is that times the window.
     theirs = tensorflow_lrn(a.transpose(0, 2, 3, 1), 2, 1.0, 0.001 / 9, 0.75).transpose(0, 3, 1, 2)
     layer = LocalNorm(name="norm", size=5, alpha=5 * 0.001 / 9, beta=0.75, k=1.0)
     np.testing.assert_allclose(run(layer, a), theirs, rtol=2e-6)

@@ -48,7 +48,7 @@ def test_latest_takes_any_name_that_a_folder_can_have(tmp_path: Path, name: byte
 def test_latest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latest").touch()
     os.truncate(tmp_path / "latest", 2**40)
-    with pytest.raises(UsageError, match=r"latest: cannot be read: it has 1,099,511,627,776 bytes, and at most 4,096"):
+    with pytest.raises(UsageError, match=r"latest: cannot be read: it has 1,099,511,627,776 bytes, the limit is 4,096"):
         get_latest(tmp_path, made_by="x")
     (tmp_path / "latest").unlink()
     os.mkfifo(tmp_path / "latest")

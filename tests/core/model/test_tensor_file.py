@@ -61,24 +61,24 @@ def test_it_reads_a_damaged_file_as_the_safetensors_package_does_or_not_at_all(s
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F8_E4M3", "F4", "I32", "F64"])
 def test_another_number_format_is_refused_by_name(dtype: str, tmp_path: Path) -> None:
-    with pytest.raises(TensorFileError, match=f"^conv1 is {dtype}, where F32 is needed$"):
+    with pytest.raises(TensorFileError, match=f"^conv1 must be F32, got {dtype}$"):
         read(tmp_path / "x", with_header({"conv1": entry([2], 0, 8, dtype)}, b"\0" * 8))
 
 
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ({"a": entry([2], 0, 4)}, r"a of shape \(2,\) cannot be bytes 0 to 4"),
-        ({"a": entry([1], 4, 8)}, r"a of shape \(1,\) cannot be bytes 4 to 8"),
-        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, "b of shape"),
-        ({"a": entry([1], 0, 4)}, "its tensors take 4 bytes, and 8 follow the header"),
-        ({"a": entry([3], 0, 12)}, "its tensors take 12 bytes, and 8 follow the header"),
-        # In 64 bits these products are 0 and 2.
-        ({"a": entry([2**32, 2**32], 0, 8)}, "cannot be bytes 0 to 8"),
-        ({"a": entry([2**63 + 1, 2], 0, 8)}, "cannot be bytes 0 to 8"),
-        ({"a": entry([-1, -2], 0, 8)}, "cannot be bytes 0 to 8"),
-        ({"a": entry([0], 0, 0), "b": entry([2], 0, 8)}, "a of shape"),
-        ({"a": entry([2] * 9, 0, 8)}, "cannot be bytes 0 to 8"),
+        ({"a": entry([2], 0, 4)}, r"a: shape \(2,\) does not match its bytes 0 to 4"),
+        ({"a": entry([1], 4, 8)}, r"a: shape \(1,\) does not match its bytes 4 to 8"),
+        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, "b: shape"),
+        ({"a": entry([1], 0, 4)}, "its tensors take 4 bytes, but 8 follow the header"),
+        ({"a": entry([3], 0, 12)}, "its tensors take 12 bytes, but 8 follow the header"),
+        # In 64 bits these products overflow to 0 and 2.
+        ({"a": entry([2**32, 2**32], 0, 8)}, "does not match its bytes 0 to 8"),
+        ({"a": entry([2**63 + 1, 2], 0, 8)}, "does not match its bytes 0 to 8"),
+        ({"a": entry([-1, -2], 0, 8)}, "does not match its bytes 0 to 8"),
+        ({"a": entry([0], 0, 0), "b": entry([2], 0, 8)}, "a: shape"),
+        ({"a": entry([2] * 9, 0, 8)}, "does not match its bytes 0 to 8"),
         ({"a": {"dtype": "F32"}}, "header cannot be read: .*shape"),
         ({"a": 7}, "header cannot be read: Expected `object`"),
     ],
@@ -110,7 +110,7 @@ def test_sizes_are_bounded_before_they_are_read(tmp_path: Path) -> None:
     header = with_header({"a": entry([1 << 34], 0, 1 << 36)}, b"")
     path.write_bytes(header)
     os.truncate(path, len(header) + (1 << 36))
-    too_large = r"take 68,719,476,736 bytes, and at most 8,589,934,592 are read"
+    too_large = r"take 68,719,476,736 bytes, the limit is 8,589,934,592"
     with pytest.raises(TensorFileError, match=too_large), open_tensors(path):
         pass
     path.write_bytes((1 << 32).to_bytes(8, "little"))
@@ -141,7 +141,9 @@ def test_a_damaged_byte_of_a_tensor_is_refused(weights: Weights, tmp_path: Path)
     damaged = bytearray(path.read_bytes())
     damaged[-2] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(WeightsError, match=r"its tensors' SHA-256 is \w{12}, and was \w{12} when they were saved"):
+    with pytest.raises(
+        WeightsError, match=r"its tensors have changed since they were saved: SHA-256 was \w{12}, now \w{12}"
+    ):
         load_weights(path)
 
 
@@ -155,17 +157,17 @@ def test_weights_of_format_1_have_no_digests_and_are_read(weights: Weights, tmp_
     loaded = load_weights(path)
     assert loaded.sha256 == sha256(path.read_bytes())
     assert (loaded.weights.labels, loaded.weights.preprocessing) == (weights.labels, weights.preprocessing)
-    # A damaged version must not make a newer file one of an age that had no digests.
+    # A damaged version field must not turn a newer file into one of a format without digests.
     text = msgspec.json.encode(header | {"format_version": 1, "header_sha256": "0" * 64}).decode()
     safetensors.numpy.save_file(dict(weights.tensors), path, {"alexnet-deploy": text})
-    with pytest.raises(WeightsError, match="a header of format 1 has no digest of its own"):
+    with pytest.raises(WeightsError, match="its header has a digest, but format 1 has none"):
         load_weights(path)
 
 
 def test_the_digest_is_of_the_bytes_that_were_parsed(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another file takes the place of the weights between any two looks at it."""
+    """Another file replaces the weights between any two accesses."""
     path = saved(weights, tmp_path / "w.safetensors").path
     digest, whole_read = sha256(path.read_bytes()), TensorFile.read
 

@@ -16,7 +16,7 @@ from alexnet_deploy.core.model.weights import AssumptionRecord, ImportRecord, We
 
 
 def header_of(weights: Weights, tmp_path: Path) -> dict[str, object]:
-    """The header as format 1 had it: without digests."""
+    """A header of format 1, which has no digests."""
     path = saved(weights, tmp_path / "whole.safetensors").path
     with safetensors.safe_open(path, framework="numpy") as file:
         header: dict[str, object] = msgspec.json.decode(file.metadata()["alexnet-deploy"])
@@ -70,12 +70,12 @@ def test_value_that_is_no_number_is_refused_by_name(weights: Weights, value: flo
 
 
 def test_tensor_of_another_shape_is_refused_by_name(weights: Weights) -> None:
-    with pytest.raises(WeightsError, match=r"fc6\.weight is \(2, 2\), where the table needs"):
+    with pytest.raises(WeightsError, match=r"fc6\.weight is \(2, 2\), the table needs"):
         with_tensor(weights, "fc6.weight", np.zeros((2, 2), np.float32))
 
 
 def test_tensor_of_another_type_is_refused_by_name(weights: Weights) -> None:
-    with pytest.raises(WeightsError, match=r"fc8\.bias is float64"):
+    with pytest.raises(WeightsError, match=r"fc8\.bias must be float32, got float64"):
         with_tensor(weights, "fc8.bias", weights.tensors["fc8.bias"].astype(np.float64))
 
 
@@ -84,7 +84,7 @@ def test_missing_and_surplus_tensors_are_refused_by_name(weights: Weights) -> No
     del tensors["conv1.bias"]
     with pytest.raises(WeightsError, match=r"conv1\.bias is missing"):
         replace(weights, tensors=tensors)
-    with pytest.raises(WeightsError, match=r"conv9\.bias is \(1,\), where the table needs none"):
+    with pytest.raises(WeightsError, match=r"conv9\.bias is \(1,\), the table needs none"):
         with_tensor(weights, "conv9.bias", np.zeros(1, np.float32))
 
 
@@ -97,23 +97,27 @@ def test_file_that_is_missing_damaged_or_no_weights_is_refused(weights: Weights,
     for number, data in enumerate((b"", b"\x80\x02}q\x00.", whole[:100], whole[:-10])):
         path = tmp_path / f"damaged{number}.safetensors"
         path.write_bytes(data)
-        with pytest.raises(WeightsError, match="no safetensors file, or a damaged one"):
+        with pytest.raises(WeightsError, match="not a safetensors file, or a damaged one"):
             load_weights(path)
 
 
 def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"x": np.zeros(3, np.float32)}, path)
-    with pytest.raises(WeightsError, match="not weights of this program's"):
+    with pytest.raises(WeightsError, match="not alexnet-deploy weights"):
         load_weights(path)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 4, "weights format 4, where this program reads 1 to 3"),
-        ("format_version", 2, "its digest does not fit it"),
-        ("header_sha256", "0" * 64, "a header of format 1 has no digest of its own"),
+        (
+            "format_version",
+            4,
+            "weights version 4 is newer than supported; this program reads weights version 1, 2 and 3",
+        ),
+        ("format_version", 2, "the digest does not match"),
+        ("header_sha256", "0" * 64, "its header has a digest, but format 1 has none"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),
         ("preprocessing", "none", r"header cannot be read: .*\$\.preprocessing"),
         ("labels", ["one"], "1 label for 4 classes"),
@@ -154,7 +158,7 @@ def test_failed_save_leaves_the_old_file(weights: Weights, tmp_path: Path, monke
     ("labels", "message"),
     [
         (("a",), "1 label for 2 classes"),
-        (("a", "a"), "'a' stands for two classes"),
+        (("a", "a"), "duplicate label 'a'"),
         (("a", ""), "not one line"),
         (("a", "b\nc"), "not one line"),
     ],
@@ -166,7 +170,7 @@ def test_labels_that_cannot_name_classes_are_refused(labels: tuple[str, ...], me
 
 def test_a_label_that_comes_twice_is_found_among_many() -> None:
     labels = [f"class {number}" for number in range(200_000)]
-    with pytest.raises(WeightsError, match="'class 199999' stands for two classes"):
+    with pytest.raises(WeightsError, match="duplicate label 'class 199999'"):
         check_labels([*labels, labels[-1]], 200_001)
 
 

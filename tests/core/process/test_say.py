@@ -15,9 +15,9 @@ def test_one_is_no_plural() -> None:
 def test_a_few_are_named_and_many_are_counted() -> None:
     few = [(f"{number}.jpg", "truncated") for number in range(10)]
     assert list(lines_about_excluded([])) == []
-    assert list(lines_about_excluded(few)) == [f"left out, truncated: {number}.jpg" for number in range(10)]
+    assert list(lines_about_excluded(few)) == [f"skipped, truncated: {number}.jpg" for number in range(10)]
     many = few + 290 * [("notes.txt", "not_an_image")] + 1000 * [("a.jpg", "empty")]
-    assert list(lines_about_excluded(many))[10:] == ["left out: 1,290 more (empty 1,000, not_an_image 290)"]
+    assert list(lines_about_excluded(many))[10:] == ["skipped: 1,290 more (empty 1,000, not_an_image 290)"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def folder(*labels: int) -> LabelledFolder:
 
 
 def guesses(*first: int, num_classes: int = 8) -> np.ndarray:
-    """Probabilities with these first guesses, the other classes in their order behind them."""
+    """Return probabilities with these top-1 predictions, followed by the other classes in their order."""
     rows = np.tile(np.linspace(0.1, 0.01, num_classes), (len(first), 1))
     rows[np.arange(len(first)), first] = 0.9
     return rows.astype(np.float32)
@@ -54,7 +54,7 @@ def test_every_changed_first_guess_is_named_and_no_other() -> None:
 
 
 def test_first_five_hold_the_right_one_or_do_not() -> None:
-    # Behind the first guess come a, b, c, d: e is the sixth, unless it is the first.
+    # After the top-1 prediction come a, b, c, d: e is the sixth, unless it is the first.
     found = measured([3, 4, 7], [7, 7, 7], [0, 4, 0])
     assert found.reference_top5 == pytest.approx(2 / 3)
     assert found.candidate_top5 == pytest.approx(2 / 3)
@@ -105,7 +105,7 @@ def test_interval_mirrors_and_holds_the_difference_drawn_in(num_lost: int, num_w
 
 @pytest.mark.parametrize(("lost", "won"), [(0.02, 0.01), (0.01, 0.01), (0.1, 0.02), (0.004, 0.0)])
 def test_interval_covers_the_truth_19_times_in_20(lost: float, won: float) -> None:
-    """Of 4,000 simulated measurements on 1,000 images; the deviation of such a share is 0.35 points."""
+    """4,000 simulated measurements on 1,000 images; the standard deviation of such a share is 0.35 points."""
     rng = np.random.default_rng(7)
     draws = rng.multinomial(1000, [lost, won, 1 - lost - won], size=4000)
     intervals = np.array([paired_interval_points(int(first), int(second), 1000) for first, second, _ in draws])

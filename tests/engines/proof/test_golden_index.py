@@ -1,4 +1,4 @@
-"""golden/index.txt: what it says is enough to prove an engine, and is what the manifest says."""
+"""golden/index.txt is sufficient to prove an engine, and agrees with the manifest."""
 
 import re
 import shutil
@@ -22,8 +22,8 @@ from alexnet_deploy.pipeline import export as ship
 
 _FILE = re.compile(r"(\S+) +(uint8|float32) +(\d+(?: x \d+)+) +(\d+) bytes  (.*)")
 _LIMITS = re.compile(
-    r"  (\S+) +\|p - q\| <= (\S+), \|ln p - ln q\| <= (\S+), q of the engine's first class within (\S+) of the "
-    r"row's largest in (\d+) of 8 rows or more(.*)"
+    r"  (\S+) +\|p - q\| <= (\S+), \|ln p - ln q\| <= (\S+), q of the engine's top-1 class within (\S+) of the "
+    r"row's largest in at least (\d+) of 8 rows(.*)"
 )
 
 
@@ -36,7 +36,7 @@ class Limits:
 
 
 def read(text: str) -> tuple[dict[str, tuple[str, tuple[int, ...], int]], dict[str, Limits]]:
-    """What a program finds in the index: dtype, shape and bytes of each file, and how near each must be."""
+    """The parsed index: dtype, shape and bytes of each file, and the tolerance of each comparison."""
     files = {
         found[1]: (found[2], tuple(map(int, found[3].split(" x "))), int(found[4])) for found in _FILE.finditer(text)
     }
@@ -51,7 +51,7 @@ def read(text: str) -> tuple[dict[str, tuple[str, tuple[int, ...], int]], dict[s
 
 
 def agrees(bundle: Path) -> bool:
-    """Prove a bundle's graph with what stands in the index, and nothing of ours."""
+    """Prove a bundle's graph with the index alone, without this package's code."""
     files, limits = read((bundle / GOLDEN_INDEX).read_text(encoding="utf-8"))
     tensors = {}
     for name, (dtype, shape, num_bytes) in files.items():
@@ -87,7 +87,7 @@ def test_the_index_is_among_the_bundle_s_files(bundle: Bundle) -> None:
 
 
 def int8_manifest(bundle: Bundle) -> Manifest:
-    """The manifest of a bundle as an int8 one has its golden vectors."""
+    """Return the bundle's manifest with the golden vectors of an int8 bundle."""
     manifest = bundle.manifest
     own = TensorFile(file="golden/graph_probabilities.f32", dtype="float32", shape=manifest.golden.probabilities.shape)
     graph = GoldenGraph(probabilities=own, tolerance=int8_graph_tolerance(10))
@@ -138,7 +138,7 @@ def test_a_changed_index_is_found(bundle: Bundle, run: Run, tmp_path: Path) -> N
 
 
 def test_both_references_of_an_int8_bundle_hold(sure: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What OpenVINO's int8 products are off by depends on the processor, and is not the index's business.
+    # The error of OpenVINO's int8 products depends on the CPU and is not tested here.
     monkeypatch.setattr(ship, "installed_backends", lambda: ("onnxruntime",))
     _, bundle = shipped(sure, tmp_path, precision="int8")
     _, limits = read((bundle.path / GOLDEN_INDEX).read_text(encoding="utf-8"))

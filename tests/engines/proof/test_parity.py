@@ -35,7 +35,7 @@ INFO = EngineInfo(
 
 
 class Fixed:
-    """An engine's inside that answers with what it was given."""
+    """A runner that returns the given output."""
 
     def __init__(self, probabilities: np.ndarray) -> None:
         self.probabilities = probabilities
@@ -75,7 +75,7 @@ def test_a_single_nan_fails(value: float) -> None:
     actual[3, 3] = value
     found = row(distribution(), actual)
     assert not found.passed
-    assert "1 of 6 rows hold NaN" in found.failures
+    assert "1 of 6 rows contain NaN or infinity" in found.failures
     assert any("probability is off by" in failure for failure in found.failures)
 
 
@@ -111,7 +111,7 @@ def test_flipped_first_guess_fails() -> None:
     loose = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=0.9)
     found = row(expected, actual, tolerance=loose)
     assert found.top1_agreement == 0.5
-    assert found.failures == ("50.00% have the same first guess, under 90.00%",)
+    assert found.failures == ("top-1 agreement is 50.00%, under 90.00%",)
 
 
 def test_two_classes_that_tie_are_one_guess() -> None:
@@ -133,7 +133,7 @@ def test_errors_are_taken_in_float64() -> None:
 
 @pytest.mark.parametrize("num_views", [1, 10])
 def test_engine_near_its_graph_cannot_leave_the_network_s_tolerance(num_views: int) -> None:
-    """The graph's share and the engine's add up to what int8 is allowed, for either number of views."""
+    """The tolerances of the graph and of the engine add up to that of int8, for either number of views."""
     candidate, own = int8_candidate_tolerance(num_views), int8_graph_tolerance(num_views)
     assert candidate.probability + own.probability == pytest.approx(TOLERANCES["int8"].probability)
     assert candidate.log_probability + own.log_probability == pytest.approx(TOLERANCES["int8"].log_probability)
@@ -144,7 +144,7 @@ def test_near_ties_are_one_guess_by_as_much_as_is_said() -> None:
     expected = np.array([[0.50, 0.49, 0.01]] * 8, np.float32)
     flipped = expected[:, [1, 0, 2]]
     lax = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=1.0)
-    assert shortfalls(expected, flipped, lax) == ("0.00% have the same first guess, under 100.00%",)
+    assert shortfalls(expected, flipped, lax) == ("top-1 agreement is 0.00%, under 100.00%",)
     assert shortfalls(expected, flipped, lax, INT8_TIE) == ()
     far = np.array([[0.52, 0.47, 0.01]] * 8, np.float32)
     assert shortfalls(far, far[:, [1, 0, 2]], lax, INT8_TIE) != ()
@@ -194,7 +194,7 @@ def test_divergence_is_that_of_the_formula_and_of_nothing_is_nothing() -> None:
     np.testing.assert_allclose(divergences(wanted, found), by_hand, rtol=1e-5)
     assert row(wanted, found).kl_divergence == pytest.approx(np.mean(by_hand), rel=1e-5)
     assert divergences(wanted, wanted).tolist() == [0.0] * len(wanted)
-    # A class that the reference rules out costs nothing; one that the candidate rules out costs much, not infinitely.
+    # A class with probability 0 in the reference costs nothing; 0 in the candidate costs much, but is finite.
     np.testing.assert_allclose(divergences(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])), [np.log(2)])
     assert 10 < divergences(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))[0] < 100
 
@@ -225,7 +225,7 @@ def test_int8_engine_is_held_against_the_network_and_against_its_graph(
         assert [row.against for row in rows] == ["network", "graph"]
         for row, error in zip(rows, errors, strict=True):
             assert error is None or row.max_error == error
-    # Rounding may take it further from the network than an engine may be from its graph: this one runs another.
+    # Rounding may move a graph further from the network than an engine may be from its graph: this engine fails.
     between = 2 * int8_graph_tolerance(10).probability
     surest = own.max(axis=1).argmax()
     *_, second, first = np.argsort(own[surest])
@@ -236,7 +236,7 @@ def test_int8_engine_is_held_against_the_network_and_against_its_graph(
 
 
 def test_where_any_first_guess_may_differ_one_may() -> None:
-    """99 % of eight images is all of them, which one near call would fail."""
+    """99 % of eight images would be all of them, and one near tie would fail."""
     loose = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=0.99)
     cases = ((8, 1, True), (8, 2, False), (8, 8, False), (100, 1, True), (100, 2, False), (1000, 10, True))
     for number, num_flipped, passes in (*cases, (1000, 11, False)):
@@ -245,7 +245,7 @@ def test_where_any_first_guess_may_differ_one_may() -> None:
         actual[:num_flipped] = [0.4, 0.6]
         found = compare(expected, actual, engine(actual, "int8"), "given", tolerance=loose)
         assert found.passed is passes, (number, num_flipped)
-    # Where all must, all must, however few there are.
+    # A tolerance of 100 % requires all images to agree, for any number of images.
     flipped = np.array([[0.4, 0.6]])
     strict = Tolerance(probability=1.0, log_probability=10.0, top1_agreement=1.0)
     assert not compare(flipped[:, ::-1], flipped, engine(flipped), "given", tolerance=strict).passed

@@ -49,13 +49,13 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def builds_for_real(test: Test) -> Test:
-    """Mark a test that needs the TensorRT-RTX libraries, and skip it where they are not."""
+    """Mark a test that needs the TensorRT-RTX libraries, and skip it if they are missing."""
     marked: Test = pytest.mark.rtx(pytest.mark.usefixtures("_rtx")(test))
     return marked
 
 
 def graph_of(weights: Weights, precision: Precision) -> bytes:
-    """The graph; an int8 one with ranges that nobody measured, which the builder cannot know."""
+    """Return the graph; an int8 graph has made-up ranges, which the builder does not check."""
     quantization = None
     if precision == "int8":
         named = [layer.name for layer in weights.architecture.layers if isinstance(layer, Conv | Linear)]
@@ -89,7 +89,7 @@ def test_every_architecture_becomes_a_plan_of_the_graph_s_types(name: str, preci
     assert layers.get("QUANTIZE int8", 0) == nodes.count("QuantizeLinear")
     assert (precision == "int8") == ("QUANTIZE int8" in layers)
     assert layers["SOFTMAX float32"] == 1
-    # Each weight is in it, in no narrower type than the graph's.
+    # The plan contains each weight, in a type at least as wide as the graph's.
     sizes = {"fp32": 4, "fp16": 2, "int8": 1}
     assert len(built.data) > sizes[precision] * weights.architecture.num_parameters
 
@@ -104,7 +104,7 @@ def test_record_says_what_the_plan_is(graph: bytes) -> None:
     assert (record.profile, record.options, record.proof) == (profile, options, "pending")
     assert record.graph_sha256 == sha256(graph)
     assert record.build_seconds > 0
-    # Untouched, and its own bytes say what it is of.
+    # The plan is unchanged, and its bytes name its graph.
     assert built.data[:4] == b"vtrt"
     assert sha256(graph).encode() in built.data
 
@@ -124,7 +124,7 @@ def test_every_node_that_the_parser_refuses_is_named(graph: bytes) -> None:
     ("data", "words"),
     [
         (100 * b"no graph", "cannot read the graph: the file: "),
-        (b"", r"has the inputs \[\] and outputs \[\], where images and probabilities are needed"),
+        (b"", r"has the inputs \[\] and outputs \[\], expected images and probabilities"),
     ],
 )
 def test_what_is_no_graph_is_one_sentence(data: bytes, words: str) -> None:
@@ -143,16 +143,16 @@ def test_graph_with_other_names_is_refused(graph: bytes) -> None:
 
 @builds_for_real
 def test_workspace_that_is_too_small_is_refused_in_the_library_s_words(graph: bytes) -> None:
-    with pytest.raises(BackendError, match=r"built no plan: .*workspace") as caught:
+    with pytest.raises(BackendError, match=r"could not build the plan: .*workspace") as caught:
         build(graph, workspace_bytes=1 << 20)
     assert "\n" not in str(caught.value)
 
 
 @builds_for_real
 def test_what_rtx_cannot_do_is_refused(graph: bytes, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="tensorrt-rtx has no version-compatible plans"):
+    with pytest.raises(UsageError, match="tensorrt-rtx cannot build version-compatible plans"):
         build(graph, is_version_compatible=True)
-    with pytest.raises(UsageError, match="tensorrt-rtx keeps no timing cache"):
+    with pytest.raises(UsageError, match="tensorrt-rtx has no timing cache"):
         build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), timing_cache=tmp_path / "timing")
     assert default_timing_cache("tensorrt-rtx") is None
     assert build(graph, is_hardware_compatible=True).record.target == "aot"
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_the_build(graph: bytes) -> None:
 
 @builds_for_real
 def test_two_builds_after_each_other_are_both_heard(graph: bytes) -> None:
-    """A library keeps the first logger it is given: a second one would hear nothing."""
+    """A library keeps the first logger it gets: a second logger would get no lines."""
     for _ in range(2):
         heard: list[str] = []
         build_plan(graph, "tensorrt-rtx", Profile(), PlanOptions(), observer=BuildObserver(debug=heard.append))
@@ -236,7 +236,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 @contextlib.contextmanager
 def rtx_as_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TensorRT's rules with RTX's builder, which has the same names, to see what it is told."""
+    """TensorRT's settings with RTX's builder, which has the same interface, to see which are passed."""
     library = replace(load_library("tensorrt-rtx"), backend="tensorrt", traits=TRAITS["tensorrt"], version="10.13.0")
     monkeypatch.setattr(tensorrt_build, "load_library", lambda backend: library)
     yield
@@ -258,20 +258,20 @@ def test_tensorrt_without_a_gpu_is_refused(graph: bytes, monkeypatch: pytest.Mon
     install(monkeypatch, FakeCuda(has_driver=False))
     with (
         rtx_as_tensorrt(monkeypatch),
-        pytest.raises(BackendError, match="tensorrt builds plans on the GPU that they are for: no NVIDIA GPU can be"),
+        pytest.raises(BackendError, match="tensorrt builds a plan on the GPU that will run it: no NVIDIA GPU can be"),
     ):
         build_plan(graph, "tensorrt", Profile(), PlanOptions())
 
 
 @builds_for_real
 def test_compatible_options_reach_the_builder(graph: bytes, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RTX's builder says of both that it cannot: so it was asked."""
+    """RTX's builder rejects both options, which proves that they were passed."""
     heard: list[str] = []
     with rtx_as_tensorrt(monkeypatch):
         options = PlanOptions(is_hardware_compatible=True)
         build_plan(graph, "tensorrt", Profile(), options, observer=BuildObserver(debug=heard.append))
         assert any("setHardwareCompatibilityLevel() is unsupported" in line for line in heard)
-        with pytest.raises(BackendError, match=r"built no plan: .*libnvinfer_lean"):
+        with pytest.raises(BackendError, match=r"could not build the plan: .*libnvinfer_lean"):
             build_plan(graph, "tensorrt", Profile(), PlanOptions(is_version_compatible=True))
 
 
@@ -311,20 +311,20 @@ def test_timing_cache_that_cannot_be_kept_costs_no_plan(
         assert build_plan(
             graph, "tensorrt", Profile(), PlanOptions(), timing_cache=cache, observer=BuildObserver(debug=heard.append)
         ).data
-    assert any("timings could not be kept" in line for line in heard)
+    assert any("timings could not be written" in line for line in heard)
 
 
 def test_library_that_is_not_there_is_refused_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_library, "_loaded", {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"tensorrt-rtx is not installed; `pip install [^`]*\[rtx\]'?`"):
+    with pytest.raises(BackendError, match=r"tensorrt-rtx is not installed; run `pip install [^`]*\[rtx\]'?`"):
         build(b"")
 
 
 @pytest.mark.parametrize(
     ("module", "text", "words"),
     [
-        ("tensorrt_too_old", "__version__ = '8.6.1'", r"8\.6\.1 is installed, and 10\.3 or later is needed"),
+        ("tensorrt_too_old", "__version__ = '8.6.1'", r"8\.6\.1 is too old, 10\.3 or later is needed"),
         ("tensorrt_broken", "raise ImportError('libnvinfer.so.10:\\n no such file')", "cannot be loaded: libnvinfer"),
     ],
 )
@@ -347,12 +347,12 @@ def test_versions_compare_as_numbers() -> None:
 
 @pytest.mark.parametrize("batches", [(0, 1, 2), (2, 1, 3), (1, 5, 4)])
 def test_profile_that_is_none_is_refused(batches: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="are no profile"):
+    with pytest.raises(ValueError, match="batch sizes must be 1 <= min <= opt <= max, got min"):
         Profile(min_batch=batches[0], opt_batch=batches[1], max_batch=batches[2])
 
 
 def test_workspace_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 bytes of workspace"):
+    with pytest.raises(ValueError, match="workspace_bytes must be 1 or more, got 0"):
         PlanOptions(workspace_bytes=0)
 
 

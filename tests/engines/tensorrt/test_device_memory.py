@@ -15,7 +15,7 @@ from alexnet_deploy.engines.tensorrt.device_memory import DeviceMemory, Gpu, fin
 
 
 class FakePyCuda(ModuleType):
-    """pycuda.driver, as far as it is used, over the fake CUDA: nothing works but in a context that was pushed."""
+    """The used part of pycuda.driver on the fake CUDA: calls work only in a pushed context."""
 
     Error = RuntimeError
 
@@ -221,7 +221,7 @@ def test_no_driver_is_one_sentence(library: str, monkeypatch: pytest.MonkeyPatch
 
 def test_neither_library_is_one_sentence_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match="`pip install cuda-python` brings it"):
+    with pytest.raises(BackendError, match="no CUDA library is installed; run `pip install cuda-python`"):
         open_device()
 
 
@@ -261,7 +261,7 @@ def test_a_gpu_is_chosen_by_its_number_in_every_thread(monkeypatch: pytest.Monke
     with closing(open_device(2)) as memory:
         pinned = memory.pinned((4,), np.uint8)
         address = memory.allocate(4)
-        # Another thread begins with GPU 0, and so does whoever was disturbed by other code.
+        # A new thread starts with GPU 0 as its current GPU, and other code may change it.
         cuda.current.gpu = 1
         with ThreadPoolExecutor(1) as thread:
             thread.submit(memory.upload, address, pinned).result(HANGS_AFTER_S)
@@ -271,11 +271,13 @@ def test_a_gpu_is_chosen_by_its_number_in_every_thread(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("num_gpus", "there"), [(0, "there is none"), (1, "there is cuda:0 only"), (4, "cuda:3 is the last")]
+    ("num_gpus", "there"), [(0, "no GPU was found"), (1, "only cuda:0"), (4, "only cuda:0 to cuda:3")]
 )
 def test_a_gpu_that_is_not_there_is_refused(num_gpus: int, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeCuda(num_gpus=num_gpus))
-    with pytest.raises(BackendError, match=f"no NVIDIA GPU can be used here: cuda:{num_gpus} is not there: {there}$"):
+    with pytest.raises(
+        BackendError, match=f"no NVIDIA GPU can be used here: cuda:{num_gpus} is not available: {there}$"
+    ):
         open_device(num_gpus)
     assert find_gpu(num_gpus) is None
 
@@ -286,5 +288,5 @@ def test_pycuda_opens_the_gpu_of_that_number(monkeypatch: pytest.MonkeyPatch) ->
     install_pycuda(monkeypatch, driver)
     open_device(1).close()
     assert driver.opened == [1]
-    with pytest.raises(BackendError, match="cuda:2 is not there: cuda:1 is the last"):
+    with pytest.raises(BackendError, match="cuda:2 is not available: only cuda:0 to cuda:1"):
         open_device(2)

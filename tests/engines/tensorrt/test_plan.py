@@ -49,7 +49,7 @@ def plan_of(record: PlanRecord, graph: bytes) -> bytes:
 
 
 def with_plans(bundle: Bundle, out: Path, *plans: tuple[PlanRecord, bytes]) -> Bundle:
-    """Publish the bundle again with plans in it."""
+    """Publish a copy of the bundle with plans."""
     with publishing(out) as stage:
         for name in bundle.manifest.files:
             stage.write(name, bundle.read(name))
@@ -74,7 +74,7 @@ def backend(request: pytest.FixtureRequest) -> PlanBackend:
 
 @pytest.fixture
 def trt(backend: PlanBackend, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """The library, faked; where a test asks for the other one it is not installed."""
+    """A fake of the library under test; the other library is not installed."""
     fake = FakeTensorRt(cuda, makes_graphs=backend == "tensorrt-rtx")
     fake.library = Library(
         backend=backend, trt=fake, version=VERSIONS[backend], traits=TRAITS[backend], logger=None, listeners=[]
@@ -113,7 +113,7 @@ def test_gpu_that_is_not_there_is_refused_in_a_sentence(
 ) -> None:
     for command in ("predict a.jpg --bundle", "check", "bench --seconds 0"):
         said = run(*command.split(), planned.path, "--backend", backend, "--device", "cuda:1").refused(3)
-        assert said.endswith("no NVIDIA GPU can be used here: cuda:1 is not there: there is cuda:0 only")
+        assert said.endswith("no NVIDIA GPU can be used here: cuda:1 is not available: only cuda:0")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 6, 11])
@@ -130,7 +130,7 @@ def test_each_part_goes_up_through_and_down(engine: Engine, cuda: FakeCuda) -> N
 
 def test_stages_are_timed_one_by_one(engine: Engine, cuda: FakeCuda) -> None:
     assert engine.time_stages(IMAGES[:3]) == StageTimes(upload_ms=1.5, compute_ms=1.5, download_ms=1.5)
-    # Once all together, which puts the images where they are taken from, and each by itself between two events.
+    # One complete run, which fills the buffers, then each stage separately between two events.
     stages = ["upload", "execute", "download"]
     assert cuda.done == [*stages, *(step for stage in stages for step in ("event", stage, "event"))]
 
@@ -156,7 +156,7 @@ def test_batch_size_that_comes_again_becomes_one_launch(engine: Engine, cuda: Fa
     np.testing.assert_array_equal(engine.run(IMAGES[:4]), first)
     assert cuda.done == ["graph"]
     np.testing.assert_array_equal(second, first)
-    # Another size in between, and other images, spoil nothing.
+    # A different batch size in between, or different images, do not change the result.
     engine.run(IMAGES[4:7])
     np.testing.assert_array_equal(engine.run(IMAGES[4:8])[:3], engine.run(IMAGES[4:7]))
     np.testing.assert_array_equal(engine.run(IMAGES[:4]), first)
@@ -225,7 +225,7 @@ def test_of_several_plans_the_one_that_fits_is_opened(
     assert trt.opened[0].max_batch == PROFILE.max_batch
     with pytest.raises(BackendError, match=r"was built for sm_89 NVIDIA L4"):
         open_plan(both, backend, other.file)
-    with pytest.raises(BackendError, match=rf"holds no plans/none\.engine for {backend}"):
+    with pytest.raises(BackendError, match=rf"contains no plans/none\.engine for {backend}"):
         open_plan(both, backend, "plans/none.engine")
 
 
@@ -237,7 +237,7 @@ def test_byte_that_was_changed_is_found_first(planned: Bundle, backend: PlanBack
     with pytest.raises(IntegrityError, match=r"\.engine: SHA-256"):
         open_engine(planned, backend)
     file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(IntegrityError, match=r"\.engine: [\d,]+ bytes, where [\d,]+ were published"):
+    with pytest.raises(IntegrityError, match=r"\.engine: [\d,]+ bytes, expected [\d,]+"):
         open_engine(planned, backend)
     assert not trt.opened
 
@@ -248,7 +248,8 @@ def test_plan_of_another_graph_under_the_right_name_is_refused(
     record = record_of(bundle, backend, graph_sha256="0" * 64)
     wrong = with_plans(bundle, tmp_path / "wrong.bundle", (record, plan_of(record, bundle.read(GRAPH))))
     with pytest.raises(
-        BackendError, match=rf"{record.file}: is a plan of another graph, 000000000000.*--plan {backend}` builds"
+        BackendError,
+        match=rf"{record.file}: was built from another graph, 000000000000.*rebuild it with .*--plan {backend}`",
     ):
         open_engine(wrong, backend)
     assert not trt.opened
@@ -260,7 +261,7 @@ def test_plan_of_another_graph_under_a_record_of_this_one_is_refused(
     record = record_of(bundle, backend)
     data = fake_plan(bundle.read(GRAPH), name="f" * 64, min_batch=2, max_batch=5)
     wrong = with_plans(bundle, tmp_path / "wrong.bundle", (record, data))
-    with pytest.raises(BackendError, match=r"its own bytes say that it is of the graph ffffffffffff"):
+    with pytest.raises(BackendError, match=r"its bytes name the graph ffffffffffff"):
         open_engine(wrong, backend)
     assert not cuda.live
 
@@ -283,7 +284,7 @@ def test_truncated_plan_with_a_right_digest_is_refused(
 @pytest.mark.parametrize("backend", ["tensorrt-rtx"], indirect=True)
 def test_what_the_library_finds_invalid_is_named(planned: Bundle, trt: FakeTensorRt, cuda: FakeCuda) -> None:
     trt.validity = (2, 1 | 32)
-    with pytest.raises(BackendError, match="finds it invalid here: VERSION_MISMATCH, MALFORMED_ENGINE"):
+    with pytest.raises(BackendError, match="reports it as invalid: VERSION_MISMATCH, MALFORMED_ENGINE"):
         open_engine(planned, "tensorrt-rtx")
     assert not cuda.live
     trt.validity = (1, 0)
@@ -294,7 +295,7 @@ def test_plan_of_another_release_is_refused(planned: Bundle, backend: PlanBacken
     assert trt.library is not None
     trt.library = replace(trt.library, version="10.2.0")
     with pytest.raises(
-        BackendError, match=rf"was built by {backend} {VERSIONS[backend]}, and 10.2.0 is installed; .*build"
+        BackendError, match=rf"was built by {backend} {VERSIONS[backend]}, but 10.2.0 is installed; .*build"
     ):
         open_engine(planned, backend)
     assert not trt.opened
@@ -311,7 +312,7 @@ def test_version_compatible_plan_opens_on_later_releases_alone(
     open_engine(planned, "tensorrt").close()
     assert trt.allowed_code == [True]
     trt.library = replace(trt.library, version="10.9.0.34")
-    with pytest.raises(BackendError, match=r"and 10\.9\.0\.34 is installed"):
+    with pytest.raises(BackendError, match=r"but 10\.9\.0\.34 is installed"):
         open_engine(planned, "tensorrt")
 
 
@@ -347,7 +348,7 @@ def test_plan_for_another_gpu_is_refused(
     if fits:
         open_engine(planned, backend).close()
     else:
-        with pytest.raises(BackendError, match=r"(this GPU is|this one is) sm_\d\d NVIDIA H100.*`alexnet-deploy build"):
+        with pytest.raises(BackendError, match=r"but this GPU is sm_\d\d NVIDIA H100.*`alexnet-deploy build"):
             open_engine(planned, backend)
     assert not cuda.live
 
@@ -365,7 +366,7 @@ def test_pending_plan_is_proved_at_every_opening(
 def test_pending_plan_that_says_something_else_is_refused_and_freed(
     bundle: Bundle, backend: PlanBackend, trt: FakeTensorRt, cuda: FakeCuda, tmp_path: Path
 ) -> None:
-    """The right name and the right shapes, and one weight changed."""
+    """The correct name and shapes, but one changed weight."""
     import onnx
 
     model = onnx.load_from_string(bundle.read(GRAPH))
@@ -374,13 +375,15 @@ def test_pending_plan_that_says_something_else_is_refused_and_freed(
     record = record_of(bundle, backend, proof="pending")
     data = fake_plan(model.SerializeToString(), name=record.graph_sha256, min_batch=2, max_batch=5)
     faulty = with_plans(bundle, tmp_path / "faulty.bundle", (record, data))
-    with pytest.raises(ParityError, match=rf"on {H100} it does not say what the trained network said.*is off by"):
+    with pytest.raises(
+        ParityError, match=rf"on {H100} it disagrees with the trained network on the golden images: .*is off by"
+    ):
         open_engine(faulty, backend)
     assert not cuda.live
 
 
 def test_bundle_without_a_plan_says_how_to_make_one(bundle: Bundle, backend: PlanBackend) -> None:
-    with pytest.raises(BackendError, match=rf"holds no plan for {backend}; `alexnet-deploy build .* makes one"):
+    with pytest.raises(BackendError, match=rf"contains no plan for {backend}; build one with `alexnet-deploy build "):
         open_engine(bundle, backend)
 
 
@@ -388,7 +391,9 @@ def test_plan_without_a_gpu_is_refused_and_never_replaced(
     planned: Bundle, backend: PlanBackend, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, FakeCuda(has_driver=False))
-    with pytest.raises(BackendError, match=f"{backend} runs plans on an NVIDIA GPU: no NVIDIA GPU can be used here"):
+    with pytest.raises(
+        BackendError, match=f"{backend} needs an NVIDIA GPU to run plans: no NVIDIA GPU can be used here"
+    ):
         open_engine(planned, backend)
     assert open_engine(planned).info.device == "cpu"
 
@@ -398,20 +403,20 @@ def test_library_that_is_not_there_is_refused(planned: Bundle) -> None:
         pytest.skip("tensorrt is installed here")
     record = record_of(planned, "tensorrt", file="plans/another.engine")
     with_plan = with_plans(planned, planned.path.with_name("other.bundle"), (record, b"a plan"))
-    with pytest.raises(BackendError, match="tensorrt is not installed; `pip install tensorrt` brings it"):
+    with pytest.raises(BackendError, match="tensorrt is not installed; run `pip install tensorrt`"):
         open_engine(with_plan, "tensorrt")
 
 
 def test_plans_have_one_device_and_no_threads(planned: Bundle, backend: PlanBackend) -> None:
     with pytest.raises(UsageError, match=f"{backend} does not run on the cpu"):
         open_engine(planned, backend, "cpu")
-    with pytest.raises(UsageError, match="no threads to limit"):
+    with pytest.raises(UsageError, match="CPU threads cannot be limited"):
         open_engine(planned, backend, threads=2)
     assert backend not in installed_backends()
 
 
 def test_plan_s_file_that_leaves_plans_is_refused(planned: Bundle) -> None:
-    with pytest.raises(ValueError, match=r"is no name of a plan"):
+    with pytest.raises(ValueError, match=r"^invalid plan path '\.\./model\.onnx': it must be plans/NAME\.engine$"):
         record_of(planned, "tensorrt", file="../model.onnx")
 
 
@@ -436,7 +441,7 @@ def test_real_rtx_finds_a_plan_that_is_none_malformed(bundle: Bundle, cuda: Fake
     built = build_plan(bundle.read(GRAPH), "tensorrt-rtx", Profile(max_batch=8), PlanOptions())
     for number, data in enumerate((built.data[:60], bytes(len(built.data)))):
         planned = with_plans(bundle, tmp_path / f"{number}.bundle", (built.record, data))
-        with pytest.raises(BackendError, match=r"1\.\d.* finds it invalid here: MALFORMED_ENGINE; .*build"):
+        with pytest.raises(BackendError, match=r"1\.\d.* reports it as invalid: MALFORMED_ENGINE; .*build"):
             open_engine(planned, "tensorrt-rtx")
         assert not cuda.live
 
@@ -448,7 +453,7 @@ def test_real_rtx_plan_needs_a_gpu_and_says_so(bundle: Bundle, tmp_path: Path) -
         pytest.skip("there is an NVIDIA driver here")
     built = build_plan(bundle.read(GRAPH), "tensorrt-rtx", Profile(max_batch=8), PlanOptions())
     planned = with_plans(bundle, tmp_path / "planned.bundle", (built.record, built.data))
-    with pytest.raises(BackendError, match="tensorrt-rtx runs plans on an NVIDIA GPU: ") as caught:
+    with pytest.raises(BackendError, match="tensorrt-rtx needs an NVIDIA GPU to run plans: ") as caught:
         open_engine(planned, "tensorrt-rtx")
     assert "\n" not in str(caught.value)
     assert open_engine(planned).info.device == "cpu"
@@ -467,5 +472,5 @@ def test_real_gpu_says_what_the_trained_network_said(bundle: Bundle, backend: Pl
         for _ in range(3):
             np.testing.assert_allclose(engine.run(IMAGES), expected, atol=1e-5)
     cut = with_plans(bundle, tmp_path / "cut.bundle", (built.record, built.data[: len(built.data) // 2]))
-    with pytest.raises(BackendError, match=r"finds it invalid|cannot open it"):
+    with pytest.raises(BackendError, match=r"reports it as invalid|cannot open it"):
         open_engine(cut, backend)

@@ -254,7 +254,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "an endless constant": (_endless_constant, "no tensor has the shape (1048576, 3, 1024, 1024)"),
     "20 million nodes": (_millions_of_empty_nodes, "beside its tensors, too many for an AlexNet"),
     "graphs within graphs": (_graphs_within_graphs, "has a subgraph within a subgraph"),
-    "a length beyond the file": (_length_beyond_the_file, "a field is longer than what holds it"),
+    "a length beyond the file": (_length_beyond_the_file, "a field is longer than the message that holds it"),
     "packed numbers": (_packed_numbers, "beside its tensors, too many for an AlexNet"),
     "nodes in a circle": (_nodes_in_a_circle, "takes b, which no node before it gives"),
     "functions": (_functions, "has functions of its own"),

@@ -43,12 +43,12 @@ def test_planes_become_pixels_and_are_resized_like_any_other_image(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data_batch_4": None}, r"has no data_batch_4\.bin; five batches"),
-        ({"test_batch": None}, r"has no test_batch\.bin; five batches"),
-        ({"data_batch_1": None}, r"has no data_batch_1\.bin; five batches"),
-        ({"data_batch_2": BATCHES[TRAIN[1]][:-1]}, r"data_batch_2\.bin has 30,729 bytes, where a multiple of 3,073"),
-        ({"data_batch_3": b""}, r"data_batch_3\.bin has 0 bytes, where a multiple of 3,073"),
-        ({"test_batch": BATCHES[VALIDATION][:3073] + bytes([10]) * 3073}, "record 1 of test_batch.bin is of class 10"),
+        ({"data_batch_4": None}, r"has no data_batch_4\.bin; the five training batches"),
+        ({"test_batch": None}, r"has no test_batch\.bin; the five training batches"),
+        ({"data_batch_1": None}, r"has no data_batch_1\.bin; the five training batches"),
+        ({"data_batch_2": BATCHES[TRAIN[1]][:-1]}, r"data_batch_2\.bin has 30,729 bytes, not a multiple of 3,073"),
+        ({"data_batch_3": b""}, r"data_batch_3\.bin has 0 bytes, not a multiple of 3,073"),
+        ({"test_batch": BATCHES[VALIDATION][:3073] + bytes([10]) * 3073}, "record 1 of test_batch.bin has class 10"),
     ],
 )
 def test_batches_that_are_missing_or_damaged_are_refused(

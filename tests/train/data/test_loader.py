@@ -1,4 +1,4 @@
-"""What reaches the training step, at a thousandth of ImageNet: 1,281 images to learn from and 50 to validate."""
+"""Batches of the training step, at a thousandth of ImageNet: 1,281 training and 50 validation images."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def numbered(first: int, num_records: int) -> bytes:
-    """Records of flat images that show their own number, class by class in turn."""
+    """Records of flat images whose colour encodes their number; classes take turns."""
     records = np.zeros((num_records, 3, 1024), np.uint8)
     numbers = np.arange(first, first + num_records)
     for channel, values in enumerate((numbers & 255, numbers >> 8, 77)):
@@ -72,7 +72,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
         seen.extend(numbers)
         return torch.tensor(1.0)
 
-    # The images are looked at, and the network is left alone: a step takes longer than all of this.
+    # Only the images are checked, and the network is not run: a step takes longer than the whole test.
     monkeypatch.setattr(Learner, "step", note)
     recipe = msgspec.structs.replace(RECIPE, epochs=3, batch_size=100)
     train(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
@@ -81,7 +81,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
     for number, order in enumerate(epochs):
         assert sorted(order) == list(range(NUM_TRAIN))
         assert all(order != other for other in epochs[:number])
-        # A permutation leaves one image in its place on average, and 12 once in a billion times.
+        # A random permutation has one fixed point on average, and 12 once in a billion times.
         assert sum(place == image for place, image in enumerate(order)) < 12
 
 
@@ -101,7 +101,7 @@ def test_every_feed_gives_the_images_that_are_asked_for_in_that_order(packed: Pa
     order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(1))[:200]
     before = torch.get_rng_state()
     batches = list(found.batches(in_batches(order, batch_size)))
-    # What training draws next is dropout, which is not to depend on where its images come from.
+    # Training draws dropout next, which must not depend on the source of the images.
     assert torch.equal(torch.get_rng_state(), before)
     assert [len(images) for images, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -116,7 +116,7 @@ def test_every_feed_gives_the_images_that_are_asked_for_in_that_order(packed: Pa
 def test_a_number_of_no_image_is_refused_and_not_clipped_to_the_last(packed: Pack) -> None:
     for name, found in feeds_of(packed).items():
         for number in (NUM_TRAIN + NUM_VALIDATION, -NUM_TRAIN - 1):
-            # The packed side, torch on the device, and Python.
+            # Raised by the packed set, by torch on the device, and by Python.
             error = {"copying": ValueError, "resident": (IndexError, RuntimeError), "decoding": IndexError}[name]
             with pytest.raises(error):
                 list(found.batches([torch.tensor([0, number])]))
@@ -200,8 +200,8 @@ print(json.dumps({"before": before, "packing": packing, "epochs": epochs}))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
 def test_memory_does_not_grow_with_the_images(batches: Path, tmp_path: Path) -> None:
-    # RssAnon: the pages of the process that no file stands behind. Those of the mapped file are the system's cache,
-    # which it takes back when it needs them.
+    # RssAnon: pages of the process without a file. Pages of the mapped file belong to the system's cache, which can
+    # drop them.
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, batches, tmp_path / "one.pack"],
         stdout=subprocess.PIPE,
@@ -209,9 +209,9 @@ def test_memory_does_not_grow_with_the_images(batches: Path, tmp_path: Path) -> 
         timeout=HANGS_AFTER_S,
     )
     found = json.loads(done.stdout)
-    # 64 decoded images of 0.2 MB wait to be written; 252 MB are.
+    # 64 decoded images of 0.2 MB are buffered; 252 MB are written.
     assert max(found["packing"]) < found["before"] + 60
-    # Seven batches of 3 MB are on their way, and the allocator keeps a few more; 4 x 252 MB have been.
+    # Seven batches of 3 MB are in flight, and the allocator keeps a few more; 4 x 252 MB were read.
     assert max(found["epochs"]) < found["before"] + 120
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_files import refuse_listing
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
@@ -23,7 +24,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarray:
-    """Write a PNG of noise around a colour of its own; return its pixels, (height, width, 3)."""
+    """Write a PNG of noise around a random colour; return its pixels, (height, width, 3)."""
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 128, 3)
     pixels = rng.integers(low, low + rng.integers(2, 128, 3), (size[1], size[0], 3)).astype(np.uint8)
@@ -33,7 +34,7 @@ def paint(path: Path, seed: int, size: tuple[int, int] = (256, 256)) -> np.ndarr
 
 
 def paint_folder(root: Path) -> dict[str, np.ndarray]:
-    """Paint two classes, three images to train on and two to validate; return the pixels by name."""
+    """Paint two classes, three training and two validation images; return the pixels by name."""
     names = [
         f"{side}/{label}/{n}.png" for side, num in (("train", 3), ("val", 2)) for label in "ab" for n in range(num)
     ]
@@ -41,7 +42,7 @@ def paint_folder(root: Path) -> dict[str, np.ndarray]:
 
 
 def names_in(folder: LabelledSource) -> tuple[list[str], list[str]]:
-    """The paths below the root that are trained on, and those that are validated on."""
+    """The training paths and the validation paths, relative to the root."""
     train, validation = ([example.name for example in side] for side in (folder.train, folder.validation))
     return train, validation
 
@@ -50,7 +51,15 @@ def surveyed(root: Path) -> Survey:
     return survey(find_images(root), "shorter-side")
 
 
-# Which image is on which side
+# The split
+
+
+@pytest.mark.parametrize("name", ["train/b/locked", "val/a/locked", "val/a"])
+def test_a_folder_that_cannot_be_listed_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg", f"{name}/2.jpg")
+    refuse_listing(monkeypatch, tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: cannot be read: Permission denied$"):
+        find_images(tmp_path)
 
 
 def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -129,7 +138,7 @@ def test_files_beside_the_images_take_no_place_in_the_validation_share() -> None
     assert {names[place] for place in kept_for_validation(names)} == {
         images[place] for place in kept_for_validation(images)
     }
-    # Images whose names have no ending are images all the same.
+    # Files without an ending can be images too.
     assert len(kept_for_validation([Path(f"cat/{number}") for number in range(20)])) == 2
 
 
@@ -149,8 +158,8 @@ def test_the_validation_folder_may_have_any_of_four_names(tmp_path: Path, name: 
 def test_validation_on_test_is_said(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
     first, *more = describe_source(find_images(tmp_path))
-    assert first == f"{tmp_path}: 2 images to learn from, 2 to validate, 2 classes"
-    assert more == (["found no val/ beside train/: validating on test/"] if name == "test" else [])
+    assert first == f"{tmp_path}: 2 training images, 2 validation images, 2 classes"
+    assert more == (["no val/ next to train/: using test/ for validation"] if name == "test" else [])
 
 
 def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -> None:
@@ -158,14 +167,14 @@ def test_test_is_left_alone_where_there_is_a_validation_folder(tmp_path: Path) -
     assert names_in(find_images(tmp_path))[1] == ["valid/a/2.jpg", "valid/b/2.jpg"]
 
 
-# What cannot be trained on
+# Refused data
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: there is no such folder$"):
         find_images(tmp_path / "nothing")
     touch(tmp_path, "file")
-    with pytest.raises(DataError, match=r"file: is no folder$"):
+    with pytest.raises(DataError, match=r"file: is not a folder$"):
         find_images(tmp_path / "file")
 
 
@@ -174,15 +183,15 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     [
         (
             [".hidden/1.jpg", "1.jpg"],
-            "0 class folders, where a classifier needs two or more; put the images of each class into a folder",
+            "0 class folders, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["a/1.jpg", "a/2.jpg", ".b/1.jpg"],
-            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+            "1 class folder, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["train/a/1.jpg", "val/a/1.jpg"],
-            "1 class folder, where a classifier needs two or more; put the images of each class into a folder",
+            "1 class folder, but a classifier needs two or more; put the images of each class into their own",
         ),
         (
             ["train/a/1.jpg", "train/b/1.jpg"],
@@ -197,9 +206,9 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
             ["train/a/1", "train/b/1", "val/a/1", "validation/a/1"],
             r"has val/ and validation/; keep one validation folder$",
         ),
-        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no training image that can be read"),
-        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no validation image that can be read"),
-        (["a/1", "b/1"], "the class '[ab]' has no (training|validation) image that can be read"),
+        (["train/a/1", "train/b/.1", "val/a/1", "val/b/1"], "the class 'b' has no readable training image"),
+        (["train/a/1", "train/b/1", "val/a/.1", "val/b/1"], "the class 'a' has no readable validation image"),
+        (["a/1", "b/1"], "the class '[ab]' has no readable (training|validation) image"),
     ],
 )
 def test_a_folder_that_does_not_give_two_classes_on_both_sides_is_refused(
@@ -274,7 +283,7 @@ def test_files_with_the_same_bytes_on_both_sides_are_found_and_said(tmp_path: Pa
     assert found.duplicates == (("train/b/1.png", "val/a/same.png"), ("train/b/1.png", "val/b/same.png"))
     (line,) = describe_suspicions(found)
     assert line == (
-        "duplicates: 2 validation images with the bytes of a training image, so top-1 is too high: "
+        "duplicates: 2 validation images identical to a training image, so top-1 is too high: "
         "val/a/same.png = train/b/1.png, val/b/same.png = train/b/1.png"
     )
 
@@ -283,7 +292,7 @@ def test_many_duplicates_are_named_by_the_first_three(tmp_path: Path) -> None:
     paint_folder(tmp_path)
     copy(tmp_path, "train/a/0.png", *(f"val/a/{number}-.png" for number in range(4)))
     (line,) = describe_suspicions(surveyed(tmp_path))
-    assert line.startswith("duplicates: 4 validation images with ")
+    assert line.startswith("duplicates: 4 validation images identical to a training image, ")
     assert line.endswith("val/a/2-.png = train/a/0.png, ...")
 
 
@@ -296,8 +305,8 @@ def test_imbalance_is_said_from_over_three_to_one_on(tmp_path: Path) -> None:
     paint_one(tmp_path / "train/a/3.png", 3)
     (line,) = describe_suspicions(surveyed(tmp_path))
     assert line == (
-        "imbalanced classes: 4 training images of a, 1 of b; --set class_weights=balanced makes all classes count the "
-        "same"
+        "imbalanced classes: 4 training images of a, 1 of b; --set class_weights=balanced gives all classes the same "
+        "weight"
     )
     (line,) = describe_suspicions(surveyed(tmp_path), is_balanced=True)
     assert line == "imbalanced classes: 4 training images of a, 1 of b"
@@ -317,7 +326,7 @@ def test_a_class_with_only_unreadable_images_is_refused(tmp_path: Path) -> None:
     paint_folder(tmp_path)
     for number in range(2):
         (tmp_path / f"val/b/{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'b' has no validation image that can be read"):
+    with pytest.raises(DataError, match="the class 'b' has no readable validation image"):
         surveyed(tmp_path)
 
 
@@ -328,9 +337,9 @@ def test_the_digest_is_of_names_and_bytes_and_nothing_else(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert surveyed(tmp_path / "two").sha256 == digest
     for side in ("train", "val"):
-        # The new name sorts where the old one did.
+        # The new name has the old one's place in the order.
         first, other = (tmp_path / f"two/{side}/a/{name}.png" for name in ("0", "00"))
-        # What follows a PNG's last chunk is no pixel, and is a byte of the file.
+        # Bytes after a PNG's last chunk change the file and not the pixels.
         whole = first.read_bytes()
         first.write_bytes(whole + b"\0")
         assert surveyed(tmp_path / "two").sha256 != digest
@@ -371,6 +380,8 @@ def test_an_image_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> Non
     paint_folder(tmp_path)
     images = DecodedImages(surveyed(tmp_path).folder.train, "shorter-side")
     (tmp_path / "train/b/1.png").unlink()
-    with pytest.raises(DataError, match=r"train/b/1\.png: could be read before, and now cannot: there is no such file"):
+    with pytest.raises(
+        DataError, match=r"b/1\.png: cannot be read any more; it could be read before: there is no such file"
+    ):
         images[4]
     np.testing.assert_equal(images[3][0].shape, (256, 256, 3))

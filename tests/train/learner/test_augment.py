@@ -20,12 +20,12 @@ from alexnet_deploy.train.learner.augment import (
     whole,
 )
 
-# Deviations of RGB along its principal axes that the authors' code released, on 0..255.
+# Standard deviations of RGB along its principal axes, from the authors' released code, on 0..255.
 RELEASED = np.array([19.721, 37.094, 121.780])
 
 
 def numbered(num_images: int) -> torch.Tensor:
-    """Images in which every pixel holds its row, its column and the number of its image."""
+    """Images in which every pixel encodes its row, its column and the image number."""
     images = np.empty((num_images, 256, 256, 3), np.uint8)
     images[..., 0] = np.arange(256)[:, None]
     images[..., 1] = np.arange(256)
@@ -38,7 +38,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def draws_of(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Top, left and mirrored, read off crops of `numbered` images."""
+    """Top, left and mirrored, read from crops of `numbered` images."""
     columns = crops[:, 0, :, 1].astype(int)
     return crops[:, 0, 0, 0].astype(int), columns.min(axis=1), columns[:, 0] > columns[:, -1]
 
@@ -61,14 +61,14 @@ def test_each_crop_is_a_window_of_its_own_image_or_that_windows_mirror(size: int
 def test_every_offset_and_both_mirrors_are_drawn_alike_and_independently() -> None:
     num_draws, size, num_offsets = 3000, 227, 30
     draws = generator(2)
-    # Copies of one image that share its memory, a few hundred at a time.
+    # Copies that share the memory of one image, a few hundred at a time.
     images = numbered(1).expand(300, -1, -1, -1)
     batches = [crop_and_mirror(images, size, draws, whole(300))[:, :1].numpy() for _ in range(num_draws // 300)]
     tops, lefts, mirrored = draws_of(np.concatenate(batches))
     for offsets in (tops, lefts):
         counts = np.bincount(offsets + num_offsets * mirrored, minlength=2 * num_offsets)
         assert len(counts) == 2 * num_offsets
-        # 50 are expected of each, with a deviation of 7.
+        # 50 of each are expected, with a standard deviation of 7.
         assert counts.min() > 50 - 4.5 * 7
         assert counts.max() < 50 + 4.5 * 7
     assert abs(np.corrcoef(tops, lefts)[0, 1]) < 4 / num_draws**0.5
@@ -90,7 +90,7 @@ def test_a_generators_seed_decides_the_crops() -> None:
 def in_numpy(
     images: np.ndarray, size: int, axes: np.ndarray, deviation: float, preprocessing: Preprocessing, seed: int
 ) -> np.ndarray:
-    """What a batch becomes, image by image, in float64: (N, 3, size, size)."""
+    """Reference augmentation of a batch, image by image, in float64: (N, 3, size, size)."""
     draws = generator(seed)
     corners = torch.randint(0, 256 - size + 1, (2, len(images), 1), generator=draws).numpy()
     mirrored = torch.randint(0, 2, (len(images), 1), generator=draws).numpy()
@@ -112,7 +112,7 @@ def in_numpy(
 def on_device(
     images: torch.Tensor, size: int, axes: torch.Tensor, deviation: float, preprocessing: Preprocessing, seed: int
 ) -> torch.Tensor:
-    """The same as the training loop does it, for the whole batch."""
+    """The training loop's augmentation, for the whole batch."""
     draws = generator(seed)
     crops = crop_and_mirror(images, size, draws, whole(len(images))).float()
     shift = color_shift(axes, deviation, draws, whole(len(images))).to(images.device)
@@ -131,7 +131,7 @@ def test_a_batch_becomes_what_plain_numpy_makes_of_it(size: int, order: ChannelO
     found = on_device(torch.from_numpy(images), size, axes, 0.1, preprocessing, seed=9)
     # float32 carries 2^-24 of pixels up to 300.
     np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=300 * 0.03 * 2**-22)
-    # With nothing added and nothing scaled, bit for bit.
+    # Without noise and scaling: bit-identical.
     plain = Preprocessing(resize="shorter-side", channel_order=order, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
     wanted = in_numpy(images, size, axes.numpy(), 0.0, plain, seed=9)
     np.testing.assert_array_equal(on_device(torch.from_numpy(images), size, axes, 0.0, plain, seed=9).numpy(), wanted)
@@ -194,7 +194,7 @@ def test_shifts_have_the_covariance_of_the_data_times_the_deviation_squared() ->
     assert shifts.shape == (num_images, 3)
     wanted = deviation**2 * covariance
     variances = np.diagonal(wanted)
-    # Four deviations of an estimated covariance of normal numbers, and of an estimated mean.
+    # Four standard errors of the covariance and of the mean of normal numbers.
     tolerance = 4 * np.sqrt((np.outer(variances, variances) + wanted**2) / num_images)
     assert (np.abs(np.cov(shifts.numpy().T.astype(np.float64)) - wanted) < tolerance).all()
     assert (np.abs(shifts.numpy().mean(axis=0)) < 4 * np.sqrt(variances / num_images)).all()
@@ -209,18 +209,18 @@ def test_each_image_has_a_shift_of_its_own_and_a_deviation_of_0_none() -> None:
     assert np.count_nonzero(color_shift(axes, 0.0, generator(6), whole(50)).numpy()) == 0
 
 
-# Scaled crops
+# Resized crops
 
 
 def reflected(place: float) -> float:
-    """A place on a line of pixels, the first at 0 and the last at 255, folded back at the outer edges of these."""
+    """A position on a line of pixel centres 0 to 255, reflected at the outer edges of the first and last pixel."""
     while not -0.5 <= place <= 255.5:
         place = -1 - place if place < -0.5 else 511 - place
     return min(max(place, 0.0), 255.0)
 
 
 def read_off(image: np.ndarray, y: float, x: float) -> np.ndarray:
-    """The colour at a place between pixels."""
+    """The bilinear colour at a position."""
     y, x = reflected(y), reflected(x)
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, 255), min(x0 + 1, 255)
@@ -261,12 +261,12 @@ def test_scaled_crops_are_what_plain_arithmetic_reads_off_the_same_draws(limits:
                 y = middle_y + up * np.cos(turn) + along * np.sin(turn)
                 x = middle_x + along * np.cos(turn) - up * np.sin(turn)
                 expected[row, column] = read_off(images[number].astype(float), y - 0.5, x - 0.5)
-        # float32 places a pixel to 1e-5 of it, and neighbours differ by up to 255.
+        # float32 positions are exact to 1e-5 of a pixel, and neighbours differ by up to 255.
         np.testing.assert_allclose(crops[number].numpy(), expected, atol=0.03)
 
 
 def ramps(num_images: int, size: int, limits: CropRange) -> np.ndarray:
-    """Crops of an image that holds its own rows and columns, and so tell where they were."""
+    """Crops of an image that encodes rows and columns, so that each crop shows its position."""
     places = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
     places[..., 0], places[..., 1] = torch.arange(256)[:, None], torch.arange(256)
     images = places.expand(num_images, -1, -1, -1)
@@ -281,7 +281,7 @@ def test_scaled_crops_cover_areas_and_places_evenly_and_stay_inside() -> None:
     areas = (heights / 256) ** 2
     assert 0.249 < areas.min() < 0.26
     assert 0.99 < areas.max() < 1.001
-    # Of evenly drawn numbers, with four deviations of what is estimated.
+    # Uniform random numbers, within four standard errors.
     assert abs(areas.mean() - 0.625) < 4 * 0.75 / np.sqrt(12 * 2000)
     assert abs((widths < 0).mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)
     middles = crops[:, 4, 4, :2] + 0.5
@@ -293,7 +293,7 @@ def test_scaled_crops_cover_areas_and_places_evenly_and_stay_inside() -> None:
 
 def test_scaled_crops_are_as_often_wide_as_high_and_turned_either_way() -> None:
     crops = ramps(2000, 9, CropRange(min_area=0.05, max_aspect=2.0, max_rotation=30.0))
-    # About the middle, which is inside however a crop is turned; and sides that are not cut to the image's.
+    # About the centre, which is inside for every rotation; and with sides that are not cut to the image's.
     along, up = 4.5 * (crops[:, 4, 5, :2] - crops[:, 4, 3, :2]), 4.5 * (crops[:, 5, 4, :2] - crops[:, 3, 4, :2])
     uncut = (np.linalg.norm(along, axis=1) < 255) & (np.linalg.norm(up, axis=1) < 255)
     assert uncut.sum() > 1000
@@ -302,7 +302,7 @@ def test_scaled_crops_are_as_often_wide_as_high_and_turned_either_way() -> None:
     assert 0.9 < aspects.max() < 1.001
     assert -1.001 < aspects.min() < -0.9
     assert abs(aspects.mean()) < 4 / np.sqrt(3 * len(aspects))
-    # Turned, not sheared.
+    # Rotated, not sheared.
     np.testing.assert_allclose((along * up).sum(axis=1) / 256**2, 0.0, atol=1e-3)
     turns = np.degrees(np.arctan2(-up[:, 1], up[:, 0]))
     assert 27 < turns.max() < 30.01
@@ -310,7 +310,7 @@ def test_scaled_crops_are_as_often_wide_as_high_and_turned_either_way() -> None:
     assert abs(turns.mean()) < 4 * 30 / np.sqrt(3 * len(turns))
 
 
-# Colours that grow and shrink
+# Colour jitter
 
 
 def test_colours_change_as_plain_arithmetic_changes_them() -> None:
@@ -329,7 +329,7 @@ def test_colours_change_as_plain_arithmetic_changes_them() -> None:
     np.testing.assert_allclose(same.numpy(), pixels, rtol=0, atol=1e-3)
 
 
-# Erased parts
+# Random erasing
 
 
 def test_a_share_of_the_images_has_a_rectangle_erased_of_any_size_shape_and_place_allowed() -> None:
@@ -344,12 +344,12 @@ def test_a_share_of_the_images_has_a_rectangle_erased_of_any_size_shape_and_plac
     assert abs(chosen.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / num_images)
     heights, widths = rows[chosen].sum(axis=1), columns[chosen].sum(axis=1)
     for marked, lengths in ((rows[chosen], heights), (columns[chosen], widths)):
-        # One piece, and every place of it reached.
+        # One rectangle, and every position is reached.
         assert (np.abs(np.diff(marked.astype(int), axis=1)).sum(axis=1) <= 2).all()
         assert (marked.argmax(axis=1) + lengths <= size).all()
         assert marked.any(axis=0).all()
     areas, aspects = heights * widths / size**2, np.log(widths / heights) / np.log(3)
-    # A side is rounded to whole pixels, of which the shortest has ten.
+    # Sides are rounded to whole pixels; the shortest has ten.
     assert 0.015 < areas.min() < 0.025
     assert 0.24 < areas.max() < 0.26
     assert abs(areas.mean() - 0.135) < 0.01

@@ -1,4 +1,4 @@
-"""What a recipe's fields do to a step."""
+"""The effect of recipe fields on a step."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def learner_of(recipe: Recipe) -> Learner:
 
 
 def a_step(recipe: Recipe, epoch: int = 1, rate: float = 0.01) -> tuple[float, dict[str, np.ndarray]]:
-    """The loss of a step, and how far it moved each tensor."""
+    """The loss of a step, and its change of each tensor."""
     learning = learner_of(recipe)
     before = {name: tensor.numpy().copy() for name, tensor in learning.weights().items()}
     ((images, labels),) = DATA.train.batches([torch.arange(6)])
@@ -166,7 +166,7 @@ def test_images_are_augmented_as_the_recipe_has_it(
 
 
 def test_adamw_is_adam_with_a_decay_apart_from_the_gradient() -> None:
-    # In double precision, from the paper's algorithm 2, on gradients read off a step of plain descent.
+    # In double precision, by the paper's algorithm 2, with gradients from a step of plain SGD.
     recipe = msgspec.structs.replace(PLAIN, optimiser="adamw", momentum=0.8, weight_decay=0.3)
     learning = learner_of(recipe)
     first, second, tensors = {}, {}, {name: value.double() for name, value in learning.weights().items()}
@@ -189,7 +189,7 @@ def test_adamw_is_adam_with_a_decay_apart_from_the_gradient() -> None:
             tensors[name] = tensors[name] - 0.001 * (scaled + decay)
         learning.step(images, labels, epoch=1, step=step, rate=0.001)
     for name, value in learning.weights().items():
-        # Where a gradient is next to nothing, its rounding in `before - value` decides the step's sign.
+        # For a tiny gradient, rounding in `before - value` decides the sign of the step.
         wrong = (value.double() - tensors[name]).abs() > 1e-5
         assert wrong.double().mean() < 0.02, name
 
@@ -208,7 +208,7 @@ def test_the_running_mean_of_the_weights_is_what_training_results_in() -> None:
                 mean[name] = decay * mean[name] + (1 - decay) * value.double()
     latest = {name: value for name, value in averaged.state_dict().items() if name.startswith("network.")}
     for name, value in plain.weights().items():
-        # The mean has no say in what is learnt.
+        # The average does not affect training.
         assert torch.equal(latest[f"network.{name}"], value)
         torch.testing.assert_close(averaged.weights()[name].double(), mean[name], rtol=1e-5, atol=1e-7)
         assert not torch.equal(averaged.weights()[name], value)
@@ -237,7 +237,7 @@ def test_bf16_multiplies_in_bfloat16_and_keeps_float32_weights(monkeypatch: pyte
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.02)
     assert {tensor.dtype for tensor in half_moved.values()} == {np.dtype(np.float32)}
-    # bfloat16 carries 2^-8 of a number; further down, where roundings move maxima, gradients differ more.
+    # bfloat16 has a relative precision of 2^-8; in lower layers, where rounding moves maxima, gradients differ more.
     last, half_last = moved["fc8.weight"], half_moved["fc8.weight"]
     assert np.linalg.norm(half_last - last) < 0.1 * np.linalg.norm(last)
     learning = learner_of(msgspec.structs.replace(PLAIN, precision="bf16"))
@@ -267,7 +267,7 @@ def test_the_network_is_compiled_on_cuda_alone_and_keeps_its_names(monkeypatch: 
 
 
 def test_a_step_draws_dropout_from_its_own_place(tmp_path: Path) -> None:
-    # Whatever has been drawn before, here by another run with another seed.
+    # Independent of earlier draws, here by another run with another seed.
     one, again = tmp_path / "one", tmp_path / "again"
     train(DATA, NARROW, PLAIN, one)
     torch.rand(1000)
@@ -301,7 +301,7 @@ def test_a_learner_that_takes_the_state_of_another_goes_on_as_it_would(recipe: R
     assert losses[0] == losses[1]
     assert one.state_dict().keys() == other.state_dict().keys()
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
-    # Copies: what was taken does not move with the network.
+    # Copies: the saved tensors do not change with the network.
     assert not torch.equal(state["network.fc8.weight"], other.state_dict()["network.fc8.weight"])
 
 
@@ -318,5 +318,5 @@ def test_what_does_not_fit_is_not_taken() -> None:
         learning.load_state_dict({name: tensor for name, tensor in state.items() if name != "mean.fc8.weight"})
     missing = {name: tensor for name, tensor in state.items() if name != "exp_avg.conv1.bias"}
     for wrong in (missing, state | {"exp_avg.conv1.bias": torch.zeros(3)}):
-        with pytest.raises(RuntimeError, match=r"^exp_avg of conv1\.bias is missing, or of another shape$"):
+        with pytest.raises(RuntimeError, match=r"^exp_avg of conv1\.bias is missing or has the wrong shape$"):
             learning.load_state_dict(wrong)

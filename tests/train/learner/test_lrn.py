@@ -55,7 +55,7 @@ def test_bfloat16_goes_in_and_out_and_sums_are_float32() -> None:
     expected, expected_gradient = values_and_gradients(LocalNormModule(LAYERS[0]), x.double(), x.double())
     found, gradient = values_and_gradients(TrainingLocalNorm(LAYERS[0]), x, x)
     assert found.dtype == gradient.dtype == torch.bfloat16
-    # One rounding to eight bits, and none before it.
+    # Rounded to eight bits once.
     np.testing.assert_allclose(found.double(), expected, rtol=2**-8)
     np.testing.assert_allclose(gradient.double(), expected_gradient, rtol=2**-7, atol=2**-8)
 

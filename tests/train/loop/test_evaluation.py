@@ -1,4 +1,4 @@
-"""What trained weights say of the images that they were validated on, against the plainest computation there is."""
+"""Evaluation of trained weights on their validation images, compared with the simplest computation."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from alexnet_deploy.train.loop.evaluation import Evaluation, evaluate, spread_nu
 
 
 def plain_probabilities(weights: Weights, image: np.ndarray) -> np.ndarray:
-    """Softmax of each of the ten views of one image, float64 (10, K), the centre view the fifth."""
+    """Softmax of each of the ten views of one image, float64 (10, K); the centre view is the fifth."""
     size = weights.architecture.input_size
     far, middle = 256 - size, (256 - size) // 2
     corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
@@ -97,7 +97,7 @@ def test_equal_guesses_stand_in_the_order_of_their_classes() -> None:
 def test_the_images_that_are_asked_are_spread_evenly(num_images: int, most: int) -> None:
     numbers = spread_numbers(num_images, most)
     assert len(numbers) == min(num_images, most)
-    # From end to end and round again.
+    # Including the distance from the last number around to the first.
     distances = np.diff([*numbers, num_images + numbers[0]])
     assert distances.min() >= 1
     assert distances.max() - distances.min() <= 1

@@ -69,7 +69,7 @@ def test_an_interruption_after_an_epoch_keeps_the_best_epochs_weights(
 def test_an_interruption_while_files_are_written_leaves_a_record_that_fits_its_weights(
     honest: Survey, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, call: int
 ) -> None:
-    # An epoch's end syncs the weights, their directory, the checkpoint, its directory, and the directory again.
+    # The end of an epoch syncs the weights, their directory, the checkpoint, its directory, and the directory again.
     out = tmp_path / "runs/cut"
     fsync, calls = os.fsync, []
 
@@ -112,7 +112,7 @@ def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_t
     with pytest.raises(TrainingError) as caught:
         train(honest, NARROW, recipe, out, pace=Pace(least_seconds=math.inf), observer=Observer(on_progress=keep))
     assert str(out) in str(caught.value)
-    assert "a --lr under 10 may hold" in str(caught.value)
+    assert "try a --lr below 10" in str(caught.value)
     assert {path.name for path in out.iterdir()} == {BEST, METRICS}
     record = record_of(load_weights(out / BEST).weights)
     assert len(record.epochs) == len((out / METRICS).read_bytes().splitlines()) >= record.best_epoch > 0
@@ -127,11 +127,11 @@ def test_a_loss_that_is_no_number_stops_training_and_leaves_the_best_epoch_and_t
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     honest: Survey, tmp_path: Path, batch_size: int
 ) -> None:
-    # With ten images a step, it is the validation after the first step that shows it.
+    # With ten images per step, the validation after the first step shows it.
     recipe = msgspec.structs.replace(RECIPE, batch_size=batch_size, learning_rate=1e30)
     losses: list[float] = []
     observer = Observer(on_progress=lambda now: losses.append(now.loss))
-    with pytest.raises(TrainingError, match=r"in epoch 1; a --lr under 1e\+30 may hold$"):
+    with pytest.raises(TrainingError, match=r"in epoch 1; try a --lr below 1e\+30$"):
         train(honest, NARROW, recipe, tmp_path / "run", observer=observer)
     assert losses
     assert all(map(math.isfinite, losses))
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
 def test_weights_that_are_no_numbers_replace_no_checkpoint(
     honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A step may leave them while its own loss was one still.
+    # A step may produce them although its own loss was finite.
     out = tmp_path / "run"
     sgd = torch.optim.SGD.step
     kept: list[bytes] = []
@@ -153,9 +153,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(
             optimiser.param_groups[1]["params"][0].fill_(math.inf)
 
     arm = at_step(2, lambda: monkeypatch.setattr(torch.optim.SGD, "step", spoil))
-    with pytest.raises(
-        TrainingError, match=r"conv1\.bias is infinite or NaN in epoch 1; a --lr under 0\.005 may hold$"
-    ):
+    with pytest.raises(TrainingError, match=r"conv1\.bias is infinite or NaN in epoch 1; try a --lr below 0\.005$"):
         train(honest, NARROW, RECIPE, out, pace=ALWAYS, observer=Observer(on_progress=arm))
     assert (out / CHECKPOINT).read_bytes() == kept[0]
 
@@ -178,8 +176,9 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
     with pytest.raises(TrainingError) as caught:
         train(honest, NARROW, RECIPE, out, pace=ALWAYS, observer=Observer(on_progress=fill))
     assert str(caught.value) == (
-        f"{out}: could not be written: No space left on device; the checkpoint of epoch 2, step 0 stands, the weights "
-        f"of epoch 1 are in {out / BEST}; free space there, then `alexnet-deploy train --resume --out {out}` continues"
+        f"{out}: could not be written: No space left on device; the checkpoint of epoch 2, step 0 is intact and the "
+        f"weights of epoch 1 are in {out / BEST}; free space there, then run "
+        f"`alexnet-deploy train --resume --out {out}`"
     )
     assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}
     for name, data in kept.items():
@@ -189,7 +188,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_older_files(
 def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     vanish = at_step(3, (root / "train/red/3.png").unlink)
-    with pytest.raises(DataError, match=r"train/red/3\.png: could be read before, and now cannot"):
+    with pytest.raises(DataError, match=r"train/red/3\.png: cannot be read any more; it could be read before"):
         train(look_over(root, NARROW), NARROW, RECIPE, tmp_path / "run", observer=Observer(on_progress=vanish))
     assert len(record_of(load_weights(tmp_path / "run" / BEST).weights).epochs) == 1
 
@@ -197,12 +196,12 @@ def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
 def test_a_directory_that_exists_or_cannot_be_made_is_refused(honest: Survey, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
-    with pytest.raises(TrainingError, match=r"taken: cannot be made: File exists$"):
+    with pytest.raises(TrainingError, match=r"taken: cannot be created: File exists$"):
         train(honest, NARROW, RECIPE, taken)
     assert list(tmp_path.rglob("*")) == [taken]
     taken.rmdir()
     taken.write_bytes(b"a file")
-    with pytest.raises(TrainingError, match=r"run: cannot be made: Not a directory$"):
+    with pytest.raises(TrainingError, match=r"run: cannot be created: Not a directory$"):
         train(honest, NARROW, RECIPE, taken / "run")
     assert taken.read_bytes() == b"a file"
 
@@ -212,9 +211,9 @@ def test_a_device_is_kept_or_refused_and_auto_takes_what_is_there(monkeypatch: p
     assert [choose_device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [choose_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
-    with pytest.raises(BackendError, match="cuda was asked for, and torch finds no CUDA device"):
+    with pytest.raises(BackendError, match="no CUDA device found by torch; use --device cpu"):
         choose_device("cuda")
-    with pytest.raises(UsageError, match=r"'tpu' is no device to train on; there are auto, cpu, cuda"):
+    with pytest.raises(UsageError, match=r"'tpu' is not a training device; use auto, cpu or cuda"):
         choose_device("tpu")
 
 

@@ -1,4 +1,4 @@
-"""metrics.csv and TensorBoard's event files say what metrics.jsonl says, once for each epoch."""
+"""metrics.csv and TensorBoard's event files have the same values as metrics.jsonl, once per epoch."""
 
 import csv
 import importlib.util
@@ -83,7 +83,7 @@ def test_a_resumed_run_continues_its_logs_without_being_told(
             data, NARROW, recipe, run, pace=ALWAYS, observer=Observer(logs=kinds, on_progress=at_step(step, interrupt))
         )
     if is_killed:
-        # Epochs that no checkpoint speaks of, and a line that was cut short.
+        # Epochs that are in no checkpoint, and an incomplete line.
         ahead = EpochMetrics(**{**dict.fromkeys(NAMES, 0.5), "epoch": 3})  # type: ignore[arg-type]
         log = CsvLog(run / CSV)
         log.add(ahead)
@@ -97,7 +97,7 @@ def test_train_says_where_the_metrics_are(drawn: Path, run: Command, kinds: list
     outcome = run("train", drawn, "--arch", "tiny", "--epochs", "1", "--out", "r", *(f"--log={kind}" for kind in kinds))
     assert outcome.code == 0, outcome
     names = [METRICS, CSV, *([TENSORBOARD] if LogKind.TENSORBOARD in kinds else [])]
-    assert f"metrics of each epoch: {', '.join(f'r/{name}' for name in names)}\n" in outcome.err
+    assert f"metrics per epoch: {', '.join(f'r/{name}' for name in names)}\n" in outcome.err
     assert_logs_agree(Path("r"), 1, kinds)
 
 

@@ -61,7 +61,7 @@ def without_speed(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """All bits alike but those that tell the time; each epoch's line once; nothing left over."""
+    """Bit-identical except for times; one line per epoch; no leftover files."""
     best, other_best = (load_weights(path / BEST).weights for path in (one, other))
     assert best.tensors.keys() == other_best.tensors.keys()
     for name, tensor in best.tensors.items():
@@ -87,13 +87,13 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never disturbed: two epochs of two steps, the first of which is the best."""
+    """An uninterrupted run: two epochs of two steps; the first is the best."""
     out = tmp_path_factory.mktemp("whole") / "run"
     train(out)
     return out
 
 
-# Going on
+# Resuming
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(t
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing is done about it."""
+    """Like SIGKILL: nothing handles it."""
 
 
 def test_a_kill_between_any_two_writes_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on_where_it_was(whole: Path, tmp_path: Path, st
     assert (position.epoch, position.step) == (1 + (step - 1) // 2, 1 + (step - 1) % 2)
     train(tmp_path / "run", resume=Resume.SAME_MACHINE, observer=Observer(on_progress=seen.append))
     assert_same_run(tmp_path / "run", whole)
-    # No step is done twice.
+    # No step is repeated.
     assert [now.num_images for now in seen if not now.finished] == [6 * number for number in range(step + 1, 5)]
 
 
@@ -193,13 +193,13 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stops early: of up to five epochs the second is worse than the first."""
+    """A run that stops early: the second of up to five epochs is worse than the first."""
     out = tmp_path_factory.mktemp("early") / "run"
     said: list[str] = []
     train(out, EARLY, observer=Observer(say=said.append))
     record = record_of(load_weights(out / BEST).weights)
     assert (len(record.epochs), record.best_epoch, record.interrupted) == (2, 1, False)
-    assert said == ["stopped early: 1 epoch without a new best one after epoch 1"]
+    assert said == ["stopped early: 1 epoch without improvement since epoch 1"]
     return out
 
 
@@ -235,7 +235,7 @@ def test_a_line_that_was_cut_short_is_written_again(whole: Path, tmp_path: Path)
 def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As where the loss becomes NaN: the best epoch's weights are written, and the checkpoint is of before.
+    # As when the loss becomes NaN: the best epoch's weights are written, and the checkpoint is older.
     out, save = tmp_path / "run", Learner.step
     recipe = msgspec.structs.replace(SHORT, epochs=3)
     steps: list[int] = []
@@ -258,7 +258,7 @@ def test_best_weights_that_no_checkpoint_speaks_of_do_not_outlive_a_resumption(
     assert_same_run(tmp_path / "known", tmp_path / "whole")
 
 
-# When
+# Times of checkpoints
 
 
 def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since(
@@ -288,11 +288,11 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
     monkeypatch.setattr(Learner, "step", slow_step)
     recipe = msgspec.structs.replace(SHORT, epochs=12, learning_rate=1e-4)
     train(tmp_path / "run", recipe, pace=Pace(share=0.1, least_seconds=5.0))
-    # After five steps of a second, then ten seconds after the last was written, and at the end.
+    # After five steps of one second, then ten seconds after the last one was written, and at the end.
     assert saved == [5, 16, 26]
 
 
-# What is refused
+# Refusals
 
 
 def resumed(out: Path, *, any_machine: bool = False, **changes: object) -> None:
@@ -313,17 +313,17 @@ def stopped(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "kind", "sentence"),
     [
-        ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "whose epochs is 2, where 3 is asked for"),
-        ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "whose seed is 0, where 1 is asked for"),
+        ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "epochs 2, but 3 was requested; request"),
+        ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "has seed 0, but 1 was requested; request"),
         (
             {"architecture": ARCHITECTURES["tiny"]},
             UsageError,
-            "not the tiny of 2 classes and 809,058 parameters",
+            "but tiny of 2 classes and 809,058 parameters was requested",
         ),
         (
             {"architecture": narrowed(ARCHITECTURES["paper"], divisor=4)},
             UsageError,
-            "a run is resumed with what it was",
+            "was requested; request the same architecture",
         ),
         (
             {"data": memory_set(shift=1)},
@@ -346,13 +346,15 @@ def test_another_run_is_not_taken_for_the_same(
 def test_a_run_does_not_go_on_under_another_decoding_policy(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = load_checkpoint(stopped / CHECKPOINT)
     assert saved.decoding == DECODING_VERSION
-    # One without the field is of the first version.
+    # A checkpoint without the field is of version 1.
     fields = msgspec.json.decode(msgspec.json.encode(saved))
     del fields["decoding"]
     assert msgspec.convert(fields, Checkpoint).decoding == 1
     newer = functools.partial(RunIdentity, decoding=DECODING_VERSION + 1)
     monkeypatch.setattr("alexnet_deploy.train.run.RunIdentity", newer)
-    with pytest.raises(DataError, match=f"policy {DECODING_VERSION}, and this program's is {DECODING_VERSION + 1}, "):
+    with pytest.raises(
+        DataError, match=f"{DECODING_VERSION}, but this program decodes by policy {DECODING_VERSION + 1}"
+    ):
         resumed(stopped)
 
 
@@ -376,7 +378,9 @@ def test_another_machine_is_refused_unless_told_otherwise(
     move: Callable[[pytest.MonkeyPatch], None], named: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move(monkeypatch)
-    with pytest.raises(UsageError, match=rf"begun with {named} .*, where there is (77|9\.9\.9|ABACUS) now.*--any-mach"):
+    with pytest.raises(
+        UsageError, match=rf"started with {named} .* and now has {named} (77|9\.9\.9|ABACUS): .*--any-machine"
+    ):
         resumed(stopped)
     resumed(stopped, resume=Resume.ANY_MACHINE)
     assert len(record_of(load_weights(stopped / BEST).weights).epochs) == 2
@@ -417,7 +421,7 @@ def drop(path: Path) -> None:
 
 
 def resealed(changes: dict[str, dict[str, object]], version: int = 4) -> Callable[[Path], None]:
-    """Return what changes fields of a checkpoint's records and writes it as a whole one, of an older format too."""
+    """Return a function that changes fields of a checkpoint and writes it with valid digests, in any format version."""
 
     def change(path: Path) -> None:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -447,18 +451,18 @@ def test_a_checkpoint_of_the_format_before_has_no_digest_of_its_header_and_is_re
 @pytest.mark.parametrize(
     ("position", "sentence"),
     [
-        ({"step": -5}, "no run stands at epoch 1, step -5"),
+        ({"step": -5}, "the position is epoch 1, step -5, but they start at epoch 1, step 0"),
         (
             {"step": 1_000_000_000},
-            r"run: its checkpoint is of step 1,000,000,000, and an epoch of these images has 2 s",
+            r"run: the checkpoint is at step 1,000,000,000, but an epoch of these images has 2 s",
         ),
-        ({"epoch": -1}, "no run stands at epoch -1, step 1"),
-        ({"epoch": 4}, r"epoch 4 is under way, and \[\] are over"),
-        ({"best_epoch": -1}, "the best epoch is -1, and 1 is under way"),
-        ({"best_epoch": 1}, "the best epoch is 1, and 1 is under way"),
+        ({"epoch": -1}, "the position is epoch -1, step 1, but they start at epoch 1, step 0"),
+        ({"epoch": 4}, r"the current epoch is 4, but the finished epochs are \[\]"),
+        ({"best_epoch": -1}, "the best epoch is -1, but the current epoch is 1"),
+        ({"best_epoch": 1}, "the best epoch is 1, but the current epoch is 1"),
         ({"epochs": [{**FIRST, "epoch": epoch} for epoch in (1, 2, 3)], "epoch": 4}, "the recipe has 2"),
         ({"seconds": -1.0}, "a time is negative"),
-        ({"confusion": [[1, 2]]}, "its confusion matrix is not one of 2 classes"),
+        ({"confusion": [[1, 2]]}, "the confusion matrix is not of 2 classes"),
     ],
 )
 def test_a_position_that_no_run_can_have_is_refused(
@@ -483,21 +487,21 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (reshape, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
+        (reshape, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (
             resealed({"recipe": {"epochs": 0}}),
-            r"checkpoint\.safetensors: its header cannot be read: epochs of 0 trains nothing",
+            r"checkpoint\.safetensors: its header cannot be read: epochs is 0; it must be greater",
         ),
-        (flip, r"is damaged: its tensors' SHA-256 is \w+, and was \w+ when they were saved$"),
-        (cut, "is no safetensors file, or a damaged one: "),
-        (make_newer, "checkpoint format 9, where this program reads 2, 3 and 4$"),
-        (make_strange, "a safetensors file, but no checkpoint: no 'alexnet-deploy-checkpoint' in it$"),
-        (make_nonsense, "a damaged one: its header is not the one that was saved: its digest does not fit it$"),
+        (flip, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
+        (cut, "is not a safetensors file, or it is damaged: "),
+        (make_newer, "checkpoint version 9 is newer than supported; this program reads checkpoint version 2, 3 and 4$"),
+        (make_strange, "is not a checkpoint: it has no entry 'alexnet-deploy-checkpoint'$"),
+        (make_nonsense, "it is damaged: its header has changed since it was saved: the digest does not match$"),
         (
             resealed({"recipe": {"initialisation": "karting"}}),
             "its header cannot be read: Invalid enum value 'karting'",
         ),
-        (drop, r"checkpoint\.safetensors: there is no such file to resume from$"),
+        (drop, r"checkpoint\.safetensors: no checkpoint to resume from: no such file$"),
     ],
 )
 def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], sentence: str, stopped: Path) -> None:
@@ -508,7 +512,7 @@ def test_what_is_no_whole_checkpoint_is_refused(damage: Callable[[Path], None], 
 
 def test_a_checkpoint_is_not_taken_for_weights(stopped: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"safetensors: a checkpoint to resume training from; the weights are beside"
+        WeightsError, match=r"safetensors: this is a checkpoint for resuming; the weights are in the same folder"
     ):
         load_weights(stopped / CHECKPOINT)
 
@@ -518,12 +522,15 @@ def test_best_weights_that_are_of_another_epoch_are_refused(whole: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train(out, observer=Observer(on_progress=at_step(3, interrupt)))
     (out / BEST).unlink()
-    with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best one by checkpoint"):
+    with pytest.raises(TrainingError, match=r"weights\.safetensors: is not of epoch 1, the best epoch in checkpoint"):
         resumed(out)
 
 
 def test_two_runs_do_not_train_in_one_directory(stopped: Path) -> None:
-    with holding(stopped), pytest.raises(TrainingError, match=r"run: another process is training there$"):
+    with (
+        holding(stopped),
+        pytest.raises(TrainingError, match=r"run: another process is training there; choose another --out$"),
+    ):
         resumed(stopped)
     resumed(stopped)
 
@@ -539,7 +546,7 @@ def tiny_recipe(tmp_path: Path) -> Path:
 
 
 def signalled_in_step(number: int, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a signal come in the middle of a step."""
+    """Send a signal in the middle of a step."""
     step, steps = Learner.step, []
 
     def noted(learner: Learner, *arguments: object, **options: object) -> torch.Tensor:
@@ -563,14 +570,14 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
         outcome = run(*begin, "--out", "runs/cut")
     assert outcome.code == code
     assert outcome.out == ""
-    assert outcome.err.endswith("interrupted; `alexnet-deploy train --resume --out runs/cut` goes on from here\n")
+    assert outcome.err.endswith("interrupted; resume with `alexnet-deploy train --resume --out runs/cut`\n")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
     assert (position.epoch, position.step) == (2, 1)
-    # The newest run, its own images, its own recipe.
+    # The newest run, with its own images and recipe.
     outcome = run("train", "--resume")
     assert outcome.code == 0
-    assert "runs/cut: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert "runs/cut: resuming in epoch 2 of 2, after step 1\n" in outcome.err
     assert outcome.out == f"runs/cut/{BEST}\n"
     assert_same_run(Path("whole"), Path("runs/cut"))
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
@@ -580,7 +587,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
         run("train", "--resume", "--lr", "0.5")
         .refused(2)
         .startswith(
-            f"runs/cut/{CHECKPOINT}: was begun with a recipe whose learning_rate is 0.01, where 0.5 is asked for"
+            f"runs/cut/{CHECKPOINT}: cannot resume: the run's recipe has learning_rate 0.01, but 0.5 was requested"
         )
     )
 
@@ -588,7 +595,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
 def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a supervisor restarts its job: killed before the first checkpoint, killed after it, whole."""
+    """Like restarts by a supervisor: killed before the first checkpoint, killed after it, complete."""
     begin = ("train", data, "--arch", "tiny", "--recipe", tiny_recipe)
     assert run(*begin, "--out", "whole").code == 0
     same_each_time = (*begin, "--out", "job", "--auto-resume")
@@ -601,14 +608,14 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert killed.returncode == -signal.SIGKILL
     assert Path("job", ".lock").exists()
     assert not Path("job", CHECKPOINT).exists()
-    # As --log csv leaves it.
+    # As written by --log csv.
     Path("job", CSV).write_text("epoch\n")
     with monkeypatch.context() as patch:
         signalled_in_step(3, signal.SIGTERM, patch)
         assert run(*same_each_time).code == 143
     outcome = run(*same_each_time)
     assert outcome.code == 0
-    assert "job: going on in epoch 2 of 2, after step 1\n" in outcome.err
+    assert "job: resuming in epoch 2 of 2, after step 1\n" in outcome.err
     assert_same_run(Path("whole"), Path("job"))
     outcome = run(*same_each_time)
     assert outcome.code == 0
@@ -617,7 +624,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
 
 
 def everything_in(folder: Path) -> dict[str, bytes | None]:
-    """The names below a folder, and the bytes of files."""
+    """The names of all entries below a folder, and the bytes of files."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -646,8 +653,8 @@ def test_a_folder_that_is_not_a_run_is_left_as_it_is(
     said = run("train", data if has_data else "nosuch", "--arch", "tiny", "--out", "job", "--auto-resume").refused(2)
     if has_data:
         assert said == (
-            f"job: holds {first} and no {CHECKPOINT}, so it is neither empty nor a run that could continue; choose "
-            "another --out"
+            f"job: contains {first} but no {CHECKPOINT}, so it is neither empty nor a run to resume; choose another "
+            "--out"
         )
     assert everything_in(Path("job")) == before
 
@@ -661,7 +668,7 @@ def test_begun_run_with_a_file_of_somebody_else_is_left_as_it_is(strange: str, t
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
     before = everything_in(tmp_path)
-    with pytest.raises(UsageError, match="neither empty nor a run that could continue"):
+    with pytest.raises(UsageError, match="neither empty nor a run to resume"):
         train(tmp_path, resume=Resume.UNBEGUN)
     assert everything_in(tmp_path) == before
 
@@ -674,17 +681,17 @@ def test_what_a_run_left_before_its_first_checkpoint_goes_once_training_begins(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old" if name == METRICS else "")
     before = everything_in(tmp_path)
-    # Nothing goes where the request cannot be met.
+    # A request that is refused changes no file.
     assert "no such file or folder" in run("train", "nosuch", "--out", tmp_path, "--auto-resume").refused(2)
     with holding(tmp_path):
         said = run("train", "--out", tmp_path, "--auto-resume").refused(3)
-        assert said == f"{tmp_path}: another process is training there"
+        assert said == f"{tmp_path}: another process is training there; choose another --out"
         with pytest.raises(TrainingError, match="another process is training there"):
             train(tmp_path, resume=Resume.UNBEGUN)
     (tmp_path / ".lock").touch()
     assert everything_in(tmp_path) == before
 
-    # What a volume is mounted on cannot be removed, and holds lost+found on ext4.
+    # A mount point cannot be removed, and contains lost+found on ext4.
     (tmp_path / "lost+found").mkdir()
     monkeypatch.setattr(Path, "rmdir", busy_unless_within(tmp_path))
     train(tmp_path, resume=Resume.UNBEGUN)
@@ -751,7 +758,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_begin_again(
 def test_a_file_is_no_place_for_a_run(option: str, run: Command, data: Path) -> None:
     Path("file").touch()
     Path("link").symlink_to("nowhere")
-    for name, kind in (("file", "a file"), ("link", "a link that leads nowhere")):
+    for name, kind in (("file", "a file"), ("link", "a broken link")):
         said = run("train", data, "--arch", "tiny", "--out", name, option).refused(2)
         assert said == f"{name}: is {kind}, not a directory; choose another --out"
 
@@ -793,11 +800,11 @@ def test_a_second_signal_ends_the_process_at_once(names: tuple[str, str]) -> Non
     [
         (["--resume"], "there is no runs/*/checkpoint.safetensors yet; `alexnet-deploy train` makes one"),
         (["--resume", "--out", "x"], "x: there is no such run"),
-        (["--any-machine"], "--any-machine is for --resume and --auto-resume"),
-        (["--auto-resume"], "--auto-resume needs --out, and decides by itself whether to --resume"),
+        (["--any-machine"], "--any-machine needs --resume or --auto-resume"),
+        (["--auto-resume"], "--auto-resume needs --out and replaces --resume; pass --out, and remove --resume"),
         (
             ["--auto-resume", "--resume", "--out", "x"],
-            "--auto-resume needs --out, and decides by itself whether to --resume",
+            "--auto-resume needs --out and replaces --resume; pass --out, and remove --resume",
         ),
     ],
 )
@@ -823,9 +830,9 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert said == (
-        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 stands, the weights of an "
-        f"unfinished epoch 1 are in cut/{BEST}; raise the limit on a file's size (ulimit -f), then "
-        "`alexnet-deploy train --resume --out cut` continues"
+        "cut: could not be written: File too large; the checkpoint of epoch 1, step 1 is intact and the weights of an "
+        f"unfinished epoch 1 are in cut/{BEST}; raise the file size limit (ulimit -f), then run "
+        "`alexnet-deploy train --resume --out cut`"
     )
     assert kept.keys() <= {path.name for path in Path("cut").iterdir()}
     assert Path("cut", CHECKPOINT).read_bytes() == kept[CHECKPOINT]
@@ -834,7 +841,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_the_run_goes_on_when_
 
 
 def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The tests may run as root, whom no directory's rights keep from writing.
+    # The tests may run as root, who can write to any directory.
     kept = (stopped / CHECKPOINT).read_bytes()
 
     def read_only(*_: object, **__: object) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A disk that is too small or fills up: told before the images are read, and without the loss of what was saved."""
+"""A disk that is too small is reported before the images are read; a disk that fills up loses no saved file."""
 
 import errno
 import os
@@ -54,7 +54,7 @@ except TrainingError as error:
 
 
 def filled(out: Path, limit: int, when: str) -> str:
-    """Train in a process whose files cannot grow over a limit; return its error."""
+    """Train in a process with a limit on file sizes; return its error."""
     return subprocess.run(
         [sys.executable, "-c", FILLED, out, str(limit), when],
         capture_output=True,
@@ -71,7 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def between(whole: Path) -> int:
-    """A size that the weights fit in and the checkpoint does not."""
+    """A size limit that the weights fit in and the checkpoint does not."""
     return ((whole / BEST).stat().st_size + (whole / CHECKPOINT).stat().st_size) // 2
 
 
@@ -81,7 +81,7 @@ def test_a_first_checkpoint_that_does_not_fit_leaves_the_weights_under_their_nam
     said = filled(out, between(whole), "from the start")
     assert said == (
         f"{out}: could not be written: File too large; the weights of epoch {best_epoch} are in {out / BEST}, but "
-        "there is no checkpoint yet; raise the limit on a file's size (ulimit -f), then train again into another "
+        "there is no checkpoint yet; raise the file size limit (ulimit -f), then train again into another "
         "--out\n"
     )
     assert {path.name for path in out.iterdir()} == {BEST, METRICS}
@@ -96,9 +96,9 @@ def test_a_later_checkpoint_that_does_not_fit_leaves_the_older_one_and_the_new_w
     position = load_checkpoint(out / CHECKPOINT).position
     assert (position.epoch, position.best_epoch) == (1, 0)
     assert said == (
-        f"{out}: could not be written: File too large; the checkpoint of epoch 1, step {position.step} stands, the "
-        f"weights of epoch 1 are in {out / BEST}; raise the limit on a file's size (ulimit -f), then "
-        f"`alexnet-deploy train --resume --out {out}` continues\n"
+        f"{out}: could not be written: File too large; the checkpoint of epoch 1, step {position.step} is intact and "
+        f"the weights of epoch 1 are in {out / BEST}; raise the file size limit (ulimit -f), then run "
+        f"`alexnet-deploy train --resume --out {out}`\n"
     )
     train(memory_set(), NARROW, RECIPE, out, resume=Resume.SAME_MACHINE)
     assert {path.name for path in out.iterdir()} == {BEST, CHECKPOINT, METRICS}
@@ -110,7 +110,7 @@ def test_a_later_checkpoint_that_does_not_fit_leaves_the_older_one_and_the_new_w
 def test_where_nothing_fits_it_is_said_that_nothing_is_saved(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "no weights and no checkpoint are saved yet" in filled(out, 5000, "from the start")
-    # With the mark of a run that may begin there again.
+    # With the mark of a run that may start there again.
     assert {path.name for path in out.iterdir()} == {METRICS, ".alexnet-deploy-train"}
 
 
@@ -131,11 +131,13 @@ def test_the_room_that_is_asked_for_is_twice_what_the_files_take(
     architecture = NARROW.with_num_classes(2)
     other = RunDirectory(path=tmp_path / "other")
     with_free(monkeypatch, taken)
-    with pytest.raises(TrainingError, match=r"other: needs [0-9.]+ MB more, and [0-9.]+ MB are free there; make room"):
+    with pytest.raises(
+        TrainingError, match=r"other: needs [0-9.]+ MB of disk space, but only [0-9.]+ MB is free; free some space"
+    ):
         other.check_room(architecture, run.recipe)
     with_free(monkeypatch, taken + 4 * 2**15)
     other.check_room(architecture, run.recipe)
-    # What is there is replaced: only the successors need room.
+    # Existing files are replaced: only the new ones need space.
     with_free(monkeypatch, taken // 2 + 4 * 2**15)
     RunDirectory(path=run.directory).check_room(architecture, run.recipe)
 
@@ -155,7 +157,7 @@ def test_a_small_disk_and_a_folder_that_cannot_be_written_are_refused_before_the
     assert (
         run("train", drawn, "--arch", "tiny")
         .refused(3)
-        .endswith("MB more, and 1.0 MB are free there; make room or choose another place")
+        .endswith("MB of disk space, but only 1.0 MB is free; free some space or choose another place")
     )
     assert [path.name for path in Path.cwd().iterdir()] == ["file"]
 
@@ -191,5 +193,5 @@ def test_room_is_that_of_the_nearest_directory_there_is(tmp_path: Path, monkeypa
     with_free(monkeypatch, 2_000_000_000)
     assert missing_room(Path("a/b"), 2_000_000_000) is None
     assert missing_room(Path("a/b"), 2_500_000_000) == (
-        "a/b: needs 2.5 GB more, and 2.0 GB are free there; make room or choose another place"
+        "a/b: needs 2.5 GB of disk space, but only 2.0 GB is free; free some space or choose another place"
     )

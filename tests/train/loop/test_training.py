@@ -45,7 +45,7 @@ def test_the_best_weights_measure_what_their_record_says(learnt: Run) -> None:
 
 
 def validated(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and the best weights' logits, of the validation images, apart from the training loop."""
+    """Labels, and the best weights' logits, of the validation images, computed without the training loop."""
     examples = run.survey.folder.validation
     images = np.stack([read_image(Path(example.place), "shorter-side") for example in examples])
     (center,) = views_by_name("center", 227)
@@ -137,7 +137,7 @@ def test_a_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(
 def test_another_seed_and_another_epoch_give_other_views_in_another_order(
     honest: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # At this rate and without noise, what the network is fed is all that differs.
+    # At this learning rate and without noise, only the network's inputs differ.
     batches = fed(monkeypatch)["train"]
     for seed in (0, 1):
         trained(
@@ -162,7 +162,7 @@ def test_colour_noise_is_felt_and_flat_data_has_no_colours_to_shift_along(honest
 
 
 def test_training_begins_with_the_first_values_of_its_seed(honest: Survey, tmp_path: Path) -> None:
-    # At this rate no step moves a weight by as much as float32 can hold; a bias of 0 can be moved.
+    # At this learning rate float32 cannot represent the step of a weight; a bias of 0 can change.
     run = trained(honest, tmp_path / "run", epochs=1, learning_rate=1e-30, seed=7)
     network = Network(NARROW.with_num_classes(2))
     initialise(network, "kaiming", seed=7)
@@ -180,7 +180,7 @@ def test_decoding_ahead_in_threads_changes_no_bit(
     def noted(data: bytes, resize: ResizePolicy) -> np.ndarray:
         if (name := threading.current_thread().name) not in decoders:
             decoders.add(name)
-            # Until as many as were asked for are decoding.
+            # Until the requested number of threads decode.
             together.wait()
         return decode_image(data, resize)
 
@@ -191,7 +191,7 @@ def test_decoding_ahead_in_threads_changes_no_bit(
 
 
 def test_weights_decay_and_biases_do_not(honest: Survey, tmp_path: Path) -> None:
-    # One step from the same first values along the same gradient: what differs is the decay alone.
+    # One step from the same initial weights along the same gradient: only the decay differs.
     decay, rate = 0.5, 0.001
     plain, decayed = (
         trained(
@@ -211,7 +211,7 @@ def test_weights_decay_and_biases_do_not(honest: Survey, tmp_path: Path) -> None
         if name.endswith(".bias"):
             np.testing.assert_array_equal(decayed[name], plain[name])
         else:
-            # float32 carries 2^-24 of the weights, which reach 0.05, and of the step, which does too.
+            # float32 has a relative precision of 2^-24; weights and step reach 0.05.
             np.testing.assert_allclose(decayed[name] - plain[name], -rate * decay * first, rtol=0, atol=1e-8)
 
 
@@ -229,7 +229,7 @@ def rates(run: Run) -> list[float]:
 
 
 def expected_rates(run: Run) -> list[float]:
-    """Divide by 10 whenever so many epochs in a row, `patience`, had no validation error under the least before."""
+    """Divide by 10 whenever `patience` consecutive epochs had no validation error below the lowest before."""
     rate, least, waited, expected = run.recipe.learning_rate, math.inf, 0, []
     for metrics in run.epochs:
         expected.append(rate)
@@ -243,7 +243,7 @@ def expected_rates(run: Run) -> list[float]:
 
 
 def test_the_rate_is_divided_by_10_after_as_many_epochs_without_a_better_error(misled: Run) -> None:
-    # The first epochs guess one class, half of them right, and nothing after them is better.
+    # The first epochs predict one class, half of the images are right, and no later epoch is better.
     assert [metrics.validation_top1 for metrics in misled.epochs][:2] == [0.5, 0.5]
     np.testing.assert_allclose(rates(misled), [0.005] * 3 + [0.0005] * 2 + [0.00005] * 2 + [0.000005], rtol=1e-12)
 

@@ -46,7 +46,7 @@ CHUNK = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen images and three files that are none, in three classes."""
+    """Fifteen images and three files that are not images, in three classes."""
     root = write_folder(tmp_path_factory.mktemp("folder") / "images", ilsvrc_images())
     (root / "train/n01440764/notes.txt").write_bytes(b"not an image")
     (root / "val/n02119789" / os.fsdecode(b"caf\xe9.JPEG")).write_bytes(b"")
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its pack, made in one go."""
+    """Its pack, made without interruption."""
     return packed(folder, tmp_path_factory.mktemp("plain") / "one.pack").path
 
 
@@ -155,7 +155,7 @@ def test_cifar_is_packed_resized(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.images[57], source.validation[7].decode(source.validation[7].read(), "warp"))
 
 
-# The same bytes, whatever happens
+# Bit-identical packs
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -195,11 +195,11 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
     assert list(tmp_path.iterdir()) == [out]
     assert bool(said) == (seen[0] > 0) == (moments[-1] > 5)
     if said:
-        assert said == [f"going on after {seen[0]} of 17 images, which are as they were written"]
+        assert said == [f"resuming after {seen[0]} of 17 images; their digests match"]
 
 
 def killed(work: Callable[[], object]) -> bool:
-    """Do it in a process of its own; return whether it was killed, and did not come to its end."""
+    """Pack in a separate process; return whether it was killed before its end."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -222,7 +222,7 @@ def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, pla
         calls = itertools.count(1)
 
         def count(event: str, _: object) -> None:
-            # In whatever thread it is: the decoders open images, the others' files are the pack's.
+            # In any thread: decoders open images, and the other files are the pack's.
             if event.startswith(("open", "os.", "fcntl.", "shutil.")) and next(calls) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -270,7 +270,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
 
 
 def partial_of(folder: Path, out: Path) -> Path:
-    """An interrupted pack of two chunks and a half."""
+    """An interrupted pack of two and a half chunks."""
     with pytest.raises(KeyboardInterrupt):
         pack(find_images(folder), out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(13))
     return out.with_name(f".{out.name}.partial")
@@ -302,14 +302,14 @@ def test_what_is_damaged_while_a_pack_rests_is_made_again(
 ) -> None:
     out = tmp_path / "one.pack"
     partial = partial_of(folder, out)
-    # Written and in no chunk yet: cut off.
+    # Written but not in the journal: cut off.
     with (partial / "pack" / IMAGES).open("ab") as file:
         file.write(bytes(1000))
     damage(partial)
     said: list[str] = []
     packed(folder, out, said=said)
     assert files_of(out) == files_of(plain)
-    found = [int(line.split()[3]) for line in said if line.startswith("going on after ")]
+    found = [int(line.split()[2]) for line in said if line.startswith("resuming after ")]
     assert found == ([] if goes_on_after is None else [goes_on_after])
 
 
@@ -320,7 +320,7 @@ def test_other_images_or_options_do_not_go_on_with_a_partial_pack(folder: Path, 
     for change in ("resize", "images"):
         other = Path(shutil.copytree(folder, tmp_path / change))
         (other / "train/n01440764/new.JPEG").write_bytes(b"")
-        with pytest.raises(DataError, match=f"^{partial}: was begun with other images, options, versions or "):
+        with pytest.raises(DataError, match=f"^{partial}: was started with different images, options, tool versions "):
             packed(folder if change == "resize" else other, out, "warp" if change == "resize" else "shorter-side")
     assert files_of(partial / "pack") == before
 
@@ -330,17 +330,17 @@ def test_two_processes_do_not_pack_into_the_same_place(folder: Path, tmp_path: P
     partial = partial_of(folder, out)
     with (partial / "journal.jsonl").open("rb") as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match=r"another process is packing into it; wait for that one$"):
+        with pytest.raises(DataError, match=r"another process is packing into it; wait for it to finish$"):
             packed(folder, out)
     packed(folder, out)
 
 
-# What cannot be written
+# Write errors
 
 
 def test_a_place_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UsageError, match=r"taken: exists already; choose another place for the packed set$"):
+    with pytest.raises(UsageError, match=r"taken: already exists; choose another directory for the packed set$"):
         packed(folder, tmp_path / "taken")
     with pytest.raises(DataError, match=r"could not be written: Not a directory"):
         packed(folder, Path("/dev/null/one.pack"))
@@ -351,7 +351,9 @@ def test_a_disk_without_the_room_is_refused_before_anything_is_decoded(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES - 1))
-    with pytest.raises(DataError, match=r"one\.pack: needs 3\.3 MB more, and 3\.3 MB are free there; make room"):
+    with pytest.raises(
+        DataError, match=r"one\.pack: needs 3\.3 MB of disk space, but only 3\.3 MB is free; free some space"
+    ):
         packed(folder, tmp_path / "one.pack")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=17 * IMAGE_BYTES))
     packed(folder, tmp_path / "one.pack")
@@ -374,7 +376,7 @@ except DataError as error:
 def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_later(
     folder: Path, plain: Path, tmp_path: Path
 ) -> None:
-    # As on a full disk, a write ends in the middle of the tenth image.
+    # As on a full disk, the write stops in the middle of the tenth image.
     out = tmp_path / "one.pack"
     done = subprocess.run(
         [sys.executable, "-c", FILLED, folder, out, str(9 * IMAGE_BYTES + 5000)],
@@ -384,12 +386,12 @@ def test_a_file_that_cannot_grow_is_told_in_a_sentence_and_the_pack_goes_on_late
         timeout=HANGS_AFTER_S,
     )
     assert done.stdout == (
-        f"{tmp_path}/.one.pack.partial: could not be written: File too large; what is packed is kept, and the same "
-        "command goes on from there\n"
+        f"{tmp_path}/.one.pack.partial: could not be written: File too large; the images packed so far are kept: run "
+        "the same command again to resume\n"
     )
     said: list[str] = []
     packed(folder, out, said=said)
-    assert said == ["going on after 10 of 17 images, which are as they were written"]
+    assert said == ["resuming after 10 of 17 images; their digests match"]
     assert files_of(out) == files_of(plain)
 
 
@@ -397,7 +399,7 @@ def test_a_class_whose_images_are_all_unreadable_is_refused(folder: Path, tmp_pa
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     for path in (other / "val/n01440764").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'n01440764' has no validation image that can be read"):
+    with pytest.raises(DataError, match="the class 'n01440764' has no readable validation image"):
         packed(other, tmp_path / "one.pack")
     assert not (tmp_path / "one.pack").exists()
 
@@ -416,17 +418,20 @@ def resealed(path: Path, **changes: object) -> None:
         (lambda path: (path / IMAGES).unlink(), r"pictures\.u8: cannot be read: No such file or directory$"),
         (
             lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES - 1),
-            r"pictures\.u8: has 2,752,511 bytes, where",
+            r"pictures\.u8: has 2,752,511 bytes, but 2,752,512 were packed",
         ),
         (
             lambda path: os.truncate(path / IMAGES, 14 * IMAGE_BYTES + 1),
-            r"pictures\.u8: has 2,752,513 bytes, where",
+            r"pictures\.u8: has 2,752,513 bytes, but 2,752,512 were packed",
         ),
-        (lambda path: flip(path / LABELS, 4), r"labels\.i32: is not what was packed"),
+        (lambda path: flip(path / LABELS, 4), r"labels\.i32: was changed after packing"),
         (lambda path: (path / LABELS).unlink(), r"labels\.i32: cannot be read"),
-        (lambda path: resealed(path, mean=[1.0, 2.0, 3.0]), r"pack\.json: is not as it was written"),
+        (lambda path: resealed(path, mean=[1.0, 2.0, 3.0]), r"pack\.json: was changed after packing"),
         (lambda path: resealed(path, num_train="8"), r"pack\.json: is damaged: Expected `int`, got `str`"),
-        (lambda path: resealed(path, format_version=2), "is of format version 2, where 1 is read here"),
+        (
+            lambda path: resealed(path, format_version=2),
+            "packed set version 2 is newer than supported; this program reads packed set version 1;",
+        ),
         (lambda path: (path / HEADER).write_bytes(b"\xff"), r"pack\.json: is damaged"),
         (lambda path: (path / HEADER).unlink(), r"pack\.json: cannot be read"),
     ],
@@ -446,17 +451,17 @@ def test_verifying_finds_a_flipped_bit_in_any_image_and_in_the_names(plain: Path
     path = Path(shutil.copytree(plain, tmp_path / "one.pack"))
     flip(path / IMAGES, number * IMAGE_BYTES + 77)
     first = number // CHUNK * CHUNK
-    with pytest.raises(DataError, match=rf"images {first} to {min(first + 3, 13)} are not what was packed; pack anew"):
+    with pytest.raises(DataError, match=rf"images {first} to {min(first + 3, 13)} were changed after packing; pack"):
         list(verify(open_pack(path)))
     flip(path / IMAGES, number * IMAGE_BYTES + 77)
     list(verify(open_pack(path)))
     flip(path / SOURCES, 5)
-    with pytest.raises(DataError, match=r"sources\.txt: is not what was packed"):
+    with pytest.raises(DataError, match=r"sources\.txt: was changed after packing"):
         list(verify(open_pack(path)))
 
 
 def test_a_pack_resized_otherwise_than_the_network_is_fed_is_refused(plain: Path) -> None:
-    with pytest.raises(DataError, match="was packed with --resize shorter-side, and this architecture is fed warp"):
+    with pytest.raises(DataError, match="was packed with --resize shorter-side, but this architecture needs warp"):
         look_over(plain, ARCHITECTURES["caffe"])
 
 
@@ -468,9 +473,11 @@ def test_a_pack_of_another_decoding_policy_is_refused_and_says_what_it_was_made_
     for decoding, named in ((msgspec.UNSET, 1), (DECODING_VERSION + 1, DECODING_VERSION + 1)):
         (path / HEADER).write_bytes(encode_header(msgspec.structs.replace(header, decoding=decoding)))
         assert (b'"decoding"' in (path / HEADER).read_bytes()) == (named != 1)
-        with pytest.raises(DataError, match=f"decoded by policy {named}, and this program's is {DECODING_VERSION}"):
+        with pytest.raises(
+            DataError, match=f"by policy {named}, but this program decodes by policy {DECODING_VERSION}"
+        ):
             open_pack(path)
-        # Its pixels are not used, only where the files are.
+        # Only the paths of its files are used, not its pixels.
         assert packed_from(path) == folder
 
 
@@ -479,7 +486,7 @@ def test_a_partial_pack_of_another_decoding_policy_is_not_gone_on_with(
 ) -> None:
     partial = partial_of(folder, tmp_path / "one.pack")
     monkeypatch.setattr("alexnet_deploy.train.pack.writer.DECODING_VERSION", DECODING_VERSION + 1)
-    with pytest.raises(DataError, match="another decoding policy; remove it"):
+    with pytest.raises(DataError, match="tool versions or decoding policy; remove it"):
         packed(folder, tmp_path / "one.pack")
     assert partial.exists()
 
@@ -494,11 +501,11 @@ def test_a_mapped_image_cannot_be_written_to(plain: Path) -> None:
     assert found.images[0].any()
 
 
-# What a pack that was received may hold
+# Packs from an untrusted source
 
 
 def with_seal(plain: Path, out: Path, **changes: object) -> Path:
-    """A copy of a pack whose header was changed, with digests that fit."""
+    """A copy of a pack with a changed header and valid digests."""
     shutil.copytree(plain, out)
     header = {**json.loads((out / HEADER).read_bytes()), **changes, "sha256": ""}
     header["sha256"] = sha256(msgspec.json.encode(header))
@@ -513,7 +520,7 @@ def test_a_label_without_a_class_is_refused(plain: Path, tmp_path: Path, run: Co
     out = with_seal(plain, tmp_path / "bad.pack", labels_sha256=sha256(labels.tobytes()))
     (out / LABELS).write_bytes(labels.tobytes())
     for arguments in (("inspect", out), ("pack", "--verify", out), ("train", out)):
-        assert f"labels.i32: holds class {label}, where there are 0 to 2" in run(*arguments).refused(3)
+        assert f"labels.i32: has class {label}, but classes are 0 to 2" in run(*arguments).refused(3)
 
 
 @pytest.mark.parametrize(
@@ -522,8 +529,8 @@ def test_a_label_without_a_class_is_refused(plain: Path, tmp_path: Path, run: Co
         ({"num_train": -8, "num_validation": 22}, "num_train -8, num_validation 22 and chunk_pictures 4 must each be"),
         ({"num_train": 14, "num_validation": 0}, "num_train 14, num_validation 0 and chunk_pictures 4 must each be 1"),
         ({"chunk_pictures": 0}, "chunk_pictures 0 must each be 1 or more"),
-        ({"chunk_pictures": 5}, "4 digests do not make 14 images"),
-        ({"labels": ("a", "b", "a")}, "the label 'a' stands for two classes"),
+        ({"chunk_pictures": 5}, "4 digests do not match 14 images"),
+        ({"labels": ("a", "b", "a")}, "duplicate label 'a'"),
         ({"labels": ("a", "b", "c\nd")}, r"the label 'c\\nd' is not one line of text"),
     ],
 )
@@ -540,9 +547,9 @@ def test_sources_are_held_against_their_digest_when_a_pack_is_opened(plain: Path
     found = open_pack(tmp_path / "one.pack")
     data = (plain / SOURCES).read_bytes()
     (tmp_path / "one.pack" / SOURCES).write_bytes(data.replace(b"train/n0", b"train/n1", 1))
-    with pytest.raises(DataError, match=r"sources\.txt: is not what was packed"):
+    with pytest.raises(DataError, match=r"sources\.txt: was changed after packing"):
         open_pack(tmp_path / "one.pack")
-    with pytest.raises(DataError, match=r"sources\.txt: is not what was packed"):
+    with pytest.raises(DataError, match=r"sources\.txt: was changed after packing"):
         found.name_of(0)
     (tmp_path / "one.pack" / SOURCES).unlink()
     with pytest.raises(DataError, match=r"sources\.txt: cannot be read: No such file"):

@@ -44,17 +44,17 @@ from alexnet_deploy.train.runtime.placement import Placement
 
 PROGRAM = Path(rank_program.__file__)
 
-# Two processes add the same float32 numbers in another order, which moves the last bits of a sum: losses, in which
-# errors of 2^-24 average out, by a few of those; weights by up to 2^-24 of themselves a step, where training has moved
-# them by about a thousandth. Seen were 5e-8 and 1.5e-5.
+# Two processes add the same float32 numbers in a different order, so results are not bit-identical: losses, in which
+# errors of 2^-24 average out, differ by a few of those; weights by up to 2^-24 of their value per step, while training
+# changes them by about a thousandth. Measured: 5e-8 and 1.5e-5.
 LOSS = 2e-6
-# In parts of how far training has moved the tensor.
+# Relative to the change of the tensor in training.
 MOVED = 2e-4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine images to learn from and three to validate: neither is a multiple of two, nor nine of four."""
+    """Nine training and three validation images: neither is a multiple of two, nor nine of four."""
     folder = tmp_path_factory.mktemp("ranks")
     root = paint(folder / "data", {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red/4.png").unlink()
@@ -69,7 +69,7 @@ def survey(folder: Path) -> Survey:
 
 @pytest.fixture(scope="module")
 def told(folder: Path) -> list[Told]:
-    """What each of two processes told of its runs."""
+    """The output of each of two processes about its runs."""
     done = torchrun(PROGRAM, folder, cwd=folder)
     assert done.returncode == 0, done.stderr
     return [msgspec.json.decode((folder / f"rank-{rank}.json").read_bytes(), type=Told) for rank in (0, 1)]
@@ -77,13 +77,13 @@ def told(folder: Path) -> list[Told]:
 
 @pytest.fixture(scope="module")
 def in_two(told: list[Told]) -> list[list[Seen]]:
-    """What each of two processes saw, for each recipe."""
+    """The results of each of two processes, by recipe."""
     return [each.runs for each in told]
 
 
 @pytest.fixture(scope="module")
 def alone(folder: Path, survey: Survey) -> list[Seen]:
-    """The same in this process alone."""
+    """The results of a single process, by recipe."""
     return [train(survey, folder / f"one-{recipe.batch_size}", recipe, ALONE) for recipe in RECIPES]
 
 
@@ -100,7 +100,7 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(
     folder: Path, in_two: list[list[Seen]], alone: list[Seen], number: int
 ) -> None:
     size = RECIPES[number].batch_size
-    # A loss for each step, the last of an epoch with it once more at the epoch's end, the same in every process.
+    # One loss per step, and the epoch's loss again at its end, the same in every process.
     assert len(alone[number].losses) == 2 * (-(-9 // size) + 1)
     for seen in in_two:
         np.testing.assert_allclose(seen[number].losses, alone[number].losses, rtol=LOSS)
@@ -127,7 +127,7 @@ def test_every_image_is_seen_once_an_epoch_by_one_process_in_the_batch_where_one
         sorted(str(example.path.relative_to(root)) for example in side)
         for side in (survey.folder.train, survey.folder.validation)
     )
-    # Nine images in batches of 4 leave the second process none of the third.
+    # Nine images in batches of 4: the third batch has no image for the second process.
     shares = {4: ((5, 2), (4, 1)), 3: ((6, 2), (3, 1))}[size]
     epochs = [[], []]
     for seen, (num_train, num_validation) in zip(in_two, shares, strict=True):
@@ -158,7 +158,8 @@ def test_the_first_process_alone_writes_and_its_record_is_of_all_images(
 
 
 def test_no_thread_of_the_others_group_outlives_it(told: list[Told]) -> None:
-    # One that does may want Python's lock when Python has ended, and aborts the process: one run in eight, under load.
+    # A remaining thread may ask for Python's lock after Python has ended, and aborts the process: one run in eight,
+    # under load.
     for each in told:
         assert each.threads
         assert not [name for name in each.threads if "gloo" in name]
@@ -168,7 +169,7 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red/4.png").rename(root / "train/red/FAIL.png")
     for number in range(8):
-        # Enough of them that the second process meets one, wherever the order puts it.
+        # Enough of them that the second process gets one in any order.
         (root / f"train/red/{number}").mkdir()
         (root / f"train/red/{number}/FAIL.png").write_bytes((root / "train/red/FAIL.png").read_bytes())
     done = torchrun(PROGRAM, tmp_path, cwd=tmp_path)
@@ -181,7 +182,7 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
 def test_a_process_that_is_not_the_first_writes_nothing(survey: Survey, tmp_path: Path, is_interrupted: bool) -> None:
     act = at_step(2, interrupt) if is_interrupted else lambda progress: None
     with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
-        # The second of one: nobody is there to be waited for.
+        # The second of one process: there is no process to wait for.
         train_run(
             survey,
             TABLE,
@@ -193,7 +194,7 @@ def test_a_process_that_is_not_the_first_writes_nothing(survey: Survey, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-# Stopping, and going on
+# Interrupting and resuming
 
 
 def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_not_stopped(
@@ -208,7 +209,9 @@ def test_all_stop_where_one_is_asked_to_and_go_on_to_the_bits_of_a_run_that_was_
     for each in stopped:
         assert each.threads
         assert not [name for name in each.threads if "gloo" in name]
-    with pytest.raises(UsageError, match=r"with processes 2, where there is 1 now, which .* --any-machine goes on"):
+    with pytest.raises(
+        UsageError, match=r"with processes 2 and now has processes 1: .* --any-machine to resume anyway$"
+    ):
         train_run(survey, TABLE, FIRST, folder / "stopped", resume=Resume.SAME_MACHINE)
     done = torchrun(PROGRAM, folder, "resume", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -234,7 +237,7 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     assert said["training tiny on cpu, recipe folder, 1 epoch, 2 processes"] == 1
     assert said["next: alexnet-deploy export"] == 1
     report = Path(path).with_name("report.html")
-    assert said[f"what was learnt: {report}"] == 1
+    assert said[f"training report: {report}"] == 1
     assert (tmp_path / report).is_file()
     assert [name.name for name in (tmp_path / "runs").iterdir() if name.name != "latest"] == [Path(path).parent.name]
 
@@ -248,7 +251,7 @@ def test_torchrun_that_is_ended_lets_the_command_save(folder: Path, tmp_path: Pa
         when=(run / METRICS).exists,
     )
     assert done.returncode != 0
-    assert done.stderr.count(f"interrupted; `alexnet-deploy train --resume --out {run}` goes on from here") == 1
+    assert done.stderr.count(f"interrupted; resume with `alexnet-deploy train --resume --out {run}`") == 1
     assert load_checkpoint(run / CHECKPOINT).position.epoch > 1
     assert not (run / ".lock").exists()
     assert not (run / "report.html").exists()
@@ -259,7 +262,7 @@ def test_what_the_first_process_refuses_ends_the_others(folder: Path, tmp_path: 
     done = torchrun("-m", "alexnet_deploy", "train", folder / "data", "--out", "taken", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "error: taken: exists already; choose another --out, or --resume it\n" in done.stderr
+    assert "error: taken: already exists; choose another --out, or resume it with --resume\n" in done.stderr
     assert list((tmp_path / "taken").iterdir()) == []
 
 
@@ -341,17 +344,17 @@ def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None
     assert ALONE.all_reduce_mean(0.1) == 0.1
 
 
-# What is refused
+# Refusals
 
 
 def test_an_environment_that_is_half_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UsageError, match=r"RANK is '', where torchrun gives a number; start with torchrun$"):
+    with pytest.raises(UsageError, match=r"RANK is '' and not a number; start the processes with torchrun$"):
         joined("cpu").__enter__()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "x")
-    with pytest.raises(UsageError, match=r"LOCAL_RANK is 'x', where torchrun gives a number"):
+    with pytest.raises(UsageError, match=r"LOCAL_RANK is 'x' and not a number"):
         joined("cpu").__enter__()
 
 
@@ -359,17 +362,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        BackendError, match=r"process 1 of this machine has no GPU of its own, for there are 1; --nproc"
-    ):
+    with pytest.raises(BackendError, match=r"no GPU for process 1 of this machine: torch finds 1; lower --nproc"):
         joined("cuda").__enter__()
 
 
 def test_a_batch_of_fewer_images_than_processes_is_refused(survey: Survey, tmp_path: Path) -> None:
     recipe = msgspec.structs.replace(FIRST, batch_size=2)
-    with pytest.raises(
-        UsageError, match=r"a batch of 2 leaves some of 3 processes without an image; a --batch-size of"
-    ):
+    with pytest.raises(UsageError, match=r"batch size 2 is too small for 3 processes; use --batch-size 3 or more$"):
         train_run(survey, TABLE, recipe, tmp_path / "run", placement=Placement(ranks=Ranks(rank=0, size=3)))
     assert list(tmp_path.iterdir()) == []
 
@@ -391,4 +390,4 @@ def test_the_end_of_another_process_is_told_in_a_sentence(
         raise error
     assert type(caught.value) is becomes
     if becomes is TrainingError:
-        assert str(caught.value) == "process 1 stops, for another has ended; what that one said tells why"
+        assert str(caught.value) == "process 1 stopped because another process ended; see the error of that process"

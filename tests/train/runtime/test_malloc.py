@@ -1,4 +1,4 @@
-"""In processes of their own, since it cannot be undone."""
+"""Tested in separate processes, because the setting cannot be undone."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def faults(how: str) -> tuple[str, int]:
 
 def test_memory_that_was_freed_is_used_again_without_the_systems_help() -> None:
     _, without = faults("leave")
-    # Twenty blocks of 80 MB; a page may have 2 MiB.
+    # Twenty blocks of 80 MB; pages may be 2 MiB.
     assert without > 20 * 80_000_000 / 2**21 / 2
     kept, number = faults("keep")
     assert kept == "True"

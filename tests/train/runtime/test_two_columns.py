@@ -26,14 +26,14 @@ from alexnet_deploy.train.runtime.two_columns import TwoColumns, second_device, 
 TABLE = narrowed(ARCHITECTURES["original"])
 HERE = ("cpu", "cpu")
 
-# Where only the order of a sum differs, n float64 products differ by n * 2^-53 of their size at most: 1.3e-13 for the
-# longest, fc6's 1,152. Eight layers follow on one another, forth and back; differences are in parts of a tensor's
-# largest number. float32 has no such bound for gradients: a ReLU or a maximum may fall to the other side.
+# If only the order of a sum differs, n float64 products differ by at most n * 2^-53 of their size: 1.3e-13 for the
+# longest, fc6's 1,152. There are eight layers, forward and backward; differences are relative to a tensor's largest
+# value. float32 has no such bound for gradients: a ReLU or a maximum may select the other side.
 EXACT = 1e-11
 
 
 def changed(table: Architecture, **changes: Callable[[Any], Any]) -> Architecture:
-    """The table with some layers, named, exchanged."""
+    """The table with the named layers replaced."""
     layers = tuple(changes.get(layer.name, lambda layer: layer)(layer) for layer in table.layers)
     return msgspec.structs.replace(table, layers=layers)
 
@@ -55,13 +55,13 @@ def double(network: Network) -> Network:
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest difference, in parts of the largest number."""
+    """The largest difference, relative to the largest value."""
     ours, theirs = ours.detach().double(), theirs.detach().double()
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def gradients(columns: TwoColumns) -> dict[str, torch.Tensor]:
-    """Those of the columns side by side, under the table's names; by hand, apart from state_dict."""
+    """The columns' tensors joined under the table's names, by hand and not by state_dict."""
     named = [dict(column.named_parameters()) for column in columns.columns]
     return {
         name: torch.cat([column[name].grad for column in named if name in column])  # type: ignore[misc]
@@ -78,7 +78,7 @@ def test_logits_are_the_grouped_networks_to_rounding(grouped: Network) -> None:
     with torch.inference_mode():
         truth = in_double(images.double())
         ours, theirs = (network(images) for network in (two_columns(grouped, HERE), grouped))
-    # Half a layer may be summed in another order than the whole: each is as far from the exact sums as the other.
+    # Half a layer may be summed in a different order than the whole: both are equally close to the exact sums.
     rounding = distance(theirs, truth)
     assert 0 < rounding < 1e-5
     assert distance(ours, truth) <= 4 * rounding
@@ -113,7 +113,7 @@ def test_features_are_dropped_by_the_masks_of_the_grouped_network(grouped: Netwo
     for name, parameter in whole.named_parameters():
         assert parameter.grad is not None
         assert distance(ours[name], parameter.grad) <= EXACT, name
-    # Dropping is felt, and other draws drop others.
+    # Dropout has an effect, and other draws have another effect.
     assert distance(columns(images.double()), given[1]) > 1e-3
     assert distance(columns.eval()(images.double()), given[1]) > 1e-3
 
@@ -130,7 +130,7 @@ def test_steps_of_training_keep_them_the_same(grouped: Network) -> None:
             optimizer.step()
     first, ours, theirs = (network.state_dict() for network in (double(grouped), columns, whole))
     for name, tensor in theirs.items():
-        # A weight's own last bit is up to 1e-12 of so small a step, and three steps follow on one another.
+        # A weight's last bit is up to 1e-12 of such a small step, and there are three steps.
         assert distance(ours[name] - first[name], tensor - first[name]) <= 1e-9, name
 
 
@@ -153,7 +153,7 @@ def test_tensors_are_parted_and_gathered_without_a_bit_lost(grouped: Network) ->
     assert all(torch.equal(after[name], before[name]) for name in before)
     for tensor in after.values():
         tensor.add_(1.0)
-    # What is gathered is a copy, and what is loaded is the columns' own.
+    # state_dict returns copies, and load_state_dict copies into the columns.
     assert all(torch.equal(columns.state_dict()[name], before[name]) for name in before)
     columns.load_state_dict(after)
     assert all(torch.equal(columns.state_dict()[name], after[name]) for name in before)
@@ -186,7 +186,7 @@ def test_tensors_that_are_not_the_tables_are_refused(grouped: Network, change: s
 
 
 class Crossings(TorchFunctionMode):
-    """Notes every tensor that goes from device to device; what comes from `meta`, which holds nothing, comes as 0."""
+    """Records every copy between devices; tensors from `meta`, which have no values, become 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,8 +202,8 @@ class Crossings(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-# Half of what goes into conv3, fc6, fc7 and fc8, which is on the first device alone; in training also the second half
-# of drop6's and drop7's masks.
+# Half of the inputs of conv3, fc6, fc7 and of fc8, which is only on the first device; in training also the second half
+# of the masks of drop6 and drop7.
 MASK = ("cpu", "meta", (32,))
 BEFORE_FC7 = [
     ("cpu", "meta", (3, 224, 224)),
@@ -250,7 +250,7 @@ def test_a_gpu_and_another_device_compute_what_one_does(grouped: Network) -> Non
         assert distance(ours, parameter.grad) <= EXACT, name
 
 
-# Tables that are no two columns
+# Tables without two columns
 
 
 def with_groups(groups: int) -> Callable[[Any], Any]:
@@ -260,18 +260,21 @@ def with_groups(groups: int) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (ARCHITECTURES["paper"], "paper: norm1 normalises across 1 groups of channels, where two columns need 2; "),
-        (ARCHITECTURES["torchvision"], "torchvision: no convolution has 2 groups, so there are no two columns; "),
-        (ARCHITECTURES["single_tower"], "single_tower: no convolution has 2 groups, so there are no two columns; "),
-        (changed(TABLE, conv4=with_groups(4)), "original: conv4 has 4 groups, where two columns need 1 or 2; "),
-        (changed(TABLE, norm2=with_groups(4)), "original: norm2 normalises across 4 groups of channels, where two c"),
+        (ARCHITECTURES["paper"], "paper: norm1 normalises 1 groups of channels, but two columns need 2; "),
+        (ARCHITECTURES["torchvision"], "torchvision: no convolution has 2 groups, so there are no columns; "),
+        (ARCHITECTURES["single_tower"], "single_tower: no convolution has 2 groups, so there are no columns; "),
+        (changed(TABLE, conv4=with_groups(4)), "original: conv4 has 4 groups, but two columns need 1 or 2; "),
+        (
+            changed(TABLE, norm2=with_groups(4)),
+            "original: norm2 normalises 4 groups of channels, but two columns need ",
+        ),
         (
             changed(TABLE, fc6=lambda layer: msgspec.structs.replace(layer, out_features=63)),
-            "original: fc6 has 63 outputs, which two columns cannot halve; ",
+            "original: fc6 has 63 outputs, an odd number; ",
         ),
         (
             changed(TABLE, conv3=lambda layer: msgspec.structs.replace(layer, out_channels=49), conv4=with_groups(1)),
-            "original: conv3 has 49 outputs, which two columns cannot halve; ",
+            "original: conv3 has 49 outputs, an odd number; ",
         ),
     ],
 )
@@ -281,11 +284,11 @@ def test_a_table_that_is_not_two_columns_is_refused(table: Architecture, sentenc
     with pytest.raises(UsageError) as caught:
         two_columns(network, HERE)
     assert str(caught.value).startswith(sentence)
-    assert str(caught.value).endswith("; `original` is a table of two columns")
+    assert str(caught.value).endswith("; use an architecture of two columns, such as `original`")
 
 
 def test_a_table_made_with_two_columns_is_taken_whatever_its_name_and_classes() -> None:
-    # `paper` with its windows held within the columns, and a number of classes that cannot be halved.
+    # `paper` with LRN windows within the columns, and an odd number of classes.
     table = changed(narrowed(ARCHITECTURES["paper"]), norm1=with_groups(2), norm2=with_groups(2)).with_num_classes(3)
     assert any(isinstance(layer, LocalNorm) for layer in table.layers)
     torch.manual_seed(0)
@@ -313,7 +316,7 @@ def test_a_run_in_two_columns_learns_what_one_of_the_whole_network_does(tmp_path
         load_weights(train(tmp_path / str(two), placement=placed("cpu", columns=two))).weights for two in (False, True)
     ]
     losses, other_losses = ([metrics.train_loss for metrics in record_of(weights).epochs] for weights in best)
-    # float32 sums in another order, through a few steps.
+    # float32 sums in a different order, over a few steps.
     assert losses == pytest.approx(other_losses, rel=1e-3)
     assert best[0].tensors.keys() == best[1].tensors.keys() == TABLE.tensor_shapes().keys()
 
@@ -323,7 +326,7 @@ def test_a_run_in_two_columns_goes_on_to_the_same_bits_and_only_in_two_columns(t
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         train(out, placement=TWO_COLUMNS, pace=ALWAYS, observer=Observer(on_progress=at_step(3, interrupt)))
-    with pytest.raises(UsageError, match=r"was begun in two columns, and cannot go on as one network$"):
+    with pytest.raises(UsageError, match=r"the run was started in two columns, but as one network was requested$"):
         train(out, resume=Resume.ANY_MACHINE)
     train(out, placement=TWO_COLUMNS, resume=Resume.SAME_MACHINE)
     states = [load_tensors(path / CHECKPOINT, load_checkpoint(path / CHECKPOINT)) for path in (out, tmp_path / "whole")]
@@ -337,7 +340,7 @@ def test_the_second_column_is_on_the_next_gpu_or_beside_the_first(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert second_device(torch.device("cuda")) == second_device(torch.device("cuda:0")) == torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(BackendError, match="two columns need two GPUs, and torch finds 1"):
+    with pytest.raises(BackendError, match="two columns need two GPUs, but torch finds 1"):
         second_device(torch.device("cuda"))
 
 
@@ -345,6 +348,6 @@ def test_what_cannot_be_trained_in_two_columns_is_refused_before_a_file_is_made(
     across = narrowed(ARCHITECTURES["caffenet"])
     with pytest.raises(UsageError, match="two columns"):
         train_run(memory_set(), across, ADAMW, tmp_path / "run", placement=TWO_COLUMNS)
-    with pytest.raises(UsageError, match="two columns train in one process, and torchrun started 2"):
+    with pytest.raises(UsageError, match="two columns train in one process, but torchrun started 2"):
         train(tmp_path / "run", placement=placed("cpu", columns=True, ranks=Ranks(rank=0, size=2)))
     assert list(tmp_path.iterdir()) == []

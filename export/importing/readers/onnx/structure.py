@@ -8,7 +8,7 @@ Source: onnx/onnx.proto; protobuf.dev, "Encoding".
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from onnx import TensorProto
 
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.export.audit import is_text
+from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 
 _MOST_STRUCTURE_BYTES = 1 * MIB
 """Of everything but the tensors' data: networks of the family have 10 to 100 kB."""
@@ -26,7 +27,6 @@ _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 29
 """As many as an architecture may have parameters."""
 
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _PLACE = struct.Struct("<QQ")
 _RAW_DATA = 9
 _FLOAT_DATA = 4
@@ -124,35 +124,24 @@ def read_structure(data: bytes) -> Structure:
     try:
         stripped = _stripped(memoryview(data), 0, len(data), "model", budget)
         model = onnx.load_model_from_string(stripped)
-    except DecodeError as error:
+    except (DecodeError, WireError) as error:
         raise StructureError(f"is no ONNX file, or a damaged one: {error}") from error
     if not is_text(model):
         raise StructureError("is no ONNX file, or a damaged one: it holds texts that are not UTF-8")
     return Structure(model=model, data=data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Field:
-    number: int
-    wire: int
-    begin: int
-    """Where its key is."""
-    value: int
-    """Where its value is, past the length where it has one."""
-    end: int
-
-
 def _stripped(data: memoryview, begin: int, end: int, kind: str, budget: list[int]) -> bytes:
     """Return a message with each tensor's data replaced by its place."""
     parts: list[bytes] = []
     has_data = False
-    for field in _fields(data, begin, end):
+    for field in fields(data, begin, end):
         if (refused := _REFUSED.get((kind, field.number))) is not None:
             raise StructureError(f"has {refused}")
         inner = _INNER[kind].get(field.number)
-        if inner is not None and field.wire == _BYTES:
+        if inner is not None and field.wire == BYTES:
             parts.append(_packed(field.number, _stripped(data, field.value, field.end, inner, budget)))
-        elif kind == "tensor" and field.number in (_RAW_DATA, _FLOAT_DATA) and field.wire == _BYTES:
+        elif kind == "tensor" and field.number in (_RAW_DATA, _FLOAT_DATA) and field.wire == BYTES:
             if has_data:
                 raise StructureError("has a tensor with two sets of data")
             has_data = True
@@ -175,40 +164,7 @@ def _packed(number: int, value: bytes) -> bytes:
         length.append(size & 0x7F | 0x80)
         size >>= 7
     length.append(size)
-    return bytes([number << 3 | _BYTES]) + bytes(length) + value
-
-
-def _fields(data: memoryview, place: int, end: int) -> Iterator[_Field]:
-    while place < end:
-        begin = place
-        key, place = _varint(data, place, end)
-        number, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            _, after = _varint(data, place, end)
-        elif wire == _BYTES:
-            length, place = _varint(data, place, end)
-            after = place + length
-        elif wire in (_FOUR, _EIGHT):
-            after = place + (4 if wire == _FOUR else 8)
-        else:
-            raise StructureError("is no ONNX file, or a damaged one: a field is of no known kind")
-        if after > end or number == 0:
-            raise StructureError("is no ONNX file, or a damaged one: a field is longer than what holds it")
-        yield _Field(number=number, wire=wire, begin=begin, value=place, end=after)
-        place = after
-
-
-def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        if place >= end:
-            break
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise StructureError("is no ONNX file, or a damaged one: a number does not end")
+    return bytes([number << 3 | BYTES]) + bytes(length) + value
 
 
 def _type_name(number: int) -> str:

@@ -1,0 +1,135 @@
+"""The stream from inputs to predictions: images are decoded and run ahead of the caller, in order, batch by batch.
+
+A None among the inputs means that no more of them are available yet, as for a list on stdin that is still being
+written: all inputs before it are predicted, even in a small batch. The predictions themselves hold no such marker.
+"""
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.errors import ImageError, UsageError, WrongAnswerError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, read_image
+from alexnet_deploy.core.inputs.in_memory import decode_in_memory
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
+from alexnet_deploy.engines.engine import Engine
+from alexnet_deploy.predict.prediction import Prediction, best_guesses
+
+_Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier:
+    """An engine and what it takes to make predictions with it; the caller owns the engine."""
+
+    bundle: Bundle
+    """The bundle that the engine was opened from; it has the labels and the resize policy."""
+    engine: Engine
+    topk: int = 5
+    """Number of classes of a prediction; all, if there are fewer."""
+    limits: DecodeLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a topk below 1."""
+        if self.topk < 1:
+            raise UsageError(f"topk {self.topk} must be 1 or more")
+
+    def classify(self, item: Input) -> Prediction:
+        """Return the prediction for one input, decoded and run in the calling thread."""
+        self.engine.refuse_fork()
+        (prediction,) = self._answer([self._read(item)])
+        return prediction
+
+    def stream(self, inputs: Iterable[Input | None], batch_size: int | None = None) -> Generator[Prediction]:
+        """Yield one prediction per input, in order; None among the inputs awaits all inputs before it.
+
+        `batch_size` is the number of images per batch, by default the engine's choice. Raises UsageError at once if it
+        is below 1, BackendError if the engine fails, is closed or was opened before a fork.
+        """
+        size = self.engine.info.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise UsageError(f"batch size {size} must be 1 or more")
+        return self._stream(inputs, size)
+
+    def _stream(self, inputs: Iterable[Input | None], batch_size: int) -> Generator[Prediction]:
+        self.engine.refuse_fork()
+        num_streams = self.engine.info.num_streams
+        images = map_ahead(
+            lambda item: None if item is None else self._read(item),
+            inputs,
+            threads=decode_threads(),
+            ahead=(num_streams + 1) * batch_size,
+            is_awaited=lambda item: item is None,
+        )
+        batches = _in_batches(images, batch_size)
+        # An engine with one stream runs in this thread: a GPU context belongs to the thread that opened it.
+        if num_streams == 1:
+            answers = (self._answer(batch) for batch in batches)
+        else:
+            answers = map_ahead(
+                self._answer, batches, threads=num_streams, ahead=num_streams, is_awaited=lambda batch: not batch
+            )
+        # Closed from last to first, so that no thread is left behind when a caller stops early.
+        with closing(images), closing(batches), closing(answers):
+            for predictions in answers:
+                for prediction in predictions:
+                    yield prediction
+                    # A fork also continues here, but has no threads that decode and run what it would wait for.
+                    self.engine.refuse_fork()
+
+    def _read(self, item: Input) -> _Read:
+        # Drop the image itself: it is not needed until its row is written.
+        kept = item if item.held is None else replace(item, held=None)
+        try:
+            return kept, decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
+        except ImageError as error:
+            return kept, error.alone()
+
+    def _answer(self, batch: list[_Read]) -> list[Prediction]:
+        images = [result for _, result in batch if isinstance(result, np.ndarray)]
+        try:
+            rows = iter(self.engine.run(np.stack(images)) if images else ())
+        except WrongAnswerError as error:
+            paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
+            raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
+        return [
+            Prediction(path=item.text, top=(), error=result.code, message=str(result))
+            if isinstance(result, ImageError)
+            else Prediction(
+                path=item.text, top=best_guesses(next(rows), self.bundle.labels, self.topk), error=None, message=""
+            )
+            for item, result in batch
+        ]
+
+
+def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
+    """Return the image of an input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
+    if item.error is not None:
+        raise ImageError(*item.error)
+    if item.held is not None:
+        return decode_in_memory(item.held, resize, limits)
+    return read_image(item.path, resize, limits)
+
+
+def _in_batches(images: Iterable[_Read | None], batch_size: int) -> Generator[list[_Read]]:
+    """Yield batches in order, each with up to `batch_size` images that could be read; an empty one for a None."""
+    batch: list[_Read] = []
+    num_images = 0
+    for found in images:
+        if found is not None:
+            batch.append(found)
+            num_images += isinstance(found[1], np.ndarray)
+        # Failures do not count towards the batch size, but a long run of them must not pile up behind one image.
+        if batch and (found is None or num_images == batch_size or len(batch) == 4 * batch_size):
+            yield batch
+            batch, num_images = [], 0
+        if found is None:
+            yield []
+    if batch:
+        yield batch
