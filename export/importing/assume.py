@@ -105,8 +105,8 @@ def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], lrn: LrnConstants
     if lrn is None:
         return layers
     if source.layers is not None or not any(isinstance(layer, Normalise) for layer in layers):
-        has = "says its LRN itself" if source.layers is not None else "is of a network without LRN"
-        raise UsageError(f"{source.path}: {has}, so --lrn cannot change it")
+        has = "contains its LRN constants" if source.layers is not None else "its network has no LRN"
+        raise UsageError(f"{source.path}: {has}, so --lrn does not apply")
     return tuple(
         Normalise(name=layer.name, size=lrn.size, alpha=lrn.alpha, alpha_is_divided=True, beta=lrn.beta, k=lrn.k)
         if isinstance(layer, Normalise)

@@ -116,9 +116,9 @@ def _trained(source: Source, known: KnownSource) -> _Trained:
             connections.append(Connect(name=stem, weight=name, bias=bias, layout="OI"))
         elif kind != "bias" or f"{stem}.weight" not in source.tensors or num_dimensions != 1:
             raise WeightsError(
-                f"{source.path}: {name} of shape {source.tensors[name].shape} is no weight or bias of a convolution or "
-                "fully connected layer, and a file of tensors alone does not say what is done with it; export the "
-                "network as ONNX, and import that"
+                f"{source.path}: {name} of shape {source.tensors[name].shape} is not a weight or bias of a convolution "
+                "or fully connected layer, and a file without layers does not say how it is used; export the network "
+                "as ONNX and import that"
             )
     return _Trained(
         convolutions=tuple(convolutions), connections=tuple(connections), unroll=Unroll(name="flatten", order="CHW")
@@ -136,7 +136,7 @@ def _by_shapes(source: Source) -> tuple[str, str]:
     ]
     if not fitting:
         raise WeightsError(
-            f"{source.path}: {_first_unlike(source, trained)}; a file of tensors alone does not say its layers: name "
+            f"{source.path}: {_first_unlike(source, trained)}; the file does not contain its layers: give "
             "the architecture with --arch, or export the network as ONNX and import that"
         )
     name, *others = fitting
@@ -159,7 +159,7 @@ def _first_unlike(source: Source, trained: _Trained) -> str:
         shape = source.tensors[name].shape
         members = [shapes for shapes in members if place < len(shapes) and shapes[place] == shape]
         if not members:
-            return f"{name} of shape {shape} is what no member of the family has in its place"
+            return f"{name} of shape {shape} does not match any architecture of the family at its position"
     return f"{counted(len(source.tensors), 'tensor')} are too few"
 
 

@@ -91,7 +91,7 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
         if size != said:
             if said is not None and _member(translated) is None:
                 break
-            assumptions.append(_about_size(size, said, "its layers fit together so" if known is None else known.words))
+            assumptions.append(_about_size(size, said, "its layers fit at this size" if known is None else known.words))
         return translated
     assert first is not None, "a size was tried"
     raise first
@@ -99,22 +99,22 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
 
 def _about_size(size: int, said: int | None, reason: str) -> Assumption:
     if said is not None:
-        reason = f"the file says {said}, where its poolings leave pixels out; such networks were trained at {size}"
+        reason = f"the file says {said}, where pooling drops pixels; such networks were trained at {size}"
     return Assumption(subject="input size", value=str(size), reason=reason, option=None)
 
 
 def _check_kinship(source: Source, translated: Translated) -> None:
-    """Raise WeightsError for a network that is no AlexNet or its kin, naming the first layer too many."""
+    """Raise WeightsError unless it has five convolutions and two to four fully connected layers."""
     convolutions = [layer.name for layer in source.layers or () if isinstance(layer, Convolve)]
     num_convolutions = sum(isinstance(layer, Conv) for layer in translated.layers)
     num_linear = sum(isinstance(layer, Linear) for layer in translated.layers)
     if num_convolutions > _NUM_CONVOLUTIONS:
         name = convolutions[_NUM_CONVOLUTIONS]
-        raise WeightsError(f"{source.path}: {name} is a sixth convolution, and AlexNet and its kin have five")
+        raise WeightsError(f"{source.path}: {name} is a sixth convolution; AlexNet-like networks have five")
     if num_convolutions < _NUM_CONVOLUTIONS or not _FEWEST_LINEAR <= num_linear <= _MOST_LINEAR:
         raise WeightsError(
             f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers, where "
-            f"AlexNet and its kin have {_NUM_CONVOLUTIONS} and {_FEWEST_LINEAR} to {_MOST_LINEAR}"
+            f"AlexNet-like networks have {_NUM_CONVOLUTIONS} and {_FEWEST_LINEAR} to {_MOST_LINEAR}"
         )
 
 
@@ -205,22 +205,14 @@ def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> 
         except WeightsError as error:
             raise WeightsError(f"{source.path}: {error}") from error
         return source.labels
-    if num_classes == len(imagenet_labels()):
-        assumptions.append(
-            Assumption(
-                subject="labels",
-                value=f"ImageNet's {num_classes:,} class names, in the order of their WordNet IDs",
-                reason=f"it has {num_classes:,} classes and does not name them",
-                option="--labels",
-            )
-        )
-        return imagenet_labels()
+    names = imagenet_labels()
+    is_imagenet = num_classes == len(names)
     assumptions.append(
         Assumption(
             subject="labels",
-            value=f"class 0 to class {num_classes - 1}",
-            reason="the file does not name its classes",
+            value="ImageNet's, in the usual order" if is_imagenet else f"class 0 to class {num_classes - 1}",
+            reason=f"the file does not name its {num_classes:,} classes",
             option="--labels",
         )
     )
-    return tuple(f"class {number}" for number in range(num_classes))
+    return names if is_imagenet else tuple(f"class {number}" for number in range(num_classes))

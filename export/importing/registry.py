@@ -90,7 +90,7 @@ def find_format(path: Path) -> Format:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     found = next((entry for entry in FORMATS if entry.reader.recognises(path, start)), None)
     if found is None:
-        raise WeightsError(f"{path}: {_what_it_is(path, start)}; what can be imported are {_all_words()}")
+        raise WeightsError(f"{path}: {_what_it_is(path, start)}; import reads {_all_words()}")
     return found
 
 
@@ -98,8 +98,8 @@ def _what_it_is(path: Path, start: bytes) -> str:
     if not start and not path.is_dir():
         return "is empty"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "is a bare pickle, which is not opened, because loading it can run code"
-    return "is of no format that is known"
+        return "this this is a bare pickle, which is not opened because loading it can run code"
+    return "unknown format"
 
 
 def _all_words() -> str:

@@ -88,7 +88,7 @@ def test_options_say_what_the_file_does_not(checkpoint: Path, run: Run) -> None:
         ("--mean 1,2", "--mean 1,2: 2 numbers, where red, green and blue are needed"),
         ("--scale 1/0", "--scale 1/0: must be numbers separated by commas"),
         ("--lrn 5,1e-4", "--lrn 5,1e-4: SIZE,ALPHA,BETA,K are needed, such as 5,1e-4,0.75,1"),
-        ("--lrn 5,1e-4,0.75,1", "mine.pth: is of a network without LRN, so --lrn cannot change it"),
+        ("--lrn 5,1e-4,0.75,1", "mine.pth: its network has no LRN, so --lrn does not apply"),
         ("--labels nowhere.txt", "nowhere.txt: cannot be read: No such file or directory"),
         ("--labels a --classes b", "--labels and --classes both name the classes; give one of them"),
         ("--out mine.pth", "mine.pth: already exists; choose another --out"),
@@ -111,4 +111,4 @@ def test_a_file_that_is_not_there_is_wrong_use(run: Run) -> None:
 def test_our_own_weights_are_not_imported(torchvision: Weights, run: Run) -> None:
     saved(torchvision, Path("ours.safetensors"))
     said = run("import", "ours.safetensors").refused(3)
-    assert said == "ours.safetensors: was written by this program, which reads it as it is"
+    assert said == "ours.safetensors: this is a file of alexnet-deploy itself; use it directly"

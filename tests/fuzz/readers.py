@@ -1,4 +1,4 @@
-"""Every reader of untrusted files, each with valid files to damage."""
+"""Every reader of untrusted files of this program, each with valid files to damage."""
 
 import json
 import random

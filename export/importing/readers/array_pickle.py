@@ -25,6 +25,7 @@ _NAMES = MappingProxyType(
         "numpy.ndarray": "ndarray",
         "numpy.dtype": "dtype",
         "_codecs.encode": "encode",
+        "__builtin__.bytes": "bytes",
     }
 )
 _FLOATS = ("f4", "f8")
@@ -154,7 +155,10 @@ class _Machine:
 
 
 def _skip(layout: str) -> Callable[[_Machine], None]:
-    return lambda machine: machine.take(struct.calcsize(layout)) and None
+    def skip(machine: _Machine) -> None:
+        machine.take(struct.calcsize(layout))
+
+    return skip
 
 
 def _constant(value: "Value") -> Callable[[_Machine], None]:
@@ -279,6 +283,9 @@ def _reduce(machine: _Machine) -> None:
             if machine.num_encoded > len(machine.data):
                 raise PickleError("holds one text many times")
             machine.stack.append(text.encode("latin-1"))
+        case "bytes", ():
+            # How Python 3 writes no bytes at all for Python 2.
+            machine.stack.append(b"")
         case _:
             raise PickleError(f"is damaged: no array is made by {called.meaning} so")
 
@@ -286,7 +293,9 @@ def _reduce(machine: _Machine) -> None:
 def _build(machine: _Machine) -> None:
     state = machine.pop()
     match machine.stack[-1], state:
-        case Array() as array, (_, tuple() as shape, _Type() as kind, is_fortran, content):
+        case Array() as array, (_, shape, kind, is_fortran, content) if isinstance(shape, tuple) and isinstance(
+            kind, _Type
+        ):
             sizes = tuple(size for size in shape if isinstance(size, int) and 0 <= size < 1 << 40)
             if sizes != shape or len(sizes) > _MOST_DIMENSIONS:
                 raise PickleError("holds an array of no possible shape")

@@ -28,17 +28,17 @@ def read(path: Path) -> Source:
         with open_input(path) as plain:
             length = int.from_bytes(plain.read(8), "little")
         if length > _MOST_HEADER_BYTES:
-            raise WeightsError(f"{path}: its header has {length:,} bytes, too many for an AlexNet")
+            raise WeightsError(f"{path}: its header has {length:,} bytes, too many for an AlexNet-like network")
         with open_tensors(path, NUMBERS) as file:
             if METADATA_KEY in file.metadata or CHECKPOINT_KEY in file.metadata:
-                raise WeightsError(f"{path}: was written by this program, which reads it as it is")
+                raise WeightsError(f"{path}: this is a file of alexnet-deploy itself; use it directly")
             dtypes = file.dtypes
             names = short_names((name for name, dtype in dtypes.items() if "F" in dtype), str(path))
             found = file.read("")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise WeightsError(f"{path}: is no safetensors file, or a damaged one: {error}") from error
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
     return Source(
         path=path,
         sha256=found.sha256,

@@ -115,7 +115,7 @@ def _load(path: Path, file: BufferedReader) -> object:
             loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise WeightsError(f"{path}: is no checkpoint of torch's, or a damaged one: {reason}") from error
+        raise WeightsError(f"{path}: not a torch checkpoint, or a damaged one: {reason}") from error
     return loaded
 
 

@@ -83,4 +83,4 @@ def test_a_model_of_a_thousand_classes_gets_the_names_of_imagenet(tmp_path: Path
     recognised, _ = imported(path)
     assert recognised.labels == imagenet_labels()
     (assumed,) = [found for found in recognised.assumptions if found.subject == "labels"]
-    assert (assumed.reason, assumed.option) == ("it has 1,000 classes and does not name them", "--labels")
+    assert (assumed.reason, assumed.option) == ("the file does not name its 1,000 classes", "--labels")

@@ -55,7 +55,7 @@ def test_what_the_file_does_not_say_is_assumed_line_by_line(caffe: Weights, tmp_
     assert [assumption_words(one) for one in recognised(tmp_path / "x").assumptions] == [
         f"assumed: channel order RGB {because}; override with --channel-order",
         f"assumed: scale 1, 1, 1 {because}; override with --scale",
-        "assumed: labels class 0 to class 3 (the file does not name its classes); override with --labels",
+        "assumed: labels class 0 to class 3 (the file does not name its 4 classes); override with --labels",
     ]
 
 

@@ -74,7 +74,7 @@ def test_our_own_graph_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None
 
 def test_our_own_graph_of_other_precisions_is_refused(weights: Weights, tmp_path: Path) -> None:
     _, bundle = shipped(weights, tmp_path, precision="fp16")
-    with pytest.raises(WeightsError, match=r"is a graph of this program in fp16; import the one in fp32"):
+    with pytest.raises(WeightsError, match=r"this is a graph of alexnet-deploy in fp16; import the fp32 graph"):
         imported(bundle.path / "model.onnx")
 
 
@@ -99,9 +99,9 @@ def test_a_zfnet_becomes_a_table_of_its_own() -> None:
     ("name", "message"),
     [
         ("resnet50", "n12: Conv takes what n4 takes: not a chain"),
-        ("densenet121", "n3: Mul is no layer of AlexNet or its kin"),
+        ("densenet121", "n3: Mul not a layer of AlexNet-like networks"),
         ("squeezenet", "n7: Conv takes what n5 takes: not a chain"),
-        ("vgg19", "n12 is a sixth convolution, and AlexNet and its kin have five"),
+        ("vgg19", "n12 is a sixth convolution; AlexNet-like networks have five"),
     ],
 )
 def test_another_network_is_refused_with_the_first_layer_that_does_not_fit(name: str, message: str) -> None:
@@ -135,7 +135,7 @@ def test_batch_normalisation_is_folded(caffe: Weights, tmp_path: Path) -> None:
 
 def test_what_the_file_says_itself_cannot_be_said_otherwise(caffe: Weights, tmp_path: Path) -> None:
     path = graph(caffe, tmp_path / "a.onnx")
-    with pytest.raises(UsageError, match="says its LRN itself, so --lrn cannot change it"):
+    with pytest.raises(UsageError, match="contains its LRN constants, so --lrn does not apply"):
         imported(path, Overrides(lrn=LrnConstants(size=5, alpha=1e-4, beta=0.75, k=2.0)))
     with pytest.raises(UsageError, match="its layers are those of caffe, not of caffenet; leave --arch out"):
         imported(path, Overrides(architecture="caffenet"))

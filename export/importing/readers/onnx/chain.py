@@ -66,16 +66,18 @@ def chain_of(graph: Graph, begin: str, end: str) -> Chain:
         elif takers:
             raise StructureError(f"{takers[1].name}: {takers[1].op} takes what {takers[0].name} takes: not a chain")
         else:
-            raise StructureError(f"{chain.value}: is taken by no node, and is not the output")
+            raise StructureError(f"{chain.value}: no node takes it, and it is not the output")
     return chain
 
 
 def _step(chain: Chain, node: Node) -> None:
     read = _READERS.get(node.op)
     if read is None:
-        raise StructureError(f"{node.name}: {node.op} is no layer of AlexNet or its kin")
+        raise StructureError(f"{node.name}: {node.op} not a layer of AlexNet-like networks")
     if node.op != "Add" and node.inputs[0] != chain.value:
-        raise StructureError(f"{node.name}: {node.op} takes the chain in another place than its first")
+        raise StructureError(
+            f"{node.name}: {node.op} takes the previous layer's output as an input other than its first"
+        )
     read(chain, node)
     chain.value = node.output
 
@@ -87,7 +89,7 @@ def _convolve(chain: Chain, node: Node) -> None:
         raise StructureError(f"{node.name}: weights of shape {shape} are not those of an image's convolution")
     kernel = node.list("kernel_shape", shape[2:])
     if kernel != shape[2:] or node.list("dilations", (1, 1)) != (1, 1):
-        raise StructureError(f"{node.name}: a dilated convolution is no layer of AlexNet or its kin")
+        raise StructureError(f"{node.name}: a dilated convolution not a layer of AlexNet-like networks")
     stride = _stride(node, node.list("strides", (1, 1)))
     chain.layers.append(
         Convolve(

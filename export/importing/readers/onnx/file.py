@@ -90,7 +90,7 @@ def own_facts(structure: Structure) -> OwnFacts | None:
 def _source(path: Path, structure: Structure) -> Source:
     facts = own_facts(structure)
     if facts is not None and facts.precision != "fp32":
-        raise StructureError(f"is a graph of this program in {facts.precision}; import the one in fp32")
+        raise StructureError(f"this is a graph of alexnet-deploy in {facts.precision}; import the fp32 graph")
     graph = graph_of(structure)
     begin, end = span_of(structure)
     chain = chain_of(graph, begin, end)

@@ -105,7 +105,7 @@ class Graph:
         filling = self.structure.array(value) if isinstance(value, onnx.TensorProto) else np.zeros(1, np.float32)
         sizes = tuple(int(size) for size in shape.reshape(-1))
         if filling.size != 1 or not is_shape(sizes):
-            raise StructureError(f"{node.name}: no tensor has the shape {sizes[:8]}")
+            raise StructureError(f"{node.name}: invalid tensor shape {sizes[:8]}")
         # A view of one value: memory is taken when the network turns out to be one of ours.
         return np.broadcast_to(filling.reshape(()), sizes)
 
@@ -115,7 +115,7 @@ def graph_of(structure: Structure) -> Graph:
     proto = structure.model.graph
     graph = Graph(structure=structure)
     if len(proto.node) > _MOST_NODES:
-        raise StructureError(f"has {len(proto.node):,} nodes, too many for an AlexNet")
+        raise StructureError(f"has {len(proto.node):,} nodes, too many for an AlexNet-like network")
     for tensor in proto.initializer:
         graph.add_constant(tensor.name, structure.array(tensor))
     known = {value.name for value in proto.input} | {tensor.name for tensor in proto.initializer} | {""}
@@ -140,7 +140,7 @@ def _nodes(proto: onnx.GraphProto) -> Iterator[Node]:
             raise StructureError(f"{node.name or node.op_type}: gives nothing")
         name = node.name or node.output[0]
         if node.op_type.startswith(_QUANTIZED):
-            raise StructureError(f"{name}: {node.op_type} is of a quantised graph; import the one of floats")
+            raise StructureError(f"{name}: {node.op_type} belongs to a quantized graph; import the float graph")
         if node.domain not in ("", "ai.onnx"):
             raise StructureError(f"{name}: {node.op_type} of the domain {node.domain} is not an operator of ONNX")
         yield Node(op=node.op_type, name=name, inputs=tuple(node.input), output=node.output[0], proto=node)

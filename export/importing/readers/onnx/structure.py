@@ -85,7 +85,7 @@ class Structure:
         """Return a tensor's values, read-only: floats as float32, whole numbers as int64; raises StructureError."""
         name, shape = tensor.name or "a constant", tuple(tensor.dims)
         if not is_shape(shape):
-            raise StructureError(f"{name}: no tensor has the shape {shape[:_MOST_DIMENSIONS]}")
+            raise StructureError(f"{name}: invalid tensor shape {shape[:_MOST_DIMENSIONS]}")
         if tensor.data_type not in _TYPES:
             raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, where floats are needed")
         values = self._values(tensor, name)
@@ -101,7 +101,7 @@ class Structure:
         if tensor.raw_data:
             begin, end = _PLACE.unpack(tensor.raw_data)
             if (end - begin) % dtype.itemsize:
-                raise StructureError(f"{name}: {end - begin:,} bytes are no whole number of values")
+                raise StructureError(f"{name}: {end - begin:,} bytes are not a whole number of values")
             return np.frombuffer(self.data, dtype, (end - begin) // dtype.itemsize, begin)
         listed = {
             TensorProto.INT64: tensor.int64_data,
@@ -125,9 +125,9 @@ def read_structure(data: bytes) -> Structure:
         stripped = _stripped(memoryview(data), 0, len(data), "model", budget)
         model = onnx.load_model_from_string(stripped)
     except (DecodeError, WireError) as error:
-        raise StructureError(f"is no ONNX file, or a damaged one: {error}") from error
+        raise StructureError(f"not an ONNX file, or a damaged one: {error}") from error
     if not is_text(model):
-        raise StructureError("is no ONNX file, or a damaged one: it holds texts that are not UTF-8")
+        raise StructureError("not an ONNX file, or a damaged one: it holds texts that are not UTF-8")
     return Structure(model=model, data=data)
 
 
@@ -153,7 +153,7 @@ def _stripped(data: memoryview, begin: int, end: int, kind: str, budget: list[in
         budget[0] -= 2 + (len(parts[-1]) if parts and inner is None else 0)
         if budget[0] < 0:
             raise StructureError(
-                f"has over {_MOST_STRUCTURE_BYTES:,} bytes beside its tensors, too many for an AlexNet"
+                f"has over {_MOST_STRUCTURE_BYTES:,} bytes beside its tensors, too many for an AlexNet-like network"
             )
     return b"".join(parts)
 
