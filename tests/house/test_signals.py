@@ -43,13 +43,13 @@ main()
 # A decoder that cannot be stopped: its own thread, in C or waiting as here.
 ENDLESS_DECODER = """
 import sys, threading
-from alexnet_deploy.predict import predictor as predict
-decode = predict.read_image
+from alexnet_deploy.predict import stream
+decode = stream.read_image
 def read_image(path, *rest):
     if path.name == "endless.jpg":
         threading.Event().wait(600)
     return decode(path, *rest)
-predict.read_image = read_image
+stream.read_image = read_image
 sys.argv = ["alexnet-deploy", *sys.argv[1:]]
 from alexnet_deploy.__main__ import main
 main()
