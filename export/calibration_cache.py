@@ -17,7 +17,7 @@ from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.fs.opening import MIB, open_input
 from alexnet_deploy.core.fs.reading import from_json
-from alexnet_deploy.core.model.tensor_file import BLANK, TensorFileError, digest_of, open_tensors, seal_text
+from alexnet_deploy.core.model.tensor_file import BLANK, INT64, TensorFileError, digest_of, open_tensors, seal_text
 from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 
@@ -95,7 +95,7 @@ def save_cache(path: Path, cache: CalibrationCache) -> None:
 def load_cache(path: Path) -> CalibrationCache:
     """Read the file; raises ExportError if it is not a calibration cache or has changed since it was written."""
     try:
-        with open_tensors(path, "I64") as file:
+        with open_tensors(path, INT64) as file:
             if file.num_bytes > _MOST_BYTES:
                 raise ExportError(f"{path}: has {file.num_bytes:,} bytes, the limit is {_MOST_BYTES:,}; {_REMEDY}")
             header = from_json(file.text(KEY, "calibration cache", (_FORMAT_VERSION,), _FORMAT_VERSION), _Header)

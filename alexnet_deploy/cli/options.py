@@ -25,6 +25,7 @@ ThreadsOption = Annotated[
 ]
 BundleOption = Annotated[Path | None, typer.Option(help="A bundle or its name. Default: the latest.")]
 BundleArgument = Annotated[Path | None, typer.Argument(help="A bundle or its name. Default: the latest.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")]
 
 PlanName: TypeAlias = Literal[PlanBackend, "none"]
 PlanOption = Annotated[

@@ -31,6 +31,11 @@ def new_bundle(architecture: str, precision: str) -> Path:
     return BUNDLES / f"{architecture}-{precision}-{time.strftime('%Y%m%d-%H%M%S')}{_BUNDLE_ENDING}"
 
 
+def new_import(architecture: str) -> Path:
+    """Return the directory of weights that are imported now and that nobody named."""
+    return RUNS / f"{architecture}-imported-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def check_new_place(out: Path | None) -> None:
     """Raise UsageError if a new run or bundle would be called `latest`: that file names the newest entry."""
     if out is not None and out.name == LATEST:

@@ -11,7 +11,7 @@ from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Decoding
-from alexnet_deploy.core.model.weights import RecipeValue, TrainingRecord
+from alexnet_deploy.core.model.weights import ImportRecord, RecipeValue, TrainingRecord
 from alexnet_deploy.core.process.say import counted, lines_about_excluded, printable
 from alexnet_deploy.inspection.facts import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.report.wording import setting
@@ -228,8 +228,20 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
             yield f"remark        {remark}"
         for name, code in training.excluded.items():
             yield f"skipped       {name}: {code}"
+    if weights.origin is not None:
+        yield from _import_lines(weights.origin)
     yield ""
     yield from describe(weights.architecture).split("\n")
+
+
+def _import_lines(record: ImportRecord) -> Iterator[str]:
+    yield f"imported from {record.file}: {record.format}, SHA-256 {record.sha256}"
+    for found in record.assumptions:
+        yield f"assumed       {found.subject} {found.value} ({found.reason})"
+    yield (
+        f"agreement     with {record.referee}, on {counted(record.num_images, 'image')}: probabilities within "
+        f"{record.max_error:.1e}"
+    )
 
 
 def _pack_lines(pack: PackFacts) -> Iterator[str]:
@@ -258,6 +270,8 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield f"created       {manifest.created}"
     yield f"weights       {manifest.provenance.weights_sha256}"
     yield f"labels        {_few(bundle.labels)}"
+    if isinstance(manifest.provenance.imported, ImportRecord):
+        yield from _import_lines(manifest.provenance.imported)
     yield f"preprocessing {_facts(manifest.preprocessing)}"
     if isinstance(manifest.decoding, Decoding):
         yield f"decoding      {_facts(manifest.decoding)}"

@@ -27,6 +27,8 @@ from alexnet_deploy.core.model.weights import (
     CHECKPOINT_SEALED_FROM,
     CHECKPOINT_VERSIONS,
     EpochMetrics,
+    ImportRecord,
+    LoadedWeights,
     RecipeValue,
     TrainingRecord,
     load_weights,
@@ -80,6 +82,8 @@ class WeightsFacts(Struct, frozen=True, kw_only=True, tag="weights", tag_field="
     preprocessing: Preprocessing
     tools: dict[str, str]
     training: TrainingRecord | None
+    origin: ImportRecord | None
+    """The file that they were imported from; None where they were trained here."""
 
 
 class BundleFacts(Struct, frozen=True, kw_only=True, tag="bundle", tag_field="kind"):
@@ -151,16 +155,36 @@ def inspect_path(path: Path) -> Facts:
         return _bundle(path)
     if (path / _PACK_HEADER).exists():
         return _pack(path)
-    if (path / CHECKPOINT).is_file() or (path / WEIGHTS).is_file():
+    if (path / CHECKPOINT).is_file():
         return _run(path)
+    if (path / WEIGHTS).is_file():
+        loaded = load_weights(path / WEIGHTS)
+        is_import = loaded.weights.training is None and loaded.weights.origin is not None
+        return _weights(loaded) if is_import else _run(path)
     if path.suffix == ".safetensors":
-        return _weights(path)
+        return _weights(load_weights(path))
     if path.suffix == ".onnx":
         return _graph(path)
     raise BundleError(
         f"{path}: cannot be inspected; pass the directory of a run, a bundle or a packed set, or a .safetensors or "
         ".onnx file"
     )
+
+
+def table_at(path: Path) -> Architecture:
+    """Return the table of layers of the run, the weights file or the bundle at an existing path.
+
+    Raises BundleError if it is of another kind, and what reading it raises.
+    """
+    if (path / WEIGHTS).is_file():
+        return load_weights(path / WEIGHTS).weights.architecture
+    if (path / CHECKPOINT).is_file():
+        return _read_checkpoint(path / CHECKPOINT).architecture
+    match inspect_path(path):
+        case WeightsFacts(architecture=table) | BundleFacts(manifest=Manifest(architecture=table)):
+            return table
+        case _:
+            raise BundleError(f"{path}: has no table of layers; pass a run, a weights file, a bundle or a name")
 
 
 def _run(path: Path) -> RunFacts:
@@ -220,17 +244,17 @@ def _read_checkpoint(path: Path) -> _SavedRun:
         raise WeightsError(f"{path}: is not a checkpoint, or is damaged: {error}") from error
 
 
-def _weights(path: Path) -> WeightsFacts:
-    loaded = load_weights(path)
+def _weights(loaded: LoadedWeights) -> WeightsFacts:
     weights = loaded.weights
     return WeightsFacts(
-        path=str(path),
+        path=str(loaded.path),
         sha256=loaded.sha256,
         architecture=weights.architecture,
         labels=weights.labels,
         preprocessing=weights.preprocessing,
         tools=dict(weights.tools),
         training=weights.training,
+        origin=weights.origin,
     )
 
 

@@ -23,7 +23,7 @@ from alexnet_deploy.core.images.batches import look_through
 from alexnet_deploy.core.images.decode import decode_image, decode_pixels, read_file
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_image
 from alexnet_deploy.core.images.resize import to_square
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
@@ -154,7 +154,7 @@ def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
     if data is not None:
         if not data.exists():
             raise UsageError(f"{data}: there is no such file or folder")
-        inputs = [found.path for found in islice(find_inputs([data]), _MOST_IMAGES)]
+        inputs = list(islice(find_files(data), _MOST_IMAGES))
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
         found = look_through(inputs, resize)

@@ -9,165 +9,20 @@ end. Both files exist until then, so a retry can be interrupted and resumed too.
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader, FileIO
-from pathlib import Path, PurePath
+from io import FileIO
+from pathlib import Path
 from typing import BinaryIO, Literal
 
-from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
+from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
 from alexnet_deploy.core.fs.opening import open_input, open_working
-from alexnet_deploy.core.process.say import Say, counted, say_nothing
-from alexnet_deploy.predict.resume import Again
-from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_row, read_rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Older:
-    """Rows of an earlier run, of which some inputs are retried."""
-
-    path: Path
-    is_whole: bool
-    """True for a complete `output`; such a file does not say which bundle wrote it."""
-    codes: frozenset[str]
-    """Error codes whose inputs are retried."""
-
-    def rows(self, writer: RowWriter, start: int) -> Iterator[tuple[WrittenRow, bool]]:
-        """Yield each row from number `start` on, from 0, and whether its input is retried.
-
-        In a complete file the first prediction is retried too, as a sample: the engine must reproduce it.
-        """
-        needs_sample = self.is_whole
-        # Links are followed for a complete file only, which is read and never written to.
-        with open_input(self.path) if self.is_whole else _reading(self.path) as file:
-            number = 0
-            for row, _ in read_rows(file, writer, self.path):
-                if row is None:
-                    continue
-                if number >= start:
-                    is_sample = needs_sample and row.outcome == "ok"
-                    needs_sample = needs_sample and not is_sample
-                    yield row, is_sample or row.outcome in self.codes
-                number += 1
-
-
-class Tally(Counter[str]):
-    """Number of rows that are `ok`, and number of rows per error code."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.endings: Counter[str] = Counter()
-        """File extensions of the inputs that are not_an_image, such as a camera's sidecar files."""
-
-    def add(self, path: str, outcome: str) -> None:
-        """Count a row."""
-        self[outcome] += 1
-        if outcome == ImageErrorCode.NOT_AN_IMAGE.value:
-            ending = PurePath(path).suffix
-            self.endings[ending if ending and ending.isprintable() else "without extension"] += 1
-
-
-class RowFile:
-    """A file of rows that is being written, from its first row or from where an interrupted run stopped.
-
-    The caller counts each row it writes in `outcomes`.
-    """
-
-    def __init__(self, file: FileIO, writer: RowWriter, output: Path, older: _Older | None = None) -> None:
-        """Keep the complete rows at the beginning of `file` and cut off the rest; the rows of `older` follow them."""
-        self._file = file
-        self._writer = writer
-        self._output = output
-        self._older = older
-        self.outcomes = Tally()
-        end = 0
-        file.seek(0)
-        with open(file.fileno(), "rb", closefd=False) as kept:
-            for row, row_end in read_rows(kept, writer, self.place):
-                end = row_end
-                if row is not None:
-                    self.outcomes.add(row.path, row.outcome)
-        file.truncate(end)
-        file.seek(end)
-        self._num_kept = self.outcomes.total()
-        self._older_rows = iter(()) if older is None else older.rows(writer, self._num_kept)
-        if not end:
-            self._append(writer.header().encode())
-
-    @property
-    def place(self) -> Path:
-        """The hidden file that holds the rows until the output is complete."""
-        return Path(self._file.name)
-
-    def done(self) -> Iterator[str | Again]:
-        """Yield the paths of the existing rows, marked Again if their input is retried.
-
-        Start the iteration before the next row is written.
-        """
-        with _reading(self.place) as kept:
-            for number, row in enumerate(self._rows_in(kept)):
-                if number == self._num_kept:
-                    # Later rows were written by this run.
-                    break
-                yield row.path
-        if self._older is not None:
-            for row, is_again in self._older.rows(self._writer, self._num_kept):
-                yield Again(path=row.path) if is_again else row.path
-
-    def _rows_in(self, kept: BinaryIO) -> Iterator[WrittenRow]:
-        return (row for row, _ in read_rows(kept, self._writer, self.place) if row is not None)
-
-    def write(self, line: str) -> None:
-        """Write one line to the operating system, after the older rows that come before it.
-
-        Raises OutputError if the write fails, UsageError if a sample is not reproduced or a complete file would grow.
-        """
-        replaced = self._copy_older()
-        record = line.encode()
-        if replaced is not None and replaced.outcome == "ok":
-            _agree(self._output, replaced, read_row(record, self._writer.form[0]))
-            record = replaced.record
-        elif replaced is None and self._older is not None and self._older.is_whole:
-            raise UsageError(
-                f"{self._output}: is complete with {counted(self.outcomes.total(), 'row')}, but there are more inputs; "
-                "choose another --output"
-            )
-        self._append(record)
-
-    def finish(self) -> None:
-        """Write the remaining older rows; raises OutputError if the write fails."""
-        replaced = self._copy_older()
-        assert replaced is None, "each retried input has a row"
-
-    def _copy_older(self) -> WrittenRow | None:
-        """Write the older rows up to the next one to replace, and return that one; None if there are no more."""
-        for row, is_again in self._older_rows:
-            if is_again:
-                return row
-            self._append(row.record)
-            self.outcomes.add(row.path, row.outcome)
-        return None
-
-    def _append(self, record: bytes) -> None:
-        rest = memoryview(record)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
-        except OSError as error:
-            raise OutputError(f"{self._output}: cannot be written: {error.strerror}") from error
-
-
-def _agree(output: Path, was: WrittenRow, now: WrittenRow | None) -> None:
-    if now is None or not was.is_like(now):
-        raise UsageError(
-            f"{output}: its row for {was.path} is not reproduced, so another bundle, engine or image gave its rows; "
-            "choose another --output"
-        )
+from alexnet_deploy.core.process.say import Say, say_nothing
+from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_rows
+from alexnet_deploy.predict.sink import OlderRows, RowFile
 
 
 @contextmanager
@@ -241,7 +96,7 @@ def _replacing(
 ) -> Iterator[RowFile]:
     """Yield a file that replaces older rows, complete or interrupted, once each row is copied or retried."""
     is_whole, is_new = os.path.lexists(output), not os.path.lexists(replacing)
-    older = _Older(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
+    older = OlderRows(path=output if is_whole else partial, is_whole=is_whole, codes=codes)
     with _opened_older(output, older) as source, _opened(output, replacing) as file:
         with _in_words(output, replacing):
             if not is_whole:
@@ -270,7 +125,7 @@ def _opened(output: Path, path: Path, mode: Literal["r+b", "a+b"] = "a+b") -> Fi
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
 
 
-def _opened_older(output: Path, older: _Older) -> FileIO | BinaryIO:
+def _opened_older(output: Path, older: OlderRows) -> FileIO | BinaryIO:
     # A complete file is only read; it may be read-only.
     if not older.is_whole:
         return _opened(output, older.path, "r+b")
@@ -278,10 +133,6 @@ def _opened_older(output: Path, older: _Older) -> FileIO | BinaryIO:
         return open_input(older.path)
     except OSError as error:
         raise UsageError(f"{output}: cannot be read: {error.strerror}") from error
-
-
-def _reading(path: Path) -> BufferedReader:
-    return BufferedReader(open_working(path, "rb"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from alexnet_deploy.export.calibration import NUM_BINS, Histogram
 
@@ -16,18 +17,49 @@ _LEAST_FAULT, _MOST_FAULT = 1e-3, 1e9
 _LEAST_COST, _MOST_COST = 1e-9, 1e3
 """Divergences are clamped to these: smaller ones are float32 rounding, larger ones do not come from probabilities."""
 
+_LEAST_SPAN = 1e-6
+"""An interval narrower than this, in percentage points, is rounding."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogScale:
     """A logarithmic scale from 10 ** low to 10 ** high."""
 
-    low: int
-    high: int
+    low: float
+    high: float
 
     def place(self, value: float) -> float:
         """Return the position of a positive value, 0..100, clamped to the ends of the scale."""
-        share = (math.log10(value) - self.low) / (self.high - self.low)
-        return round(100 * min(max(share, 0.0), 1.0), 2)
+        return _place(math.log10(value), self.low, self.high)
+
+    def ticks(self, most: int) -> list[float]:
+        """Return up to about `most` powers of ten on the scale; if it has fewer than two, round numbers."""
+        exponents = LinearScale(low=self.low, high=self.high).ticks(most, integer=True)
+        if len(exponents) < 2:
+            return LinearScale(low=10.0**self.low, high=10.0**self.high).ticks(most)
+        return [10.0**exponent for exponent in exponents]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearScale:
+    """A linear scale."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Return the position of a value, 0..100, clamped to the ends of the scale."""
+        return _place(value, self.low, self.high)
+
+    def ticks(self, most: int, *, integer: bool = False) -> list[float]:
+        """Return up to about `most` round numbers on the scale, whole numbers with `integer`."""
+        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], integer=integer, min_n_ticks=1)
+        found = (float(f"{number:.6g}") for number in locator.tick_values(self.low, self.high))
+        return [number for number in found if self.low <= number <= self.high]
+
+
+def _place(value: float, low: float, high: float) -> float:
+    return round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +70,8 @@ class FaultChart:
     faults: tuple[tuple[str, float, float, float], ...]
     """Name, multiple of the tolerance, and start and length of the bar; largest multiple first."""
 
-    @property
-    def ticks(self) -> list[int]:
-        """The labelled powers of ten: the tolerance, ten times the tolerance, and some beyond."""
-        num_decades = self.scale.high - self.scale.low
-        step = 1 if num_decades <= 5 else 2 if num_decades <= 7 else 4
-        return sorted({self.scale.low, 0, *range(1, self.scale.high + 1, step)})
+    ticks: tuple[int, ...]
+    """The labelled powers of ten: the low end, the tolerance, ten times the tolerance, and some beyond."""
 
 
 def fault_chart(separation: Mapping[str, float]) -> FaultChart:
@@ -54,14 +82,15 @@ def fault_chart(separation: Mapping[str, float]) -> FaultChart:
         for name, value in separation.items()
     }
     exponents = [math.log10(value) for value in shown.values()]
-    scale = LogScale(
-        low=min(0, math.floor(min(exponents, default=0))), high=max(2, math.ceil(max(exponents, default=0)))
-    )
+    low, high = min(0, math.floor(min(exponents, default=0))), max(2, math.ceil(max(exponents, default=0)))
+    scale = LogScale(low=low, high=high)
+    step = 1 if high - low <= 5 else 2 if high - low <= 7 else 4
     one = scale.place(1.0)
     order = sorted(shown, key=lambda name: (-shown[name], name))
     places = {name: scale.place(shown[name]) for name in order}
     return FaultChart(
         scale=scale,
+        ticks=tuple(sorted({low, 0, *range(1, high + 1, step)})),
         faults=tuple(
             (name, separation[name], min(one, places[name]), round(abs(places[name] - one), 2)) for name in order
         ),
@@ -86,10 +115,11 @@ def cost_chart(costs: Mapping[str, float]) -> CostChart:
     low = math.floor(math.log10(min(finite)) - 0.2) if finite else -4
     num_decades = max(2, math.ceil(math.log10(max(finite))) - low) if finite else 2
     step = math.ceil(num_decades / 5)
-    scale = LogScale(low=low, high=low + step * math.ceil(num_decades / step))
+    high = low + step * math.ceil(num_decades / step)
+    scale = LogScale(low=low, high=high)
     return CostChart(
         scale=scale,
-        ticks=range(scale.low, scale.high + 1, step),
+        ticks=range(low, high + 1, step),
         lengths={
             name: (scale.place(cost) if cost > 0 else 0.0) if math.isfinite(cost) else 100.0
             for name, cost in costs.items()
@@ -116,28 +146,16 @@ def interval_chart(value: float, interval: tuple[float, float], allowed: float) 
     if not all(map(math.isfinite, numbers)):
         return None
     low, high = min(0.0, *numbers), max(0.0, *numbers)
-    margin = 0.06 * (high - low) or 1.0
-    low, high = low - margin, high + margin
-
-    def place(number: float) -> float:
-        return round(100 * (number - low) / (high - low), 2)
-
+    margin = 0.06 * (high - low) if high - low > _LEAST_SPAN else 1.0
+    scale = LinearScale(low=low - margin, high=high + margin)
     return IntervalChart(
-        begin=place(min(interval)),
-        end=place(max(interval)),
-        value=place(value),
-        zero=place(0.0),
-        allowed=place(allowed),
-        ticks=tuple((number, place(number)) for number in _round_numbers(low, high)),
+        begin=scale.place(min(interval)),
+        end=scale.place(max(interval)),
+        value=scale.place(value),
+        zero=scale.place(0.0),
+        allowed=scale.place(allowed),
+        ticks=tuple((number, scale.place(number)) for number in scale.ticks(7)),
     )
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Return three to seven ticks of a scale, multiples of 1, 2 or 5 times a power of ten."""
-    exponent = math.floor(math.log10(high - low)) - 1
-    steps = (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5))
-    step = next(step for step in steps if (high - low) / step <= 7)
-    return [float(f"{count * step:.6g}") for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.report import wording
 from alexnet_deploy.report.charts import BOX_HEIGHT, BOX_WIDTH
+from alexnet_deploy.report.curves import CURVE_HEIGHT, CURVE_WIDTH
 
 _THUMBNAIL = 176
 
@@ -96,7 +97,12 @@ def _environment() -> Environment:
         "times": wording.times,
         "words": wording.words,
     }
-    environment.globals |= {"box_width": BOX_WIDTH, "box_height": BOX_HEIGHT}
+    environment.globals |= {
+        "box_width": BOX_WIDTH,
+        "box_height": BOX_HEIGHT,
+        "curve_width": CURVE_WIDTH,
+        "curve_height": CURVE_HEIGHT,
+    }
     return environment
 
 

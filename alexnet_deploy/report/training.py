@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexnet_deploy.core.model.weights import TrainingRecord
-from alexnet_deploy.report.plots import training_curves
+from alexnet_deploy.report.curves import TrainingCurves, training_curves
 
 _MAX_HEATMAP_CLASSES = 30
 _NUM_WORST = 15
@@ -19,8 +19,8 @@ class TrainingPart:
 
     record: TrainingRecord
     """The training record of the weights."""
-    curves: tuple[str, str, str] | None
-    """Loss, validation error and learning rate over epochs, each an SVG element; None if no epoch was finished."""
+    curves: TrainingCurves | None
+    """None if no epoch was finished."""
     confusion: "Confusion | None"
     """None without a confusion matrix."""
     is_heatmap: bool

@@ -6,6 +6,7 @@ Every gate is written so that NaN fails it. Differences are computed in float64.
 import math
 import statistics
 import time
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -100,6 +101,46 @@ def compare(
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     errors = np.abs(candidate - reference)
     top1_agreement, top5_agreement = _agreement(reference, candidate, tie)
+    return _row(
+        engine,
+        images,
+        len(reference),
+        _Differences(
+            max_error=float(errors.max()),
+            p99_error=float(np.quantile(errors, 0.99)),
+            max_log_error=_max_log_error(reference, candidate),
+            kl_divergence=float(divergences(reference, candidate).mean()),
+            top1_agreement=top1_agreement,
+            top5_agreement=top5_agreement,
+        ),
+        shortfalls(expected, actual, tolerance, tie),
+        top1_accuracy=None if truths is None else float((first_guesses(candidate) == truths).mean()),
+        latency_ms=latency_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Differences:
+    """The measured differences of a parity row; the defaults mean that nothing could be compared."""
+
+    max_error: float = math.nan
+    p99_error: float = math.nan
+    max_log_error: float = math.nan
+    kl_divergence: float = math.nan
+    top1_agreement: float = 0.0
+    top5_agreement: float = 0.0
+
+
+def _row(
+    engine: Engine,
+    images: str,
+    num_images: int,
+    found: _Differences,
+    failures: tuple[str, ...],
+    *,
+    top1_accuracy: float | None = None,
+    latency_ms: float | None = None,
+) -> ParityRow:
     info = engine.info
     return ParityRow(
         backend=info.backend,
@@ -108,16 +149,16 @@ def compare(
         precision=info.precision,
         arithmetic=info.arithmetic,
         images=images,
-        num_images=len(reference),
-        max_error=float(errors.max()),
-        p99_error=float(np.quantile(errors, 0.99)),
-        max_log_error=_max_log_error(reference, candidate),
-        kl_divergence=float(divergences(reference, candidate).mean()),
-        top1_agreement=top1_agreement,
-        top5_agreement=top5_agreement,
-        top1_accuracy=None if truths is None else float((first_guesses(candidate) == truths).mean()),
+        num_images=num_images,
+        max_error=found.max_error,
+        p99_error=found.p99_error,
+        max_log_error=found.max_log_error,
+        kl_divergence=found.kl_divergence,
+        top1_agreement=found.top1_agreement,
+        top5_agreement=found.top5_agreement,
+        top1_accuracy=top1_accuracy,
         latency_ms=latency_ms,
-        failures=shortfalls(expected, actual, tolerance, tie),
+        failures=failures,
     )
 
 
@@ -186,25 +227,7 @@ def prove(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
 
 def wrong_answer_row(error: WrongAnswerError, engine: Engine, images: str, num_images: int) -> ParityRow:
     """Return the failed row of an engine whose output is not probabilities and cannot be compared."""
-    info = engine.info
-    return ParityRow(
-        backend=info.backend,
-        version=info.version,
-        device=info.device,
-        precision=info.precision,
-        arithmetic=info.arithmetic,
-        images=images,
-        num_images=num_images,
-        max_error=math.nan,
-        p99_error=math.nan,
-        max_log_error=math.nan,
-        kl_divergence=math.nan,
-        top1_agreement=0.0,
-        top5_agreement=0.0,
-        top1_accuracy=None,
-        latency_ms=None,
-        failures=(str(error),),
-    )
+    return _row(engine, images, num_images, _Differences(), (str(error),))
 
 
 def latency_of(engine: Engine, images: np.ndarray) -> float:

@@ -26,9 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from changes import BYTES
-from readers import READERS, Reader
+from import_readers import IMPORT_READERS
+from readers import OWN_READERS, Reader
 
 from alexnet_deploy.core.errors import AlexNetDeployError
+
+READERS = {**OWN_READERS, **IMPORT_READERS}
+"""Every reader, by name."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 

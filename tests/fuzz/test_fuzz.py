@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import fuzz
-from readers import READERS, Reader
+from harness import READERS, fuzz
+from readers import Reader
 
 from alexnet_deploy.core.errors import UsageError
 

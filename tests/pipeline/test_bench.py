@@ -1,10 +1,12 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Run
+from odd_files import refuse_listing
 from PIL import Image
 
 from alexnet_deploy.core.bundle.store import Bundle
@@ -75,3 +77,13 @@ def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -
     result = bench(bundle, data=tmp_path, backends=["openvino"], seconds=0)
     assert result.images == f"1 of {tmp_path}"
     assert result.mean_bytes == (tmp_path / "z.png").stat().st_size
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images, tmp_path / "mixed/locked")
+    shutil.copy(images / "a.jpg", tmp_path / "mixed")
+    refuse_listing(monkeypatch, tmp_path / "mixed/locked")
+    with pytest.raises(DataError, match=r"mixed/locked: cannot be read: Permission denied$"):
+        bench(bundle, data=tmp_path / "mixed", seconds=0)

@@ -1,28 +1,18 @@
 """The images that `check` compares on, in addition to the golden images."""
 
-import errno
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from odd_files import refuse_listing
 
 from alexnet_deploy.core.errors import DataError, UsageError
-from alexnet_deploy.core.inputs import paths
 from alexnet_deploy.pipeline.check import images_in
 
 
 def test_a_folder_that_cannot_be_listed_is_named(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mixed/locked").mkdir(parents=True)
     (tmp_path / "mixed/a.jpg").write_bytes((images / "a.jpg").read_bytes())
-    names_in = paths._names_in
-
-    def refused(folder: str) -> Iterator[str]:
-        if folder.endswith("locked"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return names_in(folder)
-
-    monkeypatch.setattr(paths, "_names_in", refused)
+    refuse_listing(monkeypatch, tmp_path / "mixed/locked")
     with pytest.raises(DataError, match=r"mixed/locked: cannot be read: Permission denied$"):
         images_in(tmp_path / "mixed", ["cat", "dog"])
 

@@ -144,8 +144,7 @@ def write(row_format: RowFormat, output: Path, *, num_rows: int = len(PREDICTION
         num_kept = rows.outcomes.total()
         assert list(rows.done()) == [prediction.path for prediction in PREDICTIONS[:num_kept]]
         for prediction in PREDICTIONS[num_kept:num_rows]:
-            rows.write(writer.row(prediction))
-            rows.outcomes["any"] += 1
+            rows.write(prediction)
         if num_rows < len(PREDICTIONS):
             raise KeyboardInterrupt
     return num_kept

@@ -1,9 +1,14 @@
 """Entries found instead of a file: links, pipes, sockets, directories; and a victim that must not change."""
 
+import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.core.inputs import paths
 
 Stand = Callable[[Path, Path], None]
 """Create an entry at the first path; links point to the second, the victim."""
@@ -58,3 +63,15 @@ def victim_in(folder: Path) -> Path:
 def assert_untouched(victim: Path) -> None:
     assert victim.read_bytes() == b"precious"
     assert not victim.with_name("nothing").exists()
+
+
+def refuse_listing(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Let this folder not be listed, even if the tests run as root."""
+    names_in = paths._names_in
+
+    def refused(folder: str) -> Iterator[str]:
+        if Path(folder) == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return names_in(folder)
+
+    monkeypatch.setattr(paths, "_names_in", refused)

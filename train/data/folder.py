@@ -18,7 +18,7 @@ from alexnet_deploy.core.inputs.labelled import (
     differing_classes,
     validation_folder,
 )
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.train.data.source import LabelledSource
 
@@ -77,7 +77,7 @@ def find_in_folder(root: Path) -> LabelledSource:
 
     `root/train/CLASS/...` and `root/val/CLASS/...` (or valid/, validation/, test/, see validation_folder); or
     `root/CLASS/...`, where kept_for_validation selects a tenth of each class. Raises DataError if the two sides have
-    different classes.
+    different classes, or if a folder cannot be listed.
     """
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'there is no such folder'}")
@@ -128,8 +128,8 @@ def _rank(name: Path) -> bytes:
 
 
 def _examples(root: Path, folder: Path, labels: Sequence[str]) -> list[tuple[ImageFile, ...]]:
-    """Return the images of each class."""
+    """Return the images of each class; raises DataError if a folder cannot be listed."""
     return [
-        tuple(ImageFile(path=found.path, label=label, root=root) for found in find_inputs([folder / name]))
+        tuple(ImageFile(path=path, label=label, root=root) for path in find_files(folder / name))
         for label, name in enumerate(labels)
     ]

@@ -8,6 +8,7 @@ import typer
 
 from alexnet_deploy.cli.options import (
     BundleArgument,
+    ForceOption,
     HardwareCompatibleOption,
     MaxBatchOption,
     MinBatchOption,
@@ -32,7 +33,7 @@ def build(
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
     out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Build a TensorRT plan from a bundle's graph, and write it to a new bundle."""
     from alexnet_deploy.cli.terminal import building_bar, say, show_path, stages

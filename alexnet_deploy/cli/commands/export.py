@@ -3,11 +3,12 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from alexnet_deploy.cli.options import (
+    ForceOption,
     HardwareCompatibleOption,
     MaxBatchOption,
     MinBatchOption,
@@ -30,45 +31,64 @@ from alexnet_deploy.core.names import (
     resume_words,
 )
 
+if TYPE_CHECKING:
+    from alexnet_deploy.core.bundle.manifest import Manifest
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
+
+WeightsArgument = Annotated[
+    Path | None, typer.Argument(help="A weights file, or a run or its name. Default: the latest run.")
+]
+PrecisionOption = Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Precision of the graph.")]
+ViewsOption = Annotated[
+    Literal["ten", "center"],
+    typer.Option(help="Average the paper's ten views of each image, or use the centre view only."),
+]
+CalibrateOption = Annotated[
+    Path | None,
+    typer.Option(help="int8: calibration images, a folder or a packed set. Default: the training images."),
+]
+CalibrationImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="int8: number of calibration images, at most. Default: 512.")
+]
+CalibrationCacheOption = Annotated[
+    Path | None, typer.Option(help="int8: file that stores the calibration statistics for the next export.")
+]
+MethodOption = Annotated[
+    CalibrationMethod | None,
+    typer.Option(
+        help="int8: calibration method. Default: the first of mse, entropy, minmax, percentile that passes on the "
+        "golden images."
+    ),
+]
+RestOption = Annotated[
+    Rest | None, typer.Option(help="int8: precision of all other layers. Default: fp32; fp16 is for GPUs.")
+]
+KeepFloatOption = Annotated[
+    list[str] | None, typer.Option(help="int8: a layer to keep in float, such as conv1; can be repeated.")
+]
+AccuracyDataOption = Annotated[
+    Path | None, typer.Option(help="int8: labelled images for measuring accuracy, in DIR/CLASS or DIR/val/CLASS.")
+]
+MaxDropOption = Annotated[
+    float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Path of the new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
+]
+
 
 def export(
-    weights: Annotated[
-        Path | None, typer.Argument(help="A weights file, or a run or its name. Default: the latest run.")
-    ] = None,
-    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Precision of the graph.")] = "fp32",
-    views: Annotated[
-        Literal["ten", "center"],
-        typer.Option(help="Average the paper's ten views of each image, or use the centre view only."),
-    ] = "ten",
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="int8: calibration images, a folder or a packed set. Default: the training images."),
-    ] = None,
-    calibration_images: Annotated[
-        int | None, typer.Option(min=1, help="int8: number of calibration images, at most. Default: 512.")
-    ] = None,
-    calibration_cache: Annotated[
-        Path | None, typer.Option(help="int8: file that stores the calibration statistics for the next export.")
-    ] = None,
-    method: Annotated[
-        CalibrationMethod | None,
-        typer.Option(
-            help="int8: calibration method. Default: the first of mse, entropy, minmax, percentile that passes on the "
-            "golden images."
-        ),
-    ] = None,
-    rest: Annotated[
-        Rest | None, typer.Option(help="int8: precision of all other layers. Default: fp32; fp16 is for GPUs.")
-    ] = None,
-    keep_float: Annotated[
-        list[str] | None, typer.Option(help="int8: a layer to keep in float, such as conv1; can be repeated.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="int8: labelled images for measuring accuracy, in DIR/CLASS or DIR/val/CLASS.")
-    ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
-    ] = None,
+    weights: WeightsArgument = None,
+    precision: PrecisionOption = "fp32",
+    views: ViewsOption = "ten",
+    calibrate: CalibrateOption = None,
+    calibration_images: CalibrationImagesOption = None,
+    calibration_cache: CalibrationCacheOption = None,
+    method: MethodOption = None,
+    rest: RestOption = None,
+    keep_float: KeepFloatOption = None,
+    data: AccuracyDataOption = None,
+    max_drop: MaxDropOption = None,
     plan: PlanOption = None,
     min_batch: MinBatchOption = None,
     opt_batch: OptBatchOption = None,
@@ -76,31 +96,18 @@ def export(
     workspace: WorkspaceOption = None,
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Path of the new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Move an existing --out aside first.")] = False,
+    out: OutOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Export weights to a bundle, and verify it before it is published."""
-    from alexnet_deploy.cli.terminal import building_bar, say, say_lines, show_path, stages, width_of
+    from alexnet_deploy.cli.terminal import building_bar, say, show_path, stages
     from alexnet_deploy.core.model.weights import load_weights
     from alexnet_deploy.engines.tensorrt.build import BuildObserver
-    from alexnet_deploy.inspection.describe import describe_plan, gate_words, interruption_words, parity_table
-    from alexnet_deploy.pipeline.calibration import Int8Request
+    from alexnet_deploy.inspection.describe import interruption_words
     from alexnet_deploy.pipeline.export import ExportRequest
     from alexnet_deploy.pipeline.export import export as publish
     from alexnet_deploy.pipeline.plans import why_no_plan
 
-    wanted = {
-        "calibrate": calibrate,
-        "num_images": calibration_images,
-        "cache": calibration_cache,
-        "method": method,
-        "rest": rest,
-        "keep_float": tuple(keep_float) if keep_float else None,
-        "max_drop_points": max_drop,
-    }
-    given = {name: value for name, value in wanted.items() if value is not None}
     if max_drop is not None and data is None:
         raise UsageError("--max-drop needs --data, a folder of labelled images to measure the drop on")
     check_new_place(out)
@@ -108,7 +115,15 @@ def export(
     request = ExportRequest(
         precision=precision,
         views=views,
-        int8=Int8Request(**given) if given else None,  # type: ignore[arg-type]
+        int8=_int8_request(
+            calibrate=calibrate,
+            num_images=calibration_images,
+            cache=calibration_cache,
+            method=method,
+            rest=rest,
+            keep_float=tuple(keep_float) if keep_float else None,
+            max_drop_points=max_drop,
+        ),
         data=data,
         plan=asked,
     )
@@ -130,17 +145,32 @@ def export(
             observer=BuildObserver(say=stage, on_progress=show, debug=debug_line()),
         )
     note_latest(bundle.path)
-    say_lines(parity_table(bundle.manifest.parity, width_of(sys.stderr)))
-    if bundle.manifest.gate is not None:
-        say_lines(gate_words(bundle.manifest.gate))
-    for record in bundle.manifest.plans:
-        say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
+    _summarise(bundle.manifest)
     if asked is None and plan is None:
         say(why_no_plan())
-    weak = [fault for fault, multiple in bundle.manifest.golden.separation.items() if multiple < 1]
-    if weak:
-        say(f"with these weights the golden images cannot detect, only the graph's audit can: {', '.join(weak)}")
     show_path(bundle.path)
-    training = loaded.weights.training
     predict = next_prediction(bundle.path, None if training is None else training.data)
     say(f"next: {predict or f'alexnet-deploy check {shlex.quote(str(bundle.path))}'}")
+
+
+def _int8_request(**options: object) -> "Int8Request | None":
+    """Return the request for int8; None if none of its options, None each, was given."""
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return Int8Request(**given) if given else None  # type: ignore[arg-type]
+
+
+def _summarise(manifest: "Manifest") -> None:
+    """Print the proof of a new bundle, and what it does not prove."""
+    from alexnet_deploy.cli.terminal import say, say_lines, width_of
+    from alexnet_deploy.inspection.describe import describe_plan, gate_words, parity_table
+
+    say_lines(parity_table(manifest.parity, width_of(sys.stderr)))
+    if manifest.gate is not None:
+        say_lines(gate_words(manifest.gate))
+    for record in manifest.plans:
+        say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
+    weak = [fault for fault, multiple in manifest.golden.separation.items() if multiple < 1]
+    if weak:
+        say(f"with these weights the golden images cannot detect, only the graph's audit can: {', '.join(weak)}")

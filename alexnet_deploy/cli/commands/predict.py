@@ -3,9 +3,8 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,9 +20,9 @@ from alexnet_deploy.core.process.say import counted
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
     from alexnet_deploy.core.inputs.paths import Input
-    from alexnet_deploy.predict.output import Tally
-    from alexnet_deploy.predict.resume import Again
-    from alexnet_deploy.predict.row_formats import RowWriter
+    from alexnet_deploy.predict.prediction import Prediction
+    from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
+    from alexnet_deploy.predict.sink import RowSink, Tally
 
 
 class RetryCode(StrEnum):
@@ -39,61 +38,67 @@ class RetryCode(StrEnum):
     MISSING = "missing"
 
 
+ImagesArgument = Annotated[
+    list[str], typer.Argument(help="Files, folders or patterns; - reads a list of names from stdin.")
+]
+ViewsOption = Annotated[
+    Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph computes other views.")
+]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: the engine's choice.")]
+TopkOption = Annotated[int, typer.Option(min=1, help="Number of classes to report per image, most probable first.")]
+FormatOption = Annotated[
+    Literal["table", "jsonl", "csv"] | None,
+    typer.Option("--format", help="Format of the rows. Default: from the extension of --output, or table on stdout."),
+]
+OutputOption = Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of stdout.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Resume an interrupted run that wrote jsonl or csv rows to --output; needs the same inputs in the same "
+        "order.",
+    ),
+]
+RetryFailedOption = Annotated[
+    list[RetryCode] | None,
+    typer.Option(
+        help="With --resume: also retry the inputs whose row has this error code, or all failed inputs; can be "
+        "repeated. Also works on a complete --output.",
+    ),
+]
+NullOption = Annotated[
+    bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as written by `find -print0`.")
+]
+AllowEmptyOption = Annotated[bool, typer.Option("--allow-empty", help="Accept folders and lists without any file.")]
+MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
+
+
 def predict(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders or patterns; - reads a list of names from stdin."),
-    ],
+    images: ImagesArgument,
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    views: Annotated[
-        Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph computes other views.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per batch. Default: the engine's choice.")
-    ] = None,
-    topk: Annotated[int, typer.Option(min=1, help="Number of classes to report per image, most probable first.")] = 5,
-    row_format: Annotated[
-        Literal["table", "jsonl", "csv"] | None,
-        typer.Option(
-            "--format", help="Format of the rows. Default: from the extension of --output, or table on stdout."
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the rows to this new file instead of stdout.")] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Resume an interrupted run that wrote jsonl or csv rows to --output; needs the same inputs in the "
-            "same order.",
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        list[RetryCode] | None,
-        typer.Option(
-            help="With --resume: also retry the inputs whose row has this error code, or all failed inputs; can be "
-            "repeated. Also works on a complete --output.",
-        ),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as written by `find -print0`.")
-    ] = False,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Accept folders and lists without any file.")
-    ] = False,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")] = None,
+    views: ViewsOption = None,
+    batch_size: BatchSizeOption = None,
+    topk: TopkOption = 5,
+    row_format: FormatOption = None,
+    output: OutputOption = None,
+    resume: ResumeOption = False,
+    retry_failed: RetryFailedOption = None,
+    null: NullOption = False,
+    allow_empty: AllowEmptyOption = False,
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Classify images: one row per input, in input order, with an error code where a file cannot be read."""
-    from alexnet_deploy.cli.terminal import counting_bar, say, width_of
+    from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs.lists import find_listed, read_list
     from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict.resume import pass_over
-    from alexnet_deploy.predict.row_formats import RowWriter, choose_format
+    from alexnet_deploy.predict.row_formats import choose_format
     from alexnet_deploy.predict.stream import Classifier
 
     row_format = choose_format(row_format, output)
@@ -106,13 +111,7 @@ def predict(
     again = _codes(retry_failed or [])
     path = find_bundle(bundle)
     opened = open_bundle(path)
-    writer = RowWriter(
-        row_format,
-        min(topk, len(opened.labels)),
-        label_width=min(24, max(len(label) for label in opened.labels)),
-        width=width_of(sys.stdout) if output is None else None,
-        labels=opened.labels,
-    )
+    writer = _writer(row_format, topk, opened.labels, is_for_stdout=output is None)
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
     inputs = find_listed(images, read_list(stdin, null=null))
@@ -123,28 +122,40 @@ def predict(
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
     with open_engine(opened, backend, device, threads, tuned_for="throughput") as engine:
         info = engine.info
-        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits)
         say(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
         )
+        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits)
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
-        with (
-            unwinding(),
-            _rows_to(output, writer, depends_on, resume=resume, again=again) as rows,
-            counting_bar("images") as count,
-            closing(classifier.stream(pass_over(rows.done, inputs), batch_size)) as predictions,
-        ):
-            for prediction in predictions:
-                rows.write(writer.row(prediction))
-                rows.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
-                count()
-            if footer := writer.footer():
-                rows.write(footer)
-            rows.finish()
+        with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
+            _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
             if not rows.outcomes and not allow_empty:
                 raise UsageError(f"{' '.join(images)}: no files found; pass --allow-empty to accept that")
     _conclude(rows.outcomes)
+
+
+def _writer(row_format: "RowFormat", topk: int, labels: tuple[str, ...], *, is_for_stdout: bool) -> "RowWriter":
+    from alexnet_deploy.cli.terminal import width_of
+    from alexnet_deploy.predict.row_formats import RowWriter
+
+    return RowWriter(
+        row_format,
+        min(topk, len(labels)),
+        label_width=min(24, max(len(label) for label in labels)),
+        width=width_of(sys.stdout) if is_for_stdout else None,
+        labels=labels,
+    )
+
+
+def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> None:
+    from alexnet_deploy.cli.terminal import counting_bar
+
+    with counting_bar("images") as count, closing(predictions):
+        for prediction in predictions:
+            rows.write(prediction)
+            count()
+        rows.finish()
 
 
 def _conclude(outcomes: "Tally") -> None:
@@ -180,8 +191,9 @@ def _holds(output: Path, writer: "RowWriter", codes: frozenset[str]) -> bool:
 def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | None"]) -> "Tally":
     """Return the tally of a complete file's rows; raises UsageError if the rows do not match the inputs."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.predict.output import Tally, whole_rows
+    from alexnet_deploy.predict.output import whole_rows
     from alexnet_deploy.predict.resume import pass_over
+    from alexnet_deploy.predict.sink import Tally
 
     outcomes = Tally()
 
@@ -209,39 +221,29 @@ def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    write: Callable[[str], object]
-    outcomes: "Tally"
-    done: "Iterable[str | Again]"
-    finish: Callable[[], None]
-    """Copies the remaining older rows."""
-
-
 @contextmanager
-def _rows_to(
+def _sink_to(
     output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
-) -> Iterator[_Rows]:
+) -> Iterator["RowSink"]:
+    """Yield the sink of all rows, stdout or a file that becomes `output` at the end."""
     from alexnet_deploy.cli.terminal import for_stdout, say
-    from alexnet_deploy.predict.output import Tally, open_row_file
+    from alexnet_deploy.predict.output import open_row_file
+    from alexnet_deploy.predict.sink import RowSink
 
     if output is None:
-
-        def write(row: str) -> None:
-            sys.stdout.write(for_stdout(row))
-
-        write(writer.header())
-        yield _Rows(write=write, outcomes=Tally(), done=(), finish=lambda: None)
+        rows = RowSink(writer, lambda record: sys.stdout.write(for_stdout(record.decode())))
+        rows.begin()
+        yield rows
         return
-    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as rows:
-        if rows.outcomes:
-            say(f"resuming after {counted(rows.outcomes.total(), 'row')}")
+    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as file:
+        if file.outcomes:
+            say(f"resuming after {counted(file.outcomes.total(), 'row')}")
         try:
-            yield _Rows(write=rows.write, outcomes=rows.outcomes, done=rows.done(), finish=rows.finish)
+            yield file
         except UsageError:
             raise
         except BaseException:
-            if rows.outcomes and rows.place.exists():
+            if file.outcomes and file.place.exists():
                 remedy = "" if writer.form[0] == "table" else "; repeat the command with --resume to continue"
-                say(f"the rows so far are in {rows.place}{remedy}")
+                say(f"the rows so far are in {file.place}{remedy}")
             raise

@@ -3,6 +3,7 @@
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,88 +26,100 @@ if TYPE_CHECKING:
     from alexnet_deploy.train.runtime.placement import Placement
 
 
+DataArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; or a packed "
+        "set. Default: drawn images."
+    ),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. A name that ends in .toml is a "
+        "file with a table of layers; see `inspect --toml`. Default: paper, or tiny for drawn images."
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="drawn, fast, folder, original, paper, two-class, or a .toml file; see `alexnet-deploy recipes`. "
+        "Default: folder, or drawn for drawn images."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the recipe, for example --set patience=3; can be repeated. `alexnet-deploy recipes "
+        "folder` explains the fields.",
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per step. Default: the recipe's.")]
+LrOption = Annotated[float | None, typer.Option(help="Peak learning rate. Default: the recipe's.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers. Default: the recipe's.")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to train on.")]
+ColumnsOption = Annotated[
+    bool,
+    typer.Option("--columns", help="Split `original` over two GPUs, one column on each, as in the paper."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads that decode images that are not packed. Default: one per CPU, at most 8."),
+]
+OutOption = Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")]
+LogOption = Annotated[
+    list[LogKind] | None,
+    typer.Option(
+        help="Also write metrics.csv or TensorBoard event files, besides metrics.jsonl; can be repeated. A resumed "
+        "run continues the logs it has."
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Resume the run in --out, or the newest in runs/; bit-identical to an uninterrupted run."
+    ),
+]
+AutoResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--auto-resume",
+        help="Resume the run in --out if it has a checkpoint, else start it there: one command for a scheduler "
+        "(Slurm, Kubernetes) that restarts its jobs.",
+    ),
+]
+AnyMachineOption = Annotated[
+    bool,
+    typer.Option("--any-machine", help="Also resume with another thread count, torch or device: not bit-identical."),
+]
+
+
 def train(
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder with train/CLASS/ and val/CLASS/, or CLASS/; archives of ILSVRC-2012 or CIFAR-10; or a packed "
-            "set. Default: drawn images."
-        ),
-    ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper, or tiny for "
-            "drawn images."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="drawn, fast, folder, original, paper, two-class, or a .toml file; see `alexnet-deploy recipes`. "
-            "Default: folder, or drawn for drawn images."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Change a field of the recipe, for example --set patience=3; can be repeated. `alexnet-deploy recipes "
-            "folder` explains the fields.",
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step. Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers. Default: the recipe's.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to train on.")] = "auto",
-    columns: Annotated[
-        bool,
-        typer.Option("--columns", help="Split `original` over two GPUs, one column on each, as in the paper."),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads that decode images that are not packed. Default: one per CPU, at most 8."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="New directory for the run. Default: runs/ARCH-TIME.")] = None,
-    log: Annotated[
-        list[LogKind] | None,
-        typer.Option(
-            help="Also write metrics.csv or TensorBoard event files, besides metrics.jsonl; can be repeated. A resumed "
-            "run continues the logs it has."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Resume the run in --out, or the newest in runs/; bit-identical to an uninterrupted run."
-        ),
-    ] = False,
-    auto_resume: Annotated[
-        bool,
-        typer.Option(
-            "--auto-resume",
-            help="Resume the run in --out if it has a checkpoint, else start it there: one command for a scheduler "
-            "(Slurm, Kubernetes) that restarts its jobs.",
-        ),
-    ] = False,
-    any_machine: Annotated[
-        bool,
-        typer.Option(
-            "--any-machine", help="Also resume with another thread count, torch or device: not bit-identical."
-        ),
-    ] = False,
+    data: DataArgument = None,
+    arch: ArchOption = None,
+    recipe: RecipeOption = None,
+    settings: SetOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    columns: ColumnsOption = False,
+    workers: WorkersOption = None,
+    out: OutOption = None,
+    log: LogOption = None,
+    resume: ResumeOption = False,
+    auto_resume: AutoResumeOption = False,
+    any_machine: AnyMachineOption = False,
 ) -> None:
     """Train on a folder of images, or on drawn images."""
-    from alexnet_deploy.cli.terminal import images_bar, say, show_path, training_bar
-    from alexnet_deploy.pipeline.run_report import report_run
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    from alexnet_deploy.cli.terminal import show_path
     from alexnet_deploy.train.loop.logs import check_log_packages
-    from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over
-    from alexnet_deploy.train.run import train as train_to_weights
     from alexnet_deploy.train.runtime.distributed import joined
     from alexnet_deploy.train.runtime.malloc import keep_freed_memory
     from alexnet_deploy.train.runtime.placement import placed
@@ -141,33 +154,52 @@ def train(
             keep_freed_memory()
         if ranks.is_first:
             _announce(found, task, chosen, ranks.size)
-        try:
-            with training_bar() if ranks.is_first else nullcontext(lambda progress: None) as show:
-                path = train_to_weights(
-                    found,
-                    task.architecture,
-                    task.recipe,
-                    task.run,
-                    placement=placed(own_device, ranks=ranks, columns=task.columns, threads=workers),
-                    resume=task.resume,
-                    observer=Observer(say=say if ranks.is_first else say_nothing, on_progress=show, logs=log or ()),
-                )
-        except (KeyboardInterrupt, SystemExit):
-            if ranks.is_first and (task.run / CHECKPOINT).exists():
-                note_latest(task.run)
-                say(f"interrupted; resume with `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}`")
-            raise
+        path = _train(found, task, placed(own_device, ranks=ranks, columns=task.columns, threads=workers), log or ())
     if ranks.is_first:
         # Printed first: the weights are complete even if the report fails.
         show_path(path)
-        try:
-            note_latest(task.run)
-            with images_bar("evaluating with ten views") as show_images:
-                report = report_run(path, found, device=own_device, threads=workers, on_progress=show_images)
-        except BaseException:
-            say(f"the weights are complete; `alexnet-deploy train --resume --out {task.run}` writes their report")
-            raise
+        report = _report(path, found, own_device, workers)
         _conclude(report, seconds=time.perf_counter() - begun)
+
+
+def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence[LogKind]) -> Path:
+    """Return the weights file of a run that was trained to its end; the first process shows its progress."""
+    from alexnet_deploy.cli.terminal import say, training_bar
+    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.loop.record import Observer
+    from alexnet_deploy.train.run import train as train_to_weights
+
+    is_first = placement.ranks.is_first
+    try:
+        with training_bar() if is_first else nullcontext(lambda progress: None) as show:
+            return train_to_weights(
+                found,
+                task.architecture,
+                task.recipe,
+                task.run,
+                placement=placement,
+                resume=task.resume,
+                observer=Observer(say=say if is_first else say_nothing, on_progress=show, logs=log),
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if is_first and (task.run / CHECKPOINT).exists():
+            note_latest(task.run)
+            say(f"interrupted; resume with `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}`")
+        raise
+
+
+def _report(weights: Path, found: "Survey", device: str, threads: int | None) -> "RunReport":
+    from alexnet_deploy.cli.terminal import images_bar, say
+    from alexnet_deploy.pipeline.run_report import report_run
+
+    run = weights.parent
+    try:
+        note_latest(run)
+        with images_bar("evaluating with ten views") as show_images:
+            return report_run(weights, found, device=device, threads=threads, on_progress=show_images)
+    except BaseException:
+        say(f"the weights are complete; `alexnet-deploy train --resume --out {run}` writes their report")
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +250,15 @@ def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) ->
 
 def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
     """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
-    from alexnet_deploy.core.model.family import architecture_by_name
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, new_run_name
     from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
 
     is_drawn = wish.data is None
-    architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
+    architecture = architecture_by_name_or_file(
+        wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper")
+    )
     if wish.columns:
         # Checked first, not after a scan of a million images.
         check_columns(architecture, wish.placement.ranks.size)
@@ -260,14 +294,14 @@ def _check_unbegun(run: Path, *, may_exist: bool) -> None:
 def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     """Return the task that a run's checkpoint continues, and print its state; raises UsageError if options differ."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.model.family import architecture_by_name
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume
 
     run = find_run(wish.out)
     saved = load_checkpoint(run / CHECKPOINT)
-    architecture = architecture_by_name(wish.arch) if wish.arch else saved.architecture
+    architecture = architecture_by_name_or_file(wish.arch) if wish.arch else saved.architecture
     plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
     wanted = RunIdentity(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),

@@ -93,10 +93,5 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @classmethod
     def by(cls, measured: Accuracy | float, sensitivity: dict[str, float], fallbacks: tuple[Fallback, ...]) -> Self:
         """Return the gate that this measurement decided."""
-        is_accuracy = isinstance(measured, Accuracy)
-        return cls(
-            accuracy=measured if is_accuracy else None,
-            calibration_agreement=None if is_accuracy else measured,
-            sensitivity=sensitivity,
-            fallbacks=fallbacks,
-        )
+        accuracy, agreement = (measured, None) if isinstance(measured, Accuracy) else (None, measured)
+        return cls(accuracy=accuracy, calibration_agreement=agreement, sensitivity=sensitivity, fallbacks=fallbacks)

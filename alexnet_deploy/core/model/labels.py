@@ -2,9 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.process.say import counted
+
+_IMAGENET = Path(__file__).parent / "imagenet_labels.txt"
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the 1,000 class names of ILSVRC-2012 in the order of their WordNet ids, which published networks use.
+
+    The names are distinct: class 134 is "crane bird" and 517 "crane", 638 is "maillot" and 639 "maillot tank suit".
+
+    Source: torchvision 0.29.1, models/_meta.py.
+    """
+    return decode_labels(_IMAGENET.read_bytes())
 
 
 def is_label(text: str) -> bool:

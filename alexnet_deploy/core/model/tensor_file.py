@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -43,7 +43,29 @@ _MOST_BYTES = 8 * GIB
 _MOST_DIMENSIONS = 8
 
 _METADATA = "__metadata__"
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+FLOAT32 = MappingProxyType({"F32": "<f4"})
+"""Type of the tensors of weights and checkpoints: the name in safetensors, and the name in NumPy."""
+
+INT64 = MappingProxyType({"I64": "<i8"})
+"""Type of the counts of a calibration cache."""
+
+NUMBERS = MappingProxyType(
+    {
+        **FLOAT32,
+        **INT64,
+        "F64": "<f8",
+        "F16": "<f2",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "<i1",
+        "U8": "<u1",
+        "BOOL": "<u1",
+        # NumPy has no such type: these are the upper halves of float32.
+        "BF16": "<u2",
+    }
+)
+"""Types of other programs' files."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,17 +85,13 @@ class _Entry(Struct, kw_only=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
-    @property
-    def num_bytes(self) -> int:
-        return _DTYPES[self.dtype].itemsize * math.prod(self.shape)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTensors:
     """The tensors of a file, all in one block of memory."""
 
     tensors: Mapping[str, np.ndarray]
-    """float32, or int64 where the file was opened for it; writable."""
+    """Writable, of the types that the file was opened for."""
     sha256: str
     """Digest of the whole file."""
 
@@ -81,12 +99,13 @@ class ReadTensors:
 class TensorFile:
     """An open file whose header has been read."""
 
-    def __init__(self, file: BufferedReader, dtype: Literal["F32", "I64"]) -> None:
+    def __init__(self, file: BufferedReader, dtypes: Mapping[str, str] = FLOAT32) -> None:
         """Read the header; raises TensorFileError if it is not valid, OSError if it cannot be read.
 
-        Tensors of another type than `dtype` make a file invalid.
+        A tensor of a type that is not in `dtypes` makes a file invalid.
         """
         self._file = file
+        self._dtypes = dtypes
         length = file.read(8)
         self._num_data_bytes = file.seek(0, 2) - 8 - int.from_bytes(length, "little")
         if self._num_data_bytes < 0:
@@ -105,12 +124,17 @@ class TensorFile:
             self._entries = {name: from_json(bytes(part), _Entry) for name, part in parts.items()}
         except msgspec.DecodeError as error:
             raise TensorFileError(f"its header cannot be read: {error}") from error
-        _check_entries(self._entries, self._num_data_bytes, dtype)
+        _check_entries(self._entries, self._num_data_bytes, dtypes)
 
     @property
     def num_bytes(self) -> int:
         """Size of all tensors."""
         return self._num_data_bytes
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The type of each tensor, by name, as safetensors calls it."""
+        return {name: entry.dtype for name, entry in self._entries.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -146,7 +170,7 @@ class TensorFile:
         if self._file.readinto(data.data) != len(data):
             raise TensorFileError("the file became shorter while it was read")
         tensors = {
-            name: data[slice(*entry.data_offsets)].view(_DTYPES[entry.dtype]).reshape(entry.shape)
+            name: data[slice(*entry.data_offsets)].view(self._dtypes[entry.dtype]).reshape(entry.shape)
             for name, entry in self._entries.items()
         }
         if tensors_sha256 and (found := digest_of(tensors)) != tensors_sha256:
@@ -159,26 +183,27 @@ class TensorFile:
 
 
 @contextmanager
-def open_tensors(path: Path, dtype: Literal["F32", "I64"] = "F32") -> Iterator[TensorFile]:
-    """Open a file of tensors and read its header; raises TensorFileError, or OSError like open()."""
+def open_tensors(path: Path, dtypes: Mapping[str, str] = FLOAT32) -> Iterator[TensorFile]:
+    """Open a file of tensors of these types and read its header; raises TensorFileError, or OSError like open()."""
     with open_input(path) as file:
-        yield TensorFile(file, dtype)
+        yield TensorFile(file, dtypes)
 
 
-def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtype: str) -> None:
-    """Raise TensorFileError unless the tensors are of this type and fill `num_bytes` without gaps, in some order."""
+def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtypes: Mapping[str, str]) -> None:
+    """Raise TensorFileError unless the tensors are of these types and fill `num_bytes` without gaps, in some order."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
-        if entry.dtype != dtype:
-            raise TensorFileError(f"{name} must be {dtype}, got {entry.dtype}")
+        if entry.dtype not in dtypes:
+            raise TensorFileError(f"{name} must be {' or '.join(dtypes)}, got {entry.dtype}")
         # Checked before num_bytes: a product of thousands of large dimensions takes hours.
         is_shape = len(entry.shape) <= _MOST_DIMENSIONS and min(entry.shape, default=1) >= 1
-        if not is_shape or entry.data_offsets != (end, end + entry.num_bytes):
+        entry_bytes = math.prod(entry.shape) * np.dtype(dtypes[entry.dtype]).itemsize if is_shape else 0
+        if not is_shape or entry.data_offsets != (end, end + entry_bytes):
             begin, stop = entry.data_offsets
             raise TensorFileError(
                 f"{name}: shape {entry.shape[:_MOST_DIMENSIONS]} does not match its bytes {begin:,} to {stop:,}"
             )
-        end += entry.num_bytes
+        end += entry_bytes
     if end != num_bytes:
         raise TensorFileError(f"its tensors take {end:,} bytes, but {num_bytes:,} follow the header")
     if num_bytes > _MOST_BYTES:

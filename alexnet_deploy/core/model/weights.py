@@ -1,10 +1,11 @@
 """Trained weights on disk: one `.safetensors` file with everything that is needed to use them.
 
 The tensors are float32 and have the table's names (conv1.weight, ..., fc8.bias). The file's metadata has one entry,
-`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, tools,
-and digests of the tensors and of this object itself (core/model/tensor_file.py).
+`alexnet-deploy`, a JSON object: format_version, architecture (the full table), preprocessing, labels, training, origin,
+tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
-Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them. Both are read, 2 is written.
+Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them; version 3 has an origin, the
+record of an import. All are read, 3 is written.
 """
 
 from collections.abc import Mapping
@@ -40,14 +41,16 @@ METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 CHECKPOINT_FORMAT = "checkpoint"
 """Name of the format in errors."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 CHECKPOINT_VERSIONS = (2, 3, 4)
 CHECKPOINT_SEALED_FROM = 3
 """First checkpoint format with a digest of its header."""
 
-_VERSIONS = (1, 2)
+_VERSIONS = (1, 2, 3)
 _SEALED_FROM = 2
+
+_OF_OTHERS = "`alexnet-deploy import` reads other programs' weights"
 
 RecipeValue: TypeAlias = int | float | str | bool | tuple[int, ...]
 
@@ -103,12 +106,45 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"best_epoch must be 0 to {len(self.epochs)}, got {self.best_epoch}")
 
 
+class AssumptionRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that an imported file did not say."""
+
+    subject: str
+    """What it is about: "channel order"."""
+    value: str
+    """What was taken."""
+    reason: str
+    """Why."""
+
+
+class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which file weights were imported from, and how the network was held against it."""
+
+    file: str
+    """Its name, without folders."""
+    sha256: str
+    """Its digest."""
+    format: str
+    """What it is, in words."""
+    assumptions: tuple[AssumptionRecord, ...]
+    """What it did not say."""
+    referee: str
+    """What ran the file itself, in words."""
+    num_images: int
+    """How many images both were asked about, by the centre view."""
+    max_error: float
+    """Largest absolute difference of a probability."""
+    max_log_error: float
+    """Largest difference of a log-probability, in nats."""
+
+
 class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format_version: int
     architecture: Architecture
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     training: TrainingRecord | None
+    origin: ImportRecord | None = None
     tools: dict[str, str]
     tensors_sha256: str = ""
     header_sha256: str = ""
@@ -130,6 +166,8 @@ class Weights:
     """How they were trained; None if that is not known."""
     tools: Mapping[str, str]
     """Versions of the programs that made them."""
+    origin: ImportRecord | None = None
+    """The file that they were imported from; None if they were trained here."""
 
     def __post_init__(self) -> None:
         """Raise WeightsError if tensors or labels do not match the table, or a tensor holds NaN or infinity."""
@@ -146,6 +184,7 @@ class Weights:
             preprocessing=self.preprocessing,
             labels=self.labels,
             training=self.training,
+            origin=self.origin,
             tools=dict(self.tools),
             tensors_sha256=digest_of(tensors),
             header_sha256=BLANK,
@@ -176,7 +215,7 @@ def load_weights(path: Path) -> LoadedWeights:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TensorFileError as error:
-        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
         weights = Weights(
             architecture=header.architecture,
@@ -185,6 +224,7 @@ def load_weights(path: Path) -> LoadedWeights:
             labels=header.labels,
             training=header.training,
             tools=header.tools,
+            origin=header.origin,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -195,7 +235,9 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
     if CHECKPOINT_KEY in file.metadata:
         raise WeightsError(f"{path}: this is a checkpoint for resuming; the weights are in the same folder")
     if METADATA_KEY not in file.metadata:
-        raise WeightsError(f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata")
+        raise WeightsError(
+            f"{path}: a safetensors file, but not alexnet-deploy weights: no {METADATA_KEY!r} metadata; {_OF_OTHERS}"
+        )
     try:
         header = from_json(file.text(METADATA_KEY, "weights", _VERSIONS, _SEALED_FROM), _Header)
     except UnknownVersionError as error:

@@ -12,7 +12,7 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.model.labels import check_labels, decode_labels, encode_labels
 from alexnet_deploy.core.model.network import network_from, tensors_of
 from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.core.model.weights import Weights, load_weights
+from alexnet_deploy.core.model.weights import AssumptionRecord, ImportRecord, Weights, load_weights
 
 
 def header_of(weights: Weights, tmp_path: Path) -> dict[str, object]:
@@ -33,6 +33,21 @@ def test_weights_come_back_bit_for_bit(weights: Weights, tmp_path: Path) -> None
     )
     for name, tensor in weights.tensors.items():
         np.testing.assert_array_equal(loaded.tensors[name], tensor)
+
+
+def test_the_record_of_an_import_comes_back(weights: Weights, tmp_path: Path) -> None:
+    record = ImportRecord(
+        file="a.pth",
+        sha256="0" * 64,
+        format="torch checkpoint",
+        assumptions=(AssumptionRecord(subject="mean", value="1, 2, 3", reason="as usual"),),
+        referee="the file itself",
+        num_images=16,
+        max_error=1e-7,
+        max_log_error=1e-6,
+    )
+    assert saved(replace(weights, origin=record), tmp_path / "a.safetensors").weights.origin == record
+    assert saved(weights, tmp_path / "b.safetensors").weights.origin is None
 
 
 def test_same_weights_make_the_same_file(weights: Weights, tmp_path: Path) -> None:
@@ -96,7 +111,11 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 3, "weights version 3 is newer than supported; this program reads weights version 1 and 2"),
+        (
+            "format_version",
+            4,
+            "weights version 4 is newer than supported; this program reads weights version 1, 2 and 3",
+        ),
         ("format_version", 2, "the digest does not match"),
         ("header_sha256", "0" * 64, "its header has a digest, but format 1 has none"),
         ("architecture", {"name": "x"}, r"header cannot be read: .*\$\.architecture"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_files import refuse_listing
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
@@ -51,6 +52,14 @@ def surveyed(root: Path) -> Survey:
 
 
 # The split
+
+
+@pytest.mark.parametrize("name", ["train/b/locked", "val/a/locked", "val/a"])
+def test_a_folder_that_cannot_be_listed_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg", f"{name}/2.jpg")
+    refuse_listing(monkeypatch, tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: cannot be read: Permission denied$"):
+        find_images(tmp_path)
 
 
 def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from archives import cifar_batches, write_cifar
 from networks import separating_weights
+from odd_files import refuse_listing
 
 from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate, evenly
+from alexnet_deploy.pipeline.int8.calibration import Calibrated, Int8Request, calibrate, evenly
 from alexnet_deploy.train.data.scan import find_images, survey
 from alexnet_deploy.train.pack.writer import pack
 
@@ -176,3 +177,12 @@ def test_stale_calibration_is_named_and_written_anew(what: str, sure: Weights, i
     assert kept.read_bytes() != stale
     _, said = calibrated(sure, images, cache=kept)
     assert f"{kept}: matches this graph and these images; reusing it" in said
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    sure: Weights, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images, tmp_path / "mixed/locked")
+    shutil.copy(images / "a.jpg", tmp_path / "mixed")
+    refuse_listing(monkeypatch, tmp_path / "mixed/locked")
+    refused(r"mixed/locked: cannot be read: Permission denied$", DataError, sure, tmp_path / "mixed")

@@ -13,7 +13,7 @@ from alexnet_deploy.core.errors import DataError, ExportError, ParityError, Usag
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.batches import ImageSet, Source, decode_batches, look_through, place_of
 from alexnet_deploy.core.images.drawing import golden_images
-from alexnet_deploy.core.inputs.paths import find_inputs
+from alexnet_deploy.core.inputs.paths import find_files
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
@@ -162,7 +162,7 @@ def refuse_empty(place: Path) -> None:
         return
     if not place.is_dir():
         raise DataError(f"{place}: is not a folder of calibration images")
-    if next(find_inputs([place]), None) is None:
+    if next(find_files(place), None) is None:
         raise UsageError(f"{place}: holds no images to calibrate on")
 
 
@@ -176,7 +176,7 @@ def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
         return survey_of(open_pack(place), resize).folder.train
     if is_archived(place):
         return find_images(place).train
-    return [found.path for found in find_inputs([place])]
+    return list(find_files(place))
 
 
 def _training_data(weights: Weights) -> Path:

@@ -1,0 +1,222 @@
+"""The layers of a file that holds tensors alone: by the names of its tensors, or by their shapes in order."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from alexnet_deploy.core.errors import UsageError, WeightsError
+from alexnet_deploy.core.model.architecture import (
+    Architecture,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    SpatialNorm,
+)
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.process.say import counted
+from alexnet_deploy.export.importing.known import KNOWN, KnownSource, known_as
+from alexnet_deploy.export.importing.source import (
+    Activate,
+    Connect,
+    Convolve,
+    Drop,
+    Normalise,
+    Pool,
+    Source,
+    SourceLayer,
+    Unroll,
+)
+
+# Strides and paddings are only known for the kernels that the networks of the family have.
+_KERNELS = (11, 5, 3, 3, 3)
+
+# Of members with the same shapes, the one that people have.
+_MOST_COMMON = ("torchvision", "caffe", "single_tower", *ARCHITECTURES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """The layers of a source that holds tensors alone, and why they are taken to be these."""
+
+    known: KnownSource
+    """What else is known of such files."""
+    layers: tuple[SourceLayer, ...]
+    reason: str
+    """In words."""
+
+
+def match_layers(source: Source, asked: str | None) -> Matched:
+    """Return the layers that use a source's tensors; `asked` is the member of the family that it is said to be.
+
+    Raises WeightsError where the tensors are those of nothing that is known, or not of what was asked for.
+    """
+    named = [known for known in _candidates(source) if set(known.tensor_names) == source.tensors.keys()]
+    if asked is None and named:
+        known, *_ = named
+        assert known.layers is not None, "it has tensors"
+        layers, reason = known.layers, f"{known.words}, whose tensors have these names; the file holds no layers"
+    elif asked is not None:
+        known = _said_to_be(named[0], asked) if named else known_as(asked)
+        layers, reason = _layers_of(asked, _trained(source, known)), "as asked for"
+    else:
+        name, reason = _by_shapes(source)
+        known = known_as(name)
+        layers = _layers_of(name, _trained(source, known))
+    _check_kernels(source, layers)
+    return Matched(known=known, layers=layers, reason=reason)
+
+
+def _said_to_be(known: KnownSource, asked: str) -> KnownSource:
+    fed = replace(known.preprocessing, input_size=ARCHITECTURES[asked].input_size)
+    return replace(known, architecture=asked, preprocessing=fed)
+
+
+def _candidates(source: Source) -> Iterator[KnownSource]:
+    if source.origin is not None:
+        yield KNOWN[source.origin]
+    else:
+        yield from (known for known in KNOWN.values() if known.layers is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    convolutions: tuple[Convolve, ...]
+    connections: tuple[Connect, ...]
+    unroll: Unroll
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the tensors of weights, in order."""
+        return [*(layer.weight for layer in self.convolutions), *(layer.weight for layer in self.connections)]
+
+
+def _trained(source: Source, known: KnownSource) -> _Trained:
+    """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
+    if known.layers is not None:
+        unroll = next((layer for layer in known.layers if isinstance(layer, Unroll)), None)
+        return _Trained(
+            convolutions=tuple(layer for layer in known.layers if isinstance(layer, Convolve)),
+            connections=tuple(layer for layer in known.layers if isinstance(layer, Connect)),
+            unroll=unroll or Unroll(name="flatten", order="CHW"),
+        )
+    convolutions: list[Convolve] = []
+    connections: list[Connect] = []
+    for name in sorted(source.tensors, key=_natural):
+        stem, _, kind = name.rpartition(".")
+        num_dimensions = source.tensors[name].ndim
+        bias = f"{stem}.bias" if f"{stem}.bias" in source.tensors else None
+        if kind == "weight" and num_dimensions == 4:
+            convolutions.append(Convolve(name=stem, weight=name, bias=bias, layout="OIHW"))
+        elif kind == "weight" and num_dimensions == 2:
+            connections.append(Connect(name=stem, weight=name, bias=bias, layout="OI"))
+        elif kind != "bias" or f"{stem}.weight" not in source.tensors or num_dimensions != 1:
+            raise WeightsError(
+                f"{source.path}: {name} of shape {source.tensors[name].shape} is no weight or bias of a convolution or "
+                "fully connected layer, and a file of tensors alone does not say what is done with it; export the "
+                "network as ONNX, and import that"
+            )
+    return _Trained(
+        convolutions=tuple(convolutions), connections=tuple(connections), unroll=Unroll(name="flatten", order="CHW")
+    )
+
+
+def _by_shapes(source: Source) -> tuple[str, str]:
+    """Return the member whose shapes the tensors have, but for the number of classes, and why."""
+    trained = _trained(source, known_as(_MOST_COMMON[0]))
+    found = [source.tensors[name].shape for name in trained.weights]
+    fitting = [
+        name
+        for name in dict.fromkeys(_MOST_COMMON)
+        if _without_classes(found) == _without_classes(_weight_shapes(ARCHITECTURES[name]))
+    ]
+    if not fitting:
+        raise WeightsError(
+            f"{source.path}: {_first_unlike(source, trained)}; a file of tensors alone does not say its layers: name "
+            "the architecture with --arch, or export the network as ONNX and import that"
+        )
+    name, *others = fitting
+    also = f", and those of {', '.join(others)} as well" if others else ""
+    return name, f"the tensors have its shapes{also}; the file holds no layers"
+
+
+def _weight_shapes(architecture: Architecture) -> list[tuple[int, ...]]:
+    return [cost.weight_shape for cost in architecture.costs() if cost.weight_shape is not None]
+
+
+def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    return [*shapes[:-1], *(shape[1:] for shape in shapes[-1:])]
+
+
+def _first_unlike(source: Source, trained: _Trained) -> str:
+    """Name the first tensor that no member of the family has."""
+    members = [_weight_shapes(architecture) for architecture in ARCHITECTURES.values()]
+    for place, name in enumerate(trained.weights):
+        shape = source.tensors[name].shape
+        members = [shapes for shapes in members if place < len(shapes) and shapes[place] == shape]
+        if not members:
+            return f"{name} of shape {shape} is what no member of the family has in its place"
+    return f"{counted(len(source.tensors), 'tensor')} are too few"
+
+
+def _layers_of(name: str, trained: _Trained) -> tuple[SourceLayer, ...]:
+    """Return a member's layers as a source's, with the tensors of `trained` in their order."""
+    table = ARCHITECTURES[name].layers
+    kinds = (("convolution", Conv, trained.convolutions), ("fully connected layer", Linear, trained.connections))
+    for words, kind, found in kinds:
+        needed = sum(isinstance(layer, kind) for layer in table)
+        if len(found) != needed:
+            raise WeightsError(f"has {counted(len(found), words)}, where {name} has {needed}")
+    convolutions, connections = iter(trained.convolutions), iter(trained.connections)
+    layers: list[SourceLayer] = []
+    for layer in table:
+        match layer:
+            case Conv():
+                place = next(convolutions)
+                layers.append(replace(place, stride=layer.stride, padding=layer.padding, groups=layer.groups))
+            case Linear():
+                layers.append(next(connections))
+            case Flatten():
+                layers.append(trained.unroll)
+            case _:
+                layers.append(_without_tensors(name, layer))
+    return tuple(layers)
+
+
+def _without_tensors(member: str, layer: Layer) -> SourceLayer:
+    match layer:
+        case Relu():
+            return Activate(name=layer.name, function="relu")
+        case Dropout():
+            return Drop(name=layer.name, probability=layer.probability)
+        case MaxPool():
+            return Pool(name=layer.name, function="max", kernel=layer.kernel, stride=layer.stride)
+        case LocalNorm(groups=1):
+            return Normalise(
+                name=layer.name, size=layer.size, alpha=layer.alpha, alpha_is_divided=True, beta=layer.beta, k=layer.k
+            )
+        case LocalNorm() | SpatialNorm():
+            raise UsageError(f"{member}: no other program's file has its {layer.name}; choose another --arch")
+    raise AssertionError(f"{layer.name} has tensors")
+
+
+def _check_kernels(source: Source, layers: tuple[SourceLayer, ...]) -> None:
+    convolutions = [layer for layer in layers if isinstance(layer, Convolve)]
+    for layer, kernel in zip(convolutions, _KERNELS, strict=True):
+        shape = source.tensors[layer.weight].shape
+        found = shape[2:] if layer.layout == "OIHW" else shape[:2]
+        if found != (kernel, kernel):
+            raise WeightsError(
+                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, where {kernel} x "
+                f"{kernel} is known, and the file does not say its stride and padding"
+            )
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts features.3 before features.10."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

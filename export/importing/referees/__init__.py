@@ -1,0 +1,1 @@
+"""Programs that run a source as its own program would, to hold our network against."""

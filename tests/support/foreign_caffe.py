@@ -1,0 +1,114 @@
+"""Caffe's models, V1 and V2, as Caffe itself writes them, and the forward pass of OpenCV over them."""
+
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import Message
+
+from alexnet_deploy.core.model.architecture import Conv, Dropout, Flatten, Linear, LocalNorm, MaxPool, Relu
+from alexnet_deploy.core.model.weights import Weights
+from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
+
+_V1_TYPES = {"Convolution": 4, "Dropout": 6, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18, "Softmax": 20}
+
+
+def _layers(weights: Weights, kind: type[Message], softmax: bool) -> list[Message]:
+    found: list[Message] = []
+    blob = "data"
+
+    def add(name: str, type_name: str) -> Message:
+        nonlocal blob
+        in_place = type_name in ("ReLU", "Dropout")
+        top = blob if in_place else name
+        type_value = type_name if kind is messages.LayerParameter else _V1_TYPES[type_name]
+        found.append(kind(name=name, type=type_value, bottom=[blob], top=[top]))
+        blob = top
+        return found[-1]
+
+    for layer in weights.architecture.layers:
+        match layer:
+            case Conv():
+                made = add(layer.name, "Convolution")
+                made.convolution_param.num_output = layer.out_channels
+                made.convolution_param.kernel_size.append(layer.kernel)
+                made.convolution_param.stride.append(layer.stride)
+                made.convolution_param.pad.append(layer.padding[0])
+                made.convolution_param.group = layer.groups
+                _blobs(made, weights, layer.name)
+            case Linear():
+                made = add(layer.name, "InnerProduct")
+                made.inner_product_param.num_output = layer.out_features
+                _blobs(made, weights, layer.name)
+            case Relu():
+                add(layer.name, "ReLU")
+            case Dropout():
+                add(layer.name, "Dropout").dropout_param.dropout_ratio = layer.probability
+            case LocalNorm():
+                made = add(layer.name, "LRN")
+                made.lrn_param.local_size, made.lrn_param.alpha = layer.size, layer.alpha
+                made.lrn_param.beta, made.lrn_param.k = layer.beta, layer.k
+            case MaxPool():
+                made = add(layer.name, "Pooling")
+                made.pooling_param.kernel_size, made.pooling_param.stride = layer.kernel, layer.stride
+            case Flatten():
+                continue
+            case _:
+                raise AssertionError(layer)
+    if softmax:
+        add("prob", "Softmax")
+    return found
+
+
+def _blobs(layer: Message, weights: Weights, name: str) -> None:
+    for part in ("weight", "bias"):
+        values = weights.tensors[f"{name}.{part}"]
+        blob = layer.blobs.add(data=values.astype("<f4").tobytes())
+        if isinstance(layer, messages.LayerParameter):
+            blob.shape.dim.extend(values.shape)
+        else:
+            shape = (1,) * (4 - values.ndim) + values.shape
+            blob.num, blob.channels, blob.height, blob.width = shape
+
+
+def write_caffe(path: Path, weights: Weights, version: int, *, softmax: bool = True) -> None:
+    """Write a .caffemodel with layers of version 1 or 2."""
+    kind, number = (messages.V1LayerParameter, 2) if version == 1 else (messages.LayerParameter, 100)
+    size = weights.architecture.input_size
+    header = messages.NetHeader(name="AlexNet", input=["data"], input_dim=[1, 3, size, size])
+    parts = [header.SerializeToString()]
+    for layer in _layers(weights, kind, softmax):
+        data = layer.SerializeToString()
+        parts.append(_varint(number << 3 | 2) + _varint(len(data)) + data)
+    path.write_bytes(b"".join(parts))
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def prototxt(weights: Weights) -> str:
+    """The network as text with V2 layers, which OpenCV needs beside the model."""
+    from google.protobuf import text_format
+
+    size = weights.architecture.input_size
+    lines = [f'name: "AlexNet"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: {size} input_dim: {size}\n']
+    for layer in _layers(weights, messages.LayerParameter, softmax=True):
+        del layer.blobs[:]
+        lines.append(f"layer {{\n{text_format.MessageToString(layer)}}}\n")
+    return "".join(lines)
+
+
+def by_opencv(model: Path, text: Path, inputs: np.ndarray) -> np.ndarray:
+    """Probabilities, float32 (N, K), of what the network is fed, float32 (N, 3, S, S)."""
+    import cv2
+
+    network = cv2.dnn.readNetFromCaffe(str(text), str(model))
+    answers = []
+    for image in inputs:
+        network.setInput(image[np.newaxis])
+        answers.append(network.forward().reshape(1, -1).copy())
+    return np.concatenate(answers)
