@@ -31,8 +31,8 @@ from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import Engine, open_engine
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import VIEWS
-from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.export import ExportRequest, export
+from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 
 def seconds(run: Callable[[], object]) -> float:

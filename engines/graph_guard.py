@@ -18,16 +18,20 @@ from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, Manifest
 from alexnet_deploy.core.bundle.store import GRAPH
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
     Architecture,
+    AveragePool,
     Conv,
     Dropout,
     Flatten,
-    Layer,
+    LayerCost,
     Linear,
     LocalNorm,
     MaxPool,
     Relu,
     SpatialNorm,
+    Tanh,
+    adaptive_window,
 )
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.graph_file import (
@@ -74,6 +78,7 @@ _OPERATORS: Mapping[str, _Operator] = MappingProxyType(
         "Conv": _Operator(arity=(3,), attributes=()),
         "Gemm": _Operator(arity=(3,), attributes=()),
         "Relu": _Operator(arity=(1,), attributes=()),
+        "Tanh": _Operator(arity=(1,), attributes=()),
         "LRN": _Operator(arity=(1,), attributes=()),
         "MaxPool": _Operator(arity=(1,), attributes=()),
         "AveragePool": _Operator(arity=(1,), attributes=()),
@@ -229,20 +234,23 @@ def _whole_numbers(data: memoryview) -> tuple[int, ...]:
 
 def _nodes_of(architecture: Architecture) -> Iterator[tuple[str, tuple[str, _Attributes]]]:
     """Yield the name, operator and attributes of each node of the layers, in order."""
-    for layer in architecture.layers:
-        yield from ((name, (op, attributes)) for name, op, attributes in _nodes_of_layer(layer))
+    for cost in architecture.costs():
+        yield from ((name, (op, attributes)) for name, op, attributes in _nodes_of_layer(cost))
 
 
-def _nodes_of_layer(layer: Layer) -> Iterator[tuple[str, str, _Attributes]]:
-    name = layer.name
+def _nodes_of_layer(cost: LayerCost) -> Iterator[tuple[str, str, _Attributes]]:
+    layer, name = cost.layer, cost.layer.name
     match layer:
         case Conv():
-            square = {"kernel_shape": (layer.kernel,) * 2, "strides": (layer.stride,) * 2}
-            yield name, "Conv", {**square, "pads": layer.padding, "group": layer.groups}
+            yield name, "Conv", {**_window(layer), "pads": layer.padding, "group": layer.groups}
         case Linear():
             yield name, "Gemm", {"transB": 1}
         case MaxPool():
-            yield name, "MaxPool", {"kernel_shape": (layer.kernel,) * 2, "strides": (layer.stride,) * 2}
+            yield name, "MaxPool", _window(layer) | ({"pads": layer.margins} if any(layer.margins) else {})
+        case AveragePool():
+            yield name, "AveragePool", _window(layer)
+        case AdaptiveAveragePool():
+            yield name, "AveragePool", _window(adaptive_window(layer, cost.in_shape))
         case Flatten():
             yield name, "Flatten", {"axis": 1}
         case LocalNorm():
@@ -262,8 +270,14 @@ def _nodes_of_layer(layer: Layer) -> Iterator[tuple[str, str, _Attributes]]:
             yield name, "Mul", {}
         case Relu():
             yield name, "Relu", {}
+        case Tanh():
+            yield name, "Tanh", {}
         case Dropout():
             pass
+
+
+def _window(layer: Conv | MaxPool | AveragePool) -> dict[str, AttributeValue]:
+    return {"kernel_shape": (layer.kernel,) * 2, "strides": (layer.stride,) * 2}
 
 
 def _as_float32(value: float) -> float:

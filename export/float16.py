@@ -1,7 +1,7 @@
 """Convert a graph to float16: weights and activations in float16, with float32 islands where it is not precise enough.
 
-The islands are everything up to the preprocessed image, every normalisation, softmax and the average over the views.
-An LRN squares its input, and 256 squared already exceeds float16.
+The islands are everything up to the preprocessed image, every normalisation and average pool, softmax and the average
+over the views. An LRN squares its input, and 256 squared already exceeds float16.
 """
 
 import numpy as np
@@ -17,7 +17,19 @@ _HALF, _FLOAT = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
 
 # Operators that compute in float16; all others keep float32.
 _HALF_OPS = frozenset(
-    {"Slice", "Gather", "Concat", "QuantizeLinear", "DequantizeLinear", "Conv", "Gemm", "Relu", "MaxPool", "Flatten"}
+    {
+        "Slice",
+        "Gather",
+        "Concat",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Conv",
+        "Gemm",
+        "Relu",
+        "Tanh",
+        "MaxPool",
+        "Flatten",
+    }
 )
 
 

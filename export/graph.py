@@ -23,7 +23,9 @@ from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
     Architecture,
+    AveragePool,
     Conv,
     Dropout,
     Flatten,
@@ -32,6 +34,8 @@ from alexnet_deploy.core.model.architecture import (
     MaxPool,
     Relu,
     SpatialNorm,
+    Tanh,
+    adaptive_window,
 )
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Preprocessing
 from alexnet_deploy.core.model.views import View
@@ -184,19 +188,29 @@ def _write_layers(writer: _Writer, architecture: Architecture, tensors: Mapping[
                 value = writer.node("Gemm", layer.name, [value, *_trained(writer, layer.name, tensors)], transB=1)
             case Relu():
                 value = writer.node("Relu", layer.name, [value])
+            case Tanh():
+                value = writer.node("Tanh", layer.name, [value])
             case LocalNorm():
                 value = _write_local_norm(writer, layer, value, cost.in_shape)
             case SpatialNorm():
                 value = _write_spatial_norm(writer, layer, value)
             case MaxPool():
-                value = writer.node(
-                    "MaxPool", layer.name, [value], kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2
-                )
+                padding = {"pads": list(layer.margins)} if any(layer.margins) else {}
+                value = writer.node("MaxPool", layer.name, [value], **_window(layer), **padding)
+            case AveragePool():
+                value = writer.node("AveragePool", layer.name, [value], **_window(layer))
+            case AdaptiveAveragePool():
+                window = _window(adaptive_window(layer, cost.in_shape))
+                value = writer.node("AveragePool", layer.name, [value], **window)
             case Flatten():
                 value = writer.node("Flatten", layer.name, [value], axis=1)
             case Dropout():
                 pass
     return value
+
+
+def _window(layer: MaxPool | AveragePool) -> dict[str, list[int]]:
+    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
 
 
 def _trained(writer: _Writer, layer: str, tensors: Mapping[str, np.ndarray]) -> list[str]:

@@ -14,7 +14,7 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
-from alexnet_deploy.pipeline.calibration import Int8Request
+from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 # A law that was tried slowly holds all the same.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,12 +2,11 @@
 
 import ast
 import inspect
-import json
 import textwrap
 from collections.abc import Iterator
 from functools import cache
 
-from alexnet_deploy.core.model.weights import RecipeValue
+from alexnet_deploy.core.fs.reading import toml_value
 from alexnet_deploy.train.recipe import Recipe, recipe_by_name, recipe_header, recipe_names
 
 _WIDTH = 120
@@ -43,17 +42,5 @@ def recipe_as_toml(name: str) -> str:
     for field, note in field_notes().items():
         if field != "name":
             comment = textwrap.fill(note, _WIDTH, initial_indent="# ", subsequent_indent="# ")
-            parts.append(f"{comment}\n{field} = {_toml(getattr(recipe, field))}")
+            parts.append(f"{comment}\n{field} = {toml_value(getattr(recipe, field))}")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _toml(value: RecipeValue) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value)
-        case tuple():
-            return str(list(value))
-        case _:
-            return repr(value)

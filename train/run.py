@@ -11,7 +11,7 @@ import torch
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.fs.room import try_to_write
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.loader import training_set
@@ -41,7 +41,7 @@ def look_over(
 
     `on_found` is called with the number of classes before the images are read, which may take an hour.
     """
-    return look_over_for(data, PUBLISHED_PREPROCESSING[architecture.name].resize, on_found=on_found)
+    return look_over_for(data, preprocessing_for(architecture.name).resize, on_found=on_found)
 
 
 def look_over_for(
@@ -103,7 +103,7 @@ def train(
     images than there are ranks; and whatever Trainer raises.
     """
     if isinstance(data, Survey):
-        resize = PUBLISHED_PREPROCESSING[architecture.name].resize
+        resize = preprocessing_for(architecture.name).resize
         data = training_set(data, resize, placement.device, threads=placement.threads)
     architecture, ranks = architecture.with_num_classes(len(data.labels)), placement.ranks
     _check_batch(recipe, ranks)

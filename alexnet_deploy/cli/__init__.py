@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import bench, build, check, export, import_, look, pack, predict, recipes, train
+from alexnet_deploy.cli.commands import bench, build, check, export, import_, look, pack, predict, train
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
 from alexnet_deploy.core.process.say import printable
@@ -52,7 +52,7 @@ def options(
 # The order of first use; --help lists the commands in this order.
 for command in (
     train.train,
-    recipes.recipes,
+    look.recipes,
     pack.pack,
     import_.import_,
     export.export,

@@ -171,6 +171,22 @@ def inspect_path(path: Path) -> Facts:
     )
 
 
+def table_at(path: Path) -> Architecture:
+    """Return the table of layers of the run, the weights file or the bundle at an existing path.
+
+    Raises BundleError if it is of another kind, and what reading it raises.
+    """
+    if (path / WEIGHTS).is_file():
+        return load_weights(path / WEIGHTS).weights.architecture
+    if (path / CHECKPOINT).is_file():
+        return _read_checkpoint(path / CHECKPOINT).architecture
+    match inspect_path(path):
+        case WeightsFacts(architecture=table) | BundleFacts(manifest=Manifest(architecture=table)):
+            return table
+        case _:
+            raise BundleError(f"{path}: has no table of layers; pass a run, a weights file, a bundle or a name")
+
+
 def _run(path: Path) -> RunFacts:
     names = {name: str(path / name) if (path / name).is_file() else None for name in (WEIGHTS, METRICS, REPORT)}
     if (path / CHECKPOINT).is_file():

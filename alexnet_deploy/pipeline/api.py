@@ -10,7 +10,7 @@ from typing import Literal
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.family import architecture_by_name
+from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.core.model.views import ViewsName
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.names import find_bundle, find_weights
@@ -45,7 +45,7 @@ def train_network(
     from alexnet_deploy.train.run import Resume, check_place, choose_device, look_over, train
     from alexnet_deploy.train.runtime.placement import placed
 
-    architecture = architecture_by_name(arch) if isinstance(arch, str) else arch
+    architecture = architecture_by_name_or_file(arch) if isinstance(arch, str) else arch
     chosen = with_settings(recipe_by_name(str(recipe)), dict(settings or {}))
     place = placed(choose_device(device))
     run = Path(out)
@@ -86,8 +86,8 @@ def export_bundle(
     UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
     """
     from alexnet_deploy.engines.tensorrt.build import BuildObserver
-    from alexnet_deploy.pipeline.calibration import Int8Request
     from alexnet_deploy.pipeline.export import ExportRequest, export
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
     request = ExportRequest(
         precision=precision,

@@ -147,7 +147,7 @@ def _chain(
         say("running the trained network")
         yield open_reference(weights.weights, crops)
         if bundle.manifest.precision != "fp32" and _is_installed("onnx"):
-            from alexnet_deploy.pipeline.int8 import open_weights
+            from alexnet_deploy.pipeline.int8.gate import open_weights
 
             say("proving its FP32 graph")
             yield open_weights(weights.weights, crops)

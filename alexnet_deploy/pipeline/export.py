@@ -56,8 +56,8 @@ from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import refuse_beyond_half
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.export.reference import exact_answers
-from alexnet_deploy.pipeline.calibration import Int8Request
-from alexnet_deploy.pipeline.int8 import Quantized, open_weights, quantize, refuse_request
+from alexnet_deploy.pipeline.int8.calibration import Int8Request
+from alexnet_deploy.pipeline.int8.gate import Quantized, open_weights, quantize, refuse_request
 from alexnet_deploy.pipeline.plans import PlanRequest, add_plan
 from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Thumbnail

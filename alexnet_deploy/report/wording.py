@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 
 from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
+    AveragePool,
     Conv,
     Dropout,
     Flatten,
@@ -13,6 +15,7 @@ from alexnet_deploy.core.model.architecture import (
     LocalNorm,
     MaxPool,
     SpatialNorm,
+    Tanh,
 )
 from alexnet_deploy.core.model.weights import RecipeValue
 from alexnet_deploy.core.process.say import counted
@@ -35,6 +38,12 @@ def kind(layer: Layer) -> str:
             return f"normalisation over {times((layer.size, layer.size))} pixels"
         case MaxPool():
             return f"max pooling {times((layer.kernel, layer.kernel))}, stride {layer.stride}"
+        case AveragePool():
+            return f"average pooling {times((layer.kernel, layer.kernel))}, stride {layer.stride}"
+        case AdaptiveAveragePool():
+            return f"average pooling to {times((layer.size, layer.size))}"
+        case Tanh():
+            return "tanh"
         case Linear():
             return "fully connected"
         case Dropout():

@@ -10,7 +10,20 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.model.architecture import Architecture, Conv, Flatten, Layer, Linear, LocalNorm
+from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
+    Architecture,
+    AveragePool,
+    Conv,
+    Flatten,
+    Layer,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    Tanh,
+    adaptive_window,
+)
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.model.views import View
 from alexnet_deploy.core.model.weights import Weights
@@ -46,6 +59,39 @@ def _with_layers(subject: Subject, change: Callable[[Layer], Layer]) -> Subject 
 def _lrn_alpha_times_five(subject: Subject) -> Subject | None:
     def change(layer: Layer) -> Layer:
         return msgspec.structs.replace(layer, alpha=5 * layer.alpha) if isinstance(layer, LocalNorm) else layer
+
+    return _with_layers(subject, change)
+
+
+def _tanh_taken_for_relu(subject: Subject) -> Subject | None:
+    return _with_layers(subject, lambda layer: Relu(name=layer.name) if isinstance(layer, Tanh) else layer)
+
+
+def _pooling_padded_on_the_other_side(subject: Subject) -> Subject | None:
+    def change(layer: Layer) -> Layer:
+        if not isinstance(layer, MaxPool):
+            return layer
+        top, left, bottom, right = layer.margins
+        return msgspec.structs.replace(layer, padding=(bottom, right, top, left))
+
+    return _with_layers(subject, change)
+
+
+def _maximum_for_average(subject: Subject) -> Subject | None:
+    windows = {
+        cost.layer.name: adaptive_window(cost.layer, cost.in_shape)
+        if isinstance(cost.layer, AdaptiveAveragePool)
+        else cost.layer
+        for cost in subject.weights.architecture.costs()
+        if isinstance(cost.layer, AveragePool | AdaptiveAveragePool)
+    }
+
+    def change(layer: Layer) -> Layer:
+        window = windows.get(layer.name)
+        # A window of one pixel is its own maximum.
+        if window is None or window.kernel == 1:
+            return layer
+        return MaxPool(name=window.name, kernel=window.kernel, stride=window.stride)
 
     return _with_layers(subject, change)
 
@@ -99,9 +145,11 @@ def _groups_dropped(subject: Subject) -> Subject | None:
     )
 
 
-def _fed_channels_last(subject: Subject) -> Subject:
+def _fed_channels_last(subject: Subject) -> Subject | None:
     weights = subject.weights
     name, (channels, height, width) = _first_linear(weights.architecture)
+    if height * width == 1:
+        return None
     taps = weights.tensors[f"{name}.weight"]
     last = taps.reshape(len(taps), channels, height, width).transpose(0, 2, 3, 1).reshape(taps.shape)
     tensors = {**weights.tensors, f"{name}.weight": np.ascontiguousarray(last)}
@@ -116,6 +164,9 @@ def _first_linear(architecture: Architecture) -> tuple[str, tuple[int, ...]]:
 
 _FAULTS: dict[str, Callable[[Subject], Subject | None]] = {
     "LRN alpha times 5": _lrn_alpha_times_five,
+    "tanh taken for ReLU": _tanh_taken_for_relu,
+    "maximum taken for average": _maximum_for_average,
+    "pooling padded on the other side": _pooling_padded_on_the_other_side,
     "red and blue swapped": _channels_swapped,
     "mean dropped": _mean_dropped,
     "crop off by one": _crop_off_by_one,

@@ -66,7 +66,7 @@ def complete(source: Source, overrides: Overrides) -> Completed:
 
     Raises WeightsError where nothing is known of its tensors, UsageError for an override that contradicts the file.
     """
-    assumptions: list[Assumption] = []
+    assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
     if source.layers is None:
         asked = overrides.architecture if overrides.architecture in ARCHITECTURES else None
         matched = match_layers(source, asked)

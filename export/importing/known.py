@@ -4,7 +4,7 @@ A state dict holds no layers, and no file says how its images were resized. What
 assumed, with the words of the entry as the reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
@@ -161,10 +161,18 @@ _ONNX_ZOO = KnownSource(
 )
 """Source: onnx/models, validated/vision/classification/alexnet."""
 
+_MATCONVNET = KnownSource(
+    key="matconvnet",
+    words="as MatConvNet's importer of Caffe's models writes it",
+    preprocessing=replace(fed_like("caffe"), channel_order="RGB", input_size=None),
+)
+"""Source: vlfeat/matconvnet, utils/import-caffe.py, which turns the first layer's filters to RGB."""
+
 _ALL = (
     _TORCHVISION,
     _JIECAOYU,
     _ONNX_ZOO,
+    _MATCONVNET,
 )
 
 KNOWN = MappingProxyType({source.key: source for source in _ALL})

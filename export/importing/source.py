@@ -201,6 +201,8 @@ class Source:
     """Key of what is known of such sources (export/importing/known.py); None where the reader cannot tell."""
     table: Architecture | None = None
     """The table of ours that the file says it was made from; taken where its layers are that table's."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What the reader itself had to assume."""
 
 
 class Reader(Protocol):

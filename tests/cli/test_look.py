@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import safetensors.numpy
 from commands import HANGS_AFTER_S, Run
+from networks import narrowed
 
 import alexnet_deploy
 from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RESIZE_FILTER
-from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, LoadedWeights
+from alexnet_deploy.core.model.table_text import architecture_as_toml, architecture_from_toml
+from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, LoadedWeights, load_weights
 from alexnet_deploy.inspection import doctor
 
 MAIN = "from alexnet_deploy.__main__ import main; main()"
@@ -154,3 +158,38 @@ def test_doctor_says_how_to_install_torch_without_cuda(run: Run, monkeypatch: py
     assert ("--index-url https://download.pytorch.org/whl/cpu" in (found["torch"]["note"] or "")) is (
         sys.platform == "linux"
     )
+
+
+def test_inspect_toml_prints_the_table_of_a_member_a_weights_file_a_run_and_a_bundle(
+    run: Run, bundle: Bundle, loaded: LoadedWeights, run_directory: Path
+) -> None:
+    printed = run("inspect", "caffenet", "--toml")
+    assert (printed.code, printed.err) == (0, "")
+    assert architecture_from_toml(printed.out, "a.toml") == ARCHITECTURES["caffenet"]
+    own = architecture_as_toml(loaded.weights.architecture)
+    for path in (loaded.path, bundle.path, run_directory):
+        assert run("inspect", path, "--toml").out == own
+
+
+def test_inspect_toml_of_what_has_no_table_is_refused(run: Run, bundle: Bundle) -> None:
+    graph = bundle.path / "model.onnx"
+    assert run("inspect", graph, "--toml").refused(3) == (
+        f"{graph}: has no table of layers; pass a run, a weights file, a bundle or a name"
+    )
+    assert run("inspect", "paper", "--toml", "--json").refused(2).startswith("--toml and --json exclude each other")
+    assert run("inspect", "lenet", "--toml").refused(2).startswith("lenet: there is no such file or directory")
+
+
+def test_a_table_of_one_s_own_is_trained_and_resumed(run: Run, data: Path) -> None:
+    table = msgspec.structs.replace(narrowed(ARCHITECTURES["tiny"], divisor=4), name="own")
+    Path("own.toml").write_text(architecture_as_toml(table))
+    options = ("--arch", "own.toml", "--batch-size", 4, "--epochs", 1, "--out", "runs/one")
+    assert run("train", data, *options).code == 0
+    weights = load_weights(Path("runs/one/weights.safetensors")).weights
+    assert weights.architecture == table
+    # A run that has ended is looked at again: its table is compared with the file's.
+    assert run("train", data, *options, "--resume").code == 0
+    Path("own.toml").write_text(architecture_as_toml(msgspec.structs.replace(table, name="other")))
+    assert run("train", data, *options, "--resume").code == 2
+    Path("own.toml").write_text("name = 1")
+    assert run("train", data, "--arch", "own.toml").refused(2).startswith("own.toml: input_size is missing")

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from faulty import NAMED_BY_THE_AUDIT, faulty_bundle, unguarded
 from graphs import constants_of, edited_graph, set_constant
-from networks import narrowed, republished, separating_weights, shipped, with_tensor
+from networks import narrowed, renamed, republished, separating_weights, shipped, with_tensor
 
 from alexnet_deploy.core.bundle.manifest import Tolerance
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
@@ -224,12 +224,8 @@ def test_engine_that_disagrees_is_not_published(
 
 def test_a_table_of_other_names_has_the_same_faults(loaded: LoadedWeights, bundle: Bundle) -> None:
     """Faults depend on the types of layers, not on their names."""
-    table = loaded.weights.architecture
-    renamed = msgspec.structs.replace(
-        table, layers=tuple(msgspec.structs.replace(layer, name=f"{layer.name}x") for layer in table.layers)
-    )
     tensors = {name.replace(".", "x."): tensor for name, tensor in loaded.weights.tensors.items()}
-    weights = replace(loaded.weights, architecture=renamed, tensors=tensors)
+    weights = replace(loaded.weights, architecture=renamed(loaded.weights.architecture), tensors=tensors)
     planted = dict(planted_faults(Subject(weights=weights, views=bundle.manifest.views.crops)))
     assert planted.keys() == NAMED_BY_THE_AUDIT.keys()
     assert planted["first grouped convolution ungrouped"].weights.tensors["conv2x.weight"].shape[1] == (

@@ -22,9 +22,9 @@ from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
-from alexnet_deploy.pipeline.calibration import Int8Request
 from alexnet_deploy.pipeline.check import CheckResult, check
 from alexnet_deploy.pipeline.export import ExportRequest, export
+from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 
 @pytest.fixture

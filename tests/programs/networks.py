@@ -12,7 +12,7 @@ from alexnet_deploy.core.bundle.store import Bundle, publishing
 from alexnet_deploy.core.images.decode import read_image
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Linear
-from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess, tensors_of
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, TrainingRecord, Weights, load_weights
@@ -38,10 +38,16 @@ def narrowed(architecture: Architecture, divisor: int = 8, num_classes: int = le
     return msgspec.structs.replace(architecture, layers=tuple(layers)).with_num_classes(num_classes)
 
 
+def renamed(architecture: Architecture) -> Architecture:
+    """Return the same layers under other names: conv1x, relu1x, ..."""
+    layers = tuple(msgspec.structs.replace(layer, name=f"{layer.name}x") for layer in architecture.layers)
+    return msgspec.structs.replace(architecture, layers=layers)
+
+
 def separating_weights(architecture: Architecture, seed: int = 0) -> Weights:
     """Return random weights that are sensitive to every fault: layer outputs are scaled on the golden images."""
     torch.manual_seed(seed)
-    preprocessing = PUBLISHED_PREPROCESSING[architecture.name]
+    preprocessing = preprocessing_for(architecture.name)
     network = Network(architecture).eval()
     size = architecture.input_size
     (center,) = views_by_name("center", size)

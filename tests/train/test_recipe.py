@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from networks import narrowed
+from networks import narrowed, renamed
 from training import (
     NARROW,
     RECIPE,
@@ -58,6 +58,17 @@ def test_first_values_have_the_deviation_of_their_layer(name: str, how: Initiali
         assert abs(tensor.mean() / wanted) < 4 / math.sqrt(tensor.size), tensor_name
         beyond = (np.abs(tensor) > 2 * wanted).mean()
         assert abs(beyond - 0.0455) < 4 * math.sqrt(0.0455 * 0.9545 / tensor.size), tensor_name
+
+
+@pytest.mark.parametrize("how", ["kaiming", "paper", "original"])
+def test_first_values_do_not_depend_on_the_names_of_layers(how: Initialisation) -> None:
+    architecture = narrowed(ARCHITECTURES["original"])
+    one, other = Network(architecture), Network(renamed(architecture))
+    for network in (one, other):
+        initialise(network, how, seed=0)
+    for (name, tensor), (other_name, same) in zip(tensors_of(one).items(), tensors_of(other).items(), strict=True):
+        assert name != other_name
+        np.testing.assert_array_equal(tensor, same, err_msg=f"{name}, {other_name}")
 
 
 def test_a_seed_gives_the_same_first_values_and_another_seed_others() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING
+from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, Preprocessing
 from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
@@ -123,7 +123,7 @@ def training_preprocessing(
     architecture: str, recipe: Recipe, mean: np.ndarray, covariance: np.ndarray
 ) -> Preprocessing:
     """Return the preprocessing for these images: their mean, and with `kaiming` also their standard deviation."""
-    published = PUBLISHED_PREPROCESSING[architecture]
+    published = preprocessing_for(architecture)
     deviation = np.sqrt(np.diagonal(covariance))
     # A channel without variation (one flat colour) would be divided by zero.
     scale = 1.0 / np.maximum(deviation, 1.0) if recipe.initialisation == "kaiming" else np.ones(3)

@@ -33,7 +33,7 @@ from alexnet_deploy.core.names import (
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.manifest import Manifest
-    from alexnet_deploy.pipeline.calibration import Int8Request
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 WeightsArgument = Annotated[
     Path | None, typer.Argument(help="A weights file, or a run or its name. Default: the latest run.")
@@ -155,7 +155,7 @@ def export(
 
 def _int8_request(**options: object) -> "Int8Request | None":
     """Return the request for int8; None if none of its options, None each, was given."""
-    from alexnet_deploy.pipeline.calibration import Int8Request
+    from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
     given = {name: value for name, value in options.items() if value is not None}
     return Int8Request(**given) if given else None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`alexnet-deploy inspect`, `doctor` and `demo`."""
+"""`alexnet-deploy inspect`, `doctor`, `recipes` and `demo`."""
 
 import os
 import sys
@@ -20,12 +20,29 @@ def inspect(
         typer.Argument(help="A run, a bundle or its name, a weights file, an ONNX graph or a packed set."),
     ],
     as_json: JsonOption = False,
+    as_toml: Annotated[
+        bool,
+        typer.Option(
+            "--toml",
+            help="Print only the table of layers, as a file for `train --arch`; PATH is a run, a weights file, a "
+            "bundle, or an architecture such as paper.",
+        ),
+    ] = False,
 ) -> None:
     """Describe a run, a weights file, a bundle, a graph or a packed set."""
     from alexnet_deploy.cli.terminal import show, width_of
+    from alexnet_deploy.core.model.family import ARCHITECTURES
+    from alexnet_deploy.core.model.table_text import architecture_as_toml
     from alexnet_deploy.inspection.describe import describe_facts
-    from alexnet_deploy.inspection.facts import inspect_path
+    from alexnet_deploy.inspection.facts import inspect_path, table_at
 
+    if as_toml:
+        if as_json:
+            raise UsageError("--toml and --json exclude each other; remove one of them")
+        is_member = str(path) in ARCHITECTURES and not os.path.lexists(path)
+        table = ARCHITECTURES[str(path)] if is_member else table_at(find_anything(path))
+        sys.stdout.write(architecture_as_toml(table))
+        return
     facts = inspect_path(find_anything(path))
     if as_json:
         print_json(facts)
@@ -50,6 +67,26 @@ def doctor(as_json: JsonOption = False) -> None:
         print_json(Examination(passed=passed, findings=tuple(findings)))
     if not passed:
         raise typer.Exit(1)
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in recipe, or a .toml file. Default: list the built-in ones.")
+    ] = None,
+) -> None:
+    """List the training recipes, or print one as TOML with every field explained."""
+    from alexnet_deploy.cli.terminal import say
+    from alexnet_deploy.train.recipe_text import recipe_as_toml, recipe_summaries
+
+    if name is not None:
+        typer.echo(recipe_as_toml(name), nl=False)
+        return
+    summaries = list(recipe_summaries())
+    width = max(len(name) for name, *_ in summaries)
+    for shipped, purpose, source in summaries:
+        typer.echo(f"{shipped:<{width}}  {purpose}")
+        typer.echo(f"{'':<{width}}  {source}")
+    say("next: alexnet-deploy recipes folder > my.toml, then alexnet-deploy train images/ --recipe my.toml")
 
 
 def demo(

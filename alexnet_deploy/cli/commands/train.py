@@ -36,8 +36,8 @@ DataArgument = Annotated[
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. Default: paper, or tiny for "
-        "drawn images."
+        help="caffe, caffenet, original, paper, single_tower, tiny or torchvision. A name that ends in .toml is a "
+        "file with a table of layers; see `inspect --toml`. Default: paper, or tiny for drawn images."
     ),
 ]
 RecipeOption = Annotated[
@@ -250,13 +250,15 @@ def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) ->
 
 def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
     """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
-    from alexnet_deploy.core.model.family import architecture_by_name
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, new_run_name
     from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
 
     is_drawn = wish.data is None
-    architecture = architecture_by_name(wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper"))
+    architecture = architecture_by_name_or_file(
+        wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper")
+    )
     if wish.columns:
         # Checked first, not after a scan of a million images.
         check_columns(architecture, wish.placement.ranks.size)
@@ -292,14 +294,14 @@ def _check_unbegun(run: Path, *, may_exist: bool) -> None:
 def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     """Return the task that a run's checkpoint continues, and print its state; raises UsageError if options differ."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.model.family import architecture_by_name
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume
 
     run = find_run(wish.out)
     saved = load_checkpoint(run / CHECKPOINT)
-    architecture = architecture_by_name(wish.arch) if wish.arch else saved.architecture
+    architecture = architecture_by_name_or_file(wish.arch) if wish.arch else saved.architecture
     plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
     wanted = RunIdentity(
         architecture=architecture.with_num_classes(saved.architecture.num_classes),

@@ -1,5 +1,9 @@
-"""Parsers for texts that may be damaged or hostile: each raises a single type of exception for all errors."""
+"""JSON and TOML texts.
 
+The parsers take texts that may be damaged or hostile: each raises a single type of exception for all errors.
+"""
+
+import json
 import tomllib
 from typing import TypeVar
 
@@ -33,3 +37,16 @@ def from_toml(text: str) -> dict[str, object]:
         raise
     except (ValueError, OverflowError) as error:
         raise tomllib.TOMLDecodeError(f"it holds a value that cannot be read: {error}") from error
+
+
+def toml_value(value: object) -> str:
+    """Return a Boolean, string, number or sequence of them as a TOML value."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return json.dumps(value)
+        case tuple() | list():
+            return f"[{', '.join(map(toml_value, value))}]"
+        case _:
+            return repr(value)

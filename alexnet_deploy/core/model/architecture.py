@@ -15,10 +15,11 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
@@ -55,6 +56,12 @@ class Conv(Struct, frozen=True, kw_only=True, tag="conv", forbid_unknown_fields=
 
 class Relu(Struct, frozen=True, kw_only=True, tag="relu", forbid_unknown_fields=True):
     """max(x, 0)."""
+
+    name: str
+
+
+class Tanh(Struct, frozen=True, kw_only=True, tag="tanh", forbid_unknown_fields=True):
+    """The hyperbolic tangent of x."""
 
     name: str
 
@@ -100,15 +107,57 @@ class SpatialNorm(Struct, frozen=True, kw_only=True, tag="spatial_norm", forbid_
 
 
 class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_fields=True):
-    """Maximum over kernel x kernel windows, `stride` pixels apart."""
+    """Maximum over kernel x kernel windows, `stride` pixels apart.
+
+    `padding` is (top, left, bottom, right) in pixels that never are the maximum. Caffe rounds the number of windows up:
+    there that is padding at the bottom and on the right. It is absent, not zero, in a table without padding, so that
+    such a table has one text only.
+    """
 
     name: str
     kernel: int = 3
     stride: int = 2
+    padding: tuple[int, int, int, int] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if min(self.kernel, self.stride) < 1:
             raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
+        # A window of padding alone has no maximum.
+        if not all(0 <= pixels < self.kernel for pixels in self.margins):
+            raise ValueError(f"{self.name}: padding must be 0 or more and less than the kernel, {self.kernel}")
+        if not any(self.margins):
+            msgspec.structs.force_setattr(self, "padding", UNSET)
+
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Padding at the top, left, bottom and right, in pixels; 0 where there is none."""
+        return (0, 0, 0, 0) if isinstance(self.padding, UnsetType) else self.padding
+
+
+class AveragePool(Struct, frozen=True, kw_only=True, tag="average_pool", forbid_unknown_fields=True):
+    """Mean over kernel x kernel windows, `stride` pixels apart."""
+
+    name: str
+    kernel: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if min(self.kernel, self.stride) < 1:
+            raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
+
+
+class AdaptiveAveragePool(Struct, frozen=True, kw_only=True, tag="adaptive_average_pool", forbid_unknown_fields=True):
+    """Mean over size x size windows that cover the whole input, as torch.nn.AdaptiveAvgPool2d.
+
+    Windows must have the same size and distance, so that an average pool does the same: see adaptive_window.
+    """
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"{self.name}: size must be 1 or more, got {self.size}")
 
 
 class Flatten(Struct, frozen=True, kw_only=True, tag="flatten", forbid_unknown_fields=True):
@@ -147,7 +196,34 @@ def _check_norm(norm: LocalNorm | SpatialNorm) -> None:
             raise ValueError(f"{norm.name}: {field} must be finite and {needed}, got {value:g}")
 
 
-Layer: TypeAlias = Conv | Relu | LocalNorm | SpatialNorm | MaxPool | Flatten | Dropout | Linear
+Layer: TypeAlias = (
+    Conv
+    | Relu
+    | Tanh
+    | LocalNorm
+    | SpatialNorm
+    | MaxPool
+    | AveragePool
+    | AdaptiveAveragePool
+    | Flatten
+    | Dropout
+    | Linear
+)
+
+
+def adaptive_window(layer: AdaptiveAveragePool, in_shape: tuple[int, ...]) -> AveragePool:
+    """Return the average pool that does what an adaptive one does for this input (C, H, W).
+
+    Raises ValueError if the windows, from floor(i * H / size) to ceil((i + 1) * H / size), differ in size or distance.
+    """
+    _, height, width = in_shape
+    size = layer.size
+    starts = [index * height // size for index in range(size)]
+    kernels = {-(-(index + 1) * height // size) - start for index, start in enumerate(starts)}
+    strides = {after - before for before, after in pairwise(starts)} or {1}
+    if height != width or len(kernels) > 1 or len(strides) > 1 or 0 in strides:
+        raise ValueError(f"{layer.name}: {height} x {width} pixels do not split into {size} x {size} equal windows")
+    return AveragePool(name=layer.name, kernel=kernels.pop(), stride=strides.pop())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,8 +328,8 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
     out_shape: tuple[int, ...] = in_shape
     weight_shape: tuple[int, ...] | None = None
     num_multiply_adds = 0
-    needs_planes = isinstance(layer, Conv | LocalNorm | SpatialNorm | MaxPool | Flatten)
-    if needs_planes != (len(in_shape) == 3) and not isinstance(layer, Relu | Dropout):
+    takes_either = isinstance(layer, Relu | Tanh | Dropout)
+    if not takes_either and isinstance(layer, Linear) == (len(in_shape) == 3):
         raise ValueError(f"{layer.name}: cannot take an input of shape {in_shape}")
     match layer:
         case Conv():
@@ -269,15 +345,11 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
             weight_shape = (layer.out_channels, channels // layer.groups, layer.kernel, layer.kernel)
             num_multiply_adds = math.prod(weight_shape) * out_shape[1] * out_shape[2]
         case MaxPool():
-            channels, height, width = in_shape
-            # Caffe and cuda-convnet round up, torch rounds down: a table where this makes a difference is refused.
-            if (height - layer.kernel) % layer.stride or (width - layer.kernel) % layer.stride:
-                raise ValueError(f"{layer.name}: windows of {layer.kernel} do not tile {height} x {width} exactly")
-            out_shape = (
-                channels,
-                (height - layer.kernel) // layer.stride + 1,
-                (width - layer.kernel) // layer.stride + 1,
-            )
+            out_shape = _pooled(layer, in_shape, layer.margins)
+        case AveragePool():
+            out_shape = _pooled(layer, in_shape)
+        case AdaptiveAveragePool():
+            out_shape = _pooled(adaptive_window(layer, in_shape), in_shape)
         case LocalNorm():
             if in_shape[0] % layer.groups:
                 raise ValueError(f"{layer.name}: {in_shape[0]} channels do not split into {layer.groups} groups")
@@ -287,7 +359,7 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
             out_shape = (layer.out_features,)
             weight_shape = (layer.out_features, in_shape[0])
             num_multiply_adds = math.prod(weight_shape)
-        case Relu() | Dropout() | SpatialNorm():
+        case Relu() | Tanh() | Dropout() | SpatialNorm():
             pass
     if min(out_shape) < 1:
         raise ValueError(f"{layer.name}: output would be empty for input shape {in_shape}")
@@ -298,3 +370,15 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
         weight_shape=weight_shape,
         num_multiply_adds=num_multiply_adds,
     )
+
+
+def _pooled(
+    layer: MaxPool | AveragePool, in_shape: tuple[int, ...], margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> tuple[int, ...]:
+    channels, height, width = in_shape
+    top, left, bottom, right = margins
+    height, width = height + top + bottom, width + left + right
+    # Caffe and cuda-convnet round up, torch rounds down: a table where this makes a difference is refused.
+    if (height - layer.kernel) % layer.stride or (width - layer.kernel) % layer.stride:
+        raise ValueError(f"{layer.name}: windows of {layer.kernel} do not tile {height} x {width} exactly")
+    return (channels, (height - layer.kernel) // layer.stride + 1, (width - layer.kernel) // layer.stride + 1)

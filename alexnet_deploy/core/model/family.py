@@ -244,6 +244,11 @@ ARCHITECTURES = MappingProxyType({member.architecture.name: member.architecture 
 PUBLISHED_PREPROCESSING = MappingProxyType({member.architecture.name: member.preprocessing for member in FAMILY})
 
 
+def preprocessing_for(name: str) -> Preprocessing:
+    """Return the authors' preprocessing of a family member, or that of the paper for any other table."""
+    return PUBLISHED_PREPROCESSING.get(name, _RELEASED)
+
+
 def architecture_by_name(name: str) -> Architecture:
     """Return the table of this name, with the published number of classes (1000).
 

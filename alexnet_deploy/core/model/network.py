@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
     Architecture,
+    AveragePool,
     Conv,
     Dropout,
     Flatten,
@@ -21,6 +23,7 @@ from alexnet_deploy.core.model.architecture import (
     MaxPool,
     Relu,
     SpatialNorm,
+    Tanh,
 )
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.core.model.views import View
@@ -98,6 +101,20 @@ class ConvModule(nn.Conv2d):
         return super().forward(x if self.is_symmetric else functional.pad(x, self.margins))
 
 
+class MaxPoolModule(nn.MaxPool2d):
+    """A maximum pool of (N, C, H, W) with separate padding for each side, which nn.MaxPool2d cannot do."""
+
+    def __init__(self, layer: MaxPool) -> None:
+        top, left, bottom, right = layer.margins
+        self.margins = (left, right, top, bottom)
+        super().__init__(layer.kernel, layer.stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maximum of each window."""
+        padded = functional.pad(x, self.margins, value=-torch.inf) if any(self.margins) else x
+        return functional.max_pool2d(padded, self.kernel_size, self.stride)
+
+
 def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
     """Return the module of one layer, for an input of this shape; see LayerCost."""
     match layer:
@@ -105,12 +122,18 @@ def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
             return ConvModule(layer, in_shape[0])
         case Relu():
             return nn.ReLU()
+        case Tanh():
+            return nn.Tanh()
         case LocalNorm():
             return LocalNormModule(layer)
         case SpatialNorm():
             return SpatialNormModule(layer)
         case MaxPool():
-            return nn.MaxPool2d(layer.kernel, layer.stride)
+            return MaxPoolModule(layer)
+        case AveragePool():
+            return nn.AvgPool2d(layer.kernel, layer.stride)
+        case AdaptiveAveragePool():
+            return nn.AdaptiveAvgPool2d(layer.size)
         case Flatten():
             return nn.Flatten()
         case Dropout():

@@ -13,7 +13,7 @@ from odd_files import refuse_listing
 from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate, evenly
+from alexnet_deploy.pipeline.int8.calibration import Calibrated, Int8Request, calibrate, evenly
 from alexnet_deploy.train.data.scan import find_images, survey
 from alexnet_deploy.train.pack.writer import pack
 

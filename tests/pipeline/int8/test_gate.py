@@ -23,11 +23,11 @@ from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.engines.tensorrt.build import BuildObserver
-from alexnet_deploy.pipeline import int8 as quantizing
-from alexnet_deploy.pipeline.calibration import METHOD_ORDER, Calibrated, Int8Request, calibrate
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export
-from alexnet_deploy.pipeline.int8 import Quantized, quantize
+from alexnet_deploy.pipeline.int8 import gate as quantizing
+from alexnet_deploy.pipeline.int8.calibration import METHOD_ORDER, Calibrated, Int8Request, calibrate
+from alexnet_deploy.pipeline.int8.gate import Quantized, quantize
 from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.pack.writer import pack
 

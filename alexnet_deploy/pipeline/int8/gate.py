@@ -36,7 +36,7 @@ from alexnet_deploy.engines.proof.parity import (
 from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.export.reference import exact_answers
-from alexnet_deploy.pipeline.calibration import Calibrated, Int8Request, calibrate, evenly, refuse_empty
+from alexnet_deploy.pipeline.int8.calibration import Calibrated, Int8Request, calibrate, evenly, refuse_empty
 
 _NUM_SENSITIVITY_IMAGES = 64
 

@@ -1,0 +1,88 @@
+"""Files of other programs in NumPy's, MATLAB's and HDF5's formats, written by numpy, scipy and h5py."""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from alexnet_deploy.core.model.architecture import Conv, Dropout, Flatten, Linear, LocalNorm, MaxPool, Relu
+from alexnet_deploy.core.model.weights import Weights
+
+
+def filters_of(weights: Weights, name: str) -> np.ndarray:
+    """Filters, (H, W, I, O), of a convolution, or of a fully connected layer as a convolution over its whole input."""
+    values = weights.tensors[f"{name}.weight"]
+    if values.ndim == 2:
+        side = next(cost.in_shape[1] for cost in weights.architecture.costs() if isinstance(cost.layer, Flatten))
+        first = next(layer.name for layer in weights.architecture.layers if isinstance(layer, Linear))
+        shape = (len(values), -1, side, side) if name == first else (len(values), -1, 1, 1)
+        values = values.reshape(shape)
+    return values.transpose(2, 3, 1, 0)
+
+
+def rows_of(weights: Weights, name: str) -> np.ndarray:
+    """A fully connected layer's weights, (inputs, outputs), the first layer's inputs in H, W, C order."""
+    filters = filters_of(weights, name)
+    return np.ascontiguousarray(filters.reshape(-1, filters.shape[-1]))
+
+
+def matconvnet_layers(weights: Weights, *, is_old: bool = False) -> list[dict[str, object]]:
+    """The layers as MatConvNet's importer writes them; the older way has filters and biases in fields of their own."""
+    found: list[dict[str, object]] = []
+
+    def add(name: str, kind: str, **fields: object) -> None:
+        found.append({"name": name, "type": kind, **fields})
+
+    for layer in weights.architecture.layers:
+        match layer:
+            case Conv() | Linear():
+                filters, biases = filters_of(weights, layer.name), weights.tensors[f"{layer.name}.bias"][None]
+                if is_old:
+                    values: dict[str, object] = {"filters": filters, "biases": biases}
+                else:
+                    cell = np.empty((1, 2), object)
+                    cell[0, 0], cell[0, 1] = filters, biases
+                    values = {"weights": cell}
+                stride, padding = (layer.stride, layer.padding) if isinstance(layer, Conv) else (1, (0,) * 4)
+                top, left, bottom, right = map(float, padding)
+                row = np.array([[top, bottom, left, right]])
+                add(layer.name, "conv", **values, stride=np.array([[float(stride)] * 2]), pad=row)
+            case Relu():
+                add(layer.name, "relu")
+            case LocalNorm():
+                # Undivided, as MatConvNet has it.
+                param = np.array([[layer.size, layer.k, layer.alpha / layer.size, layer.beta]])
+                add(layer.name, "normalize" if is_old else "lrn", param=param)
+            case MaxPool():
+                sides = {"pool": np.array([[float(layer.kernel)] * 2]), "stride": np.array([[float(layer.stride)] * 2])}
+                add(layer.name, "pool", method="max", pad=np.zeros((1, 4)), **sides)
+            case Dropout():
+                add(layer.name, "dropout", rate=layer.probability)
+            case Flatten():
+                continue
+            case _:
+                raise AssertionError(layer)
+    add("prob", "softmax")
+    return found
+
+
+def write_matconvnet(
+    path: Path,
+    weights: Weights,
+    *,
+    is_old: bool = False,
+    is_compressed: bool = True,
+    average: np.ndarray | None = None,
+    classes: dict[str, list[str]] | None = None,
+    layers: list[dict[str, object]] | None = None,
+) -> None:
+    """Write a SimpleNN network, of before MatConvNet's beta 17 where `is_old`."""
+    size = float(weights.architecture.input_size)
+    normalization: dict[str, object] = {"imageSize": np.array([[size, size, 3.0]]), "keepAspect": False}
+    if average is not None:
+        normalization["averageImage"] = average
+    named = {name: np.array(texts, object).reshape(1, -1) for name, texts in (classes or {}).items()}
+    meta = {"normalization": normalization, "classes": named}
+    listed = np.array(layers or matconvnet_layers(weights, is_old=is_old)).reshape(1, -1)
+    content = {"layers": listed, **meta} if is_old else {"layers": listed, "meta": meta}
+    scipy.io.savemat(path, content, do_compression=is_compressed, oned_as="row")
