@@ -1,4 +1,4 @@
-"""Somebody else's file to weights of ours, proved against the file itself before anything is written."""
+"""Import: a third-party file to a weights file, proved against the source file before anything is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,10 @@ class Understood:
 
 
 def understand(path: Path, overrides: Overrides, *, say: Say = say_nothing) -> Understood:
-    """Read a file, recognise its network and hold ours against it; write nothing.
+    """Read a file, recognise its architecture and compare our network with the file; write nothing.
 
-    Raises WeightsError where it cannot be read or is no network of ours, UsageError for an override that contradicts
-    it, and ParityError where our network does not say what the file itself says.
+    Raises WeightsError where the file cannot be read or is not a supported architecture, UsageError for an override
+    that contradicts it, and ParityError where our network disagrees with the file.
     """
     found = find_format(path)
     source = found.reader.read(path)
@@ -52,13 +52,13 @@ def understand(path: Path, overrides: Overrides, *, say: Say = say_nothing) -> U
 
 
 def assumption_words(assumption: Assumption) -> str:
-    """Return the line that says what was assumed, why, and how to say otherwise."""
+    """Return the line that reports an assumption, its reason and the option that overrides it."""
     override = "" if assumption.option is None else f"; override with {assumption.option}"
     return f"assumed: {assumption.subject} {assumption.value} ({assumption.reason}){override}"
 
 
 def weights_of(understood: Understood) -> Weights:
-    """Return what was recognised as weights, which say where they came from."""
+    """Return the imported network as weights, with a record of their origin."""
     recognised, agreement = understood.recognised, understood.agreement
     source = recognised.source
     return Weights(
@@ -85,7 +85,7 @@ def weights_of(understood: Understood) -> Weights:
 
 
 def save_import(weights: Weights, out: Path) -> LoadedWeights:
-    """Write imported weights into the new directory `out`, as a run has them; raises OutputError."""
+    """Write imported weights to the new directory `out`, in the layout of a run; raises OutputError."""
     path = out / WEIGHTS
     try:
         out.mkdir(parents=True)
@@ -96,7 +96,7 @@ def save_import(weights: Weights, out: Path) -> LoadedWeights:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the names in a file of labels, one a line; raises UsageError where it cannot be read."""
+    """Return the labels in a text file, one per line; raises UsageError where it cannot be read."""
     try:
         return decode_labels(read_file(path, _MOST_LABEL_BYTES))
     except OSError as error:

@@ -121,7 +121,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Differences:
-    """What a parity row says of the probabilities; by default that nothing could be compared."""
+    """The measured differences of a parity row; the defaults mean that nothing could be compared."""
 
     max_error: float = math.nan
     p99_error: float = math.nan

@@ -1,1 +1,1 @@
-"""NVIDIA's builders and runtimes."""
+"""TensorRT and TensorRT-RTX: building and running plans."""

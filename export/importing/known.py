@@ -161,6 +161,53 @@ _ONNX_ZOO = KnownSource(
 )
 """Source: onnx/models, validated/vision/classification/alexnet."""
 
+
+def _npy_conv(name: str, padding: int = 0, stride: int = 1, groups: int = 1) -> Convolve:
+    like = _conv(name, padding, stride, groups)
+    return replace(like, weight=f"{name}/weights", bias=f"{name}/biases", layout="HWIO")
+
+
+def _npy_fc(name: str) -> Connect:
+    return Connect(name=name, weight=f"{name}/weights", bias=f"{name}/biases", layout="IO")
+
+
+def _npy_lrn(name: str) -> Normalise:
+    return Normalise(name=name, size=5, alpha=2e-5, alpha_is_divided=False, beta=0.75, k=1.0)
+
+
+_TENSORFLOW_NPY = KnownSource(
+    key="tensorflow-npy",
+    words="as in bvlc_alexnet.npy, which was converted from Caffe's",
+    preprocessing=fed_like("caffe"),
+    architecture="caffe",
+    layers=(
+        _npy_conv("conv1", stride=4),
+        _relu("relu1"),
+        _npy_lrn("lrn1"),
+        _pool("maxpool1"),
+        _npy_conv("conv2", padding=2, groups=2),
+        _relu("relu2"),
+        _npy_lrn("lrn2"),
+        _pool("maxpool2"),
+        _npy_conv("conv3", padding=1),
+        _relu("relu3"),
+        _npy_conv("conv4", padding=1, groups=2),
+        _relu("relu4"),
+        _npy_conv("conv5", padding=1, groups=2),
+        _relu("relu5"),
+        _pool("maxpool5"),
+        Unroll(name="flatten", order="HWC"),
+        _npy_fc("fc6"),
+        _relu("relu6"),
+        Drop(name="dropout6"),
+        _npy_fc("fc7"),
+        _relu("relu7"),
+        Drop(name="dropout7"),
+        _npy_fc("fc8"),
+    ),
+)
+"""Source: kratzert/finetune_alexnet_with_tensorflow, alexnet.py, whose conv1 has no padding, as Caffe's."""
+
 _MATCONVNET = KnownSource(
     key="matconvnet",
     words="as MatConvNet's importer of Caffe's models writes it",
@@ -172,6 +219,7 @@ _ALL = (
     _TORCHVISION,
     _JIECAOYU,
     _ONNX_ZOO,
+    _TENSORFLOW_NPY,
     _MATCONVNET,
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
-from alexnet_deploy.export.importing.readers import matconvnet, safetensors_file, torch_file
+from alexnet_deploy.export.importing.readers import matconvnet, safetensors_file, tensorflow_npy, torch_file
 from alexnet_deploy.export.importing.readers.caffe import model as caffe_model
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
 from alexnet_deploy.export.importing.referees import numpy_forward, onnx_session, torch_rebuild
@@ -62,6 +62,12 @@ FORMATS = (
         reader=onnx_file,
         referee=onnx_session.answers,
         referee_words="the file itself, in ONNX Runtime",
+    ),
+    Format(
+        words="TensorFlow weights in .npy",
+        reader=tensorflow_npy,
+        referee=numpy_forward.answers,
+        referee_words="its layers, in NumPy",
     ),
     Format(
         words="MatConvNet networks",

@@ -86,3 +86,53 @@ def write_matconvnet(
     listed = np.array(layers or matconvnet_layers(weights, is_old=is_old)).reshape(1, -1)
     content = {"layers": listed, **meta} if is_old else {"layers": listed, "meta": meta}
     scipy.io.savemat(path, content, do_compression=is_compressed, oned_as="row")
+
+
+def npy_layers(weights: Weights) -> dict[str, list[np.ndarray]]:
+    """The layers as TensorFlow's programs keep them: conv1 to fc8, each with weights and biases."""
+    layers = {}
+    for layer in weights.architecture.layers:
+        if isinstance(layer, Conv | Linear):
+            values = filters_of(weights, layer.name) if isinstance(layer, Conv) else rows_of(weights, layer.name)
+            layers[layer.name] = [np.ascontiguousarray(values), weights.tensors[f"{layer.name}.bias"]]
+    return layers
+
+
+def write_npy(path: Path, value: object) -> None:
+    """Write a value as numpy.save does, a dict among them, which becomes an array of one object."""
+    with path.open("wb") as file:
+        np.save(file, value, allow_pickle=True)  # type: ignore[arg-type]
+
+
+def python_2(value: object) -> bytes:
+    """The .npy of a dict as Python 2 wrote it: protocol 2, with texts and values as byte strings."""
+
+    def text(words: str | bytes) -> bytes:
+        words = words.encode() if isinstance(words, str) else words
+        head = b"U" + bytes([len(words)]) if len(words) < 256 else b"T" + len(words).to_bytes(4, "little")
+        return head + words
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little")
+
+    def array(shape: tuple[int, ...], kind: str, content: bytes) -> bytes:
+        made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + number(0) + b"\x85" + text("b") + b"tR"
+        order = "|" if kind.startswith("O") else "<"
+        dtype = b"cnumpy\ndtype\n(" + text(kind) + number(0) + number(1) + b"tR"
+        dtype += b"(" + number(3) + text(order) + b"NNN" + number(-1 & 0x7FFFFFFF) * 2 + number(0) + b"tb"
+        sizes = b"(" + b"".join(map(number, shape)) + b"t"
+        return made + b"(" + number(1) + sizes + dtype + b"\x89" + content + b"tb"
+
+    def pickled(value: object) -> bytes:
+        match value:
+            case dict():
+                return b"}(" + b"".join(text(key) + pickled(inner) for key, inner in value.items()) + b"u"
+            case list():
+                return b"](" + b"".join(map(pickled, value)) + b"e"
+            case np.ndarray():
+                return array(value.shape, "f4", text(value.astype("<f4").tobytes()))
+        raise AssertionError(value)
+
+    header = "{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(69) + "\n"
+    head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    return head + b"\x80\x02" + array((), "O8", b"](" + pickled(value) + b"e") + b"."

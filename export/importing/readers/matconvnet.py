@@ -141,7 +141,7 @@ class _Walk:
                 raise _LayerError(f"a layer of type {kind[:40]!r} is not known here")
 
     def _convolution(self, name: str, layer: Struct) -> Convolve:
-        filters, biases, *_ = *_weights(layer), None, None
+        filters, biases, _ = _weights(layer)
         if filters is None or not 2 <= filters.ndim <= 4:
             raise _LayerError("has no filters of height, width, inputs and outputs")
         # MATLAB drops dimensions of 1 at the end.
@@ -168,7 +168,7 @@ class _Walk:
         )
 
     def _batch_norm(self, name: str, layer: Struct) -> Scale:
-        scale, shift, moments, *_ = *_weights(layer), None, None, None
+        scale, shift, moments = _weights(layer)
         if scale is None or shift is None or moments is None or moments.ndim != 2 or moments.shape[1] != 2:
             raise _LayerError("has no multipliers, biases and moments")
         deviation = _floats(moments[:, 1])
@@ -198,10 +198,12 @@ def _pooling(name: str, layer: Struct) -> Pool:
     )
 
 
-def _weights(layer: Struct) -> list[np.ndarray | None]:
+def _weights(layer: Struct) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return a layer's first three arrays; None for each that it lacks."""
     listed = layer.get("weights")
     found = listed if isinstance(listed, list) else [layer.get("filters"), layer.get("biases")]
-    return [value if isinstance(value, np.ndarray) else None for value in found]
+    first, second, third = ([value if isinstance(value, np.ndarray) else None for value in found] + [None] * 3)[:3]
+    return first, second, third
 
 
 def _floats(values: np.ndarray) -> np.ndarray:
@@ -210,8 +212,10 @@ def _floats(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def _record(value: MatValue | None) -> Struct:
+def _record(value: MatValue | Struct | None) -> Struct:
     """Return the one record that an array holds; an empty one where it holds none."""
+    if isinstance(value, dict):
+        return value
     first = value[0] if isinstance(value, list) and len(value) == 1 else None
     if isinstance(first, list):
         return _record(first)

@@ -1,0 +1,83 @@
+"""TensorFlow's AlexNet as NumPy saved it (.npy): a pickled dict of layers, such as bvlc_alexnet.npy of Toronto.
+
+Each layer is a list of weights and biases, or a dict of both, as caffe-tensorflow writes it: filters (H, W, I, O),
+fully connected weights (in, out). The file holds no layers, and fc6's inputs are in H, W, C order.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.fs.files import sha256
+from alexnet_deploy.core.fs.opening import read_file
+from alexnet_deploy.export.importing.readers.array_pickle import Array, PickleError, Value, read_pickle
+from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
+
+_MAGIC = b"\x93NUMPY"
+_MOST_BYTES = 1 << 32
+_HEAD_BYTES = 16 * 1024
+_PARTS = ("weights", "biases")
+
+
+def recognises(path: Path, start: bytes) -> bool:
+    """Return whether it begins as NumPy's files do."""
+    return start.startswith(_MAGIC)
+
+
+def read(path: Path) -> Source:
+    """Return its tensors, as conv1/weights and conv1/biases; see Reader.read."""
+    try:
+        data = read_file(path, _MOST_BYTES)
+        tensors = _tensors(read_pickle(memoryview(data)[_begin_of_pickle(data) :]))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except PickleError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return Source(
+        path=path,
+        sha256=sha256(data),
+        format="TensorFlow weights in NumPy's format",
+        tensors=tensors,
+        layers=None,
+        preprocessing=SourcePreprocessing(),
+        labels=None,
+        origin="tensorflow-npy",
+    )
+
+
+def _begin_of_pickle(data: bytes) -> int:
+    """Return where the pickle of an array of objects begins; raises PickleError for an array of another type."""
+    file = BytesIO(data[:_HEAD_BYTES])
+    try:
+        version = npy.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = npy.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = npy.read_array_header_2_0(file)
+    except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, RecursionError, MemoryError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PickleError(f"is not a file of NumPy's, or is damaged: {reason}") from error
+    if not dtype.hasobject:
+        found = " x ".join(map(str, shape[:8])) or "one number"
+        raise PickleError(f"holds one array ({found} of {dtype}), where the layers of a network are needed")
+    return file.tell()
+
+
+def _tensors(value: Value) -> dict[str, np.ndarray]:
+    if isinstance(value, Array) and value.kind == "O" and isinstance(value.content, list) and len(value.content) == 1:
+        (value,) = value.content
+    if not isinstance(value, dict):
+        raise PickleError("holds no dict of layers")
+    tensors = {}
+    for layer, parts in value.items():
+        named = dict(zip(_PARTS, parts, strict=False)) if isinstance(parts, list | tuple) else parts
+        if not isinstance(named, dict) or not named or not named.keys() <= set(_PARTS):
+            raise PickleError(f"{layer[:100]!r} is not a layer with weights and biases")
+        for part, array in named.items():
+            if not isinstance(array, Array):
+                raise PickleError(f"{layer[:100]!r} is not a layer with weights and biases")
+            tensors[f"{layer}/{part}"] = array.values()
+    return tensors
