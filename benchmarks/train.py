@@ -149,7 +149,7 @@ class Case:
 
     @property
     def table(self) -> Architecture:
-        return self.architecture.with_num_classes(len(self.found.folder.labels))
+        return self.architecture.with_num_classes(len(self.found.folder.class_names))
 
 
 def plain_step(case: Case) -> Callable[[torch.Tensor, torch.Tensor], float]:

@@ -41,11 +41,11 @@ from alexnet_deploy.engines.graph_file import (
     UINT8,
     AttributeValue,
     GraphFile,
-    GraphFileError,
     Node,
     Value,
     read_graph_file,
 )
+from alexnet_deploy.engines.graph_wire import GraphFileError
 
 _MOST_SAID = 3
 _MOST_ELEMENTS = 2**16

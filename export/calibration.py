@@ -58,7 +58,7 @@ class Histogram:
         places = np.minimum((magnitudes / np.float32(self.upper) * NUM_BINS).astype(np.int32), NUM_BINS - 1)
         self.counts += np.bincount(places, minlength=NUM_BINS)
 
-    def range_by(self, method: CalibrationMethod) -> float:
+    def amax_by(self, method: CalibrationMethod) -> float:
         """Return the magnitude that becomes 127; 1 if every value was 0."""
         if self.largest == 0.0:
             return 1.0
@@ -185,6 +185,6 @@ def ranges_for(
 ) -> dict[str, float]:
     """Return the range of each convolution and fully connected layer, by name, in order."""
     return {
-        node.name: pixel_range(preprocessing) if node.input[0] == VIEWS else histograms[node.name].range_by(method)
+        node.name: pixel_range(preprocessing) if node.input[0] == VIEWS else histograms[node.name].amax_by(method)
         for node in products_of(graph.graph)
     }

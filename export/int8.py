@@ -35,8 +35,8 @@ class _Pass:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
-    def input_scale(self, layer: str, largest: float) -> str:
-        scale = scales_for(np.array(largest, dtype=np.float32), self.rest, MAX_LEVEL)
+    def input_scale(self, layer: str, amax: float) -> str:
+        scale = scales_for(np.array(amax, dtype=np.float32), self.rest, MAX_LEVEL)
         return self.constant(f"{layer}.input.scale", scale)
 
     def weights(self, layer: str, name: str, weights: np.ndarray, step: int) -> str:
@@ -115,19 +115,19 @@ def _quantise_input(work: _Pass, node: onnx.NodeProto, layer: str, quantization:
 
 def weight_scales(weights: np.ndarray, rest: Rest, level: int) -> np.ndarray:
     """Return one scale for each output channel, float32 (O,), for weights float32 (O, ...); 1 where all are 0."""
-    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    amax = np.abs(weights).reshape(len(weights), -1).max(axis=1)
     # The smallest scale that float32 represents at full precision; smaller weights round to 0 anyway.
     least = level * np.finfo(np.float32).tiny
-    return scales_for(np.where(largest > 0, np.maximum(largest, least), np.float32(level)), rest, level)
+    return scales_for(np.where(amax > 0, np.maximum(amax, least), np.float32(level)), rest, level)
 
 
-def scales_for(largest: np.ndarray, rest: Rest, level: int) -> np.ndarray:
+def scales_for(amax: np.ndarray, rest: Rest, level: int) -> np.ndarray:
     """Return the float32 scales that map these magnitudes to `level`.
 
     With rest fp16 they are rounded up to float16 values, so that the graph quantises and dequantises with the same
     scale and nothing is clipped; infinity if the scale is too large for float16.
     """
-    scales = np.asarray(largest / np.float32(level), dtype=np.float32)
+    scales = np.asarray(amax / np.float32(level), dtype=np.float32)
     if rest == "fp32":
         return scales
     with np.errstate(over="ignore", under="ignore"):

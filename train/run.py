@@ -50,10 +50,10 @@ def look_over_for(
     """Do the same as look_over, for a given resize policy."""
     if is_packed(data):
         found = survey_of(open_pack(data), resize)
-        on_found(len(found.folder.labels))
+        on_found(len(found.folder.class_names))
         return found
     source = find_images(data)
-    on_found(len(source.labels))
+    on_found(len(source.class_names))
     return survey(source, resize)
 
 
@@ -105,7 +105,7 @@ def train(
     if isinstance(data, Survey):
         resize = preprocessing_for(architecture.name).resize
         data = training_set(data, resize, placement.device, threads=placement.threads)
-    architecture, ranks = architecture.with_num_classes(len(data.labels)), placement.ranks
+    architecture, ranks = architecture.with_num_classes(len(data.class_names)), placement.ranks
     _check_batch(recipe, ranks)
     if placement.is_two_columns:
         check_columns(architecture, ranks.size)

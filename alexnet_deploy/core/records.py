@@ -5,7 +5,7 @@ sealed record has a field `sha256`, the digest of the record with this field emp
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,9 @@ class Sealed(Protocol):
 
 
 S = TypeVar("S", bound=Sealed)
+
+Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""A digest in a record: 64 hexadecimal digits, checked when the record is decoded."""
 
 Order = Literal["deterministic"] | None
 """How the fields of dicts are ordered for the digest: by name, or None for as they were written."""

@@ -55,7 +55,7 @@ def describe_source(source: "LabelledSource") -> Iterator[str]:
     """Yield a line with the number of images and classes, and another if test/ is used for validation."""
     yield (
         f"{source.root}: {counted(len(source.train), 'training image')}, "
-        f"{counted(len(source.validation), 'validation image')}, {_classes(source.labels)}"
+        f"{counted(len(source.validation), 'validation image')}, {_classes(source.class_names)}"
     )
     if source.validation_folder == VALIDATION_FOLDERS[-1]:
         yield f"no val/ next to train/: using {source.validation_folder}/ for validation"
@@ -78,7 +78,7 @@ def describe_suspicions(found: "Survey", *, is_balanced: bool = False) -> Iterat
         more = ", ..." if len(found.duplicates) > _MOST_NAMED else ""
         images = counted(len(found.duplicates), "validation image")
         yield f"duplicates: {images} identical to a training image, so top-1 is too high: {names}{more}"
-    counts, labels = class_counts(found.folder), found.folder.labels
+    counts, labels = class_counts(found.folder), found.folder.class_names
     most, least = max(counts), min(counts)
     if most > _IMBALANCE * least:
         line = (
@@ -282,7 +282,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
         calibration = quantization.calibration
         images = counted(calibration.num_images, "image")
         yield f"calibration   {images}, method {calibration.method}; rest {quantization.rest}"
-        yield f"int8 ranges   {', '.join(f'{layer} {largest:.4g}' for layer, largest in quantization.ranges.items())}"
+        yield f"int8 ranges   {', '.join(f'{layer} {amax:.4g}' for layer, amax in quantization.ranges.items())}"
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""

@@ -109,7 +109,7 @@ def _report(bundle: Bundle, loaded: LoadedWeights, checked: CheckResult, predict
         Thumbnail(
             caption="/".join(Path(prediction.path).parts[-2:]),
             image=read_image(Path(prediction.path), resize),
-            guesses=tuple((guess.label, guess.probability) for guess in prediction.top[:3]),
+            predictions=tuple((guess.label, guess.probability) for guess in prediction.top[:3]),
             truth=_truth(prediction),
         )
         for prediction in shown

@@ -300,6 +300,6 @@ def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Seque
     gallery = []
     for number, (image, row) in enumerate(zip(images, probabilities, strict=True), start=1):
         best = islice(np.argsort(-row, kind="stable"), 3)
-        guesses = tuple((labels[index], float(row[index])) for index in best)
-        gallery.append(Thumbnail(caption=f"golden {number}", image=image, guesses=guesses, truth=None))
+        predictions = tuple((labels[index], float(row[index])) for index in best)
+        gallery.append(Thumbnail(caption=f"golden {number}", image=image, predictions=predictions, truth=None))
     return gallery

@@ -198,9 +198,9 @@ def histogram_charts(
     }
 
 
-def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarray, np.ndarray]:
+def _columns(histogram: Histogram, amax: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Return counts (C,) and edges (C + 1,) of equal columns, _NUM_COLUMNS or a few more, to the range or maximum."""
-    upper = max(histogram.largest, largest_kept or 0.0)
+    upper = max(histogram.largest, amax or 0.0)
     width = histogram.upper / NUM_BINS
     num_bins = int(np.flatnonzero(histogram.counts)[-1]) + 1
     group = math.ceil(min(NUM_BINS, max(num_bins, upper / width)) / _NUM_COLUMNS)
@@ -218,14 +218,14 @@ def _columns(histogram: Histogram, largest_kept: float | None) -> tuple[np.ndarr
 def _histogram_chart(
     counts: np.ndarray,
     edges: np.ndarray,
-    largest_kept: float | None,
+    amax: float | None,
     num_decades: float,
     levels: tuple[tuple[int, float], ...],
 ) -> HistogramChart:
     upper = float(edges[-1])
     places = [BOX_WIDTH * float(edge) / upper for edge in edges]
     heights = [_height(int(count), num_decades) for count in counts]
-    edge = None if largest_kept is None else BOX_WIDTH * min(1.0, largest_kept / upper)
+    edge = None if amax is None else BOX_WIDTH * min(1.0, amax / upper)
     return HistogramChart(
         kept=_outline(places, heights, 0.0, BOX_WIDTH if edge is None else edge),
         cut="" if edge is None else _outline(places, heights, edge, BOX_WIDTH),

@@ -39,7 +39,7 @@ class Int8Layer:
     """None if the table has no layer of that name."""
     fate: Literal["int8", "back", "kept"]
     """`back`: moved back to float by the gate. `kept`: kept in float on request."""
-    range: float | None
+    amax: float | None
     """The input magnitude that maps to 127; None in float."""
     cost: float | None
     """Divergence when only this layer is in int8, in nats; None if not measured."""
@@ -123,18 +123,16 @@ def _layers(
     went_back = set() if gate is None else {fallback.layer for fallback in gate.fallbacks}
     found = []
     for name in dict.fromkeys([*table, *quantization.ranges]):
-        largest_kept, histogram = quantization.ranges.get(name), histograms.get(name)
+        amax, histogram = quantization.ranges.get(name), histograms.get(name)
         found.append(
             Int8Layer(
                 name=name,
                 layer=table.get(name),
-                fate="int8" if largest_kept is not None else "back" if name in went_back else "kept",
-                range=largest_kept,
+                fate="int8" if amax is not None else "back" if name in went_back else "kept",
+                amax=amax,
                 cost=None if gate is None else gate.sensitivity.get(name),
                 largest=None if histogram is None else histogram.largest,
-                share_beyond=None
-                if histogram is None or largest_kept is None
-                else histogram.share_beyond(largest_kept),
+                share_beyond=None if histogram is None or amax is None else histogram.share_beyond(amax),
             )
         )
     return tuple(found)

@@ -31,7 +31,7 @@ class Thumbnail:
     """The text below the image."""
     image: np.ndarray
     """uint8 (256, 256, 3), RGB."""
-    guesses: tuple[tuple[str, float], ...]
+    predictions: tuple[tuple[str, float], ...]
     """Predicted labels with their probabilities, best first."""
     truth: str | None
     """The true label; None if unknown."""

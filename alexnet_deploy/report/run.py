@@ -20,7 +20,7 @@ from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 NUM_SHOWN = 24
 """Maximum number of errors in the gallery."""
 
-_NUM_GUESSES = 3
+_NUM_PREDICTIONS = 3
 _MOST_SCALE = 6
 _WIDE, _NARROW = 860, 330
 
@@ -56,18 +56,18 @@ def most_wrong(evaluation: Evaluation) -> np.ndarray:
     Highest confidence first; ties in the order of the evaluated images.
     """
     wrong = np.flatnonzero(~_is_right(evaluation, evaluation.ten))
-    sureness = evaluation.ten.probabilities[wrong, 0]
-    return wrong[np.argsort(-sureness, kind="stable")[:NUM_SHOWN]]
+    confidence = evaluation.ten.probabilities[wrong, 0]
+    return wrong[np.argsort(-confidence, kind="stable")[:NUM_SHOWN]]
 
 
 def wrong_image(evaluation: Evaluation, place: int, name: str, image: np.ndarray, labels: Sequence[str]) -> Thumbnail:
     """Return the evaluated image at index `place` for the gallery, with the predictions of ten views."""
-    guesses, probabilities = evaluation.ten.guesses[place], evaluation.ten.probabilities[place]
-    said = zip(guesses[:_NUM_GUESSES].tolist(), probabilities[:_NUM_GUESSES].tolist(), strict=True)
+    predictions, probabilities = evaluation.ten.predictions[place], evaluation.ten.probabilities[place]
+    said = zip(predictions[:_NUM_PREDICTIONS].tolist(), probabilities[:_NUM_PREDICTIONS].tolist(), strict=True)
     return Thumbnail(
         caption=name,
         image=image,
-        guesses=tuple((labels[guess], probability) for guess, probability in said),
+        predictions=tuple((labels[index], probability) for index, probability in said),
         truth=labels[evaluation.truths[place]],
     )
 
@@ -110,13 +110,13 @@ def score(evaluation: Evaluation, answers: Answers) -> Score:
         num_right=int(is_right.sum()),
         top1=float(is_right.mean()),
         interval=share_interval(int(is_right.sum()), len(is_right)),
-        top5=float((answers.guesses == evaluation.truths[:, None]).any(axis=1).mean()),
+        top5=float((answers.predictions == evaluation.truths[:, None]).any(axis=1).mean()),
         loss=float(answers.losses.mean()),
     )
 
 
 def _is_right(evaluation: Evaluation, answers: Answers) -> np.ndarray:
-    is_right: np.ndarray = answers.guesses[:, 0] == evaluation.truths
+    is_right: np.ndarray = answers.predictions[:, 0] == evaluation.truths
     return is_right
 
 

@@ -77,16 +77,16 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confus
     wrong = counts - np.diag(right)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_WORST]
     confused = [divmod(int(place), num_classes) for place in order if wrong.flat[place]]
-    guessed = counts.sum(axis=0)
-    known = zip(labels, right.tolist(), totals.tolist(), guessed.tolist(), strict=True)
+    num_predicted = counts.sum(axis=0)
+    known = zip(labels, right.tolist(), totals.tolist(), num_predicted.tolist(), strict=True)
     scores = tuple(
         ClassScore(
             label=label,
             accuracy=hits / total if total else None,
             # 2 / (1 / precision + 1 / recall), defined even without a prediction of this class.
-            f1=2 * hits / (total + guesses) if total + guesses else None,
+            f1=2 * hits / (total + predictions) if total + predictions else None,
         )
-        for label, hits, total, guesses in known
+        for label, hits, total, predictions in known
     )
     known_f1 = [score.f1 for score in scores if score.f1 is not None]
     return Confusion(

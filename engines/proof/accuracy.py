@@ -7,7 +7,7 @@ import numpy as np
 from alexnet_deploy.core.bundle.accuracy import Z_95, Accuracy, Flip
 from alexnet_deploy.core.inputs.labelled import LabelledFolder
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.engines.proof.parity import first_guesses
+from alexnet_deploy.engines.proof.parity import top1_predictions
 
 
 def measure_accuracy(
@@ -20,7 +20,7 @@ def measure_accuracy(
 ) -> Accuracy:
     """Return the accuracy of both networks on a folder's N images, from their probabilities, float (N, K)."""
     truths = np.array([image.label for image in folder.images])
-    first, other = first_guesses(reference), first_guesses(candidate)
+    first, other = top1_predictions(reference), top1_predictions(candidate)
     is_right, is_right_too = first == truths, other == truths
     flips = tuple(
         Flip(
@@ -58,10 +58,10 @@ def paired_interval_points(num_lost: int, num_won: int, num_images: int) -> tupl
     return float(100 * (lost - won - margin)), float(100 * (lost - won + margin))
 
 
-def _said(labels: Sequence[str], guess: int) -> str:
-    return labels[guess] if guess >= 0 else "none (NaN)"
+def _said(labels: Sequence[str], predicted: int) -> str:
+    return labels[predicted] if predicted >= 0 else "none (NaN)"
 
 
 def _top5(probabilities: np.ndarray, truths: np.ndarray) -> float:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    return float(((best == truths[:, None]).any(axis=1) & (first_guesses(probabilities) >= 0)).mean())
+    return float(((best == truths[:, None]).any(axis=1) & (top1_predictions(probabilities) >= 0)).mean())

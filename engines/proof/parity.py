@@ -114,7 +114,7 @@ def compare(
             top5_agreement=top5_agreement,
         ),
         shortfalls(expected, actual, tolerance, tie),
-        top1_accuracy=None if truths is None else float((first_guesses(candidate) == truths).mean()),
+        top1_accuracy=None if truths is None else float((top1_predictions(candidate) == truths).mean()),
         latency_ms=latency_ms,
     )
 
@@ -167,7 +167,7 @@ def shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance, t
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     max_error = float(np.abs(candidate - reference).max())
     max_log_error = _max_log_error(reference, candidate)
-    top1_agreement = float(same_first_guess(reference, candidate, tie).mean())
+    top1_agreement = float(same_prediction(reference, candidate, tie).mean())
     found = []
     if not np.isfinite(candidate).all():
         num_bad = int((~np.isfinite(candidate)).any(axis=1).sum())
@@ -249,22 +249,22 @@ def divergences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return sums
 
 
-def same_first_guess(reference: np.ndarray, candidate: np.ndarray, tie: float = TIE) -> np.ndarray:
+def same_prediction(reference: np.ndarray, candidate: np.ndarray, tie: float = TIE) -> np.ndarray:
     """Return for each row whether both have the same top-1 prediction, bool (N,).
 
     Classes whose reference probabilities differ by less than `tie` count as the same prediction. A row with NaN has no
     prediction.
     """
-    guesses = first_guesses(candidate)
-    first = reference[np.arange(len(reference)), guesses]
-    same: np.ndarray = (guesses >= 0) & (first >= reference.max(axis=1) - tie)
+    predicted = top1_predictions(candidate)
+    first = reference[np.arange(len(reference)), predicted]
+    same: np.ndarray = (predicted >= 0) & (first >= reference.max(axis=1) - tie)
     return same
 
 
-def first_guesses(probabilities: np.ndarray) -> np.ndarray:
+def top1_predictions(probabilities: np.ndarray) -> np.ndarray:
     """Return the top-1 prediction of each row, int (N,); -1 for a row with NaN or infinity."""
-    guesses: np.ndarray = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
-    return guesses
+    predicted: np.ndarray = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    return predicted
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
@@ -278,9 +278,9 @@ def _max_log_error(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 
 def _agreement(reference: np.ndarray, candidate: np.ndarray, tie: float) -> tuple[float, float]:
-    top1 = float(same_first_guess(reference, candidate, tie).mean())
-    num_guesses = min(5, reference.shape[1])
-    best = np.argsort(-reference, axis=1, kind="stable")[:, :num_guesses]
-    found = np.argsort(-candidate, axis=1, kind="stable")[:, :num_guesses]
+    top1 = float(same_prediction(reference, candidate, tie).mean())
+    num_top = min(5, reference.shape[1])
+    best = np.argsort(-reference, axis=1, kind="stable")[:, :num_top]
+    found = np.argsort(-candidate, axis=1, kind="stable")[:, :num_top]
     shared = [len(np.intersect1d(left, right)) for left, right in zip(best, found, strict=True)]
-    return top1, float(np.mean(shared) / num_guesses)
+    return top1, float(np.mean(shared) / num_top)

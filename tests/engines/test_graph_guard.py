@@ -29,13 +29,13 @@ from alexnet_deploy.engines.graph_file import (
     ELEMENT_BYTES,
     Constant,
     GraphFile,
-    GraphFileError,
     Node,
     Value,
     is_readable,
     read_graph_file,
 )
 from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.graph_wire import GraphFileError
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, write_graph
 from alexnet_deploy.pipeline.check import check

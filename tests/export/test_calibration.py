@@ -93,13 +93,13 @@ def test_range_doubles_and_neighbours_are_counted_together() -> None:
 def test_range_holds_numbers_and_is_no_larger_than_the_largest(values: np.ndarray, method: CalibrationMethod) -> None:
     found = counted(values)
     largest = float(np.abs(values).max())
-    assert 0 < found.range_by(method) <= (largest or 1.0)
+    assert 0 < found.amax_by(method) <= (largest or 1.0)
 
 
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_nothing_but_zeros_has_a_range_that_keeps_them(method: CalibrationMethod) -> None:
     found = counted(np.zeros(100, np.float32), np.zeros((3, 4), np.float32))
-    assert found.range_by(method) == 1.0
+    assert found.amax_by(method) == 1.0
     assert found.counts[0] == 112
     assert found.share_beyond(0.5) == 0.0
     # Zeros before the first nonzero value are counted too.
@@ -135,13 +135,13 @@ def test_share_beyond_is_that_of_the_numbers_up_to_a_bin(values: np.ndarray, par
 
 def test_minmax_is_the_largest() -> None:
     values = activations()
-    assert counted(values[1000:], values[:1000]).range_by("minmax") == np.abs(values).max()
+    assert counted(values[1000:], values[:1000]).amax_by("minmax") == np.abs(values).max()
 
 
 def test_percentile_cuts_about_its_share() -> None:
     values = np.random.default_rng(1).exponential(1.0, 1_000_000).astype(np.float32)
     found = counted(values)
-    chosen = found.range_by("percentile")
+    chosen = found.amax_by("percentile")
     width = found.upper / NUM_BINS
     assert abs(chosen - np.quantile(values, 0.9999)) <= 2 * width
     assert (values > chosen).mean() <= 1.05e-4
@@ -157,7 +157,7 @@ def rounded(values: np.ndarray, largest: float) -> np.ndarray:
 def test_mse_is_the_range_of_least_squared_error(farthest: float) -> None:
     values = activations(farthest=farthest).astype(np.float64)
     found = counted(values.astype(np.float32))
-    chosen = found.range_by("mse")
+    chosen = found.amax_by("mse")
 
     def error(largest: float) -> float:
         return float(((rounded(values, largest) - values) ** 2).sum())
@@ -165,7 +165,7 @@ def test_mse_is_the_range_of_least_squared_error(farthest: float) -> None:
     candidates = found.largest * np.arange(1, 257) / 256
     assert error(chosen) <= 1.001 * min(error(largest) for largest in candidates)
     assert error(chosen) < 0.95 * error(found.largest), "here something is to be gained"
-    assert error(chosen) < 0.95 * error(found.range_by("percentile"))
+    assert error(chosen) < 0.95 * error(found.amax_by("percentile"))
 
 
 def divergence(counts: np.ndarray, num_bins: int) -> float:
@@ -187,7 +187,7 @@ def divergence(counts: np.ndarray, num_bins: int) -> float:
 
 def test_entropy_is_the_range_of_least_divergence() -> None:
     found = counted(activations())
-    chosen = found.range_by("entropy")
+    chosen = found.amax_by("entropy")
     width = found.upper / NUM_BINS
     costs = {num_bins: divergence(found.counts, num_bins) for num_bins in range(128, NUM_BINS + 1, 16 * 8)}
     least = min(costs, key=lambda num_bins: costs[num_bins])
@@ -201,7 +201,7 @@ def test_entropy_is_the_range_of_least_divergence() -> None:
 def test_range_grows_with_the_numbers(method: CalibrationMethod, exponent: int) -> None:
     values = activations(size=5000)
     scale = np.float32(2.0**exponent)
-    assert counted(values * scale).range_by(method) == counted(values).range_by(method) * scale
+    assert counted(values * scale).amax_by(method) == counted(values).amax_by(method) * scale
 
 
 # Images through a graph
@@ -276,4 +276,4 @@ def test_ranges_are_of_every_layer_in_order(method: CalibrationMethod) -> None:
     ranges = ranges_for(graph, weights.preprocessing, found, method)
     assert list(ranges) == ["conv1", *found]
     assert ranges.pop("conv1") == pixel_range(weights.preprocessing)
-    assert ranges == {layer: histogram.range_by(method) for layer, histogram in found.items()}
+    assert ranges == {layer: histogram.amax_by(method) for layer, histogram in found.items()}

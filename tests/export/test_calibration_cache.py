@@ -85,7 +85,7 @@ def test_every_method_gives_the_range_that_it_gave_before(kept: Path) -> None:
     read = load_cache(kept)
     assert read.num_images == 12
     for method in CALIBRATION_METHODS:
-        assert read.histograms["fc6"].range_by(method) == histogram(2).range_by(method)
+        assert read.histograms["fc6"].amax_by(method) == histogram(2).amax_by(method)
 
 
 def test_histogram_that_was_read_counts_on(kept: Path) -> None:

@@ -141,7 +141,7 @@ def memory_set(num_train: int = 12, num_validation: int = 6, shift: int = 0) -> 
     images, labels = torch.from_numpy(np.clip(pixels, 0, 255).astype(np.uint8)), torch.from_numpy(labels)
     return TrainingSet(
         root=Path("nowhere"),
-        labels=("red", "blue"),
+        class_names=("red", "blue"),
         train=InMemory(images[:num_train], labels[:num_train]),
         validation=InMemory(images[num_train:], labels[num_train:]),
         excluded={},

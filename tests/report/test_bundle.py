@@ -228,7 +228,7 @@ def test_names_cannot_become_markup() -> None:
     evil = '<script>alert("1")</script>\'&$x^$\N{CJK UNIFIED IDEOGRAPH-732B}'
     labels = (evil, *LABELS[1:])
     training = make_training(data=evil, device=evil, recipe={evil: evil, "epochs": 8}, excluded={evil: "truncated"})
-    image = Thumbnail(caption=evil, image=IMAGES[0], guesses=((evil, 1.0),), truth=evil)
+    image = Thumbnail(caption=evil, image=IMAGES[0], predictions=((evil, 1.0),), truth=evil)
     manifest = make_manifest(separation={evil: 0.1}, parity=(parity_row(evil, failures=(evil,)),))
     raw = render(name=evil, manifest=manifest, labels=labels, training=training, images=[image])
     page = Page(raw)
@@ -239,14 +239,14 @@ def test_names_cannot_become_markup() -> None:
 
 
 def test_a_file_name_that_is_no_unicode_renders() -> None:
-    image = Thumbnail(caption="bad-\udcff.jpg", image=IMAGES[0], guesses=(), truth="umbrella")
+    image = Thumbnail(caption="bad-\udcff.jpg", image=IMAGES[0], predictions=(), truth="umbrella")
     assert b"bad-?.jpg" in render(images=[image])
 
 
 @pytest.mark.parametrize("image", [np.zeros((227, 227, 3), np.uint8), np.zeros((256, 256, 3), np.float32)])
 def test_an_image_that_no_engine_takes_is_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="image must be uint8 \\(256, 256, 3\\), got "):
-        Thumbnail(caption="a.jpg", image=image, guesses=(), truth=None)
+        Thumbnail(caption="a.jpg", image=image, predictions=(), truth=None)
 
 
 @pytest.mark.parametrize("name", ["paper", "original", "caffenet", "torchvision"])

@@ -21,7 +21,7 @@ from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 def answers(probabilities: np.ndarray, truths: np.ndarray) -> Answers:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     return Answers(
-        guesses=order,
+        predictions=order,
         probabilities=np.take_along_axis(probabilities, order, axis=1).astype(np.float32),
         losses=-np.log(probabilities[range(len(truths)), truths]),
     )
@@ -32,9 +32,9 @@ def make_evaluation(
     center: Sequence[int],
     ten: Sequence[int],
     num_classes: int = 4,
-    sureness: Sequence[float] = (),
+    confidence: Sequence[float] = (),
 ) -> Evaluation:
-    """Return an evaluation from true classes and top-1 predictions; `sureness` is the confidence of ten views."""
+    """Return an evaluation from true classes and top-1 predictions; `confidence` is the confidence of ten views."""
     classes = np.array(truths)
 
     def said(guesses: Sequence[int], sure: Sequence[float]) -> Answers:
@@ -47,7 +47,7 @@ def make_evaluation(
         numbers=np.arange(len(classes)),
         truths=classes,
         center=said(center, [0.6] * len(classes)),
-        ten=said(ten, sureness or [0.7] * len(classes)),
+        ten=said(ten, confidence or [0.7] * len(classes)),
     )
 
 
@@ -164,12 +164,12 @@ def test_what_is_no_better_than_a_blind_guess_is_not_praised(some_weights: Weigh
 def test_the_surest_of_the_wrong_come_first(some_weights: Weights) -> None:
     truths = [3] * 40
     guesses = [3 if number % 4 == 0 else 1 for number in range(40)]
-    sureness = np.random.default_rng(0).permutation(np.linspace(0.3, 0.99, 40))
-    sureness[[6, 17]] = 0.995
-    raw = render(some_weights, make_evaluation(truths, guesses, guesses, sureness=sureness.tolist()))
+    confidence = np.random.default_rng(0).permutation(np.linspace(0.3, 0.99, 40))
+    confidence[[6, 17]] = 0.995
+    raw = render(some_weights, make_evaluation(truths, guesses, guesses, confidence=confidence.tolist()))
     shown = [int(number) for number in re.findall(rb'alt="image (\d+)"', raw)]
     wrong = [number for number in range(40) if guesses[number] != 3]
-    assert shown == sorted(wrong, key=lambda number: -sureness[number])[:NUM_SHOWN]
+    assert shown == sorted(wrong, key=lambda number: -confidence[number])[:NUM_SHOWN]
     assert shown[:2] == [6, 17]
     text = Page(raw).text
     assert "24 of 30 errors" in text

@@ -182,10 +182,10 @@ def make_training(num_epochs: int = 8, num_classes: int = 4, **changes: object) 
 
 
 def make_images(labels: Sequence[str] = LABELS) -> list[Thumbnail]:
-    guesses = ((labels[0], 0.9712), (labels[1], 0.0287))
+    predictions = ((labels[0], 0.9712), (labels[1], 0.0287))
     truths = (labels[0], labels[1], None)
     return [
-        Thumbnail(caption=f"image {number}", image=IMAGES[number], guesses=guesses, truth=truth)
+        Thumbnail(caption=f"image {number}", image=IMAGES[number], predictions=predictions, truth=truth)
         for number, truth in enumerate(truths)
     ]
 

@@ -279,7 +279,7 @@ def test_settings_that_are_none_are_refused(words: list[str], sentence: str) -> 
 
 
 def survey_of(mean: list[float], covariance: np.ndarray) -> Survey:
-    folder = LabelledSource(root=Path("nowhere"), labels=("a", "b"), train=(), validation=())
+    folder = LabelledSource(root=Path("nowhere"), class_names=("a", "b"), train=(), validation=())
     return Survey(folder=folder, excluded={}, sha256="", mean=np.array(mean), covariance=covariance)
 
 

@@ -16,9 +16,10 @@ class Batches(Protocol):
         """Return the number of images; their numbers start at 0."""
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield, for each tensor of image numbers, int64 (N,), the images in that order and their labels.
+        """Yield, for each tensor of image numbers, int64 (N,), the images in that order and their targets.
 
-        Images are uint8 (N, 256, 256, 3), RGB, upright; labels int64 (N,); both on any device. N may be 0.
+        Images are uint8 (N, 256, 256, 3), RGB, upright; targets are class numbers, int64 (N,); both on any device. N
+        may be 0.
         """
 
 
@@ -33,7 +34,7 @@ class TrainingSet:
 
     root: Path
     """The path that the user named."""
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     """Class names; an image's label is an index into them."""
     train: Batches
     """Training images."""

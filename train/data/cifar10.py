@@ -77,7 +77,7 @@ def find_cifar10(root: Path) -> LabelledSource:
         raise DataError(f"{root}: has no {missing[0]}; the five training batches and {VALIDATION} are needed")
     return LabelledSource(
         root=root,
-        labels=LABELS,
+        class_names=LABELS,
         train=tuple(record for name in TRAIN for record in _records(root, "train", name, batches[name])),
         validation=tuple(_records(root, "val", VALIDATION, batches[VALIDATION])),
     )

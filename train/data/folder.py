@@ -83,7 +83,7 @@ def find_in_folder(root: Path) -> LabelledSource:
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'there is no such folder'}")
     side = None
     if (root / "train").is_dir():
-        labels = class_names(root / "train")
+        names = class_names(root / "train")
         side = validation_folder(root)
         if side is None:
             places = ", ".join(f"{name}/" for name in VALIDATION_FOLDERS)
@@ -91,19 +91,19 @@ def find_in_folder(root: Path) -> LabelledSource:
                 f"{root}: has train/ but no validation folder ({places}); add one, or put the class folders directly "
                 "in it"
             )
-        if others := differing_classes("train/", labels, f"{side.name}/", class_names(side)):
+        if others := differing_classes("train/", names, f"{side.name}/", class_names(side)):
             raise DataError(f"{root}: {others}")
-        train, validation = (_examples(root, folder, labels) for folder in (root / "train", side))
+        train, validation = (_examples(root, folder, names) for folder in (root / "train", side))
     else:
-        labels = class_names(root)
+        names = class_names(root)
         train, validation = [], []
-        for examples in _examples(root, root, labels):
+        for examples in _examples(root, root, names):
             kept = kept_for_validation([example.path.relative_to(root) for example in examples])
             train.append(tuple(example for number, example in enumerate(examples) if number not in kept))
             validation.append(tuple(examples[number] for number in sorted(kept)))
     return LabelledSource(
         root=root,
-        labels=labels,
+        class_names=names,
         train=tuple(chain(*train)),
         validation=tuple(chain(*validation)),
         validation_folder=None if side is None else side.name,
@@ -127,9 +127,9 @@ def _rank(name: Path) -> bytes:
     return hashlib.sha256(os.fsencode(name)).digest()
 
 
-def _examples(root: Path, folder: Path, labels: Sequence[str]) -> list[tuple[ImageFile, ...]]:
+def _examples(root: Path, folder: Path, names: Sequence[str]) -> list[tuple[ImageFile, ...]]:
     """Return the images of each class; raises DataError if a folder cannot be listed."""
     return [
         tuple(ImageFile(path=path, label=label, root=root) for path in find_files(folder / name))
-        for label, name in enumerate(labels)
+        for label, name in enumerate(names)
     ]

@@ -44,23 +44,23 @@ def find_ilsvrc(root: Path) -> LabelledSource:
     Names and order are those of a folder train/WNID/..., val/WNID/... with the unpacked images. Raises DataError if an
     archive is missing or damaged or contains other files, or if the two sides have different classes.
     """
-    for name in (TRAIN, VALIDATION):
-        if not (root / name).is_file():
-            raise DataError(f"{root}: has no {name}; both image archives are needed")
+    for archive in (TRAIN, VALIDATION):
+        if not (root / archive).is_file():
+            raise DataError(f"{root}: has no {archive}; both image archives are needed")
     archives = _class_archives(root / TRAIN)
-    labels = tuple(sorted(archives))
+    names = tuple(sorted(archives))
     wnids = _wnids(root)
-    if others := differing_classes("the training archive", labels, "the list of validation labels", wnids):
+    if others := differing_classes("the training archive", names, "the list of validation labels", wnids):
         raise DataError(f"{root}: {others}")
     return LabelledSource(
         root=root,
-        labels=labels,
+        class_names=names,
         train=tuple(
             image
-            for label, wnid in enumerate(labels)
+            for label, wnid in enumerate(names)
             for image in _sorted(_class_images(root / TRAIN, archives[wnid], label, wnid))
         ),
-        validation=tuple(_validation_images(root / VALIDATION, wnids, labels)),
+        validation=tuple(_validation_images(root / VALIDATION, wnids, names)),
     )
 
 
@@ -89,8 +89,8 @@ def _class_images(path: Path, archive: Member, label: int, wnid: str) -> list[Ta
     ]
 
 
-def _validation_images(path: Path, wnids: tuple[str, ...], labels: tuple[str, ...]) -> list[TarImage]:
-    places = {wnid: label for label, wnid in enumerate(labels)}
+def _validation_images(path: Path, wnids: tuple[str, ...], names: tuple[str, ...]) -> list[TarImage]:
+    places = {wnid: label for label, wnid in enumerate(names)}
     images, numbers = [], []
     for member in members_of(path):
         name = PurePosixPath(member.name).name

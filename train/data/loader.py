@@ -36,7 +36,7 @@ def training_set(
     )
     return TrainingSet(
         root=found.folder.root,
-        labels=found.folder.labels,
+        class_names=found.folder.class_names,
         train=train,
         validation=validation,
         excluded=found.excluded,
@@ -76,9 +76,9 @@ class CopiedImages:
         return len(self._side)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the images of each tensor of numbers and their labels, on the device, copied ahead."""
-        for images, labels in map_ahead(self._copy, numbers, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
-            yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+        """Yield the images of each tensor of numbers and their targets, on the device, copied ahead."""
+        for images, targets in map_ahead(self._copy, numbers, threads=_COPY_THREADS, ahead=_BATCHES_AHEAD):
+            yield images.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
 
     def _copy(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pack = self._side.pack
@@ -88,8 +88,8 @@ class CopiedImages:
         images = torch.empty((len(places), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, pin_memory=is_cuda)
         # Only "clip" writes straight into `out`; `expect` has already refused numbers out of range.
         np.take(pack.images, places, axis=0, out=images.numpy(), mode="clip")
-        labels = torch.from_numpy(pack.labels[places])
-        return images, labels.pin_memory() if is_cuda else labels
+        targets = torch.from_numpy(pack.labels[places])
+        return images, targets.pin_memory() if is_cuda else targets
 
 
 class ResidentImages:
@@ -97,19 +97,19 @@ class ResidentImages:
 
     def __init__(self, side: PackedSide, device: torch.device) -> None:
         self._images = torch.empty((len(side), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, device=device)
-        self._labels = torch.empty(len(side), dtype=torch.int64, device=device)
+        self._targets = torch.empty(len(side), dtype=torch.int64, device=device)
         filled = 0
         everything = in_batches(torch.arange(len(side)), _UPLOAD_IMAGES)
-        for images, labels in CopiedImages(side, device).batches(everything):
+        for images, targets in CopiedImages(side, device).batches(everything):
             self._images[filled : filled + len(images)] = images
-            self._labels[filled : filled + len(images)] = labels
+            self._targets[filled : filled + len(images)] = targets
             filled += len(images)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._targets)
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the images of each tensor of numbers and their labels; only the numbers are copied to the device."""
+        """Yield the images of each tensor of numbers and their targets; only the numbers are copied to the device."""
         for batch in numbers:
             places = batch.to(self._images.device, non_blocking=True)
-            yield self._images.index_select(0, places), self._labels.index_select(0, places)
+            yield self._images.index_select(0, places), self._targets.index_select(0, places)

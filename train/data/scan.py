@@ -191,17 +191,17 @@ class DecodedImages:
             raise DataError(f"{example.place}: cannot be read any more; it could be read before: {error}") from error
 
     def batches(self, numbers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield images, uint8 (N, 256, 256, 3), and labels, int64 (N,), for each tensor of numbers."""
+        """Yield images, uint8 (N, 256, 256, 3), and targets, int64 (N,), for each tensor of numbers."""
         order = torch.cat([torch.empty(0, dtype=torch.int64), *numbers]).tolist()
         # One batch ahead, so that the next batch is complete when it is needed.
         ahead = max(map(len, numbers), default=0)
         with closing(map_ahead(self.__getitem__, order, threads=self._threads, ahead=ahead)) as decoded:
             for batch in numbers:
                 images = np.empty((len(batch), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-                labels = np.empty(len(batch), dtype=np.int64)
+                targets = np.empty(len(batch), dtype=np.int64)
                 for place, image in enumerate(islice(decoded, len(batch))):
-                    images[place], labels[place] = image
-                yield torch.from_numpy(images), torch.from_numpy(labels)
+                    images[place], targets[place] = image
+                yield torch.from_numpy(images), torch.from_numpy(targets)
 
 
 def _text(example: Example) -> str:

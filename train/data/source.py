@@ -34,7 +34,7 @@ class LabelledSource:
 
     root: Path
     """The path that the user named."""
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     """Class names, sorted."""
     train: Sequence[Example]
     """Training images."""
@@ -46,12 +46,12 @@ class LabelledSource:
 
 def check_source(source: LabelledSource) -> None:
     """Raise DataError unless there are two classes or more, with valid names and with images on both sides."""
-    if len(source.labels) < 2:
+    if len(source.class_names) < 2:
         raise DataError(
-            f"{source.root}: {counted(len(source.labels), 'class folder')}, but a classifier needs two or more; put "
-            "the images of each class into their own folder, as CLASS/ or as train/CLASS/ and val/CLASS/"
+            f"{source.root}: {counted(len(source.class_names), 'class folder')}, but a classifier needs two or more; "
+            "put the images of each class into their own folder, as CLASS/ or as train/CLASS/ and val/CLASS/"
         )
-    for name in source.labels:
+    for name in source.class_names:
         # Refused before training, not when the first weights are saved.
         if not is_label(name):
             raise DataError(
@@ -59,7 +59,7 @@ def check_source(source: LabelledSource) -> None:
             )
     for side, examples in (("training", source.train), ("validation", source.validation)):
         seen = {example.label for example in examples}
-        for label, name in enumerate(source.labels):
+        for label, name in enumerate(source.class_names):
             if label not in seen:
                 raise DataError(
                     f"{source.root}: the class {name!r} has no readable {side} image; each class needs at least two "

@@ -82,7 +82,7 @@ class Learner:
     def step(
         self,
         images: torch.Tensor,
-        labels: torch.Tensor,
+        targets: torch.Tensor,
         *,
         epoch: int,
         step: int,
@@ -104,7 +104,7 @@ class Learner:
         seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
         # Weight of this rank's mean, so that the mean over all ranks is the mean over the batch.
         weight = len(images) * self._ranks.size / part.num_images
-        loss = self._loss(views, labels.to(self._device)) * weight
+        loss = self._loss(views, targets.to(self._device)) * weight
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
@@ -155,17 +155,17 @@ class Learner:
             for mean, latest in zip(self._result.parameters(), self._network.parameters(), strict=True):
                 mean.lerp_(latest, 1 - decay)
 
-    def _loss(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, views: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = self._logits(self._forward, views)
-        if not len(labels):
+        if not len(targets):
             # The mean of no images is NaN. The other ranks wait for this rank's gradients, which must be zeros.
             return logits.sum()
         smoothing = self._recipe.label_smoothing
         if self._class_weights is None:
-            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
         # Not the `weight` of cross_entropy: it divides by the sum of the weights, which differs between ranks.
-        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (losses * self._class_weights[labels]).mean()
+        losses = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return (losses * self._class_weights[targets]).mean()
 
     def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe

@@ -18,7 +18,7 @@ from alexnet_deploy.train.learner.lrn import use_training_norms
 MOST_IMAGES = 2000
 """Default number of images: at full size, ten views of this many take minutes on a CPU."""
 
-_NUM_GUESSES = 5
+_NUM_PREDICTIONS = 5
 
 # One view of each image at a time: half a gigabyte at full size.
 _BATCH_SIZE = 32
@@ -28,7 +28,7 @@ _BATCH_SIZE = 32
 class Answers:
     """Predictions for N images: the mean softmax over some views."""
 
-    guesses: np.ndarray
+    predictions: np.ndarray
     """int64 (N, min(5, K)): predicted classes, most probable first; ties in class order."""
     probabilities: np.ndarray
     """float32 (N, min(5, K)): their probabilities."""
@@ -80,14 +80,13 @@ def evaluate(
     answers: tuple[list[Answers], list[Answers]] = ([], [])
     num_done = 0
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for images, labels in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
+        for images, targets in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
             pixels = preprocess(images.to(place), weights.preprocessing)
             logs_VNK = _log_probabilities(network, pixels, views)
-            truth = labels.to(place)
             for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
-                parts.append(_answers(logs, truth))
-            truths.append(labels.cpu().numpy())
-            num_done += len(labels)
+                parts.append(_answers(logs, targets.to(place)))
+            truths.append(targets.cpu().numpy())
+            num_done += len(targets)
             on_progress(num_done, len(numbers))
     by_center, by_ten = (_joined(parts) for parts in answers)
     return Evaluation(numbers=numbers, truths=np.concatenate(truths), center=by_center, ten=by_ten)
@@ -99,14 +98,14 @@ def _log_probabilities(network: Network, pixels: torch.Tensor, views: tuple[View
     return torch.stack([torch.log_softmax(of_view.float(), dim=1) for of_view in logits])
 
 
-def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
+def _answers(logs_VNK: torch.Tensor, targets: torch.Tensor) -> Answers:
     probabilities = logs_VNK.exp().mean(0)
-    order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_NUM_GUESSES]
+    order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_NUM_PREDICTIONS]
     # Computed from logarithms, so that a probability too small for float32 does not give an infinite loss.
-    of_truth_VN = logs_VNK.double()[:, torch.arange(len(truth), device=truth.device), truth]
-    losses = np.log(len(logs_VNK)) - of_truth_VN.logsumexp(0)
+    of_target_VN = logs_VNK.double()[:, torch.arange(len(targets), device=targets.device), targets]
+    losses = np.log(len(logs_VNK)) - of_target_VN.logsumexp(0)
     return Answers(
-        guesses=order.cpu().numpy(),
+        predictions=order.cpu().numpy(),
         probabilities=probabilities.gather(1, order).cpu().numpy(),
         losses=losses.cpu().numpy(),
     )
@@ -114,7 +113,7 @@ def _answers(logs_VNK: torch.Tensor, truth: torch.Tensor) -> Answers:
 
 def _joined(parts: list[Answers]) -> Answers:
     return Answers(
-        guesses=np.concatenate([one.guesses for one in parts]),
+        predictions=np.concatenate([one.predictions for one in parts]),
         probabilities=np.concatenate([one.probabilities for one in parts]),
         losses=np.concatenate([one.losses for one in parts]),
     )

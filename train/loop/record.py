@@ -95,7 +95,7 @@ def training_record(
     recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
 ) -> TrainingRecord:
     """Return the training record of the weights at this position of their run."""
-    num_classes = len(data.labels)
+    num_classes = len(data.class_names)
     return TrainingRecord(
         recipe=msgspec.structs.asdict(recipe),
         data=data_name(data),

@@ -159,12 +159,12 @@ class Trainer:
         loss_sum = torch.tensor(start.loss_sum, dtype=torch.float64, device=self._placement.device)
         started = time.perf_counter()
         shares = [self._ranks.shard(batch) for batch in numbers[start.step :]]
-        for step, (images, labels) in enumerate(self._data.train.batches(shares), start.step):
+        for step, (images, targets) in enumerate(self._data.train.batches(shares), start.step):
             rate = learning_rate(recipe, start.epochs, step, len(numbers))
             part = self._ranks.part(len(numbers[step]))
             loss = self._learner.step(
                 images,
-                labels,
+                targets,
                 epoch=start.epoch,
                 step=step,
                 rate=rate,
@@ -273,7 +273,7 @@ class Trainer:
             architecture=self._architecture,
             tensors={name: tensor.cpu().numpy() for name, tensor in best.items()},
             preprocessing=self._preprocessing,
-            labels=self._data.labels,
+            labels=self._data.class_names,
             training=training_record(
                 self._recipe, self._data, self._position, device=self._placement.device, seconds=self._seconds()
             ),

@@ -51,14 +51,14 @@ def validate(
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     # Every rank needs the same number of batches, because all ranks decide together whether to stop.
     numbers = in_batches(torch.arange(len(batches)), _BATCH_SIZE * ranks.size)
-    for images, labels in batches.batches([ranks.shard(batch) for batch in numbers]):
+    for images, targets in batches.batches([ranks.shard(batch) for batch in numbers]):
         stop_if_asked()
         pixels = preprocess(images.to(placement.device), preprocessing)
-        logits, truth = forward(cut(pixels, center, size)).float().cpu(), labels.cpu()
-        loss_sum += functional.cross_entropy(logits, truth, reduction="sum").item()
-        guesses = logits.topk(min(5, num_classes)).indices
-        top5 += int((guesses == truth[:, None]).any(1).sum())
-        np.add.at(confusion, (truth.numpy(), guesses[:, 0].numpy()), 1)
+        logits, targets = forward(cut(pixels, center, size)).float().cpu(), targets.cpu()
+        loss_sum += functional.cross_entropy(logits, targets, reduction="sum").item()
+        predictions = logits.topk(min(5, num_classes)).indices
+        top5 += int((predictions == targets[:, None]).any(1).sum())
+        np.add.at(confusion, (targets.numpy(), predictions[:, 0].numpy()), 1)
     loss_sum, top5, *counts = ranks.all_reduce(np.array([loss_sum, top5, *confusion.ravel()])).tolist()
     confusion = np.array(counts, dtype=np.int64).reshape(confusion.shape)
     return Validation(

@@ -242,7 +242,7 @@ def class_counts(source: LabelledSource) -> tuple[int, ...]:
     """Return the number of training images of each class."""
     side = source.train
     labels = side.labels if isinstance(side, PackedSide) else np.array([example.label for example in side], np.int64)
-    return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
+    return tuple(np.bincount(labels, minlength=len(source.class_names)).tolist())
 
 
 def is_packed(path: Path) -> bool:
@@ -306,7 +306,7 @@ def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
         for numbers in (range(header.num_train), range(header.num_train, header.num_images))
     )
     return Survey(
-        folder=LabelledSource(root=pack.path, labels=header.labels, train=train, validation=validation),
+        folder=LabelledSource(root=pack.path, class_names=header.labels, train=train, validation=validation),
         excluded=header.excluded,
         sha256=header.source_sha256,
         mean=np.array(header.mean),

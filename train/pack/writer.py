@@ -230,7 +230,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
     check_source(
         LabelledSource(
             root=work.source.root,
-            labels=work.source.labels,
+            class_names=work.source.class_names,
             train=kept[:num_train],
             validation=kept[num_train:],
         )
@@ -241,7 +241,7 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
     labels = np.array([example.label for example in kept], "<i4").tobytes()
     header = PackHeader(
         format_version=FORMAT_VERSION,
-        labels=work.source.labels,
+        labels=work.source.class_names,
         num_train=num_train,
         num_validation=num_validation,
         resize=work.resize,

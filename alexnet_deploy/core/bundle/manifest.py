@@ -10,10 +10,10 @@ Digests prove that the bytes are the published ones; they do not prove who publi
 """
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from alexnet_deploy.core.bundle.accuracy import Gate
 from alexnet_deploy.core.bundle.layout import LAYOUT
@@ -26,15 +26,15 @@ from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import ImportRecord
-from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
+from alexnet_deploy.core.records import ChangedRecordError, Sha256, UnknownVersionError, read_sealed, seal
 
 FORMAT = "alexnet-deploy bundle"
 FORMAT_VERSION = 2
 
 # Plain names and forward slashes only, so that every path means the same on all systems.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
+# Few: a product of thousands of large numbers takes hours.
 _MOST_DIMENSIONS = 8
 
 MOST_FILE_BYTES = 4 * GIB
@@ -53,12 +53,8 @@ GOLDEN_SET = "golden"
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle."""
 
-    sha256: str
-    bytes: int
-
-    def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256) or not 0 <= self.bytes <= MOST_FILE_BYTES:
-            raise ValueError(f"sha256 must have 64 hexadecimal digits and bytes must be 0 to {MOST_FILE_BYTES:,}")
+    sha256: Sha256
+    bytes: Annotated[int, Meta(ge=0, le=MOST_FILE_BYTES)]
 
 
 class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,12 +62,7 @@ class TensorFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     file: str
     dtype: Literal["uint8", "float32"]
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        # Few dimensions: a product of thousands of large numbers takes hours.
-        if min(self.shape, default=0) < 1 or len(self.shape) > _MOST_DIMENSIONS:
-            raise ValueError(f"{self.file}: invalid tensor shape {self.shape[:_MOST_DIMENSIONS]}")
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1, max_length=_MOST_DIMENSIONS)]
 
 
 class TensorContract(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,11 +184,7 @@ class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The views that the graph crops from each image."""
 
     name: ViewsName
-    crops: tuple[View, ...]
-
-    def __post_init__(self) -> None:
-        if not self.crops:
-            raise ValueError("crops must not be empty")
+    crops: Annotated[tuple[View, ...], Meta(min_length=1)]
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,12 +6,12 @@ from typing import Literal
 from msgspec import Struct
 
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
+from alexnet_deploy.core.records import Sha256
 
 AHEAD_OF_TIME = "aot"
 """Target of a plan that is built without a GPU and is not specific to one."""
 
 _FILE = re.compile(r"plans/[A-Za-z0-9][A-Za-z0-9.-]*\.engine")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class PlanRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version of the library."""
     target: str
     """The GPU it was built on, as `sm_90 NVIDIA H100`, or `aot`."""
-    graph_sha256: str
+    graph_sha256: Sha256
     """Digest of the ONNX file. It is also the network's name inside the plan."""
     profile: Profile
     options: PlanOptions
@@ -67,8 +67,6 @@ class PlanRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not _FILE.fullmatch(self.file):
             raise ValueError(f"invalid plan path {self.file!r}: it must be plans/NAME.engine")
-        if not _SHA256.fullmatch(self.graph_sha256):
-            raise ValueError(f"{self.file}: graph_sha256 must have 64 hexadecimal digits")
 
 
 def plan_file(backend: PlanBackend, version: str, target: str) -> str:

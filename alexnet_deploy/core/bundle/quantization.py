@@ -52,7 +52,7 @@ class Quantization(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         if not 1 <= self.weight_level <= MAX_LEVEL:
             raise ValueError(f"weight_level must be 1 to {MAX_LEVEL}, got {self.weight_level}")
-        for layer, largest in self.ranges.items():
+        for layer, amax in self.ranges.items():
             # Written so that NaN is refused too.
-            if not 0 < largest < float("inf"):
-                raise ValueError(f"{layer}: calibration range must be finite and > 0, got {largest}")
+            if not 0 < amax < float("inf"):
+                raise ValueError(f"{layer}: calibration range must be finite and > 0, got {amax}")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from alexnet_deploy.core.fs.hidden import temporary_prefix
 from alexnet_deploy.core.fs.opening import open_input, pieces_of, refuse_directory, replace_file
@@ -23,10 +24,15 @@ def sha256(data: bytes) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a plain file's bytes, read in pieces; raises OSError like open_input."""
-    digest = hashlib.sha256()
     with open_input(path) as file:
-        for piece in pieces_of(file):
-            digest.update(piece)
+        return sha256_of_open(file)
+
+
+def sha256_of_open(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file from where it stands to its end, read in pieces."""
+    digest = hashlib.sha256()
+    for piece in pieces_of(file):
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -29,7 +29,7 @@ from alexnet_deploy.engines.proof.parity import (
     divergences,
     int8_candidate_tolerance,
     least_agreement,
-    same_first_guess,
+    same_prediction,
     separation,
     shortfalls,
 )
@@ -139,7 +139,7 @@ def _candidates(calibrated: Calibrated, request: Int8Request) -> list[Quantizati
     by_method = {calibrated.calibration.method: calibrated.ranges, **calibrated.alternatives}
     return [
         Quantization(
-            ranges={layer: largest for layer, largest in ranges.items() if layer not in request.keep_float},
+            ranges={layer: amax for layer, amax in ranges.items() if layer not in request.keep_float},
             rest=request.rest,
             calibration=msgspec.structs.replace(calibrated.calibration, method=method),
             weight_level=WEIGHT_LEVEL,
@@ -175,8 +175,8 @@ def _sensitivities(weights: Weights, wanted: Quantization, images: ImageSet) -> 
     with open_weights(weights, center) as engine:
         expected = engine.run_all(batches)
     found = {}
-    for layer, largest in wanted.ranges.items():
-        alone = msgspec.structs.replace(wanted, ranges={layer: largest})
+    for layer, amax in wanted.ranges.items():
+        alone = msgspec.structs.replace(wanted, ranges={layer: amax})
         with open_weights(weights, center, alone) as engine:
             found[layer] = float(divergences(expected, engine.run_all(batches)).mean())
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
@@ -245,7 +245,7 @@ class _Judge:
         _, golden_failures = self._golden(quantization)
         measured: Accuracy | float
         if self._data is None:
-            measured = float(same_first_guess(self._expected, actual, INT8_TIE).mean())
+            measured = float(same_prediction(self._expected, actual, INT8_TIE).mean())
         else:
             limit = self._request.max_drop_points
             measured = measure_accuracy(self._data, self._weights.labels, self._expected, actual, max_drop_points=limit)
@@ -269,7 +269,7 @@ def _fall_back(
             raise ParityError(f"nothing was published: even with only one layer in int8, {verdict.words}")
         layer = next(worst_first)
         say(f"moving {layer}, the most sensitive of them, back to float")
-        remaining = {name: largest for name, largest in quantization.ranges.items() if name != layer}
+        remaining = {name: amax for name, amax in quantization.ranges.items() if name != layer}
         quantization = msgspec.structs.replace(quantization, ranges=remaining)
         fallbacks.append(Fallback(layer=layer, because=verdict.words))
     say(f"int8 in {', '.join(quantization.ranges)}: {verdict.words}")

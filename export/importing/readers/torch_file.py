@@ -4,7 +4,6 @@ A checkpoint is a pickle, which can run whatever it names. torch reads it with `
 name in it must be one of those that tensors need: torch's own list has functions that fill memory (bytearray).
 """
 
-import hashlib
 import mmap
 import pickle
 import pickletools
@@ -19,7 +18,8 @@ import numpy as np
 import torch
 
 from alexnet_deploy.core.errors import WeightsError
-from alexnet_deploy.core.fs.opening import open_input, pieces_of
+from alexnet_deploy.core.fs.files import sha256_of_open
+from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.export.importing.readers.state_dict import find_state_dict
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
@@ -77,16 +77,14 @@ def read(path: Path) -> Source:
     """Return the tensors of its state dict; see Reader.read."""
     try:
         with open_input(path) as file:
-            digest = hashlib.sha256()
-            for piece in pieces_of(file):
-                digest.update(piece)
+            digest = sha256_of_open(file)
             file.seek(0)
             tensors = find_state_dict(_load(path, file), str(path))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     return Source(
         path=path,
-        sha256=digest.hexdigest(),
+        sha256=digest,
         format="torch checkpoint",
         tensors={name: _as_array(tensor, name, path) for name, tensor in tensors.items()},
         layers=None,

@@ -16,7 +16,7 @@ from alexnet_deploy.engines.proof.parity import (
     int8_candidate_tolerance,
     int8_graph_tolerance,
     prove,
-    same_first_guess,
+    same_prediction,
     separation,
     shortfalls,
 )
@@ -202,7 +202,7 @@ def test_divergence_is_that_of_the_formula_and_of_nothing_is_nothing() -> None:
 def test_first_guess_is_the_same_where_the_reference_ties() -> None:
     reference = np.array([[0.5, 0.3, 0.2], [0.400004, 0.4, 0.199996], [0.5, 0.3, 0.2]])
     candidate = np.array([[0.4, 0.35, 0.25], [0.39, 0.41, 0.2], [0.3, 0.5, 0.2]])
-    assert same_first_guess(reference, candidate).tolist() == [True, True, False]
+    assert same_prediction(reference, candidate).tolist() == [True, True, False]
 
 
 def test_proof_is_timed(bundle: Bundle) -> None:

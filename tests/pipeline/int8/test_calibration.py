@@ -137,7 +137,7 @@ def test_ranges_are_those_of_the_method(method: CalibrationMethod, sure: Weights
     assert found.calibration.method == method
     assert list(found.ranges) == ["conv1", *found.histograms]
     for layer, histogram in found.histograms.items():
-        assert found.ranges[layer] == histogram.range_by(method)
+        assert found.ranges[layer] == histogram.amax_by(method)
 
 
 def test_kept_calibration_is_used_for_the_same_graph_and_images_only(

@@ -21,7 +21,7 @@ def test_the_archive_its_folder_and_the_batches_are_one_data_set(tmp_path: Path)
     surveys = [survey(source, "shorter-side") for source in (sources[0], sources[2])]
     assert surveys[0].sha256 == surveys[1].sha256
     for source in sources:
-        assert source.labels == LABELS
+        assert source.class_names == LABELS
         assert len(source.train) == 50
         assert len(source.validation) == 10
         assert [example.label for example in source.train] == 5 * list(range(10))

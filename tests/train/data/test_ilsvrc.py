@@ -33,7 +33,7 @@ def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_
     before = sorted(whole.rglob("*"))
     folder = survey(find_images(write_folder(tmp_path / "folder", ilsvrc_images())), "shorter-side")
     found = survey(find_images(whole), "shorter-side")
-    assert found.folder.labels == folder.folder.labels == tuple(sorted(WNIDS))
+    assert found.folder.class_names == folder.folder.class_names == tuple(sorted(WNIDS))
     for side, other in ((found.folder.train, folder.folder.train), (found.folder.validation, folder.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
     assert found.excluded == folder.excluded == {"train/n02119789/n02119789_10.JPEG": "truncated"}
@@ -56,7 +56,7 @@ def test_each_image_shows_the_class_of_its_label_also_where_the_devkit_numbers_o
     for example in (*source.train, *source.validation):
         if not example.name.endswith(("_9.JPEG", "_10.JPEG")):
             seen = example.decode(example.read(), "shorter-side").mean(axis=(0, 1))
-            np.testing.assert_allclose(seen, COLORS[source.labels[example.label]], atol=8)
+            np.testing.assert_allclose(seen, COLORS[source.class_names[example.label]], atol=8)
 
 
 def test_a_file_of_wnids_stands_in_for_the_devkit(archives: Path, whole: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_listed_is_named(name: str, tmp_path: Path, monk
 def test_train_and_val_are_taken_as_they_are(tmp_path: Path) -> None:
     touch(tmp_path, "train/b/1.jpg", "train/a/deep/er/2.jpg", "train/a/3.jpg", "val/a/1.jpg", "val/b/9.jpg")
     folder = find_images(tmp_path)
-    assert folder.labels == ("a", "b")
+    assert folder.class_names == ("a", "b")
     assert names_in(folder) == (
         ["train/a/3.jpg", "train/a/deep/er/2.jpg", "train/b/1.jpg"],
         ["val/a/1.jpg", "val/b/9.jpg"],
@@ -78,7 +78,7 @@ def test_hidden_folders_are_no_classes_and_files_beside_the_classes_no_images(tm
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg", "train/readme.txt", "other/x.jpg")
     touch(tmp_path, "train/.git/1.jpg", "train/a/.thumbs/1.jpg", "train/a/.DS_Store", "val/.cache/1.jpg")
     folder = find_images(tmp_path)
-    assert folder.labels == ("a", "b")
+    assert folder.class_names == ("a", "b")
     assert names_in(folder) == (["train/a/1.jpg", "train/b/1.jpg"], ["val/a/1.jpg", "val/b/1.jpg"])
 
 
@@ -89,12 +89,12 @@ def many(root: Path, numbers: range) -> LabelledSource:
 
 def test_without_train_and_val_a_tenth_of_each_class_is_kept_for_validation(tmp_path: Path) -> None:
     folder = many(tmp_path, range(400))
-    assert folder.labels == ("cat", "dog")
+    assert folder.class_names == ("cat", "dog")
     train, validation = names_in(folder)
     assert sorted(train + validation) == sorted(f"{label}/{n:04}.jpg" for label in ("cat", "dog") for n in range(400))
     assert [name.split("/")[0] for name in validation] == ["cat"] * 40 + ["dog"] * 40
     for side, names in ((folder.train, train), (folder.validation, validation)):
-        assert [folder.labels[example.label] for example in side] == [name.split("/")[0] for name in names]
+        assert [folder.class_names[example.label] for example in side] == [name.split("/")[0] for name in names]
 
 
 @pytest.mark.parametrize("number", [2, 3, 5, 14, 15, 16, 24, 25, 26, 50, 200])
@@ -373,7 +373,7 @@ def test_an_image_comes_with_its_label(tmp_path: Path) -> None:
         for index, name in enumerate(names):
             image, label = images[index]
             np.testing.assert_array_equal(image, painted[name])
-            assert folder.labels[label] == name.split("/")[1]
+            assert folder.class_names[label] == name.split("/")[1]
 
 
 def test_an_image_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> None:

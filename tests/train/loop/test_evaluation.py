@@ -50,7 +50,7 @@ def test_both_ways_of_asking_are_those_of_a_plain_computation(name: str, num_cla
     of_views = np.array([plain_probabilities(weights, image) for image in images])
     for said, wanted in ((found.center, of_views[:, 4]), (found.ten, of_views.mean(axis=1))):
         order = np.argsort(-wanted, axis=1, kind="stable")[:, :5]
-        assert said.guesses.tolist() == order.tolist()
+        assert said.predictions.tolist() == order.tolist()
         assert said.probabilities == pytest.approx(np.take_along_axis(wanted, order, axis=1), abs=2e-5)
         assert said.losses == pytest.approx(-np.log(wanted[range(3), truths]), abs=2e-4)
     assert np.abs(of_views[:, 4] - of_views.mean(axis=1)).max() > 0.01, "else one could stand for the other"
@@ -89,7 +89,7 @@ def test_equal_guesses_stand_in_the_order_of_their_classes() -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["paper"], divisor=16, num_classes=9))
     zeros = {name: 0 * weights.tensors[name] for name in ("fc8.weight", "fc8.bias")}
     found = evaluated(replace(weights, tensors={**weights.tensors, **zeros}), golden_images()[:2], np.array([3, 8]))
-    assert found.ten.guesses.tolist() == found.center.guesses.tolist() == 2 * [[0, 1, 2, 3, 4]]
+    assert found.ten.predictions.tolist() == found.center.predictions.tolist() == 2 * [[0, 1, 2, 3, 4]]
     assert found.ten.losses == pytest.approx(np.log(9))
 
 

@@ -74,7 +74,7 @@ def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: 
     wanted = survey(find_images(folder), "shorter-side")
     found = open_pack(plain)
     header = found.header
-    assert header.labels == wanted.folder.labels
+    assert header.labels == wanted.folder.class_names
     assert (header.num_train, header.num_validation) == (8, 6)
     assert header.source_sha256 == wanted.sha256
     assert header.excluded == wanted.excluded

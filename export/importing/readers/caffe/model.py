@@ -5,7 +5,6 @@ weights have equal shapes, differ in the order of their layers. It does not say 
 its channels are BGR; the mean may be in a file of its own.
 """
 
-import hashlib
 import math
 import mmap
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from alexnet_deploy.core.errors import WeightsError
-from alexnet_deploy.core.fs.opening import open_input, pieces_of
+from alexnet_deploy.core.fs.files import sha256_of_open
+from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
 from alexnet_deploy.export.importing.readers.caffe.layers import CaffeLayer, ChainError, chain_of, input_size_of
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
@@ -49,12 +49,10 @@ def read(path: Path) -> Source:
     """Return its tensors and layers; see Reader.read."""
     try:
         with open_input(path) as file:
-            digest = hashlib.sha256()
-            for piece in pieces_of(file):
-                digest.update(piece)
+            digest = sha256_of_open(file)
             # Not closed by hand: the frames of an error still hold parts of it. It goes with the last of them.
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return _read(path, memoryview(whole), digest.hexdigest())
+            return _read(path, memoryview(whole), digest)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (WireError, DecodeError, UnicodeDecodeError) as error:
