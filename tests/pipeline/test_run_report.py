@@ -53,7 +53,7 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     page = weights.parent / "report.html"
     check_self_contained(page.read_bytes())
     files = sorted((drawn / "val").glob("*/*"))
-    is_right, sureness = asked(weights, files, "ten")
+    is_right, confidence = asked(weights, files, "ten")
     is_right_too, _ = asked(weights, files, "center")
     assert said[-4].startswith(
         f"top-1 {is_right.mean():.1%} with ten views, {is_right_too.mean():.1%} with the centre view, on 8 validation "
@@ -66,8 +66,8 @@ def test_train_ends_with_a_page_on_what_was_learnt(run: Run, drawn: Path) -> Non
     assert re.search(rf"Top-1 with ten views: [\d.]+ %, {is_right.sum()} of 8 validation images \(", text)
     wrong = np.flatnonzero(~is_right)
     assert len(wrong), "after one epoch"
-    surest = wrong[np.argsort(-sureness[wrong])]
-    assert shown(page) == [str(files[place].relative_to(drawn)) for place in surest]
+    most_confident = wrong[np.argsort(-confidence[wrong])]
+    assert shown(page) == [str(files[place].relative_to(drawn)) for place in most_confident]
 
 
 def test_resuming_what_is_done_writes_the_page_again(run: Run, drawn: Path) -> None:
