@@ -75,7 +75,8 @@ def _compare_surroundings(model: onnx.ModelProto, opset: int, ir_version: int) -
     """Compare everything that affects the meaning of nodes and constants: versions, functions, external data."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
     if opsets != [("", opset)] or model.ir_version != ir_version:
-        yield f"the graph has opsets {opsets} and IR version {model.ir_version}, not {opset} and {ir_version}"
+        words = ", ".join(f"{domain} {version}".strip() for domain, version in opsets)
+        yield f"the graph has opset {words} and IR version {model.ir_version}, not {opset} and {ir_version}"
     if model.functions or model.training_info or model.graph.sparse_initializer:
         yield "the graph has functions, training steps or sparse constants, which the table does not have"
     for tensor in model.graph.initializer:

@@ -28,7 +28,7 @@ class KnownSource:
     key: str
     """What a reader calls it in Source.origin."""
     words: str
-    """What it is, as the reason of an assumption: "torchvision's AlexNet has it so"."""
+    """The reason given for an assumption: "as in torchvision's AlexNet"."""
     preprocessing: SourcePreprocessing
     """What its network is fed."""
     architecture: str | None = None
@@ -57,7 +57,7 @@ def fed_like(member: str) -> SourcePreprocessing:
 
 def known_as(member: str) -> KnownSource:
     """Return what is known of a file because its layers are those of a member of the family."""
-    return KnownSource(key=member, words=f"as the authors of {member} had it", preprocessing=fed_like(member))
+    return KnownSource(key=member, words=f"as in the original {member}", preprocessing=fed_like(member))
 
 
 def _conv(name: str, padding: int = 0, stride: int = 1, groups: int = 1) -> Convolve:

@@ -51,9 +51,9 @@ class Matched:
 
 
 def match_layers(source: Source, asked: str | None) -> Matched:
-    """Return the layers that use a source's tensors; `asked` is the member of the family that it is said to be.
+    """Return the layers that use a source's tensors; `asked` is the member given with --arch.
 
-    Raises WeightsError where the tensors are those of nothing that is known, or not of what was asked for.
+    Raises WeightsError if the tensors match no known source, or do not match `asked`.
     """
     named = [known for known in _candidates(source) if set(known.tensor_names) == source.tensors.keys()]
     if asked is None and named:
@@ -200,7 +200,9 @@ def _without_tensors(member: str, layer: Layer) -> SourceLayer:
                 name=layer.name, size=layer.size, alpha=layer.alpha, alpha_is_divided=True, beta=layer.beta, k=layer.k
             )
         case LocalNorm() | SpatialNorm():
-            raise UsageError(f"{member}: no other program's file has its {layer.name}; choose another --arch")
+            raise UsageError(
+                f"{member}: its {layer.name} exists only in alexnet-deploy's own files; choose another --arch"
+            )
     raise AssertionError(f"{layer.name} has tensors")
 
 

@@ -87,10 +87,10 @@ def prove(recognised: Recognised, referee: Referee, *, view: View | None = None)
     if agreement.holds:
         return agreement
     found = [name for name, mended in _mended(ours) if _compare(expected, _answers(mended, images)).holds]
-    cause = f"; they would agree with {' or with '.join(found)}" if found else ""
+    cause = f"; they agree with {' or with '.join(found)}" if found else ""
     raise ParityError(
-        f"{source.path}: our network does not say what the file itself says: on {len(images)} images probabilities "
-        f"differ by up to {agreement.max_error:.2g} ({MAX_ERROR:g} allowed), their logarithms by up to "
+        f"{source.path}: the imported network disagrees with the file: on {len(images)} images, probabilities "
+        f"differ by up to {agreement.max_error:.2g} ({MAX_ERROR:g} allowed), log-probabilities by up to "
         f"{agreement.max_log_error:.2g} ({agreement.allowed_log_error:.2g} allowed){cause}"
     )
 

@@ -187,7 +187,9 @@ def _renamed(translated: Translated, architecture: Architecture) -> dict[str, np
 
 def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:
     if fed.mean_image is not None:
-        raise WeightsError(f"{source.path}: its mean is an image, which is not in our graphs; give three with --mean")
+        raise WeightsError(
+            f"{source.path}: its mean is an image, which our graphs do not support; give three numbers with --mean"
+        )
     assert fed.resize is not None, "filled in"
     assert fed.channel_order is not None, "filled in"
     assert fed.mean is not None, "filled in"

@@ -1,4 +1,4 @@
-"""What a reader finds in somebody else's file: tensors under the file's own names, and the layers that use them.
+"""What a reader finds in a third-party file: tensors under the file's own names, and the layers that use them.
 
 A reader changes nothing: tensors keep their names, layouts and byte order of axes; constants keep their conventions. So
 the referee (export/importing/referee.py) can run the source as its own program would, and the recogniser
@@ -183,7 +183,7 @@ class SourcePreprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One file of somebody else's, read and not yet understood."""
+    """One third-party file, read but not yet recognised."""
 
     path: Path
     sha256: str

@@ -91,7 +91,7 @@ def translate(source: Source, input_size: int) -> Translated:
         except (_NoFitError, ValueError) as error:
             raise WeightsError(f"{source.path}: {layer.name}: {error}") from error
     if not walk.layers or not isinstance(walk.layers[-1], Linear):
-        raise WeightsError(f"{source.path}: its last layer is not fully connected, and gives no scores of classes")
+        raise WeightsError(f"{source.path}: its last layer is not fully connected, so it gives no class scores")
     return Translated(input_size=input_size, layers=tuple(walk.layers), tensors=walk.tensors)
 
 
@@ -142,7 +142,7 @@ def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:
     if tensor is None:
         raise _NoFitError(f"there is no tensor {name}")
     if tensor.ndim != num_dimensions:
-        raise _NoFitError(f"{name} is of shape {tensor.shape}, where {num_dimensions} dimensions are needed")
+        raise _NoFitError(f"{name} is of shape {tensor.shape}, expected {num_dimensions} dimensions")
     # Of a constant that is one value stretched, that one value.
     held = tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.strides)]
     if not np.isfinite(held).all():
@@ -164,7 +164,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
     weight_OIHW = weight if layer.layout == "OIHW" else weight.transpose(3, 2, 0, 1)
     _, channels, kernel, across = weight_OIHW.shape
     if kernel != across:
-        raise _NoFitError(f"a kernel of {kernel} x {across}, where our tables have square ones")
+        raise _NoFitError(f"a kernel of {kernel} x {across}, expected a square one")
     sees_all = walk.shape[1:] in ((), (kernel, kernel)) and (len(walk.shape) == 3 or kernel == 1)
     if sees_all and not any(layer.padding):
         # A convolution that sees all of its input is a fully connected layer.
@@ -176,7 +176,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
         return
     _needs_planes(walk)
     if channels * layer.groups != walk.shape[0]:
-        raise _NoFitError(f"takes {channels * layer.groups:,} channels, and is given {walk.shape[0]:,}")
+        raise _NoFitError(f"expects {channels * layer.groups:,} channels, but gets {walk.shape[0]:,}")
     conv = Conv(
         name=f"conv{walk.count(Conv, Linear) + 1}",
         out_channels=len(weight_OIHW),
@@ -189,7 +189,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
     margins = (top + bottom, left + right)
     sides = [(size + more - kernel) // layer.stride + 1 for size, more in zip(walk.shape[1:], margins, strict=True)]
     if min(sides) < 1:
-        raise _NoFitError(f"a kernel of {kernel} is larger than the {walk.shape[1]} x {walk.shape[2]} it is given")
+        raise _NoFitError(f"a kernel of {kernel} is larger than its input of {walk.shape[1]} x {walk.shape[2]}")
     _add(walk, conv, weight_OIHW, layer.bias)
     walk.shape = (len(weight_OIHW), *sides)
 
@@ -197,10 +197,10 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
 def _connect(walk: _Walk, weight_OI: np.ndarray, bias: str | None) -> None:
     if len(walk.shape) == 3:
         if walk.shape[1:] != (1, 1):
-            raise _NoFitError("is fully connected, and what it is given was not flattened")
+            raise _NoFitError("is fully connected, but its input is not flattened")
         _unroll(walk, Unroll(name="flatten", order="CHW"))
     if weight_OI.shape[1] != walk.shape[0]:
-        raise _NoFitError(f"takes {weight_OI.shape[1]:,} values, and is given {walk.shape[0]:,}")
+        raise _NoFitError(f"expects {weight_OI.shape[1]:,} values, but gets {walk.shape[0]:,}")
     if walk.unrolled is not None:
         channels, height, width = walk.unrolled
         weight_OHWC = weight_OI.reshape(len(weight_OI), height, width, channels)
@@ -264,7 +264,7 @@ def _unroll(walk: _Walk, layer: Unroll) -> None:
 
 def _needs_planes(walk: _Walk) -> None:
     if len(walk.shape) != 3:
-        raise _NoFitError(f"needs channels, height and width, and is given {walk.shape[0]:,} values in a row")
+        raise _NoFitError(f"expects channels, height and width, but gets a row of {walk.shape[0]:,} values")
 
 
 def _shortest(value: float) -> float:

@@ -96,7 +96,7 @@ def _rgb(option: str, text: str) -> "RGB":
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3:
-        raise UsageError(f"{option} {text}: {counted(len(numbers), 'number')}, where red, green and blue are needed")
+        raise UsageError(f"{option} {text}: {counted(len(numbers), 'number')}, expected red, green and blue")
     red, green, blue = numbers
     return red, green, blue
 
@@ -106,6 +106,6 @@ def _lrn(text: str) -> "LrnConstants":
 
     numbers = _numbers("--lrn", text)
     if len(numbers) != 4 or numbers[0] != int(numbers[0]):
-        raise UsageError(f"--lrn {text}: SIZE,ALPHA,BETA,K are needed, such as 5,1e-4,0.75,1")
+        raise UsageError(f"--lrn {text}: expected SIZE,ALPHA,BETA,K, such as 5,1e-4,0.75,1")
     size, alpha, beta, k = numbers
     return LrnConstants(size=int(size), alpha=alpha, beta=beta, k=k)

@@ -71,7 +71,7 @@ class Array:
 
     def _made(self) -> np.ndarray:
         if self.kind[1:] not in _FLOATS or not isinstance(self.content, bytes | memoryview):
-            raise PickleError(f"holds an array of type {self.kind[:20]!r}, where floats are needed")
+            raise PickleError(f"holds an array of type {self.kind[:20]!r}, expected floats")
         stored = np.dtype(self.kind)
         if len(self.content) != math.prod(self.shape) * stored.itemsize:
             raise PickleError(f"holds an array of shape {self.shape} with {len(self.content):,} bytes")
@@ -221,7 +221,7 @@ def _appends(machine: _Machine) -> None:
 
 def _extend(target: "Value", values: list["Value"]) -> None:
     if not isinstance(target, list):
-        raise PickleError("is damaged: it appends to what is not a list")
+        raise PickleError("is damaged: it appends to something that is not a list")
     target.extend(values)
 
 
@@ -237,7 +237,7 @@ def _set_items(machine: _Machine) -> None:
 
 def _update(target: "Value", values: list["Value"]) -> None:
     if not isinstance(target, dict):
-        raise PickleError("is damaged: it sets an item of what is not a dict")
+        raise PickleError("is damaged: it sets an item of something that is not a dict")
     for key, value in zip(values[::2], values[1::2], strict=True):
         target[as_text(key)] = value
 
@@ -248,7 +248,7 @@ def as_text(value: "Value") -> str:
         return value
     if isinstance(value, bytes | memoryview):
         return bytes(value[:1000]).decode("latin-1")
-    raise PickleError(f"has a {type(value).__name__} where a name is needed")
+    raise PickleError(f"has a {type(value).__name__}, expected a name")
 
 
 def _global(machine: _Machine) -> None:
@@ -270,7 +270,7 @@ def _name(machine: _Machine, module: str, name: str) -> None:
 def _reduce(machine: _Machine) -> None:
     arguments, called = machine.pop(), machine.pop()
     if not isinstance(called, _Name) or not isinstance(arguments, tuple):
-        raise PickleError("is damaged: it calls what has no name")
+        raise PickleError("is damaged: expected a call of a named function")
     match called.meaning, arguments:
         # Whatever shape it is first made with: its state has the right one.
         case "reconstruct", (_Name(meaning="ndarray"), _, _):
@@ -281,13 +281,13 @@ def _reduce(machine: _Machine) -> None:
             # How Python 3 writes bytes for Python 2.
             machine.num_encoded += len(text)
             if machine.num_encoded > len(machine.data):
-                raise PickleError("holds one text many times")
+                raise PickleError("encodes more text than the file holds")
             machine.stack.append(text.encode("latin-1"))
         case "bytes", ():
             # How Python 3 writes no bytes at all for Python 2.
             machine.stack.append(b"")
         case _:
-            raise PickleError(f"is damaged: no array is made by {called.meaning} so")
+            raise PickleError(f"is damaged: unexpected arguments of {called.meaning}")
 
 
 def _build(machine: _Machine) -> None:
@@ -298,13 +298,13 @@ def _build(machine: _Machine) -> None:
         ):
             sizes = tuple(size for size in shape if isinstance(size, int) and 0 <= size < 1 << 40)
             if sizes != shape or len(sizes) > _MOST_DIMENSIONS:
-                raise PickleError("holds an array of no possible shape")
+                raise PickleError("holds an array of an impossible shape")
             array.shape, array.is_fortran, array.content = sizes, bool(is_fortran), content
             array.kind = "O" if kind.code.startswith("O") else f"{kind.order}{kind.code}"
         case _Type() as kind, (_, order, *_) if as_text(order) in ("<", ">", "|", "="):
             kind.order = as_text(order)
         case _:
-            raise PickleError("is damaged: it sets the state of what is not an array")
+            raise PickleError("is damaged: it sets the state of something that is not an array")
 
 
 _STOP = ord(".")

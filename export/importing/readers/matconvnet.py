@@ -208,7 +208,7 @@ def _weights(layer: Struct) -> tuple[np.ndarray | None, np.ndarray | None, np.nd
 
 def _floats(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f" and values.size > _MOST_CONVERTED:
-        raise _LayerError(f"has {values.size:,} weights stored as whole numbers, where floats are needed")
+        raise _LayerError(f"has {values.size:,} weights stored as integers, expected floats")
     return values.astype(np.float32, copy=False)
 
 
@@ -238,7 +238,7 @@ def _numbers(record: Struct, name: str, default: Sequence[float], length: int | 
 
 def _whole(value: float, subject: str) -> int:
     if not 0 <= value <= 1 << 16 or value != int(value):
-        raise _LayerError(f"{subject} is {value:g}, where a whole number is needed")
+        raise _LayerError(f"{subject} is {value:g}, expected an integer")
     return int(value)
 
 
@@ -253,7 +253,7 @@ def _one(layer: Struct, name: str) -> int:
 def _padding(layer: Struct) -> Padding:
     values = [_whole(value, "its padding") for value in _numbers(layer, "pad", (0.0,))]
     if len(values) not in (1, 4):
-        raise _LayerError(f"its padding has {len(values)} numbers, where 1 or 4 are needed")
+        raise _LayerError(f"its padding has {len(values)} numbers, expected 1 or 4")
     top, bottom, left, right = values * 4 if len(values) == 1 else values
     return top, left, bottom, right
 

@@ -19,14 +19,14 @@ def find_state_dict(loaded: object, subject: str) -> dict[str, torch.Tensor]:
     Raises WeightsError, which begins with `subject`, where there is none, or several of which none has a usual name.
     """
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{subject}: holds a {type(loaded).__name__}, where a state dict is needed")
+        raise WeightsError(f"{subject}: holds a {type(loaded).__name__}, expected a state dict")
     if is_bare(loaded):
         return _unwrapped(loaded, subject)
     nested = {key: value for key, value in loaded.items() if is_bare(value)}
     usual = next((key for key in _USUAL if key in nested), None)
     if usual is None and len(nested) != 1:
         found = f"{len(nested)} state dicts" if nested else "no state dict"
-        raise WeightsError(f"{subject}: holds {found}, where one is needed, bare or under `state_dict`")
+        raise WeightsError(f"{subject}: holds {found}, expected one, bare or under `state_dict`")
     return _unwrapped(nested[usual] if usual is not None else next(iter(nested.values())), subject)
 
 

@@ -62,7 +62,7 @@ def _begin_of_pickle(data: bytes) -> int:
         raise PickleError(f"is not a file of NumPy's, or is damaged: {reason}") from error
     if not dtype.hasobject:
         found = " x ".join(map(str, shape[:8])) or "one number"
-        raise PickleError(f"holds one array ({found} of {dtype}), where the layers of a network are needed")
+        raise PickleError(f"holds one array ({found} of {dtype}), expected the layers of a network")
     return file.tell()
 
 

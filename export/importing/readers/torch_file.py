@@ -169,7 +169,7 @@ def _is_old_tar(start: bytes) -> bool:
 def _as_array(tensor: torch.Tensor, name: str, path: Path) -> np.ndarray:
     # A stride of 0 makes any number of values of one.
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise WeightsError(f"{path}: {name} is sparse or quantised, where plain floats are needed")
+        raise WeightsError(f"{path}: {name} is sparse or quantised, expected plain floats")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise WeightsError(f"{path}: {name} says it has {tensor.numel():,} values, more than the file holds")
     array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()

@@ -10,7 +10,7 @@ VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 
 
 class WireError(Exception):
-    """Bytes that are no protobuf message; the message is the reason."""
+    """The bytes are not a protobuf message; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ def answers(source: Source, inputs: np.ndarray) -> np.ndarray:
     try:
         data = read_file(source.path, MOST_BYTES)
         if sha256(data) != source.sha256:
-            raise WeightsError(f"{source.path}: was changed while it was read")
+            raise WeightsError(f"{source.path}: changed while it was being read")
         begin, end = span_of(read_structure(data))
         model = onnx.load_model_from_string(data)
     except OSError as error:

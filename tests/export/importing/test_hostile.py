@@ -242,7 +242,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "bytearray": (_bytes_of_eight_gigabytes, "holds __builtin__.bytearray, which is not a tensor"),
     "one value stretched": (_tensor_of_one_value_stretched, "a.weight says it has 4,294,967,296 values"),
     "a storage that is not there": (_storage_that_is_not_there, "not a torch checkpoint, or a damaged one"),
-    "no tensors": (_dictionary_of_lists, "holds no state dict, where one is needed"),
+    "no tensors": (_dictionary_of_lists, "holds no state dict, expected one"),
     "truncated checkpoint": (_truncated_checkpoint, "unknown format"),
     "safetensors of a huge shape": (_huge_shape, "not a safetensors file, or a damaged one"),
     "a header longer than the file": (_header_longer_than_the_file, "not a safetensors file, or a damaged one"),
@@ -256,7 +256,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "graphs within graphs": (_graphs_within_graphs, "has a subgraph within a subgraph"),
     "a length beyond the file": (_length_beyond_the_file, "a field is longer than the message that holds it"),
     "packed numbers": (_packed_numbers, "beside its tensors, too many for an AlexNet-like network"),
-    "nodes in a circle": (_nodes_in_a_circle, "takes b, which no node before it gives"),
+    "nodes in a circle": (_nodes_in_a_circle, "reads b, which no earlier node writes"),
     "functions": (_functions, "has functions of its own"),
 }
 

@@ -78,16 +78,14 @@ def test_planted_error_fails_by_name(planted: str, whole: tuple[Recognised, Refe
     with pytest.raises(ParityError) as caught:
         prove(plant(recognised), referee)
     said = str(caught.value)
-    assert said.startswith(
-        f"{recognised.source.path}: our network does not say what the file itself says: on 16 images"
-    )
-    assert said.endswith(f"; they would agree with {name}")
+    assert said.startswith(f"{recognised.source.path}: the imported network disagrees with the file: on 16 images")
+    assert said.endswith(f"; they agree with {name}")
 
 
 def test_crop_off_by_one_fails_by_name(whole: tuple[Recognised, Referee]) -> None:
     (center,) = views_by_name("center", 227)
     assert (center.top, center.left) == (14, 14)
-    with pytest.raises(ParityError, match=r"; they would agree with a crop at 14 for 15$"):
+    with pytest.raises(ParityError, match=r"; they agree with a crop at 14 for 15$"):
         prove(*whole, view=View(top=15, left=15, mirrored=False))
 
 

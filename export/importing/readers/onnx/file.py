@@ -53,13 +53,13 @@ def span_of(structure: Structure) -> tuple[str, str]:
     if own_facts(structure) is not None:
         softmax = next((node for node in graph.node if node.op_type == "Softmax"), None)
         if softmax is None:
-            raise StructureError("says that it is this program's, and has no softmax")
+            raise StructureError("has the metadata of alexnet-deploy but no softmax")
         return VIEWS, softmax.output[0]
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
     outputs = [value.name for value in graph.output]
     if len(inputs) != 1 or len(outputs) != 1:
-        raise StructureError(f"has {len(inputs)} inputs and {len(outputs)} outputs, where one of each is needed")
+        raise StructureError(f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
     return inputs[0], outputs[0]
 
 
@@ -84,7 +84,7 @@ def own_facts(structure: Structure) -> OwnFacts | None:
         parts = {name: msgspec.Raw(text.encode()) for name, text in said.items()}
         return from_json(msgspec.json.encode(parts), OwnFacts)
     except msgspec.DecodeError as error:
-        raise StructureError(f"says that it is this program's, and cannot be read: {error}") from error
+        raise StructureError(f"has the metadata of alexnet-deploy, but it cannot be read: {error}") from error
 
 
 def _source(path: Path, structure: Structure) -> Source:
@@ -133,5 +133,5 @@ def _side(model: onnx.ModelProto, name: str) -> int | None:
         raise StructureError(f"its input {name} is not images as floats, (N, 3, height, width)")
     channels, height, width = (one.dim_value for one in list(dimensions)[1:])
     if channels not in (0, 3) or height != width:
-        raise StructureError(f"its input {name} is {channels} x {height} x {width}, where 3 x S x S is needed")
+        raise StructureError(f"its input {name} is {channels} x {height} x {width}, expected 3 x S x S")
     return height or None

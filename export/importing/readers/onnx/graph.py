@@ -111,7 +111,7 @@ class Graph:
 
 
 def graph_of(structure: Structure) -> Graph:
-    """Return the graph of a parsed file; raises StructureError for what is no plain network of floats."""
+    """Return the graph of a parsed file; raises StructureError if it is not a plain network of floats."""
     proto = structure.model.graph
     graph = Graph(structure=structure)
     if len(proto.node) > _MOST_NODES:
@@ -121,10 +121,10 @@ def graph_of(structure: Structure) -> Graph:
     known = {value.name for value in proto.input} | {tensor.name for tensor in proto.initializer} | {""}
     for node in _nodes(proto):
         if unknown := [name for name in node.inputs if name not in known]:
-            raise StructureError(f"{node.name}: takes {unknown[0]}, which no node before it gives")
+            raise StructureError(f"{node.name}: reads {unknown[0]}, which no earlier node writes")
         for output in node.proto.output:
             if output and output in known:
-                raise StructureError(f"{node.name}: gives {output}, which is there already")
+                raise StructureError(f"{node.name}: writes {output}, which already exists")
             known.add(output)
             graph.made_by[output] = node
         graph.nodes.append(node)

@@ -87,7 +87,7 @@ class Structure:
         if not is_shape(shape):
             raise StructureError(f"{name}: invalid tensor shape {shape[:_MOST_DIMENSIONS]}")
         if tensor.data_type not in _TYPES:
-            raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, where floats are needed")
+            raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, expected floats")
         values = self._values(tensor, name)
         if len(values) != math.prod(shape):
             raise StructureError(f"{name}: has {len(values):,} values for the shape {shape}")
