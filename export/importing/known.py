@@ -215,12 +215,22 @@ _MATCONVNET = KnownSource(
 )
 """Source: vlfeat/matconvnet, utils/import-caffe.py, which turns the first layer's filters to RGB."""
 
+_KERAS = KnownSource(
+    key="keras",
+    words="as Keras's image_dataset_from_directory and most of its tutorials have it",
+    preprocessing=SourcePreprocessing(
+        resize="warp", channel_order="RGB", mean=(0.0, 0.0, 0.0), scale=(1 / 255, 1 / 255, 1 / 255)
+    ),
+)
+"""Source: keras/src/utils/image_dataset_utils.py, which warps and keeps RGB; the tutorials divide by 255."""
+
 _ALL = (
     _TORCHVISION,
     _JIECAOYU,
     _ONNX_ZOO,
     _TENSORFLOW_NPY,
     _MATCONVNET,
+    _KERAS,
 )
 
 KNOWN = MappingProxyType({source.key: source for source in _ALL})

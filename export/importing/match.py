@@ -61,14 +61,21 @@ def match_layers(source: Source, asked: str | None) -> Matched:
         assert known.layers is not None, "it has tensors"
         layers, reason = known.layers, f"{known.words}, whose tensors have these names; the file holds no layers"
     elif asked is not None:
-        known = _said_to_be(named[0], asked) if named else known_as(asked)
-        layers, reason = _layers_of(asked, _trained(source, known)), "as asked for"
+        known = _said_to_be(named[0], asked) if named else _known_as(source, asked)
+        layers, reason = _layers_of(source, asked, _trained(source, known)), "as asked for"
     else:
         name, reason = _by_shapes(source)
-        known = known_as(name)
-        layers = _layers_of(name, _trained(source, known))
+        known = _known_as(source, name)
+        layers = _layers_of(source, name, _trained(source, known))
     _check_kernels(source, layers)
     return Matched(known=known, layers=layers, reason=reason)
+
+
+def _known_as(source: Source, member: str) -> KnownSource:
+    """Return what is known of a file whose layers are a member's: what its own program does, where that is known."""
+    if source.trained is not None and source.origin is not None:
+        return _said_to_be(KNOWN[source.origin], member)
+    return known_as(member)
 
 
 def _said_to_be(known: KnownSource, asked: str) -> KnownSource:
@@ -90,13 +97,20 @@ class _Trained:
     unroll: Unroll
 
     @property
-    def weights(self) -> list[str]:
-        """Names of the tensors of weights, in order."""
-        return [*(layer.weight for layer in self.convolutions), *(layer.weight for layer in self.connections)]
+    def layers(self) -> list[Convolve | Connect]:
+        """All that have weights, in order."""
+        return [*self.convolutions, *self.connections]
 
 
 def _trained(source: Source, known: KnownSource) -> _Trained:
     """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
+    if source.trained is not None:
+        # Files that tell these layers and no others are TensorFlow's, whose channels stand last.
+        return _Trained(
+            convolutions=tuple(layer for layer in source.trained if isinstance(layer, Convolve)),
+            connections=tuple(layer for layer in source.trained if isinstance(layer, Connect)),
+            unroll=Unroll(name="flatten", order="HWC"),
+        )
     if known.layers is not None:
         unroll = next((layer for layer in known.layers if isinstance(layer, Unroll)), None)
         return _Trained(
@@ -128,7 +142,7 @@ def _trained(source: Source, known: KnownSource) -> _Trained:
 def _by_shapes(source: Source) -> tuple[str, str]:
     """Return the member whose shapes the tensors have, but for the number of classes, and why."""
     trained = _trained(source, known_as(_MOST_COMMON[0]))
-    found = [source.tensors[name].shape for name in trained.weights]
+    found = [_shape_of(source, layer) for layer in trained.layers]
     fitting = [
         name
         for name in dict.fromkeys(_MOST_COMMON)
@@ -148,6 +162,18 @@ def _weight_shapes(architecture: Architecture) -> list[tuple[int, ...]]:
     return [cost.weight_shape for cost in architecture.costs() if cost.weight_shape is not None]
 
 
+def _shape_of(source: Source, layer: Convolve | Connect) -> tuple[int, ...]:
+    """Return the shape of a layer's weights as our tables have it: outputs first."""
+    shape = source.tensors[layer.weight].shape
+    match layer.layout:
+        case "HWIO" if len(shape) == 4:
+            height, width, inputs, outputs = shape
+            return outputs, inputs, height, width
+        case "IO":
+            return shape[::-1]
+    return shape
+
+
 def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [*shapes[:-1], *(shape[1:] for shape in shapes[-1:])]
 
@@ -155,22 +181,23 @@ def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 def _first_unlike(source: Source, trained: _Trained) -> str:
     """Name the first tensor that no member of the family has."""
     members = [_weight_shapes(architecture) for architecture in ARCHITECTURES.values()]
-    for place, name in enumerate(trained.weights):
-        shape = source.tensors[name].shape
+    for place, layer in enumerate(trained.layers):
+        shape = _shape_of(source, layer)
         members = [shapes for shapes in members if place < len(shapes) and shapes[place] == shape]
         if not members:
-            return f"{name} of shape {shape} does not match any architecture of the family at its position"
+            found = source.tensors[layer.weight].shape
+            return f"{layer.weight} of shape {found} does not match any architecture of the family at its position"
     return f"{counted(len(source.tensors), 'tensor')} are too few"
 
 
-def _layers_of(name: str, trained: _Trained) -> tuple[SourceLayer, ...]:
+def _layers_of(source: Source, name: str, trained: _Trained) -> tuple[SourceLayer, ...]:
     """Return a member's layers as a source's, with the tensors of `trained` in their order."""
     table = ARCHITECTURES[name].layers
     kinds = (("convolution", Conv, trained.convolutions), ("fully connected layer", Linear, trained.connections))
     for words, kind, found in kinds:
         needed = sum(isinstance(layer, kind) for layer in table)
         if len(found) != needed:
-            raise WeightsError(f"has {counted(len(found), words)}, where {name} has {needed}")
+            raise WeightsError(f"{source.path}: has {counted(len(found), words)}, where {name} has {needed}")
     convolutions, connections = iter(trained.convolutions), iter(trained.connections)
     layers: list[SourceLayer] = []
     for layer in table:

@@ -11,6 +11,7 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
 from alexnet_deploy.export.importing.readers import matconvnet, safetensors_file, tensorflow_npy, torch_file
 from alexnet_deploy.export.importing.readers.caffe import model as caffe_model
+from alexnet_deploy.export.importing.readers.keras import file as keras_file
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
 from alexnet_deploy.export.importing.referees import numpy_forward, onnx_session, torch_rebuild
 from alexnet_deploy.export.importing.source import Reader, Source
@@ -68,6 +69,12 @@ FORMATS = (
         reader=tensorflow_npy,
         referee=numpy_forward.answers,
         referee_words="its layers, in NumPy",
+    ),
+    Format(
+        words="Keras models",
+        reader=keras_file,
+        referee=numpy_forward.answers,
+        referee_words="the file's layers, in NumPy",
     ),
     Format(
         words="MatConvNet networks",

@@ -197,6 +197,9 @@ class Source:
     preprocessing: SourcePreprocessing
     labels: tuple[str, ...] | None
     """Names of the classes, where the file has them."""
+    trained: tuple[Convolve | Connect, ...] | None = None
+    """Of a file of tensors alone, the layers that have them, in order, where it tells these; strides and paddings are
+    not known yet."""
     origin: str | None = None
     """Key of what is known of such sources (export/importing/known.py); None where the reader cannot tell."""
     table: Architecture | None = None

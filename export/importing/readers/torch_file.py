@@ -21,6 +21,7 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256_of_open
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.export.importing.readers.state_dict import find_state_dict
+from alexnet_deploy.export.importing.readers.zip_directory import open_zip
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
 _ZIP = b"PK\x03\x04"
@@ -119,7 +120,7 @@ def _load(path: Path, file: BufferedReader) -> object:
 
 def _check_zip(path: Path, file: BufferedReader) -> None:
     """Raise WeightsError for entries that are compressed or overlap, and for names that tensors do not need."""
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise WeightsError(
@@ -152,7 +153,7 @@ def _check_names(path: Path, file: BinaryIO) -> None:
 
 def _pickle_name(path: Path) -> str | None:
     try:
-        with open_input(path) as file, zipfile.ZipFile(file) as archive:
+        with open_input(path) as file, open_zip(file) as archive:
             return _data_pickle(archive)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return None
