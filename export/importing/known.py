@@ -224,6 +224,13 @@ _KERAS = KnownSource(
 )
 """Source: keras/src/utils/image_dataset_utils.py, which warps and keeps RGB; the tutorials divide by 255."""
 
+_DIGITS = KnownSource(
+    key="digits",
+    words="as DIGITS has it unless told otherwise",
+    preprocessing=SourcePreprocessing(resize="warp", channel_order="BGR", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0)),
+)
+"""Source: NVIDIA/DIGITS, digits/dataset/images; the mean is in a file of its own wherever one is subtracted."""
+
 _ALL = (
     _TORCHVISION,
     _JIECAOYU,
@@ -231,6 +238,7 @@ _ALL = (
     _TENSORFLOW_NPY,
     _MATCONVNET,
     _KERAS,
+    _DIGITS,
 )
 
 KNOWN = MappingProxyType({source.key: source for source in _ALL})

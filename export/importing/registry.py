@@ -10,6 +10,7 @@ import numpy as np
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
 from alexnet_deploy.export.importing.readers import matconvnet, safetensors_file, tensorflow_npy, torch_file
+from alexnet_deploy.export.importing.readers.caffe import digits
 from alexnet_deploy.export.importing.readers.caffe import model as caffe_model
 from alexnet_deploy.export.importing.readers.keras import file as keras_file
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
@@ -57,6 +58,12 @@ FORMATS = (
         reader=caffe_model,
         referee=numpy_forward.answers,
         referee_words="the file's layers, in NumPy",
+    ),
+    Format(
+        words="DIGITS archives and folders",
+        reader=digits,
+        referee=numpy_forward.answers,
+        referee_words="the layers of its deploy.prototxt, in NumPy",
     ),
     Format(
         words="ONNX graphs",

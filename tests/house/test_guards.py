@@ -181,6 +181,19 @@ def test_every_page_that_is_linked_to_is_there() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def dangling_sections(text: str) -> list[str]:
+    """Return the links to sections of the same page that it does not have; GitHub makes the names of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    names = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return [name for name in re.findall(r"\]\(#([^)]+)\)", text) if name not in names]
+
+
+def test_every_section_that_is_linked_to_is_there() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        assert dangling_sections(page.read_text()) == [], page.name
+    assert dangling_sections("[a](#b-1s), [c](#d)\n## B: `1`'s\n") == ["d"]
+
+
 PATH_OF_CODE = re.compile(r"(?<![\w./-])((?:\.\./)?(?:[\w-]+/)+[\w-]+\.py)\b")
 
 

@@ -83,7 +83,7 @@ class CaffeLayer:
         return field in self.message.DESCRIPTOR.fields_by_name and bool(self.message.HasField(field))
 
 
-def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> int | None:
+def input_size_of(header: messages.NetHeader | messages.NetText, layers: Sequence[CaffeLayer]) -> int | None:
     """Return the side of the square input, in pixels, if the model says it; raises ChainError for another shape."""
     shapes = [list(header.input_dim)] if header.input_dim else [list(shape.dim) for shape in header.input_shape]
     for layer in layers:

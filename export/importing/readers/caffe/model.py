@@ -7,8 +7,10 @@ its channels are BGR; the mean may be in a file of its own.
 
 import math
 import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -61,7 +63,36 @@ def read(path: Path) -> Source:
         raise WeightsError(f"{path}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaffeModel:
+    """A model as it was parsed."""
+
+    header: messages.NetHeader
+    layers: tuple[CaffeLayer, ...]
+    """Without their blobs."""
+    tensors: dict[str, np.ndarray]
+    """float32, as LAYER.0, LAYER.1 and so on."""
+    version: Literal["V1", "V2"]
+
+
 def _read(path: Path, data: memoryview, sha256: str) -> Source:
+    model = parse_model(data)
+    size = input_size_of(model.header, model.layers)
+    return Source(
+        path=path,
+        sha256=sha256,
+        format=f"Caffe model ({model.version} layers)",
+        tensors=model.tensors,
+        layers=chain_of(model.layers, model.tensors),
+        preprocessing=SourcePreprocessing(
+            input_size=size, mean=mean_value_of(model.layers), scale=scale_of(model.layers)
+        ),
+        labels=None,
+    )
+
+
+def parse_model(data: memoryview) -> CaffeModel:
+    """Return a model's layers and tensors; raises ChainError, WireError and protobuf's DecodeError."""
     header, layers, tensors = bytearray(), [], {}
     is_v1 = False
     for field in fields(data, 0, len(data)):
@@ -84,16 +115,11 @@ def _read(path: Path, data: memoryview, sha256: str) -> Source:
         layers.append(layer)
         if len(layers) > _MOST_LAYERS:
             raise ChainError(f"has more than {_MOST_LAYERS} layers")
-    head = _parsed(messages.NetHeader(), memoryview(header))
-    size = input_size_of(head, layers)
-    return Source(
-        path=path,
-        sha256=sha256,
-        format=f"Caffe model ({'V1' if is_v1 else 'V2'} layers)",
+    return CaffeModel(
+        header=_parsed(messages.NetHeader(), memoryview(header)),
+        layers=tuple(layers),
         tensors=tensors,
-        layers=chain_of(layers, tensors),
-        preprocessing=SourcePreprocessing(input_size=size, mean=_mean(layers), scale=_scale(layers)),
-        labels=None,
+        version="V1" if is_v1 else "V2",
     )
 
 
@@ -124,7 +150,8 @@ def array_of(blob: messages.BlobProto, subject: str) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _mean(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
+def mean_value_of(layers: Sequence[CaffeLayer]) -> tuple[float, float, float] | None:
+    """Return the means that a layer of data subtracts, red first; None where it says none."""
     for layer in layers:
         values = list(layer.message.transform_param.mean_value) if layer.has("transform_param") else []
         if len(values) in (1, 3):
@@ -133,7 +160,8 @@ def _mean(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
     return None
 
 
-def _scale(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
+def scale_of(layers: Sequence[CaffeLayer]) -> tuple[float, float, float] | None:
+    """Return what a layer of data multiplies by; None where it says nothing."""
     for layer in layers:
         if layer.has("transform_param") and layer.message.transform_param.HasField("scale"):
             scale = layer.message.transform_param.scale

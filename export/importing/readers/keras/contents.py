@@ -141,5 +141,5 @@ def map_arrays(
         values = np.frombuffer(whole, place.dtype, count, begin + place.offset).reshape(place.shape)
         values = values.astype(np.float32, copy=False)
         # Kernels are transposed into new memory later; biases are used as they are, and must be aligned.
-        arrays[path] = np.require(values, requirements="ALIGNED") if values.ndim == 1 else values
+        arrays[path] = np.require(values, requirements="A") if values.ndim == 1 else values
     return arrays
