@@ -43,6 +43,7 @@ from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.preprocessing import DECODING
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.names import resume_words
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.backends.torch import open_reference
@@ -112,12 +113,13 @@ def export(
     Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the accuracy gate
     passes: see quantize.
 
-    Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options, BackendError
-    where no engine is installed to prove it on or the plan cannot be built, ExportError and BundleError where the
-    graph or the bundle cannot be made.
+    Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options and for weights
+    of a run that was interrupted in its first epoch, BackendError where no engine is installed to prove it on or the
+    plan cannot be built, ExportError and BundleError where the graph or the bundle cannot be made.
     """
     weights, precision, say = loaded.weights, request.precision, observer.say
     request.refuse(weights.architecture)
+    _refuse_untrained(loaded)
     backends = installed_backends()
     crops = views_by_name(request.views, weights.architecture.input_size)
     folder = None if request.data is None else _readable(request.data, weights, say)
@@ -160,6 +162,16 @@ def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> lis
             rows.extend(prove(engine, candidate))
     _refuse_failures(rows)
     return rows
+
+
+def _refuse_untrained(loaded: LoadedWeights) -> None:
+    """Raise UsageError for the weights of a run that was interrupted in its first epoch: they are the initial ones."""
+    training = loaded.weights.training
+    if training is not None and training.interrupted and not training.epochs:
+        raise UsageError(
+            f"{loaded.path}: these weights are not trained: the run was interrupted in its first epoch; "
+            f"{resume_words(loaded.path.parent)}"
+        )
 
 
 def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:

@@ -165,7 +165,7 @@ def train(
 def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence[LogKind]) -> Path:
     """Return the weights file of a run that was trained to its end; the first process shows its progress."""
     from alexnet_deploy.cli.terminal import say, training_bar
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.run import train as train_to_weights
 
@@ -183,7 +183,9 @@ def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence
             )
     except (KeyboardInterrupt, SystemExit):
         if is_first and (task.run / CHECKPOINT).exists():
-            note_latest(task.run)
+            # Without a finished epoch its weights are the initial ones: nothing to export by default.
+            if load_checkpoint(task.run / CHECKPOINT).position.epochs:
+                note_latest(task.run)
             say(f"interrupted; resume with `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}`")
         raise
 
