@@ -68,6 +68,11 @@ def find_bundle(named: Path | None = None) -> Path:
     found = find_entry(named)
     if found is None:
         raise UsageError(f"{named}: there is no such bundle{_entries(BUNDLES)}")
+    if not found.is_dir():
+        made = f"`alexnet-deploy export {found}` makes one from weights" if found.suffix == ".safetensors" else ""
+        raise BundleError(
+            f"{found}: this is a file, but a bundle is a directory; {made or 'pass the directory with manifest.json'}"
+        )
     if is_run(found):
         raise BundleError(f"{found}: this is a run, not a bundle; `alexnet-deploy export {found}` makes one from it")
     return found

@@ -47,7 +47,8 @@ def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> N
     Path("images/deep").mkdir(parents=True)
     for inputs in (["images"], ["images", "images/deep"], ["-"]):
         said = run("predict", *inputs).refused(2)
-        assert said == f"{' '.join(inputs)}: no files found; pass --allow-empty to accept that"
+        found = "stdin: the list names no files" if inputs == ["-"] else f"{' '.join(inputs)}: no files found"
+        assert said == f"{found}; pass --allow-empty to accept that"
         outcome = run("predict", *inputs, "--allow-empty")
         assert (outcome.code, outcome.out) == (0, "")
         assert outcome.err.endswith("\n0 predicted\n")

@@ -131,7 +131,8 @@ def predict(
         with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
             _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
             if not rows.outcomes and not allow_empty:
-                raise UsageError(f"{' '.join(images)}: no files found; pass --allow-empty to accept that")
+                sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
+                raise UsageError(f"{sources}; pass --allow-empty to accept that")
     _conclude(rows.outcomes)
 
 
@@ -238,6 +239,8 @@ def _sink_to(
     with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as file:
         if file.outcomes:
             say(f"resuming after {counted(file.outcomes.total(), 'row')}")
+        elif resume:
+            say(f"{output}: no rows of an interrupted run were found; starting with the first input")
         try:
             yield file
         except UsageError:

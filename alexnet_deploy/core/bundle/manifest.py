@@ -42,6 +42,9 @@ MOST_FILE_BYTES = 4 * GIB
 
 MOST_MANIFEST_BYTES = 64 * MIB
 
+COPY_AGAIN = "copy the bundle again, or export it again"
+"""What to do about a damaged bundle, as the end of an error."""
+
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 """Names of the graph's one input and one output."""
@@ -265,6 +268,6 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
     except UnknownVersionError as error:
         raise BundleError(f"{subject}: {error}; use the alexnet-deploy that wrote it, or export again") from error
     except msgspec.DecodeError as error:
-        raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
+        raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}; {COPY_AGAIN}") from error
     except ChangedRecordError as error:
-        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: {error}") from error
+        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: {error}; {COPY_AGAIN}") from error

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import (
+    COPY_AGAIN,
     MOST_MANIFEST_BYTES,
     FileEntry,
     Manifest,
@@ -77,7 +78,9 @@ class Bundle:
             raise IntegrityError(f"{self.path}: the manifest does not list {name}")
         data = _read_inside(self.path, name, entry.bytes)
         if (digest := sha256(data)) != entry.sha256:
-            raise IntegrityError(f"{self.path / name}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...")
+            raise IntegrityError(
+                f"{self.path / name}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...; {COPY_AGAIN}"
+            )
         return data
 
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
@@ -163,12 +166,12 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
             found = os.fstat(file.fileno()).st_size
             # Before reading: the size in a damaged manifest must not be allocated.
             if num_bytes is not None and found != num_bytes:
-                raise IntegrityError(f"{current}: {counted(found, 'byte')}, expected {num_bytes:,}")
+                raise IntegrityError(f"{current}: {counted(found, 'byte')}, expected {num_bytes:,}; {COPY_AGAIN}")
             return read_rest(file, MOST_MANIFEST_BYTES if num_bytes is None else num_bytes)
     except FileNotFoundError as error:
         if name == MANIFEST:
             raise
-        raise IntegrityError(f"{current}: missing, but the manifest lists it") from error
+        raise IntegrityError(f"{current}: missing, but the manifest lists it; {COPY_AGAIN}") from error
     except OSError as error:
         raise IntegrityError(f"{current}: cannot be read: {error.strerror}") from error
 

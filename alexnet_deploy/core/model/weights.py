@@ -26,6 +26,7 @@ from alexnet_deploy.core.model.labels import check_labels
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.core.model.tensor_file import (
     BLANK,
+    DamagedError,
     ReadTensors,
     TensorFile,
     TensorFileError,
@@ -214,6 +215,8 @@ def load_weights(path: Path) -> LoadedWeights:
             header, read = _read(path, file)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DamagedError as error:
+        raise WeightsError(f"{path}: {error}; copy the file again") from error
     except TensorFileError as error:
         raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
