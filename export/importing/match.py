@@ -1,4 +1,4 @@
-"""The layers of a file that holds tensors alone: by the names of its tensors, or by their shapes in order."""
+"""Find the layers of a file that contains only tensors: by their names, or by their shapes in order."""
 
 import re
 from collections.abc import Iterator
@@ -35,16 +35,16 @@ from alexnet_deploy.export.importing.source import (
 # Strides and paddings are only known for the kernels that the networks of the family have.
 _KERNELS = (11, 5, 3, 3, 3)
 
-# Of members with the same shapes, the one that people have.
+# Of members with the same shapes, the most widespread one.
 _MOST_COMMON = ("torchvision", "caffe", "single_tower", *ARCHITECTURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """The layers of a source that holds tensors alone, and why they are taken to be these."""
+    """The layers found for a source that contains only tensors, and the reason."""
 
     known: KnownSource
-    """What else is known of such files."""
+    """More facts about such files."""
     layers: tuple[SourceLayer, ...]
     reason: str
     """In words."""
@@ -96,7 +96,7 @@ class _Trained:
 
 
 def _trained(source: Source, known: KnownSource) -> _Trained:
-    """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
+    """Return the layers that have tensors: the known ones, or else those that shapes and names imply."""
     if known.layers is not None:
         unroll = next((layer for layer in known.layers if isinstance(layer, Unroll)), None)
         return _Trained(
@@ -126,7 +126,7 @@ def _trained(source: Source, known: KnownSource) -> _Trained:
 
 
 def _by_shapes(source: Source) -> tuple[str, str]:
-    """Return the member whose shapes the tensors have, but for the number of classes, and why."""
+    """Return the member with the shapes of these tensors, ignoring the number of classes, and the reason."""
     trained = _trained(source, known_as(_MOST_COMMON[0]))
     found = [source.tensors[name].shape for name in trained.weights]
     fitting = [

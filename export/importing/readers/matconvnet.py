@@ -41,7 +41,7 @@ _LOSSES = ("loss", "softmaxloss")
 
 
 class _LayerError(Exception):
-    """What is wrong with a network, in words that need the file's name before them."""
+    """What is wrong with a network; the message needs the file's name in front."""
 
 
 def recognises(path: Path, start: bytes) -> bool:

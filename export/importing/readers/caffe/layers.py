@@ -53,7 +53,7 @@ _MEASURES = {"Accuracy", "SoftmaxWithLoss", "Silence"}
 
 
 class ChainError(Exception):
-    """What is wrong with a model, in words that need its name before them."""
+    """What is wrong with a model; the message needs the file's name in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""An ONNX file's structure, parsed apart from its weights, which stay where they are in the file's bytes.
+"""An ONNX file's structure, parsed without its weights, which stay in place in the file's bytes.
 
-protobuf copies every weight, and makes a hundred bytes of an empty node's two. So the data of each tensor is taken out
-before the rest, of which there may be little, is given to onnx; and in its place stands where it was.
+protobuf copies every weight, and turns an empty node of two bytes into a hundred. So the data of each tensor is removed
+and replaced by its position before the rest, whose size is limited, is passed to onnx.
 
 Source: onnx/onnx.proto; protobuf.dev, "Encoding".
 """
@@ -22,7 +22,7 @@ from alexnet_deploy.export.audit import is_text
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 
 _MOST_STRUCTURE_BYTES = 1 * MIB
-"""Of everything but the tensors' data: networks of the family have 10 to 100 kB."""
+"""Limit on everything but the tensors' data: networks of the family have 10 to 100 kB."""
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 29
 """As many as an architecture may have parameters."""
@@ -69,7 +69,7 @@ _TYPES: Mapping[int, str] = MappingProxyType(
 
 
 class StructureError(Exception):
-    """What is wrong with an ONNX file, in words that need its name before them."""
+    """What is wrong with an ONNX file; the message needs the file's name in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
