@@ -170,7 +170,7 @@ def _layers_of(name: str, trained: _Trained) -> tuple[SourceLayer, ...]:
     for words, kind, found in kinds:
         needed = sum(isinstance(layer, kind) for layer in table)
         if len(found) != needed:
-            raise WeightsError(f"has {counted(len(found), words)}, where {name} has {needed}")
+            raise WeightsError(f"has {counted(len(found), words)}, but {name} has {needed}")
     convolutions, connections = iter(trained.convolutions), iter(trained.connections)
     layers: list[SourceLayer] = []
     for layer in table:
@@ -213,8 +213,8 @@ def _check_kernels(source: Source, layers: tuple[SourceLayer, ...]) -> None:
         found = shape[2:] if layer.layout == "OIHW" else shape[:2]
         if found != (kernel, kernel):
             raise WeightsError(
-                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, where {kernel} x "
-                f"{kernel} is known, and the file does not say its stride and padding"
+                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, but stride and padding, "
+                f"which the file does not contain, are known only for {kernel} x {kernel}"
             )
 
 

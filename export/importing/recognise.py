@@ -99,7 +99,7 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
 
 def _about_size(size: int, said: int | None, reason: str) -> Assumption:
     if said is not None:
-        reason = f"the file says {said}, where pooling drops pixels; such networks were trained at {size}"
+        reason = f"at the file's {said}, pooling drops pixels; such networks were trained at {size}"
     return Assumption(subject="input size", value=str(size), reason=reason, option=None)
 
 
@@ -113,7 +113,7 @@ def _check_kinship(source: Source, translated: Translated) -> None:
         raise WeightsError(f"{source.path}: {name} is a sixth convolution; AlexNet-like networks have five")
     if num_convolutions < _NUM_CONVOLUTIONS or not _FEWEST_LINEAR <= num_linear <= _MOST_LINEAR:
         raise WeightsError(
-            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers, where "
+            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers; "
             f"AlexNet-like networks have {_NUM_CONVOLUTIONS} and {_FEWEST_LINEAR} to {_MOST_LINEAR}"
         )
 

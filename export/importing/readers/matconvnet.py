@@ -119,7 +119,7 @@ class _Walk:
                 yield self._convolution(name, layer)
             case "relu":
                 if any(_numbers(layer, "leak", (0.0,))):
-                    raise _LayerError("a leaky ReLU is not known here")
+                    raise _LayerError("a leaky ReLU is not supported")
                 yield Activate(name=name, function="relu")
             case "normalize" | "lrn":
                 size, k, alpha, beta = _numbers(layer, "param", (5.0, 1.0, 1e-4 / 5, 0.75), length=4)
@@ -138,7 +138,7 @@ class _Walk:
             case "loss":
                 return
             case _:
-                raise _LayerError(f"a layer of type {kind[:40]!r} is not known here")
+                raise _LayerError(f"a layer of type {kind[:40]!r} is not supported")
 
     def _convolution(self, name: str, layer: Struct) -> Convolve:
         filters, biases, _ = _weights(layer)
@@ -147,11 +147,11 @@ class _Walk:
         # MATLAB drops dimensions of 1 at the end.
         filters = filters.reshape(*filters.shape, *[1] * (4 - filters.ndim))
         if any(value != 1 for value in _numbers(layer, "dilate", (1.0,))):
-            raise _LayerError("a dilated convolution is not known here")
+            raise _LayerError("a dilated convolution is not supported")
         _, _, inputs, outputs = filters.shape
         groups, rest = divmod(self.channels, max(inputs, 1))
         if rest or not groups:
-            raise _LayerError(f"takes {inputs:,} channels, and is given {self.channels:,}")
+            raise _LayerError(f"expects {inputs:,} channels, but gets {self.channels:,}")
         self.channels = outputs
         self.tensors[f"{name}.filters"] = _floats(filters)
         has_biases = biases is not None and biases.size > 0
@@ -188,7 +188,7 @@ class _Walk:
 def _pooling(name: str, layer: Struct) -> Pool:
     method = _text(layer, "method") or "max"
     if method not in ("max", "avg"):
-        raise _LayerError(f"pooling by {method[:40]!r} is not known here")
+        raise _LayerError(f"pooling by {method[:40]!r} is not supported")
     return Pool(
         name=name,
         function="max" if method == "max" else "average",

@@ -42,14 +42,14 @@ class Node:
         """Return an integer attribute; raises StructureError for another type."""
         value = self.number(name, otherwise)
         if not isinstance(value, int):
-            raise StructureError(f"{self.name}: {name} is not a whole number")
+            raise StructureError(f"{self.name}: {name} is not an integer")
         return value
 
     def list(self, name: str, otherwise: Sequence[int]) -> tuple[int, ...]:
         """Return an attribute that is a list of integers; raises StructureError for another type."""
         value = self.attribute(name, otherwise)
         if not isinstance(value, list | tuple) or not all(isinstance(one, int) for one in value):
-            raise StructureError(f"{self.name}: {name} is not a list of whole numbers")
+            raise StructureError(f"{self.name}: {name} is not a list of integers")
         return tuple(value)
 
 
@@ -137,7 +137,7 @@ def graph_of(structure: Structure) -> Graph:
 def _nodes(proto: onnx.GraphProto) -> Iterator[Node]:
     for node in proto.node:
         if not node.output or not node.output[0]:
-            raise StructureError(f"{node.name or node.op_type}: gives nothing")
+            raise StructureError(f"{node.name or node.op_type}: has no output")
         name = node.name or node.output[0]
         if node.op_type.startswith(_QUANTIZED):
             raise StructureError(f"{name}: {node.op_type} belongs to a quantized graph; import the float graph")
