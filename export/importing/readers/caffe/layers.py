@@ -1,4 +1,4 @@
-"""Caffe's layers, V1 or V2, as the layers of a source: a chain from the image to the class scores."""
+"""Convert Caffe's layers, V1 or V2, to the layers of a source: a chain from the image to the class scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,13 +62,13 @@ class CaffeLayer:
 
     name: str
     type: str
-    """V2's word for it."""
+    """Its type, by V2's name."""
     message: AnyLayer
-    """As it was parsed."""
+    """The parsed message."""
 
     @classmethod
     def of(cls, message: AnyLayer) -> "CaffeLayer":
-        """Return a layer; raises ChainError for one from before V1."""
+        """Return a layer; raises ChainError for one older than V1."""
         if isinstance(message, messages.LayerParameter):
             return cls(name=message.name, type=message.type, message=message)
         if message.HasField("v0_layer"):
@@ -102,7 +102,7 @@ def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> i
 def chain_of(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray]) -> tuple[SourceLayer, ...]:
     """Return the layers from the image to the class scores, in order of execution.
 
-    Raises ChainError for a network that branches, and for a layer that is not known, with its name.
+    Raises ChainError, naming the layer, for a network that branches or a layer that is not supported.
     """
     found: list[SourceLayer] = []
     blob: str | None = None
