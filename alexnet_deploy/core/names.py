@@ -32,7 +32,7 @@ def new_bundle(architecture: str, precision: str) -> Path:
 
 
 def new_import(architecture: str) -> Path:
-    """Return the directory of weights that are imported now and that nobody named."""
+    """Return the default directory of newly imported weights: their architecture and the current time."""
     return RUNS / f"{architecture}-imported-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -1,6 +1,6 @@
-"""What a file does not say, filled in: from what was asked for, or else from what is known of its source.
+"""Complete the facts that a file does not contain, from the user's options or from what is known about its source.
 
-Each thing that is filled in from what is known becomes an Assumption, to be printed and recorded.
+Each fact that is not from the file or an option becomes an Assumption, which is printed and recorded.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LrnConstants:
-    """Constants of local response normalisation, alpha divided by `size` as torch, ONNX and Caffe have it."""
+    """Constants of local response normalisation, alpha divided by `size` as in torch, ONNX and Caffe."""
 
     size: int
     alpha: float
@@ -35,15 +35,15 @@ class LrnConstants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What was asked for in the place of what the file says, or what is known; None where nothing was."""
+    """The user's options, which override the file and the assumptions; None if not given."""
 
     architecture: str | None = None
-    """A member of the family, or the name of a table of its own."""
+    """A member of the family, or the name of a new table."""
     channel_order: ChannelOrder | None = None
     mean: RGB | None = None
     """Red, green, blue, on 0..255."""
     scale: RGB | None = None
-    """Red, green, blue: what (pixel - mean) is multiplied by."""
+    """Red, green, blue: the factor of (pixel - mean)."""
     resize: ResizePolicy | None = None
     lrn: LrnConstants | None = None
     labels: tuple[str, ...] | None = None
@@ -51,20 +51,20 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """A source with its layers."""
+    """A source with complete layers."""
 
     source: Source
     """Its layers are not None."""
     known: KnownSource | None
-    """What else is known of such files; None where nothing is."""
+    """More facts about such files; None if there are none."""
     assumptions: tuple[Assumption, ...]
-    """What was filled in from what is known."""
+    """The facts that were assumed."""
 
 
 def complete(source: Source, overrides: Overrides) -> Completed:
-    """Fill in the layers and labels that a source does not say.
+    """Complete the layers and labels of a source.
 
-    Raises WeightsError where nothing is known of its tensors, UsageError for an override that contradicts the file.
+    Raises WeightsError if its tensors are unknown, UsageError for an override that contradicts the file.
     """
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
     if source.layers is None:
@@ -118,7 +118,7 @@ def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], lrn: LrnConstants
 def fill_preprocessing(
     said: SourcePreprocessing, known: KnownSource, overrides: Overrides, assumptions: list[Assumption]
 ) -> SourcePreprocessing:
-    """Return what the network is fed: as asked for, as the file says, or as is known, which is noted."""
+    """Return the preprocessing: from the options, the file, or an assumption, which is added to `assumptions`."""
     usual = known.preprocessing
 
     def taken(subject: str, asked: T | None, said: T | None, usual: T | None) -> T | None:

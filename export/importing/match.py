@@ -1,4 +1,4 @@
-"""The layers of a file that holds tensors alone: by the names of its tensors, or by their shapes in order."""
+"""Find the layers of a file that contains only tensors: by their names, or by their shapes in order."""
 
 import re
 from collections.abc import Iterator
@@ -35,16 +35,16 @@ from alexnet_deploy.export.importing.source import (
 # Strides and paddings are only known for the kernels that the networks of the family have.
 _KERNELS = (11, 5, 3, 3, 3)
 
-# Of members with the same shapes, the one that people have.
+# Of members with the same shapes, the most widespread one.
 _MOST_COMMON = ("torchvision", "caffe", "single_tower", *ARCHITECTURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """The layers of a source that holds tensors alone, and why they are taken to be these."""
+    """The layers found for a source that contains only tensors, and the reason."""
 
     known: KnownSource
-    """What else is known of such files."""
+    """More facts about such files."""
     layers: tuple[SourceLayer, ...]
     reason: str
     """In words."""
@@ -103,7 +103,7 @@ class _Trained:
 
 
 def _trained(source: Source, known: KnownSource) -> _Trained:
-    """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
+    """Return the layers that have tensors: the known ones, or else those that shapes and names imply."""
     if source.trained is not None:
         # Files that tell these layers and no others are TensorFlow's, whose channels stand last.
         return _Trained(
@@ -140,7 +140,7 @@ def _trained(source: Source, known: KnownSource) -> _Trained:
 
 
 def _by_shapes(source: Source) -> tuple[str, str]:
-    """Return the member whose shapes the tensors have, but for the number of classes, and why."""
+    """Return the member with the shapes of these tensors, ignoring the number of classes, and the reason."""
     trained = _trained(source, known_as(_MOST_COMMON[0]))
     found = [_shape_of(source, layer) for layer in trained.layers]
     fitting = [
@@ -197,7 +197,7 @@ def _layers_of(source: Source, name: str, trained: _Trained) -> tuple[SourceLaye
     for words, kind, found in kinds:
         needed = sum(isinstance(layer, kind) for layer in table)
         if len(found) != needed:
-            raise WeightsError(f"{source.path}: has {counted(len(found), words)}, where {name} has {needed}")
+            raise WeightsError(f"{source.path}: has {counted(len(found), words)}, but {name} has {needed}")
     convolutions, connections = iter(trained.convolutions), iter(trained.connections)
     layers: list[SourceLayer] = []
     for layer in table:
@@ -240,8 +240,8 @@ def _check_kernels(source: Source, layers: tuple[SourceLayer, ...]) -> None:
         found = shape[2:] if layer.layout == "OIHW" else shape[:2]
         if found != (kernel, kernel):
             raise WeightsError(
-                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, where {kernel} x "
-                f"{kernel} is known, and the file does not say its stride and padding"
+                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, but stride and padding, "
+                f"which the file does not contain, are known only for {kernel} x {kernel}"
             )
 
 

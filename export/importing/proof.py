@@ -1,6 +1,6 @@
-"""Whether our network says what the source itself says, on images, from pixels to probabilities.
+"""Compare our network with the source itself on images, from pixels to probabilities.
 
-What the source is fed is prepared here in NumPy, from what is known of the source and not from our Preprocessing.
+The source's input is prepared here in NumPy, from the facts about the source and not from our Preprocessing.
 
 N images, K classes, S side of the input.
 """
@@ -24,10 +24,10 @@ from alexnet_deploy.export.importing.registry import Referee
 from alexnet_deploy.export.importing.source import SourcePreprocessing
 
 MAX_ERROR = 1e-5
-"""Of a probability: the same sums in another order, as for an FP32 graph."""
+"""Tolerance of a probability: the same sums in another order, as for an FP32 graph."""
 _RELATIVE_LOG_ERROR = 1e-5
 _LEAST_SPAN = 10.0
-"""A log-probability may differ by 1e-5 of the largest, in nats, and of 10 at least: float32's error is relative."""
+"""A log-probability may differ by 1e-5 of the largest one, or of 10 nats if more: float32 errors are relative."""
 
 _LOG_FLOOR = 1e-30
 _IMAGES_AT_ONCE = 8
@@ -35,25 +35,25 @@ _IMAGES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far our network is from the source."""
+    """The differences between our network and the source."""
 
     num_images: int
     max_error: float
-    """Largest absolute difference of a probability; NaN where either gave NaN."""
+    """Largest absolute difference of a probability; NaN if either returned NaN."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
     allowed_log_error: float
-    """What it may be."""
+    """Tolerance of max_log_error."""
 
     @property
     def holds(self) -> bool:
-        """Whether both say the same; NaN does not."""
+        """Whether both differences are within tolerance; NaN is not."""
         return self.max_error <= MAX_ERROR and self.max_log_error <= self.allowed_log_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ours:
-    """All that decides what our network says."""
+    """Everything that determines our network's output."""
 
     architecture: Architecture
     tensors: Mapping[str, np.ndarray]
@@ -63,15 +63,15 @@ class _Ours:
 
 @cache
 def proof_images() -> np.ndarray:
-    """Return the images that both are asked about, uint8 (16, 256, 256, 3): the golden ones, and eight more drawn."""
+    """Return the images of the proof, uint8 (16, 256, 256, 3): the golden ones, and eight more drawn ones."""
     drawn = [np.asarray(draw_image(thing, seed)) for seed in (1, 2) for thing in DRAWN_CLASSES]
     return np.concatenate([golden_images(), np.stack(drawn)])
 
 
 def prove(recognised: Recognised, referee: Referee, *, view: View | None = None) -> Agreement:
-    """Hold our network against the source itself, by the centre view unless another is given.
+    """Compare our network with the source itself, on the centre view unless another is given.
 
-    Raises ParityError where they disagree, which names the mistake that would explain it, where one does.
+    Raises ParityError if they disagree; the error names the mistake that explains the difference, if one does.
     """
     images = proof_images()
     source = recognised.source
@@ -96,7 +96,7 @@ def prove(recognised: Recognised, referee: Referee, *, view: View | None = None)
 
 
 def source_inputs(images: np.ndarray, fed: SourcePreprocessing) -> np.ndarray:
-    """Return what a source's first layer takes, float32 (N, 3, S, S), of images, uint8 (N, 256, 256, 3)."""
+    """Return the input of a source's first layer, float32 (N, 3, S, S), for images, uint8 (N, 256, 256, 3)."""
     assert fed.input_size is not None, "filled in"
     assert fed.scale is not None, "filled in"
     mean = fed.mean_image if fed.mean_image is not None else np.array(fed.mean, np.float32)
@@ -131,7 +131,7 @@ def _compare(expected: np.ndarray, actual: np.ndarray) -> Agreement:
 
 
 def _mended(ours: _Ours) -> Iterator[tuple[str, _Ours]]:
-    """Yield our network with each mistake undone that imports are known to make, and what was done, in words."""
+    """Yield our network with one known mistake of imports corrected, and the correction in words; each in turn."""
     for words, factor in (("multiplied", lambda size: size), ("divided", lambda size: 1 / size)):
         changed = _with_alpha(ours.architecture, factor)
         if changed is not None:
@@ -183,7 +183,7 @@ def _first_linear(architecture: Architecture) -> tuple[str, tuple[int, ...]]:
 
 
 def _reordered(weight: np.ndarray, shape: tuple[int, ...], *, back: bool) -> np.ndarray:
-    """Return weights whose inputs stand in H, W, C order as if they stood in C, H, W order, or back."""
+    """Return weights with their inputs reordered from H, W, C to C, H, W, or back."""
     channels, height, width = shape
     if back:
         parted = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)

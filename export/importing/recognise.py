@@ -1,6 +1,6 @@
-"""A source as a network of ours: a member of the family, or a table of its own.
+"""Recognise a source as one of our networks: a member of the family, or a new table.
 
-Which it is follows from the layers, their order, their shapes and their constants; never from the file's name.
+The result depends on the layers, their order, their shapes and their constants; never on the file's name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,36 +23,36 @@ from alexnet_deploy.export.importing.translate import Translated, translate
 _NUM_CONVOLUTIONS = 5
 _FEWEST_LINEAR, _MOST_LINEAR = 2, 4
 
-# Tried in this order where neither the file nor its source says the size of the input.
+# Tried in this order if neither the file nor its source defines the input size.
 _USUAL_SIZES = (227, 224)
 
 _TRAINED_AT = 227
-"""Pixels at which Caffe's networks were trained; files for 224 leave pixels out at their poolings."""
+"""Input size in training of Caffe's networks; at 224, which some files state, their pooling drops pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """A source as a network of ours."""
+    """A source as one of our networks."""
 
     source: Source
-    """With its layers and all that its network is fed."""
+    """With complete layers and preprocessing."""
     architecture: Architecture
     """The table."""
     tensors: Mapping[str, np.ndarray]
     """float32, under the table's names."""
     preprocessing: Preprocessing
-    """What the table's first layer is fed."""
+    """The input of the table's first layer."""
     labels: tuple[str, ...]
-    """One name a class."""
+    """One name for each class."""
     assumptions: tuple[Assumption, ...]
-    """What neither the file nor the request said."""
+    """Facts from neither the file nor the options."""
 
 
 def recognise(completed: Completed, overrides: Overrides) -> Recognised:
-    """Return a source as a network of ours.
+    """Return a source as one of our networks.
 
-    Raises WeightsError, naming the first layer that does not fit, where our tables cannot say it, and UsageError where
-    another architecture was asked for.
+    Raises WeightsError if our tables cannot express it, naming the first layer that does not fit; UsageError if another
+    architecture was requested.
     """
     assumptions = list(completed.assumptions)
     translated = _fitting(completed, assumptions)
@@ -76,7 +76,7 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
 
 
 def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
-    """Return the source in our layers, at the first size of input at which it fits them."""
+    """Return the source in our layers, at the first input size that fits."""
     source, known = completed.source, completed.known
     said = source.preprocessing.input_size
     usual = None if known is None else known.preprocessing.input_size
@@ -99,7 +99,7 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
 
 def _about_size(size: int, said: int | None, reason: str) -> Assumption:
     if said is not None:
-        reason = f"the file says {said}, where pooling drops pixels; such networks were trained at {size}"
+        reason = f"at the file's {said}, pooling drops pixels; such networks were trained at {size}"
     return Assumption(subject="input size", value=str(size), reason=reason, option=None)
 
 
@@ -113,7 +113,7 @@ def _check_kinship(source: Source, translated: Translated) -> None:
         raise WeightsError(f"{source.path}: {name} is a sixth convolution; AlexNet-like networks have five")
     if num_convolutions < _NUM_CONVOLUTIONS or not _FEWEST_LINEAR <= num_linear <= _MOST_LINEAR:
         raise WeightsError(
-            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers, where "
+            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers; "
             f"AlexNet-like networks have {_NUM_CONVOLUTIONS} and {_FEWEST_LINEAR} to {_MOST_LINEAR}"
         )
 
@@ -139,7 +139,7 @@ def _named(completed: Completed, translated: Translated, asked: str | None) -> t
 
 
 def _member(translated: Translated) -> str | None:
-    """Return the member of the family that these layers are, but for the number of classes and for dropout."""
+    """Return the member of the family with these layers, ignoring the number of classes and dropout."""
     return next((name for name, member in ARCHITECTURES.items() if _equals(translated, member)), None)
 
 
@@ -148,7 +148,7 @@ def _equals(translated: Translated, table: Architecture) -> bool:
 
 
 def _nearest(translated: Translated, preferred: str | None) -> str:
-    """Return the member whose layers are the most alike, widths last; of equals the preferred one, then the first."""
+    """Return the most similar member; widths count last, and of equals the preferred one wins, then the first."""
 
     def likeness(name: str) -> tuple[float, float, bool]:
         without, with_widths = (

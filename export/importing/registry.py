@@ -1,4 +1,4 @@
-"""Which formats are read: one entry each, found by what a file holds and never by its name."""
+"""The supported formats, one entry each; a file's format is detected from its content, never from its name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from alexnet_deploy.export.importing.referees import numpy_forward, onnx_session
 from alexnet_deploy.export.importing.source import Reader, Source
 
 Referee: TypeAlias = Callable[[Source, np.ndarray], np.ndarray]
-"""Runs a source on what its first layer takes, float32 (N, 3, S, S); returns probabilities, float (N, K).
+"""Runs a source on the input of its first layer, float32 (N, 3, S, S); returns probabilities, float (N, K).
 
-It goes by the source's own layers and tensors alone, and never through the recogniser.
+It uses only the source's own layers and tensors, never the recogniser.
 """
 
 _START_BYTES = 4 * KIB
@@ -31,13 +31,13 @@ class Format:
     """One format of files."""
 
     words: str
-    """What its files are, for a list of them: "torch checkpoints"."""
+    """The name of its files in a list: "torch checkpoints"."""
     reader: Reader
     """The module that reads it."""
     referee: Referee
-    """What runs such a source."""
+    """Runs such a source."""
     referee_words: str
-    """What that is: "its layers, rebuilt in torch"."""
+    """Its description: "the file's layers, rebuilt in torch"."""
 
 
 FORMATS = (
@@ -94,7 +94,7 @@ FORMATS = (
 
 
 def find_format(path: Path) -> Format:
-    """Return the format of a file or folder; raises WeightsError where it cannot be read, or is of none of them."""
+    """Return the format of a file or folder; raises WeightsError if it is unreadable or of no supported format."""
     try:
         start = b""
         if not path.is_dir():

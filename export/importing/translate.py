@@ -1,4 +1,4 @@
-"""A source's layers as layers of ours, one by one, up to the first that our tables cannot say.
+"""Translate a source's layers to ours, one by one, up to the first that our tables cannot express.
 
 C channels, H height, W width, O outputs of a layer, I its inputs.
 """
@@ -39,45 +39,45 @@ from alexnet_deploy.export.importing.source import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translated:
-    """Layers and tensors of ours."""
+    """Our layers and tensors."""
 
     input_size: int
     layers: tuple[Layer, ...]
     tensors: dict[str, np.ndarray]
-    """float32, by the names of the layers, in order; views of the source's where they can be."""
+    """float32, by the names of the layers, in order; views of the source's tensors where possible."""
 
 
 class _NoFitError(Exception):
-    """Why a layer does not fit, in words that need its name before them."""
+    """A layer does not fit; the message needs the layer's name in front."""
 
 
 @dataclass(slots=True)
 class _Walk:
-    """Where the walk stands."""
+    """State of the walk over the source's layers."""
 
     source: Mapping[str, np.ndarray]
     """The source's tensors."""
     shape: tuple[int, ...]
-    """What the last layer gave: (C, H, W) or (features,)."""
+    """Output shape of the last layer: (C, H, W) or (features,)."""
     layers: list[Layer] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     unrolled: tuple[int, ...] | None = None
-    """(C, H, W) of what was unrolled in H, W, C order and is not read yet; None where there is none."""
+    """(C, H, W) of a tensor unrolled in H, W, C order that no layer has used yet; None if there is none."""
     has_ended: bool = False
-    """Whether softmax was met."""
+    """Whether softmax was reached."""
 
     def count(self, *kinds: type[Layer]) -> int:
         """Return how many layers of these kinds there are so far."""
         return sum(isinstance(layer, kinds) for layer in self.layers)
 
     def name(self, kind: str) -> str:
-        """Return a name for a layer of this kind: that of the last layer with tensors, and unlike any other."""
+        """Return a unique name for a layer of this kind, numbered like the last layer with tensors."""
         name = f"{kind}{self.count(Conv, Linear)}"
         return name if all(layer.name != name for layer in self.layers) else f"{name}_{len(self.layers)}"
 
 
 def translate(source: Source, input_size: int) -> Translated:
-    """Return a source's layers and tensors as ours, for a square input of so many pixels.
+    """Return a source's layers and tensors as ours, for a square input of this size in pixels.
 
     Raises WeightsError, which names the first layer that does not fit.
     """
@@ -143,7 +143,7 @@ def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:
         raise _NoFitError(f"there is no tensor {name}")
     if tensor.ndim != num_dimensions:
         raise _NoFitError(f"{name} is of shape {tensor.shape}, expected {num_dimensions} dimensions")
-    # Of a constant that is one value stretched, that one value.
+    # For a broadcast constant, its stored values only.
     held = tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.strides)]
     if not np.isfinite(held).all():
         raise _NoFitError(f"{name} holds NaN or infinite values")
@@ -219,7 +219,7 @@ def _fold(walk: _Walk, layer: Scale) -> None:
     mean, variance = (_tensor(walk, name, 1).astype(np.float64) for name in (layer.mean, layer.variance))
     if layer.factor is not None:
         divisor = float(_tensor(walk, layer.factor, 1)[0])
-        # As Caffe has it: statistics of nothing are 0.
+        # As in Caffe: statistics without samples are 0.
         mean, variance = (values / divisor if divisor else values * 0 for values in (mean, variance))
     factor = 1 / np.sqrt(variance + layer.epsilon)
     if layer.scale is not None:

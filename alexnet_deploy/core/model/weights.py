@@ -108,31 +108,31 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AssumptionRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that an imported file did not say."""
+    """A fact that an imported file did not contain."""
 
     subject: str
-    """What it is about: "channel order"."""
+    """Its subject: "channel order"."""
     value: str
-    """What was taken."""
+    """The assumed value."""
     reason: str
-    """Why."""
+    """The reason."""
 
 
 class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which file weights were imported from, and how the network was held against it."""
+    """The file that weights were imported from, and how the network was compared with it."""
 
     file: str
     """Its name, without folders."""
     sha256: str
     """Its digest."""
     format: str
-    """What it is, in words."""
+    """Its format, in words."""
     assumptions: tuple[AssumptionRecord, ...]
-    """What it did not say."""
+    """The facts that it did not contain."""
     referee: str
-    """What ran the file itself, in words."""
+    """The program that ran the file itself, in words."""
     num_images: int
-    """How many images both were asked about, by the centre view."""
+    """Number of images compared, on the centre view."""
     max_error: float
     """Largest absolute difference of a probability."""
     max_log_error: float

@@ -1,4 +1,4 @@
-"""Pickled arrays without an unpickler: a machine of thirty instructions that makes arrays, lists and dicts of bytes.
+"""Read pickled arrays without an unpickler: a machine of thirty instructions that builds arrays, lists and dicts.
 
 Nothing that a pickle names is imported or called: of the four names that an array needs, each has its own meaning here,
 and every other name is refused. Arrays stay views of the pickle's bytes until they are asked for.
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 _MOST_INSTRUCTIONS = 100_000
-"""A network of the family takes some 500."""
+"""A network of the family needs some 500."""
 _MOST_DIMENSIONS = 8
 _NAMES = MappingProxyType(
     {
@@ -52,19 +52,19 @@ class _Type:
 
 @dataclass(slots=True)
 class Array:
-    """An array whose values are not made yet."""
+    """An array whose values are not decoded yet."""
 
     shape: tuple[int, ...] = ()
     kind: str = ""
     """Such as "<f4"; "O" for an array of objects."""
     is_fortran: bool = False
     content: "Value" = None
-    """Its bytes; of an array of objects a list."""
+    """Its bytes; a list for an array of objects."""
     made: np.ndarray | None = None
-    """Its values, once they were asked for: a pickle may hold one array many times."""
+    """Its decoded values: a pickle may hold one array many times."""
 
     def values(self) -> np.ndarray:
-        """Return its values, float32; raises PickleError where they are not floats, or do not fit its shape."""
+        """Return its values, float32; raises PickleError if they are not floats, or do not fit its shape."""
         if self.made is None:
             self.made = self._made()
         return self.made
@@ -86,7 +86,7 @@ Value: TypeAlias = (
 
 
 def read_pickle(data: memoryview) -> Value:
-    """Return what a pickle holds, where that is arrays, lists, dicts and what they need; raises PickleError.
+    """Return the object in a pickle of arrays, lists and dicts; raises PickleError for any other type.
 
     The keys of dicts are texts; Python 2's were bytes.
     """
@@ -113,7 +113,7 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, "Value"] = field(default_factory=dict)
     num_encoded: int = 0
-    """Bytes made of texts."""
+    """Number of bytes decoded from texts."""
 
     def take(self, num_bytes: int) -> memoryview:
         """Return the next bytes."""
@@ -137,7 +137,7 @@ class _Machine:
         return text[:end].decode()
 
     def pop(self) -> "Value":
-        """Return the top of the stack, which is above the last mark."""
+        """Remove and return the top of the stack, above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise PickleError("is damaged: it takes from an empty stack")
         return self.stack.pop()
@@ -150,7 +150,7 @@ class _Machine:
         return taken
 
     def remember(self, number: int) -> None:
-        """Give the top of the stack a number."""
+        """Store the top of the stack under a number."""
         self.memo[number] = self.stack[-1]
 
 
@@ -272,7 +272,7 @@ def _reduce(machine: _Machine) -> None:
     if not isinstance(called, _Name) or not isinstance(arguments, tuple):
         raise PickleError("is damaged: expected a call of a named function")
     match called.meaning, arguments:
-        # Whatever shape it is first made with: its state has the right one.
+        # The shape given here does not matter: the array's state has the right one.
         case "reconstruct", (_Name(meaning="ndarray"), _, _):
             machine.stack.append(Array())
         case "dtype", (code, _, _):

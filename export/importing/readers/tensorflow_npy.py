@@ -23,7 +23,7 @@ _PARTS = ("weights", "biases")
 
 
 def recognises(path: Path, start: bytes) -> bool:
-    """Return whether it begins as NumPy's files do."""
+    """Return whether it begins like NumPy's files."""
     return start.startswith(_MAGIC)
 
 

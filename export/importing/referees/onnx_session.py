@@ -1,7 +1,7 @@
 """The referee of ONNX files: ONNX Runtime on the file itself, nothing fused, one image at a time.
 
-Two things are changed: the size of the input, where another is used than the file says, and in a graph of this program
-what lies before the first layer and after the softmax is cut off.
+Two things may change: the size of the input, if the file states another one, and in a graph of this program the nodes
+before the first layer and after the softmax are cut off.
 
 N images, K classes, S side of the input.
 """
@@ -30,9 +30,9 @@ _FAILURES = (
 
 
 def answers(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """Return what the file itself says, float64 (N, K), of what it is fed, float32 (N, 3, S, S).
+    """Return the file's own probabilities, float64 (N, K), for its input, float32 (N, 3, S, S).
 
-    Raises WeightsError where ONNX Runtime cannot run it, or the file is another than was read.
+    Raises WeightsError if ONNX Runtime cannot run it, or the file has changed since it was read.
     """
     try:
         data = read_file(source.path, MOST_BYTES)

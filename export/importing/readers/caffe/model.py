@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Message)
 _NAME, _V1_LAYERS, _V2_LAYERS = 1, 2, 100
 _MOST_LAYERS = 200
 _MOST_VALUES = 1 << 29
-"""As many as an architecture may have parameters."""
+"""The limit of an architecture's parameters."""
 _MOST_HEADER_BYTES = 1 << 16
 
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Source:
     try:
         with open_input(path) as file:
             digest = sha256_of_open(file)
-            # Not closed by hand: the frames of an error still hold parts of it. It goes with the last of them.
+            # Not closed explicitly: the frames of an error still reference parts of it. The last reference frees it.
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return _read(path, memoryview(whole), digest)
     except OSError as error:
@@ -124,7 +124,7 @@ def parse_model(data: memoryview) -> CaffeModel:
 
 
 def _shape_of(layer: CaffeLayer, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a blob's shape without the leading ones of V1: a matrix, or a row where it is not a layer's weights."""
+    """Return a blob's shape without the leading ones of V1: a matrix, or a row if it is not a layer's weights."""
     if number > 0 or layer.type not in ("Convolution", "InnerProduct"):
         return (math.prod(shape),)
     return (math.prod(shape[:-1]), shape[-1]) if layer.type == "InnerProduct" and shape else shape
@@ -136,7 +136,7 @@ def _parsed(message: M, data: memoryview) -> M:
 
 
 def array_of(blob: messages.BlobProto, subject: str) -> np.ndarray:
-    """Return a BlobProto's numbers, float32, in its own shape, which has four dimensions in V1.
+    """Return a BlobProto's numbers, float32, in its own shape; V1 shapes have four dimensions.
 
     Raises ChainError, with the subject, if they do not fit its shape.
     """

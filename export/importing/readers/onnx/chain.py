@@ -1,4 +1,4 @@
-"""The chain of layers in a graph: from its input, node by node, to its output.
+"""Read the chain of layers in a graph, node by node, from its input to its output.
 
 C channels, H height, W width.
 """
@@ -34,12 +34,12 @@ class Chain:
 
     graph: Graph
     value: str
-    """What the last layer gave."""
+    """Output of the last layer."""
     layers: list[SourceLayer] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def use(self, node: Node, place: int) -> str:
-        """Return the name of a constant that a node takes, and keep it; raises StructureError where it is none."""
+        """Return the name of a node's constant input, and keep its value; raises StructureError for another input."""
         name = node.inputs[place] if place < len(node.inputs) else ""
         value = self.graph.constant(name) if name else None
         if value is None:
@@ -53,7 +53,7 @@ class Chain:
 def chain_of(graph: Graph, begin: str, end: str) -> Chain:
     """Return the layers between two values of a graph.
 
-    Raises StructureError, which names the first node that is not one of a chain of layers.
+    Raises StructureError, naming the first node that does not belong to a chain of layers.
     """
     chain = Chain(graph=graph, value=begin)
     while chain.value != end:
@@ -161,7 +161,7 @@ def _multiply(chain: Chain, node: Node) -> None:
 
 
 def _add(chain: Chain, node: Node) -> None:
-    """Read an addition as the biases of the layer just before it."""
+    """Read an addition as the biases of the layer before it."""
     last = chain.layers[-1] if chain.layers else None
     bias = chain.use(node, 1 if node.inputs[0] == chain.value else 0)
     if not isinstance(last, Connect | Convolve) or last.bias is not None:
@@ -203,7 +203,7 @@ def _drop(chain: Chain, node: Node) -> None:
 def _unroll(chain: Chain, node: Node) -> None:
     if node.op == "Flatten" and node.whole("axis", 1) not in (1, -3):
         raise StructureError(f"{node.name}: flattens from another axis than the channels'")
-    # To what shape a Reshape goes is often computed; what it computes is held against the file itself.
+    # The target shape of a Reshape is often computed; the proof compares the result with the file itself.
     chain.layers.append(Unroll(name=node.name, order="CHW"))
 
 
@@ -220,7 +220,7 @@ def _end(chain: Chain, node: Node) -> None:
 
 
 def _pass(chain: Chain, node: Node) -> None:
-    """Leave what changes nothing."""
+    """Skip a node that changes nothing."""
 
 
 _READERS: Mapping[str, Callable[[Chain, Node], None]] = MappingProxyType(
@@ -244,4 +244,4 @@ _READERS: Mapping[str, Callable[[Chain, Node], None]] = MappingProxyType(
         "Softmax": _end,
     }
 )
-"""What reads each operator."""
+"""The reader of each operator."""

@@ -1,4 +1,4 @@
-"""ONNX files: any program's that hold a network of the family, this program's own FP32 graphs among them."""
+"""ONNX files of any program that hold a network of the family, including our own FP32 graphs."""
 
 from pathlib import Path
 
@@ -45,9 +45,9 @@ def read(path: Path) -> Source:
 
 
 def span_of(structure: Structure) -> tuple[str, str]:
-    """Return the values between which the network's layers are: what is fed, and scores or probabilities.
+    """Return the names of the values before and after the network's layers: its input, and scores or probabilities.
 
-    Raises StructureError where the graph has several inputs or outputs.
+    Raises StructureError if the graph has several inputs or outputs.
     """
     graph = structure.model.graph
     if own_facts(structure) is not None:
@@ -64,7 +64,7 @@ def span_of(structure: Structure) -> tuple[str, str]:
 
 
 class OwnFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What this program's graphs say of themselves."""
+    """The metadata of graphs that this program wrote."""
 
     precision: str
     architecture: Architecture
@@ -73,9 +73,9 @@ class OwnFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def own_facts(structure: Structure) -> OwnFacts | None:
-    """Return what a graph of this program's says of itself; None for another program's.
+    """Return the metadata of a graph that this program wrote; None for another program's graph.
 
-    Raises StructureError where it says so, and the rest cannot be read.
+    Raises StructureError if the metadata cannot be read.
     """
     said = {prop.key: prop.value for prop in structure.model.metadata_props}
     if said.get("format") != msgspec.json.encode(FORMAT).decode():
@@ -98,7 +98,7 @@ def _source(path: Path, structure: Structure) -> Source:
         raise StructureError("holds no layer")
     model = structure.model
     if facts is None:
-        # What the zoo's files were written by, all of them from Caffe's.
+        # The writer of the zoo's files, which were all converted from Caffe's.
         origin = "onnx-zoo" if model.producer_name == "onnx-caffe2" else None
         preprocessing = SourcePreprocessing(input_size=_side(model, begin))
     else:
@@ -126,7 +126,7 @@ def _source(path: Path, structure: Structure) -> Source:
 
 
 def _side(model: onnx.ModelProto, name: str) -> int | None:
-    """Return the side of the square input; None where the file leaves it open. Raises StructureError for another."""
+    """Return the side of the square input; None if the file leaves it open. Raises StructureError for another shape."""
     (value,) = (one for one in model.graph.input if one.name == name)
     dimensions = value.type.tensor_type.shape.dim
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dimensions) != 4:
