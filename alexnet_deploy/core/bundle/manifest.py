@@ -270,4 +270,6 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
     except msgspec.DecodeError as error:
         raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}; {COPY_AGAIN}") from error
     except ChangedRecordError as error:
-        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: {error}; {COPY_AGAIN}") from error
+        raise IntegrityError(
+            f"{subject}: manifest.json has changed since it was published: {error}; {COPY_AGAIN}"
+        ) from error
