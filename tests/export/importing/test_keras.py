@@ -345,3 +345,41 @@ def test_without_h5py_the_command_that_installs_it_is_said(
     monkeypatch.setattr(contents, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=r"x: is an HDF5 file, and h5py, .* is not installed; run `pip install .*\["):
         read(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("kill -SEGV $$", "x: is a damaged HDF5 file: the HDF5 library ended by signal 11"),
+        ("echo no room >&2; exit 1", "x: cannot be read, because the process that lists HDF5 files failed: no room"),
+        ("echo nonsense", "x: is a damaged HDF5 file: its listing cannot be read"),
+    ],
+)
+def test_a_process_that_fails_is_reported(
+    program: str, message: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_h5(tmp_path / "x", keras_layers(weights, 2), 2)
+    (tmp_path / "program").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "program").chmod(0o755)
+    monkeypatch.setattr(contents.sys, "executable", str(tmp_path / "program"))
+    with pytest.raises(WeightsError, match=message):
+        read(tmp_path / "x")
+
+
+def test_float64_is_read_and_half_precision_is_refused(weights: Weights, tmp_path: Path) -> None:
+    made = keras_layers(weights, 2)
+    for one in made:
+        one.arrays = [values.astype(np.float64) for values in one.arrays]
+    write_h5(tmp_path / "x", made, 2)
+    assert same(recognised(tmp_path / "x").tensors, weights.tensors)
+    made[1].arrays = [values.astype(np.float16) for values in made[1].arrays]
+    write_h5(tmp_path / "x", made, 2)
+    with pytest.raises(WeightsError, match="kernel:0: holds values of type float16, where float32 is needed"):
+        read(tmp_path / "x")
+
+
+def test_weights_of_the_optimizer_are_left_alone(weights: Weights, tmp_path: Path) -> None:
+    write_h5(tmp_path / "x", keras_layers(weights, 2), 2)
+    with h5py.File(tmp_path / "x", "r+") as file:
+        file["optimizer_weights"] = h5py.ExternalLink("/etc/passwd", "/")
+    assert same(recognised(tmp_path / "x").tensors, weights.tensors)
