@@ -58,11 +58,11 @@ def unpack(file: BinaryIO, place_for: Callable[[str], BinaryIO | None], max_byte
             with gzip.open(file) as unzipped:
                 _copy(_Stream(unzipped, max_bytes), place_for)
         elif program is not None:
-            raise TarError(f"is compressed with {program}; decompress it")
+            raise TarError(f"is compressed with {program}, where gzip or nothing is expected; decompress it")
         else:
             _copy(_Stream(file, max_bytes), place_for)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise TarError(f"cannot be read: {error}") from error
+        raise TarError(f"cannot be read: {error}; if it is damaged, download it again") from error
 
 
 class _Stream:

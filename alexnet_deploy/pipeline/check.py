@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
+from alexnet_deploy.core.bundle.manifest import GoldenFiles, Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.images.batches import decode_batches
@@ -18,6 +18,7 @@ from alexnet_deploy.core.process.say import Say, counted, printable, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.proof.golden_files import DecoderRow, prove_decoder, prove_files
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
 from alexnet_deploy.engines.registry import Backend, installed_module
 from alexnet_deploy.engines.tensorrt.plan import backends_here
@@ -37,11 +38,14 @@ class CheckResult:
     """Differences between the bundle and its manifest or its weights."""
     not_done: tuple[str, ...]
     """Checks that were skipped, and how to enable them."""
+    decoder: DecoderRow | None = None
+    """Agreement of this program's decoder with the golden files; None if it was not run."""
 
     @property
     def passed(self) -> bool:
         """True if every check that ran passed."""
-        return not self.problems and all(row.passed for row in self.rows)
+        is_decoded = self.decoder is None or self.decoder.passed
+        return not self.problems and is_decoded and all(row.passed for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,12 @@ def check(
     labels = bundle.labels
     found, not_done = _audit(bundle, labels, weights)
     problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
+    decoder = None
+    if isinstance(manifest.golden.files, GoldenFiles):
+        say("decoding the golden files")
+        decoder = prove_decoder(bundle)
+    else:
+        not_done.append("no image file was decoded: the bundle has no golden files; export again to add them")
     if weights is None:
         not_done.append("the trained network was not run; pass --weights FILE to run it")
     else:
@@ -120,6 +130,7 @@ def check(
     for opened in () if found else _chain(bundle, weights, chosen, device, say):
         with opened as engine:
             rows.extend(prove(engine, bundle))
+            rows.extend(prove_files(engine, bundle))
             if images is not None:
                 try:
                     actual = engine.run_all(decode_batches(images.files, manifest.preprocessing.resize))
@@ -129,7 +140,7 @@ def check(
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(images, expected, actual, engine))
-    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
+    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder)
 
 
 def _chain(

@@ -235,6 +235,7 @@ def test_doctor_has_one_line_per_component(run: Run) -> None:
         "openvino",
         "onnxruntime",
         "pillow-heif",
+        "h5py",
         "torch",
         "onnx",
         "tensorrt-rtx",
@@ -252,7 +253,7 @@ def test_doctor_says_how_to_install_what_is_missing(run: Run, monkeypatch: pytes
     outcome = run("doctor")
     assert outcome.code == 0
     missing = [line for line in outcome.out.splitlines() if line.startswith("--") and "pip install" in line]
-    assert len(missing) == 8
+    assert len(missing) == 9
 
 
 def test_doctor_finds_broken_installations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

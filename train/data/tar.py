@@ -114,7 +114,7 @@ def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, b
     except tar_file.TooLongError as error:
         raise DataError(f"{archive}: {error}, more than the published file; download it again") from error
     except tar_file.TarError as error:
-        raise DataError(f"{archive}: {error}; if it is damaged, download it again") from error
+        raise DataError(f"{archive}: {error}") from error
     except OSError as error:
         raise DataError(f"{archive}: cannot be read: {error.strerror or error}") from error
     return {name: content.getvalue() for name, content in contents.items()}

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="A torch checkpoint, a state dict in safetensors, a .caffemodel or an ONNX graph.")
+        Path,
+        typer.Argument(
+            help="A torch checkpoint, a state dict in safetensors, a .caffemodel, a DIGITS archive or folder, an ONNX "
+            "graph, TensorFlow weights in .npy, a Keras .h5 or .keras, or a MatConvNet .mat."
+        ),
     ],
     arch: Annotated[
         str | None,
@@ -56,7 +60,11 @@ def import_(
         Path | None, typer.Option(help="New directory for the weights. Default: runs/ARCH-imported-TIME.")
     ] = None,
 ) -> None:
+<<<<<<< HEAD
     """Convert weights of another program to a weights file, and verify it against the file itself."""
+=======
+    """Convert weights of another program to a weights file, and verify it against the source itself."""
+>>>>>>> w-keras
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.export.importing.assume import Overrides
     from alexnet_deploy.pipeline.importing import read_labels, save_import, understand, weights_of

@@ -5,6 +5,7 @@ tiny-fp32.bundle/
   model.onnx         the graph
   labels.txt         class names, one per line
   golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt describes each
+  golden/files/      image files; golden/file_pixels.u8 and file_probabilities.f32 hold what must come of them
   report.html        the same for people
 """
 
@@ -44,6 +45,9 @@ GOLDEN_IMAGES = "golden/images.u8"
 GOLDEN_PROBABILITIES = "golden/probabilities.f32"
 GOLDEN_GRAPH_PROBABILITIES = "golden/graph_probabilities.f32"
 GOLDEN_INDEX = "golden/index.txt"
+GOLDEN_FILES = "golden/files"
+GOLDEN_FILE_PIXELS = "golden/file_pixels.u8"
+GOLDEN_FILE_PROBABILITIES = "golden/file_probabilities.f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,16 +83,21 @@ def list_contents(file: BufferedReader, begin: int, num_bytes: int) -> Contents:
     Raises KerasError where it is damaged or refused, and where h5py is not installed.
     """
     if find_spec("h5py") is None:
-        raise KerasError(f"is an HDF5 file, and h5py, which reads them, is not installed; run `{_install()}`")
+        command = install_command("import")
+        raise KerasError(f"is an HDF5 file, and h5py, which reads them, is not installed; run `{command}`")
     # The library loads filters, which are programs, from a folder; "::" switches that off.
     environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", _PROCESS, str(begin), str(num_bytes)]
+    program = [sys.executable, "-P", "-m", _PROCESS, str(begin), str(num_bytes)]
     try:
-        done = subprocess.run(command, stdin=file, capture_output=True, timeout=_MOST_SECONDS, env=environment)
+        done = subprocess.run(program, stdin=file, capture_output=True, timeout=_MOST_SECONDS, env=environment)
     except subprocess.TimeoutExpired as error:
         raise KerasError(f"is a damaged HDF5 file: listing it took more than {_MOST_SECONDS} s") from error
+    if done.returncode < 0:
+        raise KerasError(f"is a damaged HDF5 file: the HDF5 library ended by signal {-done.returncode}")
     if done.returncode:
-        raise KerasError(f"is a damaged HDF5 file: {_why(done.returncode, done.stderr)}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1][:200] if lines else f"exit code {done.returncode}"
+        raise KerasError(f"cannot be read, because the process that lists HDF5 files failed: {reason}")
     try:
         listing = from_json(done.stdout, Listing)
     except msgspec.DecodeError as error:
@@ -100,17 +105,6 @@ def list_contents(file: BufferedReader, begin: int, num_bytes: int) -> Contents:
     if listing.contents is None:
         raise KerasError(listing.error or "is a damaged HDF5 file")
     return listing.contents
-
-
-def _install() -> str:
-    return install_command("import")
-
-
-def _why(code: int, stderr: bytes) -> str:
-    if code < 0:
-        return f"the HDF5 library ended by signal {-code}"
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    return f"the process that lists it failed: {lines[-1][:200] if lines else f'exit code {code}'}"
 
 
 def map_arrays(

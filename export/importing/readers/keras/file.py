@@ -107,13 +107,15 @@ def _whole(
     shapes = {name: place.shape for name, place in opened.contents.arrays.items()}
     chain = chain_of(layers, variables, shapes)
     used = [name for layer in layers for name in variables(layer)]
-    is_first = any(layer.kind == "Convolution2D" for layer in layers)
+    is_keras_1 = any(layer.kind == "Convolution2D" for layer in layers)
     return _source(
         opened,
         words,
         used,
         chain=chain,
-        assumptions=_about_kernels() if is_first and opened.contents.text(f"{_MODEL_WEIGHTS}@backend") is None else (),
+        assumptions=_about_kernels()
+        if is_keras_1 and opened.contents.text(f"{_MODEL_WEIGHTS}@backend") is None
+        else (),
     )
 
 
@@ -165,8 +167,8 @@ def _weights(opened: _Opened, words: str, names: Sequence[str], group: str | Non
         else:
             trained.append(Connect(name=name, weight=weight, bias=bias, layout="IO"))
         used += variables
-    is_first = group is not None and contents.text(f"{group}@backend") is None
-    return _source(opened, words, used, trained=tuple(trained), assumptions=_about_kernels() if is_first else ())
+    is_keras_1 = group is not None and contents.text(f"{group}@backend") is None
+    return _source(opened, words, used, trained=tuple(trained), assumptions=_about_kernels() if is_keras_1 else ())
 
 
 def _legacy(contents: Contents, group: str, name: str) -> list[str]:

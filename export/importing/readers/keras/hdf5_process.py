@@ -65,7 +65,7 @@ class _Part(io.RawIOBase):
 def main() -> None:
     """Write the listing, as JSON, to standard output."""
     part = _Part(*map(int, sys.argv[1:3]))
-    _limit()
+    limit()
     try:
         listing = Listing(contents=_contents(part), error=None)
     except KerasError as error:
@@ -76,7 +76,8 @@ def main() -> None:
     sys.stdout.buffer.write(msgspec.json.encode(listing))
 
 
-def _limit() -> None:
+def limit() -> None:
+    """Take from this process what it does not need from now on: more memory, more files, more than 30 s of CPU time."""
     # h5py decodes names of types with it, and Python loads it from a file at its first use.
     codecs.lookup("ascii")
     limits = {
