@@ -6,6 +6,7 @@ They share no code with alexnet_deploy.pipeline.golden, which must name the faul
 """
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,8 +18,7 @@ from alexnet_deploy.core.images.resize import to_square
 
 def upright(path):
     """The right pixels in their own size, RGB."""
-    with open(path, "rb") as file:
-        return np.asarray(decode_pixels(file.read()))
+    return np.asarray(decode_pixels(Path(path).read_bytes()))
 
 
 def central(pixels):

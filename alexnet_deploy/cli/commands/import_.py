@@ -60,11 +60,7 @@ def import_(
         Path | None, typer.Option(help="New directory for the weights. Default: runs/ARCH-imported-TIME.")
     ] = None,
 ) -> None:
-<<<<<<< HEAD
     """Convert weights of another program to a weights file, and verify it against the file itself."""
-=======
-    """Convert weights of another program to a weights file, and verify it against the source itself."""
->>>>>>> w-keras
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.export.importing.assume import Overrides
     from alexnet_deploy.pipeline.importing import read_labels, save_import, understand, weights_of
