@@ -137,6 +137,16 @@ def check_exists(path: Path, what: str) -> None:
         raise UsageError(f"{path}: there is no such {what}")
 
 
+def check_data_exists(data: Path) -> None:
+    """Raise UsageError if the training data of the command line does not exist, or is the name of a run."""
+    if os.path.lexists(data):
+        return
+    run = find_entry(data)
+    if run is not None and is_run(run):
+        raise UsageError(f"{data}: DATA is a folder of images; to resume this run, pass --out {shlex.quote(str(run))}")
+    check_exists(data, "file or folder")
+
+
 def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
     """Return a command that classifies existing images with this bundle; None if no images are known.
 

@@ -32,7 +32,7 @@ def build(
     workspace: WorkspaceOption = None,
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
-    out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: a new name in bundles/.")] = None,
     force: ForceOption = False,
 ) -> None:
     """Build a TensorRT plan from a bundle's graph, and write it to a new bundle."""

@@ -72,9 +72,7 @@ AccuracyDataOption = Annotated[
 MaxDropOption = Annotated[
     float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
 ]
-OutOption = Annotated[
-    Path | None, typer.Option(help="Path of the new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
-]
+OutOption = Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: a new name in bundles/.")]
 
 
 def export(
