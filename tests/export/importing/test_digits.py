@@ -115,8 +115,8 @@ def test_of_several_snapshots_the_latest_or_the_named_is_taken(files: dict[str, 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("deploy.prototxt", None, "holds no deploy.prototxt, as DIGITS's archives do"),
-        ("snapshot_iter_300.caffemodel", None, "holds no .caffemodel, as DIGITS's archives do"),
+        ("deploy.prototxt", None, "is not a model of DIGITS: deploy.prototxt is missing"),
+        ("snapshot_iter_300.caffemodel", None, "is not a model of DIGITS: it has no .caffemodel"),
         ("snapshot_iter_300.caffemodel", b"", "its snapshot_iter_300.caffemodel is empty"),
         ("snapshot_iter_300.caffemodel", b"\x0a\xff", "its model is not a Caffe model, or is damaged"),
         ("deploy.prototxt", b"layers { name: 'a' type: RELU }", r"deploy.prototxt has 0 layers \(`layer {`\)"),

@@ -134,7 +134,7 @@ def _archive(path: Path, stack: ExitStack) -> _Job:
 def _source(path: Path, job: _Job, stack: ExitStack) -> Source:
     deploy = job.bytes_of(_DEPLOY)
     if deploy is None:
-        raise ChainError(f"holds no {_DEPLOY}, as DIGITS's archives do")
+        raise ChainError(f"is not a model of DIGITS: {_DEPLOY} is missing")
     info = _info(job)
     name, assumptions = _snapshot(job, info)
     text = parse_text(deploy, _DEPLOY)
@@ -183,7 +183,7 @@ def _snapshot(job: _Job, info: _Info) -> tuple[str, tuple[Assumption, ...]]:
     """Return the model's name: the one that info.json names, or else the one that trained for longest."""
     models = job.models
     if not models:
-        raise ChainError(f"holds no {_MODEL}, as DIGITS's archives do")
+        raise ChainError(f"is not a model of DIGITS: it has no {_MODEL}")
     if info.snapshot in models:
         return info.snapshot, ()
     latest = max(models, key=_iterations)
