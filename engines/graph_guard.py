@@ -48,6 +48,8 @@ from alexnet_deploy.engines.graph_file import (
 from alexnet_deploy.engines.graph_wire import GraphFileError
 
 _MOST_SAID = 3
+_MEAN = "mean"
+"""Name of the constant that is subtracted from images; a mean image is the only large one."""
 _MOST_ELEMENTS = 2**16
 """Largest constant that is not a trained tensor: a scale per output of fc6 has 4,096 elements."""
 
@@ -107,7 +109,7 @@ def graph_problems(data: bytes, manifest: Manifest) -> Iterator[str]:
         yield str(error)
         return
     yield from _compare_contract(graph, manifest)
-    yield from _compare_constants(graph, manifest.architecture)
+    yield from _compare_constants(graph, manifest)
     yield from _compare_nodes(graph, manifest)
 
 
@@ -122,8 +124,10 @@ def _compare_contract(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
             yield f"the graph's {kind} does not match the contract"
 
 
-def _compare_constants(graph: GraphFile, architecture: Architecture) -> Iterator[str]:
-    shapes = architecture.tensor_shapes()
+def _compare_constants(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
+    shapes = manifest.architecture.tensor_shapes()
+    if manifest.preprocessing.has_mean_image:
+        shapes[_MEAN] = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
     for name, constant in graph.constants.items():
         expected = shapes.get(name)
         if expected is not None and constant.shape != expected:
@@ -224,6 +228,8 @@ def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
         if node.op == "Reshape":
             if constant is None or constant.element != INT64 or _whole_numbers(constant.data) not in shapes:
                 yield f"{node.name}: a Reshape that the table does not have"
+        elif (node.op, node.inputs[1]) == ("Sub", _MEAN) and manifest.preprocessing.has_mean_image:
+            continue
         elif node.inputs[0] != node.inputs[1] and (constant is None or constant.num_elements > 3):
             yield f"{node.name}: a {node.op} that the table does not have"
 

@@ -191,8 +191,8 @@ def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | Non
         return problems, []
     from alexnet_deploy.export.audit import audit_graph
 
-    tensors = None if weights is None else weights.weights.tensors
-    audited = list(audit_graph(data, bundle.manifest, labels, tensors))
+    tensors, mean_image = (None, None) if weights is None else (weights.weights.tensors, weights.weights.mean_image)
+    audited = list(audit_graph(data, bundle.manifest, labels, tensors, mean_image))
     # The audit reports everything that the first check does, and more.
     return audited or problems, []
 

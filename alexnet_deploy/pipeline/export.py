@@ -211,7 +211,7 @@ def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:
     """Return the ONNX file of the graph, after an audit against the manifest's table."""
     model = build_graph(weights, manifest.views.crops, manifest.precision, manifest.quantization)
     graph = encode_graph(model, facts_for_graph(manifest, weights.labels))
-    if problems := audit_graph(graph, manifest, weights.labels, weights.tensors):
+    if problems := audit_graph(graph, manifest, weights.labels, weights.tensors, weights.mean_image):
         raise ExportError(f"the graph differs from the table: {'; '.join(problems)}")
     return graph
 

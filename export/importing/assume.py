@@ -4,15 +4,18 @@ Each fact that is not from the file or an option becomes an Assumption, which is
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
 from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
     Assumption,
+    MeanImage,
     Normalise,
     Source,
     SourceLayer,
@@ -21,6 +24,8 @@ from alexnet_deploy.export.importing.source import (
 )
 
 T = TypeVar("T")
+
+MeanImageUse: TypeAlias = Literal["exact", "channels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +45,10 @@ class Overrides:
     architecture: str | None = None
     """A member of the family, or the name of a new table."""
     channel_order: ChannelOrder | None = None
-    mean: RGB | None = None
-    """Red, green, blue, on 0..255."""
+    mean: RGB | MeanImage | None = None
+    """Red, green, blue, on 0..255; or the mean image of another file."""
+    mean_image: MeanImageUse = "exact"
+    """How a mean image is used: as it is, or its three channel means instead."""
     scale: RGB | None = None
     """Red, green, blue: the factor of (pixel - mean)."""
     resize: ResizePolicy | None = None
@@ -130,14 +137,44 @@ def fill_preprocessing(
             assumptions.append(Assumption(subject=subject, value=value, reason=known.words, option=option))
         return usual
 
-    has_mean_image = said.mean_image is not None and overrides.mean is None
+    order = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
+    image, mean = said.mean_image, said.mean
+    if overrides.mean is not None:
+        image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)
+    if image is not None and order is not None and not (mean := _equal_mean(image, order)):
+        if overrides.mean_image == "channels":
+            assumptions.append(_averaged(image, order))
+            mean = image.channel_means(order)
+        elif image.pixels.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+            height, width = image.pixels.shape[1:]
+            raise UsageError(
+                f"{image.name}: a mean image of {height} x {width} pixels, but it is subtracted from images of "
+                f"{IMAGE_SIZE} x {IMAGE_SIZE}; --mean-image channels uses its three channel means"
+            )
     return SourcePreprocessing(
         resize=taken("resize", overrides.resize, said.resize, usual.resize),
-        channel_order=taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order),
-        mean=None if has_mean_image else taken("mean", overrides.mean, said.mean, usual.mean),
-        mean_image=said.mean_image if has_mean_image else None,
+        channel_order=order,
+        mean=taken("mean", None, mean, usual.mean) if image is None else mean,
+        mean_image=image if mean is None else None,
         scale=taken("scale", overrides.scale, said.scale, usual.scale),
         input_size=said.input_size,
+    )
+
+
+def _equal_mean(image: MeanImage, order: ChannelOrder) -> RGB | None:
+    """Return the three numbers that a mean image holds if all its pixels are equal."""
+    return image.channel_means(order) if (image.pixels == image.pixels[:, :1, :1]).all() else None
+
+
+def _averaged(image: MeanImage, order: ChannelOrder) -> Assumption:
+    means = image.channel_means(order)
+    apart = np.abs(image.in_rgb(order) - np.array(means, np.float32).reshape(3, 1, 1))
+    return Assumption(
+        subject="mean",
+        value=", ".join(f"{mean:.6g}" for mean in means),
+        reason=f"the channel means of {image.name}; its pixels differ by {apart.mean():.3g} on average, "
+        f"{apart.max():.3g} at most",
+        option="--mean-image exact",
     )
 
 

@@ -58,6 +58,7 @@ class _Ours:
     architecture: Architecture
     tensors: Mapping[str, np.ndarray]
     preprocessing: Preprocessing
+    mean_image: np.ndarray | None
     view: View
 
 
@@ -81,6 +82,7 @@ def prove(recognised: Recognised, referee: Referee, *, view: View | None = None)
         architecture=recognised.architecture,
         tensors=recognised.tensors,
         preprocessing=recognised.preprocessing,
+        mean_image=recognised.mean_image,
         view=view or center,
     )
     agreement = _compare(expected, _answers(ours, images))
@@ -99,12 +101,17 @@ def source_inputs(images: np.ndarray, fed: SourcePreprocessing) -> np.ndarray:
     """Return the input of a source's first layer, float32 (N, 3, S, S), for images, uint8 (N, 256, 256, 3)."""
     assert fed.input_size is not None, "filled in"
     assert fed.scale is not None, "filled in"
-    mean = fed.mean_image if fed.mean_image is not None else np.array(fed.mean, np.float32)
+    order = slice(None, None, 1 if fed.channel_order == "RGB" else -1)
+    if fed.mean_image is not None:
+        # Its channels are in the order of the network's input.
+        mean = fed.mean_image.pixels
+    else:
+        mean = np.array(fed.mean, np.float32)[order].reshape(3, 1, 1)
+    scale = np.array(fed.scale, np.float32)[order].reshape(3, 1, 1)
     offset = (IMAGE_SIZE - fed.input_size) // 2
     rows = slice(offset, offset + fed.input_size)
-    pixels = ((images.astype(np.float32) - mean) * np.array(fed.scale, np.float32))[:, rows, rows]
-    in_order = pixels if fed.channel_order == "RGB" else pixels[..., ::-1]
-    return np.ascontiguousarray(in_order.transpose(0, 3, 1, 2))
+    pixels = (images.astype(np.float32).transpose(0, 3, 1, 2)[:, order] - mean) * scale
+    return np.ascontiguousarray(pixels[:, :, rows, rows])
 
 
 def _answers(ours: _Ours, images: np.ndarray) -> np.ndarray:
@@ -112,7 +119,7 @@ def _answers(ours: _Ours, images: np.ndarray) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for part in np.array_split(images, -(-len(images) // _IMAGES_AT_ONCE)):
-            pixels = preprocess(torch.from_numpy(part), ours.preprocessing)
+            pixels = preprocess(torch.from_numpy(part), ours.preprocessing, ours.mean_image)
             parts.append(network(cut(pixels, ours.view, ours.architecture.input_size)))
         probabilities: np.ndarray = torch.softmax(torch.cat(parts).double(), dim=1).numpy()
     return probabilities
@@ -139,6 +146,12 @@ def _mended(ours: _Ours) -> Iterator[tuple[str, _Ours]]:
     other = "BGR" if ours.preprocessing.channel_order == "RGB" else "RGB"
     swapped = msgspec.structs.replace(ours.preprocessing, channel_order=other)
     yield f"channels in {other} order", replace(ours, preprocessing=swapped)
+    if ours.mean_image is not None:
+        for words, image in (
+            ("the mean image in the other channel order", ours.mean_image[::-1]),
+            ("the mean image upside down", ours.mean_image[:, ::-1]),
+        ):
+            yield words, replace(ours, mean_image=np.ascontiguousarray(image))
     name, shape = _first_linear(ours.architecture)
     for order, back in (("H, W, C", False), ("C, H, W", True)):
         tensors = {**ours.tensors, name: _reordered(ours.tensors[name], shape, back=back)}

@@ -42,6 +42,8 @@ class Recognised:
     """float32, under the table's names."""
     preprocessing: Preprocessing
     """The input of the table's first layer."""
+    mean_image: np.ndarray | None
+    """See Weights.mean_image."""
     labels: tuple[str, ...]
     """One name for each class."""
     assumptions: tuple[Assumption, ...]
@@ -70,6 +72,7 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
         architecture=architecture,
         tensors=_renamed(translated, architecture),
         preprocessing=_preprocessing(source, fed),
+        mean_image=_mean_image(fed),
         labels=_labels(source, architecture.num_classes, assumptions),
         assumptions=tuple(assumptions),
     )
@@ -186,18 +189,26 @@ def _renamed(translated: Translated, architecture: Architecture) -> dict[str, np
 
 
 def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:
-    if fed.mean_image is not None:
-        raise WeightsError(
-            f"{source.path}: its mean is an image, which our graphs do not support; give three numbers with --mean"
-        )
     assert fed.resize is not None, "filled in"
     assert fed.channel_order is not None, "filled in"
-    assert fed.mean is not None, "filled in"
+    mean = fed.mean if fed.mean_image is None else fed.mean_image.channel_means(fed.channel_order)
+    assert mean is not None, "filled in"
     assert fed.scale is not None, "filled in"
     try:
-        return Preprocessing(resize=fed.resize, channel_order=fed.channel_order, mean=fed.mean, scale=fed.scale)
+        return Preprocessing(
+            resize=fed.resize,
+            channel_order=fed.channel_order,
+            mean=mean,
+            scale=fed.scale,
+            has_mean_image=fed.mean_image is not None,
+        )
     except ValueError as error:
         raise WeightsError(f"{source.path}: {error}") from error
+
+
+def _mean_image(fed: SourcePreprocessing) -> np.ndarray | None:
+    assert fed.channel_order is not None, "filled in"
+    return None if fed.mean_image is None else fed.mean_image.in_rgb(fed.channel_order)
 
 
 def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.preprocessing import ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
 
 Padding: TypeAlias = tuple[int, int, int, int]
 """(top, left, bottom, right), in pixels."""
@@ -166,6 +166,25 @@ class Assumption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeanImage:
+    """A mean for each pixel of the resized image, as Caffe computes it over the training images."""
+
+    name: str
+    """Name of its file."""
+    pixels: np.ndarray
+    """float32 (3, H, W), on 0..255, channels in the order of the network's input."""
+
+    def in_rgb(self, order: ChannelOrder) -> np.ndarray:
+        """Return the pixels in the order red, green, blue; `order` is that of the network's input."""
+        return self.pixels if order == "RGB" else np.ascontiguousarray(self.pixels[::-1])
+
+    def channel_means(self, order: ChannelOrder) -> RGB:
+        """Return the mean of each channel, red, green, blue."""
+        red, green, blue = (float(mean) for mean in self.in_rgb(order).mean(axis=(1, 2), dtype=np.float64))
+        return red, green, blue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePreprocessing:
     """The preprocessing of the source's network; None for facts that the file does not contain."""
 
@@ -173,8 +192,8 @@ class SourcePreprocessing:
     channel_order: ChannelOrder | None = None
     mean: tuple[float, float, float] | None = None
     """Red, green, blue, on 0..255."""
-    mean_image: np.ndarray | None = None
-    """float32 (256, 256, 3), red, green, blue, on 0..255: Caffe's mean image."""
+    mean_image: MeanImage | None = None
+    """Used instead of `mean`."""
     scale: tuple[float, float, float] | None = None
     """Red, green, blue: the factor of (pixel - mean)."""
     input_size: int | None = None

@@ -1,6 +1,7 @@
 """`alexnet-deploy import`."""
 
 import os
+import re
 import shlex
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from alexnet_deploy.core.process.say import counted
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.preprocessing import RGB
     from alexnet_deploy.export.importing.assume import LrnConstants
+    from alexnet_deploy.export.importing.source import MeanImage
 
 
 def import_(
@@ -33,8 +35,16 @@ def import_(
         Literal["RGB", "BGR"] | None, typer.Option(help="Channel order of the network's input.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="Mean to subtract from each pixel, on 0..255.")
+        str | None,
+        typer.Option(
+            metavar="R,G,B|FILE",
+            help="Mean to subtract from each pixel, on 0..255; or a mean image, .binaryproto or .npy.",
+        ),
     ] = None,
+    mean_image: Annotated[
+        Literal["exact", "channels"],
+        typer.Option(help="Subtract a mean image pixel by pixel, or use its three channel means."),
+    ] = "exact",
     scale: Annotated[
         str | None,
         typer.Option(
@@ -74,7 +84,8 @@ def import_(
     overrides = Overrides(
         architecture=arch,
         channel_order=channel_order,
-        mean=None if mean is None else _rgb("--mean", mean),
+        mean=None if mean is None else _mean(mean),
+        mean_image=mean_image,
         scale=None if scale is None else _rgb("--scale", scale),
         resize=resize,
         lrn=None if lrn is None else _lrn(lrn),
@@ -103,6 +114,16 @@ def _rgb(option: str, text: str) -> "RGB":
         raise UsageError(f"{option} {text}: {counted(len(numbers), 'number')}, expected red, green and blue")
     red, green, blue = numbers
     return red, green, blue
+
+
+def _mean(text: str) -> "RGB | MeanImage":
+    from alexnet_deploy.export.importing.readers.caffe.mean import read_mean_image
+
+    if os.path.lexists(text):
+        return read_mean_image(Path(text))
+    if re.search("[a-df-zA-DF-Z]", text):
+        raise UsageError(f"--mean {text}: there is no such file; expected three numbers or a mean image")
+    return _rgb("--mean", text)
 
 
 def _lrn(text: str) -> "LrnConstants":

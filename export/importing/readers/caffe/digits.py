@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 import msgspec
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from alexnet_deploy.core.errors import WeightsError
@@ -27,15 +26,15 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.labels import decode_labels
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.tar_file import TarError, unpack
-from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
 from alexnet_deploy.export.importing.readers.caffe.layers import ChainError, chain_of
-from alexnet_deploy.export.importing.readers.caffe.model import array_of, parse_model, scale_of
+from alexnet_deploy.export.importing.readers.caffe.mean import MOST_MEAN_BYTES, mean_image_of_blob
+from alexnet_deploy.export.importing.readers.caffe.model import parse_model, scale_of
 from alexnet_deploy.export.importing.readers.caffe.prototxt import MOST_TEXT_BYTES, check_fit, parse_text
 from alexnet_deploy.export.importing.readers.wire import WireError
-from alexnet_deploy.export.importing.source import Assumption, Source, SourcePreprocessing
+from alexnet_deploy.export.importing.source import Assumption, MeanImage, Source, SourcePreprocessing
 
 _DEPLOY, _MEAN, _LABELS, _INFO = "deploy.prototxt", "mean.binaryproto", "labels.txt", "info.json"
-_MOST_BYTES = MappingProxyType({_DEPLOY: MOST_TEXT_BYTES, _MEAN: 4 * MIB, _LABELS: 4 * MIB, _INFO: MIB})
+_MOST_BYTES = MappingProxyType({_DEPLOY: MOST_TEXT_BYTES, _MEAN: MOST_MEAN_BYTES, _LABELS: 4 * MIB, _INFO: MIB})
 _MODEL = ".caffemodel"
 _MOST_MODELS = 100
 _MOST_GROWTH = 150 * MIB
@@ -145,7 +144,6 @@ def _source(path: Path, job: _Job, stack: ExitStack) -> Source:
     whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     model = parse_model(memoryview(whole))
     check_fit(text, model.tensors, _DEPLOY)
-    mean, about_mean = _mean(job)
     return Source(
         path=path,
         sha256=job.archive_sha256 or hashlib.sha256(whole).hexdigest(),
@@ -153,11 +151,11 @@ def _source(path: Path, job: _Job, stack: ExitStack) -> Source:
         tensors=model.tensors,
         layers=chain_of(text.layers, model.tensors),
         preprocessing=SourcePreprocessing(
-            resize=_resize(info), mean=mean, scale=scale_of(model.layers), input_size=text.input_size
+            resize=_resize(info), mean_image=_mean(job), scale=scale_of(model.layers), input_size=text.input_size
         ),
         labels=_labels(job),
         origin="digits",
-        assumptions=(*assumptions, *about_mean, *_about_size(info)),
+        assumptions=(*assumptions, *_about_size(info)),
     )
 
 
@@ -221,24 +219,6 @@ def _about_size(info: _Info) -> tuple[Assumption, ...]:
     )
 
 
-def _mean(job: _Job) -> tuple[tuple[float, float, float] | None, tuple[Assumption, ...]]:
-    """Return the means of red, green and blue of the mean image, and how far its pixels are from them."""
+def _mean(job: _Job) -> MeanImage | None:
     data = job.bytes_of(_MEAN)
-    if data is None:
-        return None, ()
-    blob = messages.BlobProto()
-    try:
-        blob.ParseFromString(data)
-    except DecodeError as error:
-        raise ChainError(f"its {_MEAN} is damaged: {error}") from error
-    image = array_of(blob, _MEAN)
-    channels = image.reshape(image.shape[-3:]) if image.ndim == 4 and image.shape[0] == 1 else image
-    if channels.ndim != 3 or channels.shape[0] != 3 or not np.isfinite(channels).all():
-        raise ChainError(f"its {_MEAN} has the shape {image.shape}, where one image of 3 finite channels is needed")
-    blue, green, red = (float(mean) for mean in channels.mean(axis=(1, 2), dtype=np.float64))
-    apart = float(np.abs(channels - np.array([blue, green, red])[:, None, None]).max())
-    if not apart:
-        return (red, green, blue), ()
-    value = f"{red:.6g}, {green:.6g}, {blue:.6g}"
-    reason = f"the means of {_MEAN}'s channels; its pixels differ by up to {apart:.3g}"
-    return (red, green, blue), (Assumption(subject="mean", value=value, reason=reason, option="--mean"),)
+    return None if data is None else mean_image_of_blob(data, _MEAN)
