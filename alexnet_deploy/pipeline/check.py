@@ -89,10 +89,12 @@ def check(
 ) -> CheckResult:
     """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
 
+    This program's decoder must make the stored pixels of the golden files, to the bit.
+
     With the `weights` it was exported from, the whole chain is measured - trained network, FP32 graph, this graph on
-    each engine - on the golden images and on `images`, and the graph's tensors are compared with the weights. The
-    default `backends` are the installed ones that support the `device`; the trained network runs on the CPU. If the
-    graph differs from its table, no engine is run.
+    each engine - on the golden images and files and on `images`, and the graph's tensors are compared with the
+    weights. The default `backends` are the installed ones that support the `device`; the trained network runs on the
+    CPU. If the graph differs from its table, no engine is run.
 
     Raises IntegrityError for bytes that changed since publication, UsageError for weights of another bundle or images
     without weights, DataError for an image that cannot be read, BackendError where no engine is installed.
@@ -123,24 +125,29 @@ def check(
         problems += _compare_with_weights(manifest, labels, weights.weights)
     unrun = [record.file for record in manifest.plans if record.backend not in chosen]
     not_done += [f"{file} was not run: its library or GPU is missing" for file in unrun]
-    rows: list[ParityRow] = []
-    expected: np.ndarray | None = None
     if found:
         not_done.append("no engine was run: the graph differs from its table, and engines trust what they load")
-    for opened in () if found else _chain(bundle, weights, chosen, device, say):
+    rows = [] if found else _rows(bundle, _chain(bundle, weights, chosen, device, say), images)
+    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder)
+
+
+def _rows(bundle: Bundle, chain: Iterator[Engine], images: ComparisonSet | None) -> list[ParityRow]:
+    """Run each engine on the golden images, on the golden files and on `images`; close it."""
+    rows: list[ParityRow] = []
+    expected: np.ndarray | None = None
+    for opened in chain:
         with opened as engine:
-            rows.extend(prove(engine, bundle))
-            rows.extend(prove_files(engine, bundle))
+            rows.extend((*prove(engine, bundle), *prove_files(engine, bundle)))
             if images is not None:
                 try:
-                    actual = engine.run_all(decode_batches(images.files, manifest.preprocessing.resize))
+                    actual = engine.run_all(decode_batches(images.files, bundle.manifest.preprocessing.resize))
                 except WrongAnswerError as error:
                     rows.append(wrong_answer_row(error, engine, _words(images), len(images.files)))
                     continue
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(images, expected, actual, engine))
-    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder)
+    return rows
 
 
 def _chain(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from alexnet_deploy.core.images.decode import decode_pixels, read_image
 from alexnet_deploy.core.images.resize import to_square
@@ -117,9 +117,9 @@ def cut(path):
         return square(np.stack([(np.asarray(image) >> 8).astype(np.uint8)] * 3, axis=-1))
 
 
-def mirrored(path):
-    """A fault that is not in the list."""
-    return np.asarray(ImageOps.mirror(Image.fromarray(read_image(path, "shorter-side"))))
+def posterized(path):
+    """A fault that is not in the list: only the upper three bits are kept."""
+    return read_image(path, "shorter-side") & 0xE0
 
 
 def one_off(path):

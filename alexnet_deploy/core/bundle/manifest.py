@@ -134,7 +134,9 @@ class GoldenGraph(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class GoldenFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Stored image files, with the pixels and the probabilities that must come of them."""
 
-    names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    names: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^golden/files/[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")], ...], Meta(min_length=1)
+    ]
     """Paths inside the bundle, in the order of both tensors."""
     pixels: TensorFile
     """Under the bundle's resize policy, equal to the bit in every decoder."""

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
+from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 from alexnet_deploy.core.images.colour import rgb_conversion
 from alexnet_deploy.core.images.decode import decode_pixels
 from alexnet_deploy.core.images.resize import to_square
@@ -39,8 +40,11 @@ class Source:
     def of(cls, data: bytes, resize: ResizePolicy, expected: np.ndarray) -> Self:
         """Return the source of a file's bytes; raises ImageError if this program cannot decode them."""
         upright = decode_pixels(data)
-        stored = Image.open(io.BytesIO(data))
-        stored.load()
+        try:
+            stored = Image.open(io.BytesIO(data))
+            stored.load()
+        except OSError as error:
+            raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"no golden file has this format: {error}") from error
         return cls(resize=resize, expected=expected, stored=stored, upright=upright)
 
 

@@ -61,7 +61,7 @@ class _Candidate:
         return left.mean <= _NEAR * error.mean or left.max <= _ROUNDING
 
     def absorbs(self, name: str, error: _Distance) -> bool:
-        """Return whether a wrong file differs only in rounding, and is nearer to the fault than to our pixels."""
+        """Return whether a wrong file differs in rounding alone, and is nearer to the fault."""
         return name in self.moved and error.max <= _ROUNDING and self.left[name].mean <= error.mean / 2
 
     def merit(self, errors: Mapping[str, _Distance]) -> float:

@@ -59,7 +59,8 @@ def pixels_of(command: str, files: Mapping[str, bytes], timeout_s: float = TIMEO
         folder = Path(name)
         for file, data in files.items():
             (folder / file).write_bytes(data)
-        paths = folder / "paths"
+        # No golden file has such a name.
+        paths = folder / ".paths"
         paths.write_text("".join(f"{folder / file}\n" for file in files))
         ended = _run(arguments, paths, num_bytes, timeout_s)
     if problem := _problem(ended, len(files), timeout_s):

@@ -49,16 +49,15 @@ def nearest(pixels_HWC: np.ndarray, box: Box) -> np.ndarray:
     places = np.arange(IMAGE_SIZE)
     columns = np.floor(left + places * (right - left) / IMAGE_SIZE).astype(int)
     rows = np.floor(top + places * (bottom - top) / IMAGE_SIZE).astype(int)
-    return pixels_HWC[rows][:, columns]
+    chosen: np.ndarray = pixels_HWC[rows][:, columns]
+    return chosen
 
 
 def by_area(pixels_HWC: np.ndarray, box: Box) -> np.ndarray:
     """Return the mean of the source area that each pixel covers, as OpenCV's INTER_AREA."""
     left, top, right, bottom = box
-    height, width, _ = pixels_HWC.shape
-    across, down = _coverage(left, right, width), _coverage(top, bottom, height)
-    planes = pixels_HWC.transpose(2, 0, 1).astype(np.float32)
-    return _rounded((down @ planes @ across.T).transpose(1, 2, 0))
+    rows_HWC = _means(pixels_HWC.astype(np.float64), top, bottom)
+    return _rounded(_means(rows_HWC.transpose(1, 0, 2), left, right).transpose(1, 0, 2))
 
 
 def by_filter(resample: Image.Resampling) -> Callable[[np.ndarray, Box], np.ndarray]:
@@ -141,13 +140,14 @@ def _neighbours(start: float, end: float, length: int) -> tuple[np.ndarray, np.n
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), places - first
 
 
-def _coverage(start: float, end: float, length: int) -> np.ndarray:
-    """Return for each place of the result how much of it each source place covers, float32 (256, length)."""
+def _means(values: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Return the means of 256 equal parts of start..end, along the first axis of (L, ., .)."""
+    sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(axis=0)])
     edges = start + np.arange(IMAGE_SIZE + 1) * (end - start) / IMAGE_SIZE
-    places = np.arange(length)
-    overlap = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    shares: np.ndarray = (np.maximum(overlap, 0) * IMAGE_SIZE / (end - start)).astype(np.float32)
-    return shares
+    whole = np.minimum(edges.astype(int), len(values) - 1)
+    up_to_edges = sums[whole] + values[whole] * (edges - whole)[:, None, None]
+    means: np.ndarray = np.diff(up_to_edges, axis=0) * IMAGE_SIZE / (end - start)
+    return means
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
