@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
@@ -14,6 +15,7 @@ from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
     Assumption,
     Normalise,
+    Scale,
     Source,
     SourceLayer,
     SourcePreprocessing,
@@ -39,6 +41,8 @@ class Overrides:
 
     architecture: str | None = None
     """A member of the family, or the name of a table of its own."""
+    table: Architecture | None = None
+    """The table that the source must be, but for the number of classes."""
     channel_order: ChannelOrder | None = None
     mean: RGB | None = None
     """Red, green, blue, on 0..255."""
@@ -69,19 +73,18 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
     if source.layers is None:
         asked = overrides.architecture if overrides.architecture in ARCHITECTURES else None
-        matched = match_layers(source, asked)
-        known: KnownSource | None = matched.known
-        layers = matched.layers
-        if asked is None:
-            value = matched.known.architecture or matched.known.key
+        matched = match_layers(source, asked, overrides.table)
+        known, layers = matched.known, matched.layers
+        if known is not None and asked is None and overrides.table is None:
+            value = known.architecture or known.key
             assumptions.append(Assumption(subject="architecture", value=value, reason=matched.reason, option="--arch"))
-        assumptions.extend(_about_layers(layers, matched.known, overrides))
+        assumptions.extend(_about_layers(layers, known, overrides))
     else:
         known, layers = KNOWN.get(source.origin or ""), source.layers
     return Completed(
         source=replace(
             source,
-            layers=_with_lrn(source, layers, overrides.lrn),
+            layers=_with_lrn(source, layers, overrides),
             labels=overrides.labels or source.labels,
         ),
         known=known,
@@ -89,10 +92,17 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     )
 
 
-def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource, overrides: Overrides) -> list[Assumption]:
+def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource | None, overrides: Overrides) -> list[Assumption]:
     found = []
+    scale = next((layer for layer in layers if isinstance(layer, Scale)), None)
+    if scale is not None:
+        value = f"directly after the layer before it by name ({scale.name}, ...), epsilon {scale.epsilon:g}"
+        reason = "a state dict does not say where its batch norms are, nor their epsilon"
+        found.append(Assumption(subject="batch norm", value=value, reason=reason, option=None))
+    if known is None:
+        return found
     norm = next((layer for layer in layers if isinstance(layer, Normalise)), None)
-    if norm is not None and overrides.lrn is None:
+    if norm is not None and overrides.lrn is None and overrides.table is None:
         divided = "divided by it" if norm.alpha_is_divided else "not divided by it"
         value = f"size {norm.size}, alpha {norm.alpha:g} {divided}, beta {norm.beta:g}, k {norm.k:g}"
         found.append(Assumption(subject="LRN", value=value, reason=known.words, option="--lrn"))
@@ -101,9 +111,12 @@ def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource, overrides
     return found
 
 
-def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], lrn: LrnConstants | None) -> tuple[SourceLayer, ...]:
+def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], overrides: Overrides) -> tuple[SourceLayer, ...]:
+    lrn, table = overrides.lrn, overrides.table
     if lrn is None:
         return layers
+    if table is not None:
+        raise UsageError(f"{source.path}: {table.name} contains the constants of its LRN, so --lrn does not apply")
     if source.layers is not None or not any(isinstance(layer, Normalise) for layer in layers):
         has = "contains its LRN constants" if source.layers is not None else "its network has no LRN"
         raise UsageError(f"{source.path}: {has}, so --lrn does not apply")

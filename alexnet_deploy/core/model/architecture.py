@@ -135,9 +135,9 @@ class AveragePool(
 ):
     """Mean over kernel x kernel windows, `stride` pixels apart.
 
-    `padding` is (top, left, bottom, right) in pixels of zeros. With `counts_padding` they count as values of the mean, as
-    in torch; without, the mean is over the pixels of the input alone, as where Caffe rounds the number of windows up.
-    Both are absent from the text of a table without padding.
+    `padding` is (top, left, bottom, right) in pixels of zeros. With `counts_padding` these zeros count as values of the
+    mean, as in torch; without it the mean is over the input's own pixels, as where Caffe rounds the number of windows
+    up. Both are absent from the text of a table without padding.
     """
 
     name: str
