@@ -163,15 +163,17 @@ def _table_of(source: Source, translated: Translated) -> Architecture:
 
 def _check_table(source: Source, found: Architecture, table: Architecture) -> None:
     """Raise UsageError, naming the first layer, where a source's layers are not those of the user's table."""
+    of_source, of_table = ({layer.name: layer for layer in one.layers} for one in (found, table))
     for theirs, ours in zip_longest(_compared(found), _compared(table)):
         if ours is None:
-            raise UsageError(f"{source.path}: has {_words(theirs)} after the last layer of {table.name}")
+            words = _words(of_source[theirs.name])
+            raise UsageError(f"{source.path}: has {words} after the last layer of {table.name}")
         if theirs is None:
             raise UsageError(f"{source.path}: ends before {ours.name} of {table.name}")
         if msgspec.structs.replace(theirs, name=ours.name) != ours:
+            needed, has = _words(of_table[ours.name]), _words(of_source[theirs.name])
             raise UsageError(
-                f"{source.path}: does not match {table.name}: {ours.name} is {_words(ours)} in the table, and the file "
-                f"has {_words(theirs)}"
+                f"{source.path}: does not match {table.name}: {ours.name} is {needed} in the table, and the file has {has}"
             )
 
 
