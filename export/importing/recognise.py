@@ -173,7 +173,8 @@ def _check_table(source: Source, found: Architecture, table: Architecture) -> No
         if msgspec.structs.replace(theirs, name=ours.name) != ours:
             needed, has = _words(of_table[ours.name]), _words(of_source[theirs.name])
             raise UsageError(
-                f"{source.path}: does not match {table.name}: {ours.name} is {needed} in the table, and the file has {has}"
+                f"{source.path}: does not match {table.name}: {ours.name} is {needed} in the table, and the file "
+                f"has {has}"
             )
 
 

@@ -18,6 +18,7 @@ from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.check import check
+from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 TABLES = Path(__file__).parents[2] / "docs/tables"
 
@@ -135,16 +136,21 @@ def test_engines_agree_and_each_fault_is_felt_and_named(separating: LoadedWeight
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COSTS)
-def test_a_table_at_full_size(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_at_full_size(name: str, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = separating_weights(table(name))
     for precision in ("fp32", "fp16", "int8"):
         folder = tmp_path / precision
         folder.mkdir()
-        loaded, bundle = shipped(weights, folder, precision=precision)
+        int8 = Int8Request(calibrate=many) if precision == "int8" else None
+        loaded, bundle = shipped(weights, folder, precision=precision, int8=int8)
         result = check(bundle, weights=loaded)
         weakest = min(bundle.manifest.golden.separation.items(), key=lambda item: item[1])
         with capsys.disabled():
             for row in result.rows:
-                print(f"\n{name} {precision} {row.backend} {row.max_error:.1e} {row.max_log_error:.1e}", end="")
+                print(
+                    f"\n{name} {row.precision} {row.backend} against {row.against} {row.max_error:.1e} "
+                    f"{row.max_log_error:.1e} top-1 {row.top1_agreement:.2%}",
+                    end="",
+                )
             print(f"\n{name} {precision} weakest fault: {weakest[0]}, {weakest[1]:.0f} times the tolerance")
         assert result.passed

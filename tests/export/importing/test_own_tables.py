@@ -288,12 +288,12 @@ def test_layers_that_are_not_the_table_s_are_refused_with_the_first(name: str, c
 def test_a_network_that_goes_on_or_ends_early_is_refused(cnn_f: Weights, tmp_path: Path) -> None:
     write_caffe(tmp_path / "a.caffemodel", cnn_f, 2)
     table = cnn_f.architecture
-    behind = (Linear(name="fc8", out_features=1), Relu(name="relu8"), Linear(name="fc9", out_features=4))
+    behind = (Linear(name="fc8", out_features=1), Tanh(name="tanh8"), Linear(name="fc9", out_features=4))
     longer = msgspec.structs.replace(table, layers=(*table.layers[:-1], *behind))
-    with pytest.raises(UsageError, match=r"a\.caffemodel: ends before relu8 of cnn-f"):
+    with pytest.raises(UsageError, match=r"a\.caffemodel: ends before tanh8 of cnn-f"):
         understood(tmp_path / "a.caffemodel", table=longer)
     write_caffe(tmp_path / "b.caffemodel", separating_weights(longer), 2)
-    with pytest.raises(UsageError, match=r"b\.caffemodel: has relu after the last layer of cnn-f"):
+    with pytest.raises(UsageError, match=r"b\.caffemodel: has tanh after the last layer of cnn-f"):
         understood(tmp_path / "b.caffemodel", table=table)
     shorter = msgspec.structs.replace(table, layers=(*table.layers[:-4], table.layers[-1]))
     message = r"fc8 is linear \(out_features 4\) in the table, and the file has linear \(out_features 64\)"
