@@ -252,11 +252,11 @@ def _nodes_of_layer(cost: LayerCost) -> Iterator[tuple[str, str, _Attributes]]:
         case Linear():
             yield name, "Gemm", {"transB": 1}
         case MaxPool():
-            yield name, "MaxPool", _window(layer) | ({"pads": layer.margins} if any(layer.margins) else {})
+            yield name, "MaxPool", _pool_window(layer)
         case AveragePool():
-            yield name, "AveragePool", _window(layer)
+            yield name, "AveragePool", _pool_window(layer) | ({"count_include_pad": 1} if layer.counts_padding else {})
         case AdaptiveAveragePool():
-            yield name, "AveragePool", _window(adaptive_window(layer, cost.in_shape))
+            yield name, "AveragePool", _pool_window(adaptive_window(layer, cost.in_shape))
         case Flatten():
             yield name, "Flatten", {"axis": 1}
         case LocalNorm():
@@ -280,6 +280,10 @@ def _nodes_of_layer(cost: LayerCost) -> Iterator[tuple[str, str, _Attributes]]:
             yield name, "Tanh", {}
         case Dropout():
             pass
+
+
+def _pool_window(layer: MaxPool | AveragePool) -> dict[str, AttributeValue]:
+    return _window(layer) | ({"pads": layer.margins} if any(layer.margins) else {})
 
 
 def _window(layer: Conv | MaxPool | AveragePool) -> dict[str, AttributeValue]:

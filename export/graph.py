@@ -209,10 +209,10 @@ def _write_layers(writer: _Writer, architecture: Architecture, tensors: Mapping[
             case SpatialNorm():
                 value = _write_spatial_norm(writer, layer, value)
             case MaxPool():
-                padding = {"pads": list(layer.margins)} if any(layer.margins) else {}
-                value = writer.node("MaxPool", layer.name, [value], **_window(layer), **padding)
+                value = writer.node("MaxPool", layer.name, [value], **_window(layer))
             case AveragePool():
-                value = writer.node("AveragePool", layer.name, [value], **_window(layer))
+                counted = {"count_include_pad": 1} if layer.counts_padding else {}
+                value = writer.node("AveragePool", layer.name, [value], **_window(layer), **counted)
             case AdaptiveAveragePool():
                 window = _window(adaptive_window(layer, cost.in_shape))
                 value = writer.node("AveragePool", layer.name, [value], **window)
@@ -224,7 +224,8 @@ def _write_layers(writer: _Writer, architecture: Architecture, tensors: Mapping[
 
 
 def _window(layer: MaxPool | AveragePool) -> dict[str, list[int]]:
-    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+    padding = {"pads": list(layer.margins)} if any(layer.margins) else {}
+    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, **padding}
 
 
 def _trained(writer: _Writer, layer: str, tensors: Mapping[str, np.ndarray]) -> list[str]:

@@ -69,10 +69,19 @@ def _tanh_taken_for_relu(subject: Subject) -> Subject | None:
 
 def _pooling_padded_on_the_other_side(subject: Subject) -> Subject | None:
     def change(layer: Layer) -> Layer:
-        if not isinstance(layer, MaxPool):
+        if not isinstance(layer, MaxPool | AveragePool):
             return layer
         top, left, bottom, right = layer.margins
         return msgspec.structs.replace(layer, padding=(bottom, right, top, left))
+
+    return _with_layers(subject, change)
+
+
+def _padding_counted_otherwise(subject: Subject) -> Subject | None:
+    def change(layer: Layer) -> Layer:
+        if not isinstance(layer, AveragePool) or not any(layer.margins):
+            return layer
+        return msgspec.structs.replace(layer, counts_padding=not layer.counts_padding)
 
     return _with_layers(subject, change)
 
@@ -91,7 +100,7 @@ def _maximum_for_average(subject: Subject) -> Subject | None:
         # A window of one pixel is its own maximum.
         if window is None or window.kernel == 1:
             return layer
-        return MaxPool(name=window.name, kernel=window.kernel, stride=window.stride)
+        return MaxPool(name=window.name, kernel=window.kernel, stride=window.stride, padding=window.padding)
 
     return _with_layers(subject, change)
 
@@ -190,6 +199,7 @@ _FAULTS: dict[str, Callable[[Subject], Subject | None]] = {
     "tanh taken for ReLU": _tanh_taken_for_relu,
     "maximum taken for average": _maximum_for_average,
     "pooling padded on the other side": _pooling_padded_on_the_other_side,
+    "padding of an average counted otherwise": _padding_counted_otherwise,
     "red and blue swapped": _channels_swapped,
     "mean dropped": _mean_dropped,
     "mean image averaged": _mean_image_averaged,

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
@@ -17,6 +18,7 @@ from alexnet_deploy.export.importing.source import (
     Assumption,
     MeanImage,
     Normalise,
+    Scale,
     Source,
     SourceLayer,
     SourcePreprocessing,
@@ -44,6 +46,8 @@ class Overrides:
 
     architecture: str | None = None
     """A member of the family, or the name of a new table."""
+    table: Architecture | None = None
+    """The table that the source must match, except for the number of classes."""
     channel_order: ChannelOrder | None = None
     mean: RGB | MeanImage | None = None
     """Red, green, blue, on 0..255; or the mean image of another file."""
@@ -76,19 +80,18 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
     if source.layers is None:
         asked = overrides.architecture if overrides.architecture in ARCHITECTURES else None
-        matched = match_layers(source, asked)
-        known: KnownSource | None = matched.known
-        layers = matched.layers
-        if asked is None:
-            value = matched.known.architecture or matched.known.key
+        matched = match_layers(source, asked, overrides.table)
+        known, layers = matched.known, matched.layers
+        if known is not None and asked is None and overrides.table is None:
+            value = known.architecture or known.key
             assumptions.append(Assumption(subject="architecture", value=value, reason=matched.reason, option="--arch"))
-        assumptions.extend(_about_layers(layers, matched.known, overrides))
+        assumptions.extend(_about_layers(layers, known, overrides))
     else:
         known, layers = KNOWN.get(source.origin or ""), source.layers
     return Completed(
         source=replace(
             source,
-            layers=_with_lrn(source, layers, overrides.lrn),
+            layers=_with_lrn(source, layers, overrides),
             labels=overrides.labels or source.labels,
         ),
         known=known,
@@ -96,10 +99,17 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     )
 
 
-def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource, overrides: Overrides) -> list[Assumption]:
+def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource | None, overrides: Overrides) -> list[Assumption]:
     found = []
+    scale = next((layer for layer in layers if isinstance(layer, Scale)), None)
+    if scale is not None:
+        value = f"directly after the layer before it by name ({scale.name}, ...), epsilon {scale.epsilon:g}"
+        reason = "a state dict does not say where its batch norms are, nor their epsilon"
+        found.append(Assumption(subject="batch norm", value=value, reason=reason, option=None))
+    if known is None:
+        return found
     norm = next((layer for layer in layers if isinstance(layer, Normalise)), None)
-    if norm is not None and overrides.lrn is None:
+    if norm is not None and overrides.lrn is None and overrides.table is None:
         divided = "divided by it" if norm.alpha_is_divided else "not divided by it"
         value = f"size {norm.size}, alpha {norm.alpha:g} {divided}, beta {norm.beta:g}, k {norm.k:g}"
         found.append(Assumption(subject="LRN", value=value, reason=known.words, option="--lrn"))
@@ -108,9 +118,12 @@ def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource, overrides
     return found
 
 
-def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], lrn: LrnConstants | None) -> tuple[SourceLayer, ...]:
+def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], overrides: Overrides) -> tuple[SourceLayer, ...]:
+    lrn, table = overrides.lrn, overrides.table
     if lrn is None:
         return layers
+    if table is not None:
+        raise UsageError(f"{source.path}: {table.name} contains the constants of its LRN, so --lrn does not apply")
     if source.layers is not None or not any(isinstance(layer, Normalise) for layer in layers):
         has = "contains its LRN constants" if source.layers is not None else "its network has no LRN"
         raise UsageError(f"{source.path}: {has}, so --lrn does not apply")
@@ -137,6 +150,7 @@ def fill_preprocessing(
             assumptions.append(Assumption(subject=subject, value=value, reason=known.words, option=option))
         return usual
 
+    resize = taken("resize", overrides.resize, said.resize, usual.resize)
     order = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
     image, mean = said.mean_image, said.mean
     if overrides.mean is not None:
@@ -152,7 +166,7 @@ def fill_preprocessing(
                 f"{IMAGE_SIZE} x {IMAGE_SIZE}; --mean-image channels uses its three channel means"
             )
     return SourcePreprocessing(
-        resize=taken("resize", overrides.resize, said.resize, usual.resize),
+        resize=resize,
         channel_order=order,
         mean=taken("mean", None, mean, usual.mean) if image is None else mean,
         mean_image=image if mean is None else None,

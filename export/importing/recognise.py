@@ -3,15 +3,26 @@
 The result depends on the layers, their order, their shapes and their constants; never on the file's name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import zip_longest
 
 import msgspec
 import numpy as np
 
 from alexnet_deploy.core.errors import UsageError, WeightsError
-from alexnet_deploy.core.model.architecture import Architecture, Conv, Dropout, Layer, Linear
+from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
+    Architecture,
+    AveragePool,
+    Conv,
+    Dropout,
+    Layer,
+    Linear,
+    MaxPool,
+    adaptive_window,
+)
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.labels import check_labels, imagenet_labels
 from alexnet_deploy.core.model.preprocessing import Preprocessing
@@ -57,9 +68,12 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
     architecture was requested.
     """
     assumptions = list(completed.assumptions)
-    translated = _fitting(completed, assumptions)
-    _check_kinship(completed.source, translated)
-    architecture, nearest = _named(completed, translated, overrides.architecture)
+    if overrides.table is None:
+        translated = _fitting(completed, assumptions)
+        _check_kinship(completed.source, translated)
+    else:
+        translated = translate(completed.source, overrides.table.input_size)
+    architecture, nearest = _named(completed, translated, overrides)
     fed = fill_preprocessing(
         replace(completed.source.preprocessing, input_size=translated.input_size),
         completed.known or known_as(nearest),
@@ -92,7 +106,7 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
             first = first or error
             continue
         if size != said:
-            if said is not None and _member(translated) is None:
+            if said is not None and _member(_table_of(source, translated)) is None:
                 break
             assumptions.append(_about_size(size, said, "its layers fit at this size" if known is None else known.words))
         return translated
@@ -121,43 +135,76 @@ def _check_kinship(source: Source, translated: Translated) -> None:
         )
 
 
-def _named(completed: Completed, translated: Translated, asked: str | None) -> tuple[Architecture, str]:
+def _named(completed: Completed, translated: Translated, overrides: Overrides) -> tuple[Architecture, str]:
     """Return the table, named, and the name of the nearest member of the family."""
-    source, member = completed.source, _member(translated)
-    nearest = member or _nearest(translated, None if completed.known is None else completed.known.architecture)
+    source, asked, found = completed.source, overrides.architecture, _table_of(completed.source, translated)
+    member = _member(found)
+    nearest = member or _nearest(found, None if completed.known is None else completed.known.architecture)
     if asked in ARCHITECTURES and asked != nearest:
         raise UsageError(f"{source.path}: its layers are those of {nearest}, not of {asked}; leave --arch out")
-    last = translated.layers[-1]
-    assert isinstance(last, Linear), "translate sees to it"
+    if overrides.table is not None:
+        _check_table(source, found, overrides.table)
     try:
-        if source.table is not None and asked is None and _equals(translated, source.table):
+        if overrides.table is not None:
+            return overrides.table.with_num_classes(found.num_classes), nearest
+        if source.table is not None and asked is None and _equals(found, source.table):
             return source.table, nearest
         if member is not None and asked in (None, member):
-            return ARCHITECTURES[member].with_num_classes(last.out_features), member
+            return ARCHITECTURES[member].with_num_classes(found.num_classes), member
         name = asked if asked is not None and asked not in ARCHITECTURES else f"{nearest}-custom"
-        table = Architecture(name=name, input_size=translated.input_size, layers=translated.layers)
-        return table.with_num_classes(last.out_features), nearest
+        return msgspec.structs.replace(found, name=name).with_num_classes(found.num_classes), nearest
     except (ValueError, UsageError) as error:
         raise WeightsError(f"{source.path}: {error}") from error
 
 
-def _member(translated: Translated) -> str | None:
+def _table_of(source: Source, translated: Translated) -> Architecture:
+    try:
+        return Architecture(name="unnamed", input_size=translated.input_size, layers=translated.layers)
+    except ValueError as error:
+        raise WeightsError(f"{source.path}: {error}") from error
+
+
+def _check_table(source: Source, found: Architecture, table: Architecture) -> None:
+    """Raise UsageError if a source's layers differ from the user's table; it names the first that differs."""
+    of_source, of_table = ({layer.name: layer for layer in one.layers} for one in (found, table))
+    for theirs, ours in zip_longest(_compared(found), _compared(table)):
+        if ours is None:
+            words = _words(of_source[theirs.name])
+            raise UsageError(f"{source.path}: has {words} after the last layer of {table.name}")
+        if theirs is None:
+            raise UsageError(f"{source.path}: ends before {ours.name} of {table.name}")
+        if msgspec.structs.replace(theirs, name=ours.name) != ours:
+            needed, has = _words(of_table[ours.name]), _words(of_source[theirs.name])
+            raise UsageError(
+                f"{source.path}: does not match {table.name}: {ours.name} is {needed} in the table, and the file "
+                f"has {has}"
+            )
+
+
+def _words(layer: Layer) -> str:
+    fields = {name: value for name, value in msgspec.to_builtins(layer).items() if name not in ("type", "name")}
+    values = ", ".join(f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in fields.items())
+    kind = str(layer.__struct_config__.tag)
+    return f"{kind} ({values})" if values else kind
+
+
+def _member(found: Architecture) -> str | None:
     """Return the member of the family with these layers, ignoring the number of classes and dropout."""
-    return next((name for name, member in ARCHITECTURES.items() if _equals(translated, member)), None)
+    return next((name for name, member in ARCHITECTURES.items() if _equals(found, member)), None)
 
 
-def _equals(translated: Translated, table: Architecture) -> bool:
-    return table.input_size == translated.input_size and _skeleton(table.layers) == _skeleton(translated.layers)
+def _equals(found: Architecture, table: Architecture) -> bool:
+    return table.input_size == found.input_size and _skeleton(table) == _skeleton(found)
 
 
-def _nearest(translated: Translated, preferred: str | None) -> str:
+def _nearest(found: Architecture, preferred: str | None) -> str:
     """Return the most similar member; widths count last, and of equals the preferred one wins, then the first."""
 
     def likeness(name: str) -> tuple[float, float, bool]:
         without, with_widths = (
             SequenceMatcher(
-                a=_skeleton(translated.layers, keep_widths=keep),
-                b=_skeleton(ARCHITECTURES[name].layers, keep_widths=keep),
+                a=_skeleton(found, keep_widths=keep),
+                b=_skeleton(ARCHITECTURES[name], keep_widths=keep),
                 autojunk=False,
             ).ratio()
             for keep in (False, True)
@@ -167,20 +214,42 @@ def _nearest(translated: Translated, preferred: str | None) -> str:
     return max(ARCHITECTURES, key=likeness)
 
 
-def _skeleton(layers: Sequence[Layer], *, keep_widths: bool = True) -> tuple[Layer, ...]:
+def _skeleton(table: Architecture, *, keep_widths: bool = True) -> tuple[Layer, ...]:
     """Return layers without names, dropout and the number of classes."""
     found: list[Layer] = []
-    for layer in layers:
+    for layer in _compared(table):
+        match layer:
+            case Linear() if not keep_widths:
+                layer = msgspec.structs.replace(layer, out_features=1)
+            case Conv() if not keep_widths:
+                layer = msgspec.structs.replace(layer, out_channels=layer.groups)
+        found.append(msgspec.structs.replace(layer, name="_"))
+    return tuple(found)
+
+
+def _compared(table: Architecture) -> Iterator[Layer]:
+    """Yield the layers that decide what a network computes, each in one form, but for the number of classes.
+
+    Dropout and pools of one pixel do nothing, and an adaptive pool is the average pool of its window. The stride of a
+    single window and the number of classes do not matter.
+    """
+    for cost in table.costs():
+        layer = cost.layer
+        if isinstance(layer, AdaptiveAveragePool):
+            layer = adaptive_window(layer, cost.in_shape)
         match layer:
             case Dropout():
                 continue
-            case Linear() if layer is layers[-1] or not keep_widths:
-                found.append(Linear(name="_", out_features=1))
-            case Conv() if not keep_widths:
-                found.append(msgspec.structs.replace(layer, name="_", out_channels=layer.groups))
+            case Linear() if layer.name == table.layers[-1].name:
+                layer = msgspec.structs.replace(layer, out_features=1)
+            case MaxPool() | AveragePool():
+                if layer.kernel == layer.stride == 1:
+                    continue
+                if cost.out_shape[1:] == (1, 1):
+                    layer = msgspec.structs.replace(layer, stride=1)
             case _:
-                found.append(msgspec.structs.replace(layer, name="_"))
-    return tuple(found)
+                pass
+        yield layer
 
 
 def _renamed(translated: Translated, architecture: Architecture) -> dict[str, np.ndarray]:

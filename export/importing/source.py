@@ -77,11 +77,14 @@ class SpatialNormalise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Batch normalisation at inference: (a - mean) / sqrt(variance + epsilon) * scale + shift, by channel."""
+    """Batch normalisation at inference: (a - mean) / sqrt(variance + epsilon) * scale + shift, by channel.
+
+    Without `mean` and `variance` it is a * scale + shift: Caffe's layer of that name.
+    """
 
     name: str
-    mean: str
-    variance: str
+    mean: str | None
+    variance: str | None
     scale: str | None
     shift: str | None
     epsilon: float

@@ -10,6 +10,8 @@ import numpy as np
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.model.architecture import (
+    AdaptiveAveragePool,
+    AveragePool,
     Conv,
     Dropout,
     Flatten,
@@ -19,6 +21,8 @@ from alexnet_deploy.core.model.architecture import (
     MaxPool,
     Relu,
     SpatialNorm,
+    Tanh,
+    adaptive_window,
 )
 from alexnet_deploy.export.importing.source import (
     Activate,
@@ -111,9 +115,7 @@ def _step(walk: _Walk, layer: SourceLayer) -> None:
         case Pool():
             _pool(walk, layer)
         case AdaptivePool():
-            _needs_planes(walk)
-            if walk.shape[1:] != (layer.size, layer.size):
-                raise _NoFitError(f"adaptive pooling of {walk.shape[1]} x {walk.shape[2]} is not in our tables")
+            _adapt(walk, layer)
         case Unroll():
             _unroll(walk, layer)
         case Drop():
@@ -122,7 +124,7 @@ def _step(walk: _Walk, layer: SourceLayer) -> None:
         case Softmax():
             walk.has_ended = True
         case Activate():
-            raise _NoFitError(f"{layer.function} is not in our tables")
+            walk.layers.append(Tanh(name=walk.name("tanh")))
 
 
 def _normalise(walk: _Walk, layer: Normalise | SpatialNormalise) -> None:
@@ -216,7 +218,11 @@ def _fold(walk: _Walk, layer: Scale) -> None:
     last = walk.layers[-1] if walk.layers else None
     if not isinstance(last, Conv | Linear):
         raise _NoFitError("a batch normalisation that does not follow a layer with weights is not in our tables")
-    mean, variance = (_tensor(walk, name, 1).astype(np.float64) for name in (layer.mean, layer.variance))
+    weight, bias = walk.tensors[f"{last.name}.weight"], walk.tensors[f"{last.name}.bias"]
+    mean, variance = (
+        np.full(bias.shape, neutral) if name is None else _tensor(walk, name, 1).astype(np.float64)
+        for name, neutral in ((layer.mean, 0.0), (layer.variance, 1.0 - layer.epsilon))
+    )
     if layer.factor is not None:
         divisor = float(_tensor(walk, layer.factor, 1)[0])
         # As in Caffe: statistics without samples are 0.
@@ -225,7 +231,6 @@ def _fold(walk: _Walk, layer: Scale) -> None:
     if layer.scale is not None:
         factor = factor * _tensor(walk, layer.scale, 1)
     shift = np.float64(0) if layer.shift is None else _tensor(walk, layer.shift, 1)
-    weight, bias = walk.tensors[f"{last.name}.weight"], walk.tensors[f"{last.name}.bias"]
     if factor.shape != bias.shape or mean.shape != bias.shape:
         raise _NoFitError(f"normalises {len(factor):,} channels of {len(bias):,}")
     columns = factor.reshape(-1, *[1] * (weight.ndim - 1))
@@ -237,21 +242,51 @@ def _pool(walk: _Walk, layer: Pool) -> None:
     _needs_planes(walk)
     if layer.kernel == layer.stride == 1 and not any(layer.padding):
         return
-    if layer.function != "max":
-        raise _NoFitError("average pooling is not in our tables")
     top, left, bottom, right = layer.padding
-    sides = []
-    for size, before, after in zip(walk.shape[1:], (top, left), (bottom, right), strict=True):
-        rest = (size - layer.kernel) % layer.stride
-        # Padding behind that no window reaches changes nothing.
-        if before or rest or size < layer.kernel or after >= layer.stride:
-            raise _NoFitError(
-                f"windows of {layer.kernel}, {layer.stride} apart, do not tile {walk.shape[1]} x {walk.shape[2]} "
-                "exactly, as our tables need"
-            )
-        sides.append((size - layer.kernel) // layer.stride + 1)
-    walk.layers.append(MaxPool(name=walk.name("pool"), kernel=layer.kernel, stride=layer.stride))
-    walk.shape = (walk.shape[0], *sides)
+    (rows, below), (columns, beside) = (
+        _windows(layer, size, before, after)
+        for size, before, after in zip(walk.shape[1:], (top, left), (bottom, right), strict=True)
+    )
+    if min(rows, columns) < 1 or min(below, beside) < 0:
+        raise _NoFitError(
+            f"windows of {layer.kernel}, {layer.stride} apart, do not tile {walk.shape[1]} x {walk.shape[2]} "
+            "exactly, as our tables need"
+        )
+    padding, name = (top, left, below, beside), walk.name("pool")
+    if layer.function == "max":
+        walk.layers.append(MaxPool(name=name, kernel=layer.kernel, stride=layer.stride, padding=padding))
+    else:
+        counts = layer.counts_padding and any(layer.padding)
+        if counts and (below > bottom or beside > right):
+            raise _NoFitError("averages that count their padding and reach beyond it are not in our tables")
+        pool = AveragePool(
+            name=name, kernel=layer.kernel, stride=layer.stride, padding=padding, counts_padding=counts and any(padding)
+        )
+        walk.layers.append(pool)
+    walk.shape = (walk.shape[0], rows, columns)
+
+
+def _windows(layer: Pool, size: int, before: int, after: int) -> tuple[int, int]:
+    """Return the number of windows along one axis, and the pixels that the last one needs behind the input.
+
+    Fewer than `after` where no window reaches all padding, more where the number is rounded up.
+    """
+    room = size + before + after - layer.kernel
+    count = (-(-room // layer.stride) if layer.round_up else room // layer.stride) + 1
+    # Caffe and torch drop a last window that would begin behind the input.
+    if layer.round_up and (count - 1) * layer.stride >= size + before:
+        count -= 1
+    return count, (count - 1) * layer.stride + layer.kernel - size - before
+
+
+def _adapt(walk: _Walk, layer: AdaptivePool) -> None:
+    _needs_planes(walk)
+    if walk.shape[1:] == (layer.size, layer.size):
+        return
+    pool = AdaptiveAveragePool(name=walk.name("pool"), size=layer.size)
+    adaptive_window(pool, walk.shape)
+    walk.layers.append(pool)
+    walk.shape = (walk.shape[0], layer.size, layer.size)
 
 
 def _unroll(walk: _Walk, layer: Unroll) -> None:

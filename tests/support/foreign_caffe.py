@@ -2,27 +2,52 @@
 
 import json
 import tarfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from google.protobuf.message import Message
 
-from alexnet_deploy.core.model.architecture import Conv, Dropout, Flatten, Linear, LocalNorm, MaxPool, Relu
+from alexnet_deploy.core.model.architecture import (
+    AveragePool,
+    Conv,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Relu,
+    Tanh,
+)
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
 
-_V1_TYPES = {"Convolution": 4, "Dropout": 6, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18, "Softmax": 20}
+_V1_TYPES = {
+    "Convolution": 4,
+    "Dropout": 6,
+    "InnerProduct": 14,
+    "LRN": 15,
+    "Pooling": 17,
+    "ReLU": 18,
+    "Softmax": 20,
+    "TanH": 23,
+}
+
+# Statistics of a batch norm by the name of its layer: Caffe's BatchNorm (mean, variance) and its Scale (scale, shift).
+Norms = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+NO_NORMS: Norms = MappingProxyType({})
 
 
-def _layers(weights: Weights, kind: type[Message], softmax: bool) -> list[Message]:
+def _layers(weights: Weights, kind: type[Message], softmax: bool, norms: Norms) -> list[Message]:
     found: list[Message] = []
     blob = "data"
 
     def add(name: str, type_name: str) -> Message:
         nonlocal blob
-        in_place = type_name in ("ReLU", "Dropout")
+        in_place = type_name in ("ReLU", "Dropout", "TanH", "BatchNorm", "Scale")
         top = blob if in_place else name
         type_value = type_name if kind is messages.LayerParameter else _V1_TYPES[type_name]
         found.append(kind(name=name, type=type_value, bottom=[blob], top=[top]))
@@ -45,19 +70,35 @@ def _layers(weights: Weights, kind: type[Message], softmax: bool) -> list[Messag
                 _blobs(made, weights, layer.name)
             case Relu():
                 add(layer.name, "ReLU")
+            case Tanh():
+                add(layer.name, "TanH")
             case Dropout():
                 add(layer.name, "Dropout").dropout_param.dropout_ratio = layer.probability
             case LocalNorm():
                 made = add(layer.name, "LRN")
                 made.lrn_param.local_size, made.lrn_param.alpha = layer.size, layer.alpha
                 made.lrn_param.beta, made.lrn_param.k = layer.beta, layer.k
-            case MaxPool():
+            case MaxPool() | AveragePool():
+                # Caffe rounds up, which is all the padding behind; padding in front is said, and is on both sides.
                 made = add(layer.name, "Pooling")
                 made.pooling_param.kernel_size, made.pooling_param.stride = layer.kernel, layer.stride
+                made.pooling_param.pad = layer.margins[0]
+                is_mean = isinstance(layer, AveragePool)
+                made.pooling_param.pool = messages.PoolingParameter.AVE if is_mean else messages.PoolingParameter.MAX
             case Flatten():
                 continue
             case _:
                 raise AssertionError(layer)
+        for part, type_name in ((0, "BatchNorm"), (2, "Scale")) if layer.name in norms else ():
+            made = add(f"{layer.name}_{type_name}", type_name)
+            if type_name == "Scale":
+                made.scale_param.bias_term = True
+            blobs = [*norms[layer.name][part : part + 2], *([np.array([2.0])] if part == 0 else [])]
+            for values in blobs:
+                # Caffe keeps sums over as many steps as the third blob says.
+                times = 2 if part == 0 and len(values) > 1 else 1
+                held = made.blobs.add(data=(values * times).astype("<f4").tobytes())
+                held.shape.dim.append(len(values))
     if softmax:
         add("prob", "Softmax")
     return found
@@ -74,13 +115,13 @@ def _blobs(layer: Message, weights: Weights, name: str) -> None:
             blob.num, blob.channels, blob.height, blob.width = shape
 
 
-def write_caffe(path: Path, weights: Weights, version: int, *, softmax: bool = True) -> None:
-    """Write a .caffemodel with layers of version 1 or 2."""
+def write_caffe(path: Path, weights: Weights, version: int, *, softmax: bool = True, norms: Norms = NO_NORMS) -> None:
+    """Write a .caffemodel with layers of version 1 or 2; of version 2 with batch norms behind the layers in `norms`."""
     kind, number = (messages.V1LayerParameter, 2) if version == 1 else (messages.LayerParameter, 100)
     size = weights.architecture.input_size
     header = messages.NetHeader(name="AlexNet", input=["data"], input_dim=[1, 3, size, size])
     parts = [header.SerializeToString()]
-    for layer in _layers(weights, kind, softmax):
+    for layer in _layers(weights, kind, softmax, norms):
         data = layer.SerializeToString()
         parts.append(_varint(number << 3 | 2) + _varint(len(data)) + data)
     path.write_bytes(b"".join(parts))
@@ -94,13 +135,13 @@ def _varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def prototxt(weights: Weights) -> str:
+def prototxt(weights: Weights, norms: Norms = NO_NORMS) -> str:
     """The network as text with V2 layers, which OpenCV needs beside the model."""
     from google.protobuf import text_format
 
     size = weights.architecture.input_size
     lines = [f'name: "AlexNet"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: {size} input_dim: {size}\n']
-    for layer in _layers(weights, messages.LayerParameter, softmax=True):
+    for layer in _layers(weights, messages.LayerParameter, softmax=True, norms=norms):
         del layer.blobs[:]
         lines.append(f"layer {{\n{text_format.MessageToString(layer)}}}\n")
     return "".join(lines)

@@ -29,7 +29,10 @@ def import_(
     ],
     arch: Annotated[
         str | None,
-        typer.Option(help="Architecture, if the file does not contain its layers; or a name for the new table."),
+        typer.Option(
+            help="Architecture, if the file does not contain its layers; or a name for the new table. A name that ends "
+            "in .toml is a file with the table of layers that the network must have; see `inspect --toml`."
+        ),
     ] = None,
     channel_order: Annotated[
         Literal["RGB", "BGR"] | None, typer.Option(help="Channel order of the network's input.")
@@ -72,6 +75,7 @@ def import_(
 ) -> None:
     """Convert weights of another program to a weights file, and verify it against the file itself."""
     from alexnet_deploy.cli.terminal import say, show_path
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.export.importing.assume import Overrides
     from alexnet_deploy.pipeline.importing import read_labels, save_import, understand, weights_of
 
@@ -81,8 +85,10 @@ def import_(
     check_new_place(out)
     if out is not None and os.path.lexists(out):
         raise UsageError(f"{out}: already exists; choose another --out")
+    is_file = arch is not None and arch.endswith(".toml")
     overrides = Overrides(
-        architecture=arch,
+        architecture=None if is_file else arch,
+        table=architecture_by_name_or_file(arch) if arch is not None and is_file else None,
         channel_order=channel_order,
         mean=None if mean is None else _mean(mean),
         mean_image=mean_image,

@@ -122,11 +122,7 @@ class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_
     def __post_init__(self) -> None:
         if min(self.kernel, self.stride) < 1:
             raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
-        # A window of padding alone has no maximum.
-        if not all(0 <= pixels < self.kernel for pixels in self.margins):
-            raise ValueError(f"{self.name}: padding must be 0 or more and less than the kernel, {self.kernel}")
-        if not any(self.margins):
-            msgspec.structs.force_setattr(self, "padding", UNSET)
+        _check_margins(self)
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
@@ -134,16 +130,33 @@ class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_
         return (0, 0, 0, 0) if isinstance(self.padding, UnsetType) else self.padding
 
 
-class AveragePool(Struct, frozen=True, kw_only=True, tag="average_pool", forbid_unknown_fields=True):
-    """Mean over kernel x kernel windows, `stride` pixels apart."""
+class AveragePool(
+    Struct, frozen=True, kw_only=True, tag="average_pool", forbid_unknown_fields=True, omit_defaults=True
+):
+    """Mean over kernel x kernel windows, `stride` pixels apart.
+
+    `padding` is (top, left, bottom, right) in pixels of zeros. With `counts_padding` these zeros count as values of the
+    mean, as in torch; without it the mean is over the input's own pixels, as where Caffe rounds the number of windows
+    up. Both are absent from the text of a table without padding.
+    """
 
     name: str
     kernel: int
     stride: int
+    padding: tuple[int, int, int, int] | UnsetType = UNSET
+    counts_padding: bool = False
 
     def __post_init__(self) -> None:
         if min(self.kernel, self.stride) < 1:
             raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
+        _check_margins(self)
+        if self.counts_padding and not any(self.margins):
+            raise ValueError(f"{self.name}: counts_padding needs padding")
+
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Padding at the top, left, bottom and right, in pixels; 0 where there is none."""
+        return (0, 0, 0, 0) if isinstance(self.padding, UnsetType) else self.padding
 
 
 class AdaptiveAveragePool(Struct, frozen=True, kw_only=True, tag="adaptive_average_pool", forbid_unknown_fields=True):
@@ -182,6 +195,14 @@ class Linear(Struct, frozen=True, kw_only=True, tag="linear", forbid_unknown_fie
 
     name: str
     out_features: int
+
+
+def _check_margins(pool: MaxPool | AveragePool) -> None:
+    """Raise ValueError for a window that may be padding alone; padding of 0 becomes absent."""
+    if not all(0 <= pixels < pool.kernel for pixels in pool.margins):
+        raise ValueError(f"{pool.name}: padding must be 0 or more and less than the kernel, {pool.kernel}")
+    if not any(pool.margins):
+        msgspec.structs.force_setattr(pool, "padding", UNSET)
 
 
 def _check_norm(norm: LocalNorm | SpatialNorm) -> None:
@@ -344,9 +365,7 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
             )
             weight_shape = (layer.out_channels, channels // layer.groups, layer.kernel, layer.kernel)
             num_multiply_adds = math.prod(weight_shape) * out_shape[1] * out_shape[2]
-        case MaxPool():
-            out_shape = _pooled(layer, in_shape, layer.margins)
-        case AveragePool():
+        case MaxPool() | AveragePool():
             out_shape = _pooled(layer, in_shape)
         case AdaptiveAveragePool():
             out_shape = _pooled(adaptive_window(layer, in_shape), in_shape)
@@ -372,11 +391,9 @@ def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
     )
 
 
-def _pooled(
-    layer: MaxPool | AveragePool, in_shape: tuple[int, ...], margins: tuple[int, int, int, int] = (0, 0, 0, 0)
-) -> tuple[int, ...]:
+def _pooled(layer: MaxPool | AveragePool, in_shape: tuple[int, ...]) -> tuple[int, ...]:
     channels, height, width = in_shape
-    top, left, bottom, right = margins
+    top, left, bottom, right = layer.margins
     height, width = height + top + bottom, width + left + right
     # Caffe and cuda-convnet round up, torch rounds down: a table where this makes a difference is refused.
     if (height - layer.kernel) % layer.stride or (width - layer.kernel) % layer.stride:

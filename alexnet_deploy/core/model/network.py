@@ -115,6 +115,28 @@ class MaxPoolModule(nn.MaxPool2d):
         return functional.max_pool2d(padded, self.kernel_size, self.stride)
 
 
+class AveragePoolModule(nn.Module):
+    """An average pool of (N, C, H, W) with separate padding for each side, which nn.AvgPool2d cannot do."""
+
+    def __init__(self, layer: AveragePool) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the mean of each window."""
+        layer = self.layer
+        top, left, bottom, right = layer.margins
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            return functional.avg_pool2d(functional.pad(values, (left, right, top, bottom)), layer.kernel, layer.stride)
+
+        return mean(x) if layer.counts_padding or not any(layer.margins) else mean(x) / mean(torch.ones_like(x[:1, :1]))
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for repr."""
+        return repr(self.layer)
+
+
 def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
     """Return the module of one layer, for an input of this shape; see LayerCost."""
     match layer:
@@ -131,7 +153,7 @@ def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
         case MaxPool():
             return MaxPoolModule(layer)
         case AveragePool():
-            return nn.AvgPool2d(layer.kernel, layer.stride)
+            return AveragePoolModule(layer)
         case AdaptiveAveragePool():
             return nn.AdaptiveAvgPool2d(layer.size)
         case Flatten():

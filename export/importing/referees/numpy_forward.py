@@ -24,6 +24,7 @@ from alexnet_deploy.export.importing.source import (
     Softmax,
     Source,
     SourceLayer,
+    SpatialNormalise,
     Unroll,
 )
 
@@ -63,6 +64,8 @@ def _step(layer: SourceLayer, values: np.ndarray, tensors: Mapping[str, np.ndarr
             return activated
         case Normalise():
             return _normalise(layer, values)
+        case SpatialNormalise():
+            return _normalise_in_space(layer, values)
         case Scale():
             return _scale(layer, values, tensors)
         case Pool():
@@ -74,7 +77,6 @@ def _step(layer: SourceLayer, values: np.ndarray, tensors: Mapping[str, np.ndarr
             return in_order.reshape(len(values), -1)
         case Drop() | Softmax():
             return values
-    raise WeightsError(f"{layer.name}: {type(layer).__name__} is not computed in NumPy")
 
 
 def _convolve(layer: Convolve, values: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -107,6 +109,15 @@ def _normalise(layer: Normalise, values: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def _normalise_in_space(layer: SpatialNormalise, values: np.ndarray) -> np.ndarray:
+    before = layer.size // 2
+    margins = (before, layer.size - 1 - before)
+    squares = np.pad(values**2, ((0, 0), (0, 0), margins, margins))
+    means = sliding_window_view(squares, (layer.size, layer.size), axis=(2, 3)).mean(axis=(-2, -1))
+    normed: np.ndarray = (values * (layer.k + layer.alpha * means) ** -layer.beta).astype(np.float32)
+    return normed
+
+
 def _scale(layer: Scale, values: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     factor = 1.0 if layer.factor is None else float(tensors[layer.factor][0])
     divisor = 1 / factor if factor else 0.0
@@ -114,8 +125,9 @@ def _scale(layer: Scale, values: np.ndarray, tensors: Mapping[str, np.ndarray]) 
     def column(name: str) -> np.ndarray:
         return tensors[name].reshape(-1, *[1] * (values.ndim - 2))
 
-    mean, variance = column(layer.mean) * divisor, column(layer.variance) * divisor
-    scaled = (values - mean) / np.sqrt(variance + layer.epsilon)
+    scaled = values
+    if layer.mean is not None and layer.variance is not None:
+        scaled = (values - column(layer.mean) * divisor) / np.sqrt(column(layer.variance) * divisor + layer.epsilon)
     if layer.scale is not None:
         scaled = scaled * column(layer.scale)
     return (scaled if layer.shift is None else scaled + column(layer.shift)).astype(np.float32)

@@ -34,6 +34,20 @@ def test_padding_below_and_to_the_right_is_caffe_s_rounding_up(size: int) -> Non
     assert torch.equal(padded(pixels(size)), rounded_up(pixels(size)))
 
 
+@pytest.mark.parametrize("size", [26, 54, 110])
+def test_an_average_pool_with_padding_below_is_caffe_s_rounding_up(size: int) -> None:
+    padded = module_of(AveragePool(name="pool", kernel=3, stride=2, padding=(0, 0, 1, 1)), (3, size, size))
+    rounded_up = nn.AvgPool2d(3, 2, ceil_mode=True)
+    torch.testing.assert_close(padded(pixels(size)), rounded_up(pixels(size)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_padding_counts_in_an_average_or_does_not(counts: bool) -> None:
+    layer = AveragePool(name="pool", kernel=3, stride=2, padding=(1, 1, 1, 1), counts_padding=counts)
+    same = nn.AvgPool2d(3, 2, padding=1, count_include_pad=counts)
+    torch.testing.assert_close(module_of(layer, (3, 55, 55))(pixels(55)), same(pixels(55)), rtol=0, atol=1e-6)
+
+
 def test_padding_all_around_is_torch_s() -> None:
     padded = module_of(MaxPool(name="pool", padding=(1, 1, 1, 1)), (3, 55, 55))
     assert torch.equal(padded(pixels(55)), nn.MaxPool2d(3, 2, padding=1)(pixels(55)))
@@ -98,6 +112,10 @@ def test_shapes_follow_from_the_windows() -> None:
 def test_padding_is_absent_from_the_text_of_a_pool_without_it() -> None:
     assert MaxPool(name="pool", padding=(0, 0, 0, 0)) == MaxPool(name="pool")
     assert msgspec.json.encode(MaxPool(name="pool")) == b'{"type":"max_pool","name":"pool","kernel":3,"stride":2}'
+    mean = AveragePool(name="pool", kernel=3, stride=2, padding=(0, 0, 0, 0))
+    assert msgspec.json.encode(mean) == b'{"type":"average_pool","name":"pool","kernel":3,"stride":2}'
+    counted = AveragePool(name="pool", kernel=3, stride=2, padding=(1, 1, 1, 1), counts_padding=True)
+    assert msgspec.json.decode(msgspec.json.encode(counted), type=AveragePool) == counted
     padded = MaxPool(name="pool", padding=(0, 0, 1, 1))
     assert msgspec.json.decode(msgspec.json.encode(padded), type=MaxPool) == padded
 
@@ -106,11 +124,15 @@ def test_padding_is_absent_from_the_text_of_a_pool_without_it() -> None:
 def test_padding_that_a_window_may_not_leave_is_refused(padding: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="pool: padding must be 0 or more and less than the kernel, 3"):
         MaxPool(name="pool", padding=padding)
+    with pytest.raises(ValueError, match="pool: padding must be 0 or more and less than the kernel, 3"):
+        AveragePool(name="pool", kernel=3, stride=2, padding=padding)
 
 
 def test_pools_of_nothing_and_windows_that_do_not_tile_are_refused() -> None:
     with pytest.raises(ValueError, match="pool: kernel and stride must be 1 or more"):
         AveragePool(name="pool", kernel=0, stride=1)
+    with pytest.raises(ValueError, match="pool: counts_padding needs padding"):
+        AveragePool(name="pool", kernel=3, stride=2, counts_padding=True)
     with pytest.raises(ValueError, match="pool: size must be 1 or more, got 0"):
         AdaptiveAveragePool(name="pool", size=0)
     with pytest.raises(ValueError, match="pool: windows of 2 do not tile 31 x 31 exactly"):

@@ -113,8 +113,8 @@ def test_of_several_snapshots_the_latest_or_the_named_is_taken(files: dict[str, 
         ("labels.txt", b"\xff\n", "its labels.txt: the labels are not UTF-8"),
         ("labels.txt", b"one\n", "1 label for 4 classes"),
         ("info.json", b"[", "its info.json is damaged"),
-        ("mean.binaryproto", b"\xff", "its mean.binaryproto is not a mean image"),
-        ("mean.binaryproto", b"\x08\x01\x10\x01\x18\x01\x20\x01\x2a\x04abcd", "its mean.binaryproto has the shape"),
+        ("mean.binaryproto", b"\xff", "its mean.binaryproto: is not a mean image"),
+        ("mean.binaryproto", b"\x08\x01\x10\x01\x18\x01\x20\x01\x2a\x04abcd", "its mean.binaryproto: has the shape"),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(

@@ -491,7 +491,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a bomb of labels": (_digits_bomb_of_labels, "the limit is 4,194,304"),
     "DIGITS that ends early": (_digits_that_ends_early, "if it is damaged, download it again"),
     "text within text": (_text_within_text, "deploy.prototxt is damaged, or is not a network's text"),
-    "a mean of a huge shape": (_mean_of_a_huge_shape, "mean.binaryproto has the shape (1, 3, 268435455, 268435455)"),
+    "a mean of a huge shape": (_mean_of_a_huge_shape, "the image has the shape (1, 3, 268435455, 268435455)"),
     "links in a tar": (_links_in_a_tar, "is not a model of DIGITS: deploy.prototxt is missing"),
 }
 

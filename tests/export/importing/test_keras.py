@@ -103,7 +103,7 @@ def test_weights_alone_are_read_with_the_architecture_that_is_asked_for(
 def test_weights_alone_with_too_few_layers_are_refused(weights: Weights, tmp_path: Path) -> None:
     made = [one for one in keras_layers(weights, 2) if one.name != "fc7"]
     write_h5_weights(tmp_path / "x", made, 2)
-    with pytest.raises(WeightsError, match="x: has 2 fully connected layers, where single_tower has 3"):
+    with pytest.raises(WeightsError, match="x: has 2 fully connected layers, but single_tower has 3"):
         recognised(tmp_path / "x", architecture="single_tower")
 
 
@@ -219,7 +219,7 @@ def test_a_planted_error_fails_by_name(planted: str, weights: Weights, tmp_path:
     right = recognised(tmp_path / "x", scale=(1 / 58.0, 1 / 58.0, 1 / 58.0))
     referee = find_format(tmp_path / "x").referee
     assert prove(right, referee).holds
-    with pytest.raises(ParityError, match=f"; they would agree with {name}$"):
+    with pytest.raises(ParityError, match=f"; they agree with {name}$"):
         prove(plant(right), referee)
 
 

@@ -36,7 +36,7 @@ def mean_image_of_blob(data: bytes, name: str) -> MeanImage:
     try:
         return mean_image_of(_array_of_blob(data), name)
     except ChainError as error:
-        raise ChainError(f"its {name} {error}") from error
+        raise ChainError(f"its {name}: {error}") from error
 
 
 def mean_image_of(array: np.ndarray, name: str) -> MeanImage:
@@ -55,7 +55,7 @@ def _array_of_blob(data: bytes) -> np.ndarray:
         blob.ParseFromString(data)
     except DecodeError as error:
         raise ChainError("is not a mean image (.binaryproto or .npy), or is damaged") from error
-    return array_of(blob, "which")
+    return array_of(blob, "the image")
 
 
 def _array_of_npy(data: bytes) -> np.ndarray:
