@@ -160,10 +160,7 @@ class AveragePool(
 
 
 class AdaptiveAveragePool(Struct, frozen=True, kw_only=True, tag="adaptive_average_pool", forbid_unknown_fields=True):
-    """Mean over size x size windows that cover the whole input, as torch.nn.AdaptiveAvgPool2d.
-
-    Windows must have the same size and distance, so that an average pool does the same: see adaptive_window.
-    """
+    """Mean over size x size windows of equal size and distance, as torch.nn.AdaptiveAvgPool2d; see adaptive_window."""
 
     name: str
     size: int
