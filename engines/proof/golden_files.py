@@ -138,6 +138,5 @@ def describe_row(row: DecoderRow) -> str:
     """Return a decoder's row as one line of text."""
     verdict = "passed" if row.passed else "FAILED"
     errors = "" if row.max_error is None else f", max error {row.max_error}, mean error {row.mean_error:.2g}"
-    return (
-        f"{row.decoder}: {row.num_exact} of {counted(row.num_files, 'golden file')} equal to the bit{errors}: {verdict}"
-    )
+    files = f"{row.num_exact} of {counted(row.num_files, 'golden file')}"
+    return f"decoder {row.decoder}: {files} equal to the bit{errors}: {verdict}"

@@ -213,6 +213,7 @@ def test_inspect_describes_weights_bundle_and_graph(run: Run, bundle: Bundle, lo
     assert bundle.sha256 in of_bundle.out
     for text in (*bundle.manifest.files, *bundle.manifest.golden.separation, "openvino", "onnxruntime"):
         assert text in of_bundle.out
+    assert "golden file   golden/files/cmyk.jpg (" in of_bundle.out
     of_graph = run("inspect", bundle.path / "model.onnx")
     assert of_graph.code == 0
     assert ": ONNX graph " in of_graph.out

@@ -38,11 +38,11 @@ def test_int8_accuracy_is_measured_and_printed(run: Run, trained: Path, drawn: P
     assert lines[0] == "no WEIGHTS given: using runs/one/weights.safetensors"
     assert "  calibrating on 16 images" in lines
     assert "  running the FP32 graph on 16 images" in lines
-    # One row each for the network's FP32 graph, and for each engine against the network and against the graph.
+    # One row for the network's FP32 graph; for each engine one against the network, two against the graph.
     header = next(place for place, line in enumerate(lines) if line.startswith("engine "))
-    rows = [line.split() for line in lines[header + 1 : header + 6]]
+    rows = [line.split() for line in lines[header + 1 : header + 8]]
     engines = [(row[0], row[2]) for row in rows]
-    assert engines == [("openvino", "fp32"), *[("openvino", "int8")] * 2, *[("onnxruntime", "int8")] * 2]
+    assert engines == [("openvino", "fp32"), *[("openvino", "int8")] * 3, *[("onnxruntime", "int8")] * 3]
     assert all(row[-1] == "passed" for row in rows)
     (accuracy,) = (line for line in lines if line.startswith("accuracy on "))
     assert re.fullmatch(
@@ -186,7 +186,9 @@ def test_check_on_labelled_images_shows_accuracy(
     assert " accuracy " in header
     given = [row for row in rows if " 16 given " in row]
     assert [row.split()[0] for row in given] == ["torch", "openvino", "openvino", "onnxruntime"]
-    assert all(row.split("  ")[-1] == "passed" for row in rows)
+    assert all(row.split("  ")[-1] == "passed" for row in rows[:-1])
+    assert rows[-1].startswith("decoder Pillow ")
+    assert rows[-1].endswith(": passed")
     answer = json.loads(run("check", bundle.path, "--weights", loaded.path, "--data", drawn / "train", "--json").out)
     accuracies = {row["top1_accuracy"] for row in answer["rows"] if row["pictures"] == "16 given"}
     assert accuracies == {1.0}

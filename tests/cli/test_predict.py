@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -269,12 +270,17 @@ def test_path_that_is_not_utf_8_is_escaped_as_in_rows(loaded: LoadedWeights, tmp
     assert outcome.out.startswith(f"{tmp_path}/caf\\xe9.safetensors: trained weights of original")
 
 
+def firsts(lines: Sequence[str]) -> list[str]:
+    """The first word of each line."""
+    return [line.split()[0] for line in lines]
+
+
 def test_sound_bundle_passes(run: Run, latest: Path) -> None:
     outcome = run("check")
     assert outcome.code == 0
     header, *rows = outcome.out.splitlines()
     assert header.startswith("engine ")
-    assert [row.split()[0] for row in rows] == ["openvino", "onnxruntime"]
+    assert firsts(rows) == ["openvino", "openvino", "onnxruntime", "onnxruntime", "decoder"]
     assert all(row.endswith("passed") for row in rows)
     assert outcome.err.endswith(
         "not done: the trained network was not run; pass --weights FILE to run it\nbundles/tiny.bundle: passed\n"
@@ -285,13 +291,14 @@ def test_latest_weights_are_checked_too_if_the_bundle_was_made_from_them(
     run: Run, latest: Path, run_directory: Path, loaded: LoadedWeights
 ) -> None:
     outcome = run("check")
-    assert [row.split()[0] for row in outcome.out.splitlines()] == ["engine", "torch", "openvino", "onnxruntime"]
+    every = ["torch", "torch", "openvino", "openvino", "onnxruntime", "onnxruntime", "decoder"]
+    assert firsts(outcome.out.splitlines()) == ["engine", *every]
     assert "not done" not in outcome.err
     other = with_tensor(loaded.weights, "fc8.bias", loaded.weights.tensors["fc8.bias"] + 1)
     other.save(run_directory / "weights.safetensors")
     outcome = run("check")
     assert outcome.code == 0
-    assert [row.split()[0] for row in outcome.out.splitlines()] == ["engine", "openvino", "onnxruntime"]
+    assert firsts(outcome.out.splitlines()) == ["engine", *every[2:]]
 
 
 def test_weights_of_an_older_run_are_found_by_their_digest(
@@ -309,7 +316,7 @@ def test_weights_of_an_older_run_are_found_by_their_digest(
     assert outcome.err.startswith(
         "no --weights given: using runs/tiny/weights.safetensors, which this bundle was made from\n"
     )
-    assert [row.split()[0] for row in outcome.out.splitlines()[1:]] == ["torch", "torch", "openvino", "openvino"]
+    assert firsts(outcome.out.splitlines()[1:]) == ["torch"] * 3 + ["openvino"] * 3 + ["decoder"]
     (run_directory / "weights.safetensors").unlink()
     said = run("check", "--data", images).refused(2)
     assert said == (
@@ -333,12 +340,14 @@ def test_check_prints_json(run: Run, latest: Path, bundle: Bundle) -> None:
     outcome = run("check", "--json", "--backend", "onnxruntime")
     assert outcome.code == 0
     answer = json.loads(outcome.out)
-    assert answer.keys() == {"passed", "rows", "problems"}
+    assert answer.keys() == {"passed", "rows", "problems", "decoder"}
     assert answer["passed"] is True
     assert answer["problems"] == []
-    (row,) = answer["rows"]
-    assert row["backend"] == "onnxruntime"
-    assert row["failures"] == []
+    assert [(row["backend"], row["pictures"]) for row in answer["rows"]] == [
+        ("onnxruntime", "golden"),
+        ("onnxruntime", "golden files"),
+    ]
+    assert [row["failures"] for row in answer["rows"]] == [[], []]
     shuffled = {"labels.txt": encode_labels(bundle.labels[::-1])}
     faulty = republished(bundle, Path("faulty.bundle").absolute(), shuffled)
     outcome = run("check", faulty.path, "--json", "--backend", "onnxruntime")
@@ -362,9 +371,12 @@ def test_given_images_are_compared_too(run: Run, latest: Path, run_directory: Pa
     rows = outcome.out.splitlines()[1:]
     assert [(row.split()[0], "12 given" in row) for row in rows] == [
         ("torch", False),
+        ("torch", False),
         ("torch", True),
         ("openvino", False),
+        ("openvino", False),
         ("openvino", True),
+        ("decoder", False),
     ]
 
 
