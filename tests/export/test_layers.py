@@ -5,9 +5,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from graphs import types_in
+from graphs import quantization_of, source_of, types_in
 from networks import separating_weights, shipped
 
+from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.architecture import (
@@ -27,6 +28,7 @@ from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.registry import BACKENDS
+from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.check import check
@@ -102,6 +104,17 @@ def test_tanh_is_half_and_average_pools_are_float() -> None:
             assert numbers == {onnx.TensorProto.FLOAT16}
         if node.op_type == "AveragePool":
             assert numbers == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_nvidia_s_parser_and_builder_take_every_layer(precision: Precision) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the TensorRT-RTX libraries are not installed")
+    weights = separating_weights(TABLE)
+    quantization = quantization_of(weights) if precision == "int8" else None
+    source = source_of(weights, views_by_name("center", TABLE.input_size), precision, quantization)
+    built = build_plan(source.data, "tensorrt-rtx", Profile(max_batch=8), PlanOptions())
+    assert (built.record.target, built.record.proof) == ("aot", "pending")
 
 
 @pytest.mark.parametrize("name", NAMED_BY_THE_AUDIT)
