@@ -5,12 +5,13 @@ from pathlib import Path
 
 import onnx
 import pytest
-from graphs import quantization_of, source_of, types_in
+from graphs import RESTS, answers, quantization_of, source_of, types_in
 from networks import separating_weights, shipped
 
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
-from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import (
     AdaptiveAveragePool,
     Architecture,
@@ -27,10 +28,12 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.parity import INT8_TIE, int8_graph_tolerance, shortfalls
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.export.reference import exact_answers
 from alexnet_deploy.pipeline.check import check
 
 TABLE = Architecture(
@@ -73,6 +76,15 @@ def test_every_engine_agrees(precision: Precision, tmp_path: Path) -> None:
     assert result.passed
     assert {row.backend for row in result.rows} == {"torch", *BACKENDS}
     assert max(row.max_error for row in result.rows if row.precision == "fp32") <= 1e-5
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_every_engine_runs_the_int8_graph_as_it_says(rest: Rest) -> None:
+    weights, images = separating_weights(TABLE), golden_images()
+    source = source_of(weights, views_by_name("ten", TABLE.input_size), "int8", quantization_of(weights, rest=rest))
+    own = exact_answers(source.data, images)
+    for backend in BACKENDS:
+        assert shortfalls(own, answers(source, backend, images), int8_graph_tolerance(10), INT8_TIE) == ()
 
 
 def test_average_pools_are_those_of_the_table_and_its_spatial_norm(own: tuple[LoadedWeights, Bundle]) -> None:

@@ -144,13 +144,13 @@ def test_an_onnx_graph_of_torch_s_becomes_a_table_of_its_own(kin_onnx: Path) -> 
     assert nameless(table) == [window if isinstance(layer, AdaptiveAveragePool) else layer for layer in nameless(KIN)]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_caffe_model_of_cnn_f_has_its_table(version: int, cnn_f: Weights, tmp_path: Path) -> None:
-    path = tmp_path / "x.caffemodel"
-    write_caffe(path, cnn_f, version)
-    found = understood(path, architecture="cnn-f").recognised
-    assert found.architecture == cnn_f.architecture
-    assert same(found.tensors, cnn_f.tensors)
+@pytest.mark.parametrize(("name", "version"), [("cnn-f", 1), ("cnn-f", 2), ("zfnet", 2), ("keras-two-class", 2)])
+def test_a_model_of_the_family_s_kin_has_its_table(name: str, version: int, tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.caffemodel", narrow(name)
+    write_caffe(path, weights, version)
+    found = understood(path, architecture=name).recognised
+    assert found.architecture == weights.architecture
+    assert same(found.tensors, weights.tensors)
 
 
 def changed(table: Architecture, **kinds: Layer) -> Architecture:
