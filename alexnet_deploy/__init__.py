@@ -111,4 +111,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """Return the public names, imported or not."""
-    return __all__
+    return list(__all__)

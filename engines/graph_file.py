@@ -182,7 +182,7 @@ def _constant(data: memoryview) -> tuple[str, Constant]:
     fields = message_of(data, _TENSOR, "a constant")
     name, element = text_of(fields, 8, "a constant"), int32_of(fields, 2, "a constant")
     if 13 in fields or 14 in fields:
-        raise GraphFileError(f"{name}: lies outside the graph's own file")
+        raise GraphFileError(f"{name}: stored outside the graph's file")
     shape = numbers(fields.get(1, []))
     raw = bytes_of(fields, 9, "a constant", memoryview(b""))
     wanted = ELEMENT_BYTES.get(element)

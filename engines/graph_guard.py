@@ -48,6 +48,8 @@ from alexnet_deploy.engines.graph_file import (
 from alexnet_deploy.engines.graph_wire import GraphFileError
 
 _MOST_SAID = 3
+_MEAN = "mean"
+"""Name of the constant that is subtracted from images; a mean image is the only large one."""
 _MOST_ELEMENTS = 2**16
 """Largest constant that is not a trained tensor: a scale per output of fc6 has 4,096 elements."""
 
@@ -107,27 +109,29 @@ def graph_problems(data: bytes, manifest: Manifest) -> Iterator[str]:
         yield str(error)
         return
     yield from _compare_contract(graph, manifest)
-    yield from _compare_constants(graph, manifest.architecture)
+    yield from _compare_constants(graph, manifest)
     yield from _compare_nodes(graph, manifest)
 
 
 def _compare_contract(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
     opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
     if (graph.opset, graph.ir_version) != (opset, ir_version):
-        yield (f"the graph is of opset {graph.opset} and IR version {graph.ir_version}, not {opset} and {ir_version}")
+        yield (f"the graph has opset {graph.opset} and IR version {graph.ir_version}, not {opset} and {ir_version}")
     images = Value(name=IMAGES, element=UINT8, shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3))
     probabilities = Value(name=PROBABILITIES, element=FLOAT, shape=("N", manifest.architecture.num_classes))
     for kind, found, expected in (("input", graph.inputs, images), ("output", graph.outputs, probabilities)):
         if found != (expected,):
-            yield f"the graph's {kind} is not the contract's"
+            yield f"the graph's {kind} does not match the contract"
 
 
-def _compare_constants(graph: GraphFile, architecture: Architecture) -> Iterator[str]:
-    shapes = architecture.tensor_shapes()
+def _compare_constants(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
+    shapes = manifest.architecture.tensor_shapes()
+    if manifest.preprocessing.has_mean_image:
+        shapes[_MEAN] = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
     for name, constant in graph.constants.items():
         expected = shapes.get(name)
         if expected is not None and constant.shape != expected:
-            yield f"{name}: is of shape {list(constant.shape)}, the table says {list(expected)}"
+            yield f"{name}: its shape is {list(constant.shape)}, the table says {list(expected)}"
         elif expected is None and constant.num_elements > _MOST_ELEMENTS:
             yield f"{name}: a constant that the table does not have"
 
@@ -183,7 +187,7 @@ def _plain(value: AttributeValue | None) -> object:
 def _compare_numbers_of_nodes(graph: GraphFile, manifest: Manifest, of_table: tuple[str, ...]) -> Iterator[str]:
     """Compare the number of nodes of each operator, so that none can be repeated until memory runs out."""
     if [node.name for node in graph.nodes if node.name in of_table] != list(of_table):
-        yield "the nodes do not stand in the table's order"
+        yield "the nodes are not in the table's order"
     found = Counter(node.op for node in graph.nodes)
     expected = _numbers_of_nodes(manifest)
     # In float16 there is a Cast at every border of a float32 island: at most as many as there are nodes.
@@ -224,6 +228,8 @@ def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
         if node.op == "Reshape":
             if constant is None or constant.element != INT64 or _whole_numbers(constant.data) not in shapes:
                 yield f"{node.name}: a Reshape that the table does not have"
+        elif (node.op, node.inputs[1]) == ("Sub", _MEAN) and manifest.preprocessing.has_mean_image:
+            continue
         elif node.inputs[0] != node.inputs[1] and (constant is None or constant.num_elements > 3):
             yield f"{node.name}: a {node.op} that the table does not have"
 

@@ -14,16 +14,21 @@ from onnx import helper, numpy_helper
 
 from alexnet_deploy.core.bundle.layout import opset_for
 from alexnet_deploy.core.bundle.manifest import Manifest
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.export.graph import facts_for_graph, write_graph
+from alexnet_deploy.export.graph import MEAN, facts_for_graph, write_graph
 
 
 def audit_graph(
-    data: bytes, manifest: Manifest, labels: Sequence[str], tensors: Mapping[str, np.ndarray] | None = None
+    data: bytes,
+    manifest: Manifest,
+    labels: Sequence[str],
+    tensors: Mapping[str, np.ndarray] | None = None,
+    mean_image: np.ndarray | None = None,
 ) -> tuple[str, ...]:
     """Return the differences between the graph's bytes and the manifest's table; empty if it matches.
 
-    With `tensors`, the trained tensors, the graph's weights must be bit-identical to them.
+    With `tensors`, the trained tensors, and their `mean_image`, the graph's must be bit-identical to them.
     """
     try:
         model = onnx.load_model_from_string(data)
@@ -38,6 +43,9 @@ def audit_graph(
     shapes = manifest.architecture.tensor_shapes()
     # Placeholders that repeat a single number: checking the structure does not need 61 million parameters.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    has_mean_image = manifest.preprocessing.has_mean_image
+    if has_mean_image and mean_image is None:
+        mean_image = np.broadcast_to(np.float32(0), (3, IMAGE_SIZE, IMAGE_SIZE))
     expected = write_graph(
         manifest.architecture,
         trained,
@@ -46,9 +54,12 @@ def audit_graph(
         manifest.precision,
         manifest.quantization,
         manifest.graph_layout,
+        mean_image=mean_image if has_mean_image else None,
     )
     # The scales of an int8 weight are computed from the weight.
-    unknown = frozenset() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
+    unknown = set() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
+    if tensors is None and has_mean_image:
+        unknown.add(MEAN)
     problems = [
         *_compare_facts(model, facts_for_graph(manifest, labels)),
         *_compare_nodes(expected.node, model.graph.node),
@@ -75,7 +86,8 @@ def _compare_surroundings(model: onnx.ModelProto, opset: int, ir_version: int) -
     """Compare everything that affects the meaning of nodes and constants: versions, functions, external data."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
     if opsets != [("", opset)] or model.ir_version != ir_version:
-        yield f"the graph has opsets {opsets} and IR version {model.ir_version}, not {opset} and {ir_version}"
+        words = ", ".join(f"{domain} {version}".strip() for domain, version in opsets)
+        yield f"the graph has opset {words} and IR version {model.ir_version}, not {opset} and {ir_version}"
     if model.functions or model.training_info or model.graph.sparse_initializer:
         yield "the graph has functions, training steps or sparse constants, which the table does not have"
     for tensor in model.graph.initializer:

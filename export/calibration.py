@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.core.bundle.manifest import IMAGES
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
-from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.export.float16 import HALF_MAX
-from alexnet_deploy.export.graph import VIEWS
+from alexnet_deploy.export.graph import MEAN, SCALE, VIEWS
 from alexnet_deploy.export.int8 import products_of
 
 NUM_BINS = 4096
@@ -167,24 +166,18 @@ def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.Infer
     return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def pixel_range(preprocessing: Preprocessing) -> float:
+def pixel_range(graph: onnx.GraphProto) -> float:
     """Return the largest magnitude of a preprocessed pixel, computed from mean and scale so that none is clipped."""
-    ends = [
-        (end - mean) * scale
-        for mean, scale in zip(preprocessing.mean, preprocessing.scale, strict=True)
-        for end in (0.0, 255.0)
-    ]
-    return float(max(np.abs(np.array(ends, dtype=np.float32))))
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name in (MEAN, SCALE)}
+    mean, scale = (numpy_helper.to_array(constants[name]) for name in (MEAN, SCALE))
+    return float(max(np.abs((end - mean) * scale).max() for end in (np.float32(0), np.float32(255))))
 
 
 def ranges_for(
-    graph: onnx.ModelProto,
-    preprocessing: Preprocessing,
-    histograms: Mapping[str, Histogram],
-    method: CalibrationMethod,
+    graph: onnx.ModelProto, histograms: Mapping[str, Histogram], method: CalibrationMethod
 ) -> dict[str, float]:
     """Return the range of each convolution and fully connected layer, by name, in order."""
     return {
-        node.name: pixel_range(preprocessing) if node.input[0] == VIEWS else histograms[node.name].amax_by(method)
+        node.name: pixel_range(graph.graph) if node.input[0] == VIEWS else histograms[node.name].amax_by(method)
         for node in products_of(graph.graph)
     }

@@ -47,6 +47,10 @@ PIXELS = "pixels"
 """The preprocessed image, float32 (N, 3, 256, 256), that the views are cropped from."""
 VIEWS = "views"
 """All views, float32 (V * N, 3, H, W), view by view."""
+MEAN = "mean"
+"""The constant that is subtracted from each image: float32 (1, 3, 1, 1), or (1, 3, 256, 256) for a mean image."""
+SCALE = "scale"
+"""The factors of the channels, float32 (1, 3, 1, 1)."""
 
 
 @dataclass(slots=True)
@@ -73,12 +77,13 @@ def write_graph(
     precision: Precision,
     quantization: Quantization | None = None,
     layout: int = LAYOUT,
+    mean_image: np.ndarray | None = None,
 ) -> onnx.GraphProto:
     """Return the graph's nodes and constants in this precision, unchecked; see build_graph."""
     opset, _ = opset_for(precision, quantization, layout)
     contract = contract_for(architecture.num_classes)
     writer = _Writer()
-    pixels = _write_pixels(writer, contract.input.name, preprocessing)
+    pixels = _write_pixels(writer, contract.input.name, preprocessing, mean_image)
     logits = _write_layers(writer, architecture, tensors, _write_views(writer, pixels, views, architecture.input_size))
     _write_average(writer, logits, len(views), contract, opset)
     graph = helper.make_graph(
@@ -110,7 +115,15 @@ def build_graph(
     `quantization` is required for int8 and unused otherwise. Raises ExportError if a constant is out of range for the
     precision, or the graph fails ONNX's checker.
     """
-    graph = write_graph(weights.architecture, weights.tensors, weights.preprocessing, views, precision, quantization)
+    graph = write_graph(
+        weights.architecture,
+        weights.tensors,
+        weights.preprocessing,
+        views,
+        precision,
+        quantization,
+        mean_image=weights.mean_image,
+    )
     opset, ir_version = opset_for(precision, quantization, LAYOUT)
     model = helper.make_model(
         graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
@@ -139,7 +152,7 @@ def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]
     return {name: msgspec.json.encode(value).decode() for name, value in facts.items()}
 
 
-def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing) -> str:
+def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing, mean_image: np.ndarray | None) -> str:
     # TensorRT accepts uint8 only as a network input that is followed directly by a Cast.
     pixels = writer.node("Cast", "to_float", [images], to=TensorProto.FLOAT)
     pixels = writer.node("Transpose", "channels_first", [pixels], perm=[0, 3, 1, 2])
@@ -147,10 +160,11 @@ def _write_pixels(writer: _Writer, images: str, preprocessing: Preprocessing) ->
     if order != [0, 1, 2]:
         indices = writer.constant("channel_order", np.array(order, dtype=np.int64))
         pixels = writer.node("Gather", "reorder_channels", [pixels, indices], axis=1)
-    mean = np.array(preprocessing.mean, dtype=np.float32)[order].reshape(1, 3, 1, 1)
+    means = np.array(preprocessing.mean, dtype=np.float32).reshape(3, 1, 1) if mean_image is None else mean_image
+    mean = means[order][np.newaxis]
     scale = np.array(preprocessing.scale, dtype=np.float32)[order].reshape(1, 3, 1, 1)
-    pixels = writer.node("Sub", "subtract_mean", [pixels, writer.constant("mean", mean)])
-    return writer.node("Mul", PIXELS, [pixels, writer.constant("scale", scale)])
+    pixels = writer.node("Sub", "subtract_mean", [pixels, writer.constant(MEAN, mean)])
+    return writer.node("Mul", PIXELS, [pixels, writer.constant(SCALE, scale)])
 
 
 def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int) -> str:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.opening import MIB, read_file
-from alexnet_deploy.core.fs.reading import from_toml
+from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words
 
 Value = TypeVar("Value")
 
@@ -285,7 +285,9 @@ def _recipe(known: Mapping[str, object], fields: Mapping[str, object], *, subjec
             raise UsageError(f"{subject}: {name} is {fields[name]!r}; it must be one of {', '.join(choices)}")
     try:
         return msgspec.convert({**known, **fields}, Recipe)
-    except (msgspec.ValidationError, UsageError) as error:
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{subject}: {invalid_value_words(error)}") from error
+    except UsageError as error:
         raise UsageError(f"{subject}: {error}") from error
 
 

@@ -67,6 +67,9 @@ for command in (
     # `import` is a word of Python's.
     app.command(command.__name__.rstrip("_"))(command)
 
+_WrongUse: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
+"""What Typer raises for a wrong command line; it exports only this subclass, of its own or of click's by release."""
+
 _EXTRAS: dict[str, Extra] = {
     "torch": "train",
     "onnx": "train",
@@ -112,7 +115,12 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> None:
     try:
-        app(args=arguments)
+        code = app(args=arguments, standalone_mode=False)
+    except _WrongUse as error:
+        if not arguments:
+            error.show()
+            sys.exit(error.exit_code)
+        raise UsageError(_usage_words(error)) from error
     except SystemExit as leaving:
         # Typer exits with 1 on a broken pipe, but here 1 means that a check or an input failed.
         if isinstance(leaving.__context__, BrokenPipeError):
@@ -120,6 +128,20 @@ def _run(arguments: list[str]) -> None:
         # Flush here, where a failure to write the results still changes the exit code.
         sys.stdout.flush()
         raise
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _usage_words(error: Exception) -> str:
+    """Return the parser's error as one sentence: which argument, what is wrong with it, and where to look."""
+    param, context = getattr(error, "param", None), error.ctx  # type: ignore[attr-defined]
+    message = error.format_message()  # type: ignore[attr-defined]
+    if param is not None and error.message:  # type: ignore[attr-defined]
+        # Typer reports what its validator says about a value, which starts with "Input" or "Value error".
+        reason = error.message.removeprefix("Value error, ").replace("Input should be", "must be")  # type: ignore[attr-defined]
+        message = f"{param.opts[0]}: {reason}"
+    command = app.info.name if context is None else context.command_path
+    return f"{message.rstrip('.')}; `{command} --help` shows the options"
 
 
 def _drop_results() -> None:

@@ -39,7 +39,7 @@ class MatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An array of a class that holds no data here: a function, an object, a sparse matrix."""
+    """An array of a class that is not read: a function, an object, a sparse matrix."""
 
     array_class: int
 
@@ -48,7 +48,7 @@ Struct: TypeAlias = dict[str, "MatValue"]
 MatValue: TypeAlias = np.ndarray | str | Unread | list["MatValue"] | list[Struct]
 """Numbers with MATLAB's shape; a text; the elements of a cell array; the elements of an array of structs.
 
-Numbers are read-only views of what the file holds, and of its type: MATLAB stores a double that is a whole number in as
+Numbers are read-only views of the file's bytes, in the file's type: MATLAB stores a double that is a whole number in as
 few bytes as it needs.
 """
 
@@ -56,7 +56,7 @@ few bytes as it needs.
 def read_mat(file: BinaryIO, num_bytes: int, most_unpacked: int) -> dict[str, MatValue]:
     """Return the variables of an open MATLAB file of `num_bytes` bytes by name; arrays without a name are skipped.
 
-    Compressed variables may unpack to `most_unpacked` bytes in all. Raises MatError, and OSError where reading fails.
+    Compressed variables may unpack to `most_unpacked` bytes in all. Raises MatError, and OSError if reading fails.
     """
     if file.read(_HEAD_BYTES)[126:] != b"IM":
         raise MatError("it is not a little-endian MATLAB file of level 5")
@@ -80,7 +80,7 @@ def _top_matrices(file: BinaryIO, left: int, reading: "_Reading") -> Iterator[me
         kind, size = struct.unpack("<II", file.read(_TAG_BYTES))
         left -= _TAG_BYTES
         if kind >> 16:
-            # A short element, which no array is.
+            # A short element cannot be an array.
             continue
         if size > left:
             raise MatError(f"{counted(size - left, 'byte')} missing at its end")
@@ -116,7 +116,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
-    """What was read of one file so far."""
+    """State of reading one file."""
 
     most_unpacked: int
     num_unpacked: int = 0
@@ -198,5 +198,5 @@ def _numbers(shape: Sequence[int], part: tuple[int, memoryview] | None) -> np.nd
     stored = np.dtype(_NUMBERS[kind])
     if len(content) != math.prod(shape) * stored.itemsize:
         raise MatError(f"an array of shape {tuple(shape)} has {len(content):,} bytes")
-    # A view of the file; MATLAB stores the first dimension together.
+    # A view of the file; in MATLAB's order the first dimension is contiguous.
     return np.frombuffer(content, stored).reshape(shape, order="F")

@@ -32,7 +32,7 @@ def new_bundle(architecture: str, precision: str) -> Path:
 
 
 def new_import(architecture: str) -> Path:
-    """Return the directory of weights that are imported now and that nobody named."""
+    """Return the default directory of newly imported weights: their architecture and the current time."""
     return RUNS / f"{architecture}-imported-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -68,6 +68,11 @@ def find_bundle(named: Path | None = None) -> Path:
     found = find_entry(named)
     if found is None:
         raise UsageError(f"{named}: there is no such bundle{_entries(BUNDLES)}")
+    if not found.is_dir():
+        made = f"`alexnet-deploy export {found}` makes one from weights" if found.suffix == ".safetensors" else ""
+        raise BundleError(
+            f"{found}: this is a file, but a bundle is a directory; {made or 'pass the directory with manifest.json'}"
+        )
     if is_run(found):
         raise BundleError(f"{found}: this is a run, not a bundle; `alexnet-deploy export {found}` makes one from it")
     return found
@@ -130,6 +135,16 @@ def check_exists(path: Path, what: str) -> None:
     """Raise UsageError if a path from the command line does not exist; `what` describes it in the error."""
     if not os.path.lexists(path):
         raise UsageError(f"{path}: there is no such {what}")
+
+
+def check_data_exists(data: Path) -> None:
+    """Raise UsageError if the training data of the command line does not exist, or is the name of a run."""
+    if os.path.lexists(data):
+        return
+    run = find_entry(data)
+    if run is not None and is_run(run):
+        raise UsageError(f"{data}: DATA is a folder of images; to resume this run, pass --out {shlex.quote(str(run))}")
+    check_exists(data, "file or folder")
 
 
 def next_prediction(bundle: Path, trained_on: str | None) -> str | None:

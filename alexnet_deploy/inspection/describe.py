@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
-from alexnet_deploy.core.bundle.manifest import ParityRow
+from alexnet_deploy.core.bundle.manifest import GoldenFiles, ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
@@ -276,8 +276,10 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     if isinstance(manifest.decoding, Decoding):
         yield f"decoding      {_facts(manifest.decoding)}"
     yield f"made with     {_versions(manifest.tools)}"
+    golden = manifest.golden.files
+    golden_names = golden.names if isinstance(golden, GoldenFiles) else ()
     for name, entry in manifest.files.items():
-        yield f"file          {name} ({counted(entry.bytes, 'byte')})"
+        yield f"{'golden file' if name in golden_names else 'file':<13} {name} ({counted(entry.bytes, 'byte')})"
     if (quantization := manifest.quantization) is not None:
         calibration = quantization.calibration
         images = counted(calibration.num_images, "image")

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
+from alexnet_deploy.core.bundle.manifest import GoldenFiles, Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.images.batches import decode_batches
@@ -18,6 +18,7 @@ from alexnet_deploy.core.process.say import Say, counted, printable, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
+from alexnet_deploy.engines.proof.golden_files import DecoderRow, prove_decoder, prove_files
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
 from alexnet_deploy.engines.registry import Backend, installed_module
 from alexnet_deploy.engines.tensorrt.plan import backends_here
@@ -37,11 +38,14 @@ class CheckResult:
     """Differences between the bundle and its manifest or its weights."""
     not_done: tuple[str, ...]
     """Checks that were skipped, and how to enable them."""
+    decoder: DecoderRow | None = None
+    """Agreement of this program's decoder with the golden files; None if it was not run."""
 
     @property
     def passed(self) -> bool:
         """True if every check that ran passed."""
-        return not self.problems and all(row.passed for row in self.rows)
+        is_decoded = self.decoder is None or self.decoder.passed
+        return not self.problems and is_decoded and all(row.passed for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +89,12 @@ def check(
 ) -> CheckResult:
     """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
 
+    This program's decoder must make the stored pixels of the golden files, to the bit.
+
     With the `weights` it was exported from, the whole chain is measured - trained network, FP32 graph, this graph on
-    each engine - on the golden images and on `images`, and the graph's tensors are compared with the weights. The
-    default `backends` are the installed ones that support the `device`; the trained network runs on the CPU. If the
-    graph differs from its table, no engine is run.
+    each engine - on the golden images and files and on `images`, and the graph's tensors are compared with the
+    weights. The default `backends` are the installed ones that support the `device`; the trained network runs on the
+    CPU. If the graph differs from its table, no engine is run.
 
     Raises IntegrityError for bytes that changed since publication, UsageError for weights of another bundle or images
     without weights, DataError for an image that cannot be read, BackendError where no engine is installed.
@@ -107,29 +113,41 @@ def check(
     labels = bundle.labels
     found, not_done = _audit(bundle, labels, weights)
     problems = found + _unnamed_files(bundle) + _wrong_tolerances(manifest) + plan_problems(bundle)
+    decoder = None
+    if isinstance(manifest.golden.files, GoldenFiles):
+        say("decoding the golden files")
+        decoder = prove_decoder(bundle)
+    else:
+        not_done.append("no image file was decoded: the bundle has no golden files; export again to add them")
     if weights is None:
         not_done.append("the trained network was not run; pass --weights FILE to run it")
     else:
         problems += _compare_with_weights(manifest, labels, weights.weights)
     unrun = [record.file for record in manifest.plans if record.backend not in chosen]
     not_done += [f"{file} was not run: its library or GPU is missing" for file in unrun]
-    rows: list[ParityRow] = []
-    expected: np.ndarray | None = None
     if found:
         not_done.append("no engine was run: the graph differs from its table, and engines trust what they load")
-    for opened in () if found else _chain(bundle, weights, chosen, device, say):
+    rows = [] if found else _rows(bundle, _chain(bundle, weights, chosen, device, say), images)
+    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder)
+
+
+def _rows(bundle: Bundle, chain: Iterator[Engine], images: ComparisonSet | None) -> list[ParityRow]:
+    """Run each engine on the golden images, on the golden files and on `images`; close it."""
+    rows: list[ParityRow] = []
+    expected: np.ndarray | None = None
+    for opened in chain:
         with opened as engine:
-            rows.extend(prove(engine, bundle))
+            rows.extend((*prove(engine, bundle), *prove_files(engine, bundle)))
             if images is not None:
                 try:
-                    actual = engine.run_all(decode_batches(images.files, manifest.preprocessing.resize))
+                    actual = engine.run_all(decode_batches(images.files, bundle.manifest.preprocessing.resize))
                 except WrongAnswerError as error:
                     rows.append(wrong_answer_row(error, engine, _words(images), len(images.files)))
                     continue
                 # The first of the chain is the trained network.
                 expected = actual if expected is None else expected
                 rows.append(_compare_on(images, expected, actual, engine))
-    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done))
+    return rows
 
 
 def _chain(
@@ -180,8 +198,8 @@ def _audit(bundle: Bundle, labels: tuple[str, ...], weights: LoadedWeights | Non
         return problems, []
     from alexnet_deploy.export.audit import audit_graph
 
-    tensors = None if weights is None else weights.weights.tensors
-    audited = list(audit_graph(data, bundle.manifest, labels, tensors))
+    tensors, mean_image = (None, None) if weights is None else (weights.weights.tensors, weights.weights.mean_image)
+    audited = list(audit_graph(data, bundle.manifest, labels, tensors, mean_image))
     # The audit reports everything that the first check does, and more.
     return audited or problems, []
 

@@ -13,49 +13,42 @@ from alexnet_deploy.core.bundle.layout import LAYOUT
 from alexnet_deploy.core.bundle.manifest import (
     GOLDEN_SET,
     Golden,
-    GoldenGraph,
     Manifest,
     ParityRow,
     Provenance,
-    TensorFile,
     Views,
     contract_for,
 )
 from alexnet_deploy.core.bundle.store import (
-    GOLDEN_GRAPH_PROBABILITIES,
-    GOLDEN_IMAGES,
     GOLDEN_INDEX,
-    GOLDEN_PROBABILITIES,
     GRAPH,
     LABELS,
     REPORT,
     Bundle,
-    StagedBundle,
     publishing,
 )
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
 from alexnet_deploy.core.images.batches import look_through
-from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.preprocessing import DECODING
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.names import resume_words
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.core.process.versions import tool_versions
-from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.golden_files import prove_files
 from alexnet_deploy.engines.proof.golden_index import golden_index
-from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, latency_of, prove, separation
+from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, latency_of, prove
 from alexnet_deploy.engines.registry import GraphBackend, installed_backends
 from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, refuse_build
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import refuse_beyond_half
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
-from alexnet_deploy.export.reference import exact_answers
+from alexnet_deploy.pipeline.golden.vectors import GoldenVectors, golden_record, golden_vectors, write_golden
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 from alexnet_deploy.pipeline.int8.gate import Quantized, open_weights, quantize, refuse_request
 from alexnet_deploy.pipeline.plans import PlanRequest, add_plan
@@ -112,33 +105,33 @@ def export(
     Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the accuracy gate
     passes: see quantize.
 
-    Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options, BackendError
-    where no engine is installed to prove it on or the plan cannot be built, ExportError and BundleError where the
-    graph or the bundle cannot be made.
+    Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options and for weights
+    of a run that was interrupted in its first epoch, BackendError where no engine is installed to prove it on or the
+    plan cannot be built, ExportError and BundleError where the graph or the bundle cannot be made.
     """
     weights, precision, say = loaded.weights, request.precision, observer.say
     request.refuse(weights.architecture)
+    _refuse_untrained(loaded)
     backends = installed_backends()
     crops = views_by_name(request.views, weights.architecture.input_size)
     folder = None if request.data is None else _readable(request.data, weights, say)
     with publishing(out, force=force, say=say) as stage:
         say("running the trained network on the golden images")
-        images = golden_images()
-        expected = _reference_answers(weights, crops, images)
-        rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, images, expected, say)]
+        vectors = golden_vectors(weights, crops)
+        rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, vectors, say)]
         if request.computes_in_half:
             center = views_by_name("center", weights.architecture.input_size)
-            refuse_beyond_half(build_graph(weights, center), images)
+            refuse_beyond_half(build_graph(weights, center), vectors.images)
         quantized = None
         if precision == "int8":
             quantized = quantize(weights, crops, request.int8 or Int8Request(), data=folder, say=say)
-        golden = _golden(weights, crops, images, expected, precision)
+        golden = golden_record(weights, crops, vectors, precision)
         manifest = _manifest(loaded, precision, Views(name=request.views, crops=crops), golden, quantized)
         say("writing the graph")
         graph = _audited_graph(weights, manifest)
-        _write(stage, graph, weights.labels, images, expected)
-        if golden.graph is not None:
-            stage.write(golden.graph.probabilities.file, _raw(exact_answers(graph, images)))
+        stage.write(GRAPH, graph)
+        stage.write(LABELS, encode_labels(weights.labels))
+        write_golden(stage, vectors, golden, graph)
         stage.write(GOLDEN_INDEX, golden_index(manifest))
         rows += _prove(stage.candidate(manifest), backends, say)
         proved = msgspec.structs.replace(manifest, parity=tuple(rows))
@@ -146,7 +139,7 @@ def export(
             proved = add_plan(stage, proved, graph, request.plan, observer)
         # The report states the sizes of the bundle's other files.
         proved = msgspec.structs.replace(proved, files=dict(stage.entries))
-        stage.write(REPORT, _report(out.name, proved, weights, images, expected, quantized))
+        stage.write(REPORT, _report(out.name, proved, weights, vectors, quantized))
         sealed = stage.seal(proved)
     return Bundle(path=out, manifest=sealed.manifest, sha256=sealed.sha256)
 
@@ -158,8 +151,19 @@ def _prove(candidate: Bundle, backends: Sequence[GraphBackend], say: Say) -> lis
         say(f"proving the bundle on {backend}")
         with open_engine(candidate, backend) as engine:
             rows.extend(prove(engine, candidate))
+            rows.extend(prove_files(engine, candidate))
     _refuse_failures(rows)
     return rows
+
+
+def _refuse_untrained(loaded: LoadedWeights) -> None:
+    """Raise UsageError for the weights of a run that was interrupted in its first epoch: they are the initial ones."""
+    training = loaded.weights.training
+    if training is not None and training.interrupted and not training.epochs:
+        raise UsageError(
+            f"{loaded.path}: these weights are not trained: the run was interrupted in its first epoch; "
+            f"{resume_words(loaded.path.parent)}"
+        )
 
 
 def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
@@ -181,13 +185,12 @@ def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
     return folder
 
 
-def _prove_fp32(
-    weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, say: Say
-) -> ParityRow:
+def _prove_fp32(weights: Weights, crops: tuple[View, ...], vectors: GoldenVectors, say: Say) -> ParityRow:
     """Compare the FP32 graph with the trained network, which it then stands in for."""
     say("proving the FP32 graph")
     with open_weights(weights, crops) as engine:
-        row = compare(expected, engine.run(images), engine, GOLDEN_SET, latency_ms=latency_of(engine, images[:1]))
+        actual, latency_ms = engine.run(vectors.images), latency_of(engine, vectors.images[:1])
+        row = compare(vectors.expected, actual, engine, GOLDEN_SET, latency_ms=latency_ms)
     _refuse_failures([row])
     return row
 
@@ -208,7 +211,7 @@ def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:
     """Return the ONNX file of the graph, after an audit against the manifest's table."""
     model = build_graph(weights, manifest.views.crops, manifest.precision, manifest.quantization)
     graph = encode_graph(model, facts_for_graph(manifest, weights.labels))
-    if problems := audit_graph(graph, manifest, weights.labels, weights.tensors):
+    if problems := audit_graph(graph, manifest, weights.labels, weights.tensors, weights.mean_image):
         raise ExportError(f"the graph differs from the table: {'; '.join(problems)}")
     return graph
 
@@ -217,8 +220,7 @@ def _report(
     name: str,
     manifest: Manifest,
     weights: Weights,
-    images: np.ndarray,
-    expected: np.ndarray,
+    vectors: GoldenVectors,
     quantized: Quantized | None,
 ) -> bytes:
     return render_report(
@@ -226,35 +228,8 @@ def _report(
         manifest=manifest,
         labels=weights.labels,
         training=weights.training,
-        images=_golden_gallery(images, expected, weights.labels),
+        images=_golden_gallery(vectors.images, vectors.expected, weights.labels),
         histograms={} if quantized is None else quantized.histograms,
-    )
-
-
-def _reference_answers(weights: Weights, crops: Sequence[View], images: np.ndarray) -> np.ndarray:
-    with open_reference(weights, crops) as reference:
-        return reference.run(images)
-
-
-def _golden(
-    weights: Weights, crops: tuple[View, ...], images: np.ndarray, expected: np.ndarray, precision: Precision
-) -> Golden:
-    """Describe the golden vectors, with the measured error that each planted fault causes."""
-    graph = None
-    probabilities = TensorFile(file=GOLDEN_PROBABILITIES, dtype="float32", shape=expected.shape)
-    if precision == "int8":
-        own = TensorFile(file=GOLDEN_GRAPH_PROBABILITIES, dtype="float32", shape=expected.shape)
-        graph = GoldenGraph(probabilities=own, tolerance=int8_graph_tolerance(len(crops)))
-    tightest = TOLERANCES[precision] if graph is None else graph.tolerance
-    return Golden(
-        images=TensorFile(file=GOLDEN_IMAGES, dtype="uint8", shape=images.shape),
-        probabilities=probabilities,
-        tolerance=TOLERANCES[precision],
-        graph=graph,
-        separation={
-            name: separation(expected, _reference_answers(faulty.weights, faulty.views, images), tightest)
-            for name, faulty in planted_faults(Subject(weights=weights, views=crops))
-        },
     )
 
 
@@ -283,17 +258,6 @@ def _manifest(
         gate=None if quantized is None else quantized.gate,
         files={},
     )
-
-
-def _write(stage: StagedBundle, graph: bytes, labels: Sequence[str], images: np.ndarray, expected: np.ndarray) -> None:
-    stage.write(GRAPH, graph)
-    stage.write(LABELS, encode_labels(labels))
-    stage.write(GOLDEN_IMAGES, images.tobytes())
-    stage.write(GOLDEN_PROBABILITIES, _raw(expected))
-
-
-def _raw(values: np.ndarray) -> bytes:
-    return values.astype("<f4").tobytes()
 
 
 def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> list[Thumbnail]:

@@ -65,6 +65,7 @@ def weights_of(understood: Understood) -> Weights:
         architecture=recognised.architecture,
         tensors=recognised.tensors,
         preprocessing=recognised.preprocessing,
+        mean_image=recognised.mean_image,
         labels=recognised.labels,
         training=None,
         tools=tool_versions("torch", "onnx"),

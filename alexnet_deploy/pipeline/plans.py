@@ -13,6 +13,7 @@ from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS, PlanBackend
 from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
 from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
+from alexnet_deploy.engines.proof.golden_files import prove_files
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, build_plan, default_timing_cache, refuse_build
 from alexnet_deploy.engines.tensorrt.device_memory import find_gpu
@@ -94,7 +95,7 @@ def _without(folder: Path, error: Exception) -> str:
 
 def _proof(bundle: Bundle, record: PlanRecord) -> tuple[ParityRow, ...]:
     with open_plan(bundle, record.backend, record.file) as engine:
-        rows = prove(engine, bundle)
+        rows = (*prove(engine, bundle), *prove_files(engine, bundle))
     if failed := [reason for row in rows for reason in row.failures]:
         raise ParityError(f"nothing was published: {record.file}: {'; '.join(failed)}")
     return rows

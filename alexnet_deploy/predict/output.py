@@ -121,6 +121,8 @@ def _replacing(
 def _opened(output: Path, path: Path, mode: Literal["r+b", "a+b"] = "a+b") -> FileIO:
     try:
         return open_working(path, mode)
+    except FileNotFoundError as error:
+        raise UsageError(f"{output}: there is no folder {output.parent}; create it first") from error
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from error
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy
-from alexnet_deploy.core.bundle.manifest import GOLDEN_SET, Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.bundle.manifest import GOLDEN_FILES_SET, GOLDEN_SET, Manifest, ParityRow, Tolerance
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
 from alexnet_deploy.core.model.weights import TrainingRecord
 from alexnet_deploy.core.process.say import counted
@@ -102,8 +102,9 @@ def _verdict(manifest: Manifest) -> Verdict:
     if not own:
         return Verdict(words="Not proved yet: no engine has run the golden images.", holds=None)
     numbers = {row.images: row.num_images for row in own}
-    golden, others = numbers.pop(GOLDEN_SET, 0), sum(numbers.values())
-    parts = ([counted(golden, "golden image")] if golden else []) + ([counted(others, "image")] if others else [])
+    golden, files = numbers.pop(GOLDEN_SET, 0), numbers.pop(GOLDEN_FILES_SET, 0)
+    sets = ((golden, "golden image"), (files, "golden file"), (sum(numbers.values()), "image"))
+    parts = [counted(number, what) for number, what in sets if number]
     words = (
         "This engine agrees with the trained network: max error "
         f"{short(max(row.max_error for row in own))} over {' and '.join(parts)} on "

@@ -25,8 +25,9 @@ class _Runner:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> np.ndarray:
-        pixels = preprocess(torch.tensor(images, device=self._device), self._weights.preprocessing)
-        size = self._weights.architecture.input_size
+        weights = self._weights
+        pixels = preprocess(torch.tensor(images, device=self._device), weights.preprocessing, weights.mean_image)
+        size = weights.architecture.input_size
         logits_VNK = self._network(torch.cat([cut(pixels, view, size) for view in self._views]))
         probabilities = torch.softmax(logits_VNK, dim=1).view(len(self._views), len(images), -1).mean(0)
         result: np.ndarray = probabilities.cpu().numpy()

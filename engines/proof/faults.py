@@ -113,8 +113,31 @@ def _channels_swapped(subject: Subject) -> Subject:
 
 
 def _mean_dropped(subject: Subject) -> Subject:
-    dropped = msgspec.structs.replace(subject.weights.preprocessing, mean=(0.0, 0.0, 0.0))
-    return replace(subject, weights=replace(subject.weights, preprocessing=dropped))
+    dropped = msgspec.structs.replace(subject.weights.preprocessing, mean=(0.0, 0.0, 0.0), has_mean_image=False)
+    return replace(subject, weights=replace(subject.weights, preprocessing=dropped, mean_image=None))
+
+
+def _mean_image_averaged(subject: Subject) -> Subject | None:
+    weights = subject.weights
+    if weights.mean_image is None:
+        return None
+    # The preprocessing holds the channel means.
+    averaged = msgspec.structs.replace(weights.preprocessing, has_mean_image=False)
+    return replace(subject, weights=replace(weights, preprocessing=averaged, mean_image=None))
+
+
+def _mean_image_upside_down(subject: Subject) -> Subject | None:
+    image = subject.weights.mean_image
+    if image is None:
+        return None
+    return replace(subject, weights=replace(subject.weights, mean_image=np.ascontiguousarray(image[:, ::-1])))
+
+
+def _mean_image_in_the_other_channel_order(subject: Subject) -> Subject | None:
+    image = subject.weights.mean_image
+    if image is None:
+        return None
+    return replace(subject, weights=replace(subject.weights, mean_image=np.ascontiguousarray(image[::-1])))
 
 
 def _crop_off_by_one(subject: Subject) -> Subject:
@@ -179,6 +202,9 @@ _FAULTS: dict[str, Callable[[Subject], Subject | None]] = {
     "padding of an average counted otherwise": _padding_counted_otherwise,
     "red and blue swapped": _channels_swapped,
     "mean dropped": _mean_dropped,
+    "mean image averaged": _mean_image_averaged,
+    "mean image upside down": _mean_image_upside_down,
+    "mean image in the other channel order": _mean_image_in_the_other_channel_order,
     "crop off by one": _crop_off_by_one,
     "mirror forgotten": _mirror_forgotten,
     "one view doubled, another missing": _view_doubled,

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, Manifest, TensorFile, Tolerance
+from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, GoldenFiles, Manifest, TensorFile, Tolerance
 from alexnet_deploy.core.bundle.store import LABELS
+from alexnet_deploy.core.golden.files import descriptions
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.engines.proof.parity import INT8_TIE, LOG_FLOOR, TIE, least_agreement
 
@@ -27,7 +28,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         f"Golden vectors of {manifest.architecture.name}, {manifest.precision}, {manifest.views.name} views: "
         f"{counted(num_images, 'image')}, {counted(num_classes, 'class', 'classes')} in the order of ../{LABELS}."
     )
-    yield "Every file is raw binary: no header, little-endian, row-major."
+    yield "Every .u8 and .f32 file is raw binary: no header, little-endian, row-major."
     yield ""
     yield from _table(manifest)
     yield ""
@@ -39,6 +40,8 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         yield _limits(graph.probabilities, graph.tolerance, TIE, num_images) + "; this proves the engine"
         bound = _limits(golden.probabilities, golden.tolerance, INT8_TIE, num_images)
         yield f"{bound}; this bounds the error of int8 itself, and is too wide to prove an engine"
+    if isinstance(golden.files, GoldenFiles):
+        yield from _about_files(manifest, golden.files)
     yield (
         f"p is the engine's probability, q the file's, both as float64; ln clamps its argument to at least "
         f"{LOG_FLOOR:g}. NaN fails."
@@ -55,10 +58,33 @@ def _table(manifest: Manifest) -> Iterator[str]:
         files.append(
             (golden.graph.probabilities, "reference: output of this graph, by ONNX's definition of its operators")
         )
+    if isinstance(golden.files, GoldenFiles):
+        source = "the trained network, in float32" if golden.graph is None else "this graph"
+        files += [
+            (golden.files.pixels, "what a decoder must make of files/"),
+            (golden.files.probabilities, f"reference: output of {source}, for these pixels"),
+        ]
     for tensor, meaning in files:
         shape = " x ".join(map(str, tensor.shape))
         num_bytes = math.prod(tensor.shape) * _BYTES[tensor.dtype]
         yield f"{_name(tensor):<24} {tensor.dtype:<7}  {shape:<17}  {num_bytes:>9} bytes  {meaning}"
+
+
+def _about_files(manifest: Manifest, files: GoldenFiles) -> Iterator[str]:
+    """Describe the proof that begins at a file's bytes."""
+    golden = manifest.golden
+    number, about = len(files.names), descriptions()
+    yield ""
+    yield (
+        f"To prove a decoder, decode each file of files/ in this order, resize {manifest.preprocessing.resize}: the "
+        f"pixels must equal {_name(files.pixels)} to the bit."
+    )
+    for name in files.names:
+        file = PurePosixPath(name).name
+        yield f"  files/{file:<18} {about.get(file, '')}".rstrip()
+    yield f"Run these pixels as the engine's input `{IMAGES}`, and compare:"
+    tolerance = golden.tolerance if golden.graph is None else golden.graph.tolerance
+    yield _limits(files.probabilities, tolerance, TIE, number)
 
 
 def _limits(reference: TensorFile, tolerance: Tolerance, tie: float, num_images: int) -> str:

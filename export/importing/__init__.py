@@ -1,1 +1,1 @@
-"""Other people's weights: read as they are, recognised, proven against themselves, and turned into our weights file."""
+"""Import weights of other programs: read, recognise, prove against the file itself, convert to our weights file."""

@@ -1,19 +1,22 @@
-"""What a file does not say, filled in: from what was asked for, or else from what is known of its source.
+"""Complete the facts that a file does not contain, from the user's options or from what is known about its source.
 
-Each thing that is filled in from what is known becomes an Assumption, to be printed and recorded.
+Each fact that is not from the file or an option becomes an Assumption, which is printed and recorded.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
 from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
     Assumption,
+    MeanImage,
     Normalise,
     Scale,
     Source,
@@ -24,10 +27,12 @@ from alexnet_deploy.export.importing.source import (
 
 T = TypeVar("T")
 
+MeanImageUse: TypeAlias = Literal["exact", "channels"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LrnConstants:
-    """Constants of local response normalisation, alpha divided by `size` as torch, ONNX and Caffe have it."""
+    """Constants of local response normalisation, alpha divided by `size` as in torch, ONNX and Caffe."""
 
     size: int
     alpha: float
@@ -37,17 +42,19 @@ class LrnConstants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What was asked for in the place of what the file says, or what is known; None where nothing was."""
+    """The user's options, which override the file and the assumptions; None if not given."""
 
     architecture: str | None = None
-    """A member of the family, or the name of a table of its own."""
+    """A member of the family, or the name of a new table."""
     table: Architecture | None = None
-    """The table that the source must be, but for the number of classes."""
+    """The table that the source must match, except for the number of classes."""
     channel_order: ChannelOrder | None = None
-    mean: RGB | None = None
-    """Red, green, blue, on 0..255."""
+    mean: RGB | MeanImage | None = None
+    """Red, green, blue, on 0..255; or the mean image of another file."""
+    mean_image: MeanImageUse = "exact"
+    """How a mean image is used: as it is, or its three channel means instead."""
     scale: RGB | None = None
-    """Red, green, blue: what (pixel - mean) is multiplied by."""
+    """Red, green, blue: the factor of (pixel - mean)."""
     resize: ResizePolicy | None = None
     lrn: LrnConstants | None = None
     labels: tuple[str, ...] | None = None
@@ -55,20 +62,20 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """A source with its layers."""
+    """A source with complete layers."""
 
     source: Source
     """Its layers are not None."""
     known: KnownSource | None
-    """What else is known of such files; None where nothing is."""
+    """More facts about such files; None if there are none."""
     assumptions: tuple[Assumption, ...]
-    """What was filled in from what is known."""
+    """The facts that were assumed."""
 
 
 def complete(source: Source, overrides: Overrides) -> Completed:
-    """Fill in the layers and labels that a source does not say.
+    """Complete the layers and labels of a source.
 
-    Raises WeightsError where nothing is known of its tensors, UsageError for an override that contradicts the file.
+    Raises WeightsError if its tensors are unknown, UsageError for an override that contradicts the file.
     """
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
     if source.layers is None:
@@ -131,7 +138,7 @@ def _with_lrn(source: Source, layers: tuple[SourceLayer, ...], overrides: Overri
 def fill_preprocessing(
     said: SourcePreprocessing, known: KnownSource, overrides: Overrides, assumptions: list[Assumption]
 ) -> SourcePreprocessing:
-    """Return what the network is fed: as asked for, as the file says, or as is known, which is noted."""
+    """Return the preprocessing: from the options, the file, or an assumption, which is added to `assumptions`."""
     usual = known.preprocessing
 
     def taken(subject: str, asked: T | None, said: T | None, usual: T | None) -> T | None:
@@ -143,14 +150,45 @@ def fill_preprocessing(
             assumptions.append(Assumption(subject=subject, value=value, reason=known.words, option=option))
         return usual
 
-    has_mean_image = said.mean_image is not None and overrides.mean is None
+    resize = taken("resize", overrides.resize, said.resize, usual.resize)
+    order = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
+    image, mean = said.mean_image, said.mean
+    if overrides.mean is not None:
+        image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)
+    if image is not None and order is not None and not (mean := _equal_mean(image, order)):
+        if overrides.mean_image == "channels":
+            assumptions.append(_averaged(image, order))
+            mean = image.channel_means(order)
+        elif image.pixels.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+            height, width = image.pixels.shape[1:]
+            raise UsageError(
+                f"{image.name}: a mean image of {height} x {width} pixels, but it is subtracted from images of "
+                f"{IMAGE_SIZE} x {IMAGE_SIZE}; --mean-image channels uses its three channel means"
+            )
     return SourcePreprocessing(
-        resize=taken("resize", overrides.resize, said.resize, usual.resize),
-        channel_order=taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order),
-        mean=None if has_mean_image else taken("mean", overrides.mean, said.mean, usual.mean),
-        mean_image=said.mean_image if has_mean_image else None,
+        resize=resize,
+        channel_order=order,
+        mean=taken("mean", None, mean, usual.mean) if image is None else mean,
+        mean_image=image if mean is None else None,
         scale=taken("scale", overrides.scale, said.scale, usual.scale),
         input_size=said.input_size,
+    )
+
+
+def _equal_mean(image: MeanImage, order: ChannelOrder) -> RGB | None:
+    """Return the three numbers that a mean image holds if all its pixels are equal."""
+    return image.channel_means(order) if (image.pixels == image.pixels[:, :1, :1]).all() else None
+
+
+def _averaged(image: MeanImage, order: ChannelOrder) -> Assumption:
+    means = image.channel_means(order)
+    apart = np.abs(image.in_rgb(order) - np.array(means, np.float32).reshape(3, 1, 1))
+    return Assumption(
+        subject="mean",
+        value=", ".join(f"{mean:.6g}" for mean in means),
+        reason=f"the channel means of {image.name}; its pixels differ by {apart.mean():.3g} on average, "
+        f"{apart.max():.3g} at most",
+        option="--mean-image exact",
     )
 
 

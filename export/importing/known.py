@@ -1,7 +1,7 @@
-"""What is known of files that people have, beyond what the files say: one entry a source.
+"""Facts about widespread files that the files themselves do not contain: one entry for each source.
 
-A state dict holds no layers, and no file says how its images were resized. Whatever is taken from here is printed as
-assumed, with the words of the entry as the reason.
+A state dict holds no layers, and no file says how its images were resized. Every fact from this module is printed as an
+assumption, with the words of its entry as the reason.
 """
 
 from dataclasses import dataclass, replace
@@ -23,18 +23,18 @@ from alexnet_deploy.export.importing.source import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSource:
-    """One source of files."""
+    """One source of files, such as torchvision."""
 
     key: str
-    """What a reader calls it in Source.origin."""
+    """Its name in Source.origin."""
     words: str
-    """What it is, as the reason of an assumption: "torchvision's AlexNet has it so"."""
+    """The reason given for an assumption: "as in torchvision's AlexNet"."""
     preprocessing: SourcePreprocessing
-    """What its network is fed."""
+    """The preprocessing of its network."""
     architecture: str | None = None
-    """The member of the family that its layers are; None where its files tell their layers."""
+    """The member of the family with these layers; None if its files contain their layers."""
     layers: tuple[SourceLayer, ...] | None = None
-    """Its layers, their tensors under the names that such files have; None where the files hold layers."""
+    """Its layers, with the tensor names of such files; None if the files contain their layers."""
 
     @property
     def tensor_names(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class KnownSource:
 
 
 def fed_like(member: str) -> SourcePreprocessing:
-    """Return what the authors of a member of the family fed it."""
+    """Return the preprocessing that the authors of a member of the family used."""
     fed = PUBLISHED_PREPROCESSING[member]
     return SourcePreprocessing(
         resize=fed.resize,
@@ -56,8 +56,8 @@ def fed_like(member: str) -> SourcePreprocessing:
 
 
 def known_as(member: str) -> KnownSource:
-    """Return what is known of a file because its layers are those of a member of the family."""
-    return KnownSource(key=member, words=f"as the authors of {member} had it", preprocessing=fed_like(member))
+    """Return the facts about a file whose layers are those of a member of the family."""
+    return KnownSource(key=member, words=f"as in the original {member}", preprocessing=fed_like(member))
 
 
 def _conv(name: str, padding: int = 0, stride: int = 1, groups: int = 1) -> Convolve:
@@ -215,12 +215,30 @@ _MATCONVNET = KnownSource(
 )
 """Source: vlfeat/matconvnet, utils/import-caffe.py, which turns the first layer's filters to RGB."""
 
+_KERAS = KnownSource(
+    key="keras",
+    words="as Keras's image_dataset_from_directory and most of its tutorials have it",
+    preprocessing=SourcePreprocessing(
+        resize="warp", channel_order="RGB", mean=(0.0, 0.0, 0.0), scale=(1 / 255, 1 / 255, 1 / 255)
+    ),
+)
+"""Source: keras/src/utils/image_dataset_utils.py, which warps and keeps RGB; the tutorials divide by 255."""
+
+_DIGITS = KnownSource(
+    key="digits",
+    words="as DIGITS has it unless told otherwise",
+    preprocessing=SourcePreprocessing(resize="warp", channel_order="BGR", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0)),
+)
+"""Source: NVIDIA/DIGITS, digits/dataset/images; the mean is in a file of its own wherever one is subtracted."""
+
 _ALL = (
     _TORCHVISION,
     _JIECAOYU,
     _ONNX_ZOO,
     _TENSORFLOW_NPY,
     _MATCONVNET,
+    _KERAS,
+    _DIGITS,
 )
 
 KNOWN = MappingProxyType({source.key: source for source in _ALL})

@@ -1,4 +1,4 @@
-"""The layers of a file that holds tensors alone: by the names of its tensors, or by their shapes in order."""
+"""Find the layers of a file that contains only tensors: by their names, or by their shapes in order."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ from alexnet_deploy.export.importing.source import (
 # Strides and paddings are only known for the kernels that the networks of the family have.
 _KERNELS = (11, 5, 3, 3, 3)
 
-# Of members with the same shapes, the one that people have.
+# Of members with the same shapes, the most widespread one.
 _MOST_COMMON = ("torchvision", "caffe", "single_tower", *ARCHITECTURES)
 
 
@@ -52,22 +52,20 @@ _STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """The layers of a source that holds tensors alone, and why they are taken to be these."""
+    """The layers found for a source that contains only tensors, and the reason."""
 
     known: KnownSource | None
-    """What else is known of such files; None where nothing is."""
+    """More facts about such files; None if there are none."""
     layers: tuple[SourceLayer, ...]
     reason: str
     """In words."""
 
 
 def match_layers(source: Source, asked: str | None, table: Architecture | None = None) -> Matched:
-    """Return the layers that use a source's tensors.
+    """Return the layers that use a source's tensors; `asked` is the member given with --arch, `table` the user's own.
 
-    `asked` is the member of the family that it is said to be, `table` a table of the user's.
-
-    Raises WeightsError where the tensors are those of nothing that is known, or not of what was asked for, and
-    UsageError where they are not those of `table`.
+    Raises WeightsError if the tensors match no known source, or do not match `asked`; UsageError if they do not match
+    `table`.
     """
     named = [known for known in _candidates(source) if set(known.tensor_names) == source.tensors.keys()]
     if table is not None:
@@ -81,14 +79,21 @@ def match_layers(source: Source, asked: str | None, table: Architecture | None =
         assert known.layers is not None, "it has tensors"
         layers, reason = known.layers, f"{known.words}, whose tensors have these names; the file holds no layers"
     elif asked is not None:
-        known = _said_to_be(named[0], asked) if named else known_as(asked)
+        known = _said_to_be(named[0], asked) if named else _known_as(source, asked)
         layers, reason = _layers_of(source, ARCHITECTURES[asked], _trained(source, known)), "as asked for"
     else:
         name, reason = _by_shapes(source)
-        known = known_as(name)
+        known = _known_as(source, name)
         layers = _layers_of(source, ARCHITECTURES[name], _trained(source, known))
     _check_kernels(source, layers)
     return Matched(known=known, layers=layers, reason=reason)
+
+
+def _known_as(source: Source, member: str) -> KnownSource:
+    """Return what is known of a file whose layers are a member's: what its own program does, where that is known."""
+    if source.trained is not None and source.origin is not None:
+        return _said_to_be(KNOWN[source.origin], member)
+    return known_as(member)
 
 
 def _said_to_be(known: KnownSource, asked: str) -> KnownSource:
@@ -112,13 +117,21 @@ class _Trained:
     """Batch norms, by the name of the layer that they follow."""
 
     @property
-    def weights(self) -> list[str]:
-        """Names of the tensors of weights, in order."""
-        return [*(layer.weight for layer in self.convolutions), *(layer.weight for layer in self.connections)]
+    def layers(self) -> list[Convolve | Connect]:
+        """All that have weights, in order."""
+        return [*self.convolutions, *self.connections]
 
 
 def _trained(source: Source, known: KnownSource | None) -> _Trained:
-    """Return the layers that have tensors, as they are known, or else as their shapes and names have them."""
+    """Return the layers that have tensors: the known ones, or else those that shapes and names imply."""
+    if source.trained is not None:
+        # Files that tell these layers and no others are TensorFlow's, whose channels stand last.
+        return _Trained(
+            convolutions=tuple(layer for layer in source.trained if isinstance(layer, Convolve)),
+            connections=tuple(layer for layer in source.trained if isinstance(layer, Connect)),
+            unroll=Unroll(name="flatten", order="HWC"),
+            scales={},
+        )
     if known is not None and known.layers is not None:
         unroll = next((layer for layer in known.layers if isinstance(layer, Unroll)), None)
         return _Trained(
@@ -185,9 +198,9 @@ def _shape_in_our_order(source: Source, layer: Convolve | Connect) -> tuple[int,
 
 
 def _by_shapes(source: Source) -> tuple[str, str]:
-    """Return the member whose shapes the tensors have, but for the number of classes, and why."""
+    """Return the member with the shapes of these tensors, ignoring the number of classes, and the reason."""
     trained = _trained(source, known_as(_MOST_COMMON[0]))
-    found = [source.tensors[name].shape for name in trained.weights]
+    found = [_shape_of(source, layer) for layer in trained.layers]
     fitting = [
         name
         for name in dict.fromkeys(_MOST_COMMON)
@@ -207,6 +220,18 @@ def _weight_shapes(architecture: Architecture) -> list[tuple[int, ...]]:
     return [cost.weight_shape for cost in architecture.costs() if cost.weight_shape is not None]
 
 
+def _shape_of(source: Source, layer: Convolve | Connect) -> tuple[int, ...]:
+    """Return the shape of a layer's weights as our tables have it: outputs first."""
+    shape = source.tensors[layer.weight].shape
+    match layer.layout:
+        case "HWIO" if len(shape) == 4:
+            height, width, inputs, outputs = shape
+            return outputs, inputs, height, width
+        case "IO":
+            return shape[::-1]
+    return shape
+
+
 def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [*shapes[:-1], *(shape[1:] for shape in shapes[-1:])]
 
@@ -214,11 +239,12 @@ def _without_classes(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 def _first_unlike(source: Source, trained: _Trained) -> str:
     """Name the first tensor that no member of the family has."""
     members = [_weight_shapes(architecture) for architecture in ARCHITECTURES.values()]
-    for place, name in enumerate(trained.weights):
-        shape = source.tensors[name].shape
+    for place, layer in enumerate(trained.layers):
+        shape = _shape_of(source, layer)
         members = [shapes for shapes in members if place < len(shapes) and shapes[place] == shape]
         if not members:
-            return f"{name} of shape {shape} does not match any architecture of the family at its position"
+            found = source.tensors[layer.weight].shape
+            return f"{layer.weight} of shape {found} does not match any architecture of the family at its position"
     return f"{counted(len(source.tensors), 'tensor')} are too few"
 
 
@@ -229,8 +255,7 @@ def _layers_of(source: Source, table: Architecture, trained: _Trained) -> tuple[
         needed = sum(isinstance(layer, kind) for layer in table.layers)
         if len(found) != needed:
             raise WeightsError(
-                f"{source.path}: has {counted(len(found), words)}, where {table.name} has {needed}; choose another "
-                "--arch"
+                f"{source.path}: has {counted(len(found), words)}, but {table.name} has {needed}; choose another --arch"
             )
     convolutions, connections = iter(trained.convolutions), iter(trained.connections)
     layers: list[SourceLayer] = []
@@ -291,8 +316,8 @@ def _check_kernels(source: Source, layers: tuple[SourceLayer, ...]) -> None:
         found = shape[2:] if layer.layout == "OIHW" else shape[:2]
         if found != (kernel, kernel):
             raise WeightsError(
-                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, where {kernel} x "
-                f"{kernel} is known, and the file does not say its stride and padding"
+                f"{source.path}: {layer.weight} has a kernel of {' x '.join(map(str, found))}, but stride and padding, "
+                f"which the file does not contain, are known only for {kernel} x {kernel}"
             )
 
 

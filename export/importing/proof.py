@@ -1,6 +1,6 @@
-"""Whether our network says what the source itself says, on images, from pixels to probabilities.
+"""Compare our network with the source itself on images, from pixels to probabilities.
 
-What the source is fed is prepared here in NumPy, from what is known of the source and not from our Preprocessing.
+The source's input is prepared here in NumPy, from the facts about the source and not from our Preprocessing.
 
 N images, K classes, S side of the input.
 """
@@ -24,10 +24,10 @@ from alexnet_deploy.export.importing.registry import Referee
 from alexnet_deploy.export.importing.source import SourcePreprocessing
 
 MAX_ERROR = 1e-5
-"""Of a probability: the same sums in another order, as for an FP32 graph."""
+"""Tolerance of a probability: the same sums in another order, as for an FP32 graph."""
 _RELATIVE_LOG_ERROR = 1e-5
 _LEAST_SPAN = 10.0
-"""A log-probability may differ by 1e-5 of the largest, in nats, and of 10 at least: float32's error is relative."""
+"""A log-probability may differ by 1e-5 of the largest one, or of 10 nats if more: float32 errors are relative."""
 
 _LOG_FLOOR = 1e-30
 _IMAGES_AT_ONCE = 8
@@ -35,43 +35,44 @@ _IMAGES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far our network is from the source."""
+    """The differences between our network and the source."""
 
     num_images: int
     max_error: float
-    """Largest absolute difference of a probability; NaN where either gave NaN."""
+    """Largest absolute difference of a probability; NaN if either returned NaN."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
     allowed_log_error: float
-    """What it may be."""
+    """Tolerance of max_log_error."""
 
     @property
     def holds(self) -> bool:
-        """Whether both say the same; NaN does not."""
+        """Whether both differences are within tolerance; NaN is not."""
         return self.max_error <= MAX_ERROR and self.max_log_error <= self.allowed_log_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ours:
-    """All that decides what our network says."""
+    """Everything that determines our network's output."""
 
     architecture: Architecture
     tensors: Mapping[str, np.ndarray]
     preprocessing: Preprocessing
+    mean_image: np.ndarray | None
     view: View
 
 
 @cache
 def proof_images() -> np.ndarray:
-    """Return the images that both are asked about, uint8 (16, 256, 256, 3): the golden ones, and eight more drawn."""
+    """Return the images of the proof, uint8 (16, 256, 256, 3): the golden ones, and eight more drawn ones."""
     drawn = [np.asarray(draw_image(thing, seed)) for seed in (1, 2) for thing in DRAWN_CLASSES]
     return np.concatenate([golden_images(), np.stack(drawn)])
 
 
 def prove(recognised: Recognised, referee: Referee, *, view: View | None = None) -> Agreement:
-    """Hold our network against the source itself, by the centre view unless another is given.
+    """Compare our network with the source itself, on the centre view unless another is given.
 
-    Raises ParityError where they disagree, which names the mistake that would explain it, where one does.
+    Raises ParityError if they disagree; the error names the mistake that explains the difference, if one does.
     """
     images = proof_images()
     source = recognised.source
@@ -81,30 +82,36 @@ def prove(recognised: Recognised, referee: Referee, *, view: View | None = None)
         architecture=recognised.architecture,
         tensors=recognised.tensors,
         preprocessing=recognised.preprocessing,
+        mean_image=recognised.mean_image,
         view=view or center,
     )
     agreement = _compare(expected, _answers(ours, images))
     if agreement.holds:
         return agreement
     found = [name for name, mended in _mended(ours) if _compare(expected, _answers(mended, images)).holds]
-    cause = f"; they would agree with {' or with '.join(found)}" if found else ""
+    cause = f"; they agree with {' or with '.join(found)}" if found else ""
     raise ParityError(
-        f"{source.path}: our network does not say what the file itself says: on {len(images)} images probabilities "
-        f"differ by up to {agreement.max_error:.2g} ({MAX_ERROR:g} allowed), their logarithms by up to "
+        f"{source.path}: the imported network disagrees with the file: on {len(images)} images, probabilities "
+        f"differ by up to {agreement.max_error:.2g} ({MAX_ERROR:g} allowed), log-probabilities by up to "
         f"{agreement.max_log_error:.2g} ({agreement.allowed_log_error:.2g} allowed){cause}"
     )
 
 
 def source_inputs(images: np.ndarray, fed: SourcePreprocessing) -> np.ndarray:
-    """Return what a source's first layer takes, float32 (N, 3, S, S), of images, uint8 (N, 256, 256, 3)."""
+    """Return the input of a source's first layer, float32 (N, 3, S, S), for images, uint8 (N, 256, 256, 3)."""
     assert fed.input_size is not None, "filled in"
     assert fed.scale is not None, "filled in"
-    mean = fed.mean_image if fed.mean_image is not None else np.array(fed.mean, np.float32)
+    order = slice(None, None, 1 if fed.channel_order == "RGB" else -1)
+    if fed.mean_image is not None:
+        # Its channels are in the order of the network's input.
+        mean = fed.mean_image.pixels
+    else:
+        mean = np.array(fed.mean, np.float32)[order].reshape(3, 1, 1)
+    scale = np.array(fed.scale, np.float32)[order].reshape(3, 1, 1)
     offset = (IMAGE_SIZE - fed.input_size) // 2
     rows = slice(offset, offset + fed.input_size)
-    pixels = ((images.astype(np.float32) - mean) * np.array(fed.scale, np.float32))[:, rows, rows]
-    in_order = pixels if fed.channel_order == "RGB" else pixels[..., ::-1]
-    return np.ascontiguousarray(in_order.transpose(0, 3, 1, 2))
+    pixels = (images.astype(np.float32).transpose(0, 3, 1, 2)[:, order] - mean) * scale
+    return np.ascontiguousarray(pixels[:, :, rows, rows])
 
 
 def _answers(ours: _Ours, images: np.ndarray) -> np.ndarray:
@@ -112,7 +119,7 @@ def _answers(ours: _Ours, images: np.ndarray) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for part in np.array_split(images, -(-len(images) // _IMAGES_AT_ONCE)):
-            pixels = preprocess(torch.from_numpy(part), ours.preprocessing)
+            pixels = preprocess(torch.from_numpy(part), ours.preprocessing, ours.mean_image)
             parts.append(network(cut(pixels, ours.view, ours.architecture.input_size)))
         probabilities: np.ndarray = torch.softmax(torch.cat(parts).double(), dim=1).numpy()
     return probabilities
@@ -131,7 +138,7 @@ def _compare(expected: np.ndarray, actual: np.ndarray) -> Agreement:
 
 
 def _mended(ours: _Ours) -> Iterator[tuple[str, _Ours]]:
-    """Yield our network with each mistake undone that imports are known to make, and what was done, in words."""
+    """Yield our network with one known mistake of imports corrected, and the correction in words; each in turn."""
     for words, factor in (("multiplied", lambda size: size), ("divided", lambda size: 1 / size)):
         changed = _with_alpha(ours.architecture, factor)
         if changed is not None:
@@ -139,6 +146,12 @@ def _mended(ours: _Ours) -> Iterator[tuple[str, _Ours]]:
     other = "BGR" if ours.preprocessing.channel_order == "RGB" else "RGB"
     swapped = msgspec.structs.replace(ours.preprocessing, channel_order=other)
     yield f"channels in {other} order", replace(ours, preprocessing=swapped)
+    if ours.mean_image is not None:
+        for words, image in (
+            ("the mean image in the other channel order", ours.mean_image[::-1]),
+            ("the mean image upside down", ours.mean_image[:, ::-1]),
+        ):
+            yield words, replace(ours, mean_image=np.ascontiguousarray(image))
     name, shape = _first_linear(ours.architecture)
     for order, back in (("H, W, C", False), ("C, H, W", True)):
         tensors = {**ours.tensors, name: _reordered(ours.tensors[name], shape, back=back)}
@@ -183,7 +196,7 @@ def _first_linear(architecture: Architecture) -> tuple[str, tuple[int, ...]]:
 
 
 def _reordered(weight: np.ndarray, shape: tuple[int, ...], *, back: bool) -> np.ndarray:
-    """Return weights whose inputs stand in H, W, C order as if they stood in C, H, W order, or back."""
+    """Return weights with their inputs reordered from H, W, C to C, H, W, or back."""
     channels, height, width = shape
     if back:
         parted = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)

@@ -1,6 +1,6 @@
-"""A source as a network of ours: a member of the family, or a table of its own.
+"""Recognise a source as one of our networks: a member of the family, or a new table.
 
-Which it is follows from the layers, their order, their shapes and their constants; never from the file's name.
+The result depends on the layers, their order, their shapes and their constants; never on the file's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,36 +34,38 @@ from alexnet_deploy.export.importing.translate import Translated, translate
 _NUM_CONVOLUTIONS = 5
 _FEWEST_LINEAR, _MOST_LINEAR = 2, 4
 
-# Tried in this order where neither the file nor its source says the size of the input.
+# Tried in this order if neither the file nor its source defines the input size.
 _USUAL_SIZES = (227, 224)
 
 _TRAINED_AT = 227
-"""Pixels at which Caffe's networks were trained; files for 224 leave pixels out at their poolings."""
+"""Input size in training of Caffe's networks; at 224, which some files state, their pooling drops pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """A source as a network of ours."""
+    """A source as one of our networks."""
 
     source: Source
-    """With its layers and all that its network is fed."""
+    """With complete layers and preprocessing."""
     architecture: Architecture
     """The table."""
     tensors: Mapping[str, np.ndarray]
     """float32, under the table's names."""
     preprocessing: Preprocessing
-    """What the table's first layer is fed."""
+    """The input of the table's first layer."""
+    mean_image: np.ndarray | None
+    """See Weights.mean_image."""
     labels: tuple[str, ...]
-    """One name a class."""
+    """One name for each class."""
     assumptions: tuple[Assumption, ...]
-    """What neither the file nor the request said."""
+    """Facts from neither the file nor the options."""
 
 
 def recognise(completed: Completed, overrides: Overrides) -> Recognised:
-    """Return a source as a network of ours.
+    """Return a source as one of our networks.
 
-    Raises WeightsError, naming the first layer that does not fit, where our tables cannot say it, and UsageError where
-    another architecture was asked for.
+    Raises WeightsError if our tables cannot express it, naming the first layer that does not fit; UsageError if another
+    architecture was requested.
     """
     assumptions = list(completed.assumptions)
     if overrides.table is None:
@@ -84,13 +86,14 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
         architecture=architecture,
         tensors=_renamed(translated, architecture),
         preprocessing=_preprocessing(source, fed),
+        mean_image=_mean_image(fed),
         labels=_labels(source, architecture.num_classes, assumptions),
         assumptions=tuple(assumptions),
     )
 
 
 def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
-    """Return the source in our layers, at the first size of input at which it fits them."""
+    """Return the source in our layers, at the first input size that fits."""
     source, known = completed.source, completed.known
     said = source.preprocessing.input_size
     usual = None if known is None else known.preprocessing.input_size
@@ -113,7 +116,7 @@ def _fitting(completed: Completed, assumptions: list[Assumption]) -> Translated:
 
 def _about_size(size: int, said: int | None, reason: str) -> Assumption:
     if said is not None:
-        reason = f"the file says {said}, where pooling drops pixels; such networks were trained at {size}"
+        reason = f"at the file's {said}, pooling drops pixels; such networks were trained at {size}"
     return Assumption(subject="input size", value=str(size), reason=reason, option=None)
 
 
@@ -127,7 +130,7 @@ def _check_kinship(source: Source, translated: Translated) -> None:
         raise WeightsError(f"{source.path}: {name} is a sixth convolution; AlexNet-like networks have five")
     if num_convolutions < _NUM_CONVOLUTIONS or not _FEWEST_LINEAR <= num_linear <= _MOST_LINEAR:
         raise WeightsError(
-            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers, where "
+            f"{source.path}: has {num_convolutions} convolutions and {num_linear} fully connected layers; "
             f"AlexNet-like networks have {_NUM_CONVOLUTIONS} and {_FEWEST_LINEAR} to {_MOST_LINEAR}"
         )
 
@@ -162,7 +165,7 @@ def _table_of(source: Source, translated: Translated) -> Architecture:
 
 
 def _check_table(source: Source, found: Architecture, table: Architecture) -> None:
-    """Raise UsageError, naming the first layer, where a source's layers are not those of the user's table."""
+    """Raise UsageError if a source's layers differ from the user's table; it names the first that differs."""
     of_source, of_table = ({layer.name: layer for layer in one.layers} for one in (found, table))
     for theirs, ours in zip_longest(_compared(found), _compared(table)):
         if ours is None:
@@ -186,7 +189,7 @@ def _words(layer: Layer) -> str:
 
 
 def _member(found: Architecture) -> str | None:
-    """Return the member of the family that these layers are, but for the number of classes and for dropout."""
+    """Return the member of the family with these layers, ignoring the number of classes and dropout."""
     return next((name for name, member in ARCHITECTURES.items() if _equals(found, member)), None)
 
 
@@ -195,7 +198,7 @@ def _equals(found: Architecture, table: Architecture) -> bool:
 
 
 def _nearest(found: Architecture, preferred: str | None) -> str:
-    """Return the member whose layers are the most alike, widths last; of equals the preferred one, then the first."""
+    """Return the most similar member; widths count last, and of equals the preferred one wins, then the first."""
 
     def likeness(name: str) -> tuple[float, float, bool]:
         without, with_widths = (
@@ -255,16 +258,26 @@ def _renamed(translated: Translated, architecture: Architecture) -> dict[str, np
 
 
 def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:
-    if fed.mean_image is not None:
-        raise WeightsError(f"{source.path}: its mean is an image, which is not in our graphs; give three with --mean")
     assert fed.resize is not None, "filled in"
     assert fed.channel_order is not None, "filled in"
-    assert fed.mean is not None, "filled in"
+    mean = fed.mean if fed.mean_image is None else fed.mean_image.channel_means(fed.channel_order)
+    assert mean is not None, "filled in"
     assert fed.scale is not None, "filled in"
     try:
-        return Preprocessing(resize=fed.resize, channel_order=fed.channel_order, mean=fed.mean, scale=fed.scale)
+        return Preprocessing(
+            resize=fed.resize,
+            channel_order=fed.channel_order,
+            mean=mean,
+            scale=fed.scale,
+            has_mean_image=fed.mean_image is not None,
+        )
     except ValueError as error:
         raise WeightsError(f"{source.path}: {error}") from error
+
+
+def _mean_image(fed: SourcePreprocessing) -> np.ndarray | None:
+    assert fed.channel_order is not None, "filled in"
+    return None if fed.mean_image is None else fed.mean_image.in_rgb(fed.channel_order)
 
 
 def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which formats are read: one entry each, found by what a file holds and never by its name."""
+"""The supported formats, one entry each; a file's format is detected from its content, never from its name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +10,17 @@ import numpy as np
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import KIB, open_input
 from alexnet_deploy.export.importing.readers import matconvnet, safetensors_file, tensorflow_npy, torch_file
+from alexnet_deploy.export.importing.readers.caffe import digits
 from alexnet_deploy.export.importing.readers.caffe import model as caffe_model
+from alexnet_deploy.export.importing.readers.keras import file as keras_file
 from alexnet_deploy.export.importing.readers.onnx import file as onnx_file
 from alexnet_deploy.export.importing.referees import numpy_forward, onnx_session, torch_rebuild
 from alexnet_deploy.export.importing.source import Reader, Source
 
 Referee: TypeAlias = Callable[[Source, np.ndarray], np.ndarray]
-"""Runs a source on what its first layer takes, float32 (N, 3, S, S); returns probabilities, float (N, K).
+"""Runs a source on the input of its first layer, float32 (N, 3, S, S); returns probabilities, float (N, K).
 
-It goes by the source's own layers and tensors alone, and never through the recogniser.
+It uses only the source's own layers and tensors, never the recogniser.
 """
 
 _START_BYTES = 4 * KIB
@@ -29,13 +31,13 @@ class Format:
     """One format of files."""
 
     words: str
-    """What its files are, for a list of them: "torch checkpoints"."""
+    """The name of its files in a list: "torch checkpoints"."""
     reader: Reader
     """The module that reads it."""
     referee: Referee
-    """What runs such a source."""
+    """Runs such a source."""
     referee_words: str
-    """What that is: "its layers, rebuilt in torch"."""
+    """Its description: "the file's layers, rebuilt in torch"."""
 
 
 FORMATS = (
@@ -58,6 +60,12 @@ FORMATS = (
         referee_words="the file's layers, in NumPy",
     ),
     Format(
+        words="DIGITS archives and folders",
+        reader=digits,
+        referee=numpy_forward.answers,
+        referee_words="the layers of its deploy.prototxt, in NumPy",
+    ),
+    Format(
         words="ONNX graphs",
         reader=onnx_file,
         referee=onnx_session.answers,
@@ -70,6 +78,12 @@ FORMATS = (
         referee_words="its layers, in NumPy",
     ),
     Format(
+        words="Keras models",
+        reader=keras_file,
+        referee=numpy_forward.answers,
+        referee_words="the file's layers, in NumPy",
+    ),
+    Format(
         words="MatConvNet networks",
         reader=matconvnet,
         referee=numpy_forward.answers,
@@ -80,7 +94,7 @@ FORMATS = (
 
 
 def find_format(path: Path) -> Format:
-    """Return the format of a file or folder; raises WeightsError where it cannot be read, or is of none of them."""
+    """Return the format of a file or folder; raises WeightsError if it is unreadable or of no supported format."""
     try:
         start = b""
         if not path.is_dir():

@@ -1,8 +1,8 @@
-"""What a reader finds in somebody else's file: tensors under the file's own names, and the layers that use them.
+"""What a reader finds in a third-party file: tensors under the file's own names, and the layers that use them.
 
-A reader changes nothing: tensors keep their names, layouts and byte order of axes; constants keep their conventions. So
-the referee (export/importing/referee.py) can run the source as its own program would, and the recogniser
-(export/importing/recognise.py) can turn it into a table and tensors of ours; each independently, so that one proves the
+A reader changes nothing: tensors keep their names, layouts and order of axes; constants keep their conventions. So a
+referee (export/importing/referees/) can run the source as its own program does, and the recogniser
+(export/importing/recognise.py) can convert it to our table and tensors. The two are independent, so that one proves the
 other.
 
 N images, C channels, H height, W width, I input channels of one group, O output channels.
@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.preprocessing import ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
 
 Padding: TypeAlias = tuple[int, int, int, int]
 """(top, left, bottom, right), in pixels."""
@@ -24,10 +24,10 @@ Padding: TypeAlias = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolve:
-    """A convolution, or cross-correlation, as all these programs have it."""
+    """A convolution; like all these programs, it computes a cross-correlation."""
 
     name: str
-    """The file's own name of the layer."""
+    """The layer's name in the file."""
     weight: str
     """Name of the tensor of filters."""
     bias: str | None
@@ -55,7 +55,7 @@ class Normalise:
     size: int
     """Channels in the window, 2 * radius + 1."""
     alpha: float
-    """As the file says it."""
+    """As in the file."""
     alpha_is_divided: bool
     """True where the program divides alpha by `size` (Caffe, ONNX, torch), False where not (TensorFlow, MatConvNet)."""
     beta: float
@@ -109,7 +109,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptivePool:
-    """Average pooling to a square of `size`, whatever comes in, as torch has it."""
+    """Average pooling to a square of `size` from any input size, as in torch."""
 
     name: str
     size: int
@@ -144,7 +144,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Softmax:
-    """The last step, where the file has it."""
+    """The last step, if the file has it."""
 
     name: str
 
@@ -156,56 +156,78 @@ SourceLayer: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumption:
-    """Something that the file does not say, taken from what is known of its source."""
+    """A fact that the file does not contain, taken from what is known about its source."""
 
     subject: str
-    """What it is about: "architecture", "channel order", "mean", "resize", "fc6's order", "LRN", "labels"."""
+    """Its subject: "architecture", "channel order", "mean", "resize", "fc6's order", "LRN", "labels"."""
     value: str
-    """What was taken, in words."""
+    """The assumed value, in words."""
     reason: str
     """Why, in words."""
     option: str | None
-    """The option that says otherwise, as typed: "--channel-order"; None where there is none."""
+    """The option that overrides it, as typed: "--channel-order"; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanImage:
+    """A mean for each pixel of the resized image, as Caffe computes it over the training images."""
+
+    name: str
+    """Name of its file."""
+    pixels: np.ndarray
+    """float32 (3, H, W), on 0..255, channels in the order of the network's input."""
+
+    def in_rgb(self, order: ChannelOrder) -> np.ndarray:
+        """Return the pixels in the order red, green, blue; `order` is that of the network's input."""
+        return self.pixels if order == "RGB" else np.ascontiguousarray(self.pixels[::-1])
+
+    def channel_means(self, order: ChannelOrder) -> RGB:
+        """Return the mean of each channel, red, green, blue."""
+        red, green, blue = (float(mean) for mean in self.in_rgb(order).mean(axis=(1, 2), dtype=np.float64))
+        return red, green, blue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePreprocessing:
-    """What is known of what the source's network is fed; None where its file does not say."""
+    """The preprocessing of the source's network; None for facts that the file does not contain."""
 
     resize: ResizePolicy | None = None
     channel_order: ChannelOrder | None = None
     mean: tuple[float, float, float] | None = None
     """Red, green, blue, on 0..255."""
-    mean_image: np.ndarray | None = None
-    """float32 (256, 256, 3), red, green, blue, on 0..255: Caffe's mean picture."""
+    mean_image: MeanImage | None = None
+    """Used instead of `mean`."""
     scale: tuple[float, float, float] | None = None
-    """Red, green, blue: what (pixel - mean) is multiplied by."""
+    """Red, green, blue: the factor of (pixel - mean)."""
     input_size: int | None = None
     """Side of the square crop in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One file of somebody else's, read and not yet understood."""
+    """One third-party file, read but not yet recognised."""
 
     path: Path
     sha256: str
     """Digest of the file that holds the tensors."""
     format: str
-    """In words, with what tells it from its siblings: "Caffe model (V1 layers)", "torch checkpoint"."""
+    """In words, specific enough to tell variants apart: "Caffe model (V1 layers)", "torch checkpoint"."""
     tensors: Mapping[str, np.ndarray]
     """float32, under the file's own names, in the file's own layouts."""
     layers: tuple[SourceLayer, ...] | None
-    """In order of execution, without input, loss and accuracy layers; None where the file holds tensors alone."""
+    """In order of execution, without input, loss and accuracy layers; None if the file contains only tensors."""
     preprocessing: SourcePreprocessing
     labels: tuple[str, ...] | None
-    """Names of the classes, where the file has them."""
+    """Names of the classes; None if the file has none."""
+    trained: tuple[Convolve | Connect, ...] | None = None
+    """The layers that have tensors, in order, of a file that names these only; their strides and paddings are not known
+    yet."""
     origin: str | None = None
-    """Key of what is known of such sources (export/importing/known.py); None where the reader cannot tell."""
+    """Key of the entry in export/importing/known.py; None if the reader cannot tell."""
     table: Architecture | None = None
-    """The table of ours that the file says it was made from; taken where its layers are that table's."""
+    """The table of ours that the file names as its origin; used if its layers match that table."""
     assumptions: tuple[Assumption, ...] = ()
-    """What the reader itself had to assume."""
+    """Assumptions of the reader itself."""
 
 
 class Reader(Protocol):
@@ -216,5 +238,5 @@ class Reader(Protocol):
         ...
 
     def read(self, path: Path) -> Source:
-        """Read it. Raises WeightsError, one sentence, for what is damaged, hostile or not supported."""
+        """Read it; raises WeightsError, one sentence, for a damaged, hostile or unsupported file."""
         ...

@@ -1,4 +1,4 @@
-"""A source's layers as layers of ours, one by one, up to the first that our tables cannot say.
+"""Translate a source's layers to ours, one by one, up to the first that our tables cannot express.
 
 C channels, H height, W width, O outputs of a layer, I its inputs.
 """
@@ -43,45 +43,45 @@ from alexnet_deploy.export.importing.source import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translated:
-    """Layers and tensors of ours."""
+    """Our layers and tensors."""
 
     input_size: int
     layers: tuple[Layer, ...]
     tensors: dict[str, np.ndarray]
-    """float32, by the names of the layers, in order; views of the source's where they can be."""
+    """float32, by the names of the layers, in order; views of the source's tensors where possible."""
 
 
 class _NoFitError(Exception):
-    """Why a layer does not fit, in words that need its name before them."""
+    """A layer does not fit; the message needs the layer's name in front."""
 
 
 @dataclass(slots=True)
 class _Walk:
-    """Where the walk stands."""
+    """State of the walk over the source's layers."""
 
     source: Mapping[str, np.ndarray]
     """The source's tensors."""
     shape: tuple[int, ...]
-    """What the last layer gave: (C, H, W) or (features,)."""
+    """Output shape of the last layer: (C, H, W) or (features,)."""
     layers: list[Layer] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     unrolled: tuple[int, ...] | None = None
-    """(C, H, W) of what was unrolled in H, W, C order and is not read yet; None where there is none."""
+    """(C, H, W) of a tensor unrolled in H, W, C order that no layer has used yet; None if there is none."""
     has_ended: bool = False
-    """Whether softmax was met."""
+    """Whether softmax was reached."""
 
     def count(self, *kinds: type[Layer]) -> int:
         """Return how many layers of these kinds there are so far."""
         return sum(isinstance(layer, kinds) for layer in self.layers)
 
     def name(self, kind: str) -> str:
-        """Return a name for a layer of this kind: that of the last layer with tensors, and unlike any other."""
+        """Return a unique name for a layer of this kind, numbered like the last layer with tensors."""
         name = f"{kind}{self.count(Conv, Linear)}"
         return name if all(layer.name != name for layer in self.layers) else f"{name}_{len(self.layers)}"
 
 
 def translate(source: Source, input_size: int) -> Translated:
-    """Return a source's layers and tensors as ours, for a square input of so many pixels.
+    """Return a source's layers and tensors as ours, for a square input of this size in pixels.
 
     Raises WeightsError, which names the first layer that does not fit.
     """
@@ -95,7 +95,7 @@ def translate(source: Source, input_size: int) -> Translated:
         except (_NoFitError, ValueError) as error:
             raise WeightsError(f"{source.path}: {layer.name}: {error}") from error
     if not walk.layers or not isinstance(walk.layers[-1], Linear):
-        raise WeightsError(f"{source.path}: its last layer is not fully connected, and gives no scores of classes")
+        raise WeightsError(f"{source.path}: its last layer is not fully connected, so it gives no class scores")
     return Translated(input_size=input_size, layers=tuple(walk.layers), tensors=walk.tensors)
 
 
@@ -144,8 +144,8 @@ def _tensor(walk: _Walk, name: str, num_dimensions: int) -> np.ndarray:
     if tensor is None:
         raise _NoFitError(f"there is no tensor {name}")
     if tensor.ndim != num_dimensions:
-        raise _NoFitError(f"{name} is of shape {tensor.shape}, where {num_dimensions} dimensions are needed")
-    # Of a constant that is one value stretched, that one value.
+        raise _NoFitError(f"{name} is of shape {tensor.shape}, expected {num_dimensions} dimensions")
+    # For a broadcast constant, its stored values only.
     held = tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.strides)]
     if not np.isfinite(held).all():
         raise _NoFitError(f"{name} holds NaN or infinite values")
@@ -166,7 +166,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
     weight_OIHW = weight if layer.layout == "OIHW" else weight.transpose(3, 2, 0, 1)
     _, channels, kernel, across = weight_OIHW.shape
     if kernel != across:
-        raise _NoFitError(f"a kernel of {kernel} x {across}, where our tables have square ones")
+        raise _NoFitError(f"a kernel of {kernel} x {across}, expected a square one")
     sees_all = walk.shape[1:] in ((), (kernel, kernel)) and (len(walk.shape) == 3 or kernel == 1)
     if sees_all and not any(layer.padding):
         # A convolution that sees all of its input is a fully connected layer.
@@ -178,7 +178,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
         return
     _needs_planes(walk)
     if channels * layer.groups != walk.shape[0]:
-        raise _NoFitError(f"takes {channels * layer.groups:,} channels, and is given {walk.shape[0]:,}")
+        raise _NoFitError(f"expects {channels * layer.groups:,} channels, but gets {walk.shape[0]:,}")
     conv = Conv(
         name=f"conv{walk.count(Conv, Linear) + 1}",
         out_channels=len(weight_OIHW),
@@ -191,7 +191,7 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
     margins = (top + bottom, left + right)
     sides = [(size + more - kernel) // layer.stride + 1 for size, more in zip(walk.shape[1:], margins, strict=True)]
     if min(sides) < 1:
-        raise _NoFitError(f"a kernel of {kernel} is larger than the {walk.shape[1]} x {walk.shape[2]} it is given")
+        raise _NoFitError(f"a kernel of {kernel} is larger than its input of {walk.shape[1]} x {walk.shape[2]}")
     _add(walk, conv, weight_OIHW, layer.bias)
     walk.shape = (len(weight_OIHW), *sides)
 
@@ -199,10 +199,10 @@ def _convolve(walk: _Walk, layer: Convolve) -> None:
 def _connect(walk: _Walk, weight_OI: np.ndarray, bias: str | None) -> None:
     if len(walk.shape) == 3:
         if walk.shape[1:] != (1, 1):
-            raise _NoFitError("is fully connected, and what it is given was not flattened")
+            raise _NoFitError("is fully connected, but its input is not flattened")
         _unroll(walk, Unroll(name="flatten", order="CHW"))
     if weight_OI.shape[1] != walk.shape[0]:
-        raise _NoFitError(f"takes {weight_OI.shape[1]:,} values, and is given {walk.shape[0]:,}")
+        raise _NoFitError(f"expects {weight_OI.shape[1]:,} values, but gets {walk.shape[0]:,}")
     if walk.unrolled is not None:
         channels, height, width = walk.unrolled
         weight_OHWC = weight_OI.reshape(len(weight_OI), height, width, channels)
@@ -225,7 +225,7 @@ def _fold(walk: _Walk, layer: Scale) -> None:
     )
     if layer.factor is not None:
         divisor = float(_tensor(walk, layer.factor, 1)[0])
-        # As Caffe has it: statistics of nothing are 0.
+        # As in Caffe: statistics without samples are 0.
         mean, variance = (values / divisor if divisor else values * 0 for values in (mean, variance))
     factor = 1 / np.sqrt(variance + layer.epsilon)
     if layer.scale is not None:
@@ -299,7 +299,7 @@ def _unroll(walk: _Walk, layer: Unroll) -> None:
 
 def _needs_planes(walk: _Walk) -> None:
     if len(walk.shape) != 3:
-        raise _NoFitError(f"needs channels, height and width, and is given {walk.shape[0]:,} values in a row")
+        raise _NoFitError(f"expects channels, height and width, but gets a row of {walk.shape[0]:,} values")
 
 
 def _shortest(value: float) -> float:

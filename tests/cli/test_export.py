@@ -83,6 +83,18 @@ def test_int8_calibrates_on_the_training_images_by_default(run: Run, trained: Pa
     assert run("export", trained, "--precision", "int8", "--out", "mine.bundle").refused(2).startswith("mine.bundle: ")
 
 
+def test_weights_of_an_unfinished_first_epoch_are_not_exported(run: Run, trained: Path, sure: Weights) -> None:
+    assert sure.training is not None
+    begun = msgspec.structs.replace(sure.training, epochs=(), best_epoch=0, confusion=(), interrupted=True)
+    saved(replace(sure, training=begun), trained)
+    said = run("export").refused(2)
+    assert said == (
+        "runs/one/weights.safetensors: these weights are not trained: the run was interrupted in its first epoch; "
+        "training cannot be resumed: there is no checkpoint.safetensors beside the weights"
+    )
+    assert not Path("bundles").exists()
+
+
 def test_int8_bundle_predicts_and_can_be_inspected(
     run: Run, int8_shipment: tuple[LoadedWeights, Bundle], drawn: Path
 ) -> None:
@@ -119,7 +131,11 @@ def test_int8_option_is_refused_with_another_precision(precision: str, options: 
     before = sorted(Path.cwd().rglob("*"))
     said = run("export", *precision.split(), *options.split()).refused(2)
     name = precision.removeprefix("--precision ") or "fp32"
-    assert said == f"calibration and accuracy options apply to int8 only; {name} is compared with the trained network"
+    given = [word for word in options.split() if word.startswith("--")]
+    verb, them = ("applies", "it") if len(given) == 1 else ("apply", "them")
+    assert said == (
+        f"{', '.join(given)} {verb} to int8 only, but the precision is {name}; pass --precision int8, or remove {them}"
+    )
     assert sorted(Path.cwd().rglob("*")) == before
 
 

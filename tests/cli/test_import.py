@@ -85,9 +85,9 @@ def test_options_say_what_the_file_does_not(checkpoint: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--mean 1,2", "--mean 1,2: 2 numbers, where red, green and blue are needed"),
+        ("--mean 1,2", "--mean 1,2: 2 numbers, expected red, green and blue"),
         ("--scale 1/0", "--scale 1/0: must be numbers separated by commas"),
-        ("--lrn 5,1e-4", "--lrn 5,1e-4: SIZE,ALPHA,BETA,K are needed, such as 5,1e-4,0.75,1"),
+        ("--lrn 5,1e-4", "--lrn 5,1e-4: expected SIZE,ALPHA,BETA,K, such as 5,1e-4,0.75,1"),
         ("--lrn 5,1e-4,0.75,1", "mine.pth: its network has no LRN, so --lrn does not apply"),
         ("--labels nowhere.txt", "nowhere.txt: cannot be read: No such file or directory"),
         ("--labels a --classes b", "--labels and --classes both name the classes; give one of them"),

@@ -189,11 +189,11 @@ WORDS = {
     pool_called_conv: "pool1: is Conv, the table says MaxPool",
     cycle: "conv3: reads relu5, which no earlier node writes",
     loop: "relu3: an attribute has a subgraph",
-    constant_elsewhere: "fc8.weight: lies outside the graph's own file",
+    constant_elsewhere: "fc8.weight: stored outside the graph's file",
     function: "the model has functions",
     foreign_domain: "relu3: is an operator of the domain 'com.microsoft'",
     second_opset: "the model has field 8 twice",
-    older_opset: "the graph is of opset 13 and IR version 8, not 17 and 8",
+    older_opset: "the graph has opset 13 and IR version 8, not 17 and 8",
     foreign_operator: "relu3: is Sigmoid, which our writer does not write",
     even_window: "norm1: size is 4, the table says 5",
     ungrouped: "conv4: group is 1, the table says 2",
@@ -205,10 +205,10 @@ WORDS = {
     another_shape: "probabilities_by_view: a Reshape that the table does not have",
     short_constant: "conv1.weight: has 17,420 bytes of data in the graph file, expected 17,424",
     wrapping_shape: "conv1.weight: has 17,424 bytes of data in the graph file",
-    wide_constant: "fc7.bias: is of shape [7], the table says [64]",
+    wide_constant: "fc7.bias: its shape is [7], the table says [64]",
     second_name: "probabilities: writes probabilities; a node must write exactly its own name",
     reordered: "relu7: writes relu6",
-    other_input: "the graph's input is not the contract's",
+    other_input: "the graph's input does not match the contract",
 }
 
 
@@ -282,7 +282,7 @@ def test_graph_of_layout_1_is_let_through_and_audited(precision: Precision, bund
     data = encode_graph(model, facts_for_graph(older, weights.labels))
     assert list(graph_problems(data, older)) == []
     assert audit_graph(data, older, weights.labels, weights.tensors) == ()
-    assert "the graph is of opset 19 and IR version 9, not 17 and 8" in list(graph_problems(data, manifest))
+    assert "the graph has opset 19 and IR version 9, not 17 and 8" in list(graph_problems(data, manifest))
 
 
 def test_layout_of_a_later_program_is_refused(bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -262,10 +263,10 @@ def test_no_image_is_kept(weights: Weights) -> None:
 def test_first_layer_s_range_is_that_of_every_image_there_can_be(name: str) -> None:
     import torch
 
-    preprocessing = PUBLISHED_PREPROCESSING[name]
+    weights = replace(separating_weights(narrowed(ARCHITECTURES["caffe"])), preprocessing=PUBLISHED_PREPROCESSING[name])
     ends = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8).reshape(2, 1, 1, 3)
-    reached = float(preprocess(ends, preprocessing).abs().max())
-    assert pixel_range(preprocessing) == pytest.approx(reached, rel=1e-6)
+    reached = float(preprocess(ends, weights.preprocessing).abs().max())
+    assert pixel_range(graph_of(weights).graph) == pytest.approx(reached, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
@@ -273,7 +274,7 @@ def test_ranges_are_of_every_layer_in_order(method: CalibrationMethod) -> None:
     weights = separating_weights(narrowed(ARCHITECTURES["caffenet"]))
     graph = graph_of(weights)
     found = gather(graph, [IMAGES])
-    ranges = ranges_for(graph, weights.preprocessing, found, method)
+    ranges = ranges_for(graph, found, method)
     assert list(ranges) == ["conv1", *found]
-    assert ranges.pop("conv1") == pixel_range(weights.preprocessing)
+    assert ranges.pop("conv1") == pixel_range(graph.graph)
     assert ranges == {layer: histogram.amax_by(method) for layer, histogram in found.items()}

@@ -4,10 +4,12 @@ Each mutation is random only through the generator that it is given.
 """
 
 import gzip
+import io
 import json
 import random
 import re
 import tarfile
+import zipfile
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -201,6 +203,28 @@ def tar_change(chance: random.Random, data: bytes) -> bytes:
         header[148:156] = b" " * 8
         header[148:156] = b"%06o\0 " % sum(header)
     return data[:start] + bytes(header) + data[start + 512 :]
+
+
+def stored_zip_change(chance: random.Random, data: bytes) -> bytes:
+    """Change an entry of an archive: a value where it is JSON, or else bytes; its checksum is right again."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name = chance.choice([name for name, content in entries.items() if content])
+    change = json_change if name.endswith(".json") else chance.choice(BYTES)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w") as archive:
+        for other, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(other), change(chance, content) if other == name else content)
+    return changed.getvalue()
+
+
+def hdf5_text_change(chance: random.Random, data: bytes) -> bytes:
+    """Change a value of the config in an HDF5 file, which keeps its length: it is filled up with spaces."""
+    begin = data.find(b'{"class_name"')
+    end = data.find(b"\0", begin)
+    config = data[begin:end]
+    changed = json_change(chance, config)[: len(config)].ljust(len(config))
+    return data[:begin] + changed + data[end:]
 
 
 def gzip_tar_change(chance: random.Random, data: bytes) -> bytes:

@@ -19,6 +19,7 @@ import signal
 import tempfile
 import time
 import traceback
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ _UNCHANGEABLE = (
     MemoryError,
     OverflowError,
     zlib.error,
+    zipfile.BadZipFile,
 )
 
 

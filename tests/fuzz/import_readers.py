@@ -8,12 +8,14 @@ from types import MappingProxyType
 import changes
 import safetensors.torch
 import torch
-from foreign_caffe import write_caffe
+from foreign_caffe import digits_files, write_caffe, write_tar
+from foreign_keras import keras_layers, write_archive, write_h5
 from foreign_torch import JIECAOYU, TORCHVISION, Caffe, TakenApart, exported
 from networks import narrowed, separating_weights
 from readers import Reader
 
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.recognise import recognise
 from alexnet_deploy.export.importing.registry import find_format
@@ -69,6 +71,15 @@ def _save_caffe(path: Path, version: int) -> None:
     write_caffe(path, separating_weights(narrowed(ARCHITECTURES["caffe"])), version)
 
 
+def _save_digits(path: Path) -> None:
+    write_tar(path, digits_files(separating_weights(narrowed(ARCHITECTURES["caffe"])), path.parent))
+
+
+@cache
+def _single_tower() -> Weights:
+    return separating_weights(narrowed(ARCHITECTURES["single_tower"], divisor=32))
+
+
 IMPORT_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "import-torch": _reader("a.pth", lambda path: torch.save({"state_dict": _torchvision()}, path)),
@@ -81,5 +92,14 @@ IMPORT_READERS: Mapping[str, Reader] = MappingProxyType(
         "import-onnx": _reader("a.onnx", _save_graph),
         "import-caffe-v1": _reader("a.caffemodel", lambda path: _save_caffe(path, 1)),
         "import-caffe-v2": _reader("a.caffemodel", lambda path: _save_caffe(path, 2)),
+        "import-digits": _reader("a.tar.gz", _save_digits, *(changes.gzip_tar_change,) * 3),
+        "import-keras-h5": _reader(
+            "a.h5", lambda path: write_h5(path, keras_layers(_single_tower(), 2), 2), *(changes.hdf5_text_change,) * 3
+        ),
+        "import-keras": _reader(
+            "a.keras",
+            lambda path: write_archive(path, keras_layers(_single_tower(), 3), is_functional=True),
+            *(changes.stored_zip_change,) * 6,
+        ),
     }
 )

@@ -15,13 +15,22 @@ import numpy as np
 import torch
 from changes import Change
 
-from alexnet_deploy.core.bundle.manifest import Golden, Manifest, Provenance, TensorFile, Views, contract_for
+from alexnet_deploy.core.bundle.manifest import (
+    Golden,
+    GoldenFiles,
+    Manifest,
+    Provenance,
+    TensorFile,
+    Views,
+    contract_for,
+)
 from alexnet_deploy.core.bundle.store import open_bundle, publishing
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, WeightsError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.latest import get_latest
 from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.images.drawing import draw_folder
 from alexnet_deploy.core.model.architecture import (
     Architecture,
@@ -38,6 +47,7 @@ from alexnet_deploy.core.model.preprocessing import DECODING, Preprocessing
 from alexnet_deploy.core.model.tensor_file import BLANK
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY, Weights, load_weights
+from alexnet_deploy.engines.proof.golden_files import prove_decoder
 from alexnet_deploy.engines.proof.parity import TOLERANCES
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import Histogram
@@ -73,6 +83,12 @@ TABLE = Architecture(
         Dropout(name="drop"),
         Linear(name="fc", out_features=len(LABELS)),
     ),
+)
+# One grey pixel.
+_PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a"
+    "7e9b550000000a49444154789c636800000082008177cd72b60000000049"
+    "454e44ae426082"
 )
 PREPROCESSING = Preprocessing(resize="warp", channel_order="BGR", mean=(1.0, 2.0, 3.0), scale=(1.0, 1.0, 1.0))
 
@@ -153,6 +169,11 @@ def _manifest() -> Manifest:
             probabilities=TensorFile(file="golden/probabilities.f32", dtype="float32", shape=(1, len(LABELS))),
             tolerance=TOLERANCES["fp32"],
             separation={"no mean": 11.0},
+            files=GoldenFiles(
+                names=("golden/files/a.png",),
+                pixels=TensorFile(file="golden/file_pixels.u8", dtype="uint8", shape=(1, 256, 256, 3)),
+                probabilities=TensorFile(file="golden/file_probabilities.f32", dtype="float32", shape=(1, len(LABELS))),
+            ),
         ),
         parity=(),
         files={},
@@ -164,6 +185,9 @@ def _make_bundle(folder: Path) -> None:
         stage.write("labels.txt", encode_labels(LABELS))
         stage.write("golden/images.u8", bytes(256 * 256 * 3))
         stage.write("golden/probabilities.f32", np.full(2, 0.5, "<f4").tobytes())
+        stage.write("golden/files/a.png", _PNG)
+        stage.write("golden/file_pixels.u8", decode_image(_PNG, PREPROCESSING.resize).tobytes())
+        stage.write("golden/file_probabilities.f32", np.full(2, 0.5, "<f4").tobytes())
         stage.seal(_manifest())
 
 
@@ -173,6 +197,7 @@ def _read_bundle(folder: Path) -> None:
     inspect_path(folder / "bundle")
     for tensor in (bundle.manifest.golden.images, bundle.manifest.golden.probabilities):
         bundle.read_tensor(tensor)
+    prove_decoder(bundle)
 
 
 def _seal_bundle(folder: Path) -> None:
@@ -356,6 +381,7 @@ OWN_READERS: Mapping[str, Reader] = MappingProxyType(
                 "bundle/manifest.json": JSON * 3,
                 "bundle/labels.txt": (),
                 "bundle/golden/probabilities.f32": (),
+                "bundle/golden/files/a.png": (),
             },
             seal=_seal_bundle,
         ),

@@ -181,6 +181,38 @@ def test_every_page_that_is_linked_to_is_there() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def dangling_sections(text: str) -> list[str]:
+    """Return the links to sections of the same page that it does not have; GitHub makes the names of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    names = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return [name for name in re.findall(r"\]\(#([^)]+)\)", text) if name not in names]
+
+
+def test_every_section_that_is_linked_to_is_there() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        assert dangling_sections(page.read_text()) == [], page.name
+    assert dangling_sections("[a](#b-1s), [c](#d)\n## B: `1`'s\n") == ["d"]
+
+
+PATH_OF_CODE = re.compile(r"(?<![\w./-])((?:\.\./)?(?:[\w-]+/)+[\w-]+\.py)\b")
+
+
+def missing_code(page: str) -> list[str]:
+    """Return the paths of code in a page of docs/ that lie neither in the checkout nor in the package's folder."""
+    roots = (ROOT, ROOT / "docs", ROOT / "alexnet_deploy")
+    return [path for path in PATH_OF_CODE.findall(page) if not any((root / path).is_file() for root in roots)]
+
+
+def test_code_that_the_pages_name_is_there() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        assert missing_code(page.read_text()) == [], page.name
+
+
+def test_code_that_is_not_there_is_found_out() -> None:
+    page = "`train/run.py`, core/names.py, (core/work.py), ../train/run.py, `tests/fuzz.py`: https://x.org/a/b.py"
+    assert missing_code(page) == ["core/work.py", "tests/fuzz.py"]
+
+
 def test_every_command_in_the_readme_and_the_docs_is_one_that_there_is() -> None:
     commands = list(commands_in((ROOT / "README.md").read_text()))
     of_docs = [one for page in sorted((ROOT / "docs").glob("*.md")) for one in commands_in(page.read_text())]

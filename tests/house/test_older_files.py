@@ -38,6 +38,8 @@ def test_a_bundle_and_its_weights_pass_their_check(older: Path) -> None:
     result = check(open_bundle(older / "int8/a.bundle"), weights=loaded)
     assert result.passed
     assert {row.images for row in result.rows} == {"golden"}
+    assert result.decoder is None
+    assert "no image file was decoded: the bundle has no golden files; export again to add them" in result.not_done
 
 
 def test_a_stopped_run_is_resumed_to_its_end(older: Path) -> None:

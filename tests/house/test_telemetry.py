@@ -56,7 +56,7 @@ def test_no_command_reaches_the_network(
     log = tmp_path / "calls"
     done = as_person(
         home,
-        *(strace, "-f", "-qq", "-e", "trace=network", "-o", log),
+        *(strace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=network", "-o", log),
         *(sys.executable, "-c", MAIN),
         *arguments_of(command, bundle, loaded, images, tmp_path / "new.bundle"),
     )
@@ -83,7 +83,8 @@ def test_a_socket_is_seen(home: Path, tmp_path: Path) -> None:
     if strace is None:
         pytest.skip("strace is not installed: native sockets cannot be seen")
     log = tmp_path / "calls"
-    as_person(home, strace, "-f", "-qq", "-e", "trace=network", "-o", log, sys.executable, "-c", ASKING)
+    watch = (strace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=network", "-o", log)
+    as_person(home, *watch, sys.executable, "-c", ASKING)
     assert REACHING_OUT.search(log.read_text())
 
 

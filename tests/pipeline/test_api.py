@@ -28,7 +28,7 @@ def test_images_become_weights_a_bundle_its_proof_and_predictions(drawn: Path, t
     assert isinstance(result, alexnet_deploy.CheckResult)
     assert result.passed
     assert {row.backend for row in result.rows} >= {"torch", "openvino", "onnxruntime"}
-    assert {row.images for row in result.rows} == {"golden", "8 given"}
+    assert {row.images for row in result.rows} == {"golden", "golden files", "8 given"}
     with alexnet_deploy.load(published) as predictor:
         assert len(list(predictor.predict([drawn / "val"]))) == 8
 

@@ -12,6 +12,7 @@ from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.errors import BackendError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.model.weights import LoadedWeights
+from alexnet_deploy.engines.proof.golden_files import prove_decoder
 from alexnet_deploy.engines.tensorrt import plan as tensorrt_engine
 from alexnet_deploy.engines.tensorrt.build import BuildObserver, BuiltPlan
 from alexnet_deploy.engines.tensorrt.library import TRAITS, Library
@@ -69,8 +70,14 @@ def test_plan_that_can_run_is_proved_and_published_in_a_new_bundle(
     built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"))
     (record,) = open_bundle(built.path).manifest.plans
     assert record.proof == "proved"
-    assert built.manifest.parity[-1].backend == "tensorrt"
-    assert built.manifest.parity[:-1] == bundle.manifest.parity
+    *others, golden, golden_files = built.manifest.parity
+    assert [(row.backend, row.images) for row in (golden, golden_files)] == [
+        ("tensorrt", "golden"),
+        ("tensorrt", "golden files"),
+    ]
+    assert tuple(others) == bundle.manifest.parity
+    assert built.manifest.golden == bundle.manifest.golden
+    assert prove_decoder(built).passed
     assert built.read(GRAPH) == bundle.read(GRAPH)
     built.verify()
     assert contents(bundle) == before
@@ -111,7 +118,7 @@ def test_plan_of_the_same_name_takes_the_place_of_the_older_one(
     first = build(bundle, tmp_path / "first.bundle", PlanRequest(backend="tensorrt"))
     second = build(first, tmp_path / "second.bundle", PlanRequest(backend="tensorrt"))
     assert len(second.manifest.plans) == 1
-    assert [row.backend for row in second.manifest.parity].count("tensorrt") == 1
+    assert [row.backend for row in second.manifest.parity].count("tensorrt") == 2
 
 
 def test_check_runs_a_plan_where_it_can(
@@ -120,7 +127,10 @@ def test_check_runs_a_plan_where_it_can(
     built = build(bundle, tmp_path / "with-plan.bundle", PlanRequest(backend="tensorrt"))
     result = check(built, weights=loaded)
     assert result.passed
-    assert [row.backend for row in result.rows] == ["torch", "openvino", "onnxruntime", "tensorrt"]
+    backends = ("torch", "openvino", "onnxruntime", "tensorrt")
+    assert [(row.backend, row.images) for row in result.rows] == [
+        (backend, images) for backend in backends for images in ("golden", "golden files")
+    ]
 
 
 def test_library_that_is_here_with_a_gpu_builds_by_default(library: FakeTensorRt) -> None:

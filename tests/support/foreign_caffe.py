@@ -1,8 +1,12 @@
-"""Caffe's models, V1 and V2, as Caffe itself writes them, and the forward pass of OpenCV over them."""
+"""Caffe's models, V1 and V2, as Caffe itself writes them, with what DIGITS adds, and the forward pass of OpenCV."""
 
+import json
+import tarfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from google.protobuf.message import Message
@@ -153,3 +157,46 @@ def by_opencv(model: Path, text: Path, inputs: np.ndarray) -> np.ndarray:
         network.setInput(image[np.newaxis])
         answers.append(network.forward().reshape(1, -1).copy())
     return np.concatenate(answers)
+
+
+def deploy_text(weights: Weights) -> bytes:
+    """The deploy.prototxt of DIGITS: with what only training needs, and a phase."""
+    fillers = (
+        'param { lr_mult: 1 decay_mult: 1 }\n  phase: TEST\n  weight_filler_of_another_version { type: "gaussian" }\n'
+    )
+    return prototxt(weights).replace('  type: "Convolution"\n', f'  type: "Convolution"\n  {fillers}').encode()
+
+
+def mean_file(image: np.ndarray) -> bytes:
+    """A mean.binaryproto of a picture, (256, 256, 3), red first."""
+    channels = image[..., ::-1].transpose(2, 0, 1)
+    _, height, width = channels.shape
+    data = np.ascontiguousarray(channels, "<f4").tobytes()
+    return messages.BlobProto(num=1, channels=3, height=height, width=width, data=data).SerializeToString()
+
+
+def digits_files(
+    weights: Weights, folder: Path, *, info: dict[str, object] | None = None, mean: np.ndarray | None = None
+) -> dict[str, bytes]:
+    """The files of a model of DIGITS, by name; `folder` is for scratch."""
+    write_caffe(folder / "scratch", weights, 2)
+    told = {"framework": "caffe", "image dimensions": [256, 256, 3], "image resize mode": "squash"}
+    picture = np.full((256, 256, 3), (124.0, 117.0, 104.0), np.float32) if mean is None else mean
+    files = {
+        "snapshot_iter_300.caffemodel": (folder / "scratch").read_bytes(),
+        "deploy.prototxt": deploy_text(weights),
+        "mean.binaryproto": mean_file(picture),
+        "labels.txt": "\n".join(weights.labels).encode() + b"\n",
+        "info.json": json.dumps(told | {"snapshot file": "snapshot_iter_300.caffemodel"} | (info or {})).encode(),
+    }
+    (folder / "scratch").unlink()
+    return files
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: Literal["w", "w:gz", "w:bz2"] = "w:gz") -> None:
+    """Write files to an archive, as DIGITS does."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))

@@ -62,7 +62,7 @@ def quantization_of(
 ) -> Quantization:
     """Ranges calibrated on the golden images, of these layers or of all."""
     graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
-    found = ranges_for(graph, weights.preprocessing, gather(graph, [golden_images()]), method)
+    found = ranges_for(graph, gather(graph, [golden_images()]), method)
     return Quantization(
         ranges={layer: largest for layer, largest in found.items() if layer in (layers or found)},
         rest=rest,

@@ -10,6 +10,7 @@ import numpy as np
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Fallback, Flip, Gate
 from alexnet_deploy.core.bundle.manifest import (
     Golden,
+    GoldenFiles,
     Manifest,
     ParityRow,
     Provenance,
@@ -145,6 +146,11 @@ def make_manifest(
             probabilities=TensorFile(file="golden/probabilities.f32", dtype="float32", shape=(8, num_classes)),
             tolerance=Tolerance(probability=1e-5, log_probability=2e-4, top1_agreement=1.0),
             separation=separation,
+            files=GoldenFiles(
+                names=("golden/files/a.jpg",),
+                pixels=TensorFile(file="golden/file_pixels.u8", dtype="uint8", shape=(1, 256, 256, 3)),
+                probabilities=TensorFile(file="golden/file_probabilities.f32", dtype="float32", shape=(1, num_classes)),
+            ),
         ),
         parity=parity,
         files={},

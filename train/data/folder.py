@@ -80,7 +80,8 @@ def find_in_folder(root: Path) -> LabelledSource:
     different classes, or if a folder cannot be listed.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: {'is not a folder' if root.exists() else 'there is no such folder'}")
+        found = "is a file, not a folder of images by class" if root.exists() else "there is no such folder"
+        raise DataError(f"{root}: {found}")
     side = None
     if (root / "train").is_dir():
         names = class_names(root / "train")

@@ -1,34 +1,27 @@
 """Files inside tar archives: found in one pass over the headers, and read in place without unpacking."""
 
-import gzip
 import os
 import tarfile
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 
+from alexnet_deploy.core import tar_file
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.core.images.decode import decode_image, read_section
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.say import counted
-
-_BLOCK = 512
+from alexnet_deploy.core.tar_file import BLOCK, compression_of
 
 # Limit on the records of a pax header, which describe the next member: times, owners, names.
 _MAX_RECORDS_BYTES = 1 << 20
 
 _UNREAD_RECORDS = (b" path=", b" size=", b" GNU.sparse.")
-
-_PIECE_BYTES = 1 << 20
-
-_GZIP = b"\x1f\x8b"
-_COMPRESSIONS = {_GZIP: "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-"""First bytes of compressed files, and the format's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +89,9 @@ def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:
 def _refuse_compressed(file: BinaryIO, start: int, where: str) -> None:
     """Raise DataError if the bytes at `start` are compressed."""
     file.seek(start)
-    begin = file.read(max(map(len, _COMPRESSIONS)))
-    for magic, program in _COMPRESSIONS.items():
-        if begin.startswith(magic):
-            raise DataError(f"{where}: is compressed with {program}, but the published file is not; decompress it")
+    program = compression_of(file.read(8))
+    if program is not None:
+        raise DataError(f"{where}: is compressed with {program}, but the published file is not; decompress it")
 
 
 def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
@@ -108,99 +100,47 @@ def unpack(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, b
     At most `max_bytes` are unpacked, whatever sizes the headers declare. Raises DataError if the archive cannot be
     read, is damaged, or is larger.
     """
+    contents: dict[str, BytesIO] = {}
+
+    def place_for(name: str) -> BytesIO | None:
+        if name not in names:
+            return None
+        contents[name] = BytesIO()
+        return contents[name]
+
     try:
         with open_input(archive) as file:
-            if file.read(len(_GZIP)) == _GZIP:
-                file.seek(0)
-                with gzip.open(file) as unzipped:
-                    return _contents(_Stream(unzipped, max_bytes), names, archive)
-            _refuse_compressed(file, 0, str(archive))
-            file.seek(0)
-            return _contents(_Stream(file, max_bytes), names, archive)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{archive}: cannot be read: {reason}; if it is damaged, download it again") from error
+            tar_file.unpack(file, place_for, max_bytes)
+    except tar_file.TooLongError as error:
+        raise DataError(f"{archive}: {error}, more than the published file; download it again") from error
+    except tar_file.TarError as error:
+        raise DataError(f"{archive}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read: {error.strerror or error}") from error
+    return {name: content.getvalue() for name, content in contents.items()}
 
 
-class _Stream:
-    """A stream of unpacked bytes with a limit."""
-
-    def __init__(self, file: BinaryIO | gzip.GzipFile, max_bytes: int) -> None:
-        self._file = file
-        self._left = self._max_bytes = max_bytes
-
-    def check(self, num_bytes: int, archive: Path) -> None:
-        """Raise DataError if reading this many more bytes would exceed the limit; reads nothing."""
-        if num_bytes > self._left:
-            raise DataError(
-                f"{archive}: unpacks to more than {self._max_bytes:,} bytes, more than the published file; download it "
-                "again"
-            )
-
-    def read(self, num_bytes: int) -> bytes:
-        """Return this many bytes, or fewer at the end."""
-        data = self._file.read(num_bytes)
-        self._left -= len(data)
-        return data
-
-
-def _contents(stream: _Stream, names: Collection[str], archive: Path) -> dict[str, bytes]:
-    contents: dict[str, bytes] = {}
-    position = 0
-    while True:
-        stream.check(_BLOCK, archive)
-        header = stream.read(_BLOCK)
-        if len(header) < _BLOCK:
-            raise EOFError(f"it ends after {position:,} unpacked bytes without a tar end marker")
-        if not header.strip(b"\0"):
-            return contents
-        found = _header(header, str(archive), position)
-        num_bytes = -(-found.size // _BLOCK) * _BLOCK
-        stream.check(num_bytes, archive)
-        name = PurePosixPath(found.name).name
-        is_wanted = found.type in tarfile.REGULAR_TYPES and name in names
-        pieces, left = [], num_bytes
-        while left:
-            piece = stream.read(min(left, _PIECE_BYTES))
-            if not piece:
-                raise EOFError(f"it ends in the middle of {found.name}")
-            left -= len(piece)
-            if is_wanted:
-                pieces.append(piece)
-        if is_wanted:
-            contents[name] = b"".join(pieces)[: found.size]
-        position += _BLOCK + num_bytes
-
-
-def _header(header: bytes, where: str, position: int) -> tarfile.TarInfo:
-    """Parse a tar header; raises DataError if it is invalid, has a negative size, or describes a sparse file."""
+def _header(block: bytes, where: str, position: int) -> tarfile.TarInfo:
     try:
-        found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError) as error:
-        raise DataError(
-            f"{where}: no tar header at byte {position:,} ({error}); it is damaged or not a tar archive"
-        ) from error
-    if found.size < 0:
-        raise DataError(f"{where}: the header of {found.name} has a size of {found.size:,} bytes; it is damaged")
-    if found.type == tarfile.GNUTYPE_SPARSE:
-        raise DataError(f"{where}: {found.name} is a sparse file, which is not supported")
-    return found
+        return tar_file.header_of(block, position)
+    except tar_file.TarError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _walk(file: BinaryIO, start: int, end: int, where: str) -> Iterator[Member]:
     position = start
     while True:
         file.seek(position)
-        header = file.read(min(_BLOCK, max(0, end - position)))
-        if len(header) < _BLOCK:
+        header = file.read(min(BLOCK, max(0, end - position)))
+        if len(header) < BLOCK:
             raise DataError(
                 f"{where}: ends after {counted(end - start, 'byte')} without a tar end marker; download it again"
             )
         if not header.strip(b"\0"):
             return
         found = _header(header, where, position - start)
-        member = Member(name=found.name, offset=position + _BLOCK, num_bytes=found.size)
-        position = member.offset + -(-found.size // _BLOCK) * _BLOCK
+        member = Member(name=found.name, offset=position + BLOCK, num_bytes=found.size)
+        position = member.offset + -(-found.size // BLOCK) * BLOCK
         if member.offset + member.num_bytes > end:
             raise DataError(
                 f"{where}: ends after {counted(end - start, 'byte')}, in the middle of {found.name}; download it again"

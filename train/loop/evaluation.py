@@ -81,7 +81,7 @@ def evaluate(
     num_done = 0
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for images, targets in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
-            pixels = preprocess(images.to(place), weights.preprocessing)
+            pixels = preprocess(images.to(place), weights.preprocessing, weights.mean_image)
             logs_VNK = _log_probabilities(network, pixels, views)
             for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
                 parts.append(_answers(logs, targets.to(place)))

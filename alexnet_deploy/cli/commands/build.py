@@ -32,7 +32,7 @@ def build(
     workspace: WorkspaceOption = None,
     version_compatible: VersionCompatibleOption = False,
     hardware_compatible: HardwareCompatibleOption = False,
-    out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: bundles/NAME-TIME.bundle.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: a new name in bundles/.")] = None,
     force: ForceOption = False,
 ) -> None:
     """Build a TensorRT plan from a bundle's graph, and write it to a new bundle."""
@@ -44,11 +44,10 @@ def build(
     from alexnet_deploy.pipeline.plans import why_no_plan
 
     check_new_place(out)
+    opened = open_bundle(find_bundle(bundle))
     request = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     if request is None:
         raise UsageError(why_no_plan() if plan is None else "--plan none builds no plan; choose a library")
-    path = find_bundle(bundle)
-    opened = open_bundle(path)
     manifest = opened.manifest
     place = out or new_bundle(manifest.architecture.name, manifest.precision)
     with stages() as stage, building_bar() as show:

@@ -2,13 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexnet_deploy.cli.options import BackendOption, BundleArgument, DeviceOption, JsonOption, print_json
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import RUNS, check_exists, find_bundle, find_weights, next_prediction, weights_with
+
+if TYPE_CHECKING:
+    from alexnet_deploy.core.bundle.store import Bundle
+    from alexnet_deploy.engines.proof.golden_files import DecoderRow
 
 
 def check(
@@ -22,6 +26,14 @@ def check(
     data: Annotated[Path | None, typer.Option(help="Images to compare on, in addition to the golden images.")] = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
+    pixels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Check only this program's decoding of the golden files: paths on stdin, one a line; raw uint8 "
+            "256x256x3 RGB of each on stdout, in order.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a bundle again: its digests, its graph, and every engine against the trained network."""
@@ -33,6 +45,11 @@ def check(
     from alexnet_deploy.pipeline.check import images_in
 
     opened = open_bundle(find_bundle(bundle))
+    if pixels is not None:
+        if weights is not None or data is not None or backend != "auto" or device != "auto":
+            raise UsageError("--pixels runs no engine; leave out --weights, --data, --backend and --device")
+        _check_pixels(opened, pixels, as_json=as_json)
+        return
     if data is not None:
         check_exists(data, "file or folder")
     wanted = opened.manifest.provenance.weights_sha256
@@ -56,9 +73,18 @@ def check(
             say=stage,
         )
     if as_json:
-        print_json({"passed": result.passed, "rows": result.rows, "problems": result.problems})
+        print_json(
+            {
+                "passed": result.passed,
+                "rows": result.rows,
+                "problems": result.problems,
+                "decoder": result.decoder,
+            }
+        )
     else:
         show(parity_table(result.rows, width_of(sys.stdout)))
+        if result.decoder is not None:
+            _show_decoder(result.decoder)
         for problem in result.problems:
             show(f"FAILED: {problem}")
     if images is not None and images.truths is None:
@@ -71,3 +97,29 @@ def check(
     training = None if loaded is None else loaded.weights.training
     if predict := next_prediction(opened.path, None if training is None else training.data):
         say(f"next: {predict}")
+
+
+def _check_pixels(bundle: "Bundle", command: str, *, as_json: bool) -> None:
+    """Check a program that decodes images; exit with 1 if its pixels differ."""
+    from alexnet_deploy.cli.terminal import say, stages
+    from alexnet_deploy.pipeline.golden.pixels import check_program
+
+    with stages() as stage:
+        row = check_program(bundle, command, say=stage)
+    if as_json:
+        print_json({"passed": row.passed, "rows": (), "problems": (), "decoder": row})
+    else:
+        _show_decoder(row)
+    say("not done: the bundle was not checked and no engine was run; run `alexnet-deploy check` without --pixels")
+    say(f"{command}: {'passed' if row.passed else 'FAILED'}")
+    if not row.passed:
+        raise typer.Exit(1)
+
+
+def _show_decoder(row: "DecoderRow") -> None:
+    from alexnet_deploy.cli.terminal import show
+    from alexnet_deploy.engines.proof.golden_files import describe_row
+
+    show(describe_row(row))
+    for failure in row.failures:
+        show(f"FAILED: {failure}")

@@ -72,9 +72,7 @@ AccuracyDataOption = Annotated[
 MaxDropOption = Annotated[
     float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
 ]
-OutOption = Annotated[
-    Path | None, typer.Option(help="Path of the new bundle. Default: bundles/ARCH-PRECISION-TIME.bundle.")
-]
+OutOption = Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: a new name in bundles/.")]
 
 
 def export(
@@ -108,6 +106,20 @@ def export(
     from alexnet_deploy.pipeline.export import export as publish
     from alexnet_deploy.pipeline.plans import why_no_plan
 
+    if precision != "int8":
+        _refuse_int8_options(
+            precision,
+            {
+                "--calibrate": calibrate,
+                "--calibration-images": calibration_images,
+                "--calibration-cache": calibration_cache,
+                "--method": method,
+                "--rest": rest,
+                "--keep-float": keep_float or None,
+                "--data": data,
+                "--max-drop": max_drop,
+            },
+        )
     if max_drop is not None and data is None:
         raise UsageError("--max-drop needs --data, a folder of labelled images to measure the drop on")
     check_new_place(out)
@@ -151,6 +163,17 @@ def export(
     show_path(bundle.path)
     predict = next_prediction(bundle.path, None if training is None else training.data)
     say(f"next: {predict or f'alexnet-deploy check {shlex.quote(str(bundle.path))}'}")
+
+
+def _refuse_int8_options(precision: str, options: dict[str, object]) -> None:
+    """Raise UsageError if one of these options, None each if not given, was given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        names, verb = ", ".join(given), "applies" if len(given) == 1 else "apply"
+        raise UsageError(
+            f"{names} {verb} to int8 only, but the precision is {precision}; pass --precision int8, or remove "
+            f"{'it' if len(given) == 1 else 'them'}"
+        )
 
 
 def _int8_request(**options: object) -> "Int8Request | None":

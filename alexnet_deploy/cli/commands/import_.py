@@ -1,6 +1,7 @@
 """`alexnet-deploy import`."""
 
 import os
+import re
 import shlex
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,16 @@ from alexnet_deploy.core.process.say import counted
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.preprocessing import RGB
     from alexnet_deploy.export.importing.assume import LrnConstants
+    from alexnet_deploy.export.importing.source import MeanImage
 
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="A torch checkpoint, a state dict in safetensors, a .caffemodel or an ONNX graph.")
+        Path,
+        typer.Argument(
+            help="A torch checkpoint, a state dict in safetensors, a .caffemodel, a DIGITS archive or folder, an ONNX "
+            "graph, TensorFlow weights in .npy, a Keras .h5 or .keras, or a MatConvNet .mat."
+        ),
     ],
     arch: Annotated[
         str | None,
@@ -32,8 +38,16 @@ def import_(
         Literal["RGB", "BGR"] | None, typer.Option(help="Channel order of the network's input.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="Mean to subtract from each pixel, on 0..255.")
+        str | None,
+        typer.Option(
+            metavar="R,G,B|FILE",
+            help="Mean to subtract from each pixel, on 0..255; or a mean image, .binaryproto or .npy.",
+        ),
     ] = None,
+    mean_image: Annotated[
+        Literal["exact", "channels"],
+        typer.Option(help="Subtract a mean image pixel by pixel, or use its three channel means."),
+    ] = "exact",
     scale: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +73,7 @@ def import_(
         Path | None, typer.Option(help="New directory for the weights. Default: runs/ARCH-imported-TIME.")
     ] = None,
 ) -> None:
-    """Convert weights of torch, Caffe or ONNX to a weights file, and verify it against the source itself."""
+    """Convert weights of another program to a weights file, and verify it against the file itself."""
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.export.importing.assume import Overrides
@@ -76,7 +90,8 @@ def import_(
         architecture=None if is_file else arch,
         table=architecture_by_name_or_file(arch) if arch is not None and is_file else None,
         channel_order=channel_order,
-        mean=None if mean is None else _rgb("--mean", mean),
+        mean=None if mean is None else _mean(mean),
+        mean_image=mean_image,
         scale=None if scale is None else _rgb("--scale", scale),
         resize=resize,
         lrn=None if lrn is None else _lrn(lrn),
@@ -102,9 +117,19 @@ def _rgb(option: str, text: str) -> "RGB":
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3:
-        raise UsageError(f"{option} {text}: {counted(len(numbers), 'number')}, where red, green and blue are needed")
+        raise UsageError(f"{option} {text}: {counted(len(numbers), 'number')}, expected red, green and blue")
     red, green, blue = numbers
     return red, green, blue
+
+
+def _mean(text: str) -> "RGB | MeanImage":
+    from alexnet_deploy.export.importing.readers.caffe.mean import read_mean_image
+
+    if os.path.lexists(text):
+        return read_mean_image(Path(text))
+    if re.search("[a-df-zA-DF-Z]", text):
+        raise UsageError(f"--mean {text}: there is no such file; expected three numbers or a mean image")
+    return _rgb("--mean", text)
 
 
 def _lrn(text: str) -> "LrnConstants":
@@ -112,6 +137,6 @@ def _lrn(text: str) -> "LrnConstants":
 
     numbers = _numbers("--lrn", text)
     if len(numbers) != 4 or numbers[0] != int(numbers[0]):
-        raise UsageError(f"--lrn {text}: SIZE,ALPHA,BETA,K are needed, such as 5,1e-4,0.75,1")
+        raise UsageError(f"--lrn {text}: expected SIZE,ALPHA,BETA,K, such as 5,1e-4,0.75,1")
     size, alpha, beta, k = numbers
     return LrnConstants(size=int(size), alpha=alpha, beta=beta, k=k)

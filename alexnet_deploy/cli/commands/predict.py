@@ -42,7 +42,8 @@ ImagesArgument = Annotated[
     list[str], typer.Argument(help="Files, folders or patterns; - reads a list of names from stdin.")
 ]
 ViewsOption = Annotated[
-    Literal["ten", "center"] | None, typer.Option(help="Refuse a bundle whose graph computes other views.")
+    Literal["ten", "center"] | None,
+    typer.Option(help="Require these views, which are part of the bundle's graph."),
 ]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: the engine's choice.")]
 TopkOption = Annotated[int, typer.Option(min=1, help="Number of classes to report per image, most probable first.")]
@@ -131,7 +132,8 @@ def predict(
         with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
             _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
             if not rows.outcomes and not allow_empty:
-                raise UsageError(f"{' '.join(images)}: no files found; pass --allow-empty to accept that")
+                sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
+                raise UsageError(f"{sources}; pass --allow-empty to accept that")
     _conclude(rows.outcomes)
 
 
@@ -165,14 +167,19 @@ def _conclude(outcomes: "Tally") -> None:
     num_good = outcomes.pop("ok", 0)
     say(f"{num_good:,} predicted")
     if outcomes:
-        reasons = ", ".join(f"{code} {number:,}" for code, number in outcomes.most_common())
+        reasons = ", ".join(f"{code} {number:,}{_endings(code, outcomes)}" for code, number in outcomes.most_common())
         say(f"{outcomes.total():,} could not be read: {reasons}")
-        if outcomes.endings:
-            endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
-            others = len(outcomes.endings) - 5
-            more = f", and {counted(others, 'other extension')}" if others > 0 else ""
-            say(f"{outcomes.endings.total():,} not_an_image: {endings}{more}")
         raise typer.Exit(1)
+
+
+def _endings(code: str, outcomes: "Tally") -> str:
+    """Return the extensions of the inputs that are no images, in brackets; empty for another code."""
+    if code != "not_an_image" or not outcomes.endings:
+        return ""
+    endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
+    others = len(outcomes.endings) - 5
+    more = f", and {counted(others, 'other extension')}" if others > 0 else ""
+    return f" ({endings}{more})"
 
 
 def _codes(retry_failed: list[RetryCode]) -> frozenset[str]:
@@ -238,6 +245,8 @@ def _sink_to(
     with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as file:
         if file.outcomes:
             say(f"resuming after {counted(file.outcomes.total(), 'row')}")
+        elif resume:
+            say(f"{output}: no rows of an interrupted run were found; starting with the first input")
         try:
             yield file
         except UsageError:

@@ -13,7 +13,7 @@ import typer
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.run_files import CSV, METRICS, TENSORBOARD, LogKind
-from alexnet_deploy.core.names import DRAWN, RUNS, check_exists, check_new_place, find_run, note_latest
+from alexnet_deploy.core.names import DRAWN, RUNS, check_data_exists, check_new_place, find_run, note_latest
 from alexnet_deploy.core.process.say import counted, say_nothing
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random 
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to train on.")]
 ColumnsOption = Annotated[
     bool,
-    typer.Option("--columns", help="Split `original` over two GPUs, one column on each, as in the paper."),
+    typer.Option("--columns", help="Train on two GPUs as in the paper: each holds one column of `original`."),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -165,7 +165,7 @@ def train(
 def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence[LogKind]) -> Path:
     """Return the weights file of a run that was trained to its end; the first process shows its progress."""
     from alexnet_deploy.cli.terminal import say, training_bar
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
+    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.run import train as train_to_weights
 
@@ -183,7 +183,9 @@ def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence
             )
     except (KeyboardInterrupt, SystemExit):
         if is_first and (task.run / CHECKPOINT).exists():
-            note_latest(task.run)
+            # Without a finished epoch its weights are the initial ones: nothing to export by default.
+            if load_checkpoint(task.run / CHECKPOINT).position.epochs:
+                note_latest(task.run)
             say(f"interrupted; resume with `alexnet-deploy train --resume --out {shlex.quote(str(task.run))}`")
         raise
 
@@ -269,7 +271,7 @@ def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
     if os.path.lexists(run):
         _check_unbegun(run, may_exist=may_exist)
     if wish.data is not None:
-        check_exists(wish.data, "file or folder")
+        check_data_exists(wish.data)
     return _Task(
         run=run,
         data=wish.data or _drawn_images(),
@@ -299,6 +301,8 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume
 
+    if wish.data is not None:
+        check_data_exists(wish.data)
     run = find_run(wish.out)
     saved = load_checkpoint(run / CHECKPOINT)
     architecture = architecture_by_name_or_file(wish.arch) if wish.arch else saved.architecture

@@ -1,6 +1,6 @@
 """The manifest of a bundle, manifest.json, as typed records.
 
-    {"format": "alexnet-deploy bundle", "format_version": 2, "created": ..., "precision": ..., "contract": ...,
+    {"format": "alexnet-deploy bundle", "format_version": 3, "created": ..., "precision": ..., "contract": ...,
      "architecture": ..., "preprocessing": ..., "decoding": ...,
      "views": ..., "layout": ..., "quantization": ..., "provenance": ..., "tools": ...,
      "golden": ..., "parity": [...], "gate": ..., "plans": [...],
@@ -29,7 +29,14 @@ from alexnet_deploy.core.model.weights import ImportRecord
 from alexnet_deploy.core.records import ChangedRecordError, Sha256, UnknownVersionError, read_sealed, seal
 
 FORMAT = "alexnet-deploy bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+_VERSIONS = (2, FORMAT_VERSION)
+"""Versions that this program reads. The versions:
+
+2: golden vectors begin at the pixels.
+3: golden files, so that the proof begins at a file's bytes; see GoldenFiles.
+"""
 
 # Plain names and forward slashes only, so that every path means the same on all systems.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
@@ -42,12 +49,18 @@ MOST_FILE_BYTES = 4 * GIB
 
 MOST_MANIFEST_BYTES = 64 * MIB
 
+COPY_AGAIN = "copy the bundle again, or export it again"
+"""What to do about a damaged bundle, as the end of an error."""
+
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 """Names of the graph's one input and one output."""
 
 GOLDEN_SET = "golden"
 """The name of the bundle's golden images in a ParityRow."""
+
+GOLDEN_FILES_SET = "golden files"
+"""The name of the bundle's golden files in a ParityRow."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,6 +131,19 @@ class GoldenGraph(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     tolerance: Tolerance
 
 
+class GoldenFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stored image files, with the pixels and the probabilities that must come of them."""
+
+    names: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^golden/files/[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")], ...], Meta(min_length=1)
+    ]
+    """Paths inside the bundle, in the order of both tensors."""
+    pixels: TensorFile
+    """Under the bundle's resize policy, equal to the bit in every decoder."""
+    probabilities: TensorFile
+    """The trained network's outputs for these pixels; those of the graph itself if it is int8."""
+
+
 class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Stored images and the trained network's outputs for them."""
 
@@ -128,6 +154,8 @@ class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Outputs of the int8 graph itself; None if engines are compared with the trained network's outputs."""
     separation: dict[str, float]
     """For each planted fault: the change of these vectors as a multiple of the tolerance. Below 1 it would pass."""
+    files: GoldenFiles | msgspec.UnsetType = msgspec.UNSET
+    """Image files, for decoders; unset in bundles of format version 2."""
 
 
 class ParityRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -228,6 +256,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         shapes = (self.golden.images.shape, self.golden.probabilities.shape)
         if shapes != ((num_images, IMAGE_SIZE, IMAGE_SIZE, 3), (num_images, num_classes)):
             raise ValueError(f"the golden vectors have invalid shapes {shapes}")
+        self._check_golden_files()
         if (self.precision == "int8") != (self.quantization is not None):
             raise ValueError(
                 f"precision {self.precision} {'needs' if self.precision == 'int8' else 'must not have'} quantization"
@@ -237,6 +266,19 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in self.files:
             if not _SAFE_PATH.fullmatch(name):
                 raise ValueError(f"invalid file path {name!r}: it must be a plain path inside the bundle")
+
+    def _check_golden_files(self) -> None:
+        files = self.golden.files
+        if (self.format_version >= 3) != isinstance(files, GoldenFiles):
+            raise ValueError(
+                f"format version {self.format_version} {'needs' if self.format_version >= 3 else 'has no'} golden files"
+            )
+        if isinstance(files, GoldenFiles):
+            shapes, number = (files.pixels.shape, files.probabilities.shape), len(files.names)
+            if shapes != ((number, IMAGE_SIZE, IMAGE_SIZE, 3), (number, self.architecture.num_classes)):
+                raise ValueError(f"the {number} golden files have invalid shapes {shapes}")
+            if len(set(files.names)) != number:
+                raise ValueError("a golden file is listed twice")
 
     @property
     def graph_layout(self) -> int:
@@ -261,10 +303,12 @@ def decode_manifest(data: bytes, subject: str) -> Manifest:
     Raises BundleError if it has another format or version, IntegrityError if its content is invalid or changed.
     """
     try:
-        return read_sealed(data, Manifest, FORMAT, (FORMAT_VERSION,), "deterministic")
+        return read_sealed(data, Manifest, FORMAT, _VERSIONS, "deterministic")
     except UnknownVersionError as error:
         raise BundleError(f"{subject}: {error}; use the alexnet-deploy that wrote it, or export again") from error
     except msgspec.DecodeError as error:
-        raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}") from error
+        raise IntegrityError(f"{subject}: manifest.json cannot be read: {error}; {COPY_AGAIN}") from error
     except ChangedRecordError as error:
-        raise IntegrityError(f"{subject}: manifest.json has changed since it was published: {error}") from error
+        raise IntegrityError(
+            f"{subject}: manifest.json has changed since it was published: {error}; {COPY_AGAIN}"
+        ) from error

@@ -5,6 +5,7 @@ tiny-fp32.bundle/
   model.onnx         the graph
   labels.txt         class names, one per line
   golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt describes each
+  golden/files/      image files; golden/file_pixels.u8 and file_probabilities.f32 hold what must come of them
   report.html        the same for people
 """
 
@@ -21,6 +22,7 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import (
+    COPY_AGAIN,
     MOST_MANIFEST_BYTES,
     FileEntry,
     Manifest,
@@ -43,6 +45,9 @@ GOLDEN_IMAGES = "golden/images.u8"
 GOLDEN_PROBABILITIES = "golden/probabilities.f32"
 GOLDEN_GRAPH_PROBABILITIES = "golden/graph_probabilities.f32"
 GOLDEN_INDEX = "golden/index.txt"
+GOLDEN_FILES = "golden/files"
+GOLDEN_FILE_PIXELS = "golden/file_pixels.u8"
+GOLDEN_FILE_PROBABILITIES = "golden/file_probabilities.f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +82,9 @@ class Bundle:
             raise IntegrityError(f"{self.path}: the manifest does not list {name}")
         data = _read_inside(self.path, name, entry.bytes)
         if (digest := sha256(data)) != entry.sha256:
-            raise IntegrityError(f"{self.path / name}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...")
+            raise IntegrityError(
+                f"{self.path / name}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...; {COPY_AGAIN}"
+            )
         return data
 
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
@@ -163,12 +170,12 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
             found = os.fstat(file.fileno()).st_size
             # Before reading: the size in a damaged manifest must not be allocated.
             if num_bytes is not None and found != num_bytes:
-                raise IntegrityError(f"{current}: {counted(found, 'byte')}, expected {num_bytes:,}")
+                raise IntegrityError(f"{current}: {counted(found, 'byte')}, expected {num_bytes:,}; {COPY_AGAIN}")
             return read_rest(file, MOST_MANIFEST_BYTES if num_bytes is None else num_bytes)
     except FileNotFoundError as error:
         if name == MANIFEST:
             raise
-        raise IntegrityError(f"{current}: missing, but the manifest lists it") from error
+        raise IntegrityError(f"{current}: missing, but the manifest lists it; {COPY_AGAIN}") from error
     except OSError as error:
         raise IntegrityError(f"{current}: cannot be read: {error.strerror}") from error
 

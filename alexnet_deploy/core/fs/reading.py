@@ -4,12 +4,25 @@ The parsers take texts that may be damaged or hostile: each raises a single type
 """
 
 import json
+import re
 import tomllib
 from typing import TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+_WRONG_TYPE = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)` - at `\$\.(?P<field>[^`]+)`")
+_FIELD = re.compile(r"Object (?P<problem>missing required|contains unknown) field `(?P<field>[^`]+)`.*")
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_PROBLEMS = {"missing required": "is missing", "contains unknown": "is not a known field"}
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
@@ -37,6 +50,17 @@ def from_toml(text: str) -> dict[str, object]:
         raise
     except (ValueError, OverflowError) as error:
         raise tomllib.TOMLDecodeError(f"it holds a value that cannot be read: {error}") from error
+
+
+def invalid_value_words(error: msgspec.ValidationError) -> str:
+    """Return an error of msgspec's as a sentence for whoever wrote the text: `patience must be an integer, got ...`."""
+    if wrong := _WRONG_TYPE.fullmatch(str(error)):
+        wanted = " or ".join(_KINDS.get(kind.strip(), kind.strip()) for kind in wrong["wanted"].split("|"))
+        found = "a boolean" if wrong["found"] == "bool" else _KINDS.get(wrong["found"], wrong["found"])
+        return f"{wrong['field']} must be {wanted}, got {found}"
+    if field := _FIELD.fullmatch(str(error)):
+        return f"{field['field']} {_PROBLEMS[field['problem']]}"
+    return str(error).partition(" - at `$")[0]
 
 
 def toml_value(value: object) -> str:

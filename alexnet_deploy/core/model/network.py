@@ -164,10 +164,17 @@ def module_of(layer: Layer, in_shape: tuple[int, ...]) -> nn.Module:
             return nn.Linear(in_shape[0], layer.out_features)
 
 
-def preprocess(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Return the network's input, float32 (N, 3, H, W), from RGB pixels (N, H, W, 3) in 0..255; the device is kept."""
+def preprocess(
+    images: torch.Tensor, preprocessing: Preprocessing, mean_image: np.ndarray | None = None
+) -> torch.Tensor:
+    """Return the network's input, float32 (N, 3, H, W), from RGB pixels (N, H, W, 3) in 0..255; the device is kept.
+
+    A preprocessing with a mean image needs it, float32 (3, 256, 256), and whole images.
+    """
+    assert preprocessing.has_mean_image == (mean_image is not None), "both come from the same weights"
     order = list(preprocessing.channel_indices)
-    mean = torch.tensor(preprocessing.mean, device=images.device)[order].view(1, 3, 1, 1)
+    means = torch.tensor(preprocessing.mean).view(3, 1, 1) if mean_image is None else torch.from_numpy(mean_image)
+    mean = means[order].to(images.device)
     scale = torch.tensor(preprocessing.scale, device=images.device)[order].view(1, 3, 1, 1)
     return (images.permute(0, 3, 1, 2)[:, order].float() - mean) * scale
 

@@ -38,7 +38,7 @@ DECODING = Decoding(version=DECODING_VERSION, resize_filter=RESIZE_FILTER)
 """The decoding of this program."""
 
 
-class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The preprocessing that the network was trained with.
 
     The input of the first layer is (pixel - mean) * scale, pixel in 0..255, its channels in `channel_order`. `mean` and
@@ -50,6 +50,8 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     channel_order: ChannelOrder
     mean: RGB
     scale: RGB
+    has_mean_image: bool = False
+    """Whether each pixel has a mean of its own, in the weights' mean image; `mean` then holds its channel means."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= value <= 255.0 for value in self.mean):

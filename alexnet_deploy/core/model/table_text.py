@@ -10,7 +10,6 @@
 Shapes, parameters and multiply-adds are derived; see core/model/architecture.py for the layers and their fields.
 """
 
-import re
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -19,14 +18,13 @@ import msgspec
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.opening import MIB, read_file
-from alexnet_deploy.core.fs.reading import from_toml, toml_value
+from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words, toml_value
 from alexnet_deploy.core.model.architecture import Architecture, Layer
 from alexnet_deploy.core.model.family import ARCHITECTURES, architecture_by_name
 
 _TYPES = {str(kind.__struct_config__.tag): kind for kind in get_args(Layer)}
 _FIELDS = ("name", "input_size", "layers")
 _MOST_LAYERS = 1000
-_PLACE = re.compile(r" - at `[^`]*`$")
 
 
 def architecture_as_toml(architecture: Architecture) -> str:
@@ -58,7 +56,7 @@ def architecture_from_toml(text: str, subject: str) -> Architecture:
     try:
         read = msgspec.convert({**fields, "layers": layers}, Architecture)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{subject}: {_PLACE.sub('', str(error))}") from error
+        raise UsageError(f"{subject}: {invalid_value_words(error)}") from error
     member = ARCHITECTURES.get(read.name)
     if member is not None and read.num_classes > 1 and read != member.with_num_classes(read.num_classes):
         raise UsageError(f"{subject}: is not the family's {read.name}; choose another name for this table")
@@ -96,5 +94,5 @@ def _layer(row: object, subject: str) -> Layer:
     try:
         layer: Layer = msgspec.convert(fields, _TYPES[kind])
     except msgspec.ValidationError as error:
-        raise UsageError(f"{subject}: {_PLACE.sub('', str(error)).removeprefix(f'{name}: ')}") from error
+        raise UsageError(f"{subject}: {invalid_value_words(error).removeprefix(f'{name}: ')}") from error
     return layer

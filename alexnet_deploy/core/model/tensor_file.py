@@ -73,6 +73,10 @@ class TensorFileError(Exception):
     """The file is not a safetensors file, or its bytes differ from the written ones; the message is the reason."""
 
 
+class DamagedError(TensorFileError):
+    """The file was complete and valid once, and is not any more: it is truncated, or does not match its digests."""
+
+
 class Seal(Struct, kw_only=True):
     """The digests that a TEXT has."""
 
@@ -155,7 +159,7 @@ class TensorFile:
             raise TensorFileError(f"its header cannot be read: {error}") from error
         if version >= sealed_from:
             if not _is_sealed(text, seal.header_sha256) or not _DIGEST.fullmatch(seal.tensors_sha256):
-                raise TensorFileError("its header has changed since it was saved: the digest does not match")
+                raise DamagedError("its header has changed since it was saved: the digest does not match")
         elif seal.header_sha256:
             raise TensorFileError(f"its header has a digest, but format {version} has none")
         return text
@@ -174,7 +178,7 @@ class TensorFile:
             for name, entry in self._entries.items()
         }
         if tensors_sha256 and (found := digest_of(tensors)) != tensors_sha256:
-            raise TensorFileError(
+            raise DamagedError(
                 f"its tensors have changed since they were saved: SHA-256 was {tensors_sha256[:12]}, now {found[:12]}"
             )
         whole = hashlib.sha256(self._header)
@@ -204,7 +208,9 @@ def _check_entries(entries: Mapping[str, _Entry], num_bytes: int, dtypes: Mappin
                 f"{name}: shape {entry.shape[:_MOST_DIMENSIONS]} does not match its bytes {begin:,} to {stop:,}"
             )
         end += entry_bytes
-    if end != num_bytes:
+    if end > num_bytes:
+        raise DamagedError(f"is truncated: its tensors take {end:,} bytes, but {num_bytes:,} follow the header")
+    if end < num_bytes:
         raise TensorFileError(f"its tensors take {end:,} bytes, but {num_bytes:,} follow the header")
     if num_bytes > _MOST_BYTES:
         raise TensorFileError(f"its tensors take {num_bytes:,} bytes, the limit is {_MOST_BYTES:,}")

@@ -5,7 +5,7 @@ The tensors are float32 and have the table's names (conv1.weight, ..., fc8.bias)
 tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
 Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them; version 3 has an origin, the
-record of an import. All are read, 3 is written.
+record of an import; version 4 may have one more tensor, `mean_image`. All are read, 4 is written.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,10 @@ from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import check_labels
-from alexnet_deploy.core.model.preprocessing import Preprocessing
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Preprocessing
 from alexnet_deploy.core.model.tensor_file import (
     BLANK,
+    DamagedError,
     ReadTensors,
     TensorFile,
     TensorFileError,
@@ -41,14 +42,17 @@ METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 CHECKPOINT_FORMAT = "checkpoint"
 """Name of the format in errors."""
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 CHECKPOINT_VERSIONS = (2, 3, 4)
 CHECKPOINT_SEALED_FROM = 3
 """First checkpoint format with a digest of its header."""
 
-_VERSIONS = (1, 2, 3)
+_VERSIONS = (1, 2, 3, 4)
 _SEALED_FROM = 2
+
+_MEAN_IMAGE = "mean_image"
+_MEAN_IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 
 _OF_OTHERS = "`alexnet-deploy import` reads other programs' weights"
 
@@ -107,31 +111,31 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AssumptionRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that an imported file did not say."""
+    """A fact that an imported file did not contain."""
 
     subject: str
-    """What it is about: "channel order"."""
+    """Its subject: "channel order"."""
     value: str
-    """What was taken."""
+    """The assumed value."""
     reason: str
-    """Why."""
+    """The reason."""
 
 
 class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which file weights were imported from, and how the network was held against it."""
+    """The file that weights were imported from, and how the network was compared with it."""
 
     file: str
     """Its name, without folders."""
     sha256: str
     """Its digest."""
     format: str
-    """What it is, in words."""
+    """Its format, in words."""
     assumptions: tuple[AssumptionRecord, ...]
-    """What it did not say."""
+    """The facts that it did not contain."""
     referee: str
-    """What ran the file itself, in words."""
+    """The program that ran the file itself, in words."""
     num_images: int
-    """How many images both were asked about, by the centre view."""
+    """Number of images compared, on the centre view."""
     max_error: float
     """Largest absolute difference of a probability."""
     max_log_error: float
@@ -168,16 +172,26 @@ class Weights:
     """Versions of the programs that made them."""
     origin: ImportRecord | None = None
     """The file that they were imported from; None if they were trained here."""
+    mean_image: np.ndarray | None = None
+    """The mean of each pixel, float32 (3, 256, 256), red, green, blue; None if the preprocessing has no mean image."""
 
     def __post_init__(self) -> None:
         """Raise WeightsError if tensors or labels do not match the table, or a tensor holds NaN or infinity."""
         _check_tensors(self.architecture, self.tensors)
+        if self.preprocessing.has_mean_image != (self.mean_image is not None):
+            raise WeightsError(f"{self.architecture.name}: the preprocessing and the tensors differ in a mean image")
+        if self.mean_image is not None:
+            if self.mean_image.shape != _MEAN_IMAGE_SHAPE:
+                raise WeightsError(f"{_MEAN_IMAGE} must have shape {_MEAN_IMAGE_SHAPE}, got {self.mean_image.shape}")
+            _check_values(_MEAN_IMAGE, self.mean_image)
         check_labels(self.labels, self.architecture.num_classes)
 
     def save(self, path: Path) -> None:
         """Write the file in one rename; on OSError the old file is unchanged."""
         # safetensors would write a non-contiguous array in the wrong order.
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        if self.mean_image is not None:
+            tensors[_MEAN_IMAGE] = np.ascontiguousarray(self.mean_image)
         header = _Header(
             format_version=FORMAT_VERSION,
             architecture=self.architecture,
@@ -214,6 +228,8 @@ def load_weights(path: Path) -> LoadedWeights:
             header, read = _read(path, file)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DamagedError as error:
+        raise WeightsError(f"{path}: {error}; copy the file again") from error
     except TensorFileError as error:
         raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}; {_OF_OTHERS}") from error
     try:
@@ -225,6 +241,7 @@ def load_weights(path: Path) -> LoadedWeights:
             training=header.training,
             tools=header.tools,
             origin=header.origin,
+            mean_image=read.tensors.get(_MEAN_IMAGE),
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -244,7 +261,10 @@ def _read(path: Path, file: TensorFile) -> tuple[_Header, ReadTensors]:
         raise WeightsError(f"{path}: {error}") from error
     except msgspec.DecodeError as error:
         raise WeightsError(f"{path}: its header cannot be read: {error}") from error
-    _check_shapes(header.architecture, file.shapes, str(path))
+    shapes = file.shapes
+    if header.preprocessing.has_mean_image:
+        shapes.pop(_MEAN_IMAGE, None)
+    _check_shapes(header.architecture, shapes, str(path))
     return header, file.read(header.tensors_sha256)
 
 
@@ -260,7 +280,11 @@ def _check_shapes(architecture: Architecture, found: Mapping[str, tuple[int, ...
 def _check_tensors(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> None:
     _check_shapes(architecture, {name: tensor.shape for name, tensor in tensors.items()}, architecture.name)
     for name, tensor in tensors.items():
-        if tensor.dtype != np.float32:
-            raise WeightsError(f"{name} must be float32, got {tensor.dtype}")
-        if not np.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds {counted(int((~np.isfinite(tensor)).sum()), 'NaN or infinite value')}")
+        _check_values(name, tensor)
+
+
+def _check_values(name: str, tensor: np.ndarray) -> None:
+    if tensor.dtype != np.float32:
+        raise WeightsError(f"{name} must be float32, got {tensor.dtype}")
+    if not np.isfinite(tensor).all():
+        raise WeightsError(f"{name} holds {counted(int((~np.isfinite(tensor)).sum()), 'NaN or infinite value')}")

@@ -101,11 +101,11 @@ def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
                 ),
             )
     first, *others = METHOD_ORDER if request.method is None else (request.method,)
-    ranges = ranges_for(graph, weights.preprocessing, histograms, first)
+    ranges = ranges_for(graph, histograms, first)
     seen = gather(graph, [golden_images()])
     golden = {layer: seen[layer] for layer in seen if layer not in request.keep_float}
     _refuse_ranges_too_small(ranges, golden)
-    alternatives = {method: ranges_for(graph, weights.preprocessing, histograms, method) for method in others}
+    alternatives = {method: ranges_for(graph, histograms, method) for method in others}
     if request.rest == "fp16":
         _refuse_beyond_half(histograms)
     calibration = Calibration(

@@ -1,4 +1,4 @@
-"""Pickled arrays without an unpickler: a machine of thirty instructions that makes arrays, lists and dicts of bytes.
+"""Read pickled arrays without an unpickler: a machine of thirty instructions that builds arrays, lists and dicts.
 
 Nothing that a pickle names is imported or called: of the four names that an array needs, each has its own meaning here,
 and every other name is refused. Arrays stay views of the pickle's bytes until they are asked for.
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 _MOST_INSTRUCTIONS = 100_000
-"""A network of the family takes some 500."""
+"""A network of the family needs some 500."""
 _MOST_DIMENSIONS = 8
 _NAMES = MappingProxyType(
     {
@@ -52,26 +52,26 @@ class _Type:
 
 @dataclass(slots=True)
 class Array:
-    """An array whose values are not made yet."""
+    """An array whose values are not decoded yet."""
 
     shape: tuple[int, ...] = ()
     kind: str = ""
     """Such as "<f4"; "O" for an array of objects."""
     is_fortran: bool = False
     content: "Value" = None
-    """Its bytes; of an array of objects a list."""
+    """Its bytes; a list for an array of objects."""
     made: np.ndarray | None = None
-    """Its values, once they were asked for: a pickle may hold one array many times."""
+    """Its decoded values: a pickle may hold one array many times."""
 
     def values(self) -> np.ndarray:
-        """Return its values, float32; raises PickleError where they are not floats, or do not fit its shape."""
+        """Return its values, float32; raises PickleError if they are not floats, or do not fit its shape."""
         if self.made is None:
             self.made = self._made()
         return self.made
 
     def _made(self) -> np.ndarray:
         if self.kind[1:] not in _FLOATS or not isinstance(self.content, bytes | memoryview):
-            raise PickleError(f"holds an array of type {self.kind[:20]!r}, where floats are needed")
+            raise PickleError(f"holds an array of type {self.kind[:20]!r}, expected floats")
         stored = np.dtype(self.kind)
         if len(self.content) != math.prod(self.shape) * stored.itemsize:
             raise PickleError(f"holds an array of shape {self.shape} with {len(self.content):,} bytes")
@@ -86,7 +86,7 @@ Value: TypeAlias = (
 
 
 def read_pickle(data: memoryview) -> Value:
-    """Return what a pickle holds, where that is arrays, lists, dicts and what they need; raises PickleError.
+    """Return the object in a pickle of arrays, lists and dicts; raises PickleError for any other type.
 
     The keys of dicts are texts; Python 2's were bytes.
     """
@@ -113,7 +113,7 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, "Value"] = field(default_factory=dict)
     num_encoded: int = 0
-    """Bytes made of texts."""
+    """Number of bytes decoded from texts."""
 
     def take(self, num_bytes: int) -> memoryview:
         """Return the next bytes."""
@@ -137,7 +137,7 @@ class _Machine:
         return text[:end].decode()
 
     def pop(self) -> "Value":
-        """Return the top of the stack, which is above the last mark."""
+        """Remove and return the top of the stack, above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise PickleError("is damaged: it takes from an empty stack")
         return self.stack.pop()
@@ -150,7 +150,7 @@ class _Machine:
         return taken
 
     def remember(self, number: int) -> None:
-        """Give the top of the stack a number."""
+        """Store the top of the stack under a number."""
         self.memo[number] = self.stack[-1]
 
 
@@ -221,7 +221,7 @@ def _appends(machine: _Machine) -> None:
 
 def _extend(target: "Value", values: list["Value"]) -> None:
     if not isinstance(target, list):
-        raise PickleError("is damaged: it appends to what is not a list")
+        raise PickleError("is damaged: it appends to something that is not a list")
     target.extend(values)
 
 
@@ -237,7 +237,7 @@ def _set_items(machine: _Machine) -> None:
 
 def _update(target: "Value", values: list["Value"]) -> None:
     if not isinstance(target, dict):
-        raise PickleError("is damaged: it sets an item of what is not a dict")
+        raise PickleError("is damaged: it sets an item of something that is not a dict")
     for key, value in zip(values[::2], values[1::2], strict=True):
         target[as_text(key)] = value
 
@@ -248,7 +248,7 @@ def as_text(value: "Value") -> str:
         return value
     if isinstance(value, bytes | memoryview):
         return bytes(value[:1000]).decode("latin-1")
-    raise PickleError(f"has a {type(value).__name__} where a name is needed")
+    raise PickleError(f"has a {type(value).__name__}, expected a name")
 
 
 def _global(machine: _Machine) -> None:
@@ -270,9 +270,9 @@ def _name(machine: _Machine, module: str, name: str) -> None:
 def _reduce(machine: _Machine) -> None:
     arguments, called = machine.pop(), machine.pop()
     if not isinstance(called, _Name) or not isinstance(arguments, tuple):
-        raise PickleError("is damaged: it calls what has no name")
+        raise PickleError("is damaged: expected a call of a named function")
     match called.meaning, arguments:
-        # Whatever shape it is first made with: its state has the right one.
+        # The shape given here does not matter: the array's state has the right one.
         case "reconstruct", (_Name(meaning="ndarray"), _, _):
             machine.stack.append(Array())
         case "dtype", (code, _, _):
@@ -281,13 +281,13 @@ def _reduce(machine: _Machine) -> None:
             # How Python 3 writes bytes for Python 2.
             machine.num_encoded += len(text)
             if machine.num_encoded > len(machine.data):
-                raise PickleError("holds one text many times")
+                raise PickleError("encodes more text than the file holds")
             machine.stack.append(text.encode("latin-1"))
         case "bytes", ():
             # How Python 3 writes no bytes at all for Python 2.
             machine.stack.append(b"")
         case _:
-            raise PickleError(f"is damaged: no array is made by {called.meaning} so")
+            raise PickleError(f"is damaged: unexpected arguments of {called.meaning}")
 
 
 def _build(machine: _Machine) -> None:
@@ -298,13 +298,13 @@ def _build(machine: _Machine) -> None:
         ):
             sizes = tuple(size for size in shape if isinstance(size, int) and 0 <= size < 1 << 40)
             if sizes != shape or len(sizes) > _MOST_DIMENSIONS:
-                raise PickleError("holds an array of no possible shape")
+                raise PickleError("holds an array of an impossible shape")
             array.shape, array.is_fortran, array.content = sizes, bool(is_fortran), content
             array.kind = "O" if kind.code.startswith("O") else f"{kind.order}{kind.code}"
         case _Type() as kind, (_, order, *_) if as_text(order) in ("<", ">", "|", "="):
             kind.order = as_text(order)
         case _:
-            raise PickleError("is damaged: it sets the state of what is not an array")
+            raise PickleError("is damaged: it sets the state of something that is not an array")
 
 
 _STOP = ord(".")

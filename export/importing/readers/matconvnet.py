@@ -1,7 +1,7 @@
 """MatConvNet's networks (.mat): chains of layers, called SimpleNN, with their weights, class names and mean image.
 
-Filters are (H, W, I, O) and fully connected layers are convolutions. A convolution's groups are not said: they follow
-from the channels that it is given. LRN's alpha is not divided by the window.
+Filters are (H, W, I, O) and fully connected layers are convolutions. The file does not state the groups of a
+convolution: they follow from the number of its input channels. LRN's alpha is not divided by the window.
 
 Source: vlfeat/matconvnet, matlab/simplenn/vl_simplenn.m, vl_simplenn_tidy.m and utils/import-caffe.py.
 """
@@ -34,18 +34,18 @@ from alexnet_deploy.export.importing.source import (
 
 _LEVEL_5, _LEVEL_7_3 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
 _MOST_GROWTH = 150 * MIB
-"""By which a file may grow when it is unpacked: weights that were trained hardly shrink when they are packed."""
+"""Limit on the growth of a file when it is unpacked: trained weights hardly compress."""
 _MOST_CONVERTED = 1 << 20
-"""Values stored as whole numbers, which take more room as floats: MATLAB stores biases of 0 so."""
+"""Limit on values stored as integers, which grow as floats: MATLAB stores biases of 0 so."""
 _LOSSES = ("loss", "softmaxloss")
 
 
 class _LayerError(Exception):
-    """What is wrong with a network, in words that need the file's name before them."""
+    """What is wrong with a network; the message needs the file's name in front."""
 
 
 def recognises(path: Path, start: bytes) -> bool:
-    """Return whether MATLAB's header comes first."""
+    """Return whether the file begins with MATLAB's header."""
     return start.startswith((_LEVEL_5, _LEVEL_7_3))
 
 
@@ -104,7 +104,7 @@ class _Walk:
     channels: int = 3
 
     def add(self, number: int, layer: Struct) -> None:
-        """Append what one layer of the file is."""
+        """Append the layers that one layer of the file stands for."""
         kind, name = _text(layer, "type"), _text(layer, "name") or f"layer {number}"
         if any(other.name == name for other in self.layers):
             name = f"{name} ({number})"
@@ -119,7 +119,7 @@ class _Walk:
                 yield self._convolution(name, layer)
             case "relu":
                 if any(_numbers(layer, "leak", (0.0,))):
-                    raise _LayerError("a leaky ReLU is not known here")
+                    raise _LayerError("a leaky ReLU is not supported")
                 yield Activate(name=name, function="relu")
             case "normalize" | "lrn":
                 size, k, alpha, beta = _numbers(layer, "param", (5.0, 1.0, 1e-4 / 5, 0.75), length=4)
@@ -138,7 +138,7 @@ class _Walk:
             case "loss":
                 return
             case _:
-                raise _LayerError(f"a layer of type {kind[:40]!r} is not known here")
+                raise _LayerError(f"a layer of type {kind[:40]!r} is not supported")
 
     def _convolution(self, name: str, layer: Struct) -> Convolve:
         filters, biases, _ = _weights(layer)
@@ -147,11 +147,11 @@ class _Walk:
         # MATLAB drops dimensions of 1 at the end.
         filters = filters.reshape(*filters.shape, *[1] * (4 - filters.ndim))
         if any(value != 1 for value in _numbers(layer, "dilate", (1.0,))):
-            raise _LayerError("a dilated convolution is not known here")
+            raise _LayerError("a dilated convolution is not supported")
         _, _, inputs, outputs = filters.shape
         groups, rest = divmod(self.channels, max(inputs, 1))
         if rest or not groups:
-            raise _LayerError(f"takes {inputs:,} channels, and is given {self.channels:,}")
+            raise _LayerError(f"expects {inputs:,} channels, but gets {self.channels:,}")
         self.channels = outputs
         self.tensors[f"{name}.filters"] = _floats(filters)
         has_biases = biases is not None and biases.size > 0
@@ -180,7 +180,7 @@ class _Walk:
             variance=f"{name}.variance",
             scale=f"{name}.multipliers",
             shift=f"{name}.biases",
-            # The second moment is a deviation, whose epsilon was added before its root was taken.
+            # The second moment is a standard deviation; its epsilon was added before the square root.
             epsilon=0.0,
         )
 
@@ -188,7 +188,7 @@ class _Walk:
 def _pooling(name: str, layer: Struct) -> Pool:
     method = _text(layer, "method") or "max"
     if method not in ("max", "avg"):
-        raise _LayerError(f"pooling by {method[:40]!r} is not known here")
+        raise _LayerError(f"pooling by {method[:40]!r} is not supported")
     return Pool(
         name=name,
         function="max" if method == "max" else "average",
@@ -199,7 +199,7 @@ def _pooling(name: str, layer: Struct) -> Pool:
 
 
 def _weights(layer: Struct) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Return a layer's first three arrays; None for each that it lacks."""
+    """Return a layer's first three arrays; None for each missing one."""
     listed = layer.get("weights")
     found = listed if isinstance(listed, list) else [layer.get("filters"), layer.get("biases")]
     first, second, third = ([value if isinstance(value, np.ndarray) else None for value in found] + [None] * 3)[:3]
@@ -208,12 +208,12 @@ def _weights(layer: Struct) -> tuple[np.ndarray | None, np.ndarray | None, np.nd
 
 def _floats(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f" and values.size > _MOST_CONVERTED:
-        raise _LayerError(f"has {values.size:,} weights stored as whole numbers, where floats are needed")
+        raise _LayerError(f"has {values.size:,} weights stored as integers, expected floats")
     return values.astype(np.float32, copy=False)
 
 
 def _record(value: MatValue | Struct | None) -> Struct:
-    """Return the one record that an array holds; an empty one where it holds none."""
+    """Return the single record in an array; an empty record if there is none."""
     if isinstance(value, dict):
         return value
     first = value[0] if isinstance(value, list) and len(value) == 1 else None
@@ -238,12 +238,12 @@ def _numbers(record: Struct, name: str, default: Sequence[float], length: int | 
 
 def _whole(value: float, subject: str) -> int:
     if not 0 <= value <= 1 << 16 or value != int(value):
-        raise _LayerError(f"{subject} is {value:g}, where a whole number is needed")
+        raise _LayerError(f"{subject} is {value:g}, expected an integer")
     return int(value)
 
 
 def _one(layer: Struct, name: str) -> int:
-    """Return the one number that holds for height and width."""
+    """Return the number that applies to both height and width."""
     values = {_whole(value, f"its {name}") for value in _numbers(layer, name, (1.0,))}
     if len(values) != 1 or 0 in values:
         raise _LayerError(f"its {name} differs in height and width, or is 0")
@@ -253,7 +253,7 @@ def _one(layer: Struct, name: str) -> int:
 def _padding(layer: Struct) -> Padding:
     values = [_whole(value, "its padding") for value in _numbers(layer, "pad", (0.0,))]
     if len(values) not in (1, 4):
-        raise _LayerError(f"its padding has {len(values)} numbers, where 1 or 4 are needed")
+        raise _LayerError(f"its padding has {len(values)} numbers, expected 1 or 4")
     top, bottom, left, right = values * 4 if len(values) == 1 else values
     return top, left, bottom, right
 
@@ -275,7 +275,7 @@ def _numbers_of(record: Struct, name: str) -> list[float]:
 
 
 def _mean(value: MatValue | None) -> tuple[tuple[float, float, float] | None, tuple[Assumption, ...]]:
-    """Return the means of red, green and blue, and what was assumed to get them of an image."""
+    """Return the means of red, green and blue, and the assumption needed if the file has a mean image."""
     if not isinstance(value, np.ndarray) or value.size % 3 or not 3 <= value.size <= 3 << 18:
         return None, ()
     image = value.reshape(-1, 3, order="F") if value.ndim == 3 else value.reshape(1, 3)
@@ -296,7 +296,7 @@ def _mean(value: MatValue | None) -> tuple[tuple[float, float, float] | None, tu
 
 
 def _labels(classes: Struct) -> tuple[str, ...] | None:
-    """Return the names of the classes; where two share one, each with its WNID."""
+    """Return the names of the classes; a name that two classes share gets the WNID."""
     names, wnids = (
         [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
         for value in (classes.get("description"), classes.get("name"))

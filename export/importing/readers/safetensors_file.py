@@ -1,4 +1,4 @@
-"""State dicts in safetensors, as Hugging Face keeps them."""
+"""State dicts in safetensors, Hugging Face's format."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from alexnet_deploy.export.importing.readers.state_dict import short_names
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
 _LONGEST_HEADER = 100_000_000
-"""As the safetensors package has it."""
+"""The limit of the safetensors package."""
 _MOST_HEADER_BYTES = 1 * MIB
-"""That are read: networks of the family have 2 kB, and each tensor's entry becomes a record of many times its size."""
+"""Our limit: networks of the family have 2 kB, and each tensor's entry becomes a record of many times its size."""
 
 
 def recognises(path: Path, start: bytes) -> bool:

@@ -4,27 +4,24 @@ Each layer is a list of weights and biases, or a dict of both, as caffe-tensorfl
 fully connected weights (in, out). The file holds no layers, and fc6's inputs are in H, W, C order.
 """
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.export.importing.readers.array_pickle import Array, PickleError, Value, read_pickle
+from alexnet_deploy.export.importing.readers.npy_header import MAGIC, NpyError, read_npy_header
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
-_MAGIC = b"\x93NUMPY"
 _MOST_BYTES = 1 << 32
-_HEAD_BYTES = 16 * 1024
 _PARTS = ("weights", "biases")
 
 
 def recognises(path: Path, start: bytes) -> bool:
-    """Return whether it begins as NumPy's files do."""
-    return start.startswith(_MAGIC)
+    """Return whether it begins like NumPy's files."""
+    return start.startswith(MAGIC)
 
 
 def read(path: Path) -> Source:
@@ -50,20 +47,14 @@ def read(path: Path) -> Source:
 
 def _begin_of_pickle(data: bytes) -> int:
     """Return where the pickle of an array of objects begins; raises PickleError for an array of another type."""
-    file = BytesIO(data[:_HEAD_BYTES])
     try:
-        version = npy.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = npy.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = npy.read_array_header_2_0(file)
-    except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, RecursionError, MemoryError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise PickleError(f"is not a file of NumPy's, or is damaged: {reason}") from error
-    if not dtype.hasobject:
-        found = " x ".join(map(str, shape[:8])) or "one number"
-        raise PickleError(f"holds one array ({found} of {dtype}), where the layers of a network are needed")
-    return file.tell()
+        header = read_npy_header(data)
+    except NpyError as error:
+        raise PickleError(str(error)) from error
+    if not header.dtype.hasobject:
+        found = " x ".join(map(str, header.shape[:8])) or "one number"
+        raise PickleError(f"holds one array ({found} of {header.dtype}), expected the layers of a network")
+    return header.num_bytes
 
 
 def _tensors(value: Value) -> dict[str, np.ndarray]:

@@ -21,13 +21,14 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256_of_open
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.export.importing.readers.state_dict import find_state_dict
+from alexnet_deploy.export.importing.readers.zip_directory import open_zip
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""torch's magic number, pickled: how files begin that torch wrote before 1.6."""
+"""torch's magic number, pickled: the start of files from torch before 1.6."""
 _TAR_MEMBERS = (b"sys_info", b"pickle", b"storages", b"tensors")
-"""What the tar archives of torch 0.1 hold."""
+"""Members of the tar archives of torch 0.1."""
 _NUM_LEGACY_PICKLES = 5
 """Magic number, protocol, machine, the object itself, the keys of its storages."""
 
@@ -47,7 +48,7 @@ _ADMITTED = frozenset(
     }
 )
 
-# What torch and pickle raise over bytes that are none of theirs.
+# Exceptions of torch and pickle for invalid bytes.
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -108,7 +109,7 @@ def _load(path: Path, file: BufferedReader) -> object:
                     _check_names(path, whole)  # type: ignore[arg-type]
         file.seek(0)
         with warnings.catch_warnings():
-            # Of torch about its own code.
+            # torch warns about its own code.
             warnings.simplefilter("ignore")
             loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
@@ -119,7 +120,7 @@ def _load(path: Path, file: BufferedReader) -> object:
 
 def _check_zip(path: Path, file: BufferedReader) -> None:
     """Raise WeightsError for entries that are compressed or overlap, and for names that tensors do not need."""
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise WeightsError(
@@ -152,7 +153,7 @@ def _check_names(path: Path, file: BinaryIO) -> None:
 
 def _pickle_name(path: Path) -> str | None:
     try:
-        with open_input(path) as file, zipfile.ZipFile(file) as archive:
+        with open_input(path) as file, open_zip(file) as archive:
             return _data_pickle(archive)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return None
@@ -167,9 +168,9 @@ def _is_old_tar(start: bytes) -> bool:
 
 
 def _as_array(tensor: torch.Tensor, name: str, path: Path) -> np.ndarray:
-    # A stride of 0 makes any number of values of one.
+    # A stride of 0 repeats one value any number of times.
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise WeightsError(f"{path}: {name} is sparse or quantised, where plain floats are needed")
+        raise WeightsError(f"{path}: {name} is sparse or quantised, expected plain floats")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise WeightsError(f"{path}: {name} says it has {tensor.numel():,} values, more than the file holds")
     array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()

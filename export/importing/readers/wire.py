@@ -1,4 +1,4 @@
-"""The fields of a protobuf message, found without parsing it: where each lies in a file's bytes.
+"""Find the fields of a protobuf message, by position in a file's bytes, without parsing it.
 
 Source: protobuf.dev, "Encoding".
 """
@@ -10,7 +10,7 @@ VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 
 
 class WireError(Exception):
-    """Bytes that are no protobuf message; the message is the reason."""
+    """The bytes are not a protobuf message; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,9 @@ class Field:
     wire: int
     """VARINT, EIGHT, BYTES or FOUR."""
     begin: int
-    """Place of its key."""
+    """Position of its key."""
     value: int
-    """Place of its value, after the length if it has one."""
+    """Position of its value, after the length if it has one."""
     end: int
 
 

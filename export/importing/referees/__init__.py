@@ -1,1 +1,1 @@
-"""Programs that run a source as its own program would, to hold our network against."""
+"""Referees: each runs a source as its own program does, for comparison with our network."""

@@ -1,6 +1,6 @@
 """The referee of files that hold their layers: a forward pass in NumPy over the source's own layers and tensors.
 
-Neither our table nor torch has a part in it. Float32, with sums in the order of BLAS.
+It uses neither our table nor torch. Float32, with sums in the order of BLAS.
 
 N images, C channels, H height, W width, I input channels of one group, O output channels, P output places, K classes.
 """
@@ -30,7 +30,7 @@ from alexnet_deploy.export.importing.source import (
 
 
 def answers(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """Return what the source itself says, float64 (N, K), of what it is fed, float32 (N, 3, S, S).
+    """Return the source's own probabilities, float64 (N, K), for its input, float32 (N, 3, S, S).
 
     Raises WeightsError for a layer that does not fit the one before it.
     """
@@ -149,7 +149,7 @@ def _pool(layer: Pool, values: np.ndarray) -> np.ndarray:
     if layer.function == "max":
         largest: np.ndarray = _windows(padded, layer).max(axis=(-2, -1))
         return largest
-    # Windows may reach beyond the padding where Caffe rounds up: what lies there is never counted.
+    # Windows may reach beyond the padding if Caffe rounds up: values there never count.
     margins = ((0, 0), (0, 0), (top, bottom), (left, right))
     counted = np.pad(np.ones_like(values), margins, constant_values=float(layer.counts_padding))
     beyond = [(0, max(padded.shape[axis] - counted.shape[axis], 0)) for axis in (2, 3)]

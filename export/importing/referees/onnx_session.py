@@ -1,7 +1,7 @@
 """The referee of ONNX files: ONNX Runtime on the file itself, nothing fused, one image at a time.
 
-Two things are changed: the size of the input, where another is used than the file says, and in a graph of this program
-what lies before the first layer and after the softmax is cut off.
+Two things may change: the size of the input, if the file states another one, and in a graph of this program the nodes
+before the first layer and after the softmax are cut off.
 
 N images, K classes, S side of the input.
 """
@@ -30,14 +30,14 @@ _FAILURES = (
 
 
 def answers(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """Return what the file itself says, float64 (N, K), of what it is fed, float32 (N, 3, S, S).
+    """Return the file's own probabilities, float64 (N, K), for its input, float32 (N, 3, S, S).
 
-    Raises WeightsError where ONNX Runtime cannot run it, or the file is another than was read.
+    Raises WeightsError if ONNX Runtime cannot run it, or the file has changed since it was read.
     """
     try:
         data = read_file(source.path, MOST_BYTES)
         if sha256(data) != source.sha256:
-            raise WeightsError(f"{source.path}: was changed while it was read")
+            raise WeightsError(f"{source.path}: changed while it was being read")
         begin, end = span_of(read_structure(data))
         model = onnx.load_model_from_string(data)
     except OSError as error:

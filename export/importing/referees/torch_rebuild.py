@@ -1,6 +1,6 @@
 """The referee of state dicts: a plain torch.nn.Sequential, rebuilt from the source's own order of layers.
 
-Nothing of ours is in it: neither the table nor the recogniser, whose work it is to prove.
+It uses neither our table nor the recogniser, whose work it has to prove.
 
 N images, K classes, S side of the input.
 """
@@ -33,7 +33,7 @@ _IMAGES_AT_ONCE = 8
 
 
 def answers(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """Return what the source itself says, float64 (N, K), of what it is fed, float32 (N, 3, S, S).
+    """Return the source's own probabilities, float64 (N, K), for its input, float32 (N, 3, S, S).
 
     Raises WeightsError for a layer that a state dict's layers do not have.
     """

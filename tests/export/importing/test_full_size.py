@@ -8,6 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 from commands import Run
+from foreign_caffe import digits_files, write_tar
+from foreign_keras import keras_layers, stored_weights, write_archive, write_h5
 from foreign_onnx import graph
 from foreign_torch import JIECAOYU, TORCHVISION, Caffe, TakenApart, TorchVision, exported, same, state_dict
 from networks import separating_weights
@@ -36,6 +38,14 @@ FILES: dict[str, tuple[str, Make]] = {
         "torchvision",
         lambda w, path: exported(TorchVision(state_dict(w, TORCHVISION)), 224, path, dynamo=False),
     ),
+    "DIGITS": ("caffe", lambda w, path: write_tar(path, digits_files(w, path.parent))),
+    "Keras 1": ("single_tower", lambda w, path: write_h5(path, keras_layers(w, 1), 1)),
+    "Keras 2, functional with LRN": (
+        "caffe",
+        lambda w, path: write_h5(path, keras_layers(w, 2), 2, is_functional=True),
+    ),
+    "Keras 3": ("single_tower", lambda w, path: write_archive(path, keras_layers(w, 3))),
+    "Keras 3's weights alone": ("single_tower", lambda w, path: path.write_bytes(stored_weights(keras_layers(w, 3)))),
     "LRN taken apart": (
         "caffe",
         lambda w, path: exported(Caffe(state_dict(w, JIECAOYU), TakenApart), 227, path, dynamo=False),

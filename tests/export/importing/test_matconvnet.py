@@ -98,14 +98,14 @@ def test_a_batch_norm_is_folded_into_the_convolution_before_it(caffe: Weights, t
 @pytest.mark.parametrize(
     ("number", "change", "message"),
     [
-        (0, {"type": "convt"}, "conv1: a layer of type 'convt' is not known here"),
+        (0, {"type": "convt"}, "conv1: a layer of type 'convt' is not supported"),
         (0, {"pad": np.zeros((1, 3))}, "conv1: its padding has 3 numbers"),
         (0, {"stride": np.array([[4.0, 2.0]])}, "conv1: its stride differs in height and width"),
         (0, {"weights": np.zeros(3)}, "conv1: has no filters of height, width, inputs and outputs"),
-        (1, {"leak": 0.1}, "relu1: a leaky ReLU is not known here"),
+        (1, {"leak": 0.1}, "relu1: a leaky ReLU is not supported"),
         (2, {"param": np.zeros((1, 2))}, "norm1: its param has 2 numbers"),
-        (3, {"method": "median"}, "pool1: pooling by 'median' is not known here"),
-        (4, {"dilate": 2.0}, "conv2: a dilated convolution is not known here"),
+        (3, {"method": "median"}, "pool1: pooling by 'median' is not supported"),
+        (4, {"dilate": 2.0}, "conv2: a dilated convolution is not supported"),
     ],
 )
 def test_a_layer_that_is_not_known_is_named(

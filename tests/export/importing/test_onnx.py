@@ -98,9 +98,9 @@ def test_a_zfnet_becomes_a_table_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet50", "n12: Conv takes what n4 takes: not a chain"),
-        ("densenet121", "n3: Mul not a layer of AlexNet-like networks"),
-        ("squeezenet", "n7: Conv takes what n5 takes: not a chain"),
+        ("resnet50", "n12: Conv reads the same value as n4: not a chain"),
+        ("densenet121", "n3: Mul is not a layer of AlexNet-like networks"),
+        ("squeezenet", "n7: Conv reads the same value as n5: not a chain"),
         ("vgg19", "n12 is a sixth convolution; AlexNet-like networks have five"),
     ],
 )

@@ -18,6 +18,7 @@ from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.proof import proof_images, prove, source_inputs
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import Referee, find_format
+from alexnet_deploy.export.importing.source import MeanImage
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +79,14 @@ def test_planted_error_fails_by_name(planted: str, whole: tuple[Recognised, Refe
     with pytest.raises(ParityError) as caught:
         prove(plant(recognised), referee)
     said = str(caught.value)
-    assert said.startswith(
-        f"{recognised.source.path}: our network does not say what the file itself says: on 16 images"
-    )
-    assert said.endswith(f"; they would agree with {name}")
+    assert said.startswith(f"{recognised.source.path}: the imported network disagrees with the file: on 16 images")
+    assert said.endswith(f"; they agree with {name}")
 
 
 def test_crop_off_by_one_fails_by_name(whole: tuple[Recognised, Referee]) -> None:
     (center,) = views_by_name("center", 227)
     assert (center.top, center.left) == (14, 14)
-    with pytest.raises(ParityError, match=r"; they would agree with a crop at 14 for 15$"):
+    with pytest.raises(ParityError, match=r"; they agree with a crop at 14 for 15$"):
         prove(*whole, view=View(top=15, left=15, mirrored=False))
 
 
@@ -115,7 +114,8 @@ def test_what_the_source_is_fed_is_cropped_ordered_and_scaled_as_it_says(
     # Blue first, of the pixel at row 14 + 5 and column 14 + 7.
     red, green, blue = (images[0, 19, 21].astype(np.float32) - np.float32([123, 117, 104])) * np.float32([2, 3, 4])
     assert inputs[0, :, 5, 7].tolist() == [blue, green, red]
-    picture = np.zeros((256, 256, 3), np.float32)
-    picture[19, 21] = (1, 2, 3)
-    exact = source_inputs(images, replace(fed, mean=None, mean_image=picture))
-    assert exact[0, :, 5, 7].tolist() == (images[0, 19, 21].astype(np.float32) - np.float32([1, 2, 3]))[::-1].tolist()
+    picture = np.zeros((3, 256, 256), np.float32)
+    # Blue first, as the network's input.
+    picture[:, 19, 21] = (1, 2, 3)
+    exact = source_inputs(images, replace(fed, mean=None, mean_image=MeanImage(name="mean", pixels=picture)))
+    assert exact[0, :, 5, 7].tolist() == (images[0, 19, 21].astype(np.float32)[::-1] - np.float32([1, 2, 3])).tolist()

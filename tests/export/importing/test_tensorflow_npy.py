@@ -77,13 +77,13 @@ def test_another_architecture_can_be_asked_for(caffe: Weights, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((3, 256, 256), np.float32), r"x: holds one array \(3 x 256 x 256 of float32\), where the layers"),
+        (np.zeros((3, 256, 256), np.float32), r"x: holds one array \(3 x 256 x 256 of float32\), expected the layers"),
         ({"conv1": [1, 2]}, "x: 'conv1' is not a layer with weights and biases"),
         ({"conv1": np.zeros(3)}, "x: 'conv1' is not a layer with weights and biases"),
-        ({"conv1": [np.zeros(3, np.int64)]}, "x: holds an array of type '<i8', where floats are needed"),
+        ({"conv1": [np.zeros(3, np.int64)]}, "x: holds an array of type '<i8', expected floats"),
         ({"conv1": {"kernel": np.zeros(3)}}, "x: 'conv1' is not a layer with weights and biases"),
         (["conv1"], "x: holds no dict of layers"),
-        ({1: []}, "x: has a int where a name is needed"),
+        ({1: []}, "x: has a int, expected a name"),
         ({"a": 0.5}, "x: has an instruction that no array needs: b'G'"),
         ({"a": {1, 2}}, "x: has an instruction that no array needs"),
     ],
@@ -120,5 +120,5 @@ def test_a_pickle_cut_anywhere_is_refused() -> None:
 def test_nested_tuples_as_keys_take_no_time() -> None:
     # A plain unpickler hashes each tuple once for each time that it stands in another: 2 to the power of 60 times.
     nested = b")" + b"q\x00" + b"h\x00\x86q\x00" * 60
-    with pytest.raises(PickleError, match="has a tuple where a name is needed"):
+    with pytest.raises(PickleError, match="has a tuple, expected a name"):
         read_pickle(memoryview(b"\x80\x02}" + nested + b"Ns."))

@@ -174,7 +174,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: there is no such folder$"):
         find_images(tmp_path / "nothing")
     touch(tmp_path, "file")
-    with pytest.raises(DataError, match=r"file: is not a folder$"):
+    with pytest.raises(DataError, match=r"file: is a file, not a folder of images by class$"):
         find_images(tmp_path / "file")
 
 

@@ -574,6 +574,7 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     position = load_checkpoint(Path("runs/cut", CHECKPOINT)).position
     assert (position.epoch, position.step) == (2, 1)
+    assert Path("runs/latest").read_text() == "cut\n"
     # The newest run, with its own images and recipe.
     outcome = run("train", "--resume")
     assert outcome.code == 0
@@ -583,12 +584,28 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
     assert outcome.code == 0
     assert "runs/cut: training has ended, after 2 epochs\n" in outcome.err
+    said = run("train", "--resume", "cut").refused(2)
+    assert said == "cut: DATA is a folder of images; to resume this run, pass --out runs/cut"
+    assert run("train", "--resume", "nothing").refused(2) == "nothing: there is no such file or folder"
     assert (
         run("train", "--resume", "--lr", "0.5")
         .refused(2)
         .startswith(
             f"runs/cut/{CHECKPOINT}: cannot resume: the run's recipe has learning_rate 0.01, but 0.5 was requested"
         )
+    )
+
+
+def test_a_run_without_a_finished_epoch_is_not_the_latest(
+    run: Command, data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled_in_step(1, signal.SIGINT, monkeypatch)
+    assert run("train", data, "--arch", "tiny", "--recipe", tiny_recipe, "--out", "runs/cut").code == 130
+    assert not Path("runs/latest").exists()
+    assert run("export").refused(2) == "there is no runs/latest yet; `alexnet-deploy train` makes one"
+    assert run("export", "cut").refused(2) == (
+        "runs/cut/weights.safetensors: these weights are not trained: the run was interrupted in its first epoch; "
+        "`alexnet-deploy train --resume --out runs/cut` resumes it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Caffe's layers, V1 or V2, as the layers of a source: a chain from the image to the class scores."""
+"""Convert Caffe's layers, V1 or V2, to the layers of a source: a chain from the image to the class scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ _MEASURES = {"Accuracy", "SoftmaxWithLoss", "Silence"}
 
 
 class ChainError(Exception):
-    """What is wrong with a model, in words that need its name before them."""
+    """What is wrong with a model; the message needs the file's name in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +62,13 @@ class CaffeLayer:
 
     name: str
     type: str
-    """V2's word for it."""
+    """Its type, by V2's name."""
     message: AnyLayer
-    """As it was parsed."""
+    """The parsed message."""
 
     @classmethod
     def of(cls, message: AnyLayer) -> "CaffeLayer":
-        """Return a layer; raises ChainError for one from before V1."""
+        """Return a layer; raises ChainError for one older than V1."""
         if isinstance(message, messages.LayerParameter):
             return cls(name=message.name, type=message.type, message=message)
         if message.HasField("v0_layer"):
@@ -83,7 +83,7 @@ class CaffeLayer:
         return field in self.message.DESCRIPTOR.fields_by_name and bool(self.message.HasField(field))
 
 
-def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> int | None:
+def input_size_of(header: messages.NetHeader | messages.NetText, layers: Sequence[CaffeLayer]) -> int | None:
     """Return the side of the square input, in pixels, if the model says it; raises ChainError for another shape."""
     shapes = [list(header.input_dim)] if header.input_dim else [list(shape.dim) for shape in header.input_shape]
     for layer in layers:
@@ -94,7 +94,7 @@ def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> i
     for shape in shapes:
         if len(shape) == 4:
             if shape[1] != 3 or shape[2] != shape[3] or shape[2] < 1:
-                raise ChainError(f"takes an input of shape {tuple(shape[1:])}; a square of 3 channels is needed")
+                raise ChainError(f"takes an input of shape {tuple(shape[1:])}; expected a square of 3 channels")
             return int(shape[2])
     return None
 
@@ -102,7 +102,7 @@ def input_size_of(header: messages.NetHeader, layers: Sequence[CaffeLayer]) -> i
 def chain_of(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray]) -> tuple[SourceLayer, ...]:
     """Return the layers from the image to the class scores, in order of execution.
 
-    Raises ChainError for a network that branches, and for a layer that is not known, with its name.
+    Raises ChainError, naming the layer, for a network that branches or a layer that is not supported.
     """
     found: list[SourceLayer] = []
     blob: str | None = None
@@ -116,7 +116,7 @@ def chain_of(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray]) ->
             continue
         if len(bottoms) != 1 or len(layer.message.top) != 1 or (blob is not None and bottoms[0] != blob):
             raise ChainError(
-                f"{layer.name}: takes {', '.join(bottoms) or 'nothing'}, but the layer before it gives "
+                f"{layer.name}: reads {', '.join(bottoms) or 'nothing'}, but the layer before it writes "
                 f"{blob or 'the image'}; only a chain of layers can be imported"
             )
         blob = layer.message.top[0]
@@ -132,19 +132,19 @@ def _translated(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Iterato
         case "InnerProduct":
             given = message.inner_product_param
             if given.axis != 1 or given.transpose:
-                raise ChainError(f"{name}: inner products over another axis, or transposed, are not known here")
+                raise ChainError(f"{name}: inner products over another axis, or transposed, are not supported")
             yield Unroll(name=f"{name} (flattens)", order="CHW")
             yield Connect(name=name, weight=f"{name}.0", bias=_bias(name, tensors), layout="OI")
         case "ReLU":
             if layer.has("relu_param") and message.relu_param.negative_slope:
-                raise ChainError(f"{name}: a ReLU with a negative slope is not known here")
+                raise ChainError(f"{name}: a ReLU with a negative slope is not supported")
             yield Activate(name=name, function="relu")
         case "TanH":
             yield Activate(name=name, function="tanh")
         case "LRN":
             given = message.lrn_param
             if given.norm_region != messages.LRNParameter.ACROSS_CHANNELS:
-                raise ChainError(f"{name}: normalisation within a channel is not known here")
+                raise ChainError(f"{name}: normalisation within a channel is not supported")
             yield Normalise(
                 name=name, size=given.local_size, alpha=given.alpha, alpha_is_divided=True, beta=given.beta, k=given.k
             )
@@ -167,7 +167,7 @@ def _translated(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Iterato
         case "Softmax":
             yield Softmax(name=name)
         case other:
-            raise ChainError(f"{name}: a layer of type {other} is not known here")
+            raise ChainError(f"{name}: a layer of type {other} is not supported")
 
 
 def _bias(name: str, tensors: Mapping[str, np.ndarray]) -> str | None:
@@ -177,10 +177,10 @@ def _bias(name: str, tensors: Mapping[str, np.ndarray]) -> str | None:
 def _convolution(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Convolve:
     given, name = layer.message.convolution_param, layer.name
     if any(value != 1 for value in given.dilation):
-        raise ChainError(f"{name}: a dilated convolution is not known here")
+        raise ChainError(f"{name}: a dilated convolution is not supported")
     strides = {*given.stride} | ({given.stride_h, given.stride_w} if given.HasField("stride_h") else set()) or {1}
     if len(strides) != 1:
-        raise ChainError(f"{name}: different strides along height and width are not known here")
+        raise ChainError(f"{name}: different strides along height and width are not supported")
     down, across = (
         (given.pad_h, given.pad_w)
         if given.HasField("pad_h") or given.HasField("pad_w")
@@ -208,11 +208,11 @@ def _along(values: Sequence[int], axis: int) -> int:
 def _pooling(layer: CaffeLayer) -> Pool:
     given, name = layer.message.pooling_param, layer.name
     if given.global_pooling or given.pool == messages.PoolingParameter.STOCHASTIC:
-        raise ChainError(f"{name}: global and stochastic pooling are not known here")
+        raise ChainError(f"{name}: global and stochastic pooling are not supported")
     kernels = {given.kernel_h, given.kernel_w} if given.HasField("kernel_h") else {given.kernel_size}
     strides = {given.stride_h, given.stride_w} if given.HasField("stride_h") else {given.stride}
     if len(kernels) != 1 or len(strides) != 1:
-        raise ChainError(f"{name}: different sizes along height and width are not known here")
+        raise ChainError(f"{name}: different sizes along height and width are not supported")
     down, across = (
         (given.pad_h, given.pad_w) if given.HasField("pad_h") or given.HasField("pad_w") else (given.pad,) * 2
     )

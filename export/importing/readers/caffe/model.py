@@ -7,8 +7,10 @@ its channels are BGR; the mean may be in a file of its own.
 
 import math
 import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -26,7 +28,7 @@ M = TypeVar("M", bound=Message)
 _NAME, _V1_LAYERS, _V2_LAYERS = 1, 2, 100
 _MOST_LAYERS = 200
 _MOST_VALUES = 1 << 29
-"""As many as an architecture may have parameters."""
+"""The limit of an architecture's parameters."""
 _MOST_HEADER_BYTES = 1 << 16
 
 
@@ -50,7 +52,7 @@ def read(path: Path) -> Source:
     try:
         with open_input(path) as file:
             digest = sha256_of_open(file)
-            # Not closed by hand: the frames of an error still hold parts of it. It goes with the last of them.
+            # Not closed explicitly: the frames of an error still reference parts of it. The last reference frees it.
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return _read(path, memoryview(whole), digest)
     except OSError as error:
@@ -61,7 +63,36 @@ def read(path: Path) -> Source:
         raise WeightsError(f"{path}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaffeModel:
+    """A model as it was parsed."""
+
+    header: messages.NetHeader
+    layers: tuple[CaffeLayer, ...]
+    """Without their blobs."""
+    tensors: dict[str, np.ndarray]
+    """float32, as LAYER.0, LAYER.1 and so on."""
+    version: Literal["V1", "V2"]
+
+
 def _read(path: Path, data: memoryview, sha256: str) -> Source:
+    model = parse_model(data)
+    size = input_size_of(model.header, model.layers)
+    return Source(
+        path=path,
+        sha256=sha256,
+        format=f"Caffe model ({model.version} layers)",
+        tensors=model.tensors,
+        layers=chain_of(model.layers, model.tensors),
+        preprocessing=SourcePreprocessing(
+            input_size=size, mean=mean_value_of(model.layers), scale=scale_of(model.layers)
+        ),
+        labels=None,
+    )
+
+
+def parse_model(data: memoryview) -> CaffeModel:
+    """Return a model's layers and tensors; raises ChainError, WireError and protobuf's DecodeError."""
     header, layers, tensors = bytearray(), [], {}
     is_v1 = False
     for field in fields(data, 0, len(data)):
@@ -84,21 +115,16 @@ def _read(path: Path, data: memoryview, sha256: str) -> Source:
         layers.append(layer)
         if len(layers) > _MOST_LAYERS:
             raise ChainError(f"has more than {_MOST_LAYERS} layers")
-    head = _parsed(messages.NetHeader(), memoryview(header))
-    size = input_size_of(head, layers)
-    return Source(
-        path=path,
-        sha256=sha256,
-        format=f"Caffe model ({'V1' if is_v1 else 'V2'} layers)",
+    return CaffeModel(
+        header=_parsed(messages.NetHeader(), memoryview(header)),
+        layers=tuple(layers),
         tensors=tensors,
-        layers=chain_of(layers, tensors),
-        preprocessing=SourcePreprocessing(input_size=size, mean=_mean(layers), scale=_scale(layers)),
-        labels=None,
+        version="V1" if is_v1 else "V2",
     )
 
 
 def _shape_of(layer: CaffeLayer, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a blob's shape without the leading ones of V1: a matrix, or a row where it is not a layer's weights."""
+    """Return a blob's shape without the leading ones of V1: a matrix, or a row if it is not a layer's weights."""
     if number > 0 or layer.type not in ("Convolution", "InnerProduct"):
         return (math.prod(shape),)
     return (math.prod(shape[:-1]), shape[-1]) if layer.type == "InnerProduct" and shape else shape
@@ -110,7 +136,7 @@ def _parsed(message: M, data: memoryview) -> M:
 
 
 def array_of(blob: messages.BlobProto, subject: str) -> np.ndarray:
-    """Return a BlobProto's numbers, float32, in its own shape, which has four dimensions in V1.
+    """Return a BlobProto's numbers, float32, in its own shape; V1 shapes have four dimensions.
 
     Raises ChainError, with the subject, if they do not fit its shape.
     """
@@ -124,7 +150,8 @@ def array_of(blob: messages.BlobProto, subject: str) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _mean(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
+def mean_value_of(layers: Sequence[CaffeLayer]) -> tuple[float, float, float] | None:
+    """Return the means that a layer of data subtracts, red first; None where it says none."""
     for layer in layers:
         values = list(layer.message.transform_param.mean_value) if layer.has("transform_param") else []
         if len(values) in (1, 3):
@@ -133,7 +160,8 @@ def _mean(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
     return None
 
 
-def _scale(layers: list[CaffeLayer]) -> tuple[float, float, float] | None:
+def scale_of(layers: Sequence[CaffeLayer]) -> tuple[float, float, float] | None:
+    """Return what a layer of data multiplies by; None where it says nothing."""
     for layer in layers:
         if layer.has("transform_param") and layer.message.transform_param.HasField("scale"):
             scale = layer.message.transform_param.scale

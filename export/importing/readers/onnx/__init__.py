@@ -1,1 +1,1 @@
-"""ONNX graphs of any program: their structure read apart from their weights, and the chain of layers in it."""
+"""Read ONNX graphs of any program: the structure without the weights, then the chain of layers in it."""

@@ -1,4 +1,4 @@
-"""The chain of layers in a graph: from its input, node by node, to its output.
+"""Read the chain of layers in a graph, node by node, from its input to its output.
 
 C channels, H height, W width.
 """
@@ -34,12 +34,12 @@ class Chain:
 
     graph: Graph
     value: str
-    """What the last layer gave."""
+    """Output of the last layer."""
     layers: list[SourceLayer] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def use(self, node: Node, place: int) -> str:
-        """Return the name of a constant that a node takes, and keep it; raises StructureError where it is none."""
+        """Return the name of a node's constant input, and keep its value; raises StructureError for another input."""
         name = node.inputs[place] if place < len(node.inputs) else ""
         value = self.graph.constant(name) if name else None
         if value is None:
@@ -53,7 +53,7 @@ class Chain:
 def chain_of(graph: Graph, begin: str, end: str) -> Chain:
     """Return the layers between two values of a graph.
 
-    Raises StructureError, which names the first node that is not one of a chain of layers.
+    Raises StructureError, naming the first node that does not belong to a chain of layers.
     """
     chain = Chain(graph=graph, value=begin)
     while chain.value != end:
@@ -64,16 +64,18 @@ def chain_of(graph: Graph, begin: str, end: str) -> Chain:
         elif len(takers) == 1:
             _step(chain, takers[0])
         elif takers:
-            raise StructureError(f"{takers[1].name}: {takers[1].op} takes what {takers[0].name} takes: not a chain")
+            raise StructureError(
+                f"{takers[1].name}: {takers[1].op} reads the same value as {takers[0].name}: not a chain"
+            )
         else:
-            raise StructureError(f"{chain.value}: no node takes it, and it is not the output")
+            raise StructureError(f"{chain.value}: no node reads it, and it is not the output")
     return chain
 
 
 def _step(chain: Chain, node: Node) -> None:
     read = _READERS.get(node.op)
     if read is None:
-        raise StructureError(f"{node.name}: {node.op} not a layer of AlexNet-like networks")
+        raise StructureError(f"{node.name}: {node.op} is not a layer of AlexNet-like networks")
     if node.op != "Add" and node.inputs[0] != chain.value:
         raise StructureError(
             f"{node.name}: {node.op} takes the previous layer's output as an input other than its first"
@@ -86,10 +88,10 @@ def _convolve(chain: Chain, node: Node) -> None:
     weight = chain.use(node, 1)
     shape = chain.tensors[weight].shape
     if len(shape) != 4:
-        raise StructureError(f"{node.name}: weights of shape {shape} are not those of an image's convolution")
+        raise StructureError(f"{node.name}: expected convolution weights of 4 dimensions, got shape {shape}")
     kernel = node.list("kernel_shape", shape[2:])
     if kernel != shape[2:] or node.list("dilations", (1, 1)) != (1, 1):
-        raise StructureError(f"{node.name}: a dilated convolution not a layer of AlexNet-like networks")
+        raise StructureError(f"{node.name}: a dilated convolution is not a layer of AlexNet-like networks")
     stride = _stride(node, node.list("strides", (1, 1)))
     chain.layers.append(
         Convolve(
@@ -107,7 +109,7 @@ def _convolve(chain: Chain, node: Node) -> None:
 def _pool(chain: Chain, node: Node) -> None:
     kernel = node.list("kernel_shape", ())
     if len(kernel) != 2 or kernel[0] != kernel[1] or node.list("dilations", (1, 1)) != (1, 1):
-        raise StructureError(f"{node.name}: windows of {kernel} are not square, or are dilated")
+        raise StructureError(f"{node.name}: expected square windows without dilation, got {kernel}")
     stride = _stride(node, node.list("strides", (1, 1)))
     chain.layers.append(
         Pool(
@@ -124,7 +126,7 @@ def _pool(chain: Chain, node: Node) -> None:
 
 def _stride(node: Node, strides: tuple[int, ...]) -> int:
     if len(strides) != 2 or strides[0] != strides[1] or strides[0] < 1:
-        raise StructureError(f"{node.name}: strides {strides} are not two that are equal")
+        raise StructureError(f"{node.name}: expected two equal strides, got {strides}")
     return strides[0]
 
 
@@ -133,17 +135,17 @@ def _padding(node: Node, kernel: tuple[int, ...], stride: int) -> Padding:
     if automatic in (b"SAME_UPPER", b"SAME_LOWER") and stride == 1 and kernel[0] % 2 == 1:
         return (kernel[0] // 2,) * 4
     if automatic not in (b"NOTSET", b"VALID", b""):
-        raise StructureError(f"{node.name}: auto_pad {automatic!r} is not read where the stride is over 1")
+        raise StructureError(f"{node.name}: auto_pad {automatic!r} is not supported when the stride is over 1")
     pads = (0, 0, 0, 0) if automatic == b"VALID" else node.list("pads", (0, 0, 0, 0))
     if len(pads) != 4 or min(pads) < 0:
-        raise StructureError(f"{node.name}: pads {pads} are not four that are 0 or more")
+        raise StructureError(f"{node.name}: expected four pads of 0 or more, got {pads}")
     top, left, bottom, right = pads
     return top, left, bottom, right
 
 
 def _gemm(chain: Chain, node: Node) -> None:
     if (node.number("alpha", 1.0), node.number("beta", 1.0), node.whole("transA", 0)) != (1.0, 1.0, 0):
-        raise StructureError(f"{node.name}: a Gemm with factors, or of a transposed input, is not read")
+        raise StructureError(f"{node.name}: a Gemm with alpha, beta or a transposed input is not supported")
     chain.layers.append(
         Connect(
             name=node.name,
@@ -159,15 +161,15 @@ def _multiply(chain: Chain, node: Node) -> None:
 
 
 def _add(chain: Chain, node: Node) -> None:
-    """Read an addition as the biases of the layer just before it."""
+    """Read an addition as the biases of the layer before it."""
     last = chain.layers[-1] if chain.layers else None
     bias = chain.use(node, 1 if node.inputs[0] == chain.value else 0)
     if not isinstance(last, Connect | Convolve) or last.bias is not None:
-        raise StructureError(f"{node.name}: an Add that gives no layer its biases is not read")
+        raise StructureError(f"{node.name}: an Add is supported only as the bias of the layer before it")
     values = chain.tensors[bias]
     per_output = values.size == values.shape[-1] if isinstance(last, Connect) else values.shape[-2:] == (1, 1)
     if not per_output or values.size != np.prod(values.shape):
-        raise StructureError(f"{node.name}: an addition of shape {values.shape} is not of one bias an output")
+        raise StructureError(f"{node.name}: expected one bias per output, got shape {values.shape}")
     chain.tensors[bias] = values.reshape(-1)
     chain.layers[-1] = replace(last, bias=bias)
 
@@ -201,7 +203,7 @@ def _drop(chain: Chain, node: Node) -> None:
 def _unroll(chain: Chain, node: Node) -> None:
     if node.op == "Flatten" and node.whole("axis", 1) not in (1, -3):
         raise StructureError(f"{node.name}: flattens from another axis than the channels'")
-    # To what shape a Reshape goes is often computed; what it computes is held against the file itself.
+    # The target shape of a Reshape is often computed; the proof compares the result with the file itself.
     chain.layers.append(Unroll(name=node.name, order="CHW"))
 
 
@@ -218,7 +220,7 @@ def _end(chain: Chain, node: Node) -> None:
 
 
 def _pass(chain: Chain, node: Node) -> None:
-    """Leave what changes nothing."""
+    """Skip a node that changes nothing."""
 
 
 _READERS: Mapping[str, Callable[[Chain, Node], None]] = MappingProxyType(
@@ -242,4 +244,4 @@ _READERS: Mapping[str, Callable[[Chain, Node], None]] = MappingProxyType(
         "Softmax": _end,
     }
 )
-"""What reads each operator."""
+"""The reader of each operator."""

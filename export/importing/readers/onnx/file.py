@@ -1,4 +1,4 @@
-"""ONNX files: any program's that hold a network of the family, this program's own FP32 graphs among them."""
+"""ONNX files of any program that hold a network of the family, including our own FP32 graphs."""
 
 from pathlib import Path
 
@@ -45,26 +45,26 @@ def read(path: Path) -> Source:
 
 
 def span_of(structure: Structure) -> tuple[str, str]:
-    """Return the values between which the network's layers are: what is fed, and scores or probabilities.
+    """Return the names of the values before and after the network's layers: its input, and scores or probabilities.
 
-    Raises StructureError where the graph has several inputs or outputs.
+    Raises StructureError if the graph has several inputs or outputs.
     """
     graph = structure.model.graph
     if own_facts(structure) is not None:
         softmax = next((node for node in graph.node if node.op_type == "Softmax"), None)
         if softmax is None:
-            raise StructureError("says that it is this program's, and has no softmax")
+            raise StructureError("has the metadata of alexnet-deploy but no softmax")
         return VIEWS, softmax.output[0]
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
     outputs = [value.name for value in graph.output]
     if len(inputs) != 1 or len(outputs) != 1:
-        raise StructureError(f"has {len(inputs)} inputs and {len(outputs)} outputs, where one of each is needed")
+        raise StructureError(f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
     return inputs[0], outputs[0]
 
 
 class OwnFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What this program's graphs say of themselves."""
+    """The metadata of graphs that this program wrote."""
 
     precision: str
     architecture: Architecture
@@ -73,9 +73,9 @@ class OwnFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def own_facts(structure: Structure) -> OwnFacts | None:
-    """Return what a graph of this program's says of itself; None for another program's.
+    """Return the metadata of a graph that this program wrote; None for another program's graph.
 
-    Raises StructureError where it says so, and the rest cannot be read.
+    Raises StructureError if the metadata cannot be read.
     """
     said = {prop.key: prop.value for prop in structure.model.metadata_props}
     if said.get("format") != msgspec.json.encode(FORMAT).decode():
@@ -84,7 +84,7 @@ def own_facts(structure: Structure) -> OwnFacts | None:
         parts = {name: msgspec.Raw(text.encode()) for name, text in said.items()}
         return from_json(msgspec.json.encode(parts), OwnFacts)
     except msgspec.DecodeError as error:
-        raise StructureError(f"says that it is this program's, and cannot be read: {error}") from error
+        raise StructureError(f"has the metadata of alexnet-deploy, but it cannot be read: {error}") from error
 
 
 def _source(path: Path, structure: Structure) -> Source:
@@ -98,7 +98,7 @@ def _source(path: Path, structure: Structure) -> Source:
         raise StructureError("holds no layer")
     model = structure.model
     if facts is None:
-        # What the zoo's files were written by, all of them from Caffe's.
+        # The writer of the zoo's files, which were all converted from Caffe's.
         origin = "onnx-zoo" if model.producer_name == "onnx-caffe2" else None
         preprocessing = SourcePreprocessing(input_size=_side(model, begin))
     else:
@@ -126,12 +126,12 @@ def _source(path: Path, structure: Structure) -> Source:
 
 
 def _side(model: onnx.ModelProto, name: str) -> int | None:
-    """Return the side of the square input; None where the file leaves it open. Raises StructureError for another."""
+    """Return the side of the square input; None if the file leaves it open. Raises StructureError for another shape."""
     (value,) = (one for one in model.graph.input if one.name == name)
     dimensions = value.type.tensor_type.shape.dim
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dimensions) != 4:
         raise StructureError(f"its input {name} is not images as floats, (N, 3, height, width)")
     channels, height, width = (one.dim_value for one in list(dimensions)[1:])
     if channels not in (0, 3) or height != width:
-        raise StructureError(f"its input {name} is {channels} x {height} x {width}, where 3 x S x S is needed")
+        raise StructureError(f"its input {name} is {channels} x {height} x {width}, expected 3 x S x S")
     return height or None

@@ -1,4 +1,4 @@
-"""A graph as its values: what each node takes and gives, and which values are constants."""
+"""A graph by its values: the inputs and outputs of each node, and the constants."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,53 +20,53 @@ class Node:
 
     op: str
     name: str
-    """Its own, or that of what it gives."""
+    """Its own name, or that of its output."""
     inputs: tuple[str, ...]
     output: str
-    """The first of what it gives; the mask of a dropout is not read."""
+    """Its first output; the mask of a dropout is ignored."""
     proto: onnx.NodeProto
 
     def attribute(self, name: str, otherwise: object = None) -> object:
-        """Return an attribute's value, or what is meant where there is none."""
+        """Return an attribute's value, or `otherwise` if it is absent."""
         found = next((one for one in self.proto.attribute if one.name == name), None)
         return otherwise if found is None else helper.get_attribute_value(found)
 
     def number(self, name: str, otherwise: float) -> float:
-        """Return an attribute that is a number; raises StructureError where it is something else."""
+        """Return a numeric attribute; raises StructureError for another type."""
         value = self.attribute(name, otherwise)
         if not isinstance(value, int | float):
             raise StructureError(f"{self.name}: {name} is not a number")
         return value
 
     def whole(self, name: str, otherwise: int) -> int:
-        """Return an attribute that is a whole number; raises StructureError where it is something else."""
+        """Return an integer attribute; raises StructureError for another type."""
         value = self.number(name, otherwise)
         if not isinstance(value, int):
-            raise StructureError(f"{self.name}: {name} is not a whole number")
+            raise StructureError(f"{self.name}: {name} is not an integer")
         return value
 
     def list(self, name: str, otherwise: Sequence[int]) -> tuple[int, ...]:
-        """Return an attribute that is a list of whole numbers; raises StructureError where it is something else."""
+        """Return an attribute that is a list of integers; raises StructureError for another type."""
         value = self.attribute(name, otherwise)
         if not isinstance(value, list | tuple) or not all(isinstance(one, int) for one in value):
-            raise StructureError(f"{self.name}: {name} is not a list of whole numbers")
+            raise StructureError(f"{self.name}: {name} is not a list of integers")
         return tuple(value)
 
 
 @dataclass(slots=True)
 class Graph:
-    """The nodes of a file, by what they give and what takes it."""
+    """The nodes of a file, indexed by their outputs and inputs."""
 
     structure: Structure
     nodes: list[Node] = field(default_factory=list)
     made_by: dict[str, Node] = field(default_factory=dict)
-    """Which node gives a value."""
+    """The node that writes each value."""
     taken_by: dict[str, list[Node]] = field(default_factory=dict)
-    """Which nodes take a value, in order."""
+    """The nodes that read each value, in order."""
     _constants: dict[str, np.ndarray] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """Return the value of a constant, or of what is made of constants alone; None where it depends on the input."""
+        """Return a value computed from constants alone; None if it depends on the input."""
         if name not in self._constants:
             node = self.made_by.get(name)
             value = None if node is None else self._folded(node)
@@ -76,13 +76,13 @@ class Graph:
         return self._constants[name]
 
     def add_constant(self, name: str, value: np.ndarray) -> None:
-        """Note a constant; raises StructureError where there is one of this name."""
+        """Add a constant; raises StructureError if the name is taken."""
         if name in self._constants:
             raise StructureError(f"two constants share a name, {name}")
         self._constants[name] = value
 
     def _folded(self, node: Node) -> np.ndarray | None:
-        # The graph's nodes are in an order in which every input is there already, so this ends.
+        # Each node comes after the nodes that write its inputs, so this ends.
         inputs = [self._constants.get(name) for name in node.inputs]
         if any(value is None for value in inputs):
             return None
@@ -106,12 +106,12 @@ class Graph:
         sizes = tuple(int(size) for size in shape.reshape(-1))
         if filling.size != 1 or not is_shape(sizes):
             raise StructureError(f"{node.name}: invalid tensor shape {sizes[:8]}")
-        # A view of one value: memory is taken when the network turns out to be one of ours.
+        # A view of one value: memory is allocated only if the network is recognised.
         return np.broadcast_to(filling.reshape(()), sizes)
 
 
 def graph_of(structure: Structure) -> Graph:
-    """Return the graph of a parsed file; raises StructureError for what is no plain network of floats."""
+    """Return the graph of a parsed file; raises StructureError if it is not a plain network of floats."""
     proto = structure.model.graph
     graph = Graph(structure=structure)
     if len(proto.node) > _MOST_NODES:
@@ -121,10 +121,10 @@ def graph_of(structure: Structure) -> Graph:
     known = {value.name for value in proto.input} | {tensor.name for tensor in proto.initializer} | {""}
     for node in _nodes(proto):
         if unknown := [name for name in node.inputs if name not in known]:
-            raise StructureError(f"{node.name}: takes {unknown[0]}, which no node before it gives")
+            raise StructureError(f"{node.name}: reads {unknown[0]}, which no earlier node writes")
         for output in node.proto.output:
             if output and output in known:
-                raise StructureError(f"{node.name}: gives {output}, which is there already")
+                raise StructureError(f"{node.name}: writes {output}, which already exists")
             known.add(output)
             graph.made_by[output] = node
         graph.nodes.append(node)
@@ -137,7 +137,7 @@ def graph_of(structure: Structure) -> Graph:
 def _nodes(proto: onnx.GraphProto) -> Iterator[Node]:
     for node in proto.node:
         if not node.output or not node.output[0]:
-            raise StructureError(f"{node.name or node.op_type}: gives nothing")
+            raise StructureError(f"{node.name or node.op_type}: has no output")
         name = node.name or node.output[0]
         if node.op_type.startswith(_QUANTIZED):
             raise StructureError(f"{name}: {node.op_type} belongs to a quantized graph; import the float graph")

@@ -1,10 +1,10 @@
-"""Normalisations that a graph has in several nodes: LRN taken apart, LRN within columns, and the spatial one.
+"""Normalisations that consist of several nodes: a decomposed LRN, LRN within columns, and the spatial one.
 
-torch's exporter takes LRN apart:
+torch's exporter decomposes LRN:
 
     x^2 -> (Unsqueeze or Reshape) -> Pad -> AveragePool -> (Squeeze or Reshape) -> * alpha -> + k -> ** beta -> x / it
 
-What computes shapes and pads among these is not read: the whole is held against the file itself.
+Nodes that compute shapes and pads in between are not read: the proof compares the whole with the file itself.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class _Mean:
 
 
 def match_norm(graph: Graph, value: str, takers: Sequence[Node]) -> tuple[SourceLayer, str] | None:
-    """Return the normalisation of `value` that begins with its takers, and what it gives; None where there is none."""
+    """Return the normalisation of `value` that starts at its readers, and its output; None if there is none."""
     for node in takers:
         if node.op in ("Div", "Mul") and node.inputs[0] == value != node.inputs[1]:
             mean = _mean_of_squares(graph, node.inputs[1], value)
@@ -60,7 +60,7 @@ def _layer(node: Node, mean: _Mean) -> SourceLayer | None:
 
 
 def _mean_of_squares(graph: Graph, name: str, value: str) -> _Mean | None:
-    """Walk back from a factor to the squares of `value`; None where it is something else."""
+    """Walk back from a factor to the squares of `value`; None if it is something else."""
     power = graph.made_by.get(name)
     if power is None or power.op != "Pow" or (exponent := _scalar(graph, power.inputs[1])) is None:
         return None
@@ -78,7 +78,7 @@ def _mean_of_squares(graph: Graph, name: str, value: str) -> _Mean | None:
 
 
 def _with_scalar(graph: Graph, name: str, op: str) -> tuple[str, float | None]:
-    """Return what a node of this kind takes beside a single constant, and the constant; None where it is another."""
+    """Return the input of a node of this kind beside its single constant, and the constant; None for another node."""
     node = graph.made_by.get(name)
     if node is None or node.op != op or len(node.inputs) != 2:
         return "", None
@@ -94,7 +94,7 @@ def _scalar(graph: Graph, name: str) -> float | None:
 
 
 def _back(graph: Graph, name: str, passed: frozenset[str]) -> Node | None:
-    """Return the first node before a value that is of none of these kinds."""
+    """Return the last node before a value that is of none of these kinds."""
     node = graph.made_by.get(name)
     while node is not None and (node.op in passed or node.op == "If"):
         before = _of_branches(node, passed) if node.op == "If" else next(iter(node.inputs), "")
@@ -103,14 +103,14 @@ def _back(graph: Graph, name: str, passed: frozenset[str]) -> Node | None:
 
 
 def _of_branches(node: Node, passed: frozenset[str]) -> str:
-    """Return what both branches of an If take, where each has one node of these kinds: a Squeeze, or an Identity."""
+    """Return the input of both branches of an If, each with one node of these kinds: a Squeeze, or an Identity."""
     branches = [attribute.g.node for attribute in node.proto.attribute]
     found = {next(iter(one.input), "") for branch in branches for one in branch if one.op_type in passed}
     return found.pop() if len(found) == 1 else ""
 
 
 def _within_columns(graph: Graph, takers: Sequence[Node]) -> tuple[SourceLayer, str] | None:
-    """Match Reshape -> LRN -> Reshape, where each column is an image of its own."""
+    """Match Reshape -> LRN -> Reshape, in which each column becomes a separate image."""
     split = takers[0]
     following = [split]
     while len(following) < 3:

@@ -1,7 +1,7 @@
-"""An ONNX file's structure, parsed apart from its weights, which stay where they are in the file's bytes.
+"""An ONNX file's structure, parsed without its weights, which stay in place in the file's bytes.
 
-protobuf copies every weight, and makes a hundred bytes of an empty node's two. So the data of each tensor is taken out
-before the rest, of which there may be little, is given to onnx; and in its place stands where it was.
+protobuf copies every weight, and turns an empty node of two bytes into a hundred. So the data of each tensor is removed
+and replaced by its position before the rest, whose size is limited, is passed to onnx.
 
 Source: onnx/onnx.proto; protobuf.dev, "Encoding".
 """
@@ -22,10 +22,10 @@ from alexnet_deploy.export.audit import is_text
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 
 _MOST_STRUCTURE_BYTES = 1 * MIB
-"""Of everything but the tensors' data: networks of the family have 10 to 100 kB."""
+"""Limit on everything but the tensors' data: networks of the family have 10 to 100 kB."""
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 29
-"""As many as an architecture may have parameters."""
+"""The limit of an architecture's parameters."""
 
 _PLACE = struct.Struct("<QQ")
 _RAW_DATA = 9
@@ -37,7 +37,7 @@ _INNER: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "graph": {1: "node", 5: "tensor"},
         "node": {5: "attribute"},
         "attribute": {5: "tensor", 6: "branch"},
-        # Of an If, which torch's exporter writes around a Squeeze; there is none within another.
+        # Subgraphs of an If, which torch's exporter writes around a Squeeze; it never nests them.
         "branch": {1: "branch node", 5: "tensor"},
         "branch node": {5: "branch attribute"},
         "branch attribute": {5: "tensor"},
@@ -69,7 +69,7 @@ _TYPES: Mapping[int, str] = MappingProxyType(
 
 
 class StructureError(Exception):
-    """What is wrong with an ONNX file, in words that need its name before them."""
+    """What is wrong with an ONNX file; the message needs the file's name in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +77,17 @@ class Structure:
     """A parsed file."""
 
     model: onnx.ModelProto
-    """Without the tensors' data: a tensor's raw_data says where in `data` it is."""
+    """Without the tensors' data: a tensor's raw_data holds the data's position in `data`."""
     data: bytes
     """The whole file."""
 
     def array(self, tensor: TensorProto) -> np.ndarray:
-        """Return a tensor's values, read-only: floats as float32, whole numbers as int64; raises StructureError."""
+        """Return a tensor's values, read-only: floats as float32, integers as int64; raises StructureError."""
         name, shape = tensor.name or "a constant", tuple(tensor.dims)
         if not is_shape(shape):
             raise StructureError(f"{name}: invalid tensor shape {shape[:_MOST_DIMENSIONS]}")
         if tensor.data_type not in _TYPES:
-            raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, where floats are needed")
+            raise StructureError(f"{name}: is of type {_type_name(tensor.data_type)}, expected floats")
         values = self._values(tensor, name)
         if len(values) != math.prod(shape):
             raise StructureError(f"{name}: has {len(values):,} values for the shape {shape}")
@@ -145,7 +145,7 @@ def _stripped(data: memoryview, begin: int, end: int, kind: str, budget: list[in
             if has_data:
                 raise StructureError("has a tensor with two sets of data")
             has_data = True
-            # No data at all is what the field stands for when it is missing.
+            # A missing field means no data at all.
             if field.end > field.value:
                 parts.append(_packed(_RAW_DATA, _PLACE.pack(field.value, field.end)))
         else:

@@ -1,0 +1,1 @@
+"""The golden files: small image files with the pixels that every decoder must make of them."""
