@@ -225,6 +225,32 @@ def test_rows_in_another_order_are_matched_as_well(tmp_path: Path) -> None:
     assert found.recognised.architecture == table
 
 
+def test_weights_alone_of_the_keras_head_need_its_table(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    from foreign_keras import keras_layers, write_h5_weights
+
+    weights = narrow("keras-two-class")
+    write_h5_weights(tmp_path / "a.h5", keras_layers(weights, 2), 2)
+    found = understood(tmp_path / "a.h5", table=weights.architecture)
+    assert same(found.recognised.tensors, weights.tensors)
+    assert found.recognised.architecture == weights.architecture
+    # As most of Keras's tutorials have it, and not as the nearest member's authors.
+    assert found.recognised.preprocessing.scale == (1 / 255,) * 3
+    with pytest.raises(WeightsError, match=r"a\.h5: "):
+        understood(tmp_path / "a.h5")
+
+
+def test_a_model_of_keras_with_the_head_becomes_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    from foreign_keras import keras_layers, write_h5
+
+    weights = narrow("keras-two-class")
+    write_h5(tmp_path / "a.h5", keras_layers(weights, 2), 2)
+    found = understood(tmp_path / "a.h5", architecture="keras-two-class")
+    assert same(found.recognised.tensors, weights.tensors)
+    assert found.recognised.architecture == weights.architecture
+
+
 def test_the_number_of_classes_is_the_file_s(cnn_f: Weights, tmp_path: Path) -> None:
     torch.save(state_dict(cnn_f), tmp_path / "a.pth")
     write_caffe(tmp_path / "a.caffemodel", cnn_f, 2)
