@@ -69,7 +69,7 @@ def match_layers(source: Source, asked: str | None, table: Architecture | None =
     """
     named = [known for known in _candidates(source) if set(known.tensor_names) == source.tensors.keys()]
     if table is not None:
-        like = named[0] if named else None
+        like = named[0] if named else KNOWN.get(source.origin or "") if source.trained is not None else None
         trained = _trained(source, like)
         _check_shapes(source, table, trained)
         known = None if like is None else replace(like, preprocessing=replace(like.preprocessing, input_size=None))

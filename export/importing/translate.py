@@ -120,7 +120,7 @@ def _step(walk: _Walk, layer: SourceLayer) -> None:
             _unroll(walk, layer)
         case Drop():
             number = walk.count(Conv) + walk.count(Dropout) + 1
-            walk.layers.append(Dropout(name=f"drop{number}", probability=layer.probability))
+            walk.layers.append(Dropout(name=f"drop{number}", probability=_shortest(layer.probability)))
         case Softmax():
             walk.has_ended = True
         case Activate():

@@ -171,6 +171,20 @@ def test_inspect_toml_prints_the_table_of_a_member_a_weights_file_a_run_and_a_bu
         assert run("inspect", path, "--toml").out == own
 
 
+def test_inspect_describes_a_table_with_its_shapes_and_costs(run: Run) -> None:
+    shown = run("inspect", "paper")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[1].split() == ["conv1", "conv", "96", "x", "55", "x", "55", "34,944", "105,415,200"]
+    assert shown.out.splitlines()[-1].split() == ["paper", "total", "60,965,224", "724,406,816"]
+    Path("own.toml").write_text(run("inspect", "paper", "--toml").out.replace('"paper"', '"own"'))
+    assert run("inspect", "own.toml").out.splitlines()[:-1] == shown.out.splitlines()[:-1]
+    assert run("inspect", "own.toml", "--toml").out == Path("own.toml").read_text()
+    facts = json.loads(run("inspect", "own.toml", "--json").out)
+    assert (facts["name"], facts["layers"][0]["out_channels"]) == ("own", 96)
+    Path("own.toml").write_text("name = 1\n")
+    assert run("inspect", "own.toml").refused(2) == "own.toml: input_size is missing"
+
+
 def test_inspect_toml_of_what_has_no_table_is_refused(run: Run, bundle: Bundle) -> None:
     graph = bundle.path / "model.onnx"
     assert run("inspect", graph, "--toml").refused(3) == (

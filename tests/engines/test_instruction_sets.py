@@ -11,7 +11,7 @@ import pytest
 from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights
 
-from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
+from alexnet_deploy.core.bundle.quantization import MAX_LEVEL, WEIGHT_LEVEL
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.core.model.family import ARCHITECTURES
@@ -39,6 +39,7 @@ import msgspec, numpy as np
 from graphs import RESTS, quantization_of, source_of
 from networks import narrowed, separating_weights
 from alexnet_deploy.core.images.drawing import golden_images
+from alexnet_deploy.core.model.architecture import Relu, Tanh
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.engines.engine import open_graph
@@ -54,22 +55,25 @@ def error_of(weights, quantization):
     own = exact_answers(source.data, images)
     return float(np.abs(actual - own).max()), float(np.abs(np.log(actual) - np.log(own)).max())
 
+table = narrowed(ARCHITECTURES[sys.argv[2]])
+if sys.argv[3] == "tanh":
+    layers = tuple(Tanh(name=layer.name) if isinstance(layer, Relu) else layer for layer in table.layers)
+    table = msgspec.structs.replace(table, name="own", layers=layers)
+weights, weight_level = separating_weights(table), int(sys.argv[4])
 found = {}
-for name in sys.argv[2:]:
-    weights = separating_weights(narrowed(ARCHITECTURES[name]))
-    for rest in RESTS:
-        found[f"{name}, {rest}"] = error_of(weights, quantization_of(weights, rest=rest))
-alone = separating_weights(narrowed(ARCHITECTURES[sys.argv[2]]))
-for layer in quantization_of(alone).ranges:
-    found[layer] = error_of(alone, quantization_of(alone, layer))
+for rest in RESTS:
+    found[f"all, {rest}"] = error_of(weights, quantization_of(weights, rest=rest, weight_level=weight_level))
+for layer in quantization_of(weights).ranges:
+    found[layer] = error_of(weights, quantization_of(weights, layer, weight_level=weight_level))
 print(msgspec.json.encode(found).decode())
 """
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
+def errors(isa: str, name: str, activation: str, weight_level: int = WEIGHT_LEVEL) -> dict[str, tuple[float, float]]:
+    """The errors of OpenVINO against its own int8 graphs, with all layers in int8 and with each alone."""
+    folders = f"{TESTS}/support:{TESTS}/programs"
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, f"{TESTS}/support:{TESTS}/programs", "original"],
+        [sys.executable, "-c", PROGRAM, folders, name, activation, str(weight_level)],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
         capture_output=True,
         text=True,
@@ -77,7 +81,22 @@ def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    found = msgspec.json.decode(done.stdout, type=dict[str, tuple[float, float]])
+    return msgspec.json.decode(done.stdout, type=dict[str, tuple[float, float]])
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
+    check_errors(errors(isa, "original", "relu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_int8_after_tanh_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
+    # After tanh the inputs of products are signed.
+    check_errors(errors(isa, "paper", "tanh"))
+
+
+def check_errors(found: dict[str, tuple[float, float]]) -> None:
     assert len(found) == 2 + 8
     tolerance = int8_graph_tolerance(10)
     for what, (error, log_error) in found.items():
@@ -86,6 +105,12 @@ def test_int8_is_what_the_graph_says_on_every_instruction_set(isa: str) -> None:
             assert log_error <= tolerance.log_probability, what
         else:
             assert error <= ALONE, what
+
+
+@pytest.mark.slow
+def test_signed_inputs_need_weights_of_seven_bits_on_avx2() -> None:
+    found = errors("AVX2", "paper", "tanh", MAX_LEVEL)
+    assert all(error > ALONE for what, (error, _) in found.items() if "," not in what)
 
 
 # Graphs of older bundles with 8-bit weights

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import onnx
 import pytest
-from graphs import types_in
+from graphs import RESTS, answers, quantization_of, source_of, types_in
 from networks import separating_weights, shipped
 
+from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
-from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
+from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import (
     AdaptiveAveragePool,
     Architecture,
@@ -26,9 +28,12 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.parity import INT8_TIE, int8_graph_tolerance, shortfalls
 from alexnet_deploy.engines.registry import BACKENDS
+from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.export.reference import exact_answers
 from alexnet_deploy.pipeline.check import check
 
 TABLE = Architecture(
@@ -73,6 +78,15 @@ def test_every_engine_agrees(precision: Precision, tmp_path: Path) -> None:
     assert max(row.max_error for row in result.rows if row.precision == "fp32") <= 1e-5
 
 
+@pytest.mark.parametrize("rest", RESTS)
+def test_every_engine_runs_the_int8_graph_as_it_says(rest: Rest) -> None:
+    weights, images = separating_weights(TABLE), golden_images()
+    source = source_of(weights, views_by_name("ten", TABLE.input_size), "int8", quantization_of(weights, rest=rest))
+    own = exact_answers(source.data, images)
+    for backend in BACKENDS:
+        assert shortfalls(own, answers(source, backend, images), int8_graph_tolerance(10), INT8_TIE) == ()
+
+
 def test_average_pools_are_those_of_the_table_and_its_spatial_norm(own: tuple[LoadedWeights, Bundle]) -> None:
     graph = onnx.load_model_from_string(own[1].read(GRAPH)).graph
     nodes = Counter(node.op_type for node in graph.node)
@@ -102,6 +116,17 @@ def test_tanh_is_half_and_average_pools_are_float() -> None:
             assert numbers == {onnx.TensorProto.FLOAT16}
         if node.op_type == "AveragePool":
             assert numbers == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_nvidia_s_parser_and_builder_take_every_layer(precision: Precision) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the TensorRT-RTX libraries are not installed")
+    weights = separating_weights(TABLE)
+    quantization = quantization_of(weights) if precision == "int8" else None
+    source = source_of(weights, views_by_name("center", TABLE.input_size), precision, quantization)
+    built = build_plan(source.data, "tensorrt-rtx", Profile(max_batch=8), PlanOptions())
+    assert (built.record.target, built.record.proof) == ("aot", "pending")
 
 
 @pytest.mark.parametrize("name", NAMED_BY_THE_AUDIT)

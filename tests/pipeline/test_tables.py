@@ -5,16 +5,21 @@ from pathlib import Path
 import msgspec
 import pytest
 from commands import Run
+from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights, shipped
 
+from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import open_bundle
+from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.images.drawing import draw_folder
 from alexnet_deploy.core.model.architecture import Architecture, Conv, Linear
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.table_text import architecture_as_toml, architecture_from_toml
+from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.proof.faults import Subject, planted_faults
 from alexnet_deploy.engines.registry import BACKENDS
+from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 from alexnet_deploy.pipeline.check import check
@@ -29,6 +34,7 @@ COSTS = {
     "keras-two-class": (62_380_346, 1_135_258_096),
     "zfnet": (62_357_608, 1_168_032_896),
 }
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 ROAD = ("cnn-f", "keras-two-class", "zfnet")
 
 BY_ALL = {
@@ -89,7 +95,7 @@ def test_a_table_goes_the_whole_road(name: str, drawn: Path, many: Path, images:
     Path("own.toml").write_text(architecture_as_toml(a_sixteenth(table(name))))
     trained = run("train", drawn, "--arch", "own.toml", "--recipe", "drawn", "--epochs", 1, "--batch-size", 8)
     assert trained.code == 0, trained
-    for precision in ("fp32", "fp16", "int8"):
+    for precision in PRECISIONS:
         options = ("--calibrate", many) if precision == "int8" else ()
         exported = run("export", "--precision", precision, "--views", "center", *options)
         assert exported.code == 0, exported
@@ -102,14 +108,15 @@ def test_a_table_goes_the_whole_road(name: str, drawn: Path, many: Path, images:
 
 
 @pytest.mark.rtx
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ROAD)
-def test_a_plan_is_built_without_a_gpu(name: str, tmp_path: Path, run: Run) -> None:
+def test_a_plan_is_built_without_a_gpu(name: str, precision: Precision) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="the TensorRT-RTX libraries are not installed")
-    _, bundle = shipped(separating_weights(a_sixteenth(table(name))), tmp_path, views="center")
-    built = run("build", bundle.path, "--plan", "tensorrt-rtx", "--out", "built.bundle")
-    assert built.code == 0, built
-    (record,) = open_bundle(Path("built.bundle")).manifest.plans
-    assert (record.target, record.proof) == ("aot", "pending")
+    weights = separating_weights(a_sixteenth(table(name)))
+    quantization = quantization_of(weights) if precision == "int8" else None
+    source = source_of(weights, views_by_name("center", weights.architecture.input_size), precision, quantization)
+    built = build_plan(source.data, "tensorrt-rtx", Profile(max_batch=8), PlanOptions())
+    assert (built.record.target, built.record.proof) == ("aot", "pending")
 
 
 @pytest.fixture(scope="module", params=ROAD)
@@ -135,22 +142,20 @@ def test_engines_agree_and_each_fault_is_felt_and_named(separating: LoadedWeight
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", COSTS)
-def test_a_table_at_full_size(name: str, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = separating_weights(table(name))
-    for precision in ("fp32", "fp16", "int8"):
-        folder = tmp_path / precision
-        folder.mkdir()
-        int8 = Int8Request(calibrate=many) if precision == "int8" else None
-        loaded, bundle = shipped(weights, folder, precision=precision, int8=int8)
-        result = check(bundle, weights=loaded)
-        weakest = min(bundle.manifest.golden.separation.items(), key=lambda item: item[1])
-        with capsys.disabled():
-            for row in result.rows:
-                print(
-                    f"\n{name} {row.precision} {row.backend} against {row.against} {row.max_error:.1e} "
-                    f"{row.max_log_error:.1e} top-1 {row.top1_agreement:.2%}",
-                    end="",
-                )
-            print(f"\n{name} {precision} weakest fault: {weakest[0]}, {weakest[1]:.0f} times the tolerance")
-        assert result.passed
+def test_a_table_at_full_size(
+    name: str, precision: Precision, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    int8 = Int8Request(calibrate=many) if precision == "int8" else None
+    loaded, bundle = shipped(separating_weights(table(name)), tmp_path, precision=precision, int8=int8)
+    result = check(bundle, weights=loaded)
+    weakest = min(bundle.manifest.golden.separation.items(), key=lambda item: item[1])
+    with capsys.disabled():
+        for row in result.rows:
+            print(f"\n{name} {row.precision} {row.backend} against the {row.against}", end=": ")
+            print(f"{row.max_error:.1e} {row.max_log_error:.1e}, top-1 {row.top1_agreement:.2%}", end="")
+        print(f"\n{name} {precision} weakest fault: {weakest[0]}, {weakest[1]:.0f} times the tolerance")
+    assert result.passed
+    if precision == "fp32":
+        assert weakest[1] >= 10

@@ -17,31 +17,40 @@ from alexnet_deploy.core.process.say import counted
 def inspect(
     path: Annotated[
         Path,
-        typer.Argument(help="A run, a bundle or its name, a weights file, an ONNX graph or a packed set."),
+        typer.Argument(
+            help="A run, a bundle or its name, a weights file, an ONNX graph, a packed set, an architecture such as "
+            "paper, or a .toml file with a table of layers."
+        ),
     ],
     as_json: JsonOption = False,
     as_toml: Annotated[
         bool,
         typer.Option(
             "--toml",
-            help="Print only the table of layers, as a file for `train --arch`; PATH is a run, a weights file, a "
-            "bundle, or an architecture such as paper.",
+            help="Print only the table of layers, as a file for --arch; not for a graph or a packed set.",
         ),
     ] = False,
 ) -> None:
-    """Describe a run, a weights file, a bundle, a graph or a packed set."""
+    """Describe a run, a weights file, a bundle, a graph, a packed set or an architecture."""
     from alexnet_deploy.cli.terminal import show, width_of
     from alexnet_deploy.core.model.family import ARCHITECTURES
-    from alexnet_deploy.core.model.table_text import architecture_as_toml
-    from alexnet_deploy.inspection.describe import describe_facts
+    from alexnet_deploy.core.model.table_text import architecture_as_toml, architecture_by_name_or_file
+    from alexnet_deploy.inspection.describe import describe, describe_facts
     from alexnet_deploy.inspection.facts import inspect_path, table_at
 
+    if as_toml and as_json:
+        raise UsageError("--toml and --json exclude each other; remove one of them")
+    is_member = str(path) in ARCHITECTURES and not os.path.lexists(path)
+    is_table = is_member or (path.suffix == ".toml" and path.is_file())
+    table = architecture_by_name_or_file(str(path)) if is_table else None
     if as_toml:
+        sys.stdout.write(architecture_as_toml(table or table_at(find_anything(path))))
+        return
+    if table is not None:
         if as_json:
-            raise UsageError("--toml and --json exclude each other; remove one of them")
-        is_member = str(path) in ARCHITECTURES and not os.path.lexists(path)
-        table = ARCHITECTURES[str(path)] if is_member else table_at(find_anything(path))
-        sys.stdout.write(architecture_as_toml(table))
+            print_json(table)
+        else:
+            show(describe(table))
         return
     facts = inspect_path(find_anything(path))
     if as_json:

@@ -120,9 +120,7 @@ class MaxPool(Struct, frozen=True, kw_only=True, tag="max_pool", forbid_unknown_
     padding: tuple[int, int, int, int] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        if min(self.kernel, self.stride) < 1:
-            raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
-        _check_margins(self)
+        _check_pool(self)
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
@@ -147,9 +145,7 @@ class AveragePool(
     counts_padding: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.kernel, self.stride) < 1:
-            raise ValueError(f"{self.name}: kernel and stride must be 1 or more")
-        _check_margins(self)
+        _check_pool(self)
         if self.counts_padding and not any(self.margins):
             raise ValueError(f"{self.name}: counts_padding needs padding")
 
@@ -194,8 +190,10 @@ class Linear(Struct, frozen=True, kw_only=True, tag="linear", forbid_unknown_fie
     out_features: int
 
 
-def _check_margins(pool: MaxPool | AveragePool) -> None:
-    """Raise ValueError for a window that may be padding alone; padding of 0 becomes absent."""
+def _check_pool(pool: MaxPool | AveragePool) -> None:
+    """Raise ValueError for no window, or one that may be padding alone; padding of 0 becomes absent."""
+    if min(pool.kernel, pool.stride) < 1:
+        raise ValueError(f"{pool.name}: kernel and stride must be 1 or more")
     if not all(0 <= pixels < pool.kernel for pixels in pool.margins):
         raise ValueError(f"{pool.name}: padding must be 0 or more and less than the kernel, {pool.kernel}")
     if not any(pool.margins):

@@ -144,13 +144,13 @@ def test_an_onnx_graph_of_torch_s_becomes_a_table_of_its_own(kin_onnx: Path) -> 
     assert nameless(table) == [window if isinstance(layer, AdaptiveAveragePool) else layer for layer in nameless(KIN)]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_caffe_model_of_cnn_f_has_its_table(version: int, cnn_f: Weights, tmp_path: Path) -> None:
-    path = tmp_path / "x.caffemodel"
-    write_caffe(path, cnn_f, version)
-    found = understood(path, architecture="cnn-f").recognised
-    assert found.architecture == cnn_f.architecture
-    assert same(found.tensors, cnn_f.tensors)
+@pytest.mark.parametrize(("name", "version"), [("cnn-f", 1), ("cnn-f", 2), ("zfnet", 2), ("keras-two-class", 2)])
+def test_a_model_of_the_family_s_kin_has_its_table(name: str, version: int, tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.caffemodel", narrow(name)
+    write_caffe(path, weights, version)
+    found = understood(path, architecture=name).recognised
+    assert found.architecture == weights.architecture
+    assert same(found.tensors, weights.tensors)
 
 
 def changed(table: Architecture, **kinds: Layer) -> Architecture:
@@ -223,6 +223,32 @@ def test_rows_in_another_order_are_matched_as_well(tmp_path: Path) -> None:
     found = understood(tmp_path / "a.npy", table=table)
     assert same(found.recognised.tensors, weights.tensors)
     assert found.recognised.architecture == table
+
+
+def test_weights_alone_of_the_keras_head_need_its_table(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    from foreign_keras import keras_layers, write_h5_weights
+
+    weights = narrow("keras-two-class")
+    write_h5_weights(tmp_path / "a.h5", keras_layers(weights, 2), 2)
+    found = understood(tmp_path / "a.h5", table=weights.architecture)
+    assert same(found.recognised.tensors, weights.tensors)
+    assert found.recognised.architecture == weights.architecture
+    # As most of Keras's tutorials have it, and not as the nearest member's authors.
+    assert found.recognised.preprocessing.scale == (1 / 255,) * 3
+    with pytest.raises(WeightsError, match=r"a\.h5: "):
+        understood(tmp_path / "a.h5")
+
+
+def test_a_model_of_keras_with_the_head_becomes_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    from foreign_keras import keras_layers, write_h5
+
+    weights = narrow("keras-two-class")
+    write_h5(tmp_path / "a.h5", keras_layers(weights, 2), 2)
+    found = understood(tmp_path / "a.h5", architecture="keras-two-class")
+    assert same(found.recognised.tensors, weights.tensors)
+    assert found.recognised.architecture == weights.architecture
 
 
 def test_the_number_of_classes_is_the_file_s(cnn_f: Weights, tmp_path: Path) -> None:
