@@ -1,0 +1,138 @@
+// Source: Pillow, Image.Exif.load and TiffImagePlugin.ImageFileDirectory_v2.load. Broken metadata never makes an image
+// unusable: the pixels are decoded, the orientation is 1.
+#include "codecs/exif.hpp"
+
+#include <cstring>
+
+namespace alexnet_deploy {
+namespace {
+
+constexpr std::uint64_t orientation_tag = 0x0112;
+
+/// Bytes of one value of a type of TIFF 6.0 and BigTIFF; 0 for an unknown type.
+std::uint64_t unit_bytes(std::uint64_t type) {
+    switch (type) {
+        case 1: case 2: case 6: case 7: return 1;
+        case 3: case 8: return 2;
+        case 4: case 9: case 11: case 13: return 4;
+        case 5: case 10: case 12: case 16: return 8;
+        default: return 0;
+    }
+}
+
+/// The orientation in the bytes of its tag, 1 to 8; 0 for anything else. Any type of number may hold it.
+int orientation_in(Bytes value, std::uint64_t type, bool is_big_endian) {
+    const auto at = [&](std::size_t place, std::size_t count) {
+        return value.number(place, count, is_big_endian).value_or(0);
+    };
+    const auto if_valid = [](auto number) {
+        return number >= 1 && number <= 8 && number == static_cast<decltype(number)>(static_cast<int>(number))
+                   ? static_cast<int>(number)
+                   : 0;
+    };
+    switch (type) {
+        case 3: case 8: return if_valid(at(0, 2));
+        case 4: case 9: case 13: return if_valid(at(0, 4));
+        case 16: return if_valid(at(0, 8));
+        case 6: return if_valid(at(0, 1));
+        case 5: case 10: {
+            const std::uint64_t above = at(0, 4), below = at(4, 4);
+            return below != 0 && above % below == 0 ? if_valid(above / below) : 0;
+        }
+        case 11: {
+            const auto bits = static_cast<std::uint32_t>(at(0, 4));
+            float number = 0;
+            std::memcpy(&number, &bits, sizeof number);
+            return if_valid(number);
+        }
+        case 12: {
+            const std::uint64_t bits = at(0, 8);
+            double number = 0;
+            std::memcpy(&number, &bits, sizeof number);
+            return if_valid(number);
+        }
+        default: return 0;
+    }
+}
+
+struct Found {
+    bool is_readable = true;          ///< Whether the EXIF data have a valid header.
+    std::optional<int> orientation;  ///< The stated value, 0 if it is not valid; none without the tag.
+};
+
+Found look_in_exif(Bytes exif) {
+    for (int repeat = 0; repeat < 2 && exif.starts_with({"Exif\0\0", 6}); ++repeat) {
+        exif = exif.part(6);
+    }
+    if (exif.empty()) {
+        return {};
+    }
+    const bool is_big_endian = exif.starts_with("MM");
+    const bool is_tiff = exif.starts_with({"MM\0\x2a", 4}) || exif.starts_with({"II\x2a\0", 4}) ||
+                         exif.starts_with({"MM\x2a\0", 4}) || exif.starts_with({"II\0\x2a", 4});
+    const auto directory = exif.number(4, 4, is_big_endian);
+    if (!is_tiff || !directory) {
+        return {false, std::nullopt};
+    }
+    Found found;
+    const std::uint64_t count = exif.number(*directory, 2, is_big_endian).value_or(0);
+    std::uint64_t total_bytes = 0;
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const std::size_t entry = *directory + 2 + 12 * index;
+        if (entry + 12 > exif.size()) {
+            break;
+        }
+        const std::uint64_t tag = *exif.number(entry, 2, is_big_endian);
+        const std::uint64_t type = *exif.number(entry + 2, 2, is_big_endian);
+        const std::uint64_t num_bytes = *exif.number(entry + 4, 4, is_big_endian) * unit_bytes(type);
+        Bytes value = exif.part(entry + 8, std::min<std::uint64_t>(num_bytes, 4));
+        if (num_bytes > 4) {
+            total_bytes += num_bytes;
+            if (total_bytes > exif.size()) {
+                continue;
+            }
+            value = exif.part(*exif.number(entry + 8, 4, is_big_endian), num_bytes);
+            if (value.size() < num_bytes) {
+                break;
+            }
+        }
+        if (tag == orientation_tag && !value.empty() && !found.orientation) {
+            found.orientation = orientation_in(value, type, is_big_endian);
+        }
+    }
+    return found;
+}
+
+/// The digit after tiff:Orientation=" or tiff:Orientation>.
+std::optional<int> look_in_xmp(std::string_view xmp) {
+    constexpr std::string_view name = "tiff:Orientation";
+    for (std::size_t place = xmp.find(name); place != std::string_view::npos; place = xmp.find(name, place + 1)) {
+        std::string_view rest = xmp.substr(place + name.size());
+        if (rest.substr(0, 2) == "=\"") {
+            rest.remove_prefix(2);
+        } else if (rest.substr(0, 1) == ">") {
+            rest.remove_prefix(1);
+        } else {
+            continue;
+        }
+        if (!rest.empty() && rest.front() >= '0' && rest.front() <= '9') {
+            return rest.front() - '0';
+        }
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+int orientation_of(std::optional<Bytes> exif, std::optional<Bytes> xmp) {
+    const Found found = exif ? look_in_exif(*exif) : Found{};
+    if (!found.is_readable) {
+        return 1;
+    }
+    if (found.orientation) {
+        return *found.orientation;
+    }
+    return xmp ? look_in_xmp(xmp->text()).value_or(1) : 1;
+}
+
+}  // namespace alexnet_deploy
