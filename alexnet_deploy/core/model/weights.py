@@ -5,7 +5,7 @@ The tensors are float32 and have the table's names (conv1.weight, ..., fc8.bias)
 tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
 Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them; version 3 has an origin, the
-record of an import. All are read, 3 is written.
+record of an import; version 4 says in `training` which file a run started from. All are read, 4 is written.
 """
 
 from collections.abc import Mapping
@@ -42,13 +42,13 @@ METADATA_KEY = "alexnet-deploy"
 CHECKPOINT_KEY = "alexnet-deploy-checkpoint"
 CHECKPOINT_FORMAT = "checkpoint"
 """Name of the format in errors."""
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-CHECKPOINT_VERSIONS = (2, 3, 4)
+CHECKPOINT_VERSIONS = (2, 3, 4, 5)
 CHECKPOINT_SEALED_FROM = 3
 """First checkpoint format with a digest of its header."""
 
-_VERSIONS = (1, 2, 3)
+_VERSIONS = (1, 2, 3, 4)
 _SEALED_FROM = 2
 
 _OF_OTHERS = "`alexnet-deploy import` reads other programs' weights"
@@ -101,6 +101,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Version of the decoding policy that the images were decoded with."""
     remarks: tuple[str, ...] = ()
     """Warnings about the run, each one sentence with its remedy."""
+    start: "StartRecord | None" = None
+    """The file that the run started from; None if all layers were initialised at random."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.best_epoch <= len(self.epochs):
@@ -137,6 +139,23 @@ class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Largest absolute difference of a probability."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
+
+
+class StartRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file that training started from (`train --from`), and what became of its layers."""
+
+    file: str
+    """Its name, without folders."""
+    sha256: str
+    """Its digest."""
+    frozen: tuple[str, ...]
+    """Layers that training did not change, in the order of the table."""
+    new_layers: tuple[str, ...]
+    """Layers that were initialised at random, not loaded: the last one if the classes differ."""
+    imported: ImportRecord | None
+    """Its format and its proof, if the file was imported."""
+    start: "StartRecord | None" = None
+    """The file that those weights were themselves trained from."""
 
 
 class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
