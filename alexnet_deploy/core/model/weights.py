@@ -224,6 +224,17 @@ class LoadedWeights:
     """Digest of the whole file."""
 
 
+def is_own_file(path: Path) -> bool:
+    """Return whether a file is a weights file or a checkpoint of this program, valid or not; raises WeightsError."""
+    try:
+        with open_tensors(path) as file:
+            return not {METADATA_KEY, CHECKPOINT_KEY}.isdisjoint(file.metadata)
+    except TensorFileError:
+        return False
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def load_weights(path: Path) -> LoadedWeights:
     """Read a weights file.
 
