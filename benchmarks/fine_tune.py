@@ -30,8 +30,8 @@ from alexnet_deploy.train.loop.evaluation import evaluate
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "train"]
 FIRST = ("first", "--arch", "tiny", "--recipe", "two-class", "--epochs", "40")
 ARMS: dict[str, tuple[str, ...]] = {
-    "scratch": ("second", "--arch", "tiny", "--recipe", "two-class", "--epochs", "60"),
-    "scratch, recipe fine-tune": ("second", "--arch", "tiny", "--recipe", "fine-tune"),
+    "scratch": ("second", "--arch", "tiny", "--recipe", "folder", "--epochs", "30", "--batch-size", "16"),
+    "scratch, two-class": ("second", "--arch", "tiny", "--recipe", "two-class", "--epochs", "30", "--batch-size", "16"),
     "fine-tuned, one rate": ("second", "--from", "first-task", "--set", "pretrained_rate=1.0"),
     "fine-tuned, a tenth": ("second", "--from", "first-task", "--set", "pretrained_rate=0.1"),
     "fine-tuned, conv1..conv5 frozen": ("second", "--from", "first-task", "--freeze", "conv1..conv5"),

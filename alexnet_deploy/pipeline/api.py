@@ -13,7 +13,7 @@ from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.core.model.views import ViewsName
-from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
 from alexnet_deploy.core.names import find_bundle, find_weights
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Device
@@ -60,7 +60,8 @@ def train_network(
     from alexnet_deploy.train.runtime.placement import placed
     from alexnet_deploy.train.start import layers_in, start_from
 
-    loaded, frozen = None, ()
+    loaded: LoadedWeights | None = None
+    frozen: tuple[str, ...] = ()
     if isinstance(arch, Pretrained):
         from alexnet_deploy.pipeline.fine_tuning import load_start
 

@@ -237,14 +237,14 @@ def _check_start(path: Path, saved: Basis | None, wanted: Basis | None) -> None:
             f"{path}: cannot resume: the run was started {_start_words(saved)}, but {_start_words(wanted)} was "
             "requested; pass the same --from, or none"
         )
-    for what, was, now in (
-        ("with frozen layers", saved.record.frozen, wanted.record.frozen),
-        ("with new layers", saved.record.new_layers, wanted.record.new_layers),
+    for what, before, after in (
+        ("frozen", saved.record.frozen, wanted.record.frozen),
+        ("new", saved.record.new_layers, wanted.record.new_layers),
     ):
-        if was != now:
+        if before != after:
             raise UsageError(
-                f"{path}: cannot resume: the run was started {what} {', '.join(was) or 'none'}, but "
-                f"{', '.join(now) or 'none'} was requested"
+                f"{path}: cannot resume: the run's {what} layers are {', '.join(before) or 'none'}, but "
+                f"{', '.join(after) or 'none'} was requested"
             )
     if saved.preprocessing != wanted.preprocessing:
         raise UsageError(
