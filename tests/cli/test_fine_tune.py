@@ -63,6 +63,9 @@ def test_another_programs_file_is_imported_with_its_proof_and_fine_tuned(
     shown = run("inspect", "run/weights.safetensors").out
     assert f"started from  mine.pth, SHA-256 {digest}\n" in shown
     assert "frozen        conv1, conv2, conv3, conv4, conv5\nnew           fc8\nimported from mine.pth: " in shown
+    page = Path("run/report.html").read_text()
+    assert "<dt>Started from</dt><dd><bdi>mine.pth</bdi></dd>" in page
+    assert "<dt>Frozen layers</dt><dd>conv1, conv2, conv3, conv4, conv5</dd>" in page
     exported = run("export", "run", "--out", "a.bundle")
     assert exported.code == 0, exported
     record = json.loads(run("inspect", "a.bundle", "--json").out)["manifest"]["provenance"]["start"]
