@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.images.decode import DecodeLimits
     from alexnet_deploy.core.process.versions import __version__
     from alexnet_deploy.engines.engine import EngineInfo
-    from alexnet_deploy.pipeline.api import check_bundle, export_bundle, train_network
+    from alexnet_deploy.pipeline.api import Pretrained, check_bundle, export_bundle, train_network
     from alexnet_deploy.pipeline.check import CheckResult
     from alexnet_deploy.predict.prediction import Guess, Prediction
     from alexnet_deploy.predict.predictor import Predictor, load
@@ -66,6 +66,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "Predictor",
+    "Pretrained",
     "TrainingError",
     "UsageError",
     "WeightsError",
@@ -92,7 +93,7 @@ if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}
 _HOMES = {
     **dict.fromkeys(("Guess", "Prediction"), "predict.prediction"),
     **dict.fromkeys(("Predictor", "load"), "predict.predictor"),
-    **dict.fromkeys(("check_bundle", "export_bundle", "train_network"), "pipeline.api"),
+    **dict.fromkeys(("Pretrained", "check_bundle", "export_bundle", "train_network"), "pipeline.api"),
     "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",
     "EngineInfo": "engines.engine",

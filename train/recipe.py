@@ -62,6 +62,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Peak learning rate of the schedule."""
     bias_learning_rate: float = 0.0
     """Constant learning rate of the biases; 0: the same as the weights'."""
+    pretrained_rate: float = 1.0
+    """With `train --from`: learning rate of the layers that the file has, relative to that of new layers; without it,
+    unused."""
     schedule: Schedule = "plateau"
     """`plateau`: divide the learning rate by 10 when the validation error stops improving; `step`: divide it by 10 at
     the epochs in milestones; `cosine`: decay it to 0 along half a cosine."""
@@ -125,7 +128,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 if type(number) is int
             ):
                 raise UsageError(f"{name} is too large; it must be at most {_MOST:,}")
-        for name in ("epochs", "batch_size", "learning_rate", "patience"):
+        for name in ("epochs", "batch_size", "learning_rate", "pretrained_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be greater than 0, and finite")
         for name in (

@@ -32,6 +32,7 @@ from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.runtime.distributed import Ranks
 from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.two_columns import check_columns
+from alexnet_deploy.train.start import Start
 
 
 def look_over(
@@ -55,6 +56,13 @@ def look_over_for(
     source = find_images(data)
     on_found(len(source.class_names))
     return survey(source, resize)
+
+
+def resize_of(network: Architecture | Start) -> ResizePolicy:
+    """Return how the images of a network are resized: as in the file it starts from, or as its authors did."""
+    if isinstance(network, Start):
+        return network.basis.preprocessing.resize
+    return preprocessing_for(network.name).resize
 
 
 def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
@@ -84,7 +92,7 @@ class Resume(Enum):
 
 def train(
     data: Survey | TrainingSet,
-    architecture: Architecture,
+    network: Architecture | Start,
     recipe: Recipe,
     out: Path,
     *,
@@ -93,8 +101,9 @@ def train(
     pace: Pace | None = None,
     observer: Observer = NOBODY,
 ) -> Path:
-    """Train in the directory `out`, from the start or from its checkpoint; return the path of the best weights.
+    """Train in the directory `out`, from its beginning or from its checkpoint; return the path of the best weights.
 
+    `network` is a table, whose layers the recipe initialises, or a Start: trained weights for these classes.
     An interruption (KeyboardInterrupt, or SystemExit after SIGTERM) leaves a checkpoint and weights there. On a CPU a
     resumed run ends with bit-identical weights to an uninterrupted one; it must be the same run, on the same machine
     unless any machine is allowed. Of several ranks only the first writes; all read the checkpoint.
@@ -103,9 +112,10 @@ def train(
     images than there are ranks; and whatever Trainer raises.
     """
     if isinstance(data, Survey):
-        resize = preprocessing_for(architecture.name).resize
+        resize = resize_of(network)
         data = training_set(data, resize, placement.device, threads=placement.threads)
-    architecture, ranks = architecture.with_num_classes(len(data.class_names)), placement.ranks
+    num_classes, ranks = len(data.class_names), placement.ranks
+    architecture = (network.architecture if isinstance(network, Start) else network).with_num_classes(num_classes)
     _check_batch(recipe, ranks)
     if placement.is_two_columns:
         check_columns(architecture, ranks.size)
@@ -120,13 +130,15 @@ def train(
         recipe=recipe,
         data_sha256=data.sha256,
         columns=placement.is_two_columns,
+        start=network.basis if isinstance(network, Start) else None,
         machine=placement.machine(),
     )
     held = holding(out, observer.say, observer.logs, begins=is_new)
     kept = held if ranks.is_first else nullcontext(RunDirectory(path=out))
     try:
         with kept as directory:
-            trainer = Trainer(architecture, recipe, data, directory, placement=placement, pace=pace, observer=observer)
+            subject = network if isinstance(network, Start) else architecture
+            trainer = Trainer(subject, recipe, data, directory, placement=placement, pace=pace, observer=observer)
             if not is_new:
                 # Read again: from here on the lock keeps other processes out.
                 any_machine = resume is Resume.ANY_MACHINE

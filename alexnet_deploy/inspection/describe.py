@@ -11,7 +11,7 @@ from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Decoding
-from alexnet_deploy.core.model.weights import ImportRecord, RecipeValue, TrainingRecord
+from alexnet_deploy.core.model.weights import ImportRecord, RecipeValue, StartRecord, TrainingRecord
 from alexnet_deploy.core.process.say import counted, lines_about_excluded, printable
 from alexnet_deploy.inspection.facts import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
 from alexnet_deploy.report.wording import setting
@@ -224,6 +224,8 @@ def _weights_lines(weights: WeightsFacts) -> Iterator[str]:
             yield f"best epoch    {best.epoch} of {len(training.epochs)}: top-1 {best.validation_top1:.2%}, centre view"
         if training.interrupted:
             yield f"              training was {interruption_words(training)}"
+        if training.start is not None:
+            yield from _start_lines(training.start)
         for remark in training.remarks:
             yield f"remark        {remark}"
         for name, code in training.excluded.items():
@@ -242,6 +244,16 @@ def _import_lines(record: ImportRecord) -> Iterator[str]:
         f"agreement     with {record.referee}, on {counted(record.num_images, 'image')}: probabilities within "
         f"{record.max_error:.1e}"
     )
+
+
+def _start_lines(record: StartRecord) -> Iterator[str]:
+    yield f"started from  {record.file}, SHA-256 {record.sha256}"
+    yield f"frozen        {', '.join(record.frozen) or 'no layer'}"
+    yield f"new           {', '.join(record.new_layers) or 'no layer'}"
+    if record.imported is not None:
+        yield from _import_lines(record.imported)
+    if record.start is not None:
+        yield from _start_lines(record.start)
 
 
 def _pack_lines(pack: PackFacts) -> Iterator[str]:
@@ -272,6 +284,8 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield f"labels        {_few(bundle.labels)}"
     if isinstance(manifest.provenance.imported, ImportRecord):
         yield from _import_lines(manifest.provenance.imported)
+    if isinstance(manifest.provenance.start, StartRecord):
+        yield from _start_lines(manifest.provenance.start)
     yield f"preprocessing {_facts(manifest.preprocessing)}"
     if isinstance(manifest.decoding, Decoding):
         yield f"decoding      {_facts(manifest.decoding)}"

@@ -4,6 +4,7 @@ They are not called `train` and `export`, because importing the package of that 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.core.model.views import ViewsName
-from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
 from alexnet_deploy.core.names import find_bundle, find_weights
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Device
@@ -20,12 +21,22 @@ from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.pipeline.check import CheckResult, check, images_in
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """Trained weights that a run starts from, as `train --from FILE --freeze LAYERS`."""
+
+    file: str | Path
+    """A run, a weights file, or a file that `alexnet-deploy import` reads."""
+    freeze: str = ""
+    """Layers that training does not change: names and ranges such as "conv1..conv5", with commas; none if empty."""
+
+
 def train_network(
     data: str | Path,
     out: str | Path,
     *,
-    arch: str | Architecture = "paper",
-    recipe: str | Path = "folder",
+    arch: str | Architecture | Pretrained = "paper",
+    recipe: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resume: bool = False,
@@ -34,19 +45,33 @@ def train_network(
     """Train on labelled images and return the file of the best weights, in the new run directory `out`.
 
     `data` is what `alexnet-deploy train` takes: a folder of class folders, ILSVRC-2012's archives, CIFAR-10's batches
-    or a packed set. `recipe` is the name of a shipped recipe or a TOML file, `settings` changes fields of it. With
-    `resume` the run in `out` continues from its checkpoint, bit-exact on the same machine.
+    or a packed set. `arch` is a member of the family, a table, or Pretrained weights to fine-tune, whose architecture
+    and preprocessing the run keeps. `recipe` is the name of a shipped recipe or a TOML file (default: folder, or
+    fine-tune for Pretrained weights), `settings` changes fields of it. With `resume` the run in `out` continues from
+    its checkpoint, bit-exact on the same machine.
 
     Raises UsageError for names and settings that do not exist, DataError for data that cannot be trained on,
-    BackendError where the device is missing, and TrainingError where `out` already exists or cannot be written.
+    WeightsError and ParityError for weights that cannot be imported, BackendError where the device is missing, and
+    TrainingError where `out` already exists or cannot be written.
     """
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, check_place, choose_device, look_over, train
+    from alexnet_deploy.train.run import Resume, check_place, choose_device, look_over_for, resize_of, train
     from alexnet_deploy.train.runtime.placement import placed
+    from alexnet_deploy.train.start import layers_in, start_from
 
-    architecture = architecture_by_name_or_file(arch) if isinstance(arch, str) else arch
-    chosen = with_settings(recipe_by_name(str(recipe)), dict(settings or {}))
+    loaded: LoadedWeights | None = None
+    frozen: tuple[str, ...] = ()
+    if isinstance(arch, Pretrained):
+        from alexnet_deploy.pipeline.fine_tuning import load_start
+
+        loaded = load_start(Path(arch.file), say=say)
+        architecture = loaded.weights.architecture
+        frozen = layers_in(arch.freeze, architecture) if arch.freeze else ()
+    else:
+        architecture = architecture_by_name_or_file(arch) if isinstance(arch, str) else arch
+    usual = "folder" if loaded is None else "fine-tune"
+    chosen = with_settings(recipe_by_name(str(recipe or usual)), dict(settings or {}))
     place = placed(choose_device(device))
     run = Path(out)
 
@@ -54,9 +79,11 @@ def train_network(
         if not resume:
             check_place(run, architecture.with_num_classes(num_classes), chosen)
 
+    resize = resize_of(architecture) if loaded is None else loaded.weights.preprocessing.resize
+    found = look_over_for(Path(data), resize, on_found=check_first)
     return train(
-        look_over(Path(data), architecture, on_found=check_first),
-        architecture,
+        found,
+        architecture if loaded is None else start_from(loaded, found.folder.class_names, frozen),
         chosen,
         run,
         placement=place,

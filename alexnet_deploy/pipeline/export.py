@@ -251,6 +251,7 @@ def _manifest(
             weights_sha256=loaded.sha256,
             data_sha256=None if weights.training is None else weights.training.data_sha256,
             imported=weights.origin or msgspec.UNSET,
+            start=(weights.training and weights.training.start) or msgspec.UNSET,
         ),
         tools=tool_versions("torch", "onnx", "onnxruntime", "openvino"),
         golden=golden,

@@ -34,7 +34,7 @@ from alexnet_deploy.train.loop import trainer as loop
         (
             "train --recipe cake",
             2,
-            "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or a file",
+            "'cake' is not a recipe; use one of drawn, fast, fine-tune, folder, original, paper, two-class, or a file",
         ),
         ("train --recipe a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         (
@@ -48,7 +48,11 @@ from alexnet_deploy.train.loop import trainer as loop
         ("train --set size=3", 2, "recipe drawn: size is not a recipe field; did you mean batch_size?"),
         ("train --set epoch=3", 2, "recipe drawn: epoch is not a recipe field; did you mean epochs?"),
         ("train --set xyz=3", 2, "recipe drawn: xyz is not a recipe field; the fields are epochs, batch_size, "),
-        ("recipes cake", 2, "'cake' is not a recipe; use one of drawn, fast, folder, original, paper, two-class, or"),
+        (
+            "recipes cake",
+            2,
+            "'cake' is not a recipe; use one of drawn, fast, fine-tune, folder, original, paper, two-class, or",
+        ),
         ("recipes a.toml", 2, "a.toml: cannot be read: No such file or directory"),
         ("train --set patience=x", 2, "recipe drawn: patience must be an integer, got a string"),
         (

@@ -125,7 +125,7 @@ def test_inspect_needs_no_torch_for_a_run(run: Run, run_directory: Path) -> None
     Path("runs/tiny/checkpoint.safetensors").write_bytes(safetensors.numpy.save({}, metadata=newer))
     assert run("inspect", "runs/tiny").refused(3) == (
         "runs/tiny/checkpoint.safetensors: checkpoint version 99 is newer than supported; this program reads "
-        "checkpoint version 2, 3 and 4"
+        "checkpoint version 2, 3, 4 and 5"
     )
 
 

@@ -159,7 +159,7 @@ def test_a_recipe_at_its_bounds_is_taken(change: dict[str, object]) -> None:
 
 
 def test_recipes_are_found_by_their_names_and_an_unknown_name_is_told_them() -> None:
-    names = ("drawn", "fast", "folder", "original", "paper", "two-class")
+    names = ("drawn", "fast", "fine-tune", "folder", "original", "paper", "two-class")
     assert recipe_names() == names
     for name in names:
         assert recipe_by_name(name).name == name
@@ -201,7 +201,7 @@ def test_a_file_is_a_recipe_and_a_bad_one_is_told_by_file_and_field(tmp_path: Pa
         ("epochs = 3\nbatch_size = 4", "learning_rate is missing; set it, or extend a shipped recipe"),
         (
             good.read_text() + "rate = 1",
-            r"rate is not a recipe field; did you mean learning_rate or bias_learning_rate\?$",
+            r"rate is not a recipe field; did you mean learning_rate or bias_learning_rate or pretrained_rate\?$",
         ),
         (good.read_text() + "name = 'x'", "name is not a recipe field; the fields are epochs"),
         (good.read_text() + "patience = 'long'", "patience must be an integer, got a string$"),

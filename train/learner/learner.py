@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from alexnet_deploy.train.recipe import Recipe
 from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.rng import augmentation_draws, seed_dropout
 from alexnet_deploy.train.runtime.two_columns import two_columns
+from alexnet_deploy.train.start import Start, layer_of
 
 _BETA2 = 0.999
 
@@ -45,8 +46,11 @@ class Learner:
         placement: Placement = HERE,
         *,
         class_counts: Sequence[int] = (),
+        start: Start | None = None,
     ) -> None:
         """Create and initialise the network on its device; `covariance` is the RGB covariance of the training images.
+
+        With a `start`, its tensors replace the initial ones, and no step changes its frozen layers.
 
         `class_counts` are the numbers of training images of the K classes; balanced class weights need them.
 
@@ -65,15 +69,19 @@ class Learner:
         self._device = device
         network = Network(architecture)
         initialise(network, recipe.initialisation, recipe.seed)
+        if start is not None:
+            start.fill(network)
         self._network: nn.Module = (
             network.to(device) if second_device is None else two_columns(network, (device, second_device))
         )
+        if start is not None:
+            _freeze(self._network, start.basis.record.frozen)
         use_training_norms(self._network)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         is_compiled = recipe.compile and device.type == "cuda" and second_device is None
         shared = self._ranks.wrap(self._network)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(shared) if is_compiled else shared
-        self._optimiser = _optimiser(recipe, self._network)
+        self._optimiser = _optimiser(recipe, self._network, start)
         # What is validated and saved: the network itself, or the moving average of its weights.
         self._result, self._result_forward = self._network, self._forward
         if recipe.ema_decay:
@@ -97,8 +105,8 @@ class Learner:
         the batch, and the batch's mean loss is the mean over all ranks.
         """
         recipe, part = self._recipe, part or whole(len(images))
-        for group, own_rate in zip(self._optimiser.param_groups, (0.0, recipe.bias_learning_rate), strict=True):
-            group["lr"] = own_rate or rate
+        for group in self._optimiser.param_groups:
+            group["lr"] = (group["own_rate"] or rate) * group["rate_scale"]
         self._network.train()
         views = self._augmented(images.to(self._device), epoch, augmentation_draws(recipe.seed, epoch, step), part)
         seed_dropout(recipe.seed, epoch, step, self._ranks.rank)
@@ -145,7 +153,7 @@ class Learner:
         if self._result is not self._network:
             self._result.load_state_dict(groups.pop("mean", {}))
         for key, tensors in groups.items():
-            for name, parameter in self._network.named_parameters():
+            for name, parameter in _trainable(self._network):
                 if name not in tensors or tensors[name].shape not in (parameter.shape, ()):
                     raise RuntimeError(f"{key} of {name} is missing or has the wrong shape")
                 self._optimiser.state[parameter][key] = _laid_out_as(parameter, tensors[name])
@@ -153,7 +161,9 @@ class Learner:
     def _average(self, decay: float) -> None:
         with torch.no_grad():
             for mean, latest in zip(self._result.parameters(), self._network.parameters(), strict=True):
-                mean.lerp_(latest, 1 - decay)
+                # The mean of equal values is not always their bits: -0.0 would become 0.0.
+                if latest.requires_grad:
+                    mean.lerp_(latest, 1 - decay)
 
     def _loss(self, views: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = self._logits(self._forward, views)
@@ -198,13 +208,32 @@ def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
     return np.asarray(counts.sum() / (len(counts) * counts))
 
 
-def _optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    weights = [tensor for name, tensor in network.named_parameters() if name.endswith(".weight")]
-    biases = [tensor for name, tensor in network.named_parameters() if name.endswith(".bias")]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": biases, "weight_decay": 0.0},
-    ]
+def _freeze(network: nn.Module, frozen: Sequence[str]) -> None:
+    for name, parameter in network.named_parameters():
+        if layer_of(name) in frozen:
+            parameter.requires_grad_(False)
+
+
+def _trainable(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, tensor) for name, tensor in network.named_parameters() if tensor.requires_grad)
+
+
+def _optimiser(recipe: Recipe, network: nn.Module, start: Start | None) -> torch.optim.Optimizer:
+    new = None if start is None or recipe.pretrained_rate == 1 else start.basis.record.new_layers
+    groups: list[dict[str, object]] = []
+    for is_new in (True, False):
+        rate_scale = 1.0 if is_new else recipe.pretrained_rate
+        part = [entry for entry in _trainable(network) if (new is None or layer_of(entry[0]) in new) is is_new]
+        weights = [tensor for name, tensor in part if name.endswith(".weight")]
+        biases = [tensor for name, tensor in part if name.endswith(".bias")]
+        for tensors, decay, own_rate in (
+            (weights, recipe.weight_decay, 0.0),
+            (biases, 0.0, recipe.bias_learning_rate),
+        ):
+            if tensors:
+                groups.append(
+                    {"params": tensors, "weight_decay": decay, "own_rate": own_rate, "rate_scale": rate_scale}
+                )
     # Fused: one pass over memory, which takes most of the time of the optimiser's step.
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, _BETA2), fused=True)

@@ -6,7 +6,7 @@ moving average of the weights, if there is one. The metadata has one entry, `ale
 of the schedule, which follows from the metrics of the epochs.
 
 Format versions: 2 adds a digest of the tensors, 3 one of the header (core/model/tensor_file.py), 4 has the current
-names of recipe fields. All are read.
+names of recipe fields, 5 the start of a fine-tuning run. All are read.
 """
 
 import math
@@ -41,6 +41,7 @@ from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.core.records import UnknownVersionError
 from alexnet_deploy.train.recipe import Recipe, with_new_names
 from alexnet_deploy.train.runtime.placement import Machine
+from alexnet_deploy.train.start import Basis
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT_VERSION = CHECKPOINT_VERSIONS[-1]
@@ -90,6 +91,8 @@ class RunIdentity(Struct, frozen=True, kw_only=True):
     """Version of the decoding policy of the images."""
     columns: bool
     """Whether the network is split into two columns."""
+    start: Basis | None = None
+    """The file that the run started from, and the layers that it does not change."""
     machine: Machine
 
 
@@ -108,6 +111,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     machine: Machine
     columns: bool = False
     """Whether the network was split into two columns."""
+    start: Basis | None = None
+    """The start of a run that began with trained weights."""
     position: Position
     tools: dict[str, str]
     tensors_sha256: str = ""
@@ -131,6 +136,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             data_sha256=self.data_sha256,
             decoding=self.decoding,
             columns=self.columns,
+            start=self.start,
             machine=self.machine,
         )
 
@@ -200,6 +206,7 @@ def check_same(path: Path, saved: RunIdentity, wanted: RunIdentity, *, any_machi
     if wanted.columns != saved.columns:
         was, now = ("in two columns" if two else "as one network" for two in (saved.columns, wanted.columns))
         raise UsageError(f"{path}: cannot resume: the run was started {was}, but {now} was requested")
+    _check_start(path, saved.start, wanted.start)
     if wanted.data_sha256 != saved.data_sha256:
         raise DataError(
             f"{path}: cannot resume: the training or validation images are not those of the run (SHA-256 "
@@ -217,6 +224,37 @@ def check_same(path: Path, saved: RunIdentity, wanted: RunIdentity, *, any_machi
             f"{path}: cannot resume: the run was started with {name} {was} and now has {name} {now}: results would "
             "not be bit-identical; pass --any-machine to resume anyway"
         )
+
+
+def _check_start(path: Path, saved: Basis | None, wanted: Basis | None) -> None:
+    if saved is None or wanted is None:
+        if saved is not wanted:
+            was, now = ("with random layers" if basis is None else _start_words(basis) for basis in (saved, wanted))
+            raise UsageError(f"{path}: cannot resume: the run was started {was}, but {now} was requested")
+        return
+    if saved.record.sha256 != wanted.record.sha256:
+        raise UsageError(
+            f"{path}: cannot resume: the run was started {_start_words(saved)}, but {_start_words(wanted)} was "
+            "requested; pass the same --from, or none"
+        )
+    for what, before, after in (
+        ("frozen", saved.record.frozen, wanted.record.frozen),
+        ("new", saved.record.new_layers, wanted.record.new_layers),
+    ):
+        if before != after:
+            raise UsageError(
+                f"{path}: cannot resume: the run's {what} layers are {', '.join(before) or 'none'}, but "
+                f"{', '.join(after) or 'none'} was requested"
+            )
+    if saved.preprocessing != wanted.preprocessing:
+        raise UsageError(
+            f"{path}: cannot resume: the preprocessing of {saved.record.file} was read differently when the run was "
+            "started; resume without --from"
+        )
+
+
+def _start_words(basis: Basis) -> str:
+    return f"from {basis.record.file} (SHA-256 {basis.record.sha256[:12]})"
 
 
 def _differences(was: Struct, now: Struct) -> Iterator[tuple[str, object, object]]:

@@ -12,7 +12,7 @@ from alexnet_deploy.core.fs.run_files import LogKind
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, Preprocessing
-from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord
+from alexnet_deploy.core.model.weights import EpochMetrics, StartRecord, TrainingRecord
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.loop.checkpoint import Position
@@ -92,7 +92,13 @@ def is_over(recipe: Recipe, position: Position) -> bool:
 
 
 def training_record(
-    recipe: Recipe, data: TrainingSet, position: Position, *, device: torch.device, seconds: float
+    recipe: Recipe,
+    data: TrainingSet,
+    position: Position,
+    *,
+    start: StartRecord | None,
+    device: torch.device,
+    seconds: float,
 ) -> TrainingRecord:
     """Return the training record of the weights at this position of their run."""
     num_classes = len(data.class_names)
@@ -110,6 +116,7 @@ def training_record(
         seconds=seconds,
         device=_device_name(device),
         decoding=DECODING_VERSION,
+        start=start,
         remarks=plateau_remarks(recipe, position.epochs, num_classes),
     )
 

@@ -35,6 +35,7 @@ from alexnet_deploy.train.runtime.placement import HERE, Placement
 from alexnet_deploy.train.runtime.rng import epoch_order
 from alexnet_deploy.train.runtime.signals import stopping
 from alexnet_deploy.train.schedule import learning_rate, mean_decay
+from alexnet_deploy.train.start import Start
 
 # Reading the loss synchronises with the GPU.
 _STEPS_PER_READING = {"cpu": 1, "cuda": 20}
@@ -55,7 +56,7 @@ class Trainer:
 
     def __init__(
         self,
-        architecture: Architecture,
+        network: Architecture | Start,
         recipe: Recipe,
         data: TrainingSet,
         directory: RunDirectory,
@@ -66,9 +67,12 @@ class Trainer:
     ) -> None:
         """Set up a run of `recipe` on the images; its files are written to `directory`.
 
-        `architecture` has as many classes as the images; `pace` is Pace() unless given.
+        `network` has as many classes as the images; `pace` is Pace() unless given.
         """
+        start = network if isinstance(network, Start) else None
+        architecture = network.architecture if isinstance(network, Start) else network
         self._architecture = architecture
+        self._basis = None if start is None else start.basis
         self._recipe = recipe
         self._data = data
         self._directory = directory
@@ -76,7 +80,11 @@ class Trainer:
         self._ranks = placement.ranks
         self._pace = pace or Pace()
         self._observer = observer
-        self._preprocessing = training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
+        self._preprocessing = (
+            training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
+            if self._basis is None
+            else self._basis.preprocessing
+        )
         self._learner = Learner(
             architecture,
             recipe,
@@ -84,6 +92,7 @@ class Trainer:
             data.covariance,
             placement,
             class_counts=data.class_counts,
+            start=start,
         )
         self._tools = tool_versions("torch")
         self._position = Position()
@@ -257,6 +266,7 @@ class Trainer:
             data_sha256=self._data.sha256,
             decoding=DECODING_VERSION,
             columns=self._placement.is_two_columns,
+            start=self._basis,
             machine=self._placement.machine(),
             position=msgspec.structs.replace(self._position, seconds=self._seconds()),
             tools=self._tools,
@@ -275,7 +285,12 @@ class Trainer:
             preprocessing=self._preprocessing,
             labels=self._data.class_names,
             training=training_record(
-                self._recipe, self._data, self._position, device=self._placement.device, seconds=self._seconds()
+                self._recipe,
+                self._data,
+                self._position,
+                start=None if self._basis is None else self._basis.record,
+                device=self._placement.device,
+                seconds=self._seconds(),
             ),
             tools=self._tools,
         )

@@ -18,12 +18,15 @@ from alexnet_deploy.core.process.say import counted, say_nothing
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.architecture import Architecture
+    from alexnet_deploy.core.model.preprocessing import ResizePolicy
+    from alexnet_deploy.core.model.weights import LoadedWeights
     from alexnet_deploy.pipeline.run_report import RunReport
     from alexnet_deploy.train.data.scan import Survey
     from alexnet_deploy.train.loop.checkpoint import Checkpoint
     from alexnet_deploy.train.recipe import Recipe
     from alexnet_deploy.train.run import Resume
     from alexnet_deploy.train.runtime.placement import Placement
+    from alexnet_deploy.train.start import Basis, Start
 
 
 DataArgument = Annotated[
@@ -40,11 +43,27 @@ ArchOption = Annotated[
         "file with a table of layers; see `inspect --toml`. Default: paper, or tiny for drawn images."
     ),
 ]
+FromOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Start from trained weights: a run, a weights file, or a file that `import` reads. Architecture and "
+        "preprocessing are those of FILE.",
+    ),
+]
+FreezeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="With --from: layers that training does not change, for example conv1..conv5 or conv1,conv2.",
+    ),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="drawn, fast, folder, original, paper, two-class, or a .toml file; see `alexnet-deploy recipes`. "
-        "Default: folder, or drawn for drawn images."
+        help="drawn, fast, fine-tune, folder, original, paper, two-class, or a .toml file; see `alexnet-deploy "
+        "recipes`. Default: folder, fine-tune with --from, or drawn for drawn images."
     ),
 ]
 SetOption = Annotated[
@@ -99,6 +118,8 @@ AnyMachineOption = Annotated[
 
 def train(
     data: DataArgument = None,
+    from_: FromOption = None,
+    freeze: FreezeOption = None,
     arch: ArchOption = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
@@ -119,7 +140,7 @@ def train(
     from alexnet_deploy.cli.terminal import show_path
     from alexnet_deploy.train.loop.logs import check_log_packages
     from alexnet_deploy.train.recipe import parse_settings
-    from alexnet_deploy.train.run import choose_device, look_over
+    from alexnet_deploy.train.run import choose_device, look_over_for
     from alexnet_deploy.train.runtime.distributed import joined
     from alexnet_deploy.train.runtime.malloc import keep_freed_memory
     from alexnet_deploy.train.runtime.placement import placed
@@ -139,6 +160,8 @@ def train(
         wish = _Wish(
             out=out,
             data=data,
+            start=from_,
+            freeze=freeze,
             arch=arch,
             recipe=recipe,
             changes=changes,
@@ -147,14 +170,16 @@ def train(
         )
         task = ranks.broadcast(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
         found = ranks.broadcast(
-            lambda: look_over(task.data, task.architecture, on_found=lambda num_classes: _check(task, num_classes))
+            lambda: look_over_for(task.data, task.resize, on_found=lambda num_classes: _check(task, num_classes))
         )
+        network = task.network(found.folder.class_names)
         if chosen == "cpu":
             # Only after the scan, whose images may be large: their memory is freed by now.
             keep_freed_memory()
         if ranks.is_first:
-            _announce(found, task, chosen, ranks.size)
-        path = _train(found, task, placed(own_device, ranks=ranks, columns=task.columns, threads=workers), log or ())
+            _announce(found, network, task, chosen, ranks.size)
+        placement = placed(own_device, ranks=ranks, columns=task.columns, threads=workers)
+        path = _train(found, network, task, placement, log or ())
     if ranks.is_first:
         # Printed first: the weights are complete even if the report fails.
         show_path(path)
@@ -162,7 +187,9 @@ def train(
         _conclude(report, seconds=time.perf_counter() - begun)
 
 
-def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence[LogKind]) -> Path:
+def _train(
+    found: "Survey", network: "Architecture | Start", task: "_Task", placement: "Placement", log: Sequence[LogKind]
+) -> Path:
     """Return the weights file of a run that was trained to its end; the first process shows its progress."""
     from alexnet_deploy.cli.terminal import say, training_bar
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, load_checkpoint
@@ -174,7 +201,7 @@ def _train(found: "Survey", task: "_Task", placement: "Placement", log: Sequence
         with training_bar() if is_first else nullcontext(lambda progress: None) as show:
             return train_to_weights(
                 found,
-                task.architecture,
+                network,
                 task.recipe,
                 task.run,
                 placement=placement,
@@ -210,6 +237,9 @@ class _Wish:
 
     out: Path | None
     data: Path | None
+    start: Path | None
+    """--from."""
+    freeze: str | None
     arch: str | None
     recipe: str | None
     changes: dict[str, object]
@@ -230,8 +260,26 @@ class _Task:
     recipe: "Recipe"
     columns: bool
     resume: "Resume"
+    resize: "ResizePolicy"
+    loaded: "LoadedWeights | None" = None
+    """The weights that a new run starts from."""
+    frozen: tuple[str, ...] = ()
+    """The layers that a new run freezes."""
+    basis: "Basis | None" = None
+    """The start of a resumed run."""
     is_over: bool = False
     """Whether the resumed run has already finished all its epochs."""
+
+    def network(self, class_names: Sequence[str]) -> "Architecture | Start":
+        """Return what is trained on these classes; raises what start_from raises."""
+        from alexnet_deploy.train.start import Start, start_from
+
+        if self.loaded is not None:
+            return start_from(self.loaded, class_names, self.frozen)
+        if self.basis is not None:
+            # Its tensors are in the checkpoint.
+            return Start(architecture=self.architecture, basis=self.basis, tensors={})
+        return self.architecture
 
 
 def _check(task: _Task, num_classes: int) -> None:
@@ -254,19 +302,24 @@ def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
     """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, new_run_name
+    from alexnet_deploy.train.run import Resume, new_run_name, resize_of
     from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
 
     is_drawn = wish.data is None
-    architecture = architecture_by_name_or_file(
-        wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper")
-    )
+    check_new_place(wish.out)
+    loaded, frozen = _loaded(wish)
+    if loaded is not None:
+        architecture = loaded.weights.architecture
+    else:
+        architecture = architecture_by_name_or_file(
+            wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper")
+        )
     if wish.columns:
         # Checked first, not after a scan of a million images.
         check_columns(architecture, wish.placement.ranks.size)
         second_device(wish.placement.device)
-    plan = with_settings(recipe_by_name(wish.recipe or ("drawn" if is_drawn else "folder")), wish.changes)
-    check_new_place(wish.out)
+    usual = "fine-tune" if loaded is not None else "drawn" if is_drawn else "folder"
+    plan = with_settings(recipe_by_name(wish.recipe or usual), wish.changes)
     run = wish.out or RUNS / new_run_name(architecture)
     if os.path.lexists(run):
         _check_unbegun(run, may_exist=may_exist)
@@ -279,7 +332,27 @@ def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
         recipe=plan,
         columns=wish.columns,
         resume=Resume.UNBEGUN if may_exist else Resume.NO,
+        resize=resize_of(architecture) if loaded is None else loaded.weights.preprocessing.resize,
+        loaded=loaded,
+        frozen=frozen,
     )
+
+
+def _loaded(wish: _Wish) -> "tuple[LoadedWeights | None, tuple[str, ...]]":
+    """Return the weights that a new run starts from, if any, and the layers it freezes; raises UsageError."""
+    if wish.start is None:
+        if wish.freeze is not None:
+            raise UsageError("--freeze needs --from: layers of a new network are random; pass --from FILE")
+        return None, ()
+    from alexnet_deploy.cli.terminal import say
+    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
+    from alexnet_deploy.pipeline.fine_tuning import check_architecture, load_start
+    from alexnet_deploy.train.start import layers_in
+
+    loaded = load_start(wish.start, say=say)
+    if wish.arch is not None:
+        check_architecture(loaded, architecture_by_name_or_file(wish.arch))
+    return loaded, () if wish.freeze is None else layers_in(wish.freeze, loaded.weights.architecture)
 
 
 def _check_unbegun(run: Path, *, may_exist: bool) -> None:
@@ -299,7 +372,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume
+    from alexnet_deploy.train.run import Resume, resize_of
 
     if wish.data is not None:
         check_data_exists(wish.data)
@@ -314,6 +387,7 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
         data_sha256=saved.data_sha256,
         # Without --columns the run continues as it was started.
         columns=wish.columns or saved.columns,
+        start=_basis_as_wished(wish, saved),
         machine=wish.placement.machine(),
     )
     check_same(run / CHECKPOINT, saved.identity, wanted, any_machine=any_machine)
@@ -325,8 +399,29 @@ def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
         recipe=plan,
         columns=saved.columns,
         resume=Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE,
+        resize=resize_of(architecture) if saved.start is None else saved.start.preprocessing.resize,
+        basis=saved.start,
         is_over=saved.position.epoch > saved.recipe.epochs,
     )
+
+
+def _basis_as_wished(wish: _Wish, saved: "Checkpoint") -> "Basis | None":
+    """Return the start of a run to resume, with the file and the frozen layers that the options name, if they do."""
+    import msgspec
+
+    from alexnet_deploy.pipeline.fine_tuning import load_start
+    from alexnet_deploy.train.start import layers_in
+
+    if saved.start is None:
+        if wish.start is not None or wish.freeze is not None:
+            raise UsageError("cannot resume: the run was not started with --from; remove --from and --freeze")
+        return None
+    record = saved.start.record
+    if wish.start is not None:
+        record = msgspec.structs.replace(record, file=wish.start.name, sha256=load_start(wish.start).sha256)
+    if wish.freeze is not None:
+        record = msgspec.structs.replace(record, frozen=layers_in(wish.freeze, saved.architecture))
+    return msgspec.structs.replace(saved.start, record=record)
 
 
 def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
@@ -346,9 +441,11 @@ def _standing(run: Path, saved: "Checkpoint") -> str:
     return f"{run}: resuming in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 
-def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None:
+def _announce(found: "Survey", network: "Architecture | Start", task: _Task, device: str, processes: int) -> None:
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.inspection.describe import describe_excluded, describe_source, describe_suspicions
+    from alexnet_deploy.pipeline.fine_tuning import start_lines
+    from alexnet_deploy.train.start import Start
 
     for line in (
         *describe_source(found.folder),
@@ -356,6 +453,9 @@ def _announce(found: "Survey", task: _Task, device: str, processes: int) -> None
         *describe_suspicions(found, is_balanced=task.recipe.class_weights == "balanced"),
     ):
         say(line)
+    if isinstance(network, Start):
+        for line in start_lines(network):
+            say(line)
     plan = task.recipe
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
     say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {counted(plan.epochs, 'epoch')}{together}")

@@ -25,7 +25,7 @@ from alexnet_deploy.core.fs.opening import GIB, MIB
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Decoding, Preprocessing
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
-from alexnet_deploy.core.model.weights import ImportRecord
+from alexnet_deploy.core.model.weights import ImportRecord, StartRecord
 from alexnet_deploy.core.records import ChangedRecordError, Sha256, UnknownVersionError, read_sealed, seal
 
 FORMAT = "alexnet-deploy bundle"
@@ -206,6 +206,8 @@ class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Digest of the training data; None if the weights do not have it."""
     imported: ImportRecord | msgspec.UnsetType = msgspec.UNSET
     """The file that the weights were imported from; unset if they were trained here."""
+    start: StartRecord | msgspec.UnsetType = msgspec.UNSET
+    """The file that their training started from; unset if it started from random layers."""
 
 
 class Views(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

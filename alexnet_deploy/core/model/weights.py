@@ -5,7 +5,8 @@ The tensors are float32 and have the table's names (conv1.weight, ..., fc8.bias)
 tools, and digests of the tensors and of this object itself (core/model/tensor_file.py).
 
 Format version 1 has no digests, so a damaged byte may go unnoticed; version 2 has them; version 3 has an origin, the
-record of an import; version 4 may have one more tensor, `mean_image`. All are read, 4 is written.
+record of an import; version 4 may have one more tensor, `mean_image`, and says in `training` which file a run started
+from. All are read, 4 is written.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ CHECKPOINT_FORMAT = "checkpoint"
 """Name of the format in errors."""
 FORMAT_VERSION = 4
 
-CHECKPOINT_VERSIONS = (2, 3, 4)
+CHECKPOINT_VERSIONS = (2, 3, 4, 5)
 CHECKPOINT_SEALED_FROM = 3
 """First checkpoint format with a digest of its header."""
 
@@ -104,6 +105,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Version of the decoding policy that the images were decoded with."""
     remarks: tuple[str, ...] = ()
     """Warnings about the run, each one sentence with its remedy."""
+    start: "StartRecord | None" = None
+    """The file that the run started from; None if all layers were initialised at random."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.best_epoch <= len(self.epochs):
@@ -140,6 +143,23 @@ class ImportRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Largest absolute difference of a probability."""
     max_log_error: float
     """Largest difference of a log-probability, in nats."""
+
+
+class StartRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file that training started from (`train --from`), and what became of its layers."""
+
+    file: str
+    """Its name, without folders."""
+    sha256: str
+    """Its digest."""
+    frozen: tuple[str, ...]
+    """Layers that training did not change, in the order of the table."""
+    new_layers: tuple[str, ...]
+    """Layers that were initialised at random, not loaded: the last one if the classes differ."""
+    imported: ImportRecord | None
+    """Its format and its proof, if the file was imported."""
+    start: "StartRecord | None" = None
+    """The file that those weights were themselves trained from."""
 
 
 class _Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,6 +236,17 @@ class LoadedWeights:
     """Path of the file."""
     sha256: str
     """Digest of the whole file."""
+
+
+def is_own_file(path: Path) -> bool:
+    """Return whether a file is a weights file or a checkpoint of this program, valid or not; raises WeightsError."""
+    try:
+        with open_tensors(path) as file:
+            return not {METADATA_KEY, CHECKPOINT_KEY}.isdisjoint(file.metadata)
+    except TensorFileError:
+        return False
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def load_weights(path: Path) -> LoadedWeights:

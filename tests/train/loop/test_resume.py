@@ -494,7 +494,10 @@ def test_a_damaged_byte_of_a_checkpoints_header_is_refused(stopped: Path, tmp_pa
         ),
         (flip, r"is damaged: its tensors have changed since they were saved: SHA-256 was \w+, now \w+$"),
         (cut, "is not a safetensors file, or it is damaged: "),
-        (make_newer, "checkpoint version 9 is newer than supported; this program reads checkpoint version 2, 3 and 4$"),
+        (
+            make_newer,
+            "checkpoint version 9 is newer than supported; this program reads checkpoint version 2, 3, 4 and 5$",
+        ),
         (make_strange, "is not a checkpoint: it has no entry 'alexnet-deploy-checkpoint'$"),
         (make_nonsense, "it is damaged: its header has changed since it was saved: the digest does not match$"),
         (

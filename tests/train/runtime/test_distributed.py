@@ -11,6 +11,7 @@ import ranks as rank_program
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import saved, separating_weights
 from ranks import FIRST, RECIPES, TABLE, Seen, Told, terminated, torchrun, train
 from training import BLUE, NARROW, RED, at_step, interrupt, memory_set, network_in, paint, record_of
 
@@ -240,6 +241,19 @@ def test_the_command_trains_in_two_processes_and_speaks_once(folder: Path, tmp_p
     assert said[f"training report: {report}"] == 1
     assert (tmp_path / report).is_file()
     assert [name.name for name in (tmp_path / "runs").iterdir() if name.name != "latest"] == [Path(path).parent.name]
+
+
+def test_two_processes_start_from_weights_and_freeze_layers(folder: Path, tmp_path: Path) -> None:
+    base = saved(separating_weights(TABLE), tmp_path / "base.safetensors").weights
+    options = ("--from", "base.safetensors", "--freeze", "conv1..conv2", "--epochs", "2", "--batch-size", "5")
+    arguments = ("train", folder / "data", *options, "--device", "cpu", "--out", "run")
+    done = torchrun("-m", "alexnet_deploy", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Counter(done.stderr.splitlines())["fc8 is new: the images have other classes than base.safetensors"] == 1
+    tuned = load_weights(tmp_path / "run" / BEST).weights
+    for name in set(base.tensors) - {"fc8.weight", "fc8.bias"}:
+        is_equal = tuned.tensors[name].tobytes() == base.tensors[name].tobytes()
+        assert is_equal is (name.split(".")[0] in ("conv1", "conv2")), name
 
 
 def test_torchrun_that_is_ended_lets_the_command_save(folder: Path, tmp_path: Path) -> None:
