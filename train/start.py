@@ -46,9 +46,15 @@ def start_from(loaded: LoadedWeights, class_names: Sequence[str], frozen: Sequen
     """Return the start of a run on these classes; `frozen` are names of layers, see layers_in.
 
     The last layer is kept if the classes are the same, in the order of `class_names`; otherwise it is new. Raises
-    UsageError if a new layer is frozen, or all layers are.
+    UsageError if a new layer is frozen, or all layers are, or the weights have a mean image.
     """
     weights, labels = loaded.weights, loaded.weights.labels
+    if weights.mean_image is not None:
+        # Training preprocesses crops, which have lost their place in the image.
+        raise UsageError(
+            f"{loaded.path}: these weights have a mean image, but training subtracts one mean per channel; import the "
+            "file again with --mean-image channels"
+        )
     last = weights.architecture.layers[-1].name
     tensors = dict(weights.tensors)
     names = (f"{last}.weight", f"{last}.bias")

@@ -114,6 +114,14 @@ def test_a_new_layer_cannot_be_frozen_and_a_kept_one_can(loaded: LoadedWeights) 
     assert start(labelled(loaded, "red", "blue"), ("fc8",)).basis.record.frozen == ("fc8",)
 
 
+def test_a_mean_image_is_refused_with_what_to_do(loaded: LoadedWeights) -> None:
+    weights = loaded.weights
+    means = msgspec.structs.replace(weights.preprocessing, has_mean_image=True)
+    pictured = replace(weights, preprocessing=means, mean_image=np.zeros((3, 256, 256), np.float32))
+    with pytest.raises(UsageError, match=r"these weights have a mean image, .+ again with --mean-image channels$"):
+        start_from(replace(loaded, weights=pictured), weights.labels, ())
+
+
 def test_something_must_be_left_to_train(loaded: LoadedWeights) -> None:
     with pytest.raises(UsageError, match="no layer is left to train"):
         start(labelled(loaded, "red", "blue"), layers_in("conv1..fc8", NARROW))
