@@ -5,7 +5,7 @@
 First task: 1,000 photographs of cats and dogs, and 400 drawn images of four other classes. Second task: cats and dogs
 again, with 100 other photographs a class for training and 100 others to choose the epoch. Every arm is then judged by
 the 600 photographs of --data's val/, which no run has seen; differences are paired by photograph. Each command runs in
-its own process, as a user types it. Runs that exist are not repeated.
+its own process, as a user types it. Runs that exist are not repeated. Unknown options go to the first task's `train`.
 """
 
 import argparse
@@ -115,11 +115,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="directory in which the commands run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--commit", default="", help="commit of the measured code")
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
+    first_words = (*FIRST, *others)
     folder, data = options.runs.resolve(), options.data.resolve()
     if not (folder / "second").exists():
         lay_out(data, folder)
-    train(folder, "first-task", FIRST)
+    train(folder, "first-task", first_words)
     first = load_weights(folder / "first-task/weights.safetensors").weights
     right, rows = {}, []
     for number, (arm, words) in enumerate(ARMS.items()):
@@ -147,7 +148,7 @@ def main() -> None:
         "tools": tool_versions("torch"),
         "commit": options.commit,
         "first_task": {
-            "command": " ".join(("train", *FIRST)),
+            "command": " ".join(("train", *first_words)),
             "num_train": first.training.num_train,
             "best_validation_top1": first.training.epochs[first.training.best_epoch - 1].validation_top1,
         },
