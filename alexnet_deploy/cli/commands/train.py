@@ -1,32 +1,26 @@
 """`alexnet-deploy train`."""
 
-import os
 import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from alexnet_deploy.cli.training_task import Task, Wish, check_task, task_of
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.run_files import CSV, METRICS, TENSORBOARD, LogKind
-from alexnet_deploy.core.names import DRAWN, RUNS, check_data_exists, check_new_place, find_run, note_latest
+from alexnet_deploy.core.names import RUNS, note_latest
 from alexnet_deploy.core.process.say import counted, say_nothing
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.architecture import Architecture
-    from alexnet_deploy.core.model.preprocessing import ResizePolicy
-    from alexnet_deploy.core.model.weights import LoadedWeights
     from alexnet_deploy.pipeline.run_report import RunReport
     from alexnet_deploy.train.data.scan import Survey
-    from alexnet_deploy.train.loop.checkpoint import Checkpoint
-    from alexnet_deploy.train.recipe import Recipe
-    from alexnet_deploy.train.run import Resume
     from alexnet_deploy.train.runtime.placement import Placement
-    from alexnet_deploy.train.start import Basis, Start
+    from alexnet_deploy.train.start import Start
 
 
 DataArgument = Annotated[
@@ -157,7 +151,7 @@ def train(
     chosen = choose_device(device)
     with joined(chosen) as (ranks, own_device):
         # With several processes, the first draws images, names the run, scans the data and prints all messages.
-        wish = _Wish(
+        wish = Wish(
             out=out,
             data=data,
             start=from_,
@@ -168,9 +162,9 @@ def train(
             placement=placed(own_device, ranks=ranks, threads=workers),
             columns=columns,
         )
-        task = ranks.broadcast(lambda: _task(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
+        task = ranks.broadcast(lambda: task_of(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
         found = ranks.broadcast(
-            lambda: look_over_for(task.data, task.resize, on_found=lambda num_classes: _check(task, num_classes))
+            lambda: look_over_for(task.data, task.resize, on_found=lambda num_classes: check_task(task, num_classes))
         )
         network = task.network(found.folder.class_names)
         if chosen == "cpu":
@@ -188,7 +182,7 @@ def train(
 
 
 def _train(
-    found: "Survey", network: "Architecture | Start", task: "_Task", placement: "Placement", log: Sequence[LogKind]
+    found: "Survey", network: "Architecture | Start", task: "Task", placement: "Placement", log: Sequence[LogKind]
 ) -> Path:
     """Return the weights file of a run that was trained to its end; the first process shows its progress."""
     from alexnet_deploy.cli.terminal import say, training_bar
@@ -231,217 +225,7 @@ def _report(weights: Path, found: "Survey", device: str, threads: int | None) ->
         raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wish:
-    """The options as given; None for an option that was not given."""
-
-    out: Path | None
-    data: Path | None
-    start: Path | None
-    """--from."""
-    freeze: str | None
-    arch: str | None
-    recipe: str | None
-    changes: dict[str, object]
-    """Recipe fields to change."""
-    placement: "Placement"
-    """Placement of the network as a whole, not split into columns."""
-    columns: bool
-    """Whether --columns was given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    """What to train, on which data, and where."""
-
-    run: Path
-    data: Path
-    architecture: "Architecture"
-    recipe: "Recipe"
-    columns: bool
-    resume: "Resume"
-    resize: "ResizePolicy"
-    loaded: "LoadedWeights | None" = None
-    """The weights that a new run starts from."""
-    frozen: tuple[str, ...] = ()
-    """The layers that a new run freezes."""
-    basis: "Basis | None" = None
-    """The start of a resumed run."""
-    is_over: bool = False
-    """Whether the resumed run has already finished all its epochs."""
-
-    def network(self, class_names: Sequence[str]) -> "Architecture | Start":
-        """Return what is trained on these classes; raises what start_from raises."""
-        from alexnet_deploy.train.start import Start, start_from
-
-        if self.loaded is not None:
-            return start_from(self.loaded, class_names, self.frozen)
-        if self.basis is not None:
-            # Its tensors are in the checkpoint.
-            return Start(architecture=self.architecture, basis=self.basis, tensors={})
-        return self.architecture
-
-
-def _check(task: _Task, num_classes: int) -> None:
-    from alexnet_deploy.train.run import check_place
-
-    if not task.is_over:
-        check_place(task.run, task.architecture.with_num_classes(num_classes), task.recipe)
-
-
-def _task(wish: _Wish, *, resume: bool, auto_resume: bool, any_machine: bool) -> _Task:
-    """Return the run to resume, or a new one; raises what _saved_task and _new_task raise."""
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
-
-    if auto_resume and wish.out is not None:
-        resume = (wish.out / CHECKPOINT).is_file()
-    return _saved_task(wish, any_machine=any_machine) if resume else _new_task(wish, may_exist=auto_resume)
-
-
-def _new_task(wish: _Wish, *, may_exist: bool) -> _Task:
-    """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
-    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
-    from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, new_run_name, resize_of
-    from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
-
-    is_drawn = wish.data is None
-    check_new_place(wish.out)
-    loaded, frozen = _loaded(wish)
-    if loaded is not None:
-        architecture = loaded.weights.architecture
-    else:
-        architecture = architecture_by_name_or_file(
-            wish.arch or ("original" if wish.columns else "tiny" if is_drawn else "paper")
-        )
-    if wish.columns:
-        # Checked first, not after a scan of a million images.
-        check_columns(architecture, wish.placement.ranks.size)
-        second_device(wish.placement.device)
-    usual = "fine-tune" if loaded is not None else "drawn" if is_drawn else "folder"
-    plan = with_settings(recipe_by_name(wish.recipe or usual), wish.changes)
-    run = wish.out or RUNS / new_run_name(architecture)
-    if os.path.lexists(run):
-        _check_unbegun(run, may_exist=may_exist)
-    if wish.data is not None:
-        check_data_exists(wish.data)
-    return _Task(
-        run=run,
-        data=wish.data or _drawn_images(),
-        architecture=architecture,
-        recipe=plan,
-        columns=wish.columns,
-        resume=Resume.UNBEGUN if may_exist else Resume.NO,
-        resize=resize_of(architecture) if loaded is None else loaded.weights.preprocessing.resize,
-        loaded=loaded,
-        frozen=frozen,
-    )
-
-
-def _loaded(wish: _Wish) -> "tuple[LoadedWeights | None, tuple[str, ...]]":
-    """Return the weights that a new run starts from, if any, and the layers it freezes; raises UsageError."""
-    if wish.start is None:
-        if wish.freeze is not None:
-            raise UsageError("--freeze needs --from: layers of a new network are random; pass --from FILE")
-        return None, ()
-    from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
-    from alexnet_deploy.pipeline.fine_tuning import check_architecture, load_start
-    from alexnet_deploy.train.start import layers_in
-
-    loaded = load_start(wish.start, say=say)
-    if wish.arch is not None:
-        check_architecture(loaded, architecture_by_name_or_file(wish.arch))
-    return loaded, () if wish.freeze is None else layers_in(wish.freeze, loaded.weights.architecture)
-
-
-def _check_unbegun(run: Path, *, may_exist: bool) -> None:
-    from alexnet_deploy.train.loop.run_directory import refuse_foreign
-
-    if not run.is_dir():
-        kind = "a broken link" if not run.exists() else "a file"
-        raise UsageError(f"{run}: is {kind}, not a directory; choose another --out")
-    if not may_exist:
-        raise UsageError(f"{run}: already exists; choose another --out, or resume it with --resume")
-    refuse_foreign(run)
-
-
-def _saved_task(wish: _Wish, *, any_machine: bool) -> _Task:
-    """Return the task that a run's checkpoint continues, and print its state; raises UsageError if options differ."""
-    from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
-    from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
-    from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, resize_of
-
-    if wish.data is not None:
-        check_data_exists(wish.data)
-    run = find_run(wish.out)
-    saved = load_checkpoint(run / CHECKPOINT)
-    architecture = architecture_by_name_or_file(wish.arch) if wish.arch else saved.architecture
-    plan = with_settings(recipe_by_name(wish.recipe) if wish.recipe else saved.recipe, wish.changes)
-    wanted = RunIdentity(
-        architecture=architecture.with_num_classes(saved.architecture.num_classes),
-        recipe=plan,
-        # The data is compared later: reading the images may take long.
-        data_sha256=saved.data_sha256,
-        # Without --columns the run continues as it was started.
-        columns=wish.columns or saved.columns,
-        start=_basis_as_wished(wish, saved),
-        machine=wish.placement.machine(),
-    )
-    check_same(run / CHECKPOINT, saved.identity, wanted, any_machine=any_machine)
-    say(_standing(run, saved))
-    return _Task(
-        run=run,
-        data=wish.data or Path(saved.data),
-        architecture=architecture,
-        recipe=plan,
-        columns=saved.columns,
-        resume=Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE,
-        resize=resize_of(architecture) if saved.start is None else saved.start.preprocessing.resize,
-        basis=saved.start,
-        is_over=saved.position.epoch > saved.recipe.epochs,
-    )
-
-
-def _basis_as_wished(wish: _Wish, saved: "Checkpoint") -> "Basis | None":
-    """Return the start of a run to resume, with the file and the frozen layers that the options name, if they do."""
-    import msgspec
-
-    from alexnet_deploy.pipeline.fine_tuning import load_start
-    from alexnet_deploy.train.start import layers_in
-
-    if saved.start is None:
-        if wish.start is not None or wish.freeze is not None:
-            raise UsageError("cannot resume: the run was not started with --from; remove --from and --freeze")
-        return None
-    record = saved.start.record
-    if wish.start is not None:
-        record = msgspec.structs.replace(record, file=wish.start.name, sha256=load_start(wish.start).sha256)
-    if wish.freeze is not None:
-        record = msgspec.structs.replace(record, frozen=layers_in(wish.freeze, saved.architecture))
-    return msgspec.structs.replace(saved.start, record=record)
-
-
-def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
-    """Return the recipe fields to change; raises UsageError if an option and a --set name the same field."""
-    changes = {name: value for name, value in options.items() if value is not None}
-    for name in changes.keys() & settings.keys():
-        raise UsageError(f"--set {name}={settings[name]}: the field is also set by its own option; remove one of them")
-    return changes | settings
-
-
-def _standing(run: Path, saved: "Checkpoint") -> str:
-    from alexnet_deploy.train.loop.record import is_over
-
-    position = saved.position
-    if is_over(saved.recipe, position):
-        return f"{run}: training has ended, after {counted(len(position.epochs), 'epoch')}"
-    return f"{run}: resuming in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
-
-
-def _announce(found: "Survey", network: "Architecture | Start", task: _Task, device: str, processes: int) -> None:
+def _announce(found: "Survey", network: "Architecture | Start", task: Task, device: str, processes: int) -> None:
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.inspection.describe import describe_excluded, describe_source, describe_suspicions
     from alexnet_deploy.pipeline.fine_tuning import start_lines
@@ -480,14 +264,9 @@ def _conclude(report: "RunReport", *, seconds: float) -> None:
     say("next: alexnet-deploy export" + ("" if path.parent.parent == RUNS else f" {shlex.quote(str(path))}"))
 
 
-def _drawn_images() -> Path:
-    """Return the folder of drawn images; draw them first if they do not exist yet."""
-    from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder
-
-    if DRAWN.exists():
-        say(f"no DATA given: using the images in {DRAWN}/")
-    else:
-        say(f"no DATA given: drawing images of {len(DRAWN_CLASSES)} classes into {DRAWN}/")
-        draw_folder(DRAWN)
-    return DRAWN
+def _changes(settings: dict[str, object], **options: float | None) -> dict[str, object]:
+    """Return the recipe fields to change; raises UsageError if an option and a --set name the same field."""
+    changes = {name: value for name, value in options.items() if value is not None}
+    for name in changes.keys() & settings.keys():
+        raise UsageError(f"--set {name}={settings[name]}: the field is also set by its own option; remove one of them")
+    return changes | settings
