@@ -118,8 +118,8 @@ def _run(arguments: list[str]) -> None:
         code = app(args=arguments, standalone_mode=False)
     except _WrongUse as error:
         if not arguments:
-            error.show()
-            sys.exit(error.exit_code)
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
         raise UsageError(_usage_words(error)) from error
     except SystemExit as leaving:
         # Typer exits with 1 on a broken pipe, but here 1 means that a check or an input failed.

@@ -150,8 +150,8 @@ def fill_preprocessing(
             assumptions.append(Assumption(subject=subject, value=value, reason=known.words, option=option))
         return usual
 
-    resize = taken("resize", overrides.resize, said.resize, usual.resize)
-    order = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
+    resize: ResizePolicy | None = taken("resize", overrides.resize, said.resize, usual.resize)
+    order: ChannelOrder | None = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
     image, mean = said.mean_image, said.mean
     if overrides.mean is not None:
         image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)
