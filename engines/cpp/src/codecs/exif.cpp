@@ -2,12 +2,15 @@
 // unusable: the pixels are decoded, the orientation is 1.
 #include "codecs/exif.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 namespace alexnet_deploy {
 namespace {
 
-constexpr std::uint64_t orientation_tag = 0x0112;
+constexpr std::uint64_t orientation_tag = 0x0112, resolution_tag = 0x011a, resolution_unit_tag = 0x0128;
+constexpr std::uint64_t byte_type = 1, text_type = 2, undefined_type = 7;
 
 /// Bytes of one value of a type of TIFF 6.0 and BigTIFF; 0 for an unknown type.
 std::uint64_t unit_bytes(std::uint64_t type) {
@@ -55,52 +58,72 @@ int orientation_in(Bytes value, std::uint64_t type, bool is_big_endian) {
     }
 }
 
-struct Found {
-    bool is_readable = true;          ///< Whether the EXIF data have a valid header.
-    std::optional<int> orientation;  ///< The stated value, 0 if it is not valid; none without the tag.
+struct Entry {
+    std::uint64_t tag;
+    std::uint64_t type;
+    Bytes value;
 };
 
-Found look_in_exif(Bytes exif) {
+struct Directory {
+    bool is_readable = true;  ///< Whether the EXIF data have a valid header, or are empty.
+    bool is_big_endian = false;
+    std::vector<Entry> entries{};
+
+    /// The first entry of a tag; null without one.
+    [[nodiscard]] const Entry* find(std::uint64_t tag) const {
+        const auto found =
+            std::find_if(entries.begin(), entries.end(), [tag](const Entry& entry) { return entry.tag == tag; });
+        return found == entries.end() ? nullptr : &*found;
+    }
+};
+
+Directory read_directory(Bytes exif) {
     for (int repeat = 0; repeat < 2 && exif.starts_with({"Exif\0\0", 6}); ++repeat) {
         exif = exif.part(6);
     }
     if (exif.empty()) {
         return {};
     }
-    const bool is_big_endian = exif.starts_with("MM");
+    Directory directory{true, exif.starts_with("MM")};
+    const auto number = [&](std::size_t place, std::size_t count) {
+        return exif.number(place, count, directory.is_big_endian);
+    };
     const bool is_tiff = exif.starts_with({"MM\0\x2a", 4}) || exif.starts_with({"II\x2a\0", 4}) ||
                          exif.starts_with({"MM\x2a\0", 4}) || exif.starts_with({"II\0\x2a", 4});
-    const auto directory = exif.number(4, 4, is_big_endian);
-    if (!is_tiff || !directory) {
-        return {false, std::nullopt};
+    const auto start = number(4, 4);
+    if (!is_tiff || !start) {
+        return {false};
     }
-    Found found;
-    const std::uint64_t count = exif.number(*directory, 2, is_big_endian).value_or(0);
+    const std::uint64_t count = number(*start, 2).value_or(0);
     std::uint64_t total_bytes = 0;
+    std::vector<bool> is_known(1 << 16);
     for (std::uint64_t index = 0; index < count; ++index) {
-        const std::size_t entry = *directory + 2 + 12 * index;
-        if (entry + 12 > exif.size()) {
+        const std::size_t entry = *start + 2 + 12 * index;
+        if (exif.part(entry, 12).size() < 12) {
             break;
         }
-        const std::uint64_t tag = *exif.number(entry, 2, is_big_endian);
-        const std::uint64_t type = *exif.number(entry + 2, 2, is_big_endian);
-        const std::uint64_t num_bytes = *exif.number(entry + 4, 4, is_big_endian) * unit_bytes(type);
+        const std::uint64_t tag = *number(entry, 2), type = *number(entry + 2, 2);
+        const std::uint64_t num_bytes = *number(entry + 4, 4) * unit_bytes(type);
         Bytes value = exif.part(entry + 8, std::min<std::uint64_t>(num_bytes, 4));
+        if (is_known[tag]) {
+            continue;
+        }
         if (num_bytes > 4) {
             total_bytes += num_bytes;
             if (total_bytes > exif.size()) {
                 continue;
             }
-            value = exif.part(*exif.number(entry + 8, 4, is_big_endian), num_bytes);
+            value = exif.part(*number(entry + 8, 4), num_bytes);
             if (value.size() < num_bytes) {
                 break;
             }
         }
-        if (tag == orientation_tag && !value.empty() && !found.orientation) {
-            found.orientation = orientation_in(value, type, is_big_endian);
+        if (!value.empty()) {
+            directory.entries.push_back({tag, type, value});
+            is_known[tag] = true;
         }
     }
-    return found;
+    return directory;
 }
 
 /// The digit after tiff:Orientation=" or tiff:Orientation>.
@@ -125,14 +148,30 @@ std::optional<int> look_in_xmp(std::string_view xmp) {
 }  // namespace
 
 int orientation_of(std::optional<Bytes> exif, std::optional<Bytes> xmp) {
-    const Found found = exif ? look_in_exif(*exif) : Found{};
-    if (!found.is_readable) {
+    const Directory directory = exif ? read_directory(*exif) : Directory{};
+    if (!directory.is_readable) {
         return 1;
     }
-    if (found.orientation) {
-        return *found.orientation;
+    if (const Entry* entry = directory.find(orientation_tag)) {
+        return orientation_in(entry->value, entry->type, directory.is_big_endian);
     }
     return xmp ? look_in_xmp(xmp->text()).value_or(1) : 1;
+}
+
+bool has_fatal_resolution(Bytes exif) {
+    const Directory directory = read_directory(exif);
+    const Entry* entry = directory.find(resolution_tag);
+    if (entry == nullptr || directory.find(resolution_unit_tag) == nullptr) {
+        return false;
+    }
+    std::string_view text = entry->value.text();
+    if (entry->type == text_type) {
+        if (text.back() == '\0') {
+            text.remove_suffix(1);
+        }
+        return text.empty() || (text.size() == 1 && text[0] >= '0' && text[0] <= '9');
+    }
+    return (entry->type == byte_type || entry->type == undefined_type) && text.size() == 1;
 }
 
 }  // namespace alexnet_deploy

@@ -10,6 +10,7 @@
 namespace alexnet_deploy {
 
 inline constexpr int side = 256;
+inline constexpr std::size_t square_bytes = std::size_t{side} * side * 3;
 
 /// A decoded image, row by row, of one (grey) or three (RGB) bytes per pixel.
 struct Bitmap {

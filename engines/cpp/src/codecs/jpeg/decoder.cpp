@@ -13,6 +13,8 @@
 namespace alexnet_deploy {
 namespace {
 
+constexpr int lossless_frame = 0xc3;
+
 /// libjpeg's error handler: it jumps back, because an exception must not pass through C.
 struct ErrorHandler {
     jpeg_error_mgr base{};
@@ -93,6 +95,9 @@ public:
     }
 
     [[nodiscard]] bool failed_with(int code) const { return handler_.base.msg_code == code; }
+    [[nodiscard]] bool failed_with(int code, int detail) const {
+        return failed_with(code) && handler_.base.msg_parm.i[0] == detail;
+    }
     [[nodiscard]] const char* message() const { return handler_.message; }
     [[nodiscard]] int width() const { return static_cast<int>(state_.output_width); }
     [[nodiscard]] int height() const { return static_cast<int>(state_.output_height); }
@@ -104,9 +109,10 @@ private:
 };
 
 [[noreturn]] void fail_decoding(const Codec& codec) {
-    if (codec.failed_with(JERR_SOF_UNSUPPORTED) || codec.failed_with(JERR_ARITH_NOTIMPL)) {
+    // Later versions of libjpeg-turbo, as in Pillow, decode lossless files; a library without arithmetic coding is rare.
+    if (codec.failed_with(JERR_SOF_UNSUPPORTED, lossless_frame) || codec.failed_with(JERR_ARITH_NOTIMPL)) {
         fail(ALEXNET_DEPLOY_UNSUPPORTED_FORMAT,
-             std::string("this coding of JPEG is not supported by the installed libjpeg-turbo: ") + codec.message());
+             std::string("the installed libjpeg-turbo does not decode this kind of JPEG: ") + codec.message());
     }
     if (codec.failed_with(JERR_OUT_OF_MEMORY)) {
         fail(ALEXNET_DEPLOY_TOO_LARGE, "no memory to decode it in");

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "codecs/exif.hpp"
+
 namespace alexnet_deploy {
 namespace {
 
@@ -60,6 +62,13 @@ public:
             check_tables(segment);
         } else if (kind >= 0xe0 && kind <= 0xef) {
             read_application(kind & 15, segment);
+        }
+    }
+
+    /// Throws Failure (truncated) where Pillow fails on the whole header.
+    void finish() const {
+        if (header_.exif && !has_resolution_ && has_fatal_resolution(*header_.exif)) {
+            fail_damaged("JPEG", "its resolution in EXIF is cut off");
         }
     }
 
@@ -131,6 +140,9 @@ private:
             (number == 14 && segment.starts_with("Adobe") && is_short)) {
             fail_damaged("JPEG", "an application segment is cut off");
         }
+        if (number == 0 && segment.starts_with("JFIF") && segment.size() >= 12 && (segment[7] == 1 || segment[7] == 2)) {
+            has_resolution_ = true;
+        }
         if (number == 1 && segment.starts_with("Exif\0\0"sv)) {
             if (header_.exif) {
                 const Bytes more = segment.part(6);
@@ -171,6 +183,7 @@ private:
     }
 
     JpegHeader& header_;
+    bool has_resolution_ = false;
     std::vector<std::array<int, 2>> layers_;
     std::vector<Bytes> fragments_;
 };
@@ -318,6 +331,7 @@ JpegHeader read_jpeg_header(Bytes data) {
             break;
         }
     }
+    reader.finish();
     if (header.num_layers == 0 || header.width == 0 || header.height == 0) {
         fail_damaged("JPEG", "it has no size");
     }

@@ -139,9 +139,8 @@ PngReader::PngReader(Bytes data) : data_(data) {
         if (handle(chunk) == Handled::pixels) {
             left_ = chunk.num_bytes - (place_ - start);
             header_.has_pixels = true;
-            if (is_animation_ && !header_.frame) {
-                ++num_frames_;
-            }
+            // Without a frame of its own, the image comes before the first frame.
+            has_next_frame_ = num_frames_ > 1 || (is_animation_ && !header_.frame);
             return;
         }
         check_digest(chunk.kind, data_.part(start, chunk.num_bytes));
@@ -185,7 +184,7 @@ PngReader::Handled PngReader::handle(const Chunk& chunk) {
     const std::string_view kind = chunk.kind;
     if (kind == "fdAT"sv) {
         const auto number = chunk.num_bytes < 4 ? std::nullopt : data_.u32(place_);
-        if (!number || !sequence_ || *sequence_ != *number - 1) {
+        if (!number || !sequence_ || *sequence_ != *number - 1 || header_.mode == PngMode::none) {
             fail_png("APNG contains frame sequence errors");
         }
         place_ += 4;
@@ -195,7 +194,7 @@ PngReader::Handled PngReader::handle(const Chunk& chunk) {
     if (is_pixels(kind) && header_.mode != PngMode::none) {
         return Handled::pixels;
     }
-    const Bytes found = content(chunk.num_bytes - (kind == "fdAT"sv ? 4 : 0));
+    const Bytes found = content(chunk.num_bytes);
     if (found.size() < least_bytes(kind)) {
         fail_png("Truncated " + std::string(kind) + " chunk");
     }
@@ -373,7 +372,7 @@ void PngReader::read_rest() {
         } catch (const Failure&) {
             return;  // What is not a chunk ends the file.
         }
-        if (is_end(chunk) || (chunk->kind == "fcTL"sv && num_frames_ > 1)) {
+        if (is_end(chunk) || (chunk->kind == "fcTL"sv && has_next_frame_)) {
             return;
         }
         const std::size_t start = place_;

@@ -78,6 +78,7 @@ private:
     std::size_t place_ = 8;
     std::size_t left_ = 0;  ///< Bytes left in the current chunk of pixels.
     bool is_animation_ = false;
+    bool has_next_frame_ = false;
     std::uint32_t num_frames_ = 1;
     std::optional<std::uint32_t> sequence_;
     std::size_t text_bytes_ = 0;

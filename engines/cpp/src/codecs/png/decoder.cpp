@@ -158,6 +158,16 @@ private:
     std::array<std::array<std::uint8_t, 3>, 256> palette_{};
 };
 
+/// Fill an image with what samples of 0 look like: the pixels that the file does not code.
+void fill_uncoded(Bitmap& pixels, const Painter& painter) {
+    constexpr std::array<std::uint8_t, 8> zeros{};
+    std::array<std::uint8_t, 3> colour{};
+    painter.paint(zeros.data(), 0, colour.data());
+    for (std::size_t place = 0; place < pixels.values.size(); ++place) {
+        pixels.values[place] = colour[place % static_cast<std::size_t>(pixels.num_samples)];
+    }
+}
+
 /// The coded pixels, and where the first one lies in the image.
 struct Coded {
     PngGrid grid;
@@ -197,6 +207,7 @@ StoredImage decode_png(Bytes data, const Limits& limits) {
     const Coded coded = coded_pixels(layout);
     StoredImage image{
         Bitmap(static_cast<int>(layout.width), static_cast<int>(layout.height), is_grey(layout.mode) ? 1 : 3)};
+    fill_uncoded(image.pixels, painter);
     read_png_rows(reader, coded.grid, [&](const PngRow& row) {
         std::uint8_t* out = image.pixels.row(coded.top + row.y);
         for (int index = 0; index < row.num_pixels; ++index) {
