@@ -60,6 +60,7 @@ for command in (
     check.check,
     bench.bench,
     build.build,
+    build.embed,
     look.inspect,
     look.doctor,
     look.demo,

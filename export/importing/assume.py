@@ -151,7 +151,9 @@ def fill_preprocessing(
         return usual
 
     resize: ResizePolicy | None = taken("resize", overrides.resize, said.resize, usual.resize)
-    order: ChannelOrder | None = taken("channel order", overrides.channel_order, said.channel_order, usual.channel_order)
+    order: ChannelOrder | None = taken(
+        "channel order", overrides.channel_order, said.channel_order, usual.channel_order
+    )
     image, mean = said.mean_image, said.mean
     if overrides.mean is not None:
         image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)

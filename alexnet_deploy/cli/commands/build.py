@@ -1,4 +1,4 @@
-"""`alexnet-deploy build`."""
+"""`alexnet-deploy build` and `embed`: what other programs need beside the bundle."""
 
 import shlex
 from pathlib import Path
@@ -58,3 +58,29 @@ def build(
     say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     show_path(built.path)
     say(f"next: alexnet-deploy check {shlex.quote(str(built.path))}")
+
+
+def embed(
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[BUNDLE] DIR",
+            help="A bundle or its name, by default the latest; and a new directory.",
+        ),
+    ],
+) -> None:
+    """Write a C++ project around a bundle: it builds with CMake, and tests itself on the golden files."""
+    from alexnet_deploy.cli.terminal import say, show_path
+    from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.pipeline.embed import embed as write_project
+
+    if len(places) > 2:
+        raise UsageError(f"{places[2]}: unexpected; embed takes a bundle and a new directory")
+    *bundles, out = places
+    path = find_bundle(bundles[0] if bundles else None)
+    if not bundles:
+        say(f"no BUNDLE given: using {path}")
+    write_project(open_bundle(path), out)
+    show_path(out)
+    source, build = shlex.quote(str(out)), shlex.quote(str(out / "build"))
+    say(f"next: cmake -S {source} -B {build} && cmake --build {build} --parallel && ctest --test-dir {build}")

@@ -87,6 +87,13 @@ class Bundle:
             )
         return data
 
+    def read_manifest(self) -> bytes:
+        """Return the bytes of manifest.json; raises IntegrityError if they have changed since it was opened."""
+        data = _read_inside(self.path, MANIFEST)
+        if sha256(data) != self.sha256:
+            raise IntegrityError(f"{self.path / MANIFEST}: has changed since it was opened; try again")
+        return data
+
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
         """Return a verified raw file as a read-only array of the manifest's dtype and shape; raises IntegrityError."""
         data = self.read(tensor.file)
