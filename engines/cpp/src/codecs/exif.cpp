@@ -88,8 +88,10 @@ Directory read_directory(Bytes exif) {
     const auto number = [&](std::size_t place, std::size_t count) {
         return exif.number(place, count, directory.is_big_endian);
     };
-    const bool is_tiff = exif.starts_with({"MM\0\x2a", 4}) || exif.starts_with({"II\x2a\0", 4}) ||
-                         exif.starts_with({"MM\x2a\0", 4}) || exif.starts_with({"II\0\x2a", 4});
+    // Pillow reads a big-endian BigTIFF as a TIFF, and no little-endian one.
+    const bool is_tiff = exif.starts_with({"MM\0\x2b", 4}) || exif.starts_with({"MM\0\x2a", 4}) ||
+                         exif.starts_with({"II\x2a\0", 4}) || exif.starts_with({"MM\x2a\0", 4}) ||
+                         exif.starts_with({"II\0\x2a", 4});
     const auto start = number(4, 4);
     if (!is_tiff || !start) {
         return {false};
