@@ -9,7 +9,7 @@ import typer
 
 from alexnet_deploy.cli.options import JsonOption, print_json
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.names import find_anything, prediction_of
+from alexnet_deploy.core.names import find_anything, find_entry, prediction_of
 from alexnet_deploy.core.process.interruption import unwinding
 from alexnet_deploy.core.process.say import counted
 
@@ -40,7 +40,7 @@ def inspect(
 
     if as_toml and as_json:
         raise UsageError("--toml and --json exclude each other; remove one of them")
-    is_member = str(path) in ARCHITECTURES and not os.path.lexists(path)
+    is_member = str(path) in ARCHITECTURES and find_entry(path) is None
     is_table = is_member or (path.suffix == ".toml" and path.is_file())
     table = architecture_by_name_or_file(str(path)) if is_table else None
     if as_toml:

@@ -296,7 +296,7 @@ def test_a_checkpoint_is_written_when_the_last_one_cost_little_of_the_time_since
 
 
 def resumed(out: Path, *, any_machine: bool = False, **changes: object) -> None:
-    arguments: dict[str, object] = {"data": IMAGES, "architecture": NARROW, "recipe": SHORT, "out": out}
+    arguments: dict[str, object] = {"data": IMAGES, "network": NARROW, "recipe": SHORT, "out": out}
     resume = Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE
     train_run(**({"resume": resume} | arguments | changes))  # type: ignore[arg-type]
 
@@ -316,12 +316,12 @@ def stopped(tmp_path: Path) -> Path:
         ({"recipe": msgspec.structs.replace(SHORT, epochs=3)}, UsageError, "epochs 2, but 3 was requested; request"),
         ({"recipe": msgspec.structs.replace(SHORT, seed=1)}, UsageError, "has seed 0, but 1 was requested; request"),
         (
-            {"architecture": ARCHITECTURES["tiny"]},
+            {"network": ARCHITECTURES["tiny"]},
             UsageError,
             "but tiny of 2 classes and 809,058 parameters was requested",
         ),
         (
-            {"architecture": narrowed(ARCHITECTURES["paper"], divisor=4)},
+            {"network": narrowed(ARCHITECTURES["paper"], divisor=4)},
             UsageError,
             "was requested; request the same architecture",
         ),
@@ -397,7 +397,7 @@ def cut(path: Path) -> None:
 
 
 def make_newer(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(rb"format_version\":4", rb"format_version\":9"))
+    path.write_bytes(path.read_bytes().replace(rb"format_version\":5", rb"format_version\":9"))
 
 
 def make_strange(path: Path) -> None:
