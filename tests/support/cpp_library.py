@@ -70,14 +70,15 @@ def configure(build: Path, *options: str) -> None:
     command.append(f"-DOpenVINO_DIR={SITE / 'openvino/cmake'}")
     if (headers := onnxruntime_headers()) is not None:
         command += ["-DALEXNET_DEPLOY_WITH_ONNXRUNTIME=ON", f"-DONNXRuntime_INCLUDE_DIR={headers}"]
-        command.append(f"-DONNXRuntime_LIBRARY={_onnxruntime_library(build)}")
+        command.append(f"-DONNXRuntime_LIBRARY={_onnxruntime_library()}")
     _run(command)
 
 
-def _onnxruntime_library(build: Path) -> Path:
+def _onnxruntime_library() -> Path:
     """Return the wheel's library by the names that a linker and a loader look for."""
     (library,) = (SITE / "onnxruntime/capi").glob("libonnxruntime.so.*")
-    folder = build / "onnxruntime"
+    # Outside the build: an installed library keeps no path into the build.
+    folder = ROOT / "build/onnxruntime"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (folder / name).unlink(missing_ok=True)
