@@ -101,6 +101,7 @@ public:
     [[nodiscard]] const char* message() const { return handler_.message; }
     [[nodiscard]] int width() const { return static_cast<int>(state_.output_width); }
     [[nodiscard]] int height() const { return static_cast<int>(state_.output_height); }
+    [[nodiscard]] int num_samples() const { return state_.output_components; }
 
 private:
     ErrorHandler handler_;
@@ -137,7 +138,7 @@ Bitmap decode_pixels(const JpegHeader& header, Bytes data) {
     if (!codec.start(header.num_layers == 1 ? JCS_GRAYSCALE : is_cmyk ? JCS_CMYK : JCS_RGB)) {
         fail_decoding(codec);
     }
-    if (codec.width() != header.width || codec.height() != header.height) {
+    if (codec.width() != header.width || codec.height() != header.height || codec.num_samples() != header.num_layers) {
         fail_damaged("JPEG", "it has two sizes");
     }
     Bitmap pixels(header.width, header.height, is_cmyk ? 3 : header.num_layers);

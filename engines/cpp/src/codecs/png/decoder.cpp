@@ -177,7 +177,9 @@ struct Coded {
 
 Coded coded_pixels(const PngHeader& header) {
     const PngFrame frame = header.frame.value_or(PngFrame{0, 0, header.width, header.height});
-    if (frame.width == 0 || frame.height == 0) {
+    // A header after the frame may have made the image smaller.
+    if (frame.width == 0 || frame.height == 0 || std::uint64_t{frame.left} + frame.width > header.width ||
+        std::uint64_t{frame.top} + frame.height > header.height) {
         fail_damaged("PNG", "tile cannot extend outside image");
     }
     return {{static_cast<int>(frame.width), static_cast<int>(frame.height), header.depth * samples_of(header.mode),
