@@ -143,7 +143,7 @@ def _loaded(wish: Wish) -> "tuple[LoadedWeights | None, tuple[str, ...]]":
         return None, ()
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
-    from alexnet_deploy.pipeline.fine_tuning import check_architecture, load_start
+    from alexnet_deploy.pipeline.pretrained.fine_tuning import check_architecture, load_start
     from alexnet_deploy.train.start import layers_in
 
     loaded = load_start(wish.start, say=say)
@@ -206,7 +206,7 @@ def _basis_as_wished(wish: Wish, saved: "Checkpoint") -> "Basis | None":
     """Return the start of a run to resume, with the file and the frozen layers that the options name, if they do."""
     import msgspec
 
-    from alexnet_deploy.pipeline.fine_tuning import load_start
+    from alexnet_deploy.pipeline.pretrained.fine_tuning import load_start
     from alexnet_deploy.train.start import layers_in
 
     if saved.start is None:

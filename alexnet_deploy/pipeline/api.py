@@ -63,7 +63,7 @@ def train_network(
     loaded: LoadedWeights | None = None
     frozen: tuple[str, ...] = ()
     if isinstance(arch, Pretrained):
-        from alexnet_deploy.pipeline.fine_tuning import load_start
+        from alexnet_deploy.pipeline.pretrained.fine_tuning import load_start
 
         loaded = load_start(Path(arch.file), say=say)
         architecture = loaded.weights.architecture

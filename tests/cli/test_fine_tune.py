@@ -16,7 +16,7 @@ from alexnet_deploy.core.fs.files import sha256_of_file
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import Weights, load_weights
 from alexnet_deploy.export.importing.assume import Overrides
-from alexnet_deploy.pipeline.importing import understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 
 SHORT = ("--epochs", 1, "--set", "warmup_epochs=0", "--batch-size", 8, "--device", "cpu")
 

@@ -228,7 +228,7 @@ def _report(weights: Path, found: "Survey", device: str, threads: int | None) ->
 def _announce(found: "Survey", network: "Architecture | Start", task: Task, device: str, processes: int) -> None:
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.inspection.describe import describe_excluded, describe_source, describe_suspicions
-    from alexnet_deploy.pipeline.fine_tuning import start_lines
+    from alexnet_deploy.pipeline.pretrained.fine_tuning import start_lines
     from alexnet_deploy.train.start import Start
 
     for line in (

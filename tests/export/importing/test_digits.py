@@ -15,7 +15,7 @@ from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.proof import prove
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import find_format
-from alexnet_deploy.pipeline.importing import assumption_words, understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import assumption_words, understand, weights_of
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from alexnet_deploy.export.importing.readers.keras import contents
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import find_format
 from alexnet_deploy.export.importing.source import Source, Unroll
-from alexnet_deploy.pipeline.importing import assumption_words, understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import assumption_words, understand, weights_of
 
 SCALE = (1 / 255, 1 / 255, 1 / 255)
 

@@ -16,7 +16,7 @@ from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import find_format
-from alexnet_deploy.pipeline.importing import assumption_words, understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import assumption_words, understand, weights_of
 
 MEAN = np.array([[[124.0, 117.0, 104.0]]], np.float32)
 

@@ -14,7 +14,7 @@ from alexnet_deploy.core.errors import UsageError, WeightsError
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import LrnConstants, Overrides
-from alexnet_deploy.pipeline.importing import understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 

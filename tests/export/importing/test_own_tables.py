@@ -33,7 +33,7 @@ from alexnet_deploy.core.model.table_text import architecture_as_toml, architect
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import LrnConstants, Overrides
 from alexnet_deploy.export.importing.proof import proof_images, source_inputs
-from alexnet_deploy.pipeline.importing import Understood, understand
+from alexnet_deploy.pipeline.pretrained.importing import Understood, understand
 
 TABLES = Path(__file__).parents[3] / "docs/tables"
 

@@ -15,7 +15,7 @@ from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESS
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import LrnConstants, Overrides
 from alexnet_deploy.export.importing.registry import find_format
-from alexnet_deploy.pipeline.importing import assumption_words, understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import assumption_words, understand, weights_of
 
 
 @pytest.fixture(scope="module")

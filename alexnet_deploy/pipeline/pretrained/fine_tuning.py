@@ -10,7 +10,7 @@ from alexnet_deploy.core.model.weights import LoadedWeights, is_own_file, load_w
 from alexnet_deploy.core.names import find_entry, find_weights
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.export.importing.assume import Overrides
-from alexnet_deploy.pipeline.importing import understand, weights_of
+from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 from alexnet_deploy.train.start import Start
 
 

@@ -1,0 +1,1 @@
+"""Weights that exist: import them, and start training from them."""
