@@ -68,9 +68,11 @@ def configure(build: Path, *options: str) -> None:
     """Configure the library for the libraries of this Python, all warnings as errors."""
     command = ["cmake", "-G", "Ninja", "-S", SOURCES, "-B", build, "-DALEXNET_DEPLOY_STRICT=ON", *options]
     command.append(f"-DOpenVINO_DIR={SITE / 'openvino/cmake'}")
-    if (headers := onnxruntime_headers()) is not None:
-        command += ["-DALEXNET_DEPLOY_WITH_ONNXRUNTIME=ON", f"-DONNXRuntime_INCLUDE_DIR={headers}"]
-        command.append(f"-DONNXRuntime_LIBRARY={_onnxruntime_library()}")
+    headers = onnxruntime_headers()
+    # Said in either case: CMake remembers the last answer.
+    command.append(f"-DALEXNET_DEPLOY_WITH_ONNXRUNTIME={'OFF' if headers is None else 'ON'}")
+    if headers is not None:
+        command += [f"-DONNXRuntime_INCLUDE_DIR={headers}", f"-DONNXRuntime_LIBRARY={_onnxruntime_library()}"]
     _run(command)
 
 
