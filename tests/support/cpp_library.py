@@ -66,12 +66,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 def configure(build: Path, *options: str) -> None:
     """Configure the library for the libraries of this Python, all warnings as errors."""
-    command = ["cmake", "-G", "Ninja", "-S", SOURCES, "-B", build, "-DALEXNET_DEPLOY_STRICT=ON", *options]
+    command = ["cmake", "-G", "Ninja", "-S", SOURCES, "-B", build, "-DALEXNET_DEPLOY_STRICT=ON"]
     command.append(f"-DOpenVINO_DIR={SITE / 'openvino/cmake'}")
-    if (headers := onnxruntime_headers()) is not None:
-        command += ["-DALEXNET_DEPLOY_WITH_ONNXRUNTIME=ON", f"-DONNXRuntime_INCLUDE_DIR={headers}"]
-        command.append(f"-DONNXRuntime_LIBRARY={_onnxruntime_library()}")
-    _run(command)
+    headers = onnxruntime_headers()
+    # Said in either case: CMake remembers the last answer.
+    command.append(f"-DALEXNET_DEPLOY_WITH_ONNXRUNTIME={'OFF' if headers is None else 'ON'}")
+    if headers is not None:
+        command += [f"-DONNXRuntime_INCLUDE_DIR={headers}", f"-DONNXRuntime_LIBRARY={_onnxruntime_library()}"]
+    _run([*command, *options])
 
 
 def _onnxruntime_library() -> Path:
@@ -152,7 +154,12 @@ def library() -> ctypes.CDLL:
     with locked(BUILD):
         configure(BUILD)
         build(BUILD)
-    loaded = ctypes.CDLL(str(BUILD / "libalexnet_deploy.so"))
+    return open_library(BUILD)
+
+
+def open_library(folder: Path) -> ctypes.CDLL:
+    """Load a build of the library."""
+    loaded = ctypes.CDLL(str(folder / "libalexnet_deploy.so"))
     for name in ("last_error", "status_name", "version", "backends", "class_name"):
         getattr(loaded, f"alexnet_deploy_{name}").restype = ctypes.c_char_p
     loaded.alexnet_deploy_num_classes.restype = ctypes.c_size_t

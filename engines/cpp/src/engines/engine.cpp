@@ -56,6 +56,7 @@ Engine::Engine(Bundle bundle, const Request& request, const Limits& limits)
     arithmetic_ = std::move(opened.arithmetic);
     max_batch_ = opened.max_batch;
     batch_size_ = opened.batch_size;
+    is_proof_pending_ = opened.is_proof_pending;
     runners_ = std::move(opened.runners);
     for (const auto& runner : runners_) {
         idle_.push_back(runner.get());

@@ -28,6 +28,9 @@ public:
     [[nodiscard]] std::size_t num_streams() const { return runners_.size(); }
     [[nodiscard]] std::size_t batch_size() const { return batch_size_; }
 
+    /// Whether the machine that built the plan could not run it: the golden images must be run first.
+    [[nodiscard]] bool is_proof_pending() const { return is_proof_pending_; }
+
     /// Write the probabilities of squares that lie one after the other. A batch above the engine's limit is split. If all
     /// streams are busy, the call waits. Throws Failure (backend_error, wrong_answer_error).
     void run(const std::uint8_t* squares, std::size_t num_images, float* probabilities);
@@ -42,6 +45,7 @@ private:
     Limits limits_;
     std::string backend_, version_, device_, arithmetic_;
     std::size_t max_batch_ = 1, batch_size_ = 1;
+    bool is_proof_pending_ = false;
     std::vector<std::unique_ptr<Runner>> runners_;
     std::vector<Runner*> idle_;
     std::mutex mutex_;

@@ -105,7 +105,8 @@ Opened open_onnxruntime(const GraphSource& source, const Request& request) {
                       on_cuda ? request.device : "cpu",
                       arithmetic_of(source, on_cuda),
                       max_batch_for(source.num_views),
-                      batch_size_for(source.num_views)};
+                      batch_size_for(source.num_views),
+                      false};
         opened.runners.push_back(std::make_unique<OnnxRuntimeRunner>(
             Ort::Session(env, source.data.data(), source.data.size(), options), source.num_classes));
         return opened;

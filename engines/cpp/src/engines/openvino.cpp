@@ -65,7 +65,8 @@ Opened open_openvino(const GraphSource& source, const Request& request) {
                       "cpu",
                       arithmetic_of(source),
                       max_batch_for(source.num_views),
-                      batch_size_for(source.num_views)};
+                      batch_size_for(source.num_views),
+                      false};
         for (std::uint32_t stream = 0; stream < num_streams; ++stream) {
             opened.runners.push_back(std::make_unique<OpenVinoRunner>(compiled, source.num_classes));
         }

@@ -1,6 +1,7 @@
 // One backend's part of an engine: no checks, no splitting; it owns its buffers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -53,6 +54,7 @@ struct Opened {
     std::string arithmetic;
     std::size_t max_batch;
     std::size_t batch_size;  ///< Smallest batch that reaches full throughput.
+    bool is_proof_pending = false;  ///< Whether the golden images must be run before anything else.
 };
 
 /// Largest batch of a CPU engine, in images: 160 views keep the activations of a full-size network under a gigabyte.
