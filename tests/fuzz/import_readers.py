@@ -8,6 +8,7 @@ from types import MappingProxyType
 import changes
 import safetensors.torch
 import torch
+from foreign_arrays import npy_layers, python_2, write_matconvnet, write_npy
 from foreign_caffe import digits_files, write_caffe, write_tar
 from foreign_keras import keras_layers, write_archive, write_h5
 from foreign_torch import JIECAOYU, TORCHVISION, Caffe, TakenApart, exported
@@ -67,12 +68,9 @@ def _save_graph(path: Path) -> None:
     path.write_bytes(_exported(path.parent))
 
 
-def _save_caffe(path: Path, version: int) -> None:
-    write_caffe(path, separating_weights(narrowed(ARCHITECTURES["caffe"])), version)
-
-
-def _save_digits(path: Path) -> None:
-    write_tar(path, digits_files(separating_weights(narrowed(ARCHITECTURES["caffe"])), path.parent))
+@cache
+def _caffe() -> Weights:
+    return separating_weights(narrowed(ARCHITECTURES["caffe"]))
 
 
 @cache
@@ -90,9 +88,17 @@ IMPORT_READERS: Mapping[str, Reader] = MappingProxyType(
             *(changes.tensor_file_change,) * 3,
         ),
         "import-onnx": _reader("a.onnx", _save_graph),
-        "import-caffe-v1": _reader("a.caffemodel", lambda path: _save_caffe(path, 1)),
-        "import-caffe-v2": _reader("a.caffemodel", lambda path: _save_caffe(path, 2)),
-        "import-digits": _reader("a.tar.gz", _save_digits, *(changes.gzip_tar_change,) * 3),
+        "import-caffe-v1": _reader("a.caffemodel", lambda path: write_caffe(path, _caffe(), 1)),
+        "import-caffe-v2": _reader("a.caffemodel", lambda path: write_caffe(path, _caffe(), 2)),
+        "import-digits": _reader(
+            "a.tar.gz",
+            lambda path: write_tar(path, digits_files(_caffe(), path.parent)),
+            *(changes.gzip_tar_change,) * 3,
+        ),
+        "import-npy": _reader("a.npy", lambda path: write_npy(path, npy_layers(_caffe()))),
+        "import-npy-python2": _reader("a.npy", lambda path: path.write_bytes(python_2(npy_layers(_caffe())))),
+        "import-mat": _reader("a.mat", lambda path: write_matconvnet(path, _caffe(), is_compressed=False)),
+        "import-mat-deflated": _reader("a.mat", lambda path: write_matconvnet(path, _caffe())),
         "import-keras-h5": _reader(
             "a.h5", lambda path: write_h5(path, keras_layers(_single_tower(), 2), 2), *(changes.hdf5_text_change,) * 3
         ),
