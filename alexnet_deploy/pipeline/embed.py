@@ -3,8 +3,10 @@
 The same bundle gives the same project, byte by byte: nothing of this machine is written into it.
 """
 
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,6 +49,15 @@ def embed(bundle: Bundle, out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def cmake_options() -> list[str]:
+    """Return what CMake must be told to find this Python's OpenVINO: nothing if it asks this Python by itself."""
+    spec = importlib.util.find_spec("openvino")
+    asked = shutil.which("python3")
+    if spec is None or spec.origin is None or (asked and Path(asked).parent == Path(sys.executable).parent):
+        return []
+    return [f"-DOpenVINO_DIR={Path(spec.origin).parent / 'cmake'}"]
 
 
 def _write_sources(stage: Path) -> None:

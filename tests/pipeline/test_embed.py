@@ -1,18 +1,20 @@
 """`embed`: a C++ project around a bundle, which builds, tests itself and gives Python's answers."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import openvino
 import pytest
 from commands import Run
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.errors import IntegrityError, UsageError
-from alexnet_deploy.pipeline.embed import embed
+from alexnet_deploy.pipeline.embed import cmake_options, embed
 
 LIBRARIES = ("libjpeg", "zlib", "libcrypto", "nlohmann_json")
 BUILDS_WITHIN_S = 1200
@@ -39,9 +41,11 @@ def app(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"{missing}: the C++ project cannot be built")
     app = tmp_path_factory.mktemp("embed") / "app"
     embed(bundle, app)
-    python = f"-DPython3_EXECUTABLE={sys.executable}"
     build = app / "build"
-    for command in (["cmake", "-S", app, "-B", build, python], ["cmake", "--build", build, "--parallel", "2"]):
+    for command in (
+        ["cmake", "-S", app, "-B", build, *cmake_options()],
+        ["cmake", "--build", build, "--parallel", "2"],
+    ):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILDS_WITHIN_S)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning:" not in done.stderr
@@ -83,7 +87,8 @@ def test_a_changed_bundle_is_not_embedded(bundle: Bundle, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [copy]
 
 
-def test_the_latest_bundle_is_embedded_by_default(run: Run, latest: Path) -> None:
+def test_the_latest_bundle_is_embedded_by_default(run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     outcome = run("embed", "my app")
     assert (outcome.code, outcome.out) == (0, "my app\n")
     assert f"no BUNDLE given: using bundles/{latest.name}\n" in outcome.err
@@ -93,6 +98,27 @@ def test_the_latest_bundle_is_embedded_by_default(run: Run, latest: Path) -> Non
     )
     assert run("embed", latest, "my app").refused(2) == "my app: already exists; choose another directory"
     assert run("embed", latest, "a", "b").refused(2) == "b: unexpected; embed takes a bundle and a new directory"
+
+
+def test_a_python_that_cmake_would_not_ask_is_named(run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing := what_is_missing():
+        pytest.skip(f"{missing}: the C++ project cannot be configured")
+    other = Path("other")
+    other.mkdir()
+    (other / "python3").symlink_to("/bin/false")
+    for program in ("cmake", "c++", "make"):
+        found = shutil.which(program)
+        if found is not None:
+            (other / program).symlink_to(found)
+    monkeypatch.setenv("PATH", f"{other.absolute()}:/usr/bin:/bin")
+    words = run("embed", latest, "app").err
+    option = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
+    assert f"next: cmake -S app -B app/build {option} && cmake --build app/build" in words
+    for options, is_found in (([option], True), ([], False)):
+        done = subprocess.run(["cmake", "-S", "app", "-B", "build", *options], capture_output=True, text=True)
+        assert (done.returncode == 0) is is_found, done.stderr
+        shutil.rmtree("build")
+    assert "OpenVINO is not installed for python3 on PATH: activate the environment" in " ".join(done.stderr.split())
 
 
 def test_the_project_tests_itself(app: Path) -> None:

@@ -72,6 +72,7 @@ def embed(
     """Write a C++ project around a bundle: it builds with CMake, and tests itself on the golden files."""
     from alexnet_deploy.cli.terminal import say, show_path
     from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.pipeline.embed import cmake_options
     from alexnet_deploy.pipeline.embed import embed as write_project
 
     if len(places) > 2:
@@ -82,5 +83,6 @@ def embed(
         say(f"no BUNDLE given: using {path}")
     write_project(open_bundle(path), out)
     show_path(out)
-    source, build = shlex.quote(str(out)), shlex.quote(str(out / "build"))
-    say(f"next: cmake -S {source} -B {build} && cmake --build {build} --parallel && ctest --test-dir {build}")
+    build = shlex.quote(str(out / "build"))
+    configure = shlex.join(["cmake", "-S", str(out), "-B", str(out / "build"), *cmake_options()])
+    say(f"next: {configure} && cmake --build {build} --parallel && ctest --test-dir {build}")
