@@ -76,7 +76,7 @@ def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentenc
         ("train --epochs 1.5", "--epochs: must be a whole number, got 1.5"),
         ("train --lr high", "--lr: must be a number, got high"),
         ("bench --seconds -1", "--seconds: must be 0 or more, got -1"),
-        ("export --precision fp7", "--precision: must be fp32, fp16 or int8, got fp7; did you mean fp32?"),
+        ("export --precision fp7", "--precision: must be fp32, fp16 or int8, got fp7"),
         ("predict a.jpg --format xml", "--format: must be table, jsonl or csv, got xml"),
         ("train --log tensor", "--log: must be csv or tensorboard, got tensor; did you mean tensorboard?"),
         ("train --batch_size 3", "train: there is no option --batch_size; did you mean --batch-size?"),
