@@ -22,21 +22,31 @@ _NUMBERS = {"int": "a whole number", "float": "a number", "integer": "a whole nu
 
 
 class Parameter(Protocol):
-    """An option or an argument of a command."""
+    """An option or an argument of a command; an argument may have a `metavar`."""
 
-    name: str | None
-    metavar: str | None
-    opts: list[str]
-    secondary_opts: list[str]
-    param_type_name: str
-    required: bool
+    @property
+    def name(self) -> str | None:
+        """The parameter's name in Python."""
+
+    @property
+    def opts(self) -> list[str]:
+        """The names on the command line."""
+
+    @property
+    def secondary_opts(self) -> list[str]:
+        """The names that switch it off."""
+
+    @property
+    def param_type_name(self) -> str:
+        """`option` or `argument`."""
 
 
 class Command(Protocol):
     """A command, or the program itself, whose commands are in its attribute `commands`."""
 
-    name: str | None
-    params: Sequence[Parameter]
+    @property
+    def params(self) -> Sequence[Parameter]:
+        """Its options and arguments."""
 
 
 def wrong_use_words(error: Exception, program: Command, arguments: Sequence[str]) -> str:
@@ -86,7 +96,10 @@ def _shown(parameter: Parameter) -> str:
     """Return the long name of an option, or an argument as the help shows it, without its optional part."""
     if parameter.param_type_name == "option":
         return parameter.opts[0]
-    return re.sub(r"\[.*?\] *", "", parameter.metavar or "") or (parameter.name or "").rstrip("_").upper()
+    return (
+        re.sub(r"\[.*?\] *", "", getattr(parameter, "metavar", None) or "")
+        or (parameter.name or "").rstrip("_").upper()
+    )
 
 
 def _value_words(error: Exception, message: str) -> str:
