@@ -15,13 +15,14 @@ from typing import Annotated
 import typer
 
 from alexnet_deploy.cli.commands import bench, build, check, export, import_, look, pack, predict, train
+from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
 from alexnet_deploy.core.process.say import printable
 from alexnet_deploy.engines.registry import BACKENDS, SPECS
 
 app = typer.Typer(
-    name="alexnet-deploy",
+    name=PROGRAM,
     help="AlexNet, from images to a verified engine.",
     epilog="Start with: alexnet-deploy train, then export, then predict images/.",
     no_args_is_help=True,
@@ -121,7 +122,7 @@ def _run(arguments: list[str]) -> None:
         if not arguments:
             error.show()  # type: ignore[attr-defined]
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
-        raise UsageError(_usage_words(error)) from error
+        raise UsageError(wrong_use_words(error, typer.main.get_command(app), arguments)) from error
     except SystemExit as leaving:
         # Typer exits with 1 on a broken pipe, but here 1 means that a check or an input failed.
         if isinstance(leaving.__context__, BrokenPipeError):
@@ -131,18 +132,6 @@ def _run(arguments: list[str]) -> None:
         raise
     sys.stdout.flush()
     sys.exit(code)
-
-
-def _usage_words(error: Exception) -> str:
-    """Return the parser's error as one sentence: which argument, what is wrong with it, and where to look."""
-    param, context = getattr(error, "param", None), error.ctx  # type: ignore[attr-defined]
-    message = error.format_message()  # type: ignore[attr-defined]
-    if param is not None and error.message:  # type: ignore[attr-defined]
-        # Typer reports what its validator says about a value, which starts with "Input" or "Value error".
-        reason = error.message.removeprefix("Value error, ").replace("Input should be", "must be")  # type: ignore[attr-defined]
-        message = f"{param.opts[0]}: {reason}"
-    command = app.info.name if context is None else context.command_path
-    return f"{message.rstrip('.')}; `{command} --help` shows the options"
 
 
 def _drop_results() -> None:

@@ -1,5 +1,6 @@
 """Options shared by several commands."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -17,8 +18,22 @@ if TYPE_CHECKING:
 BackendName: TypeAlias = Literal["auto", Backend]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BackendOption = Annotated[BackendName, typer.Option(help="Backend that runs the bundle; auto uses the fastest one.")]
+
+
+def _device(name: str) -> str:
+    if re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name) is None:
+        hint = "; did you mean cuda?" if name.lower().startswith(("gpu", "nvidia")) else ""
+        raise UsageError(f"--device: must be auto, cpu, cuda or cuda:N, got {name}{hint}")
+    return name
+
+
 DeviceOption = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Device that runs it; cuda:N is NVIDIA GPU N, from 0.")
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N",
+        help="Device that runs it; cuda:N is NVIDIA GPU N, from 0.",
+        callback=_device,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads for the engine. Default: the backend's choice.")

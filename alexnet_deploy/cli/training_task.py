@@ -168,6 +168,7 @@ def _saved_task(wish: Wish, *, any_machine: bool) -> Task:
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
+    from alexnet_deploy.train.loop.record import is_over
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
     from alexnet_deploy.train.run import Resume, resize_of
 
@@ -198,7 +199,7 @@ def _saved_task(wish: Wish, *, any_machine: bool) -> Task:
         resume=Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE,
         resize=resize_of(architecture) if saved.start is None else saved.start.preprocessing.resize,
         basis=saved.start,
-        is_over=saved.position.epoch > saved.recipe.epochs,
+        is_over=is_over(saved.recipe, saved.position),
     )
 
 
@@ -226,7 +227,8 @@ def _standing(run: Path, saved: "Checkpoint") -> str:
 
     position = saved.position
     if is_over(saved.recipe, position):
-        return f"{run}: training has ended, after {counted(len(position.epochs), 'epoch')}"
+        done = counted(len(position.epochs), "epoch")
+        return f"{run}: training has ended, after {done}; only its report is written again"
     return f"{run}: resuming in epoch {position.epoch} of {saved.recipe.epochs}, after step {position.step}"
 
 

@@ -2,7 +2,7 @@
 
 The default is the output of the previous command: `runs/latest` and `bundles/latest` are small text files that name the
 newest entry of their folder. Such a file also works as a path. A bare name is a file or folder in the working
-directory or, if there is none, an entry of runs/ or bundles/.
+directory or, if there is none, an entry of runs/ or bundles/: commands that take weights or a run look in runs/ first.
 """
 
 import os
@@ -69,12 +69,18 @@ def find_bundle(named: Path | None = None) -> Path:
     if found is None:
         raise UsageError(f"{named}: there is no such bundle{_entries(BUNDLES)}")
     if not found.is_dir():
-        made = f"`alexnet-deploy export {found}` makes one from weights" if found.suffix == ".safetensors" else ""
+        made = (
+            f"`alexnet-deploy export {shlex.quote(str(found))}` makes one from weights"
+            if found.suffix == ".safetensors"
+            else ""
+        )
         raise BundleError(
             f"{found}: this is a file, but a bundle is a directory; {made or 'pass the directory with manifest.json'}"
         )
     if is_run(found):
-        raise BundleError(f"{found}: this is a run, not a bundle; `alexnet-deploy export {found}` makes one from it")
+        raise BundleError(
+            f"{found}: this is a run, not a bundle; `alexnet-deploy export {shlex.quote(str(found))}` makes one from it"
+        )
     return found
 
 
@@ -85,14 +91,15 @@ def find_weights(named: Path | None = None) -> Path:
     """
     if named is None:
         return latest_weights()
-    found = find_entry(named)
+    found = find_entry(named, first=RUNS)
     if found is None:
         raise UsageError(f"{named}: there is no such weights file or run{_entries(RUNS)}")
     if (found / WEIGHTS).is_file():
         return found / WEIGHTS
     if (found / CHECKPOINT).is_file():
         raise WeightsError(
-            f"{found}: this run has no weights yet; `alexnet-deploy train --resume --out {found}` resumes it"
+            f"{found}: this run has no weights yet; "
+            f"`alexnet-deploy train --resume --out {shlex.quote(str(found))}` resumes it"
         )
     if (found / _MANIFEST).is_file():
         raise WeightsError(f"{found}: this is a bundle, not a run; name the run that it was exported from")
@@ -101,26 +108,32 @@ def find_weights(named: Path | None = None) -> Path:
     return found
 
 
-def find_entry(named: Path) -> Path | None:
+def find_entry(named: Path, *, first: Path = BUNDLES) -> Path | None:
     """Return the file or directory that a path, a `latest` file or a bare name stands for; None if there is none.
 
-    The ending `.bundle` may be omitted.
+    The ending `.bundle` may be omitted. A bare name is searched in `first`, RUNS or BUNDLES, before the other one.
 
-    Raises UsageError for a `latest` file that does not name an entry of its folder.
+    Raises UsageError for a `latest` file that does not name an entry of its folder, or is a link.
     """
-    if named.name == LATEST and named.is_file():
+    if _is_latest(named):
         return get_latest(named.parent, made_by="alexnet-deploy")
     if os.path.lexists(named):
         return named
-    if named.name and os.path.lexists(whole := named.with_name(named.name + _BUNDLE_ENDING)):
-        return whole
-    if len(named.parts) != 1:
-        return None
-    places = (BUNDLES / named, BUNDLES / f"{named}{_BUNDLE_ENDING}", RUNS / named)
-    found = next((place for place in places if place.exists()), None)
-    if found is not None and found.name == LATEST and found.is_file():
+    is_bare = len(named.parts) == 1
+    runs = (RUNS / named,) if is_bare else ()
+    bundles = (BUNDLES / named, BUNDLES / f"{named}{_BUNDLE_ENDING}") if is_bare else ()
+    beside = (named.with_name(named.name + _BUNDLE_ENDING),) if named.name else ()
+    places = (*runs, *beside, *bundles) if first == RUNS else (*beside, *bundles, *runs)
+    found = next((place for place in places if place.exists() or _is_latest(place)), None)
+    if found is not None and _is_latest(found):
         return get_latest(found.parent, made_by="alexnet-deploy")
     return found
+
+
+def _is_latest(path: Path) -> bool:
+    """Return whether a path is a `latest` file, or a link in its place: in runs/ and bundles/ even one to a folder."""
+    is_ours = path.parent in (RUNS, BUNDLES)
+    return path.name == LATEST and (path.is_file() or (is_ours and path.is_symlink()))
 
 
 def find_anything(named: Path) -> Path:
@@ -137,11 +150,23 @@ def check_exists(path: Path, what: str) -> None:
         raise UsageError(f"{path}: there is no such {what}")
 
 
+def check_is_foreign(path: Path) -> None:
+    """Raise WeightsError if a path of another program's weights is a run or a bundle: these need no import."""
+    place = shlex.quote(str(path))
+    if is_run(path):
+        raise WeightsError(f"{path}: this is a run, which needs no import; `alexnet-deploy export {place}` exports it")
+    if (path / _MANIFEST).is_file():
+        raise WeightsError(
+            f"{path}: this is a bundle, which is ready to run and cannot be imported; `alexnet-deploy inspect {place}` "
+            "names the weights that it was exported from"
+        )
+
+
 def check_data_exists(data: Path) -> None:
     """Raise UsageError if the training data of the command line does not exist, or is the name of a run."""
     if os.path.lexists(data):
         return
-    run = find_entry(data)
+    run = find_entry(data, first=RUNS)
     if run is not None and is_run(run):
         raise UsageError(f"{data}: DATA is a folder of images; to resume this run, pass --out {shlex.quote(str(run))}")
     check_exists(data, "file or folder")
@@ -199,7 +224,7 @@ def find_run(named: Path | None = None) -> Path:
     """
     if named is None:
         return latest_checkpoint()
-    found = find_entry(named)
+    found = find_entry(named, first=RUNS)
     if found is None:
         raise UsageError(f"{named}: there is no such run{_entries(RUNS)}")
     return found
@@ -209,7 +234,7 @@ def resume_words(run: Path) -> str:
     """Return the command that resumes a run, or a sentence saying that it has no checkpoint."""
     if not (run / CHECKPOINT).is_file():
         return f"training cannot be resumed: there is no {CHECKPOINT} beside the weights"
-    return f"`alexnet-deploy train --resume --out {run}` resumes it"
+    return f"`alexnet-deploy train --resume --out {shlex.quote(str(run))}` resumes it"
 
 
 def latest_checkpoint() -> Path:

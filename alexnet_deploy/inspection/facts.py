@@ -165,9 +165,13 @@ def inspect_path(path: Path) -> Facts:
         return _weights(load_weights(path))
     if path.suffix == ".onnx":
         return _graph(path)
+    place = shlex.quote(str(path))
+    images = (
+        f"; for a folder of images use `alexnet-deploy predict {place}` or `train {place}`" if path.is_dir() else ""
+    )
     raise BundleError(
         f"{path}: cannot be inspected; pass the directory of a run, a bundle or a packed set, or a .safetensors or "
-        ".onnx file"
+        f".onnx file{images}"
     )
 
 

@@ -19,7 +19,8 @@ from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
-from alexnet_deploy.core.fs.opening import open_input, open_working
+from alexnet_deploy.core.fs.opening import kind_of, open_input, open_working
+from alexnet_deploy.core.fs.room import try_to_write
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_rows
 from alexnet_deploy.predict.sink import OlderRows, RowFile
@@ -79,6 +80,31 @@ def open_row_file(
         with _kept_if_any(rows, partial):
             yield rows
         _publish_new(file, partial, output)
+
+
+def check_output(output: Path, *, resume: bool) -> None:
+    """Raise UsageError if rows cannot be written to `output`, before the work that makes them; see open_row_file.
+
+    With `resume`, `output` may be a complete file.
+    """
+    folder = output.parent
+    try:
+        if output.exists() and not output.is_file():
+            raise UsageError(f"{output}: is {kind_of(output.stat())}, not a regular file; choose another --output")
+        if os.path.lexists(output):
+            if not resume:
+                _refuse_existing(output)
+            return
+        if not folder.exists() and not any(parent.is_file() for parent in folder.parents):
+            raise UsageError(f"{output}: there is no folder {folder}; create it first")
+        if not folder.is_dir():
+            place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+            raise UsageError(f"{output}: {place} is {kind_of(place.stat())}, not a folder; choose another --output")
+        try_to_write(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{output}: no file can be created in {folder}: {error.strerror or error}; choose another --output"
+        ) from error
 
 
 def _identity(path: Path) -> str:

@@ -4,6 +4,7 @@ A run is one upload, the network and one download on one stream, through pinned 
 largest batch. With tensorrt a repeated batch size runs as one CUDA graph; tensorrt-rtx captures such graphs itself.
 """
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -46,7 +47,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
     record = _choose(bundle, backend, file, gpu)
     data = bundle.read(record.file)
     name = str(bundle.path / record.file)
-    remedy = f"rebuild it with `alexnet-deploy build {bundle.path} --plan {backend}`"
+    remedy = f"rebuild it with `alexnet-deploy build {shlex.quote(str(bundle.path))} --plan {backend}`"
     if (entry := bundle.manifest.files.get(GRAPH)) is None:
         raise IntegrityError(f"{bundle.path}: its manifest does not list {GRAPH}")
     if record.graph_sha256 != entry.sha256:
@@ -111,7 +112,8 @@ def backends_here(bundle: Bundle, device: Device | Literal["auto"] = "auto") -> 
     if not found:
         raise BackendError(
             f"{bundle.path}: no installed backend runs it on {device}; on a machine with an NVIDIA GPU, replace "
-            f"onnxruntime with `pip install onnxruntime-gpu`, or build a plan with `alexnet-deploy build {bundle.path}`"
+            f"onnxruntime with `pip install onnxruntime-gpu`, or build a plan with "
+            f"`alexnet-deploy build {shlex.quote(str(bundle.path))}`"
         )
     return found
 
@@ -122,7 +124,8 @@ def _choose(bundle: Bundle, backend: PlanBackend, file: str | None, gpu: int) ->
     if not records:
         what = f"no plan for {backend}" if file is None else f"no {file} for {backend}"
         raise BackendError(
-            f"{bundle.path}: contains {what}; build one with `alexnet-deploy build {bundle.path} --plan {backend}`"
+            f"{bundle.path}: contains {what}; build one with "
+            f"`alexnet-deploy build {shlex.quote(str(bundle.path))} --plan {backend}`"
         )
     found = find_gpu(gpu) if len(records) > 1 and is_installed(backend) else None
     if found is None:

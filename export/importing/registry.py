@@ -112,7 +112,7 @@ def _what_it_is(path: Path, start: bytes) -> str:
     if not start and not path.is_dir():
         return "is empty"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "this this is a bare pickle, which is not opened because loading it can run code"
+        return "this is a bare pickle, which is not opened because loading it can run code"
     return "unknown format"
 
 

@@ -70,25 +70,36 @@ def test_error_is_one_sentence_and_an_exit_code(command: str, code: int, sentenc
 
 
 @pytest.mark.parametrize(
-    ("command", "named"),
+    ("command", "sentence"),
     [
-        ("predict --frobnicate a.jpg", "--frobnicate"),
-        ("predict", "images"),
-        ("predict a.jpg --topk 0", "--topk"),
-        ("predict a.jpg --batch-size 0", "--batch-size"),
-        ("predict a.jpg --format xml", "--format"),
-        ("predict a.jpg --backend cuda", "--backend"),
-        ("export --precision fp7", "--precision"),
-        ("train --epochs 0", "--epochs"),
-        ("inspect", "path"),
-        ("forecast", "forecast"),
+        ("train --epochs 0", "--epochs: must be 1 or more, got 0"),
+        ("train --epochs 1.5", "--epochs: must be a whole number, got 1.5"),
+        ("train --lr high", "--lr: must be a number, got high"),
+        ("bench --seconds -1", "--seconds: must be 0 or more, got -1"),
+        ("export --precision fp7", "--precision: must be fp32, fp16 or int8, got fp7"),
+        ("predict a.jpg --format xml", "--format: must be table, jsonl or csv, got xml"),
+        ("train --log tensor", "--log: must be csv or tensorboard, got tensor; did you mean tensorboard?"),
+        ("train --batch_size 3", "train: there is no option --batch_size; did you mean --batch-size?"),
+        ("train --res", "train: there is no option --res; did you mean --resume?"),
+        ("trian", "there is no command trian; did you mean train?"),
+        ("forecast", "there is no command forecast; `alexnet-deploy --help` shows the commands"),
+        (
+            "predict --frobnicate a.jpg",
+            "predict: there is no option --frobnicate; `alexnet-deploy predict --help` shows",
+        ),
+        ("train -x", "train: there is no option -x; `alexnet-deploy train --help` shows the options"),
+        ("predict", "predict: IMAGES is missing; `alexnet-deploy predict --help` shows the options"),
+        ("embed", "embed: DIR is missing; `alexnet-deploy embed --help` shows the options"),
+        ("predict a.jpg --output", "--output: needs a value; `alexnet-deploy predict --help` shows the options"),
+        ("predict a.jpg --resume=3", "--resume: takes no value; `alexnet-deploy predict --help` shows the options"),
+        ("demo there", "demo: takes only options, but the command line has there too; `alexnet-deploy demo --help` "),
+        ("export a b", "export: takes 1 argument, WEIGHTS, but the command line has b too; `alexnet-deploy export "),
     ],
 )
-def test_wrong_use_names_the_wrong_argument(command: str, named: str, run: Run) -> None:
-    said = run(*command.split()).refused(2)
-    assert named in said
-    name = command.split()[0] if named != "forecast" else ""
-    assert said.endswith(f"; `alexnet-deploy {name}".rstrip() + " --help` shows the options")
+def test_wrong_use_names_the_argument_and_the_nearest_match(command: str, sentence: str, run: Run) -> None:
+    outcome = run(*command.split())
+    assert outcome.refused(2).startswith(sentence)
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_bare_call_shows_the_help(run: Run) -> None:

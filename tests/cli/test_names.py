@@ -35,7 +35,6 @@ def test_other_commands_accept_the_same_names(name: str, run: Run, latest: Path)
 def test_every_name_of_a_run_resolves_to_its_weights(
     name: str, run: Run, run_directory: Path, loaded: LoadedWeights, latest: Path
 ) -> None:
-    # Where a command accepts both, a bundle of the same name comes first.
     if name != "tiny":
         assert "torch" in run("check", "--weights", name, "--backend", "onnxruntime").out
     shutil.rmtree(latest.parent)
@@ -46,7 +45,10 @@ def test_every_name_of_a_run_resolves_to_its_weights(
 
 def test_an_existing_file_comes_before_a_name(run: Run, latest: Path) -> None:
     Path("tiny").mkdir()
-    assert run("check", "tiny").refused(3) == "tiny: not a bundle: there is no manifest.json"
+    assert run("check", "tiny").refused(3) == (
+        "tiny: not a bundle: there is no manifest.json; pass a directory that `alexnet-deploy export` wrote, or copy "
+        "the bundle again"
+    )
 
 
 def test_an_unknown_name_lists_the_existing_entries(run: Run, latest: Path, run_directory: Path) -> None:
@@ -139,3 +141,45 @@ def test_no_output_may_be_named_latest(command: tuple[str, ...], run: Run, lates
 
 def test_the_bare_name_latest_is_the_newest_entry(run: Run, latest: Path) -> None:
     assert run("inspect", "latest").out.startswith(f"{latest.relative_to(Path.cwd())}: bundle, ")
+
+
+def test_a_command_for_weights_looks_in_runs_first(run: Run, latest: Path, run_directory: Path) -> None:
+    latest.rename("bundles/tiny")
+    latest.with_name("latest").write_text("tiny\n")
+    for name in ("latest", "tiny"):
+        outcome = run("export", name, "--out", f"of-{name}.bundle", "--plan", "none")
+        assert outcome.code == 0, outcome
+    assert "bundles/tiny: passed\n" in run("check", "tiny", "--backend", "onnxruntime").err
+    assert run("inspect", "latest").out.startswith("bundles/tiny: bundle, ")
+
+
+@pytest.mark.parametrize("points_to", ["tiny.bundle", "elsewhere", "nowhere"])
+def test_a_link_in_the_place_of_latest_is_refused(points_to: str, run: Run, latest: Path, run_directory: Path) -> None:
+    for folder in ("bundles", "runs"):
+        Path(folder, "latest").unlink()
+        Path(folder, "elsewhere").write_text("tiny\n")
+        Path(folder, "latest").symlink_to(points_to)
+    for command in ("check", "check latest", "check bundles/latest", "inspect latest"):
+        said = run(*command.split()).refused(2)
+        assert said.startswith("bundles/latest: is a link, but must be a file with the name of an entry of bundles; ")
+    for command in ("export", "export latest", "export runs/latest"):
+        assert run(*command.split()).refused(2).startswith("runs/latest: is a link, but must be a file with the name ")
+
+
+def test_a_command_to_copy_quotes_a_path_with_spaces(run: Run, run_directory: Path) -> None:
+    run_directory.rename("runs/my run")
+    said = run("check", "runs/my run").refused(3)
+    assert said.endswith("; `alexnet-deploy export 'runs/my run'` makes one from it")
+    Path("runs/my run/weights.safetensors").rename("runs/my run/checkpoint.safetensors")
+    assert "`alexnet-deploy train --resume --out 'runs/my run'` resumes it" in run("export", "my run").refused(3)
+
+
+def test_import_of_ones_own_run_or_bundle_names_the_command_for_it(run: Run, latest: Path, run_directory: Path) -> None:
+    assert run("import", "runs/tiny").refused(3) == (
+        "runs/tiny: this is a run, which needs no import; `alexnet-deploy export runs/tiny` exports it"
+    )
+    assert (
+        run("import", "bundles/tiny.bundle")
+        .refused(3)
+        .startswith("bundles/tiny.bundle: this is a bundle, which is ready to run and cannot be imported; ")
+    )

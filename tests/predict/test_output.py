@@ -241,7 +241,9 @@ def test_file_with_other_content_is_not_accepted_as_complete(rows: Rows, row_for
     assert said.startswith(f"out: exists, but from byte {len(whole):,} on it holds no rows of this format; ")
     Path("out").unlink()
     Path("out").mkdir()
-    assert rows(row_format, "--resume").refused(2) == "out: is not a regular file; choose another --output"
+    assert rows(row_format, "--resume").refused(2) == (
+        "out: is a directory, not a regular file; choose another --output"
+    )
 
 
 def test_file_created_during_the_run_is_kept_and_the_rows_are_named(

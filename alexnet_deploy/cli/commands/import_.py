@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.names import RUNS, check_exists, check_new_place, new_import, note_latest
+from alexnet_deploy.core.names import RUNS, check_exists, check_is_foreign, check_new_place, new_import, note_latest
 from alexnet_deploy.core.process.say import counted
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def import_(
     if labels is not None and classes is not None:
         raise UsageError("--labels and --classes both name the classes; give one of them")
     check_exists(file, "file or folder")
+    check_is_foreign(file)
     check_new_place(out)
     if out is not None and os.path.lexists(out):
         raise UsageError(f"{out}: already exists; choose another --out")

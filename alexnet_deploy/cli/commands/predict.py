@@ -98,10 +98,13 @@ def predict(
     from alexnet_deploy.core.inputs.lists import find_listed, read_list
     from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
+    from alexnet_deploy.predict.output import check_output
     from alexnet_deploy.predict.resume import pass_over
     from alexnet_deploy.predict.row_formats import choose_format
     from alexnet_deploy.predict.stream import Classifier
 
+    if output is not None:
+        check_output(output, resume=resume)
     row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume needs an --output whose --format is jsonl or csv")

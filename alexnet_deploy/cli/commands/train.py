@@ -221,7 +221,10 @@ def _report(weights: Path, found: "Survey", device: str, threads: int | None) ->
         with images_bar("evaluating with ten views") as show_images:
             return report_run(weights, found, device=device, threads=threads, on_progress=show_images)
     except BaseException:
-        say(f"the weights are complete; `alexnet-deploy train --resume --out {run}` writes their report")
+        say(
+            f"the weights are complete; `alexnet-deploy train --resume --out {shlex.quote(str(run))}` writes their "
+            "report"
+        )
         raise
 
 
@@ -240,6 +243,8 @@ def _announce(found: "Survey", network: "Architecture | Start", task: Task, devi
     if isinstance(network, Start):
         for line in start_lines(network):
             say(line)
+    if task.is_over:
+        return
     plan = task.recipe
     together = f", {processes} processes" if processes > 1 else ", in two columns" if task.columns else ""
     say(f"training {task.architecture.name} on {device}, recipe {plan.name}, {counted(plan.epochs, 'epoch')}{together}")

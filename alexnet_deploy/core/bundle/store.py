@@ -153,7 +153,10 @@ def _open(path: Path) -> Bundle:
     try:
         data = _read_inside(path, MANIFEST)
     except FileNotFoundError as error:
-        raise BundleError(f"{path}: not a bundle: there is no {MANIFEST}") from error
+        raise BundleError(
+            f"{path}: not a bundle: there is no {MANIFEST}; pass a directory that `alexnet-deploy export` wrote, or "
+            "copy the bundle again"
+        ) from error
     return Bundle(path=path, manifest=decode_manifest(data, str(path)), sha256=sha256(data))
 
 
@@ -170,7 +173,10 @@ def _read_inside(root: Path, name: str, num_bytes: int | None = None) -> bytes:
     for part in name.split("/"):
         current = current / part
         if current.is_symlink():
-            raise IntegrityError(f"{current}: this is a link; all files of a bundle must be inside it")
+            raise IntegrityError(
+                f"{current}: this is a link, but all files of a bundle must be inside it; copy the bundle with "
+                "`cp -rL`, which copies files in place of links"
+            )
     try:
         # It may have become a link since the check above.
         with open_input(current, through_links=False) as file:
@@ -219,7 +225,8 @@ def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Ite
     """Stage a bundle; if the block succeeds, verify it and rename it to `out`.
 
     If the block fails, `out` is unchanged. An existing `out` is refused; with `force` it is first renamed to a name
-    that ends in `.old-` and the time. Stages left beside it by killed exports are removed and reported.
+    that ends in `.old-` and the time, which is reported. Stages left beside it by killed exports are removed and
+    reported.
 
     Raises UsageError if `out` exists, BundleError if it cannot be written.
     """
@@ -243,7 +250,9 @@ def publishing(out: Path, *, force: bool = False, say: Say = say_nothing) -> Ite
         if os.path.lexists(out):
             if not force:
                 raise BundleError(f"{out}: was created by another process during this export; nothing was published")
-            out.rename(out.with_name(f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"))
+            aside = out.with_name(f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+            out.rename(aside)
+            say(f"moved the old bundle to {aside}")
         staging.rename(out)
         sync_directory(out.parent)
     except OSError as error:

@@ -19,9 +19,14 @@ def set_latest(entry: Path) -> None:
 def get_latest(folder: Path, *, made_by: str) -> Path:
     """Return the newest entry of `folder`; `made_by` is the command that makes one, for the error.
 
-    Raises UsageError if there is no `latest` file, or it does not name an entry of the folder.
+    Raises UsageError if there is no `latest` file, it is a link, or it does not name an entry of the folder.
     """
     pointer = folder / LATEST
+    if pointer.is_symlink():
+        raise UsageError(
+            f"{pointer}: is a link, but must be a file with the name of an entry of {folder}; remove the link, and "
+            "name the entry itself"
+        )
     try:
         name = os.fsdecode(read_file(pointer, 4 * KIB)).rstrip("\r\n")
     except FileNotFoundError:

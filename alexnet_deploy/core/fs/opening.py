@@ -77,7 +77,7 @@ def make_directory(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise _taken(path, _kind(status), "directory")
+        raise _taken(path, kind_of(status), "directory")
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -124,7 +124,7 @@ def _checked(descriptor: int, name: str) -> int:
 
 def _refuse_working(status: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise _taken(name, _kind(status), "file")
+        raise _taken(name, kind_of(status), "file")
     if status.st_nlink > 1:
         raise _taken(name, f"a file with {status.st_nlink} names (hard links)", "file")
 
@@ -149,10 +149,11 @@ def _open_plain_itself(name: str, flags: int) -> int:
 def _refuse_input(status: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-        raise OSError(number, f"it is {_kind(status)}, not a regular file", name)
+        raise OSError(number, f"it is {kind_of(status)}, not a regular file", name)
 
 
-def _kind(status: os.stat_result) -> str:
+def kind_of(status: os.stat_result) -> str:
+    """Return what a path is, as `a directory` or `a device`."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "a file")
 
 

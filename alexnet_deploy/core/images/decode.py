@@ -187,6 +187,8 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
         with open_input(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             _check_num_bytes(num_bytes, limits)
+            if not num_bytes:
+                _check_empty(file.fileno())
             return file.read(num_bytes)
 
     try:
@@ -196,6 +198,17 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
+
+
+def _check_empty(descriptor: int) -> None:
+    """Raise ImageError (unreadable) for a file that reports 0 bytes and is not empty: one of the kernel's, in /proc."""
+    try:
+        # Opened with O_NONBLOCK, so it does not wait for a byte.
+        held = os.read(descriptor, 1)
+    except OSError as error:
+        raise ImageError(ImageErrorCode.UNREADABLE, f"{error.strerror}; it is not a stored file") from error
+    if held:
+        raise ImageError(ImageErrorCode.UNREADABLE, "it reports 0 bytes but holds some; it is not a stored file")
 
 
 def read_section(path: Path, offset: int, num_bytes: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:

@@ -111,6 +111,8 @@ class TensorFile:
         self._file = file
         self._dtypes = dtypes
         length = file.read(8)
+        if not length:
+            raise DamagedError("is empty")
         self._num_data_bytes = file.seek(0, 2) - 8 - int.from_bytes(length, "little")
         if self._num_data_bytes < 0:
             raise TensorFileError("the file is shorter than its header")

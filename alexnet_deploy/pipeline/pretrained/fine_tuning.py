@@ -7,7 +7,7 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.run_files import CHECKPOINT, WEIGHTS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.weights import LoadedWeights, is_own_file, load_weights
-from alexnet_deploy.core.names import find_entry, find_weights
+from alexnet_deploy.core.names import RUNS, find_entry, find_weights
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.export.importing.assume import Overrides
 from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
@@ -21,7 +21,7 @@ def load_start(named: Path, *, say: Say = say_nothing) -> LoadedWeights:
     if there is no such file, WeightsError if it cannot be read or is not a supported architecture, and ParityError if
     our network disagrees with it.
     """
-    found = find_entry(named)
+    found = find_entry(named, first=RUNS)
     if found is None:
         raise UsageError(f"{named}: there is no such weights file or run")
     if (found / WEIGHTS).is_file() or (found / CHECKPOINT).is_file() or (found / MANIFEST).is_file():

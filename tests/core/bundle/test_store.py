@@ -112,7 +112,7 @@ def test_missing_file_is_refused(copy: Path) -> None:
 def test_link_is_refused_even_to_the_same_bytes(copy: Path) -> None:
     (copy / "model.onnx").rename(copy / "elsewhere.onnx")
     (copy / "model.onnx").symlink_to("elsewhere.onnx")
-    refuses(copy, r"model\.onnx: this is a link; all files of a bundle must be inside it")
+    refuses(copy, r"model\.onnx: this is a link, but all files of a bundle must be inside it; copy the bundle")
 
 
 def test_linked_folder_is_refused(copy: Path) -> None:

@@ -94,11 +94,14 @@ def test_file_that_is_missing_damaged_or_no_weights_is_refused(weights: Weights,
     with pytest.raises(WeightsError, match="it is a directory, not a regular file"):
         load_weights(tmp_path)
     whole = saved(weights, tmp_path / "w.safetensors").path.read_bytes()
-    for number, data in enumerate((b"", b"\x80\x02}q\x00.", whole[:100])):
+    for number, data in enumerate((b"\x80\x02}q\x00.", whole[:100])):
         path = tmp_path / f"damaged{number}.safetensors"
         path.write_bytes(data)
         with pytest.raises(WeightsError, match=r"not a safetensors file, or a damaged one: .+ `alexnet-deploy import`"):
             load_weights(path)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"safetensors: is empty; copy the file again$"):
+        load_weights(path)
     path.write_bytes(whole[:-10])
     with pytest.raises(WeightsError, match=r"is truncated: its tensors take .+ header; copy the file again$"):
         load_weights(path)

@@ -321,7 +321,7 @@ def test_code_in_a_plan_is_not_run_where_none_is_needed(engine: Engine, trt: Fak
 
 
 @pytest.mark.parametrize(
-    ("changes", "gpu", "fits"),
+    "case",
     [
         ({"target": "sm_89 NVIDIA L4"}, (9, 0), False),
         ({"target": "sm_89 NVIDIA L4", "options": PlanOptions(is_hardware_compatible=True)}, (9, 0), True),
@@ -330,17 +330,16 @@ def test_code_in_a_plan_is_not_run_where_none_is_needed(engine: Engine, trt: Fak
         ({"target": "sm_80 NVIDIA A100", "options": PlanOptions(is_hardware_compatible=True)}, (7, 5), False),
     ],
 )
+@pytest.mark.usefixtures("trt")
 def test_plan_for_another_gpu_is_refused(
-    changes: dict[str, object],
-    gpu: tuple[int, int],
-    fits: bool,
+    case: tuple[dict[str, object], tuple[int, int], bool],
     bundle: Bundle,
     backend: PlanBackend,
-    trt: FakeTensorRt,
     cuda: FakeCuda,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    changes, gpu, fits = case
     name = type("Name", (), {"name": b"NVIDIA H100 80GB HBM3", "major": gpu[0], "minor": gpu[1]})()
     monkeypatch.setattr(cuda, "cudaGetDeviceProperties", lambda device: (0, name))
     record = record_of(bundle, backend, **changes)

@@ -586,7 +586,8 @@ def test_signals_save_and_leave_and_resume_ends_with_the_same_bits(
     assert_same_run(Path("whole"), Path("runs/cut"))
     outcome = run("train", "--resume", data, "--out", "runs/cut", "--arch", "tiny", "--recipe", tiny_recipe)
     assert outcome.code == 0
-    assert "runs/cut: training has ended, after 2 epochs\n" in outcome.err
+    assert "runs/cut: training has ended, after 2 epochs; only its report is written again\n" in outcome.err
+    assert "training tiny on" not in outcome.err
     said = run("train", "--resume", "cut").refused(2)
     assert said == "cut: DATA is a folder of images; to resume this run, pass --out runs/cut"
     assert run("train", "--resume", "nothing").refused(2) == "nothing: there is no such file or folder"
