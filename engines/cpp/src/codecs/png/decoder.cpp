@@ -46,12 +46,14 @@ public:
             case PngMode::bilevel:
             case PngMode::grey: {
                 const std::uint32_t value = packed(samples, index);
-                out[0] = is_key({value, value, value}) ? 255 : static_cast<std::uint8_t>(value * 255 / largest());
+                out[0] = is_key({value, value, value}) ? std::uint8_t{255}
+                                                       : static_cast<std::uint8_t>(value * 255 / largest());
                 return;
             }
             case PngMode::grey16: {
                 const std::uint32_t value = samples[2 * index] * 256U + samples[2 * index + 1];
-                out[0] = is_key({value, value, value}) ? 255 : static_cast<std::uint8_t>((value * 255 + 32767) / 65535);
+                out[0] = is_key({value, value, value}) ? std::uint8_t{255}
+                                                       : static_cast<std::uint8_t>((value * 255 + 32767) / 65535);
                 return;
             }
             case PngMode::palette: {
