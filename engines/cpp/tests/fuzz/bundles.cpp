@@ -94,8 +94,8 @@ public:
         }
     }
 
-    void restore() const {
-        for (std::size_t index = 0; index < names_.size(); ++index) {
+    void restore(std::size_t damaged) const {
+        for (const std::size_t index : {std::size_t{0}, damaged}) {
             write_file(folder_ / names_[index], sound_[index].data(), sound_[index].size());
         }
     }
@@ -187,7 +187,8 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < prefix_bytes) {
         return 0;
     }
-    copy().damage(data[0] % copy().num_files(), data[1] % 2 == 1, data + prefix_bytes, size - prefix_bytes);
+    const std::size_t index = data[0] % copy().num_files();
+    copy().damage(index, data[1] % 2 == 1, data + prefix_bytes, size - prefix_bytes);
     try {
         read_all(copy().folder());
         ++outcomes()["ok"];
@@ -200,7 +201,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
             std::abort();
         }
     }
-    copy().restore();
+    copy().restore(index);
     return 0;
 }
 
