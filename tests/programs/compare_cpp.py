@@ -1,4 +1,4 @@
-"""Compare C++ with Python on damaged PNG and JPEG files: `python tests/engines/cpp/compare.py SEED FIRST LAST`.
+"""Compare C++ with Python on damaged PNG and JPEG files: `python tests/programs/compare_cpp.py SEED FIRST LAST`.
 
 Prints one line of JSON for each difference and one with the counts at the end.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests/programs"), str(ROOT / "tests/support")]
 
 from cpp_library import outcome  # noqa: E402
