@@ -82,15 +82,19 @@ def mutants(seed: int) -> Iterator[tuple[str, bytes]]:
     files = good_files()
     chance = random.Random(seed)
     while True:
-        name = chance.choice(list(files))
-        # Often more than one change: code behind a first check is only reached by a second change.
-        changes = chance.choices(list(_CHANGES), k=chance.choice((1, 1, 2, 3)))
-        data = files[name]
-        for change in changes:
-            data = _CHANGES[change](chance, data, files)
-        if name.startswith("png") and chance.random() < 0.7:
-            data = _sealed(data)
-        yield f"{name} {' '.join(changes)}", data
+        yield changed(chance, files, chance.choice(list(files)))
+
+
+def changed(chance: random.Random, files: dict[str, bytes], name: str) -> tuple[str, bytes]:
+    """Return a damaged variant of one of the files, with the name of the file and its changes."""
+    # Often more than one change: code behind a first check is only reached by a second change.
+    changes = chance.choices(list(_CHANGES), k=chance.choice((1, 1, 2, 3)))
+    data = files[name]
+    for change in changes:
+        data = _CHANGES[change](chance, data, files)
+    if name.startswith("png") and chance.random() < 0.7:
+        data = _sealed(data)
+    return f"{name} {' '.join(changes)}", data
 
 
 def first_mutants(seed: int, number: int) -> Iterator[tuple[str, bytes]]:

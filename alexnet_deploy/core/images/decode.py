@@ -268,10 +268,10 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
             refuse_large(image.width, image.height, limits)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
             with _room_for(image.width * image.height):
+                depth = _unread_png_depth(image)
                 image.load()
-                if name == "PNG":
-                    # The header is the first chunk and the depth its ninth byte.
-                    scale_colour_key(image, depth=data[24])
+                if depth is not None:
+                    scale_colour_key(image, depth)
                 conversion = conversion_of(image, data)
                 return finish(_upright(image), conversion)
     except (Image.DecompressionBombError, MemoryError) as error:

@@ -11,7 +11,7 @@ from cpp_library import CppEngine, CppError, verify
 from networks import republished
 
 from alexnet_deploy.core.bundle.manifest import encode_manifest
-from alexnet_deploy.core.bundle.store import Bundle, open_bundle
+from alexnet_deploy.core.bundle.store import Bundle, open_bundle, publishing
 from alexnet_deploy.core.errors import AlexNetDeployError, BundleError, IntegrityError
 
 CODES = {BundleError: "bundle_error", IntegrityError: "integrity_error"}
@@ -153,3 +153,32 @@ def test_a_candidate_is_refused_with_the_same_sentence(bundle: Bundle, tmp_path:
     candidate = msgspec.structs.replace(bundle.manifest, is_candidate=True)
     (target / "manifest.json").write_bytes(encode_manifest(candidate))
     assert refusal_of_cpp(target) == refusal_of_python(target)
+
+
+@pytest.mark.parametrize("name", ["precision", "resize", "path"])
+def test_a_line_break_in_the_manifest_does_not_break_the_sentence(name: str, copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    if name == "path":
+        manifest["files"]["a\nb"] = manifest["files"]["labels.txt"]
+    else:
+        (manifest if name == "precision" else manifest["preprocessing"])[name] = "a\nb"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    code, message = refusal_of_cpp(copy)
+    assert code == refusal_of_python(copy)[0] == "integrity_error"
+    assert "a\\nb" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("change", [_cut, _link, Path.unlink])
+def test_a_changed_plan_is_refused_with_the_same_sentence(
+    change: Callable[[Path], None], bundle: Bundle, tmp_path: Path
+) -> None:
+    plan, path = "plans/tensorrt-10.13.0-sm-90-h100.engine", tmp_path / "planned.bundle"
+    with publishing(path) as stage:
+        for name in bundle.manifest.files:
+            stage.write(name, bundle.read(name))
+        stage.write(plan, bytes(range(200)))
+        stage.seal(bundle.manifest)
+    verify(path)
+    change(path / plan)
+    assert refusal_of_cpp(path) == refusal_of_python(path)

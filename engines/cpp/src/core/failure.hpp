@@ -5,13 +5,15 @@
 #include <string>
 
 #include "alexnet_deploy.h"
+#include "core/words.hpp"
 
 namespace alexnet_deploy {
 
-/// A failure; the message is one sentence for the user.
+/// A failure; the message is one sentence for the user, on one line whatever a file's text holds.
 class Failure : public std::runtime_error {
 public:
-    Failure(alexnet_deploy_status status, const std::string& message) : std::runtime_error(message), status_(status) {}
+    Failure(alexnet_deploy_status status, const std::string& message)
+        : std::runtime_error(on_one_line(message)), status_(status) {}
 
     [[nodiscard]] alexnet_deploy_status status() const noexcept { return status_; }
 

@@ -1,6 +1,7 @@
 // Numbers and names in messages, as the Python package writes them.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,23 @@ std::string with_commas(Number number) {
 template <typename Number>
 std::string counted(Number number, std::string_view what) {
     return with_commas(number) + " " + std::string(what) + (number == 1 ? "" : "s");
+}
+
+/// The same text on one line: control characters written as in Python's repr(), "\n" or "\x1b".
+inline std::string on_one_line(const std::string& text) {
+    constexpr std::string_view named = "\n\r\t", letters = "nrt", digits = "0123456789abcdef";
+    std::string line;
+    for (const char letter : text) {
+        const auto code = static_cast<unsigned char>(letter);
+        if (const std::size_t place = named.find(letter); place != named.npos) {
+            line += {'\\', letters[place]};
+        } else if (code < 0x20 || code == 0x7f) {
+            line += {'\\', 'x', digits[code >> 4U], digits[code & 0xfU]};
+        } else {
+            line += letter;
+        }
+    }
+    return line;
 }
 
 }  // namespace alexnet_deploy

@@ -280,7 +280,8 @@ std::size_t check_jpeg_segments(Bytes data) {
             return data.size();
         }
         if (!stands_alone(kind)) {
-            const std::int64_t num_bytes = std::max<std::int64_t>(stated_length(data, place), 2);
+            const std::int64_t num_bytes =
+                std::max(static_cast<std::int64_t>(stated_length(data, place)), std::int64_t{2});
             num_table_bytes += kind == quantisation_table || reads_as_frame(kind) ? num_bytes : 0;
             place += static_cast<std::size_t>(num_bytes);
         }

@@ -46,12 +46,14 @@ public:
             case PngMode::bilevel:
             case PngMode::grey: {
                 const std::uint32_t value = packed(samples, index);
-                out[0] = is_key({value, value, value}) ? 255 : static_cast<std::uint8_t>(value * 255 / largest());
+                out[0] = is_key({value, value, value}) ? std::uint8_t{255}
+                                                       : static_cast<std::uint8_t>(value * 255 / largest());
                 return;
             }
             case PngMode::grey16: {
                 const std::uint32_t value = samples[2 * index] * 256U + samples[2 * index + 1];
-                out[0] = is_key({value, value, value}) ? 255 : static_cast<std::uint8_t>((value * 255 + 32767) / 65535);
+                out[0] = is_key({value, value, value}) ? std::uint8_t{255}
+                                                       : static_cast<std::uint8_t>((value * 255 + 32767) / 65535);
                 return;
             }
             case PngMode::palette: {
@@ -188,6 +190,20 @@ Coded coded_pixels(const PngHeader& header) {
             static_cast<int>(frame.top)};
 }
 
+/// The header with what the chunks after the pixels add to it. Throws Failure (truncated).
+PngHeader complete_header(const PngReader& reader, const PngGrid& grid) {
+    PngReader rest = reader;
+    try {
+        rest.read_rest();
+    } catch (const Failure&) {
+        // Pillow does not look for the end of a piece in which the last pixel lies; where that is, decoding tells.
+        rest = reader;
+        read_png_rows(rest, grid, [](const PngRow&) {});
+        rest.read_rest();
+    }
+    return rest.header();
+}
+
 }  // namespace
 
 StoredImage decode_png(Bytes data, const Limits& limits) {
@@ -201,12 +217,10 @@ StoredImage decode_png(Bytes data, const Limits& limits) {
     if (!layout.has_pixels) {
         fail_damaged("PNG", "cannot load this image");
     }
-    // The chunks after the pixels first: they may hold the transparency.
-    PngReader rest = reader;
-    rest.read_rest();
-    const PngHeader& complete = rest.header();
-    const Painter painter(layout, complete);
     const Coded coded = coded_pixels(layout);
+    // The chunks after the pixels first: they may hold the transparency.
+    const PngHeader complete = complete_header(reader, coded.grid);
+    const Painter painter(layout, complete);
     StoredImage image{
         Bitmap(static_cast<int>(layout.width), static_cast<int>(layout.height), is_grey(layout.mode) ? 1 : 3)};
     fill_uncoded(image.pixels, painter);
