@@ -1,4 +1,4 @@
-"""PNG files that C++ and Python once answered differently; found by tests/programs/compare_cpp.py."""
+"""PNG files that C++ and Python once answered differently; found by tests/fuzz/compare_cpp.py."""
 
 import numpy as np
 import pytest

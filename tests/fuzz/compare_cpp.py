@@ -1,4 +1,4 @@
-"""Compare C++ with Python on damaged PNG and JPEG files: `python tests/programs/compare_cpp.py SEED FIRST LAST`.
+"""Compare C++ with Python on damaged PNG and JPEG files: `python tests/fuzz/compare_cpp.py SEED FIRST LAST`.
 
 Prints one line of JSON for each difference and one with the counts at the end.
 """
