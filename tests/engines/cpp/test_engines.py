@@ -12,6 +12,7 @@ from networks import republished
 from PIL import Image
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
+from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import read_image
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import open_engine
@@ -86,11 +87,25 @@ def test_other_pixels_fail_the_proof(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_an_image_that_cannot_be_read_has_its_code(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(encode(Image.fromarray(noise(40, 30)), "JPEG")[:300])
+    (tmp_path / "empty.jpg").touch()
+    codes = {
+        tmp_path / "cut.jpg": "truncated",
+        tmp_path / "none.jpg": "missing",
+        tmp_path / "empty.jpg": "empty",
+        tmp_path: "unreadable",
+        # Files of the kernel report 0 bytes; the second cannot be read at its start.
+        Path("/proc/self/maps"): "unreadable",
+        Path("/proc/self/mem"): "unreadable",
+    }
     with CppEngine(bundle.path, "openvino") as engine:
-        for path, code in {tmp_path / "cut.jpg": "truncated", tmp_path / "none.jpg": "missing"}.items():
+        for path, code in codes.items():
             with pytest.raises(CppError) as caught:
                 engine.classify_file(path)
-            assert caught.value.code == code
+            with pytest.raises(ImageError) as expected:
+                read_image(path)
+            assert caught.value.code == expected.value.code == code
+            if code == "unreadable":
+                assert str(caught.value) == str(expected.value.alone())
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_nan_is_refused_by_name(torchvision: Weights, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\x80\x04}.", "this this is a bare pickle, which is not opened because loading it can run code"),
+        (b"\x80\x04}.", "this is a bare pickle, which is not opened because loading it can run code"),
         (b"weights", "unknown format"),
     ],
 )

@@ -640,7 +640,7 @@ def test_one_command_starts_the_run_continues_it_and_leaves_a_finished_one(
     assert_same_run(Path("whole"), Path("job"))
     outcome = run(*same_each_time)
     assert outcome.code == 0
-    assert "job: training has ended, after 2 epochs\n" in outcome.err
+    assert "job: training has ended, after 2 epochs; only its report is written again\n" in outcome.err
     assert_same_run(Path("whole"), Path("job"))
 
 

@@ -31,7 +31,9 @@ std::vector<std::uint8_t> read_inside(const fs::path& root, const std::string& n
         current /= part;
         std::error_code ignored;
         if (fs::is_symlink(fs::symlink_status(current, ignored))) {
-            fail_integrity(current.string() + ": this is a link; all files of a bundle must be inside it");
+            fail_integrity(current.string() +
+                           ": this is a link, but all files of a bundle must be inside it; copy the bundle with "
+                           "`cp -rL`, which copies files in place of links");
         }
     }
     try {
@@ -49,7 +51,9 @@ std::vector<std::uint8_t> read_inside(const fs::path& root, const std::string& n
         return file.read();
     } catch (const FileError& error) {
         if (error.number == ENOENT && name == manifest_file) {
-            fail(ALEXNET_DEPLOY_BUNDLE_ERROR, root.string() + ": not a bundle: there is no " + manifest_file);
+            fail(ALEXNET_DEPLOY_BUNDLE_ERROR,
+                 root.string() + ": not a bundle: there is no " + manifest_file +
+                     "; pass a directory that `alexnet-deploy export` wrote, or copy the bundle again");
         }
         if (error.number == ENOENT) {
             fail_integrity(current.string() + ": missing, but the manifest lists it; " + std::string(copy_again));

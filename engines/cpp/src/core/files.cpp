@@ -59,6 +59,16 @@ PlainFile::PlainFile(const std::filesystem::path& path, Links links) {
 
 PlainFile::~PlainFile() { ::close(descriptor_); }
 
+bool PlainFile::holds_more_than_stated() const {
+    std::uint8_t byte = 0;
+    // Opened with O_NONBLOCK, so it does not wait for a byte.
+    const ssize_t count = ::read(descriptor_, &byte, 1);
+    if (count < 0) {
+        throw FileError(errno, reason_of(errno) + "; it is not a stored file");
+    }
+    return count > 0;
+}
+
 std::vector<std::uint8_t> PlainFile::read() const {
     std::vector<std::uint8_t> content(size_);
     std::size_t filled = 0;

@@ -31,6 +31,9 @@ public:
     /// Size in bytes when it was opened.
     [[nodiscard]] std::uint64_t size() const { return size_; }
 
+    /// Whether a file that reports 0 bytes holds some, as the kernel's files in /proc do; takes one. Throws FileError.
+    [[nodiscard]] bool holds_more_than_stated() const;
+
     /// The content, at most `size()` bytes: a file in /proc reports 0 and may never end. Throws FileError.
     [[nodiscard]] std::vector<std::uint8_t> read() const;
 

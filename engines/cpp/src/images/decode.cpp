@@ -42,6 +42,9 @@ std::vector<std::uint8_t> read_image_file(const std::filesystem::path& path, con
     try {
         const PlainFile file(path, Links::followed);
         refuse_long(file.size(), limits);
+        if (file.size() == 0 && file.holds_more_than_stated()) {
+            fail(ALEXNET_DEPLOY_UNREADABLE, "it reports 0 bytes but holds some; it is not a stored file");
+        }
         return file.read();
     } catch (const FileError& error) {
         if (error.number == ENOENT) {
