@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_read_has_its_code(bundle: Bundle, tmp_path: Pat
             with pytest.raises(CppError) as caught:
                 engine.classify_file(path)
             with pytest.raises(ImageError) as expected:
-                read_image(path)
+                read_image(path, bundle.manifest.preprocessing.resize)
             assert caught.value.code == expected.value.code == code
             if code == "unreadable":
                 assert str(caught.value) == str(expected.value.alone())
