@@ -8,7 +8,6 @@ the pictures are not part of the repository; tests/engines/cpp does the same on 
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -18,7 +17,6 @@ import numpy as np
 from record import record
 
 from alexnet_deploy.core.bundle.store import open_bundle
-from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.machine import processor
@@ -32,25 +30,6 @@ import cpp_library
 from cpp_library import CppEngine
 
 POLICIES: tuple[ResizePolicy, ...] = ("shorter-side", "warp")
-
-
-def python_outcome(data: bytes, policy: ResizePolicy) -> np.ndarray | str:
-    """Return the pixels, or the code of the error."""
-    try:
-        return decode_image(data, policy)
-    except ImageError as error:
-        return str(error.code)
-
-
-def compare_pixels(data: bytes, policy: ResizePolicy) -> str:
-    """Return the outcome that both have, or what differs."""
-    ours, theirs = cpp_library.outcome(data, policy), python_outcome(data, policy)
-    if isinstance(ours, str) or isinstance(theirs, str):
-        names = [outcome if isinstance(outcome, str) else "pixels" for outcome in (ours, theirs)]
-        if names[0] == names[1]:
-            return f"both {names[0]}"
-        return "read by Python only" if names == ["unsupported_format", "pixels"] else f"DIFFERENT: {names}"
-    return "equal pixels" if np.array_equal(ours, theirs) else "DIFFERENT: pixels"
 
 
 def compare_answers(
@@ -91,20 +70,20 @@ def main() -> None:
                     answers[name] = Counter()
         for path in files_in(arguments.folder):
             data = path.read_bytes()
-            outcomes = {policy: compare_pixels(data, policy) for policy in POLICIES}
-            for policy, outcome in outcomes.items():
-                pixels[policy][outcome] += 1
-                if outcome.startswith("DIFFERENT"):
-                    different.append(f"{path.relative_to(arguments.folder)}: {policy}: {outcome}")
-            if set(outcomes.values()) == {"equal pixels"}:
+            outcomes = {policy: cpp_library.difference(data, policy) for policy in POLICIES}
+            for policy, (kind, what) in outcomes.items():
+                pixels[policy][f"equal {kind}" if what is None else "DIFFERENT"] += 1
+                if what is not None:
+                    different.append(f"{path.relative_to(arguments.folder)}: {policy}: {what}")
+            if set(outcomes.values()) == {("pixels", None)}:
                 compare_answers(data, engines, answers)
     record(
         arguments.out,
         {
             "machine": processor(),
             "tools": tool_versions("openvino", "onnxruntime", "pillow"),
-            "pixels": json.loads(json.dumps(pixels)),
-            "probabilities": json.loads(json.dumps(answers)),
+            "pixels": pixels,
+            "probabilities": answers,
             "different": different,
         },
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet_deploy.core.errors import ImageError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +201,33 @@ def outcome(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.nda
         return decode(data, policy, max_pixels=max_pixels)
     except CppError as error:
         return error.code
+
+
+def python_outcome(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.ndarray | str:
+    """Return Python's pixels, or the code of its error; 0 pixels stand for the default limit, as in C++."""
+    try:
+        return decode_image(data, policy, DecodeLimits(max_pixels=max_pixels) if max_pixels else DEFAULT_LIMITS)
+    except ImageError as error:
+        return str(error.code)
+
+
+def is_read(data: bytes) -> bool:
+    """Return whether these bytes begin like a file that C++ reads."""
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+
+
+def difference(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> tuple[str, str | None]:
+    """Return the kind of outcome in C++, and what differs from Python's; None for the same outcome."""
+    found, expected = (find(data, policy, max_pixels=max_pixels) for find in (outcome, python_outcome))
+    kind, wanted = (result if isinstance(result, str) else "pixels" for result in (found, expected))
+    if kind == "unsupported_format" and not is_read(data):
+        return "another format", None
+    if kind != wanted:
+        return kind, f"C++ {kind}, Python {wanted}"
+    if isinstance(found, np.ndarray) and isinstance(expected, np.ndarray) and not np.array_equal(found, expected):
+        most = int(np.abs(found.astype(int) - expected.astype(int)).max())
+        return kind, f"other pixels, by up to {most}"
+    return kind, None
 
 
 def frame_of(pixels: np.ndarray, pixel_format: str) -> _Frame:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from compare_cpp import difference, main
-from cpp_library import outcome
+from compare_cpp import main
+from cpp_library import difference, outcome
 from png_and_jpeg import sound_files
 
 KEYED = sorted(name for name in sound_files() if name.startswith("png") and name.endswith("-key"))

@@ -13,7 +13,7 @@ namespace alexnet_deploy {
 class Failure : public std::runtime_error {
 public:
     Failure(alexnet_deploy_status status, const std::string& message)
-        : std::runtime_error(on_one_line(message)), status_(status) {}
+        : std::runtime_error(escaped(message)), status_(status) {}
 
     [[nodiscard]] alexnet_deploy_status status() const noexcept { return status_; }
 

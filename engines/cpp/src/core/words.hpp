@@ -24,8 +24,8 @@ std::string counted(Number number, std::string_view what) {
     return with_commas(number) + " " + std::string(what) + (number == 1 ? "" : "s");
 }
 
-/// The same text on one line: control characters written as in Python's repr(), "\n" or "\x1b".
-inline std::string on_one_line(const std::string& text) {
+/// Text with its control characters written as in Python's repr(), and so on one line, "\n" or "\x1b".
+inline std::string escaped(const std::string& text) {
     constexpr std::string_view named = "\n\r\t", letters = "nrt", digits = "0123456789abcdef";
     std::string line;
     for (const char letter : text) {
