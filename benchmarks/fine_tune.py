@@ -28,16 +28,24 @@ from alexnet_deploy.train.data.scan import DecodedImages, find_images
 from alexnet_deploy.train.loop.evaluation import evaluate
 
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "train"]
-FIRST = ("first", "--arch", "tiny", "--recipe", "two-class", "--epochs", "40")
-ARMS: dict[str, tuple[str, ...]] = {
-    "scratch": ("second", "--arch", "tiny", "--recipe", "folder", "--epochs", "30", "--batch-size", "16"),
-    "scratch, two-class": ("second", "--arch", "tiny", "--recipe", "two-class", "--epochs", "30", "--batch-size", "16"),
-    "fine-tuned, one rate": ("second", "--from", "first-task", "--set", "pretrained_rate=1.0"),
-    "fine-tuned, a tenth": ("second", "--from", "first-task", "--set", "pretrained_rate=0.1"),
-    "fine-tuned, conv1..conv5 frozen": ("second", "--from", "first-task", "--freeze", "conv1..conv5"),
-}
 FROZEN = "fine-tuned, conv1..conv5 frozen"
 KILLED = "killed-and-resumed"
+
+
+def first_words(arch: str) -> tuple[str, ...]:
+    return ("first", "--arch", arch, "--recipe", "two-class", "--epochs", "40")
+
+
+def arms(arch: str) -> dict[str, tuple[str, ...]]:
+    """Return the second task's command lines, in order."""
+    scratch = ("second", "--arch", arch, "--epochs", "30", "--batch-size", "16", "--recipe")
+    return {
+        "scratch": (*scratch, "folder"),
+        "scratch, two-class": (*scratch, "two-class"),
+        "fine-tuned, one rate": ("second", "--from", "first-task", "--set", "pretrained_rate=1.0"),
+        "fine-tuned, a tenth": ("second", "--from", "first-task", "--set", "pretrained_rate=0.1"),
+        FROZEN: ("second", "--from", "first-task", "--freeze", "conv1..conv5"),
+    }
 
 
 def copy(files: list[Path], folder: Path) -> None:
@@ -114,18 +122,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ of cats/ and dogs/")
     parser.add_argument("--runs", type=Path, required=True, help="directory in which the commands run")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arch", default="tiny", help="architecture of both tasks")
+    parser.add_argument("--arms", type=int, nargs="+", help="numbers of the arms to run, from 0, the first of them 0")
     parser.add_argument("--commit", default="", help="commit of the measured code")
     options, others = parser.parse_known_args()
-    first_words = (*FIRST, *others)
+    first = (*first_words(options.arch), *others)
+    chosen = list(arms(options.arch).items())
+    if options.arms is not None:
+        chosen = [chosen[number] for number in options.arms]
     folder, data = options.runs.resolve(), options.data.resolve()
     if not (folder / "second").exists():
         lay_out(data, folder)
-    train(folder, "first-task", first_words)
-    first = load_weights(folder / "first-task/weights.safetensors").weights
+    train(folder, "first-task", first)
+    started_from = load_weights(folder / "first-task/weights.safetensors").weights
+    trained: dict[str, Weights] = {}
     right, rows = {}, []
-    for number, (arm, words) in enumerate(ARMS.items()):
-        seconds = train(folder, f"arm-{number}", words)
-        weights = load_weights(folder / f"arm-{number}/weights.safetensors").weights
+    for arm, words in chosen:
+        out = arm.replace(", ", "-").replace(" ", "-")
+        seconds = train(folder, out, words)
+        weights = trained[arm] = load_weights(folder / out / "weights.safetensors").weights
         right[arm] = hits(weights, data)
         assert weights.training is not None
         rows.append(
@@ -138,26 +153,28 @@ def main() -> None:
                 "against_scratch": {name: paired(found, right["scratch"][name]) for name, found in right[arm].items()},
             }
         )
-    frozen = load_weights(folder / f"arm-{list(ARMS).index(FROZEN)}/weights.safetensors").weights
-    num_kills = kill_and_resume(folder, ARMS[FROZEN])
-    resumed = load_weights(folder / KILLED / "weights.safetensors").weights
-    convolutions = [name for name in first.tensors if name.startswith("conv")]
-    assert first.training is not None
+    assert started_from.training is not None
     result = {
         "machine": processor(),
         "tools": tool_versions("torch"),
         "commit": options.commit,
         "first_task": {
-            "command": " ".join(("train", *first_words)),
-            "num_train": first.training.num_train,
-            "best_validation_top1": first.training.epochs[first.training.best_epoch - 1].validation_top1,
+            "command": " ".join(("train", *first)),
+            "num_train": started_from.training.num_train,
+            "best_validation_top1": started_from.training.epochs[started_from.training.best_epoch - 1].validation_top1,
         },
         "num_test": 600,
         "rows": rows,
-        "frozen_tensors_equal_in_every_bit": same_bits(first, frozen, convolutions),
-        "kills": num_kills,
-        "resumed_equal_in_every_bit": same_bits(frozen, resumed, list(frozen.tensors)),
     }
+    if frozen := trained.get(FROZEN):
+        num_kills = kill_and_resume(folder, arms(options.arch)[FROZEN])
+        resumed = load_weights(folder / KILLED / "weights.safetensors").weights
+        convolutions = [name for name in started_from.tensors if name.startswith("conv")]
+        result |= {
+            "frozen_tensors_equal_in_every_bit": same_bits(started_from, frozen, convolutions),
+            "kills": num_kills,
+            "resumed_equal_in_every_bit": same_bits(frozen, resumed, list(frozen.tensors)),
+        }
     record(options.out, result)
 
 

@@ -1,0 +1,1 @@
+"""Confidence of predictions: its agreement with accuracy, and thresholds on it."""
