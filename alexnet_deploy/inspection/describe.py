@@ -14,6 +14,7 @@ from alexnet_deploy.core.model.preprocessing import Decoding
 from alexnet_deploy.core.model.weights import ImportRecord, RecipeValue, StartRecord, TrainingRecord
 from alexnet_deploy.core.process.say import counted, lines_about_excluded, printable
 from alexnet_deploy.inspection.facts import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
+from alexnet_deploy.inspection.table import numbers, or_dash, text_table, words
 from alexnet_deploy.report.wording import setting
 
 if TYPE_CHECKING:
@@ -102,50 +103,23 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
     With `width`, the least important columns that do not fit are dropped too; a verdict may still be longer.
     """
     has_accuracy = any(row.top1_accuracy is not None for row in rows)
-    columns: list[tuple[str, list[str]]] = [
-        ("engine", [f"{row.backend} {row.version}" for row in rows]),
-        ("graph", [row.precision for row in rows]),
-        ("arithmetic", [row.arithmetic for row in rows]),
-        ("against", [row.against for row in rows]),
-        ("images", [row.images for row in rows]),
-        ("n", [f"{row.num_images:,}" for row in rows]),
-        ("max error", [f"{row.max_error:.1e}" for row in rows]),
-        ("p99", [f"{row.p99_error:.1e}" for row in rows]),
-        ("log error", [f"{row.max_log_error:.1e}" for row in rows]),
-        ("KL", [f"{row.kl_divergence:.1e}" for row in rows]),
-        ("top-1", [f"{row.top1_agreement:.1%}" for row in rows]),
-        ("top-5", [f"{row.top5_agreement:.1%}" for row in rows]),
-        *([("accuracy", [_or_dash(row.top1_accuracy, ".1%") for row in rows])] if has_accuracy else []),
-        ("ms", [_or_dash(row.latency_ms, ".1f") for row in rows]),
+    columns = [
+        words("engine", (f"{row.backend} {row.version}" for row in rows)),
+        words("graph", (row.precision for row in rows)),
+        words("arithmetic", (row.arithmetic for row in rows)),
+        words("against", (row.against for row in rows)),
+        words("images", (row.images for row in rows)),
+        numbers("n", (f"{row.num_images:,}" for row in rows)),
+        numbers("max error", (f"{row.max_error:.1e}" for row in rows)),
+        numbers("p99", (f"{row.p99_error:.1e}" for row in rows)),
+        numbers("log error", (f"{row.max_log_error:.1e}" for row in rows)),
+        numbers("KL", (f"{row.kl_divergence:.1e}" for row in rows)),
+        numbers("top-1", (f"{row.top1_agreement:.1%}" for row in rows)),
+        numbers("top-5", (f"{row.top5_agreement:.1%}" for row in rows)),
+        *([numbers("accuracy", (or_dash(row.top1_accuracy, ".1%") for row in rows))] if has_accuracy else []),
+        numbers("ms", (or_dash(row.latency_ms, ".1f") for row in rows)),
     ]
-    for name in _LEAST_IMPORTANT:
-        if width is None or _width_of(columns) <= width:
-            break
-        columns = [column for column in columns if column[0] != name]
-    columns = [(name, [printable(cell) for cell in cells]) for name, cells in columns]
-    widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
-    lines = []
-    verdicts = ["", *(_verdict(row) for row in rows)]
-    for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
-        aligned = [
-            cell.ljust(cells) if name in _WORDS else cell.rjust(cells)
-            for (name, _), cell, cells in zip(columns, line, widths, strict=True)
-        ]
-        lines.append("  ".join([*aligned, verdict]).rstrip())
-    return "\n".join(lines)
-
-
-_WORDS = ("engine", "graph", "arithmetic", "against", "images")
-"""Left-aligned columns of parity_table; numbers are right-aligned."""
-
-
-def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
-    """Return the width, in characters, of a line of parity_table that ends in `passed`."""
-    return sum(max(len(cell) for cell in (name, *cells)) + 2 for name, cells in columns) + len("passed")
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return text_table(columns, [_verdict(row) for row in rows], width=width, least_important=_LEAST_IMPORTANT)
 
 
 def _verdict(row: ParityRow) -> str:

@@ -177,8 +177,8 @@ def _time_decoding(encoded: Sequence[bytes], bundle: Bundle, seconds: float) -> 
     decoded = [decode_pixels(data) for data in encoded]
     sources, pixels = cycle(encoded), cycle(decoded)
     return (
-        _timing("decode", 1, _run_times_ms(lambda: decode_pixels(next(sources)), seconds)),
-        _timing("resize", 1, _run_times_ms(lambda: to_square(next(pixels), resize), seconds)),
+        _timing("decode", 1, run_times_ms(lambda: decode_pixels(next(sources)), seconds)),
+        _timing("resize", 1, run_times_ms(lambda: to_square(next(pixels), resize), seconds)),
     )
 
 
@@ -204,7 +204,7 @@ def _time_engine(
             (row,) = engine.run(decode_image(next(sources), resize)[None])
             return best_guesses(row, bundle.labels, topk=5)
 
-        stages += (_timing("whole", 1, _run_times_ms(whole, seconds)),)
+        stages += (_timing("whole", 1, run_times_ms(whole, seconds)),)
     info, rate, idle = _time_stream(bundle, opener, files, seconds)
     return EngineTimes(
         backend=info.backend,
@@ -225,7 +225,7 @@ def _time_stages(engine: Engine, images: np.ndarray, batch_sizes: set[int], seco
     for batch in sorted(batch_sizes):
         part = images[:batch]
         if engine.time_stages(part) is None:
-            yield _timing("compute", batch, _run_times_ms(partial(engine.run, part), seconds))
+            yield _timing("compute", batch, run_times_ms(partial(engine.run, part), seconds))
             continue
         found = [times for _ in range(_LEAST_RUNS) if (times := engine.time_stages(part)) is not None]
         yield _timing("upload", batch, [times.upload_ms for times in found])
@@ -250,7 +250,8 @@ def _time_stream(
         return engine.info, num_images / elapsed, max(0.0, 1 - busy / (elapsed * engine.info.num_streams))
 
 
-def _run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
+def run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
+    """Return the time of each run in milliseconds, after one untimed run: for `seconds`, and at least 20 runs."""
     run()
     times: list[float] = []
     end = time.perf_counter() + seconds

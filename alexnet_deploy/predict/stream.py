@@ -33,6 +33,8 @@ class Classifier:
     engine: Engine
     topk: int = 5
     """Number of classes of a prediction; all, if there are fewer."""
+    subset: tuple[int, ...] | None = None
+    """Indices of the only classes that are predicted; their probabilities are scaled to sum to 1. None for all."""
     limits: DecodeLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
@@ -94,24 +96,39 @@ class Classifier:
     def _answer(self, batch: list[_Read]) -> list[Prediction]:
         images = [result for _, result in batch if isinstance(result, np.ndarray)]
         try:
-            rows = iter(self.engine.run(np.stack(images)) if images else ())
+            rows = iter(self._among_subset(self.engine.run(np.stack(images))) if images else ())
         except WrongAnswerError as error:
             paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
             raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
+        num_guesses = self.topk if self.subset is None else min(self.topk, len(self.subset))
         return [
             Prediction(path=item.text, top=(), error=result.code, message=str(result))
             if isinstance(result, ImageError)
             else Prediction(
-                path=item.text, top=best_guesses(next(rows), self.bundle.labels, self.topk), error=None, message=""
+                path=item.text, top=best_guesses(next(rows), self.bundle.labels, num_guesses), error=None, message=""
             )
             for item, result in batch
         ]
+
+    def _among_subset(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities (N, K) scaled to sum to 1 over the subset, -1 for the other classes."""
+        if self.subset is None:
+            return probabilities
+        kept = np.full_like(probabilities, -1.0)
+        places = list(self.subset)
+        chosen = probabilities[:, places]
+        sums = chosen.sum(axis=1, keepdims=True)
+        # Where every class of the subset underflowed to 0, nothing can be scaled: all stay at 0.
+        kept[:, places] = np.divide(chosen, sums, out=chosen, where=sums > 0)
+        return kept
 
 
 def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
     """Return the image of an input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
     if item.error is not None:
         raise ImageError(*item.error)
+    if item.stored is not None:
+        return item.stored.decode(item.stored.read(), resize)
     if item.held is not None:
         return decode_in_memory(item.held, resize, limits)
     return read_image(item.path, resize, limits)

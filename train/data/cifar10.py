@@ -4,6 +4,7 @@ A record is one label byte and 32 x 32 pixels: the red plane, the green plane, t
 batch is used for validation. Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,11 +69,7 @@ def find_cifar10(root: Path) -> LabelledSource:
 
     Raises DataError if a batch is missing or malformed, or the archive is damaged.
     """
-    folder = _folder(root)
-    if folder is not None:
-        batches = {path.name: _read(path) for name in (*TRAIN, VALIDATION) if (path := folder / name).exists()}
-    else:
-        batches = unpack(root if root.name == ARCHIVE else root / ARCHIVE, (*TRAIN, VALIDATION), _MAX_BYTES)
+    batches = _batches(root, (*TRAIN, VALIDATION))
     if missing := [name for name in (*TRAIN, VALIDATION) if name not in batches]:
         raise DataError(f"{root}: has no {missing[0]}; the five training batches and {VALIDATION} are needed")
     return LabelledSource(
@@ -81,6 +78,25 @@ def find_cifar10(root: Path) -> LabelledSource:
         train=tuple(record for name in TRAIN for record in _records(root, "train", name, batches[name])),
         validation=tuple(_records(root, "val", VALIDATION, batches[VALIDATION])),
     )
+
+
+def find_cifar10_test(root: Path) -> tuple[Record, ...]:
+    """Return the labelled images of the test batch; the training batches are not needed.
+
+    Raises DataError if the batch is missing or malformed, or the archive is damaged.
+    """
+    batches = _batches(root, (VALIDATION,))
+    if VALIDATION not in batches:
+        raise DataError(f"{root}: has no {VALIDATION}")
+    return tuple(_records(root, "val", VALIDATION, batches[VALIDATION]))
+
+
+def _batches(root: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the bytes of those batches that exist, by name."""
+    folder = _folder(root)
+    if folder is not None:
+        return {path.name: _read(path) for name in names if (path := folder / name).exists()}
+    return unpack(root if root.name == ARCHIVE else root / ARCHIVE, names, _MAX_BYTES)
 
 
 def _folder(root: Path) -> Path | None:

@@ -64,6 +64,23 @@ def find_ilsvrc(root: Path) -> LabelledSource:
     )
 
 
+def is_ilsvrc_validation(root: Path) -> bool:
+    """Return whether a path is the archive of validation images, or a folder that contains it."""
+    return root.name == VALIDATION or (root / VALIDATION).exists()
+
+
+def find_ilsvrc_validation(root: Path) -> tuple[tuple[str, ...], tuple[TarImage, ...]]:
+    """Return the sorted WNIDs and the labelled images of the validation archive; the training archive is not needed.
+
+    `root` is the archive, or its folder, which must also contain the validation labels. Raises DataError like
+    find_ilsvrc.
+    """
+    folder = root.parent if root.name == VALIDATION else root
+    wnids = _wnids(folder)
+    names = tuple(sorted(set(wnids)))
+    return names, tuple(_validation_images(folder / VALIDATION, wnids, names))
+
+
 def _class_archives(path: Path) -> dict[str, Member]:
     archives: dict[str, Member] = {}
     for member in members_of(path):

@@ -38,7 +38,7 @@ class LabelledFolder:
 def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
     """Return whether the folder, or its validation folder, has subfolders whose names are all in `labels`."""
     try:
-        root = _root(folder, labels)
+        root = labelled_root(folder, labels)
     except DataError:
         return False
     return root.is_dir() and bool(names := class_names(root)) and set(names) <= set(labels)
@@ -50,7 +50,7 @@ def find_labelled(folder: Path, labels: Sequence[str]) -> LabelledFolder:
     A subfolder named like one of `labels` is a class, not the validation folder. Raises DataError if a subfolder is not
     in `labels`, there is no image, one cannot be read, or there are several validation folders.
     """
-    root = _root(folder, labels)
+    root = labelled_root(folder, labels)
     if not root.is_dir():
         raise DataError(f"{folder}: not a folder")
     places = {label: index for index, label in enumerate(labels)}
@@ -91,7 +91,12 @@ def differing_classes(here: str, labels: Sequence[str], there: str, others: Sequ
     return "; ".join(words)
 
 
-def _root(folder: Path, labels: Sequence[str]) -> Path:
+def labelled_root(folder: Path, labels: Sequence[str]) -> Path:
+    """Return the folder's validation folder (see validation_folder), or the folder itself if it has none.
+
+    A subfolder named like one of `labels` is a class, not the validation folder. Raises DataError if there are several
+    validation folders.
+    """
     side = validation_folder(folder)
     is_class = side is not None and side.name in labels and not (folder / "train").is_dir()
     return folder if side is None or is_class else side

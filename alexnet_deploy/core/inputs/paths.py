@@ -25,6 +25,7 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.patience import patiently
+from alexnet_deploy.core.images.batches import StoredImage
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
 
 _Identity: TypeAlias = tuple[int, int]
@@ -37,12 +38,14 @@ Source: TypeAlias = str | Path | ImageInMemory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One file, or one image in memory, that gets one row."""
+    """One file, one image in memory or one in a larger file, that gets one row."""
 
     name: str
     """The given name, plus the path below it for a folder; not made absolute. Images in memory are # and a number."""
     held: bytes | Image.Image | np.ndarray | None = field(default=None, compare=False, repr=False)
     """The image itself if it is in memory: an image file's bytes, a PIL image or uint8 (H, W, 3); None for a file."""
+    stored: StoredImage | None = field(default=None, compare=False, repr=False)
+    """The image in a larger file, such as an archive; None for a file of its own."""
     error: tuple[ImageErrorCode, str] | None = None
     """The reason if it is already known that the input cannot be read."""
 

@@ -8,6 +8,7 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.process.say import counted
 
 _IMAGENET = Path(__file__).parent / "imagenet_labels.txt"
+_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"
 
 
 def imagenet_labels() -> tuple[str, ...]:
@@ -18,6 +19,14 @@ def imagenet_labels() -> tuple[str, ...]:
     Source: torchvision 0.29.1, models/_meta.py.
     """
     return decode_labels(_IMAGENET.read_bytes())
+
+
+def imagenet_wnids() -> tuple[str, ...]:
+    """Return the WordNet ids of the 1,000 classes of ILSVRC-2012, sorted: one for each of imagenet_labels().
+
+    Source: synset_words.txt of the challenge, as Caffe and MXNet distribute it.
+    """
+    return tuple(_WNIDS.read_text(encoding="ascii").split())
 
 
 def is_label(text: str) -> bool:

@@ -1,0 +1,1 @@
+"""Evaluation of bundles on labelled images."""
