@@ -85,11 +85,15 @@ class Classifier:
                     # A fork also continues here, but has no threads that decode and run what it would wait for.
                     self.engine.refuse_fork()
 
+    def decode(self, item: Input) -> np.ndarray:
+        """Return the image of one input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
+        return decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
+
     def _read(self, item: Input) -> _Read:
         # Drop the image itself: it is not needed until its row is written.
         kept = item if item.held is None else replace(item, held=None)
         try:
-            return kept, decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
+            return kept, self.decode(item)
         except ImageError as error:
             return kept, error.alone()
 
