@@ -79,6 +79,7 @@ _EXTRAS: dict[str, Extra] = {
     "google": "train",
     "h5py": "import",
     "scipy": "import",
+    "pyarrow": "parquet",
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboard": "tensorboard",

@@ -1,11 +1,11 @@
 """The results of `evaluate` as text."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.inspection.table import numbers, or_dash, text_table, words
-from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRow
+from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRow, short_names
+from alexnet_deploy.pipeline.evaluation.scores import TOP
 
 _LEAST_IMPORTANT = ("p99 ms", "arithmetic", "top-5", "views", "MB", "ECE", "95 % interval", "images/s")
 
@@ -15,8 +15,9 @@ def evaluation_table(found: Evaluation, width: int | None = None) -> str:
     rows = found.rows
     scores = [row.score for row in rows]
     has_views = len({row.views for row in rows}) > 1
+    has_top5 = any(row.num_labels > TOP for row in rows)
     columns = [
-        words("bundle", (Path(row.bundle).name for row in rows)),
+        words("bundle", short_names([row.bundle for row in rows])),
         words("precision", (row.precision for row in rows)),
         *([words("views", (row.views for row in rows))] if has_views else []),
         words("engine", (f"{row.backend} {row.version}".rstrip() for row in rows)),
@@ -24,7 +25,7 @@ def evaluation_table(found: Evaluation, width: int | None = None) -> str:
         numbers("top-1", (or_dash(score and score.top1, ".2%") for score in scores)),
         numbers("95 % interval", ("-" if score is None else _interval(score.top1_interval) for score in scores)),
         numbers("difference", _differences(found)),
-        numbers("top-5", (or_dash(score and score.top5, ".2%") for score in scores)),
+        *([numbers("top-5", (or_dash(score and score.top5, ".2%") for score in scores))] if has_top5 else []),
         numbers("ECE", (or_dash(score and score.ece, ".4f") for score in scores)),
         numbers("p50 ms", (or_dash(row.latency_p50_ms, ".1f") for row in rows)),
         numbers("p99 ms", (or_dash(row.latency_p99_ms, ".1f") for row in rows)),

@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveChart:
-    """Lines over epochs in a box of CURVE_WIDTH by CURVE_HEIGHT; coordinates start at its top left corner."""
+    """Lines in a box of CURVE_WIDTH by CURVE_HEIGHT; coordinates start at its top left corner."""
 
     lines: tuple[Line, ...]
     """The main line last, so that it is drawn on top."""
@@ -39,7 +39,7 @@ class CurveChart:
     """x of the best epoch; None if it is not one of the epochs."""
     mark: tuple[float, float] | None
     """The main line at the best epoch; None if it is NaN or infinite there."""
-    epochs: tuple[tuple[str, float], ...]
+    places: tuple[tuple[str, float], ...]
     """Labels of the x axis, each with its x."""
     levels: tuple[tuple[str, float], ...]
     """Labels of the y axis, each with its y."""
@@ -120,7 +120,7 @@ def _chart(
             return Line(path=path, dots=(), is_main=is_main)
         points = [[(x(e), y(value)) for e, value in piece] for piece in pieces]
         return Line(
-            path="".join(map(_polyline, points)),
+            path="".join(map(polyline, points)),
             dots=() if len(epochs) > _MOST_DOTS else tuple(chain(*points)),
             is_main=is_main,
         )
@@ -131,7 +131,7 @@ def _chart(
         lines=tuple(line(values, is_main=values is lines[-1]) for values in lines),
         best=best,
         mark=(best, y(at_best[0])) if best is not None and _is_drawn(at_best[0]) else None,
-        epochs=tuple((f"{epoch:g}", x(epoch)) for epoch in across.ticks(6, integer=True)),
+        places=tuple((f"{epoch:g}", x(epoch)) for epoch in across.ticks(6, integer=True)),
         levels=tuple((f"{short(value)}{unit}", y(value)) for value in named or scale.ticks(5)),
     )
 
@@ -147,7 +147,8 @@ def _pieces(epochs: Sequence[EpochMetrics], values: Sequence[float]) -> list[lis
     return [list(piece) for is_drawn, piece in groupby(pairs, lambda pair: _is_drawn(pair[1])) if is_drawn]
 
 
-def _polyline(points: Sequence[tuple[float, float]]) -> str:
+def polyline(points: Sequence[tuple[float, float]]) -> str:
+    """Return an SVG path through the points."""
     return f"M{'L'.join(f'{x:g} {y:g}' for x, y in points)}"
 
 

@@ -23,8 +23,6 @@ class TrainingPart:
     """None if no epoch was finished."""
     confusion: "Confusion | None"
     """None without a confusion matrix."""
-    is_heatmap: bool
-    """Whether the whole matrix is drawn, or only its worst classes and pairs are listed."""
 
 
 def training_part(training: TrainingRecord, labels: Sequence[str]) -> TrainingPart:
@@ -32,8 +30,7 @@ def training_part(training: TrainingRecord, labels: Sequence[str]) -> TrainingPa
     return TrainingPart(
         record=training,
         curves=training_curves(training, len(labels)) if training.epochs else None,
-        confusion=_confusion(training.confusion, labels),
-        is_heatmap=len(labels) <= _MAX_HEATMAP_CLASSES,
+        confusion=confusion_of(training.confusion, labels),
     )
 
 
@@ -44,15 +41,17 @@ class ClassScore:
     label: str
     """Its name."""
     accuracy: float | None
-    """Recall: share of its validation images that are predicted correctly; None if it has none."""
+    """Recall: share of its images that are predicted correctly; None if it has none."""
     f1: float | None
     """Harmonic mean of recall and precision; None if the class has neither an image nor a prediction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
-    """A summary of the confusion matrix."""
+    """A confusion matrix with its summary."""
 
+    counts: tuple[tuple[int, ...], ...]
+    """Number of images for each true class, a row, and each top-1 prediction, a column."""
     scores: tuple["ClassScore", ...]
     """The score of each class, in the order of the labels."""
     worst: tuple["ClassScore", ...]
@@ -64,11 +63,16 @@ class Confusion:
     num_right: int
     """Number of correct top-1 predictions."""
     num_images: int
-    """Number of validation images."""
+    """Number of images."""
+
+    @property
+    def is_heatmap(self) -> bool:
+        """Whether the whole matrix is drawn, or only its worst classes and pairs are listed."""
+        return len(self.counts) <= _MAX_HEATMAP_CLASSES
 
 
-def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confusion | None:
-    """Return a summary of the matrix; None if training ended before one was recorded."""
+def confusion_of(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confusion | None:
+    """Return the matrix with its summary; None if training ended before one was recorded."""
     num_classes = len(labels)
     if [len(row) for row in matrix] != num_classes * [num_classes]:
         return None
@@ -90,6 +94,7 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Confus
     )
     known_f1 = [score.f1 for score in scores if score.f1 is not None]
     return Confusion(
+        counts=tuple(tuple(row) for row in counts.tolist()),
         scores=scores,
         worst=tuple(
             sorted(scores, key=lambda score: math.inf if score.accuracy is None else score.accuracy)[:_NUM_WORST]

@@ -56,7 +56,7 @@ def test_lines_stay_in_their_box_and_have_gaps_where_there_is_no_number(losses: 
         assert [heights[place] for place in ordered] == sorted(heights)
     assert chart.best is not None
     assert (chart.mark is None) == (not is_number(validation[-1]))
-    assert 1 <= len(chart.epochs) <= 7
+    assert 1 <= len(chart.places) <= 7
     assert all(0 <= place <= CURVE_HEIGHT for _, place in chart.levels)
 
 
@@ -105,7 +105,7 @@ def test_errors_are_in_per_cent_and_top_5_has_a_line_where_it_says_something() -
 def test_the_best_epoch_is_marked_on_each_chart() -> None:
     curves = training_curves(make_training(best_epoch=3), 4)
     for chart in (curves.loss, curves.error, curves.rate):
-        place = dict(chart.epochs).get("3", CURVE_WIDTH * 2.5 / 8)
+        place = dict(chart.places).get("3", CURVE_WIDTH * 2.5 / 8)
         assert chart.best == pytest.approx(place, abs=0.1)
         assert chart.mark is not None
         assert chart.mark[0] == chart.best

@@ -15,8 +15,7 @@ from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.engines.registry import SPECS, Backend
 
 if TYPE_CHECKING:
-    from alexnet_deploy.core.bundle.store import Bundle
-    from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, RowAnswers
+    from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation
 
 METRICS = ("top1", "top5")
 
@@ -76,6 +75,7 @@ def evaluate(
     from alexnet_deploy.pipeline.evaluation.evaluate import EvaluationRequest, RowAnswers
     from alexnet_deploy.pipeline.evaluation.evaluate import evaluate as evaluate_bundles
     from alexnet_deploy.pipeline.evaluation.images_file import check_images_file, open_images_file
+    from alexnet_deploy.pipeline.evaluation.page import write_page
     from alexnet_deploy.predict.output import check_output
 
     limits = dict(map(_limit, fail_under or []))
@@ -109,7 +109,7 @@ def evaluate(
 
         result = evaluate_bundles(opened, data, request, on_row=keep, say=say, on_progress=progress)
     if page is not None:
-        _write_page(page, result, shown, opened)
+        write_page(page, result, shown[0] if shown else None)
     if as_json:
         print_json(result)
     else:
@@ -170,7 +170,3 @@ def _failures(result: "Evaluation", limits: dict[str, float]) -> Iterator[str]:
     num_unreadable = max((row.score.num_unreadable for row in result.rows if row.score is not None), default=0)
     if num_unreadable:
         yield f"{counted(num_unreadable, 'image')} could not be read, and did not count"
-
-
-def _write_page(page: Path, result: "Evaluation", shown: "list[RowAnswers]", opened: "list[Bundle]") -> None:
-    raise NotImplementedError

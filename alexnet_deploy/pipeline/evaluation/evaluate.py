@@ -1,11 +1,10 @@
 """Evaluation of bundles on labelled images: every bundle on every engine, in one table."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +70,8 @@ class EvaluationRow(Struct, frozen=True, kw_only=True):
     device: str
     arithmetic: str
     num_parameters: int
+    num_labels: int
+    """Classes that the bundle knows."""
     size_bytes: int
     """Size of the graph, or of the plan for a backend that runs plans."""
     status: Literal["ok", "failed"]
@@ -91,7 +92,7 @@ class RowAnswers:
     """The answers behind a row."""
 
     row: EvaluationRow
-    labels: tuple[str, ...]
+    bundle: Bundle
     truths: np.ndarray
     """int32 (N,): true classes, indices into the labels."""
     answers: Answers | None
@@ -195,6 +196,7 @@ def _run(task: _Task, backend: Backend, request: EvaluationRequest, on_progress:
         device="",
         arithmetic="",
         num_parameters=manifest.architecture.num_parameters,
+        num_labels=manifest.architecture.num_classes,
         size_bytes=_size_of(task.bundle, backend),
         status="failed",
         reason="",
@@ -204,7 +206,7 @@ def _run(task: _Task, backend: Backend, request: EvaluationRequest, on_progress:
         row, answers = _measure(task, backend, request, row, on_progress)
     except (BackendError, BundleError, ParityError) as error:
         row = msgspec.structs.replace(row, reason=str(error))
-    return RowAnswers(row=row, labels=task.bundle.labels, truths=task.truths, answers=answers, inputs=task.inputs)
+    return RowAnswers(row=row, bundle=task.bundle, truths=task.truths, answers=answers, inputs=task.inputs)
 
 
 def _measure(
@@ -292,11 +294,8 @@ def _size_of(bundle: Bundle, backend: Backend) -> int:
     return sum(manifest.files[name].bytes for name in files)
 
 
-def most_confident_errors(answered: RowAnswers, most: int) -> Iterator[int]:
-    """Yield the numbers of the wrongly classified images, highest confidence first, at most `most` of them."""
-    if answered.answers is None:
-        return
-    answers = answered.answers
-    wrong = np.flatnonzero(answers.is_read & ~answers.hits(answered.truths))
-    order = np.argsort(-answers.probabilities[wrong, 0], kind="stable")
-    yield from (int(number) for number in islice(wrong[order], most))
+def short_names(bundles: Sequence[str]) -> list[str]:
+    """Return the name of each bundle, or its whole path where two different ones have the same name."""
+    names = [Path(path).name for path in bundles]
+    are_distinct = len(set(names)) == len(set(bundles))
+    return names if are_distinct else list(bundles)

@@ -18,6 +18,7 @@ from alexnet_deploy.core.errors import BackendError, OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.opening import open_working
+from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.engines.registry import installed_module
 from alexnet_deploy.pipeline.evaluation.evaluate import RowAnswers
 from alexnet_deploy.pipeline.evaluation.scores import TOP
@@ -53,7 +54,7 @@ def check_images_file(output: Path) -> None:
     if output.suffix.lower() not in FORMATS:
         raise UsageError(f"{output}: its extension is not one of {', '.join(FORMATS)}")
     if output.suffix.lower() == ".parquet" and installed_module(["pyarrow"]) is None:
-        raise BackendError(f"{output}: writing parquet needs pyarrow; run `pip install pyarrow`, or write .csv")
+        raise BackendError(f"{output}: parquet needs pyarrow: run `{install_command('parquet')}`, or write .csv")
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def _writer(output: Path, file: FileIO) -> Iterator[ImagesFile]:
 
 def records(answered: RowAnswers) -> Iterator[tuple[Cell, ...]]:
     """Yield the cells of COLUMNS for each image of one engine, in order; none for an engine that failed."""
-    answers, row, labels = answered.answers, answered.row, answered.labels
+    answers, row, labels = answered.answers, answered.row, answered.bundle.labels
     if answers is None:
         return
     for number, (item, truth) in enumerate(zip(answered.inputs, answered.truths.tolist(), strict=True)):
