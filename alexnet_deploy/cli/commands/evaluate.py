@@ -71,11 +71,11 @@ def evaluate(
     """Compare bundles on labelled images: accuracy with intervals, calibration, speed and size of every engine."""
     from alexnet_deploy.cli.terminal import images_bar, say, show, width_of
     from alexnet_deploy.core.bundle.store import open_bundle
-    from alexnet_deploy.inspection.evaluation import evaluation_table
     from alexnet_deploy.pipeline.evaluation.evaluate import EvaluationRequest, RowAnswers
     from alexnet_deploy.pipeline.evaluation.evaluate import evaluate as evaluate_bundles
     from alexnet_deploy.pipeline.evaluation.images_file import check_images_file, open_images_file
     from alexnet_deploy.pipeline.evaluation.page import write_page
+    from alexnet_deploy.pipeline.evaluation.table import evaluation_table
     from alexnet_deploy.predict.output import check_output
 
     limits = dict(map(_limit, fail_under or []))
@@ -85,7 +85,7 @@ def evaluate(
             check_output(path, resume=False)
     if output is not None:
         check_images_file(output)
-    opened = [open_bundle(find_bundle(path)) for path in bundles or [None]]
+    opened = [open_bundle(find_bundle(path)) for path in bundles] if bundles else [open_bundle(find_bundle())]
     request = EvaluationRequest(
         backends=tuple(map(_backend, backend)) if backend else None,
         device=device,

@@ -1,4 +1,4 @@
-"""The results of `evaluate` as text."""
+"""The results of an evaluation as a table of text."""
 
 from collections.abc import Iterator
 
@@ -22,11 +22,15 @@ def evaluation_table(found: Evaluation, width: int | None = None) -> str:
         *([words("views", (row.views for row in rows))] if has_views else []),
         words("engine", (f"{row.backend} {row.version}".rstrip() for row in rows)),
         words("arithmetic", (row.arithmetic or "-" for row in rows)),
-        numbers("top-1", (or_dash(score and score.top1, ".2%") for score in scores)),
+        numbers("top-1", (_share(None if score is None else score.top1) for score in scores)),
         numbers("95 % interval", ("-" if score is None else _interval(score.top1_interval) for score in scores)),
         numbers("difference", _differences(found)),
-        *([numbers("top-5", (or_dash(score and score.top5, ".2%") for score in scores))] if has_top5 else []),
-        numbers("ECE", (or_dash(score and score.ece, ".4f") for score in scores)),
+        *(
+            [numbers("top-5", (or_dash(None if score is None else score.top5, ".2%") for score in scores))]
+            if has_top5
+            else []
+        ),
+        numbers("ECE", (or_dash(None if score is None else score.ece, ".4f") for score in scores)),
         numbers("p50 ms", (or_dash(row.latency_p50_ms, ".1f") for row in rows)),
         numbers("p99 ms", (or_dash(row.latency_p99_ms, ".1f") for row in rows)),
         numbers("images/s", (or_dash(row.images_per_second, ",.1f") for row in rows)),
@@ -38,6 +42,10 @@ def evaluation_table(found: Evaluation, width: int | None = None) -> str:
     )
     table = text_table(columns, [_status(row) for row in rows], width=width, least_important=_LEAST_IMPORTANT)
     return f"{head}\n{table}\ndifference: top-1 minus that of the first row, in points, with its paired 95 % interval"
+
+
+def _share(share: float | None) -> str:
+    return or_dash(share, ".2%")
 
 
 def _interval(interval: tuple[float, float]) -> str:
