@@ -391,3 +391,19 @@ def test_image_that_cannot_be_compared_on_is_named(run: Run, latest: Path, run_d
 def test_data_without_images_is_refused(run: Run, latest: Path, run_directory: Path) -> None:
     Path("images").mkdir()
     assert run("check", "--data", "images").refused(2).startswith("images: holds no images")
+
+
+def test_a_gallery_shows_every_input(latest: Path, images: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(images / name, tmp_path / "in" / name)
+    (tmp_path / "in/c.txt").write_text("notes")
+    done = run("predict", "in", "--gallery", "page.html")
+    assert done.code == 1
+    assert "gallery: page.html" in done.err
+    page = Path("page.html").read_text()
+    assert page.count("<figure") == 3
+    assert "not_an_image" in page
+    assert run("predict", "in", "--gallery", "page.html").refused(2).startswith("page.html: already exists")
+    said = run("predict", "in", "--gallery", "b.html", "--output", "a.csv", "--resume").refused(2)
+    assert said == "--gallery shows the predictions of one run; leave out --resume"

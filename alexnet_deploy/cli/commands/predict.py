@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.inputs.paths import Input
     from alexnet_deploy.predict.prediction import Prediction
     from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
+    from alexnet_deploy.predict.sample import EvenSample
     from alexnet_deploy.predict.sink import RowSink, Tally
 
 
@@ -71,6 +72,13 @@ NullOption = Annotated[
     bool, typer.Option("--null", "-0", help="Names on stdin end with NUL, as written by `find -print0`.")
 ]
 AllowEmptyOption = Annotated[bool, typer.Option("--allow-empty", help="Accept folders and lists without any file.")]
+GalleryOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a page of the images with their predictions to this new HTML file: all of them, or an even sample "
+        "of 200."
+    ),
+]
 MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
 
 
@@ -89,6 +97,7 @@ def predict(
     retry_failed: RetryFailedOption = None,
     null: NullOption = False,
     allow_empty: AllowEmptyOption = False,
+    gallery: GalleryOption = None,
     max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Classify images: one row per input, in input order, with an error code where a file cannot be read."""
@@ -105,6 +114,10 @@ def predict(
 
     if output is not None:
         check_output(output, resume=resume)
+    if gallery is not None:
+        check_output(gallery, resume=False)
+        if resume:
+            raise UsageError("--gallery shows the predictions of one run; leave out --resume")
     row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume needs an --output whose --format is jsonl or csv")
@@ -133,10 +146,15 @@ def predict(
         classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits)
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
-            _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
+            sample = _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
             if not rows.outcomes and not allow_empty:
                 sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
                 raise UsageError(f"{sources}; pass --allow-empty to accept that")
+    if gallery is not None:
+        from alexnet_deploy.pipeline.gallery import write_gallery
+
+        write_gallery(gallery, sample, opened, limits)
+        say(f"gallery: {gallery}")
     _conclude(rows.outcomes)
 
 
@@ -153,14 +171,19 @@ def _writer(row_format: "RowFormat", topk: int, labels: tuple[str, ...], *, is_f
     )
 
 
-def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> None:
+def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> "EvenSample":
+    """Write a row for each prediction, and return a sample of them for the gallery."""
     from alexnet_deploy.cli.terminal import counting_bar
+    from alexnet_deploy.predict.sample import MOST_KEPT, EvenSample
 
+    sample = EvenSample(MOST_KEPT)
     with counting_bar("images") as count, closing(predictions):
         for prediction in predictions:
             rows.write(prediction)
+            sample.add(prediction)
             count()
         rows.finish()
+    return sample
 
 
 def _conclude(outcomes: "Tally") -> None:

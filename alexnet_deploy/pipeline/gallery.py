@@ -1,0 +1,51 @@
+"""The gallery of `predict --gallery`: the sampled inputs are decoded again and shown with their guesses."""
+
+from pathlib import Path
+
+from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.errors import ImageError, OutputError
+from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.images.decode import DecodeLimits, read_image
+from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.sample import EvenSample
+from alexnet_deploy.report.gallery import Unread, render_gallery
+from alexnet_deploy.report.page import Thumbnail
+
+_NUM_PREDICTIONS = 3
+
+
+def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: DecodeLimits) -> None:
+    """Write the page of a sample of predictions made with a bundle; raises OutputError where it cannot be written.
+
+    An image that cannot be read again, such as one that was removed meanwhile, is shown by its prediction alone.
+    """
+    images: list[Thumbnail] = []
+    unread: list[Unread] = []
+    for prediction in sample.kept:
+        if prediction.error is not None:
+            unread.append(Unread(caption=prediction.path, code=prediction.error.value, message=prediction.message))
+            continue
+        try:
+            image = read_image(Path(prediction.path), bundle.manifest.preprocessing.resize, limits)
+        except ImageError as error:
+            unread.append(Unread(caption=prediction.path, code="not shown", message=_not_shown(prediction, error)))
+            continue
+        guesses = tuple((guess.label, guess.probability) for guess in prediction.top[:_NUM_PREDICTIONS])
+        images.append(Thumbnail(caption=prediction.path, image=image, predictions=guesses, truth=None))
+    page = render_gallery(
+        title=bundle.path.name,
+        images=images,
+        unread=unread,
+        num_inputs=sample.num_seen,
+        tools=tool_versions("onnxruntime", "openvino"),
+    )
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
+
+
+def _not_shown(prediction: Prediction, error: ImageError) -> str:
+    best = prediction.top[0]
+    return f"{best.probability:.2%} {best.label}; the image could not be read again: {error}"
