@@ -30,6 +30,7 @@ from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
 from alexnet_deploy.engines.registry import Backend, installed_backends
 from alexnet_deploy.engines.tensorrt.plan import backends_here
+from alexnet_deploy.pipeline.loadgen.early_stopping import percentile_bound
 from alexnet_deploy.predict.prediction import best_guesses
 from alexnet_deploy.predict.predictor import Predictor
 
@@ -48,8 +49,10 @@ class Timing(Struct, frozen=True, kw_only=True):
     batch: int
     """Images per run."""
     p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    p95_ms: float | None
+    """Upper estimate with 99 % confidence; None if there are too few runs. See loadgen/early_stopping.py."""
+    p99_ms: float | None
+    """The same for the 99th percentile."""
     num_runs: int
 
 
@@ -125,7 +128,7 @@ def bench(
     least 20 times. Raises UsageError where `data` does not exist, DataError where no image in it can be read, and what
     open_engine raises.
     """
-    with _files(data, bundle.manifest.preprocessing.resize) as files:
+    with image_files(data, bundle.manifest.preprocessing.resize) as files:
         encoded = [read_file(path) for path in files]
         say(f"decoding {counted(len(files), 'image')}")
         decoding = _time_decoding(encoded, bundle, seconds)
@@ -150,18 +153,20 @@ def bench(
 
 
 @contextmanager
-def _files(data: Path | None, resize: ResizePolicy) -> Iterator[Sequence[Path]]:
+def image_files(data: Path | None, resize: ResizePolicy, most: int = _MOST_IMAGES) -> Iterator[Sequence[Path]]:
+    """Yield the first readable images of a file or folder, at most `most`; 64 drawn ones without `data`.
+
+    Raises UsageError where `data` does not exist, DataError where no image in it can be read.
+    """
     if data is not None:
         if not data.exists():
             raise UsageError(f"{data}: there is no such file or folder")
-        inputs = list(islice(find_files(data), _MOST_IMAGES))
+        inputs = list(islice(find_files(data), most))
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
         found = look_through(inputs, resize)
         if not found.sources:
-            raise DataError(
-                f"{data}: none of its first {_MOST_IMAGES} files is a readable image; pass a folder of images"
-            )
+            raise DataError(f"{data}: none of its first {most} files is a readable image; pass a folder of images")
         yield [path for path in found.sources if isinstance(path, Path)]
         return
     with TemporaryDirectory() as folder:
@@ -263,5 +268,11 @@ def run_times_ms(run: Callable[[], object], seconds: float) -> list[float]:
 
 
 def _timing(stage: str, batch: int, times_ms: Sequence[float]) -> Timing:
-    p50, p95, p99 = (float(value) for value in np.percentile(times_ms, (50, 95, 99)))
-    return Timing(stage=stage, batch=batch, p50_ms=p50, p95_ms=p95, p99_ms=p99, num_runs=len(times_ms))
+    return Timing(
+        stage=stage,
+        batch=batch,
+        p50_ms=float(np.median(times_ms)),
+        p95_ms=percentile_bound(times_ms, 0.95),
+        p99_ms=percentile_bound(times_ms, 0.99),
+        num_runs=len(times_ms),
+    )

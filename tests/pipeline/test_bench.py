@@ -34,7 +34,11 @@ def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundl
         assert 0 <= engine["engine_idle"] < 1
     for timing in (*result["decoding"], *(timing for engine in result["engines"] for timing in engine["stages"])):
         assert timing["num_runs"] >= 20
-        assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
+        assert timing["p50_ms"] > 0
+        # A percentile is claimed from as many runs as the rule of early stopping asks for.
+        for name, needed in (("p95_ms", 130), ("p99_ms", 662)):
+            assert (timing[name] is None) == (timing["num_runs"] < needed)
+            assert timing[name] is None or timing[name] >= timing["p50_ms"]
 
 
 def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: Path) -> None:
@@ -47,7 +51,9 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: 
     )
     assert "openvino" not in outcome.out
     for stage in ("decode", "resize", "compute", "whole"):
-        assert re.search(rf"^{stage:<10} {{5}}1( +\d+\.\d\d){{3}} +\d+$", outcome.out, flags=re.MULTILINE)
+        assert re.search(
+            rf"^{stage:<10} {{5}}1 +\d+\.\d\d( +(\d+\.\d\d|-)){{2}} +\d+$", outcome.out, flags=re.MULTILINE
+        )
         assert outcome.out.count(f"\n{stage:<10} {STAGES[stage]}\n") == 1
     # The CPU has no device memory, so upload and download are not reported.
     assert "upload" not in outcome.out
@@ -64,7 +70,7 @@ def test_stages_are_explained_in_the_order_that_they_are_timed_in(
     _, table, legend = outcome.out.split("\n\n")
     timed = re.findall(rf"^(?:[\d,.]+ )?({'|'.join(STAGES)})\b", table, flags=re.MULTILINE)
     assert list(dict.fromkeys(timed)) == list(STAGES)
-    assert [line[:10].rstrip() for line in legend.splitlines()] == list(STAGES)
+    assert [line[:10].rstrip() for line in legend.splitlines()] == [*STAGES, "p95, p99"]
 
 
 def test_what_cannot_be_read_is_not_timed_with(bundle: Bundle, tmp_path: Path) -> None:

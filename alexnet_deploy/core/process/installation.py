@@ -7,7 +7,9 @@ from importlib.metadata import distributions
 from typing import Literal, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-Extra: TypeAlias = Literal["cpu", "gpu", "heif", "import", "parquet", "pycuda", "rtx", "tensorboard", "train", "dev"]
+Extra: TypeAlias = Literal[
+    "cpu", "gpu", "heif", "import", "loadgen", "parquet", "pycuda", "rtx", "tensorboard", "train", "dev"
+]
 """One of pyproject.toml's optional dependencies."""
 
 _NAME = "alexnet-deploy"

@@ -32,6 +32,7 @@ from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.bench import run_times_ms
 from alexnet_deploy.pipeline.evaluation.scores import TOP, Answers, Score, score_of
 from alexnet_deploy.pipeline.evaluation.truth import LabelledInputs, find_labelled_inputs, match_classes
+from alexnet_deploy.pipeline.loadgen.early_stopping import percentile_bound
 from alexnet_deploy.predict.stream import Classifier
 
 OnProgress = Callable[[int, int], None]
@@ -82,6 +83,7 @@ class EvaluationRow(Struct, frozen=True, kw_only=True):
     latency_p50_ms: float | None = None
     """Median latency of one image in memory, all threads on it."""
     latency_p99_ms: float | None = None
+    """Upper estimate of the 99th percentile with 99 % confidence; None if there are too few runs."""
     num_timed_runs: int = 0
     images_per_second: float | None = None
     """From files to predictions, decoding included."""
@@ -219,7 +221,6 @@ def _measure(
     with opener("throughput") as engine:
         info = engine.info
         answers, rate, retries = _answers_with_retries(task, engine, request, on_progress)
-    p50, p99 = (float(value) for value in np.percentile(times_ms, (50, 99)))
     measured = msgspec.structs.replace(
         row,
         version=info.version,
@@ -227,8 +228,8 @@ def _measure(
         arithmetic=info.arithmetic,
         status="ok",
         reason=retries,
-        latency_p50_ms=p50,
-        latency_p99_ms=p99,
+        latency_p50_ms=float(np.median(times_ms)),
+        latency_p99_ms=percentile_bound(times_ms, 0.99),
         num_timed_runs=len(times_ms),
         images_per_second=rate,
     )

@@ -52,7 +52,7 @@ def _shown(row: EvaluationRow, name: str) -> ShownRow:
         top5=float("nan") if score is None else score.top5,
         ece=float("nan") if score is None else score.ece,
         p50_ms=row.latency_p50_ms or float("nan"),
-        p99_ms=row.latency_p99_ms or float("nan"),
+        p99_ms=row.latency_p99_ms,
         images_per_second=row.images_per_second or float("nan"),
         size_bytes=row.size_bytes,
         reason=row.reason,

@@ -6,6 +6,7 @@ from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.inspection.table import numbers, or_dash, text_table, words
 from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRow, short_names
 from alexnet_deploy.pipeline.evaluation.scores import TOP
+from alexnet_deploy.pipeline.loadgen.early_stopping import runs_needed
 
 _LEAST_IMPORTANT = ("p99 ms", "arithmetic", "top-5", "views", "MB", "ECE", "95 % interval", "images/s")
 
@@ -41,7 +42,10 @@ def evaluation_table(found: Evaluation, width: int | None = None) -> str:
         f"{found.processor}"
     )
     table = text_table(columns, [_status(row) for row in rows], width=width, least_important=_LEAST_IMPORTANT)
-    return f"{head}\n{table}\ndifference: top-1 minus that of the first row, in points, with its paired 95 % interval"
+    notes = "difference: top-1 minus that of the first row, in points, with its paired 95 % interval"
+    if any(row.score is not None and row.latency_p99_ms is None for row in rows):
+        notes += f"\np99: needs {runs_needed(0.99)} runs; pass a larger --seconds"
+    return f"{head}\n{table}\n{notes}"
 
 
 def _share(share: float | None) -> str:

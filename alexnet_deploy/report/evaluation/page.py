@@ -31,7 +31,7 @@ class ShownRow:
     top5: float
     ece: float
     p50_ms: float
-    p99_ms: float
+    p99_ms: float | None
     images_per_second: float
     size_bytes: int
     reason: str

@@ -61,7 +61,9 @@ def test_every_bundle_runs_on_every_engine_and_the_file_agrees_with_the_table(
         assert row["score"]["top1"] == np.mean([line["correct"] == "true" for line in read])
         assert (row["score"]["num_images"], row["score"]["num_unreadable"]) == (num_images - 1, 1)
         assert row["num_timed_runs"] >= 20
-        assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"]
+        assert row["latency_p50_ms"] > 0
+        # 20 runs do not make a p99.
+        assert row["latency_p99_ms"] is None
 
 
 def test_a_table_says_what_could_not_run(bundle: Bundle, data: Path, run: Run) -> None:

@@ -1,0 +1,1 @@
+"""MLPerf's load generator on an engine, and its rule for percentiles."""
