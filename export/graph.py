@@ -21,6 +21,7 @@ from alexnet_deploy.core.bundle.layout import LAYOUT, opset_for
 from alexnet_deploy.core.bundle.manifest import Contract, Manifest, contract_for
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.architecture import (
     AdaptiveAveragePool,
@@ -149,6 +150,8 @@ def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]
         "provenance": manifest.provenance,
         "labels": labels,
     }
+    if isinstance(manifest.confidence, Confidence):
+        facts["temperature"] = manifest.confidence.temperature
     return {name: msgspec.json.encode(value).decode() for name, value in facts.items()}
 
 

@@ -8,6 +8,7 @@ import msgspec
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
 from alexnet_deploy.core.bundle.manifest import GoldenFiles, ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
+from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Decoding
@@ -144,6 +145,16 @@ def gate_words(gate: Gate) -> str:
     return "\n".join(lines)
 
 
+def confidence_words(record: Confidence) -> str:
+    """Return the effect of a bundle's temperature, as one line."""
+    before, after = (found.expected_calibration_error for found in (record.before, record.after))
+    images = counted(record.num_images, "validation image" if record.is_validation else "image")
+    return (
+        f"confidence on {images}: temperature {record.temperature:.3f}, calibration error {before:.2%} -> {after:.2%}; "
+        f"{counted(record.num_changed, 'top-1 prediction')} changed"
+    )
+
+
 def describe_plan(record: PlanRecord) -> str:
     """Return one line that describes a plan."""
     profile = record.profile
@@ -273,12 +284,16 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
         images = counted(calibration.num_images, "image")
         yield f"calibration   {images}, method {calibration.method}; rest {quantization.rest}"
         yield f"int8 ranges   {', '.join(f'{layer} {amax:.4g}' for layer, amax in quantization.ranges.items())}"
+    if isinstance(manifest.confidence, Confidence):
+        yield f"temperature   {manifest.confidence.temperature:.6g}, of the last layer"
     for record in manifest.plans:
         yield f"plan          {describe_plan(record)}"
     yield ""
     yield from parity_table(manifest.parity, width).split("\n")
     if manifest.gate is not None:
         yield from gate_words(manifest.gate).split("\n")
+    if isinstance(manifest.confidence, Confidence):
+        yield confidence_words(manifest.confidence)
     yield ""
     yield "planted fault, and its effect on the golden vectors in multiples of the tolerance"
     for fault, multiple in manifest.golden.separation.items():

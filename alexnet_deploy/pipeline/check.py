@@ -9,6 +9,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.manifest import GoldenFiles, Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
+from alexnet_deploy.core.confidence.temperature import as_published
 from alexnet_deploy.core.errors import UsageError, WrongAnswerError
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, is_labelled
@@ -105,6 +106,8 @@ def check(
             f"{weights.path}: SHA-256 is {weights.sha256[:12]}..., but {bundle.path} was exported from weights with "
             f"SHA-256 {manifest.provenance.weights_sha256[:12]}..."
         )
+    if weights is not None:
+        weights = as_published(weights, manifest.confidence)
     if images is not None and weights is None:
         raise UsageError("comparing on images needs the trained network: pass --weights too")
     chosen = tuple(backends) if backends is not None else backends_here(bundle, device)

@@ -28,9 +28,9 @@ from alexnet_deploy.core.bundle.store import (
     publishing,
 )
 from alexnet_deploy.core.bundle.vocabulary import Precision
-from alexnet_deploy.core.errors import DataError, ExportError, ParityError, UsageError
-from alexnet_deploy.core.images.batches import look_through
-from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
+from alexnet_deploy.core.confidence.temperature import as_published
+from alexnet_deploy.core.errors import ExportError, ParityError, UsageError
+from alexnet_deploy.core.inputs.labelled import LabelledFolder
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.preprocessing import DECODING
@@ -48,7 +48,10 @@ from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, refuse_
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import refuse_beyond_half
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
+from alexnet_deploy.pipeline.confidence.calibration import calibrate_confidence
+from alexnet_deploy.pipeline.confidence.images import ConfidenceSource, confidence_images
 from alexnet_deploy.pipeline.golden.vectors import GoldenVectors, golden_record, golden_vectors, write_golden
+from alexnet_deploy.pipeline.inputs.labelled import holds_training_images, labelled_images
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 from alexnet_deploy.pipeline.int8.gate import Quantized, open_weights, quantize, refuse_request
 from alexnet_deploy.pipeline.plans import PlanRequest, add_plan
@@ -66,6 +69,8 @@ class ExportRequest:
     """Options of an int8 export; None for the defaults."""
     data: Path | None = None
     """Folder of labelled images to measure int8's accuracy on; None: not measured."""
+    confidence: ConfidenceSource | None = None
+    """Images to calibrate confidence on; None: not calibrated."""
     plan: PlanRequest | None = None
     """A TensorRT plan to build into the bundle; None for none."""
 
@@ -103,7 +108,7 @@ def export(
     """Export trained weights as a bundle at `out`, prove it on every installed backend, and publish it.
 
     Nothing appears at `out` unless every backend agrees with the trained network and, in int8, the accuracy gate
-    passes: see quantize.
+    passes: see quantize. With images to calibrate confidence on, the trained network is the one with its temperature.
 
     Raises ParityError where a backend disagrees or the gate fails, UsageError for contradicting options and for weights
     of a run that was interrupted in its first epoch, BackendError where no engine is installed to prove it on or the
@@ -114,8 +119,11 @@ def export(
     _refuse_untrained(loaded)
     backends = installed_backends()
     crops = views_by_name(request.views, weights.architecture.input_size)
-    folder = None if request.data is None else _readable(request.data, weights, say)
+    folder = None if request.data is None else _accuracy_images(request.data, weights, say)
+    judges = None if request.confidence is None else confidence_images(request.confidence, weights, say)
     with publishing(out, force=force, say=say) as stage:
+        confidence = msgspec.UNSET if judges is None else calibrate_confidence(weights, crops, judges, say)
+        weights = as_published(loaded, confidence).weights
         say("running the trained network on the golden images")
         vectors = golden_vectors(weights, crops)
         rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, vectors, say)]
@@ -127,6 +135,7 @@ def export(
             quantized = quantize(weights, crops, request.int8 or Int8Request(), data=folder, say=say)
         golden = golden_record(weights, crops, vectors, precision)
         manifest = _manifest(loaded, precision, Views(name=request.views, crops=crops), golden, quantized)
+        manifest = msgspec.structs.replace(manifest, confidence=confidence)
         say("writing the graph")
         graph = _audited_graph(weights, manifest)
         stage.write(GRAPH, graph)
@@ -166,22 +175,10 @@ def _refuse_untrained(loaded: LoadedWeights) -> None:
         )
 
 
-def _readable(data: Path, weights: Weights, say: Say) -> LabelledFolder:
-    """Return the labelled images, all of which can be decoded; report classes without images."""
-    folder = find_labelled(data, weights.labels)
-    found = look_through([image.path for image in folder.images], weights.preprocessing.resize)
-    for path, error in found.excluded:
-        raise DataError(f"{path}: cannot be decoded to measure accuracy: {error}")
-    present = {image.label for image in folder.images}
-    if absent := [label for index, label in enumerate(weights.labels) if index not in present]:
-        say(f"{folder.root}: no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}")
-    if weights.training is not None:
-        from alexnet_deploy.train.pack.format import packed_from
-
-        learnt = packed_from(Path(weights.training.data)).resolve()
-        # A training folder without val/ was split by file name: nine tenths of it were training images.
-        if folder.root.resolve() in (learnt, learnt / "train"):
-            say(f"{folder.root}: the network was trained on these images; accuracy on them is not representative")
+def _accuracy_images(data: Path, weights: Weights, say: Say) -> LabelledFolder:
+    folder, _ = labelled_images(data, weights, "measure accuracy", say)
+    if holds_training_images(folder.root, weights):
+        say(f"{folder.root}: the network was trained on these images; accuracy on them is not representative")
     return folder
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,30 @@ class Prediction:
     """Why the image could not be classified; None if it was."""
     message: str
     """The error as a sentence; empty if there is none."""
+    rejected: bool | None = None
+    """Whether its confidence is below the given threshold, False for an error; None if no threshold was given."""
 
     @property
     def ok(self) -> bool:
         """True if the image was classified."""
         return self.error is None
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, or the error code."""
+        return "ok" if self.error is None else self.error.value
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the most probable class, 0..1; None for an error."""
+        return self.top[0].probability if self.top else None
+
+
+def check_threshold(reject: float | None) -> None:
+    """Raise UsageError for a threshold of confidence that is not in 0..1; None is no threshold."""
+    # Written so that NaN is refused too.
+    if reject is not None and not 0 <= reject <= 1:
+        raise UsageError(f"reject must be a probability, 0 to 1, got {reject:g}")
 
 
 def best_guesses(probabilities: np.ndarray, labels: tuple[str, ...], topk: int) -> tuple[Guess, ...]:

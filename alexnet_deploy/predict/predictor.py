@@ -80,23 +80,31 @@ class Predictor:
         """
         return decode_input(input_of(image), self.bundle.manifest.preprocessing.resize, limits)
 
-    def classify(self, image: Source, *, topk: int = 5, limits: DecodeLimits = DEFAULT_LIMITS) -> Prediction:
+    def classify(
+        self,
+        image: Source,
+        *,
+        topk: int = 5,
+        reject: float | None = None,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+    ) -> Prediction:
         """Return the prediction for one image, decoded and run in the calling thread; any thread may call it.
 
         `image` is a file's path, used literally (no pattern, no folder), the bytes of an image file, a PIL image, or an
         array, uint8 (H, W, 3) or (1, H, W, 3), RGB, upright. An image that cannot be read gives a prediction with an
-        error.
+        error. A prediction with a confidence below `reject`, 0..1, is marked as rejected.
 
-        Raises UsageError for a topk below 1, an array of another layout or an object that is not an image, BackendError
-        as run does.
+        Raises UsageError for a topk below 1, a `reject` outside 0..1, an array of another layout or an object that is
+        not an image, BackendError as run does.
         """
-        return self._classifier(topk, limits).classify(input_of(image))
+        return self._classifier(topk, reject, limits).classify(input_of(image))
 
     def predict(
         self,
         inputs: Iterable[Source] | Source,
         *,
         topk: int = 5,
+        reject: float | None = None,
         batch_size: int | None = None,
         limits: DecodeLimits = DEFAULT_LIMITS,
     ) -> Generator[Prediction]:
@@ -107,19 +115,20 @@ class Predictor:
         cannot be detected. Images in memory have the paths #0, #1 and so on; bytes and arrays are copied when they are
         read, and a PIL image must not change before its prediction is yielded.
 
-        Each prediction has `topk` classes, or all if there are fewer. `batch_size` is the number of images per batch,
+        Each prediction has `topk` classes, or all if there are fewer. One with a confidence below `reject`, 0..1, is
+        marked as rejected. `batch_size` is the number of images per batch,
         by default the engine's choice. An input that cannot be read gives a prediction with an error, never an
         exception. While the caller uses a prediction, the next images are decoded and run; how many does not depend on
         the number of inputs, and `inputs` may be an endless iterator. A caller that stops early may close() the
         iterator, which ends that work.
 
-        Raises UsageError for a topk or batch_size below 1, a `-`, arrays of another layout and an object that is not an
-        input, BackendError as run does.
+        Raises UsageError for a topk or batch_size below 1, a `reject` outside 0..1, a `-`, arrays of another layout and
+        an object that is not an input, BackendError as run does.
         """
-        return self._classifier(topk, limits).stream(find_inputs(as_sources(inputs)), batch_size)
+        return self._classifier(topk, reject, limits).stream(find_inputs(as_sources(inputs)), batch_size)
 
-    def _classifier(self, topk: int, limits: DecodeLimits) -> Classifier:
-        return Classifier(bundle=self.bundle, engine=self._engine, topk=topk, limits=limits)
+    def _classifier(self, topk: int, reject: float | None, limits: DecodeLimits) -> Classifier:
+        return Classifier(bundle=self.bundle, engine=self._engine, topk=topk, limits=limits, reject=reject)
 
     def close(self) -> None:
         """Release the engine's resources; in a fork of the process that opened it, do nothing."""

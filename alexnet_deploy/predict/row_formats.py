@@ -16,7 +16,7 @@ from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.process.say import printable
-from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.prediction import Prediction, check_threshold
 
 RowFormat: TypeAlias = Literal["table", "jsonl", "csv"]
 
@@ -39,6 +39,8 @@ _MOST_LINES = 8192
 # The probabilities of one image differed by less than 1e-6 between batch sizes (float32); csv rounds to six digits.
 _ROUNDING = 1e-5
 
+_MARKS = {"true": True, "false": False}
+
 _CSV_OUTCOMES = {("true", ""), *(("false", code.value) for code in ImageErrorCode)}
 
 
@@ -60,7 +62,8 @@ def choose_format(wanted: RowFormat | None, output: Path | None) -> RowFormat:
 class RowWriter:
     """Converts predictions to lines of one format; write `header` once, before them.
 
-    `labels` are the class names; earlier rows are checked against them. A table pads its labels to `label_width`
+    `labels` are the class names; earlier rows are checked against them. With `reject`, the predictions were made with
+    this threshold, and each row says whether its prediction is rejected. A table pads its labels to `label_width`
     characters. A table for a terminal, `width` characters wide, truncates its lines and summarises a long run of the
     same failure in one line; otherwise each prediction has its own line.
     """
@@ -72,7 +75,11 @@ class RowWriter:
         label_width: int = 0,
         width: int | None = None,
         labels: Sequence[str] = (),
+        reject: float | None = None,
     ) -> None:
+        """Raise UsageError for a `reject` that is not in 0..1."""
+        check_threshold(reject)
+        self._reject = reject
         self._format = row_format
         self._topk = topk
         self._labels = labels
@@ -82,9 +89,9 @@ class RowWriter:
         self._num_failures = 0
 
     @property
-    def form(self) -> tuple[RowFormat, int]:
-        """Format of the rows, and number of classes per row."""
-        return self._format, self._topk
+    def form(self) -> tuple[RowFormat, int] | tuple[RowFormat, int, float]:
+        """Format of the rows, number of classes per row, and the threshold of confidence, if there is one."""
+        return (self._format, self._topk) if self._reject is None else (self._format, self._topk, self._reject)
 
     def refusal(self, row: "WrittenRow") -> str | None:
         """Return why this writer cannot have written a row; None if it can."""
@@ -98,6 +105,17 @@ class RowWriter:
                 return f"class {index} is {self._labels[index]!r}, not {row.labels[index]!r}"
         if self._labels and (row.outcome == "ok") != bool(row.probabilities):
             return "a prediction must have classes, and an error must have none"
+        return self._refusal_of_mark(row)
+
+    def _refusal_of_mark(self, row: "WrittenRow") -> str | None:
+        if self._reject is None:
+            return None if row.rejected is None else "it was written with --reject"
+        if row.rejected is None:
+            return "it was written without --reject"
+        confidence = max(row.probabilities.values(), default=1.0)
+        # At the threshold itself csv has lost the digits that decided.
+        if abs(confidence - self._reject) > _ROUNDING and row.rejected != (confidence < self._reject):
+            return f"it was not written with --reject {self._reject:g}"
         return None
 
     def header(self) -> str:
@@ -106,7 +124,8 @@ class RowWriter:
             return ""
         ranks = range(1, self._topk + 1)
         names = [name for rank in ranks for name in (f"index{rank}", f"label{rank}", f"probability{rank}")]
-        return _csv_line(["path", "ok", "error", "message", *names])
+        marks = [] if self._reject is None else ["rejected"]
+        return _csv_line(["path", "ok", "error", "message", *names, *marks])
 
     def row(self, prediction: Prediction) -> str:
         """Return the prediction's line with its line end; on a terminal perhaps none, or one more about failures."""
@@ -141,6 +160,8 @@ class RowWriter:
         else:
             guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
             outcome = "  ".join(guesses).rstrip()
+        if prediction.rejected is not None:
+            outcome = f"{'rejected' if prediction.rejected else '':<8} {outcome}"
         path = printable(prediction.path)
         if path_width is None:
             return f"{path:<{_PATH_WIDTH}} {printable(outcome)}\n"
@@ -154,6 +175,8 @@ class RowWriter:
                 yield from (guess.index, guess.label, f"{guess.probability:.6g}")
             else:
                 yield from ("", "", "")
+        if prediction.rejected is not None:
+            yield str(prediction.rejected).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +190,8 @@ class WrittenRow:
     """Probability by class index, as written; csv rounds it."""
     labels: dict[int, str]
     """Label by class index."""
+    rejected: bool | None = None
+    """Whether it is marked as rejected; None if the row has no mark."""
     record: bytes
     """The row's bytes, with its line end."""
 
@@ -183,7 +208,7 @@ def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[
     The header counts as a row of None. Reading stops at the first truncated or damaged row. Raises UsageError for a row
     that `writer` cannot have written.
     """
-    row_format, _ = writer.form
+    row_format = writer.form[0]
     end = 0
     if header := writer.header().encode():
         if file.read(len(header)) != header:
@@ -240,6 +265,7 @@ class _JsonRow(Struct):
     path: str
     ok: bool
     error: _JsonError | None = None
+    rejected: bool | None = None
     top: tuple[_JsonGuess, ...] = ()
 
 
@@ -255,6 +281,7 @@ def _json_row(record: bytes) -> WrittenRow | None:
         outcome="ok" if row.error is None else row.error.code.value,
         probabilities={guess.index: guess.probability for guess in row.top},
         labels={guess.index: guess.label for guess in row.top},
+        rejected=row.rejected,
         record=record,
     )
 
@@ -262,10 +289,11 @@ def _json_row(record: bytes) -> WrittenRow | None:
 def _csv_row(record: bytes) -> WrittenRow | None:
     try:
         ((path, ok, code, *rest),) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
-        # After the message come three cells per class: index, label and probability.
+        # After the message come three cells per class: index, label and probability; then perhaps the mark.
+        rejected = _MARKS[rest.pop()] if len(rest) % 3 == 2 else None
         cells = zip(rest[1::3], rest[2::3], rest[3::3], strict=False)
         guesses = {int(index): (label, float(value)) for index, label, value in cells if index}
-    except (ValueError, csv.Error):
+    except (ValueError, KeyError, csv.Error):
         return None
     # Almost any line of text parses as csv, also a row after NUL bytes.
     if "\0" in record.decode() or (ok, code) not in _CSV_OUTCOMES:
@@ -275,15 +303,17 @@ def _csv_row(record: bytes) -> WrittenRow | None:
         outcome=code or "ok",
         probabilities={index: value for index, (_, value) in guesses.items()},
         labels={index: label for index, (label, _) in guesses.items()},
+        rejected=rejected,
         record=record,
     )
 
 
 def _record(prediction: Prediction) -> dict[str, object]:
+    mark = {} if prediction.rejected is None else {"rejected": prediction.rejected}
     if prediction.error is not None:
         error = {"code": prediction.error.value, "message": prediction.message}
-        return {"path": prediction.path, "ok": False, "error": error}
-    return {"path": prediction.path, "ok": True, "top": prediction.top}
+        return {"path": prediction.path, "ok": False, **mark, "error": error}
+    return {"path": prediction.path, "ok": True, **mark, "top": prediction.top}
 
 
 def _csv_line(cells: list[object]) -> str:

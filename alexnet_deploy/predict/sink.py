@@ -22,10 +22,14 @@ class Tally(Counter[str]):
         super().__init__()
         self.endings: Counter[str] = Counter()
         """File extensions of the inputs that are not_an_image, such as a camera's sidecar files."""
+        self.num_rejected = 0
+        """Number of rows that are marked as rejected; they are `ok` too."""
 
-    def add(self, path: str, outcome: str) -> None:
+    def add(self, row: Prediction | WrittenRow) -> None:
         """Count a row."""
+        path, outcome = row.path, row.outcome
         self[outcome] += 1
+        self.num_rejected += bool(row.rejected)
         if outcome == ImageErrorCode.NOT_AN_IMAGE.value:
             ending = PurePath(path).suffix
             self.endings[ending if ending and ending.isprintable() else "without extension"] += 1
@@ -51,7 +55,7 @@ class RowSink:
     def write(self, prediction: Prediction) -> None:
         """Write and count one row."""
         self._put_row(self._writer.row(prediction).encode())
-        self.outcomes.add(prediction.path, "ok" if prediction.error is None else prediction.error.value)
+        self.outcomes.add(prediction)
 
     def finish(self) -> None:
         """Write the footer, if the format has one."""
@@ -108,7 +112,7 @@ class RowFile(RowSink):
             for row, row_end in read_rows(kept, writer, self.place):
                 end = row_end
                 if row is not None:
-                    self.outcomes.add(row.path, row.outcome)
+                    self.outcomes.add(row)
         file.truncate(end)
         file.seek(end)
         self._num_kept = self.outcomes.total()
@@ -167,7 +171,7 @@ class RowFile(RowSink):
             if is_again:
                 return row
             self._append(row.record)
-            self.outcomes.add(row.path, row.outcome)
+            self.outcomes.add(row)
         return None
 
     def _append(self, record: bytes) -> None:

@@ -19,7 +19,7 @@ from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.engines.engine import Engine
-from alexnet_deploy.predict.prediction import Prediction, best_guesses
+from alexnet_deploy.predict.prediction import Prediction, best_guesses, check_threshold
 
 _Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
 
@@ -36,11 +36,14 @@ class Classifier:
     subset: tuple[int, ...] | None = None
     """Indices of the only classes that are predicted; their probabilities are scaled to sum to 1. None for all."""
     limits: DecodeLimits = DEFAULT_LIMITS
+    reject: float | None = None
+    """Predictions with a lower confidence are rejected, 0..1; None for no threshold."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a topk below 1."""
+        """Raise UsageError for a topk below 1, or a threshold that is not in 0..1."""
         if self.topk < 1:
             raise UsageError(f"topk {self.topk} must be 1 or more")
+        check_threshold(self.reject)
 
     def classify(self, item: Input) -> Prediction:
         """Return the prediction for one input, decoded and run in the calling thread."""
@@ -104,15 +107,20 @@ class Classifier:
         except WrongAnswerError as error:
             paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
             raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
-        num_guesses = self.topk if self.subset is None else min(self.topk, len(self.subset))
         return [
-            Prediction(path=item.text, top=(), error=result.code, message=str(result))
-            if isinstance(result, ImageError)
-            else Prediction(
-                path=item.text, top=best_guesses(next(rows), self.bundle.labels, num_guesses), error=None, message=""
-            )
+            self._failed(item, result) if isinstance(result, ImageError) else self._predicted(item, next(rows))
             for item, result in batch
         ]
+
+    def _failed(self, item: Input, error: ImageError) -> Prediction:
+        rejected = None if self.reject is None else False
+        return Prediction(path=item.text, top=(), error=error.code, message=str(error), rejected=rejected)
+
+    def _predicted(self, item: Input, probabilities: np.ndarray) -> Prediction:
+        num_guesses = self.topk if self.subset is None else min(self.topk, len(self.subset))
+        top = best_guesses(probabilities, self.bundle.labels, num_guesses)
+        rejected = None if self.reject is None else top[0].probability < self.reject
+        return Prediction(path=item.text, top=top, error=None, message="", rejected=rejected)
 
     def _among_subset(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probabilities (N, K) scaled to sum to 1 over the subset, -1 for the other classes."""

@@ -11,6 +11,7 @@ from alexnet_deploy.engines.proof.parity import TOLERANCES, least_agreement
 from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.report import wording
 from alexnet_deploy.report.charts import fault_chart
+from alexnet_deploy.report.figures.reliability import confidence_part
 from alexnet_deploy.report.int8 import int8_part
 from alexnet_deploy.report.page import Thumbnail, Verdict, render_page
 from alexnet_deploy.report.training import training_part
@@ -43,6 +44,7 @@ def render_report(
         has_accuracy=any(row.top1_accuracy is not None for row in manifest.parity),
         has_latency=any(row.latency_ms is not None for row in manifest.parity),
         int8=int8_part(manifest, histograms or {}),
+        confidence=confidence_part(manifest),
         faults=fault_chart(manifest.golden.separation),
         labels=labels,
         training=training_part(training, labels) if training is not None else None,

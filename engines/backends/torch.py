@@ -3,7 +3,7 @@
 N images, V views, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -25,13 +25,17 @@ class _Runner:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = torch.softmax(self.logits(images), dim=2).mean(0).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> torch.Tensor:
+        """Return the logits of each view, float32 (V, N, K)."""
         weights = self._weights
         pixels = preprocess(torch.tensor(images, device=self._device), weights.preprocessing, weights.mean_image)
         size = weights.architecture.input_size
-        logits_VNK = self._network(torch.cat([cut(pixels, view, size) for view in self._views]))
-        probabilities = torch.softmax(logits_VNK, dim=1).view(len(self._views), len(images), -1).mean(0)
-        result: np.ndarray = probabilities.cpu().numpy()
-        return result
+        logits: torch.Tensor = self._network(torch.cat([cut(pixels, view, size) for view in self._views]))
+        return logits.view(len(self._views), len(images), -1)
 
     def close(self) -> None:
         del self._network
@@ -69,3 +73,10 @@ def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu")
         num_classes=weights.architecture.num_classes,
         max_batch=max_batch_for(len(views)),
     )
+
+
+def view_logits(weights: Weights, views: Sequence[View], batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the trained network's logits, float32 (V, N, K), on the CPU, for batches of images in order."""
+    network = network_from(weights.architecture, weights.tensors)
+    runner = _Runner(network, weights, tuple(views), torch.device("cpu"))
+    return np.concatenate([runner.logits(images).numpy() for images in batches], axis=1)

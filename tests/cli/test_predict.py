@@ -44,6 +44,39 @@ def test_failed_inputs_are_counted_and_exit_with_1(run: Run, latest: Path, image
     assert outcome.err.splitlines()[1:] == ["1 predicted", "3 could not be read: missing 2, empty 1"]
 
 
+def test_predictions_below_the_threshold_are_marked_and_counted(run: Run, latest: Path, images: Path) -> None:
+    Path("empty.jpg").touch()
+    inputs = ("predict", images, "empty.jpg", "--format", "jsonl")
+    plain = [json.loads(line) for line in run(*inputs).out.splitlines()]
+    confidences = sorted(row["top"][0]["probability"] for row in plain if row["ok"])
+    threshold = confidences[5]
+    outcome = run(*inputs, "--reject", threshold)
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[1] == f"12 predicted, 5 of them rejected: below {threshold:g}"
+    # Exactly the threshold is not below it.
+    assert [row.pop("rejected") for row in rows] == [
+        row["ok"] and row["top"][0]["probability"] < threshold for row in plain
+    ]
+    assert rows == plain
+
+
+def test_a_complete_file_is_confirmed_with_its_own_threshold_only(run: Run, latest: Path, images: Path) -> None:
+    command = ("predict", images, "--output", "rows.jsonl", "--resume")
+    assert run(*command, "--reject", 0.999).err.endswith("12 predicted, 12 of them rejected: below 0.999\n")
+    assert run(*command, "--reject", 0.999).err.endswith("12 predicted, 12 of them rejected: below 0.999\n")
+    assert "row 1 does not fit this bundle: it was written with --reject; " in run(*command).refused(2)
+    assert "row 1 does not fit this bundle: it was not written with --reject 0" in run(*command, "--reject", 0).refused(
+        2
+    )
+
+
+@pytest.mark.parametrize("reject", ["-0.1", "1.5", "nan"])
+def test_a_threshold_that_is_not_a_probability_is_wrong_use(reject: str, run: Run, latest: Path, images: Path) -> None:
+    outcome = run("predict", images, "--reject", reject)
+    assert outcome.refused(2) == f"reject must be a probability, 0 to 1, got {reject}"
+
+
 def test_no_input_is_wrong_use_unless_it_is_allowed(run: Run, latest: Path) -> None:
     Path("images/deep").mkdir(parents=True)
     for inputs in (["images"], ["images", "images/deep"], ["-"]):

@@ -416,7 +416,9 @@ def test_run_interrupted_within_or_after_its_header_needs_no_resume(
         Path("out").unlink()
 
 
-@pytest.mark.parametrize("other", [("--topk", 1), ("--max-pixels", 70_000), ("--backend", "onnxruntime")])
+@pytest.mark.parametrize(
+    "other", [("--topk", 1), ("--reject", 0.5), ("--max-pixels", 70_000), ("--backend", "onnxruntime")]
+)
 def test_rows_of_another_format_are_not_resumed(
     other: tuple[object, ...], rows: Rows, row_format: str, partial: Path
 ) -> None:

@@ -1,17 +1,19 @@
 import csv
 import io
 import json
+import math
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from alexnet_deploy.core.errors import ImageErrorCode
+from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.predict.prediction import Guess, Prediction
-from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
+from alexnet_deploy.predict.row_formats import RowFormat, RowWriter, read_row
 
 # Every character that ends a line somewhere, and those that csv and JSON treat specially.
 AWKWARD = "a,b\"c'd\\e\tf\ng\rh\x0bi\x0cj\x1ck\x85l\u2028m\u2029n\x00o\x1b[31mp"
@@ -180,3 +182,65 @@ def test_every_failure_has_its_own_row_without_a_terminal(row_format: RowFormat)
     rows = [writer.row(prediction) for prediction in failed(*[ImageErrorCode.NOT_AN_IMAGE] * 300)]
     assert all(row.count("\n") == 1 for row in rows)
     assert writer.footer() == ""
+
+
+SURE, UNSURE, FAILED = replace(GOOD, rejected=False), replace(GOOD, rejected=True), replace(BAD, rejected=False)
+
+
+def with_threshold(row_format: RowFormat, *predictions: Prediction) -> str:
+    writer = RowWriter(row_format, 1, reject=0.95)
+    return writer.header() + "".join(map(writer.row, predictions))
+
+
+def test_every_row_says_whether_it_is_rejected() -> None:
+    rows = [json.loads(line) for line in with_threshold("jsonl", SURE, UNSURE, FAILED).splitlines()]
+    assert [list(row)[:3] for row in rows] == [["path", "ok", "rejected"]] * 3
+    assert [row["rejected"] for row in rows] == [False, True, False]
+    one = (replace(each, top=each.top[:1]) for each in (SURE, UNSURE, FAILED))
+    assert with_threshold("csv", *one) == (
+        "path,ok,error,message,index1,label1,probability1,rejected\n"
+        "images/a.jpg,true,,,3,container ship,0.90625,false\n"
+        "images/a.jpg,true,,,3,container ship,0.90625,true\n"
+        "images/b.jpg,false,truncated,JPEG: ends early,,,,false\n"
+    )
+    assert with_threshold("table", SURE, UNSURE, FAILED) == (
+        "images/a.jpg                                       90.62% container ship    6.25% bike, mountain\n"
+        "images/a.jpg                             rejected  90.62% container ship    6.25% bike, mountain\n"
+        "images/b.jpg                                           -- truncated: JPEG: ends early\n"
+    )
+
+
+@pytest.mark.parametrize("row_format", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("prediction", "own", "other", "reason"),
+    [
+        (UNSURE, 0.95, None, "it was written with --reject"),
+        (GOOD, None, 0.95, "it was written without --reject"),
+        (UNSURE, 0.95, 0.5, "it was not written with --reject 0.5"),
+        (SURE, 0.5, 0.95, "it was not written with --reject 0.95"),
+    ],
+)
+def test_rows_with_another_threshold_are_refused(
+    row_format: RowFormat, prediction: Prediction, own: float | None, other: float | None, reason: str
+) -> None:
+    record = RowWriter(row_format, 2, reject=own).row(prediction).encode()
+    row = read_row(record, row_format)
+    assert row is not None
+    assert (row.rejected, len(row.probabilities)) == (prediction.rejected, 2)
+    assert RowWriter(row_format, 2, reject=own).refusal(row) is None
+    assert RowWriter(row_format, 2, reject=other).refusal(row) == reason
+
+
+def test_a_probability_that_csv_rounds_to_the_threshold_is_not_refused() -> None:
+    below = replace(UNSURE, top=(replace(SHIP, probability=0.79999998),))
+    writer = RowWriter("csv", 1, reject=0.8)
+    row = read_row(writer.row(below).encode(), "csv")
+    assert row is not None
+    assert row.probabilities == {3: 0.8}
+    assert writer.refusal(row) is None
+
+
+@pytest.mark.parametrize("reject", [-0.1, 1.1, math.nan, math.inf])
+def test_a_threshold_outside_0_to_1_is_refused(reject: float) -> None:
+    with pytest.raises(UsageError, match=r"^reject must be a probability, 0 to 1, got "):
+        RowWriter("jsonl", 1, reject=reject)

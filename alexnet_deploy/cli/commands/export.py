@@ -33,6 +33,7 @@ from alexnet_deploy.core.names import (
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.manifest import Manifest
+    from alexnet_deploy.pipeline.confidence.images import ConfidenceSource
     from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 WeightsArgument = Annotated[
@@ -72,6 +73,14 @@ AccuracyDataOption = Annotated[
 MaxDropOption = Annotated[
     float | None, typer.Option(help="int8: largest allowed drop of top-1 on --data, in points. Default: 0.5.")
 ]
+CalibrateConfidenceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|validation",
+        help="Make confidence agree with accuracy on labelled images that training did not use, in DIR/CLASS or "
+        "DIR/val/CLASS; validation: on the validation images of the training.",
+    ),
+]
 OutOption = Annotated[Path | None, typer.Option(help="Path of the new bundle. Default: a new name in bundles/.")]
 
 
@@ -87,6 +96,7 @@ def export(
     keep_float: KeepFloatOption = None,
     data: AccuracyDataOption = None,
     max_drop: MaxDropOption = None,
+    calibrate_confidence: CalibrateConfidenceOption = None,
     plan: PlanOption = None,
     min_batch: MinBatchOption = None,
     opt_batch: OptBatchOption = None,
@@ -123,6 +133,7 @@ def export(
     if max_drop is not None and data is None:
         raise UsageError("--max-drop needs --data, a folder of labelled images to measure the drop on")
     check_new_place(out)
+    judges = _confidence_source(calibrate_confidence)
     asked = plan_request(plan, min_batch, opt_batch, max_batch, workspace, version_compatible, hardware_compatible)
     request = ExportRequest(
         precision=precision,
@@ -137,10 +148,11 @@ def export(
             max_drop_points=max_drop,
         ),
         data=data,
+        confidence=judges,
         plan=asked,
     )
-    for folder in (calibrate, data):
-        if folder is not None:
+    for folder in (calibrate, data, judges):
+        if isinstance(folder, Path):
             check_exists(folder, "folder of images")
     found = find_weights(weights)
     if weights is None:
@@ -176,6 +188,12 @@ def _refuse_int8_options(precision: str, options: dict[str, object]) -> None:
         )
 
 
+def _confidence_source(value: str | None) -> "ConfidenceSource | None":
+    if value is None or value == "validation":
+        return None if value is None else "validation"
+    return Path(value)
+
+
 def _int8_request(**options: object) -> "Int8Request | None":
     """Return the request for int8; None if none of its options, None each, was given."""
     from alexnet_deploy.pipeline.int8.calibration import Int8Request
@@ -187,11 +205,14 @@ def _int8_request(**options: object) -> "Int8Request | None":
 def _summarise(manifest: "Manifest") -> None:
     """Print the proof of a new bundle, and what it does not prove."""
     from alexnet_deploy.cli.terminal import say, say_lines, width_of
-    from alexnet_deploy.inspection.describe import describe_plan, gate_words, parity_table
+    from alexnet_deploy.core.confidence.record import Confidence
+    from alexnet_deploy.inspection.describe import confidence_words, describe_plan, gate_words, parity_table
 
     say_lines(parity_table(manifest.parity, width_of(sys.stderr)))
     if manifest.gate is not None:
         say_lines(gate_words(manifest.gate))
+    if isinstance(manifest.confidence, Confidence):
+        say(confidence_words(manifest.confidence))
     for record in manifest.plans:
         say(f"{describe_plan(record)}; {record.build_seconds:.1f} s")
     weak = [fault for fault, multiple in manifest.golden.separation.items() if multiple < 1]

@@ -48,6 +48,14 @@ ViewsOption = Annotated[
 ]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: the engine's choice.")]
 TopkOption = Annotated[int, typer.Option(min=1, help="Number of classes to report per image, most probable first.")]
+RejectOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FLOAT",
+        help="Mark predictions as rejected whose top-1 probability is below this, 0 to 1.",
+        show_default=False,
+    ),
+]
 FormatOption = Annotated[
     Literal["table", "jsonl", "csv"] | None,
     typer.Option("--format", help="Format of the rows. Default: from the extension of --output, or table on stdout."),
@@ -91,6 +99,7 @@ def predict(
     views: ViewsOption = None,
     batch_size: BatchSizeOption = None,
     topk: TopkOption = 5,
+    reject: RejectOption = None,
     row_format: FormatOption = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
@@ -128,12 +137,12 @@ def predict(
     again = _codes(retry_failed or [])
     path = find_bundle(bundle)
     opened = open_bundle(path)
-    writer = _writer(row_format, topk, opened.labels, is_for_stdout=output is None)
+    writer = _writer(row_format, topk, opened.labels, reject, is_for_stdout=output is None)
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
     inputs = find_listed(images, read_list(stdin, null=null))
     if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
-        _conclude(_confirm_whole(output, writer, inputs))
+        _conclude(_confirm_whole(output, writer, inputs), reject)
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
@@ -143,7 +152,7 @@ def predict(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
         )
-        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits)
+        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits, reject=reject)
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
             sample = _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
@@ -155,10 +164,12 @@ def predict(
 
         write_gallery(gallery, sample, opened, limits)
         say(f"gallery: {gallery}")
-    _conclude(rows.outcomes)
+    _conclude(rows.outcomes, reject)
 
 
-def _writer(row_format: "RowFormat", topk: int, labels: tuple[str, ...], *, is_for_stdout: bool) -> "RowWriter":
+def _writer(
+    row_format: "RowFormat", topk: int, labels: tuple[str, ...], reject: float | None, *, is_for_stdout: bool
+) -> "RowWriter":
     from alexnet_deploy.cli.terminal import width_of
     from alexnet_deploy.predict.row_formats import RowWriter
 
@@ -168,6 +179,7 @@ def _writer(row_format: "RowFormat", topk: int, labels: tuple[str, ...], *, is_f
         label_width=min(24, max(len(label) for label in labels)),
         width=width_of(sys.stdout) if is_for_stdout else None,
         labels=labels,
+        reject=reject,
     )
 
 
@@ -186,12 +198,13 @@ def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> "EvenSa
     return sample
 
 
-def _conclude(outcomes: "Tally") -> None:
-    """Print how many inputs were predicted and how many failed; exit with 1 if any failed."""
+def _conclude(outcomes: "Tally", reject: float | None) -> None:
+    """Print how many inputs were predicted, rejected and how many failed; exit with 1 if any failed."""
     from alexnet_deploy.cli.terminal import say
 
     num_good = outcomes.pop("ok", 0)
-    say(f"{num_good:,} predicted")
+    rejected = "" if reject is None else f", {outcomes.num_rejected:,} of them rejected: below {reject:g}"
+    say(f"{num_good:,} predicted{rejected}")
     if outcomes:
         reasons = ", ".join(f"{code} {number:,}{_endings(code, outcomes)}" for code, number in outcomes.most_common())
         say(f"{outcomes.total():,} could not be read: {reasons}")
@@ -232,7 +245,7 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | 
 
     def paths() -> Iterator[str]:
         for row in whole_rows(output, writer):
-            outcomes.add(row.path, row.outcome)
+            outcomes.add(row)
             yield row.path
 
     later = (item for item in pass_over(paths(), inputs) if item is not None)

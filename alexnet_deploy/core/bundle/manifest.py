@@ -2,7 +2,7 @@
 
     {"format": "alexnet-deploy bundle", "format_version": 3, "created": ..., "precision": ..., "contract": ...,
      "architecture": ..., "preprocessing": ..., "decoding": ...,
-     "views": ..., "layout": ..., "quantization": ..., "provenance": ..., "tools": ...,
+     "views": ..., "layout": ..., "quantization": ..., "confidence": ..., "provenance": ..., "tools": ...,
      "golden": ..., "parity": [...], "gate": ..., "plans": [...],
      "files": {"model.onnx": {"sha256": ..., "bytes": ...}, ...}}
 
@@ -20,6 +20,7 @@ from alexnet_deploy.core.bundle.layout import LAYOUT
 from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.errors import BundleError, IntegrityError
 from alexnet_deploy.core.fs.opening import GIB, MIB
 from alexnet_deploy.core.model.architecture import Architecture
@@ -235,6 +236,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Layout of the graph; see core/bundle/layout.py. Unset in bundles of layout 1."""
     quantization: Quantization | None = None
     """Quantisation of an int8 graph; None for other precisions."""
+    confidence: Confidence | msgspec.UnsetType = msgspec.UNSET
+    """The temperature that the last layer was divided by; unset if confidence was not calibrated."""
     provenance: Provenance
     tools: dict[str, str]
     golden: Golden

@@ -22,6 +22,7 @@ from alexnet_deploy.export.calibration import Histogram, gather, ranges_for
 from alexnet_deploy.export.calibration_cache import CalibrationCache, load_cache, save_cache
 from alexnet_deploy.export.float16 import HALF_MAX
 from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.pipeline.inputs.labelled import recorded_data, recorded_images
 
 NUM_CALIBRATION_IMAGES = 512
 
@@ -29,6 +30,8 @@ METHOD_ORDER: tuple[CalibrationMethod, ...] = ("mse", "entropy", "minmax", "perc
 """The order in which methods are tried: lowest mean divergence on photographs first (docs/decisions.md)."""
 
 _FEW_IMAGES = 32
+
+_OTHER_IMAGES = "pass --calibrate DIR to calibrate on other images"
 
 _MOST_BEYOND_RANGE = 0.03
 """Largest share of golden activations beyond a range. Ranges calibrated on photographs and on drawn images clip at most
@@ -133,8 +136,8 @@ def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> Ima
     if request.calibrate is not None:
         sources = _named_images(request.calibrate, weights.preprocessing.resize)
     else:
-        sources = _training_images(weights)
-        say(f"calibrating on the training images in {_training_data(weights)}")
+        sources = recorded_images(weights, _OTHER_IMAGES).train
+        say(f"calibrating on the training images in {recorded_data(weights, _OTHER_IMAGES)}")
     found = look_through(evenly(sources, request.num_images), weights.preprocessing.resize)
     for line in lines_about_excluded((place_of(source), error.code.value) for source, error in found.excluded):
         say(line)
@@ -177,31 +180,6 @@ def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
     if is_archived(place):
         return find_images(place).train
     return list(find_files(place))
-
-
-def _training_data(weights: Weights) -> Path:
-    if weights.training is None:
-        raise UsageError("these weights record no training images; pass --calibrate DIR to calibrate on other images")
-    return Path(weights.training.data)
-
-
-def _training_images(weights: Weights) -> Sequence[Source]:
-    """Return the training images recorded in the weights, class by class, if they are unchanged."""
-    from alexnet_deploy.train.run import look_over_for
-
-    data = _training_data(weights)
-    assert weights.training is not None
-    remedy = "pass --calibrate DIR to calibrate on other images"
-    try:
-        found = look_over_for(data, weights.preprocessing.resize)
-    except DataError as error:
-        raise UsageError(f"the training images cannot be read: {error}; {remedy}") from error
-    if found.sha256 != weights.training.data_sha256:
-        raise UsageError(
-            f"{data}: its training and validation images differ from those the weights were trained on (they changed, "
-            f"or an earlier version of this program split them); {remedy}"
-        )
-    return found.folder.train
 
 
 def _kept_histograms(path: Path | None, graph_sha256: str, images_sha256: str, say: Say) -> dict[str, Histogram] | None:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from cpp_library import CppEngine, CppError, verify
 from networks import republished
 
 from alexnet_deploy.core.bundle.manifest import encode_manifest
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle, publishing
+from alexnet_deploy.core.confidence.record import Confidence
+from alexnet_deploy.core.confidence.reliability import reliability
 from alexnet_deploy.core.errors import AlexNetDeployError, BundleError, IntegrityError
 
 CODES = {BundleError: "bundle_error", IntegrityError: "integrity_error"}
@@ -40,6 +43,27 @@ def test_a_whole_bundle_is_accepted(copy: Path) -> None:
     verify(copy)
     (copy / "notes.txt").write_text("not in the manifest, so nothing reads it")
     verify(copy)
+
+
+def test_a_bundle_with_a_calibrated_confidence_is_opened(bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    found = reliability(np.array([0.9, 0.6, 1 / 3]), np.array([True, False, True]))
+    record = Confidence(
+        temperature=1.2345678901234567,
+        half_temperatures=(1e-5, 1.3),
+        num_images=3,
+        images_sha256="0" * 64,
+        is_validation=True,
+        before=found,
+        after=found,
+        num_changed=1,
+    )
+    manifest = msgspec.structs.replace(bundle.manifest, confidence=record)
+    scaled = republished(bundle, tmp_path / "scaled.bundle", {}, manifest)
+    assert open_bundle(scaled.path).manifest.confidence == record
+    verify(scaled.path)
+    with CppEngine(scaled.path, "openvino") as engine, CppEngine(bundle.path, "openvino") as plain:
+        file = (images / "a.jpg").read_bytes()
+        np.testing.assert_array_equal(engine.classify(file), plain.classify(file))
 
 
 def test_a_flipped_bit_in_each_file_is_refused(bundle: Bundle, copy: Path) -> None:

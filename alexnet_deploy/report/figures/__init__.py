@@ -1,0 +1,1 @@
+"""Figures of a report's page, apart from the charts of training and INT8."""
