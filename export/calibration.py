@@ -12,12 +12,13 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet_deploy.core.bundle.layout import VIEWS
 from alexnet_deploy.core.bundle.manifest import IMAGES
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.export.float16 import HALF_MAX
-from alexnet_deploy.export.graph import MEAN, SCALE, VIEWS
+from alexnet_deploy.export.graph import MEAN, SCALE
 from alexnet_deploy.export.int8 import products_of
 
 NUM_BINS = 4096
