@@ -253,10 +253,15 @@ def open_engine(
         from alexnet_deploy.engines.tensorrt.plan import open_plan
 
         return open_plan(bundle, backend, gpu=gpu)
+    return _open(source_of(bundle), backend, device, threads, tuned_for)
+
+
+def source_of(bundle: Bundle) -> GraphSource:
+    """Return a bundle's graph; raises IntegrityError if its bytes changed, BundleError if it differs from the table."""
     manifest = bundle.manifest
     data = bundle.read(GRAPH)
     refuse_foreign_graph(data, manifest, str(bundle.path))
-    source = GraphSource(
+    return GraphSource(
         name=str(bundle.path),
         data=data,
         precision=manifest.precision,
@@ -265,7 +270,6 @@ def open_engine(
         bundle_sha256=bundle.sha256,
         needs_vnni=manifest.quantization is not None and manifest.quantization.needs_vnni,
     )
-    return _open(source, backend, device, threads, tuned_for)
 
 
 def open_graph(

@@ -122,21 +122,26 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
         if width is None or _width_of(columns) <= width:
             break
         columns = [column for column in columns if column[0] != name]
+    return aligned(columns, [_verdict(row) for row in rows])
+
+
+def aligned(columns: Sequence[tuple[str, Sequence[str]]], verdicts: Sequence[str]) -> str:
+    """Return the lines of a table, a verdict at the end of each."""
     columns = [(name, [printable(cell) for cell in cells]) for name, cells in columns]
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
     lines = []
-    verdicts = ["", *(_verdict(row) for row in rows)]
-    for line, verdict in zip(zip(*([name, *cells] for name, cells in columns), strict=True), verdicts, strict=True):
-        aligned = [
+    by_line = zip(*([name, *cells] for name, cells in columns), strict=True)
+    for line, verdict in zip(by_line, ["", *verdicts], strict=True):
+        padded = [
             cell.ljust(cells) if name in _WORDS else cell.rjust(cells)
             for (name, _), cell, cells in zip(columns, line, widths, strict=True)
         ]
-        lines.append("  ".join([*aligned, verdict]).rstrip())
+        lines.append("  ".join([*padded, verdict]).rstrip())
     return "\n".join(lines)
 
 
-_WORDS = ("engine", "graph", "arithmetic", "against", "images")
-"""Left-aligned columns of parity_table; numbers are right-aligned."""
+_WORDS = ("engine", "graph", "arithmetic", "against", "images", "layer", "kind", "numbers")
+"""Left-aligned columns; numbers are right-aligned."""
 
 
 def _width_of(columns: Sequence[tuple[str, Sequence[str]]]) -> int:

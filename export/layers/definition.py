@@ -6,9 +6,12 @@ the channels (onnx 1.23.2), and its convolutions are a hundred times slower.
 N images or views, C channels, H height, W width, O output channels.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from itertools import product
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -17,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from alexnet_deploy.export.layers.taps import halves_of
 
-_Attributes: TypeAlias = Mapping[str, object]
+_Attributes: TypeAlias = Mapping[str, Any]
 
 
 class Definition:
@@ -55,61 +58,63 @@ def _wide(values: np.ndarray) -> np.ndarray:
 def _in_half(values: np.ndarray) -> np.ndarray:
     # Beyond 65504 it is infinite, as in an engine.
     with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float64)
+        rounded: np.ndarray = values.astype(np.float16).astype(np.float64)
+    return rounded
 
 
 def _slice(_: _Attributes, x: np.ndarray, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray) -> np.ndarray:
     cut = [slice(None)] * x.ndim
     for axis, start, end in zip(axes, starts, ends, strict=True):
         cut[axis] = slice(start, end)
-    return x[tuple(cut)]
+    part: np.ndarray = x[tuple(cut)]
+    return part
 
 
 def _conv(attributes: _Attributes, x: np.ndarray, weight_OCHW: np.ndarray, bias_O: np.ndarray) -> np.ndarray:
-    groups = int(attributes["group"])  # type: ignore[call-overload]
-    filters = weight_OCHW.reshape(groups, len(weight_OCHW) // groups, -1)
-    windows = _windows(attributes, x, 0.0)
+    groups, kernel = int(attributes["group"]), tuple(attributes["kernel_shape"])
+    down, across = attributes["strides"]
+    windows = sliding_window_view(_padded(attributes, x, 0.0), kernel, axis=(2, 3))[:, :, ::down, ::across]
     _, channels, height, width = windows.shape[:4]
-    sums = np.empty((len(x), len(weight_OCHW), height * width))
+    filters = weight_OCHW.reshape(groups, len(weight_OCHW) // groups, -1)
+    sums = np.empty((len(x), groups, filters.shape[1], height * width))
     # One image at a time: all patches of ten views would need gigabytes.
-    for image, patches in zip(sums.reshape(len(x), groups, -1, height * width), windows, strict=True):
+    for image, patches in zip(sums, windows, strict=True):
         by_group = patches.reshape(groups, channels // groups, *patches.shape[1:]).transpose(0, 1, 4, 5, 2, 3)
-        for found, mine, taps in zip(image, by_group, filters, strict=True):
-            np.matmul(taps, mine.reshape(taps.shape[1], -1), out=found)
+        np.matmul(filters, by_group.reshape(groups, filters.shape[2], -1), out=image)
     return sums.reshape(len(x), -1, height, width) + bias_O[:, np.newaxis, np.newaxis]
 
 
-def _windows(attributes: _Attributes, x: np.ndarray, fill: float) -> np.ndarray:
-    """Return the windows of a convolution or pool, (N, C, H, W, kernel height, kernel width)."""
-    kernel, (down, across) = _whole(attributes["kernel_shape"]), _whole(attributes["strides"])
-    top, left, bottom, right = _whole(attributes.get("pads", (0, 0, 0, 0)))
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
-    return sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::down, ::across]
+def _padded(attributes: _Attributes, x: np.ndarray, fill: float) -> np.ndarray:
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
 
 
-def _whole(values: object) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)  # type: ignore[attr-defined]
+def _in_windows(attributes: _Attributes, x: np.ndarray, fill: float) -> Iterator[np.ndarray]:
+    """Yield for each place in a pool's window the values there, (N, C, H, W)."""
+    (rows, columns), (down, across) = attributes["kernel_shape"], attributes["strides"]
+    padded = _padded(attributes, x, fill)
+    last_row, last_column = (size - kernel for size, kernel in zip(padded.shape[2:], (rows, columns), strict=True))
+    for row, column in product(range(rows), range(columns)):
+        yield padded[:, :, row : row + last_row + 1 : down, column : column + last_column + 1 : across]
 
 
 def _max_pool(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
-    largest: np.ndarray = _windows(attributes, x, -np.inf).max(axis=(-2, -1))
-    return largest
+    return reduce(np.maximum, _in_windows(attributes, x, -np.inf))
 
 
 def _average_pool(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
-    means: np.ndarray = _windows(attributes, x, 0.0).mean(axis=(-2, -1))
-    if not attributes.get("count_include_pad"):
-        means /= _windows(attributes, np.ones_like(x[:1, :1]), 0.0).mean(axis=(-2, -1))
-    return means
+    sums = reduce(np.add, _in_windows(attributes, x, 0.0))
+    if attributes.get("count_include_pad"):
+        return sums / math.prod(attributes["kernel_shape"])
+    return sums / reduce(np.add, _in_windows(attributes, np.ones_like(x[:1, :1]), 0.0))
 
 
 def _lrn(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
-    size, alpha, beta, bias = (float(attributes[name]) for name in ("size", "alpha", "beta", "bias"))  # type: ignore[arg-type]
-    before = (int(size) - 1) // 2
-    squares = np.pad(x**2, ((0, 0), (before, int(size) - 1 - before), (0, 0), (0, 0)))
-    sums = sliding_window_view(squares, int(size), axis=1).sum(axis=-1)
-    normed: np.ndarray = x / (bias + alpha / size * sums) ** beta
-    return normed
+    size, channels = int(attributes["size"]), x.shape[1]
+    before = (size - 1) // 2
+    squares = np.pad(x**2, ((0, 0), (before, size - 1 - before), (0, 0), (0, 0)))
+    sums = reduce(np.add, (squares[:, place : place + channels] for place in range(size)))
+    return x / (attributes["bias"] + attributes["alpha"] / size * sums) ** attributes["beta"]
 
 
 def _softmax(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
@@ -121,7 +126,8 @@ def _softmax(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
 def _quantise(_: _Attributes, x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
     # In float32, which decides what a tie is.
     levels = np.rint(x.astype(np.float32) / scale.astype(np.float32)) + zero
-    return np.clip(levels, -128, 127).astype(np.int8)
+    rounded: np.ndarray = np.clip(levels, -128, 127).astype(np.int8)
+    return rounded
 
 
 def _dequantise(attributes: _Attributes, x: np.ndarray, scale: np.ndarray, *zero: np.ndarray) -> np.ndarray:

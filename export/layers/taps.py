@@ -4,15 +4,18 @@ Added outputs may keep an engine from fusing layers: the copy runs with the same
 same kernels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, helper
 
-from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS
+from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS, Numbers
 from alexnet_deploy.core.bundle.manifest import PROBABILITIES
 from alexnet_deploy.core.model.architecture import Architecture, Dropout, Layer, LocalNorm
+
+_MOVES = frozenset({"Cast", "Transpose", "Gather", "Slice", "Concat", "Relu", "MaxPool", "Flatten", "Reshape"})
+"""Operators whose results are values of their inputs, or 0."""
 
 _KINDS = {"Cast": "cast", "Transpose": "layout", "Gather": "order", "Sub": "mean", "Mul": "scale"}
 """Kinds of the steps before the views, by operator."""
@@ -28,6 +31,8 @@ class Step:
     """The layer's kind in the table; cast, layout, order, mean, scale, views, softmax or average."""
     value: str
     """The tensor of the graph that it ends in, float32 or float16."""
+    numbers: Numbers
+    """What it does to its numbers, in the graph."""
     output: str
     """The output of the copy that has these values, float32."""
 
@@ -49,10 +54,39 @@ def steps_of(graph: onnx.GraphProto, architecture: Architecture) -> tuple[Step, 
             found.append((layer.name, _kind_of(layer), f"{layer.name}_join" if is_split else layer.name))
     found += [(SOFTMAX, "softmax", SOFTMAX), (PROBABILITIES, "average", PROBABILITIES)]
     halves = halves_of(graph)
+    numbers = _numbers_of(graph, [value for _, _, value in found], halves)
     return tuple(
-        Step(name=name, kind=kind, value=value, output=f"{value}_wide" if value in halves else value)
+        Step(
+            name=name,
+            kind=kind,
+            value=value,
+            numbers=numbers[value],
+            output=f"{value}_wide" if value in halves else value,
+        )
         for name, kind, value in found
     )
+
+
+def _numbers_of(graph: onnx.GraphProto, values: Sequence[str], halves: Set[str]) -> dict[str, Numbers]:
+    """Return for the last value of each step what the nodes since the step before it do."""
+    found: dict[str, Numbers] = {}
+    nodes = {node.output[0]: node for node in graph.node}
+    for value in values:
+        operators: set[str] = set()
+        has_half = False
+        waiting = [value]
+        while waiting:
+            node = nodes[waiting.pop()]
+            operators.add(node.op_type)
+            has_half |= node.output[0] in halves
+            waiting += [name for name in node.input if name in nodes and name not in found]
+        if "QuantizeLinear" in operators:
+            found[value] = "int8"
+        elif has_half:
+            found[value] = "float16"
+        else:
+            found[value] = "exact" if operators <= _MOVES else "float32"
+    return found
 
 
 def _kind_of(layer: Layer) -> str:

@@ -5,6 +5,8 @@
    Flatten between MaxPool and QuantizeLinear.
 """
 
+from typing import Literal, TypeAlias
+
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
 
@@ -17,6 +19,11 @@ VIEWS = "views"
 """All views, float32 (V * N, 3, H, W), view by view."""
 SOFTMAX = "softmax"
 """The probabilities of each view, float32 (V * N, K)."""
+
+
+Numbers: TypeAlias = Literal["exact", "float32", "float16", "int8"]
+"""What a step of the graph does to its numbers: it only moves or compares float32, computes in float32, computes in or
+rounds to float16, or rounds to int8."""
 
 
 def has_half(precision: Precision, quantization: Quantization | None) -> bool:
