@@ -11,11 +11,12 @@ import onnx
 from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import WrongAnswerError
+from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, say_nothing
-from alexnet_deploy.engines.engine import Device, Engine, open_graph, source_of
+from alexnet_deploy.engines.engine import Device, Engine, GraphSource, open_graph, source_of
 from alexnet_deploy.engines.proof.layers import LIMITS, Difference, LayerRow, LayerTable, layer_table, nearest
-from alexnet_deploy.engines.registry import BACKENDS, Backend
+from alexnet_deploy.engines.registry import BACKENDS, Backend, GraphBackend
 from alexnet_deploy.export.layers.definition import Definition
 from alexnet_deploy.export.layers.taps import Step, halves_of, steps_of, with_steps
 
@@ -36,28 +37,42 @@ def check_layers(
     what open_engine and Engine.run raise.
     """
     source = source_of(bundle)
-    model = onnx.load_model_from_string(source.data)
-    steps = steps_of(model.graph, bundle.manifest.architecture)
-    tapped = replace(source, data=with_steps(model, steps).SerializeToString())
     images = bundle.read_tensor(bundle.manifest.golden.images)
     with _trained(weights, bundle) as trained:
         for backend in BACKENDS:
-            if backend not in backends:
-                continue
-            say(f"running each layer on {backend}")
-            found = _Layers(steps=steps, definitions=_definitions(model.graph))
-            with open_graph(source, backend, device) as usual, open_graph(tapped, backend, device) as engine:
-                for start in range(0, len(images), _IMAGES_AT_ONCE):
-                    batch = images[start : start + _IMAGES_AT_ONCE]
-                    found.add(batch, engine.run_layers(batch), {} if trained is None else trained.run_layers(batch))
-                    found.compare_unfused(_run(usual, batch))
-                yield layer_table(
-                    found.rows(),
-                    engine.info,
-                    num_images=len(images),
-                    num_views=source.num_views,
-                    unfused_error=found.unfused_error,
-                )
+            if backend in backends:
+                say(f"running each layer on {backend}")
+                yield run_layers(source, bundle.manifest.architecture, images, trained, backend, device)
+
+
+def run_layers(
+    source: GraphSource,
+    architecture: Architecture,
+    images: np.ndarray,
+    trained: Engine | None,
+    backend: GraphBackend,
+    device: Device | Literal["auto"] = "auto",
+) -> LayerTable:
+    """Return the layers of one backend on images, uint8 (N, 256, 256, 3).
+
+    The graph is run twice, as it is and with the output of each layer added. `trained` is the trained network as an
+    engine, with the same views. Raises what open_graph and Engine.run raise.
+    """
+    model = onnx.load_model_from_string(source.data)
+    found = _Layers(steps=steps_of(model.graph, architecture), definitions=_definitions(model.graph))
+    tapped = replace(source, data=with_steps(model, found.steps).SerializeToString())
+    with open_graph(source, backend, device) as usual, open_graph(tapped, backend, device) as engine:
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            batch = images[start : start + _IMAGES_AT_ONCE]
+            found.add(batch, engine.run_layers(batch), {} if trained is None else trained.run_layers(batch))
+            found.compare_unfused(_run(usual, batch))
+        return layer_table(
+            found.rows(),
+            engine.info,
+            num_images=len(images),
+            num_views=source.num_views,
+            unfused_error=found.unfused_error,
+        )
 
 
 def _trained(weights: Weights | None, bundle: Bundle) -> AbstractContextManager[Engine | None]:
