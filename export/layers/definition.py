@@ -47,7 +47,9 @@ class Definition:
         node = self._nodes[name]
         inputs = [self.value_of(source, known) for source in node.input]
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        value = _OPERATORS[node.op_type](attributes, *inputs)
+        # An engine's input to a layer may be infinite or NaN; so is the result then.
+        with np.errstate(all="ignore"):
+            value = _OPERATORS[node.op_type](attributes, *inputs)
         return _in_half(value) if name in self._rounded else value
 
 
