@@ -94,8 +94,8 @@ class LayerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             others = [other.name for other in self.rows if not other.passed and other is not row]
             also = f"; also over their limits: {', '.join(others)}" if others else ""
             return (
-                f"{self.engine}: {row.name} ({row.kind}) is at fault: {_words(row)} from ONNX's definition on its own "
-                f"input, and every layer before it is within its limit{also}"
+                f"{self.engine}: {row.name} ({row.kind}) is at fault: on its own input it differs from ONNX's "
+                f"definition by {_words(row)}; every layer before it is within its limit{also}"
             )
         allowed = engine_tolerance(self.precision, self.num_views).probability
         if not self.unfused_error <= allowed:
@@ -107,8 +107,9 @@ class LayerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def _words(row: LayerRow) -> str:
-    rms = f"RMS error {row.own.rms:.2g}, limit {row.limit.rms:g}"
-    return rms if not row.own.rms <= row.limit.rms else f"max error {row.own.max:.2g}, limit {row.limit.max:g}"
+    if not row.own.rms <= row.limit.rms:
+        return f"{row.own.rms:.2g} (RMS), limit {row.limit.rms:g}"
+    return f"{row.own.max:.2g} (max), limit {row.limit.max:g}"
 
 
 @dataclass(slots=True)

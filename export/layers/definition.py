@@ -83,7 +83,8 @@ def _conv(attributes: _Attributes, x: np.ndarray, weight_OCHW: np.ndarray, bias_
     for image, patches in zip(sums, windows, strict=True):
         by_group = patches.reshape(groups, channels // groups, *patches.shape[1:]).transpose(0, 1, 4, 5, 2, 3)
         np.matmul(filters, by_group.reshape(groups, filters.shape[2], -1), out=image)
-    return sums.reshape(len(x), -1, height, width) + bias_O[:, np.newaxis, np.newaxis]
+    shifted: np.ndarray = sums.reshape(len(x), -1, height, width) + bias_O[:, np.newaxis, np.newaxis]
+    return shifted
 
 
 def _padded(attributes: _Attributes, x: np.ndarray, fill: float) -> np.ndarray:
@@ -106,9 +107,11 @@ def _max_pool(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
 
 def _average_pool(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
     sums = reduce(np.add, _in_windows(attributes, x, 0.0))
-    if attributes.get("count_include_pad"):
-        return sums / math.prod(attributes["kernel_shape"])
-    return sums / reduce(np.add, _in_windows(attributes, np.ones_like(x[:1, :1]), 0.0))
+    is_counted = attributes.get("count_include_pad")
+    ones = np.ones_like(x[:1, :1])
+    number = math.prod(attributes["kernel_shape"]) if is_counted else reduce(np.add, _in_windows(attributes, ones, 0.0))
+    means: np.ndarray = sums / number
+    return means
 
 
 def _lrn(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
@@ -116,7 +119,8 @@ def _lrn(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
     before = (size - 1) // 2
     squares = np.pad(x**2, ((0, 0), (before, size - 1 - before), (0, 0), (0, 0)))
     sums = reduce(np.add, (squares[:, place : place + channels] for place in range(size)))
-    return x / (attributes["bias"] + attributes["alpha"] / size * sums) ** attributes["beta"]
+    normed: np.ndarray = x / (attributes["bias"] + attributes["alpha"] / size * sums) ** attributes["beta"]
+    return normed
 
 
 def _softmax(attributes: _Attributes, x: np.ndarray) -> np.ndarray:
