@@ -22,6 +22,7 @@ import openvino
 from onnx import helper
 from record import record
 
+from alexnet_deploy.core.bundle.layout import VIEWS
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.weights import load_weights
@@ -30,7 +31,6 @@ from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import Engine, open_engine
 from alexnet_deploy.engines.registry import BACKENDS
-from alexnet_deploy.export.graph import VIEWS
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 

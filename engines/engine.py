@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.machine import has_vnni
 from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
+from alexnet_deploy.engines.backends.runner import LayeredRunner, Runner, StagedRunner, StageTimes
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.engines.graph_guard import refuse_foreign_graph
 from alexnet_deploy.engines.lifetime import refuse_inherited_library, refuse_other_process, register_engine
@@ -77,39 +78,6 @@ class GraphSource:
     """Digest of the manifest of its bundle; None without a bundle."""
     needs_vnni: bool = False
     """Whether it is an int8 graph that OpenVINO computes wrongly on a CPU without VNNI."""
-
-
-class Runner(Protocol):
-    """One backend's part of an engine: no checks, no splitting; it owns its buffers."""
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Return probabilities for a contiguous batch within the limit; the next run may overwrite the result."""
-        ...
-
-    def close(self) -> None:
-        """Release all resources."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageTimes:
-    """Time of each stage of one run, measured by the device."""
-
-    upload_ms: float
-    """Images to the device."""
-    compute_ms: float
-    """The graph."""
-    download_ms: float
-    """Probabilities from the device."""
-
-
-@runtime_checkable
-class StagedRunner(Runner, Protocol):
-    """A runner on a device with its own memory."""
-
-    def time_stages(self, images: np.ndarray) -> StageTimes:
-        """Run a contiguous batch within the limit and time each stage separately."""
-        ...
 
 
 class Engine:
@@ -177,6 +145,18 @@ class Engine:
         """
         with self._taken() as runner:
             return runner.time_stages(images[: self._max_batch]) if isinstance(runner, StagedRunner) else None
+
+    def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return all outputs of the graph by name, unchecked; of the trained network the output of each layer.
+
+        `images` are as in run(), at most one batch of them; the caller owns the arrays, whose first axis is N or V * N.
+        Raises BackendError as run() does, and for a plan, to which no outputs can be added.
+        """
+        with self._taken() as runner:
+            if not isinstance(runner, LayeredRunner):
+                raise BackendError(f"{self.info.backend}: a plan has no outputs of layers, and none can be added to it")
+            outputs = runner.run_layers(np.ascontiguousarray(images[: self._max_batch]))
+            return {name: values.copy() for name, values in outputs.items()}
 
     def refuse_fork(self) -> None:
         """Raise BackendError in a process that was forked from the one that opened this engine."""
@@ -273,10 +253,15 @@ def open_engine(
         from alexnet_deploy.engines.tensorrt.plan import open_plan
 
         return open_plan(bundle, backend, gpu=gpu)
+    return _open(source_of(bundle), backend, device, threads, tuned_for)
+
+
+def source_of(bundle: Bundle) -> GraphSource:
+    """Return a bundle's graph; raises IntegrityError if its bytes changed, BundleError if it differs from the table."""
     manifest = bundle.manifest
     data = bundle.read(GRAPH)
     refuse_foreign_graph(data, manifest, str(bundle.path))
-    source = GraphSource(
+    return GraphSource(
         name=str(bundle.path),
         data=data,
         precision=manifest.precision,
@@ -285,7 +270,6 @@ def open_engine(
         bundle_sha256=bundle.sha256,
         needs_vnni=manifest.quantization is not None and manifest.quantization.needs_vnni,
     )
-    return _open(source, backend, device, threads, tuned_for)
 
 
 def open_graph(

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
+from alexnet_deploy.core.bundle.layout import VIEWS
 from alexnet_deploy.core.bundle.manifest import IMAGES
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.export.float16 import HALF_MAX
-from alexnet_deploy.export.graph import MEAN, SCALE, VIEWS
+from alexnet_deploy.export.graph import MEAN, SCALE
 from alexnet_deploy.export.int8 import products_of
+from alexnet_deploy.export.layers.taps import with_outputs
 
 NUM_BINS = 4096
 _NUM_LEVELS = MAX_LEVEL + 1
@@ -156,11 +158,8 @@ def _run(graph: onnx.ModelProto, tensors: list[str], images: np.ndarray) -> list
 
 
 def _tapped(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnxruntime.InferenceSession:
-    """Open a copy of the graph whose outputs are these internal float tensors."""
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    """Open a copy of the graph that also returns these internal float tensors."""
+    tapped = with_outputs(graph, tensors)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from alexnet_deploy.core.bundle.layout import LAYOUT, opset_for
+from alexnet_deploy.core.bundle.layout import LAYOUT, PIXELS, SOFTMAX, VIEWS, opset_for
 from alexnet_deploy.core.bundle.manifest import Contract, Manifest, contract_for
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
@@ -44,10 +44,6 @@ from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.float16 import to_half
 from alexnet_deploy.export.int8 import to_int8
 
-PIXELS = "pixels"
-"""The preprocessed image, float32 (N, 3, 256, 256), that the views are cropped from."""
-VIEWS = "views"
-"""All views, float32 (V * N, 3, H, W), view by view."""
 MEAN = "mean"
 """The constant that is subtracted from each image: float32 (1, 3, 1, 1), or (1, 3, 256, 256) for a mean image."""
 SCALE = "scale"
@@ -272,7 +268,7 @@ def _write_spatial_norm(writer: _Writer, layer: SpatialNorm, value: str) -> str:
 
 
 def _write_average(writer: _Writer, logits: str, num_views: int, contract: Contract, opset: int) -> None:
-    softmax = writer.node("Softmax", "softmax", [logits], axis=-1)
+    softmax = writer.node("Softmax", SOFTMAX, [logits], axis=-1)
     shape = writer.constant("by_view", np.array([num_views, -1, contract.output.shape[1]], dtype=np.int64))
     by_view = writer.node("Reshape", "probabilities_by_view", [softmax, shape])
     if opset < 18:

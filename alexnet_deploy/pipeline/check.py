@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,8 +21,9 @@ from alexnet_deploy.engines.engine import Device, Engine, open_engine
 from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.golden_files import DecoderRow, prove_decoder, prove_files
+from alexnet_deploy.engines.proof.layers import LayerTable
 from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
-from alexnet_deploy.engines.registry import Backend, installed_module
+from alexnet_deploy.engines.registry import BACKENDS, Backend, installed_module
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.plans import plan_problems
 
@@ -41,12 +43,15 @@ class CheckResult:
     """Checks that were skipped, and how to enable them."""
     decoder: DecoderRow | None = None
     """Agreement of this program's decoder with the golden files; None if it was not run."""
+    layers: tuple[LayerTable, ...] = ()
+    """The layers of each engine that runs the graph; empty if they were not asked for."""
 
     @property
     def passed(self) -> bool:
         """True if every check that ran passed."""
         is_decoded = self.decoder is None or self.decoder.passed
-        return not self.problems and is_decoded and all(row.passed for row in self.rows)
+        are_sound = all(table.fault is None for table in self.layers)
+        return not self.problems and is_decoded and are_sound and all(row.passed for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,7 @@ def check(
     device: Device | Literal["auto"] = "auto",
     weights: LoadedWeights | None = None,
     images: ComparisonSet | None = None,
+    with_layers: bool = False,
     say: Say = say_nothing,
 ) -> CheckResult:
     """Prove a bundle again: its bytes, its graph against its table, its engines against the golden vectors.
@@ -97,8 +103,12 @@ def check(
     weights. The default `backends` are the installed ones that support the `device`; the trained network runs on the
     CPU. If the graph differs from its table, no engine is run.
 
-    Raises IntegrityError for bytes that changed since publication, UsageError for weights of another bundle or images
-    without weights, DataError for an image that cannot be read, BackendError where no engine is installed.
+    `with_layers` also runs each layer of the engines that run the graph, and names the first that is at fault; it needs
+    onnx. Outputs cannot be added to plans.
+
+    Raises IntegrityError for bytes that changed since publication, UsageError for weights of another bundle, images
+    without weights or layers of plans alone, DataError for an image that cannot be read, BackendError where no engine
+    is installed.
     """
     manifest = bundle.manifest
     if weights is not None and weights.sha256 != manifest.provenance.weights_sha256:
@@ -110,6 +120,8 @@ def check(
         weights = as_published(weights, manifest.confidence)
     if images is not None and weights is None:
         raise UsageError("comparing on images needs the trained network: pass --weights too")
+    if with_layers:
+        _refuse_layers(backends)
     chosen = tuple(backends) if backends is not None else backends_here(bundle, device)
     say("verifying the bundle's bytes")
     bundle.verify()
@@ -131,7 +143,38 @@ def check(
     if found:
         not_done.append("no engine was run: the graph differs from its table, and engines trust what they load")
     rows = [] if found else _rows(bundle, _chain(bundle, weights, chosen, device, say), images)
-    return CheckResult(rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder)
+    tables = []
+    if with_layers:
+        files = [record.file for record in manifest.plans if record.backend in chosen]
+        not_done += [f"the layers of {file} were not run: no output can be added to a plan" for file in files]
+        tables = [] if found else _layers(bundle, weights, chosen, device, say)
+    return CheckResult(
+        rows=tuple(rows), problems=tuple(problems), not_done=tuple(not_done), decoder=decoder, layers=tuple(tables)
+    )
+
+
+def _refuse_layers(backends: Sequence[Backend] | None) -> None:
+    """Raise where layers cannot be run, before the checks that take time."""
+    # Without onnx it fails here.
+    import_module("alexnet_deploy.pipeline.golden.layers")
+    if backends is not None and not set(backends) & set(BACKENDS):
+        raise UsageError(
+            f"{' and '.join(backends)}: layers need outputs added to the graph, and a plan cannot get any; use "
+            f"{' or '.join(BACKENDS)}"
+        )
+
+
+def _layers(
+    bundle: Bundle,
+    weights: LoadedWeights | None,
+    backends: Sequence[Backend],
+    device: Device | Literal["auto"],
+    say: Say,
+) -> list[LayerTable]:
+    from alexnet_deploy.pipeline.golden.layers import check_layers
+
+    trained = None if weights is None else weights.weights
+    return list(check_layers(bundle, trained, backends, device, say))
 
 
 def _rows(bundle: Bundle, chain: Iterator[Engine], images: ComparisonSet | None) -> list[ParityRow]:

@@ -38,12 +38,18 @@ class _Runner:
         self._session = session
 
     def run(self, images: np.ndarray) -> np.ndarray:
+        return self._outputs([PROBABILITIES], images)[0]
+
+    def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._outputs(names, images), strict=True))
+
+    def _outputs(self, names: list[str], images: np.ndarray) -> list[np.ndarray]:
         try:
-            (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images})
+            outputs: list[np.ndarray] = self._session.run(names, {IMAGES: images})
         except _ERRORS as error:
             raise BackendError(f"onnxruntime: the graph could not be run: {in_one_line(error)}") from error
-        result: np.ndarray = probabilities
-        return result
+        return outputs
 
     def close(self) -> None:
         del self._session

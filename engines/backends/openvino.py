@@ -18,13 +18,25 @@ def _arithmetic(source: GraphSource) -> str:
 class _Runner:
     def __init__(self, compiled: openvino.CompiledModel) -> None:
         self._request = compiled.create_infer_request()
+        # Values that OpenVINO merges share one tensor, which has the names of all.
+        self._names = sorted({name for output in compiled.outputs for name in output.get_names()})
 
     def run(self, images: np.ndarray) -> np.ndarray:
+        self._infer(images)
+        return self._output(PROBABILITIES)
+
+    def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self._infer(images)
+        return {name: self._output(name) for name in self._names}
+
+    def _infer(self, images: np.ndarray) -> None:
         try:
             self._request.infer({IMAGES: images}, share_inputs=True)
         except RuntimeError as error:
             raise BackendError(f"openvino: the graph could not be run: {in_one_line(error)}") from error
-        result: np.ndarray = self._request.get_tensor(PROBABILITIES).data
+
+    def _output(self, name: str) -> np.ndarray:
+        result: np.ndarray = self._request.get_tensor(name).data
         return result
 
     def close(self) -> None:

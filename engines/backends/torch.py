@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS
+from alexnet_deploy.core.bundle.manifest import PROBABILITIES
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess
 from alexnet_deploy.core.model.views import View
@@ -31,11 +33,32 @@ class _Runner:
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> torch.Tensor:
         """Return the logits of each view, float32 (V, N, K)."""
-        weights = self._weights
-        pixels = preprocess(torch.tensor(images, device=self._device), weights.preprocessing, weights.mean_image)
-        size = weights.architecture.input_size
-        logits: torch.Tensor = self._network(torch.cat([cut(pixels, view, size) for view in self._views]))
+        logits: torch.Tensor = self._network(self._cut(self._pixels(images)))
         return logits.view(len(self._views), len(images), -1)
+
+    @torch.inference_mode()
+    def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = self._pixels(images)
+        values = self._cut(pixels)
+        found = {PIXELS: pixels, VIEWS: values}
+        for name, module in self._network.named_children():
+            values = found[name] = module(values)
+        found[SOFTMAX] = torch.softmax(values, dim=1)
+        arrays: dict[str, np.ndarray] = {name: tensor.cpu().numpy() for name, tensor in found.items()}
+        return arrays | {PROBABILITIES: self._average(found[SOFTMAX])}
+
+    def _pixels(self, images: np.ndarray) -> torch.Tensor:
+        weights = self._weights
+        return preprocess(torch.tensor(images, device=self._device), weights.preprocessing, weights.mean_image)
+
+    def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        size = self._weights.architecture.input_size
+        return torch.cat([cut(pixels, view, size) for view in self._views])
+
+    def _average(self, by_view_VNK: torch.Tensor) -> np.ndarray:
+        num_views = len(self._views)
+        mean: np.ndarray = by_view_VNK.view(num_views, len(by_view_VNK) // num_views, -1).mean(0).cpu().numpy()
+        return mean
 
     def close(self) -> None:
         del self._network

@@ -65,6 +65,11 @@ def int8_graph_tolerance(num_views: int) -> Tolerance:
     )
 
 
+def engine_tolerance(precision: Precision, num_views: int) -> Tolerance:
+    """Return the tolerance between two engines of one graph, or between an engine and the graph's definition."""
+    return int8_graph_tolerance(num_views) if precision == "int8" else TOLERANCES[precision]
+
+
 LOG_FLOOR = 1e-30
 """Smaller probabilities are clamped to this: float32 ends near 1e-38, and engines underflow differently."""
 

@@ -17,7 +17,8 @@ from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend, Precision
 from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
-from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, StageTimes, cuda_index
+from alexnet_deploy.engines.backends.runner import StageTimes
+from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, cuda_index
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.registry import SPECS, Backend, installed_backends, installed_module
 from alexnet_deploy.engines.tensorrt.device_memory import DeviceMemory, Gpu, find_gpu, open_device

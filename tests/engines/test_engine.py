@@ -24,11 +24,11 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.engines import engine as engine_module
+from alexnet_deploy.engines.backends.runner import StageTimes
 from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import (
     Engine,
     GraphSource,
-    StageTimes,
     Tuning,
     engine_of_graph,
     open_engine,

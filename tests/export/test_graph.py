@@ -13,6 +13,7 @@ import torch
 from networks import narrowed, separating_weights
 from onnx import numpy_helper
 
+from alexnet_deploy.core.bundle.layout import PIXELS
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.architecture import LocalNorm, SpatialNorm
@@ -23,7 +24,7 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export import graph as graph_module
 from alexnet_deploy.export.audit import audit_graph
-from alexnet_deploy.export.graph import PIXELS, build_graph, encode_graph
+from alexnet_deploy.export.graph import build_graph, encode_graph
 
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
 

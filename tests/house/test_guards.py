@@ -84,6 +84,7 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
     for missing, arguments, sentence in (
         ("torch", ["train", tmp_path], "this command needs torch, which is not installed; `pip install "),
         ("onnx", ["inspect", bundle.path / "model.onnx"], "this command needs onnx, which is not installed; `pip inst"),
+        ("onnx", ["check", bundle.path, "--layers"], "this command needs onnx, which is not installed; `pip install "),
         ("jinja2", ["export", loaded.path, "--out", out], "this command needs jinja2, which is not installed; `pip i"),
     ):
         done = command_without((missing,), *arguments)

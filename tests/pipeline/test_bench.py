@@ -11,7 +11,8 @@ from PIL import Image
 
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import DataError, UsageError
-from alexnet_deploy.engines.engine import Engine, StageTimes
+from alexnet_deploy.engines.backends.runner import StageTimes
+from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.pipeline.bench import DRAWN_SIZE, STAGES, bench
 

@@ -1,6 +1,7 @@
 """`alexnet-deploy check`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from alexnet_deploy.core.names import RUNS, check_exists, find_bundle, find_weig
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
     from alexnet_deploy.engines.proof.golden_files import DecoderRow
+    from alexnet_deploy.engines.proof.layers import LayerTable
 
 
 def check(
@@ -34,6 +36,12 @@ def check(
             "256x256x3 RGB of each on stdout, in order.",
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="Also compare each layer of the running engines, and name the first that is at fault."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a bundle again: its digests, its graph, and every engine against the trained network."""
@@ -46,8 +54,8 @@ def check(
 
     opened = open_bundle(find_bundle(bundle))
     if pixels is not None:
-        if weights is not None or data is not None or backend != "auto" or device != "auto":
-            raise UsageError("--pixels runs no engine; leave out --weights, --data, --backend and --device")
+        if weights is not None or data is not None or backend != "auto" or device != "auto" or layers:
+            raise UsageError("--pixels runs no engine; leave out --weights, --data, --backend, --device and --layers")
         _check_pixels(opened, pixels, as_json=as_json)
         return
     if data is not None:
@@ -70,6 +78,7 @@ def check(
             device=device,
             weights=loaded,
             images=images,
+            with_layers=layers,
             say=stage,
         )
     if as_json:
@@ -79,6 +88,7 @@ def check(
                 "rows": result.rows,
                 "problems": result.problems,
                 "decoder": result.decoder,
+                **({"layers": [_layers_record(table) for table in result.layers]} if layers else {}),
             }
         )
     else:
@@ -87,6 +97,7 @@ def check(
             _show_decoder(result.decoder)
         for problem in result.problems:
             show(f"FAILED: {problem}")
+        _show_layers(result.layers)
     if images is not None and images.truths is None:
         say(f"accuracy was not measured: not all folders in {data} are named after a label")
     for line in result.not_done:
@@ -123,3 +134,20 @@ def _show_decoder(row: "DecoderRow") -> None:
     show(describe_row(row))
     for failure in row.failures:
         show(f"FAILED: {failure}")
+
+
+def _show_layers(tables: Sequence["LayerTable"]) -> None:
+    from alexnet_deploy.cli.terminal import show
+    from alexnet_deploy.inspection.layer_table import layer_table
+
+    for table in tables:
+        show(f"\n{layer_table(table)}")
+        show(f"{table.engine}: no layer is at fault" if table.fault is None else f"FAILED: {table.fault}")
+
+
+def _layers_record(table: "LayerTable") -> dict[str, object]:
+    import msgspec
+
+    at_fault = table.at_fault
+    verdict = {"at_fault": None if at_fault is None else at_fault.name, "fault": table.fault}
+    return {**msgspec.to_builtins(table), **verdict}

@@ -13,7 +13,8 @@ from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle, publish
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError, IntegrityError, ParityError, UsageError
 from alexnet_deploy.core.fs.files import sha256
-from alexnet_deploy.engines.engine import Engine, StageTimes, open_engine
+from alexnet_deploy.engines.backends.runner import StageTimes
+from alexnet_deploy.engines.engine import Engine, open_engine
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.registry import installed_backends
 from alexnet_deploy.engines.tensorrt import plan as tensorrt_engine

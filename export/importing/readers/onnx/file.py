@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
+from alexnet_deploy.core.bundle.layout import VIEWS
 from alexnet_deploy.core.bundle.manifest import FORMAT
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256
@@ -12,7 +13,6 @@ from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.export.graph import VIEWS
 from alexnet_deploy.export.importing.readers.onnx.chain import chain_of
 from alexnet_deploy.export.importing.readers.onnx.graph import graph_of
 from alexnet_deploy.export.importing.readers.onnx.structure import Structure, StructureError, read_structure

@@ -1,0 +1,1 @@
+"""The layers of a graph one by one: their outputs, and what each must make of its input."""
