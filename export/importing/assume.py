@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.architecture import Architecture, LocalNorm
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
@@ -39,6 +39,13 @@ class LrnConstants:
     beta: float
     k: float
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for constants that our tables do not have."""
+        try:
+            LocalNorm(name="LRN", size=self.size, alpha=self.alpha, beta=self.beta, k=self.k)
+        except ValueError as error:
+            raise UsageError(f"--lrn: {error}") from error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
@@ -58,6 +65,11 @@ class Overrides:
     resize: ResizePolicy | None = None
     lrn: LrnConstants | None = None
     labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that no network can have."""
+        if self.scale is not None and not min(self.scale) > 0:
+            raise UsageError(f"--scale: must be above 0, got {', '.join(f'{factor:g}' for factor in self.scale)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +169,8 @@ def fill_preprocessing(
     image, mean = said.mean_image, said.mean
     if overrides.mean is not None:
         image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)
+    if image is None and overrides.mean_image == "channels":
+        raise UsageError("--mean-image channels: there is no mean image; give one with --mean FILE")
     if image is not None and order is not None and not (mean := _equal_mean(image, order)):
         if overrides.mean_image == "channels":
             assumptions.append(_averaged(image, order))
