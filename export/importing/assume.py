@@ -16,6 +16,8 @@ from alexnet_deploy.export.importing.known import KNOWN, KnownSource
 from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
     Assumption,
+    Connect,
+    Convolve,
     MeanImage,
     Normalise,
     Scale,
@@ -82,6 +84,8 @@ class Completed:
     """More facts about such files; None if there are none."""
     assumptions: tuple[Assumption, ...]
     """The facts that were assumed."""
+    layers_of: str | None
+    """The table whose layers were given to a file without layers; None if the file has its own."""
 
 
 def complete(source: Source, overrides: Overrides) -> Completed:
@@ -90,10 +94,11 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     Raises WeightsError if its tensors are unknown, UsageError for an override that contradicts the file.
     """
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
+    layers_of = None
     if source.layers is None:
         asked = overrides.architecture if overrides.architecture in ARCHITECTURES else None
         matched = match_layers(source, asked, overrides.table)
-        known, layers = matched.known, matched.layers
+        known, layers, layers_of = matched.known, matched.layers, matched.layers_of
         if known is not None and asked is None and overrides.table is None:
             value = known.architecture or known.key
             assumptions.append(Assumption(subject="architecture", value=value, reason=matched.reason, option="--arch"))
@@ -108,6 +113,7 @@ def complete(source: Source, overrides: Overrides) -> Completed:
         ),
         known=known,
         assumptions=tuple(assumptions),
+        layers_of=layers_of,
     )
 
 
@@ -118,6 +124,10 @@ def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource | None, ov
         value = f"directly after the layer before it by name ({scale.name}, ...), epsilon {scale.epsilon:g}"
         reason = "a state dict does not say where its batch norms are, nor their epsilon"
         found.append(Assumption(subject="batch norm", value=value, reason=reason, option=None))
+    plain = [layer.name for layer in layers if isinstance(layer, Convolve | Connect) and layer.bias is None]
+    if plain:
+        reason = "the file has no biases for these layers"
+        found.append(Assumption(subject="biases", value=f"0 for {', '.join(plain)}", reason=reason, option=None))
     if known is None:
         return found
     norm = next((layer for layer in layers if isinstance(layer, Normalise)), None)

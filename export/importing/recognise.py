@@ -68,11 +68,18 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
     architecture was requested.
     """
     assumptions = list(completed.assumptions)
-    if overrides.table is None:
-        translated = _fitting(completed, assumptions)
-        _check_kinship(completed.source, translated)
-    else:
-        translated = translate(completed.source, overrides.table.input_size)
+    try:
+        if overrides.table is None:
+            translated = _fitting(completed, assumptions)
+            _check_kinship(completed.source, translated)
+        else:
+            translated = translate(completed.source, overrides.table.input_size)
+    except WeightsError as error:
+        if completed.layers_of is None:
+            raise
+        raise WeightsError(
+            f"{error}; the file holds no layers, so those of {completed.layers_of} were tried: give others with --arch"
+        ) from error
     architecture, nearest = _named(completed, translated, overrides)
     fed = fill_preprocessing(
         replace(completed.source.preprocessing, input_size=translated.input_size),

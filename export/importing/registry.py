@@ -1,5 +1,6 @@
 """The supported formats, one entry each; a file's format is detected from its content, never from its name."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ It uses only the source's own layers and tensors, never the recogniser.
 """
 
 _START_BYTES = 4 * KIB
+_NETWORK_TEXT = re.compile(rb"^[ \t]*layers?[ \t]*:?[ \t]*\{", re.MULTILINE)
+_MEAN_IMAGE = b"\x08\x01\x10\x03\x18"
+"""How a BlobProto of one image of three channels begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,13 @@ def _what_it_is(path: Path, start: bytes) -> str:
         return "is empty"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "this is a bare pickle, which is not opened because loading it can run code"
+    if _NETWORK_TEXT.search(start) is not None:
+        return (
+            "this is a Caffe network as text, which holds no weights; import its .caffemodel, or a folder with both, "
+            "the text as deploy.prototxt"
+        )
+    if start.startswith(_MEAN_IMAGE):
+        return "this is a mean image; import the model, and give the image with --mean"
     return "unknown format"
 
 

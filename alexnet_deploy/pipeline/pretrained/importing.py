@@ -48,6 +48,11 @@ def understand(path: Path, overrides: Overrides, *, say: Say = say_nothing) -> U
         f"proved: {found.referee_words}, and our network agree on {counted(agreement.num_images, 'image')} within "
         f"{agreement.max_error:.1e}"
     )
+    if not agreement.tells_images_apart:
+        say(
+            "the file's network gives all these images the same probabilities, so the agreement would not "
+            "show a fault; its weights may be damaged or untrained"
+        )
     return Understood(recognised=recognised, format=found, agreement=agreement)
 
 

@@ -129,6 +129,8 @@ def _side(model: onnx.ModelProto, name: str) -> int | None:
     """Return the side of the square input; None if the file leaves it open. Raises StructureError for another shape."""
     (value,) = (one for one in model.graph.input if one.name == name)
     dimensions = value.type.tensor_type.shape.dim
+    if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+        raise StructureError(f"its input {name} is float16; import the float32 graph")
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dimensions) != 4:
         raise StructureError(f"its input {name} is not images as floats, (N, 3, height, width)")
     channels, height, width = (one.dim_value for one in list(dimensions)[1:])
