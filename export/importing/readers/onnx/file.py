@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 
 from alexnet_deploy.core.bundle.manifest import FORMAT
@@ -11,12 +12,12 @@ from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.preprocessing import Preprocessing
-from alexnet_deploy.export.graph import VIEWS
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.export.graph import MEAN, VIEWS
 from alexnet_deploy.export.importing.readers.onnx.chain import chain_of
-from alexnet_deploy.export.importing.readers.onnx.graph import graph_of
+from alexnet_deploy.export.importing.readers.onnx.graph import Graph, graph_of
 from alexnet_deploy.export.importing.readers.onnx.structure import Structure, StructureError, read_structure
-from alexnet_deploy.export.importing.source import Softmax, Source, SourcePreprocessing
+from alexnet_deploy.export.importing.source import MeanImage, Softmax, Source, SourcePreprocessing
 
 MOST_BYTES = 2**31 - 1
 """Of a protobuf message."""
@@ -107,6 +108,7 @@ def _source(path: Path, structure: Structure) -> Source:
             resize=facts.preprocessing.resize,
             channel_order=facts.preprocessing.channel_order,
             mean=facts.preprocessing.mean,
+            mean_image=_mean_image(graph) if facts.preprocessing.has_mean_image else None,
             scale=facts.preprocessing.scale,
             input_size=facts.architecture.input_size,
         )
@@ -123,6 +125,14 @@ def _source(path: Path, structure: Structure) -> Source:
         origin=origin,
         table=facts.architecture if facts else None,
     )
+
+
+def _mean_image(graph: Graph) -> MeanImage:
+    """Return the mean image in a graph of this program; its channels have the order of the network's input."""
+    pixels = graph.constant(MEAN)
+    if pixels is None or pixels.shape != (1, 3, IMAGE_SIZE, IMAGE_SIZE) or pixels.dtype != np.float32:
+        raise StructureError("has the metadata of alexnet-deploy, but not the mean image that it mentions")
+    return MeanImage(name=f"the constant {MEAN}", pixels=pixels[0])
 
 
 def _side(model: onnx.ModelProto, name: str) -> int | None:
