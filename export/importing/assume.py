@@ -4,6 +4,7 @@ Each fact that is not from the file or an option becomes an Assumption, which is
 """
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -124,7 +125,12 @@ def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource | None, ov
         value = f"directly after the layer before it by name ({scale.name}, ...), epsilon {scale.epsilon:g}"
         reason = "a state dict does not say where its batch norms are, nor their epsilon"
         found.append(Assumption(subject="batch norm", value=value, reason=reason, option=None))
-    plain = [layer.name for layer in layers if isinstance(layer, Convolve | Connect) and layer.bias is None]
+    # A layer before a batch norm usually has none: the shift takes its place.
+    plain = [
+        layer.name
+        for layer, after in zip_longest(layers, layers[1:])
+        if isinstance(layer, Convolve | Connect) and layer.bias is None and not isinstance(after, Scale)
+    ]
     if plain:
         reason = "the file has no biases for these layers"
         found.append(Assumption(subject="biases", value=f"0 for {', '.join(plain)}", reason=reason, option=None))

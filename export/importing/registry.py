@@ -107,6 +107,8 @@ def find_format(path: Path) -> Format:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     found = next((entry for entry in FORMATS if entry.reader.recognises(path, start)), None)
+    if found is None and (remedy := _part_of_a_model(start)) is not None:
+        raise WeightsError(f"{path}: {remedy}")
     if found is None:
         raise WeightsError(f"{path}: {_what_it_is(path, start)}; import reads {_all_words()}")
     return found
@@ -117,6 +119,11 @@ def _what_it_is(path: Path, start: bytes) -> str:
         return "is empty"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "this is a bare pickle, which is not opened because loading it can run code"
+    return "unknown format"
+
+
+def _part_of_a_model(start: bytes) -> str | None:
+    """Return what to do with a file that belongs to a model but is not one; None for any other file."""
     if _NETWORK_TEXT.search(start) is not None:
         return (
             "this is a Caffe network as text, which holds no weights; import its .caffemodel, or a folder with both, "
@@ -124,7 +131,7 @@ def _what_it_is(path: Path, start: bytes) -> str:
         )
     if start.startswith(_MEAN_IMAGE):
         return "this is a mean image; import the model, and give the image with --mean"
-    return "unknown format"
+    return None
 
 
 def _all_words() -> str:

@@ -123,6 +123,12 @@ def test_a_file_that_is_not_there_is_wrong_use(run: Run) -> None:
     assert run("import", "nothing.pth").refused(2) == "nothing.pth: there is no such file or folder"
 
 
+def test_the_newest_run_is_not_imported(checkpoint: Path, run: Run) -> None:
+    assert run("import", checkpoint).code == 0
+    said = "runs/latest: this is a run, which needs no import; `alexnet-deploy export runs/latest` exports it"
+    assert run("import", "runs/latest").refused(3) == said
+
+
 def test_our_own_weights_are_not_imported(torchvision: Weights, run: Run) -> None:
     saved(torchvision, Path("ours.safetensors"))
     said = run("import", "ours.safetensors").refused(3)
