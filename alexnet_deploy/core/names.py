@@ -153,7 +153,7 @@ def check_exists(path: Path, what: str) -> None:
 def check_is_foreign(path: Path) -> None:
     """Raise WeightsError if a path of another program's weights is a run or a bundle: these need no import."""
     place = shlex.quote(str(path))
-    if is_run(path):
+    if is_run(path) or (path.parent == RUNS and _is_latest(path)):
         raise WeightsError(f"{path}: this is a run, which needs no import; `alexnet-deploy export {place}` exports it")
     if (path / _MANIFEST).is_file():
         raise WeightsError(

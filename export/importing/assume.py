@@ -4,18 +4,21 @@ Each fact that is not from the file or an option becomes an Assumption, which is
 """
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.architecture import Architecture, LocalNorm
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
 from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
     Assumption,
+    Connect,
+    Convolve,
     MeanImage,
     Normalise,
     Scale,
@@ -39,6 +42,13 @@ class LrnConstants:
     beta: float
     k: float
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for constants that our tables do not have."""
+        try:
+            LocalNorm(name="LRN", size=self.size, alpha=self.alpha, beta=self.beta, k=self.k)
+        except ValueError as error:
+            raise UsageError(f"--lrn: {error}") from error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
@@ -59,6 +69,11 @@ class Overrides:
     lrn: LrnConstants | None = None
     labels: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that no network can have."""
+        if self.scale is not None and not min(self.scale) > 0:
+            raise UsageError(f"--scale: must be above 0, got {', '.join(f'{factor:g}' for factor in self.scale)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
@@ -70,6 +85,8 @@ class Completed:
     """More facts about such files; None if there are none."""
     assumptions: tuple[Assumption, ...]
     """The facts that were assumed."""
+    layers_of: str | None
+    """The table whose layers were given to a file without layers; None if the file has its own."""
 
 
 def complete(source: Source, overrides: Overrides) -> Completed:
@@ -78,10 +95,11 @@ def complete(source: Source, overrides: Overrides) -> Completed:
     Raises WeightsError if its tensors are unknown, UsageError for an override that contradicts the file.
     """
     assumptions = [found for found in source.assumptions if overrides.mean is None or found.option != _OPTIONS["mean"]]
+    layers_of = None
     if source.layers is None:
         asked = overrides.architecture if overrides.architecture in ARCHITECTURES else None
         matched = match_layers(source, asked, overrides.table)
-        known, layers = matched.known, matched.layers
+        known, layers, layers_of = matched.known, matched.layers, matched.layers_of
         if known is not None and asked is None and overrides.table is None:
             value = known.architecture or known.key
             assumptions.append(Assumption(subject="architecture", value=value, reason=matched.reason, option="--arch"))
@@ -96,6 +114,7 @@ def complete(source: Source, overrides: Overrides) -> Completed:
         ),
         known=known,
         assumptions=tuple(assumptions),
+        layers_of=layers_of,
     )
 
 
@@ -106,6 +125,15 @@ def _about_layers(layers: tuple[SourceLayer, ...], known: KnownSource | None, ov
         value = f"directly after the layer before it by name ({scale.name}, ...), epsilon {scale.epsilon:g}"
         reason = "a state dict does not say where its batch norms are, nor their epsilon"
         found.append(Assumption(subject="batch norm", value=value, reason=reason, option=None))
+    # A layer before a batch norm usually has none: the shift takes its place.
+    plain = [
+        layer.name
+        for layer, after in zip_longest(layers, layers[1:])
+        if isinstance(layer, Convolve | Connect) and layer.bias is None and not isinstance(after, Scale)
+    ]
+    if plain:
+        reason = "the file has no biases for these layers"
+        found.append(Assumption(subject="biases", value=f"0 for {', '.join(plain)}", reason=reason, option=None))
     if known is None:
         return found
     norm = next((layer for layer in layers if isinstance(layer, Normalise)), None)
@@ -157,6 +185,8 @@ def fill_preprocessing(
     image, mean = said.mean_image, said.mean
     if overrides.mean is not None:
         image, mean = (overrides.mean, None) if isinstance(overrides.mean, MeanImage) else (None, overrides.mean)
+    if image is None and overrides.mean_image == "channels":
+        raise UsageError("--mean-image channels: there is no mean image; give one with --mean FILE")
     if image is not None and order is not None and not (mean := _equal_mean(image, order)):
         if overrides.mean_image == "channels":
             assumptions.append(_averaged(image, order))

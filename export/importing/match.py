@@ -59,6 +59,8 @@ class Matched:
     layers: tuple[SourceLayer, ...]
     reason: str
     """In words."""
+    layers_of: str
+    """Name of the table that they were taken from."""
 
 
 def match_layers(source: Source, asked: str | None, table: Architecture | None = None) -> Matched:
@@ -73,7 +75,8 @@ def match_layers(source: Source, asked: str | None, table: Architecture | None =
         trained = _trained(source, like)
         _check_shapes(source, table, trained)
         known = None if like is None else replace(like, preprocessing=replace(like.preprocessing, input_size=None))
-        return Matched(known=known, layers=_layers_of(source, table, trained), reason="as asked for")
+        layers = _layers_of(source, table, trained)
+        return Matched(known=known, layers=layers, reason="as asked for", layers_of=table.name)
     if asked is None and named:
         known, *_ = named
         assert known.layers is not None, "it has tensors"
@@ -86,7 +89,7 @@ def match_layers(source: Source, asked: str | None, table: Architecture | None =
         known = _known_as(source, name)
         layers = _layers_of(source, ARCHITECTURES[name], _trained(source, known))
     _check_kernels(source, layers)
-    return Matched(known=known, layers=layers, reason=reason)
+    return Matched(known=known, layers=layers, reason=reason, layers_of=known.architecture or known.key)
 
 
 def _known_as(source: Source, member: str) -> KnownSource:

@@ -44,6 +44,8 @@ class Agreement:
     """Largest difference of a log-probability, in nats."""
     allowed_log_error: float
     """Tolerance of max_log_error."""
+    tells_images_apart: bool
+    """Whether the source's probabilities differ between the images: if not, no fault of preprocessing can be felt."""
 
     @property
     def holds(self) -> bool:
@@ -129,11 +131,13 @@ def _compare(expected: np.ndarray, actual: np.ndarray) -> Agreement:
     reference, candidate = expected.astype(np.float64), actual.astype(np.float64)
     assert reference.shape == candidate.shape, "both are of the same images and classes"
     logs = [np.log(np.maximum(values, _LOG_FLOOR)) for values in (reference, candidate)]
+    allowed = _RELATIVE_LOG_ERROR * max(_LEAST_SPAN, float(-logs[0].min()))
     return Agreement(
         num_images=len(reference),
         max_error=float(np.abs(candidate - reference).max()),
         max_log_error=float(np.abs(logs[1] - logs[0]).max()),
-        allowed_log_error=_RELATIVE_LOG_ERROR * max(_LEAST_SPAN, float(-logs[0].min())),
+        allowed_log_error=allowed,
+        tells_images_apart=float(np.ptp(logs[0], axis=0).max()) > allowed,
     )
 
 

@@ -68,11 +68,18 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
     architecture was requested.
     """
     assumptions = list(completed.assumptions)
-    if overrides.table is None:
-        translated = _fitting(completed, assumptions)
-        _check_kinship(completed.source, translated)
-    else:
-        translated = translate(completed.source, overrides.table.input_size)
+    try:
+        if overrides.table is None:
+            translated = _fitting(completed, assumptions)
+            _check_kinship(completed.source, translated)
+        else:
+            translated = translate(completed.source, overrides.table.input_size)
+    except WeightsError as error:
+        if completed.layers_of is None:
+            raise
+        raise WeightsError(
+            f"{error}; the file holds no layers, so those of {completed.layers_of} were tried: give others with --arch"
+        ) from error
     architecture, nearest = _named(completed, translated, overrides)
     fed = fill_preprocessing(
         replace(completed.source.preprocessing, input_size=translated.input_size),
@@ -87,7 +94,7 @@ def recognise(completed: Completed, overrides: Overrides) -> Recognised:
         tensors=_renamed(translated, architecture),
         preprocessing=_preprocessing(source, fed),
         mean_image=_mean_image(fed),
-        labels=_labels(source, architecture.num_classes, assumptions),
+        labels=_labels(source, architecture.num_classes, overrides, assumptions),
         assumptions=tuple(assumptions),
     )
 
@@ -144,17 +151,27 @@ def _named(completed: Completed, translated: Translated, overrides: Overrides) -
         raise UsageError(f"{source.path}: its layers are those of {nearest}, not of {asked}; leave --arch out")
     if overrides.table is not None:
         _check_table(source, found, overrides.table)
+        table = overrides.table
+    elif source.table is not None and asked is None and _equals(found, source.table):
+        return source.table, nearest
+    elif member is not None and asked in (None, member):
+        table = ARCHITECTURES[member]
+    else:
+        table = _as_custom(found, asked, nearest)
     try:
-        if overrides.table is not None:
-            return overrides.table.with_num_classes(found.num_classes), nearest
-        if source.table is not None and asked is None and _equals(found, source.table):
-            return source.table, nearest
-        if member is not None and asked in (None, member):
-            return ARCHITECTURES[member].with_num_classes(found.num_classes), member
-        name = asked if asked is not None and asked not in ARCHITECTURES else f"{nearest}-custom"
-        return msgspec.structs.replace(found, name=name).with_num_classes(found.num_classes), nearest
+        return table.with_num_classes(found.num_classes), nearest
     except (ValueError, UsageError) as error:
         raise WeightsError(f"{source.path}: {error}") from error
+
+
+def _as_custom(found: Architecture, asked: str | None, nearest: str) -> Architecture:
+    """Return a new table under the name that was asked for, or after the nearest member of the family."""
+    if asked is None or asked in ARCHITECTURES:
+        return msgspec.structs.replace(found, name=f"{nearest}-custom")
+    try:
+        return msgspec.structs.replace(found, name=asked)
+    except ValueError as error:
+        raise UsageError(f"--arch: {error}") from error
 
 
 def _table_of(source: Source, translated: Translated) -> Architecture:
@@ -280,12 +297,14 @@ def _mean_image(fed: SourcePreprocessing) -> np.ndarray | None:
     return None if fed.mean_image is None else fed.mean_image.in_rgb(fed.channel_order)
 
 
-def _labels(source: Source, num_classes: int, assumptions: list[Assumption]) -> tuple[str, ...]:
+def _labels(source: Source, num_classes: int, overrides: Overrides, assumptions: list[Assumption]) -> tuple[str, ...]:
     if source.labels is not None:
         try:
             check_labels(source.labels, num_classes)
         except WeightsError as error:
-            raise WeightsError(f"{source.path}: {error}") from error
+            if overrides.labels is not None:
+                raise UsageError(f"{source.path}: {error}; correct --labels or --classes") from error
+            raise WeightsError(f"{source.path}: {error}; name the classes with --labels") from error
         return source.labels
     names = imagenet_labels()
     is_imagenet = num_classes == len(names)

@@ -1,5 +1,6 @@
 """The supported formats, one entry each; a file's format is detected from its content, never from its name."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ It uses only the source's own layers and tensors, never the recogniser.
 """
 
 _START_BYTES = 4 * KIB
+_NETWORK_TEXT = re.compile(rb"^[ \t]*layers?[ \t]*:?[ \t]*\{", re.MULTILINE)
+_MEAN_IMAGE = b"\x08\x01\x10\x03\x18"
+"""How a BlobProto of one image of three channels begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +107,8 @@ def find_format(path: Path) -> Format:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     found = next((entry for entry in FORMATS if entry.reader.recognises(path, start)), None)
+    if found is None and (remedy := _part_of_a_model(start)) is not None:
+        raise WeightsError(f"{path}: {remedy}")
     if found is None:
         raise WeightsError(f"{path}: {_what_it_is(path, start)}; import reads {_all_words()}")
     return found
@@ -114,6 +120,18 @@ def _what_it_is(path: Path, start: bytes) -> str:
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "this is a bare pickle, which is not opened because loading it can run code"
     return "unknown format"
+
+
+def _part_of_a_model(start: bytes) -> str | None:
+    """Return what to do with a file that belongs to a model but is not one; None for any other file."""
+    if _NETWORK_TEXT.search(start) is not None:
+        return (
+            "this is a Caffe network as text, which holds no weights; import its .caffemodel, or a folder with both, "
+            "the text as deploy.prototxt"
+        )
+    if start.startswith(_MEAN_IMAGE):
+        return "this is a mean image; import the model, and give the image with --mean"
+    return None
 
 
 def _all_words() -> str:

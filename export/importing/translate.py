@@ -202,7 +202,8 @@ def _connect(walk: _Walk, weight_OI: np.ndarray, bias: str | None) -> None:
             raise _NoFitError("is fully connected, but its input is not flattened")
         _unroll(walk, Unroll(name="flatten", order="CHW"))
     if weight_OI.shape[1] != walk.shape[0]:
-        raise _NoFitError(f"expects {weight_OI.shape[1]:,} values, but gets {walk.shape[0]:,}")
+        hint = "; transposed, its weights would fit" if len(weight_OI) == walk.shape[0] else ""
+        raise _NoFitError(f"expects {weight_OI.shape[1]:,} values, but gets {walk.shape[0]:,}{hint}")
     if walk.unrolled is not None:
         channels, height, width = walk.unrolled
         weight_OHWC = weight_OI.reshape(len(weight_OI), height, width, channels)

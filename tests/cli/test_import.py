@@ -88,6 +88,11 @@ def test_options_say_what_the_file_does_not(checkpoint: Path, run: Run) -> None:
         ("--mean 1,2", "--mean 1,2: 2 numbers, expected red, green and blue"),
         ("--scale 1/0", "--scale 1/0: must be numbers separated by commas"),
         ("--lrn 5,1e-4", "--lrn 5,1e-4: expected SIZE,ALPHA,BETA,K, such as 5,1e-4,0.75,1"),
+        ("--lrn 4,1e-4,0.75,1", "--lrn: LRN: size must be odd and 1 to 15, got 4"),
+        ("--scale 0", "--scale: must be above 0, got 0, 0, 0"),
+        ("--arch 'my net'", "--arch: 'my net' is not a valid name for an architecture or a layer; use 1 to 64 letters"),
+        ("--mean-image channels", "--mean-image channels: there is no mean image; give one with --mean FILE"),
+        ("--classes ''", "mine.pth: 1 label for 4 classes; correct --labels or --classes"),
         ("--lrn 5,1e-4,0.75,1", "mine.pth: its network has no LRN, so --lrn does not apply"),
         ("--labels nowhere.txt", "nowhere.txt: cannot be read: No such file or directory"),
         ("--labels a --classes b", "--labels and --classes both name the classes; give one of them"),
@@ -101,11 +106,27 @@ def test_wrong_use_is_refused(options: str, message: str, checkpoint: Path, run:
 
 
 def test_labels_of_another_number_are_refused(checkpoint: Path, run: Run) -> None:
-    assert run("import", checkpoint, "--classes", "a,b").refused(3) == "mine.pth: 2 labels for 4 classes"
+    said = "mine.pth: 2 labels for 4 classes; correct --labels or --classes"
+    assert run("import", checkpoint, "--classes", "a,b").refused(2) == said
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa, b\r\nc\r\nd\r\ne\r\n", b"a, b\n c\nd \ne\n\n\n"])
+def test_a_list_of_classes_is_read_as_people_write_it(content: bytes, checkpoint: Path, run: Run) -> None:
+    Path("labels.txt").write_bytes(content)
+    assert run("import", checkpoint, "--labels", "labels.txt", "--out", "one").code == 0
+    assert json.loads(run("inspect", "one", "--json").out)["labels"] == ["a, b", "c", "d", "e"]
+    assert run("import", checkpoint, "--classes", "hot dog, Käse,猫 ,x", "--out", "two").code == 0
+    assert json.loads(run("inspect", "two", "--json").out)["labels"] == ["hot dog", "Käse", "猫", "x"]
 
 
 def test_a_file_that_is_not_there_is_wrong_use(run: Run) -> None:
     assert run("import", "nothing.pth").refused(2) == "nothing.pth: there is no such file or folder"
+
+
+def test_the_newest_run_is_not_imported(checkpoint: Path, run: Run) -> None:
+    assert run("import", checkpoint).code == 0
+    said = "runs/latest: this is a run, which needs no import; `alexnet-deploy export runs/latest` exports it"
+    assert run("import", "runs/latest").refused(3) == said
 
 
 def test_our_own_weights_are_not_imported(torchvision: Weights, run: Run) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf.message import Message
@@ -115,13 +115,26 @@ def _blobs(layer: Message, weights: Weights, name: str) -> None:
             blob.num, blob.channels, blob.height, blob.width = shape
 
 
-def write_caffe(path: Path, weights: Weights, version: int, *, softmax: bool = True, norms: Norms = NO_NORMS) -> None:
-    """Write a .caffemodel with layers of version 1 or 2; of version 2 with batch norms behind the layers in `norms`."""
+def write_caffe(
+    path: Path,
+    weights: Weights,
+    version: int,
+    *,
+    softmax: bool = True,
+    norms: Norms = NO_NORMS,
+    change: Callable[[list[Any]], None] = lambda layers: None,
+) -> None:
+    """Write a .caffemodel with layers of version 1 or 2; of version 2 with batch norms behind the layers in `norms`.
+
+    `change` edits the list of layers, which are protobuf messages.
+    """
     kind, number = (messages.V1LayerParameter, 2) if version == 1 else (messages.LayerParameter, 100)
     size = weights.architecture.input_size
     header = messages.NetHeader(name="AlexNet", input=["data"], input_dim=[1, 3, size, size])
     parts = [header.SerializeToString()]
-    for layer in _layers(weights, kind, softmax, norms):
+    layers = _layers(weights, kind, softmax, norms)
+    change(layers)
+    for layer in layers:
         data = layer.SerializeToString()
         parts.append(_varint(number << 3 | 2) + _varint(len(data)) + data)
     path.write_bytes(b"".join(parts))

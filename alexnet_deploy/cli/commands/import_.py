@@ -96,7 +96,7 @@ def import_(
         scale=None if scale is None else _rgb("--scale", scale),
         resize=resize,
         lrn=None if lrn is None else _lrn(lrn),
-        labels=read_labels(labels) if labels else tuple(classes.split(",")) if classes else None,
+        labels=read_labels(labels) if labels is not None else None if classes is None else _names(classes),
     )
     weights = weights_of(understand(file, overrides, say=say))
     loaded = save_import(weights, out or new_import(weights.architecture.name))
@@ -104,6 +104,10 @@ def import_(
     run = loaded.path.parent
     note_latest(run)
     say("next: alexnet-deploy export" + ("" if run.parent == RUNS else f" {shlex.quote(str(run))}"))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -1,5 +1,6 @@
 """Class names, one per line, in the order of the probabilities."""
 
+import codecs
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,17 @@ def check_labels(labels: Sequence[str], num_classes: int) -> None:
 def encode_labels(labels: Sequence[str]) -> bytes:
     """Return the content of labels.txt, UTF-8, one name per line."""
     return "".join(f"{label}\n" for label in labels).encode()
+
+
+def decode_list_of_labels(data: bytes) -> tuple[str, ...]:
+    """Return the names in a list that a person or another program wrote; raises WeightsError if it is not UTF-8.
+
+    A byte order mark, spaces around names and blank lines at the end are not part of the names.
+    """
+    names = [name.strip() for name in decode_labels(data.removeprefix(codecs.BOM_UTF8))]
+    while names and not names[-1]:
+        names.pop()
+    return tuple(names)
 
 
 def decode_labels(data: bytes) -> tuple[str, ...]:

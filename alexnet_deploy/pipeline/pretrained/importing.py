@@ -6,7 +6,7 @@ from pathlib import Path
 from alexnet_deploy.core.errors import OutputError, UsageError, WeightsError
 from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.fs.run_files import WEIGHTS
-from alexnet_deploy.core.model.labels import decode_labels
+from alexnet_deploy.core.model.labels import decode_list_of_labels
 from alexnet_deploy.core.model.weights import AssumptionRecord, ImportRecord, LoadedWeights, Weights, load_weights
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.core.process.versions import tool_versions
@@ -48,6 +48,11 @@ def understand(path: Path, overrides: Overrides, *, say: Say = say_nothing) -> U
         f"proved: {found.referee_words}, and our network agree on {counted(agreement.num_images, 'image')} within "
         f"{agreement.max_error:.1e}"
     )
+    if not agreement.tells_images_apart:
+        say(
+            "the file's network gives all these images the same probabilities, so the agreement would not "
+            "show a fault; its weights may be damaged or untrained"
+        )
     return Understood(recognised=recognised, format=found, agreement=agreement)
 
 
@@ -99,7 +104,7 @@ def save_import(weights: Weights, out: Path) -> LoadedWeights:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return the labels in a text file, one per line; raises UsageError where it cannot be read."""
     try:
-        return decode_labels(read_file(path, _MOST_LABEL_BYTES))
+        return decode_list_of_labels(read_file(path, _MOST_LABEL_BYTES))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except WeightsError as error:

@@ -53,7 +53,8 @@ def _begin_of_pickle(data: bytes) -> int:
         raise PickleError(str(error)) from error
     if not header.dtype.hasobject:
         found = " x ".join(map(str, header.shape[:8])) or "one number"
-        raise PickleError(f"holds one array ({found} of {header.dtype}), expected the layers of a network")
+        hint = "; give a mean image with --mean when you import its model" if 3 in header.shape[:2] else ""
+        raise PickleError(f"holds one array ({found} of {header.dtype}), expected the layers of a network{hint}")
     return header.num_bytes
 
 

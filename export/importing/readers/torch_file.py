@@ -20,9 +20,9 @@ import torch
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256_of_open
 from alexnet_deploy.core.fs.opening import open_input
-from alexnet_deploy.export.importing.readers.state_dict import find_state_dict
+from alexnet_deploy.export.importing.readers.state_dict import StateDict, find_state_dict
 from alexnet_deploy.export.importing.readers.zip_directory import open_zip
-from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
+from alexnet_deploy.export.importing.source import Assumption, Source, SourcePreprocessing
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -80,18 +80,26 @@ def read(path: Path) -> Source:
         with open_input(path) as file:
             digest = sha256_of_open(file)
             file.seek(0)
-            tensors = find_state_dict(_load(path, file), str(path))
+            found = find_state_dict(_load(path, file), str(path))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     return Source(
         path=path,
         sha256=digest,
         format="torch checkpoint",
-        tensors={name: _as_array(tensor, name, path) for name, tensor in tensors.items()},
+        tensors={name: _as_array(tensor, name, path) for name, tensor in found.tensors.items()},
         layers=None,
         preprocessing=SourcePreprocessing(),
-        labels=None,
+        labels=found.labels,
+        assumptions=_about_choice(found),
     )
+
+
+def _about_choice(found: StateDict) -> tuple[Assumption, ...]:
+    if found.key is None or not found.others:
+        return ()
+    reason = f"its usual key; the file also has {', '.join(name[:100] for name in found.others)}"
+    return (Assumption(subject="state dict", value=found.key, reason=reason, option=None),)
 
 
 def _load(path: Path, file: BufferedReader) -> object:
@@ -140,6 +148,10 @@ def _check_names(path: Path, file: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in ("GLOBAL", "INST") and argument not in _ADMITTED:
             name = str(argument).replace(" ", ".")
+            if name.startswith("torch._utils._rebuild_") or (name.startswith("torch.") and name.endswith("Storage")):
+                raise WeightsError(
+                    f"{path}: holds {name}, for tensors that are not plain floats; save them dense and in float32"
+                )
             raise WeightsError(
                 f"{path}: holds {name}, which is not a tensor and is not loaded, because loading can run code; save "
                 "the state dict alone: torch.save(model.state_dict(), NEW)"
@@ -147,7 +159,8 @@ def _check_names(path: Path, file: BinaryIO) -> None:
         is_later = opcode.name == "PROTO" and argument != _PROTOCOL
         if is_later or opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
             raise WeightsError(
-                f"{path}: is not of pickle protocol {_PROTOCOL}, as torch.save writes it unless told otherwise"
+                f"{path}: is not of pickle protocol {_PROTOCOL}, as torch.save writes it unless told otherwise; "
+                "save it again without pickle_protocol"
             )
 
 

@@ -1,10 +1,13 @@
 """Caffe's models: read, recognised by the order of their layers, and held against OpenCV's own reader of them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from foreign_caffe import by_opencv, prototxt, write_caffe
+from foreign_torch import same
 from networks import narrowed, separating_weights
 
 from alexnet_deploy.core.errors import WeightsError
@@ -13,6 +16,7 @@ from alexnet_deploy.core.model.labels import imagenet_labels
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import Overrides, complete
 from alexnet_deploy.export.importing.proof import proof_images, prove, source_inputs
+from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import Format, find_format
 
@@ -84,3 +88,80 @@ def test_a_model_of_a_thousand_classes_gets_the_names_of_imagenet(tmp_path: Path
     assert recognised.labels == imagenet_labels()
     (assumed,) = [found for found in recognised.assumptions if found.subject == "labels"]
     assert (assumed.reason, assumed.option) == ("the file does not name its 1,000 classes", "--labels")
+
+
+def training_network(layers: list[Any]) -> None:
+    """What a snapshot of Caffe has, beside the network."""
+    del layers[-1]
+    split = messages.LayerParameter(name="split", type="Split", bottom=["fc8"], top=["fc8_0", "fc8_1"])
+    accuracy = messages.LayerParameter(name="acc", type="Accuracy", bottom=["fc8_0", "label"], top=["acc"])
+    loss = messages.LayerParameter(name="loss", type="SoftmaxWithLoss", bottom=["fc8_1", "label"], top=["loss"])
+    layers.insert(0, messages.LayerParameter(name="data", type="Data", top=["data", "label"]))
+    layers.extend((split, accuracy, loss))
+
+
+def without_dropout(layers: list[Any]) -> None:
+    layers[:] = [layer for layer in layers if layer.type != "Dropout"]
+
+
+@pytest.mark.parametrize("change", [training_network, without_dropout])
+def test_layers_that_change_no_answer_are_left_out(change: Callable[[list[Any]], None], tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.caffemodel", narrow("caffe")
+    write_caffe(path, weights, 2, change=change)
+    recognised, found = imported(path)
+    assert same(recognised.tensors, weights.tensors)
+    assert prove(recognised, found.referee).holds
+
+
+@pytest.mark.parametrize(
+    ("kind", "blob", "message"),
+    [
+        ("Python", "relu3", "odd: a layer of type Python is not supported"),
+        ("Python", "data", "odd: a layer of type Python is not supported"),
+        ("DummyData", "relu3", "odd: a layer of type DummyData is not supported"),
+        ("Accuracy", "relu3", "odd: a layer of type Accuracy is not supported"),
+        ("Power", "relu3", "odd: a layer of type Power is not supported"),
+    ],
+)
+def test_a_layer_that_rewrites_what_the_network_reads_is_refused(
+    kind: str, blob: str, message: str, tmp_path: Path
+) -> None:
+    def insert(layers: list[Any]) -> None:
+        after = 0 if blob == "data" else next(n for n, layer in enumerate(layers) if layer.name == blob) + 1
+        # A ReLU works in place.
+        blob_now = layers[after].bottom[0]
+        layers.insert(after, messages.LayerParameter(name="odd", type=kind, bottom=[blob_now], top=[blob_now]))
+
+    write_caffe(tmp_path / "x.caffemodel", narrow("caffe"), 2, change=insert)
+    assert refused(tmp_path / "x.caffemodel").endswith(message)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_weights_that_are_not_what_the_model_says_of_them_are_refused(version: int, tmp_path: Path) -> None:
+    def said(change: Callable[[Any], None], name: str) -> str:
+        def edit(layers: list[Any]) -> None:
+            change(next(layer for layer in layers if layer.name == name))
+
+        write_caffe(tmp_path / "x.caffemodel", narrow("caffe"), version, change=edit)
+        return refused(tmp_path / "x.caffemodel").removeprefix(f"{tmp_path / 'x.caffemodel'}: ")
+
+    def kernel(layer: Any) -> None:
+        layer.convolution_param.kernel_size[:] = [5]
+
+    def outputs(layer: Any) -> None:
+        layer.inner_product_param.num_output = 5
+
+    def no_biases(layer: Any) -> None:
+        del layer.blobs[1:]
+
+    def no_weights(layer: Any) -> None:
+        del layer.blobs[:]
+
+    def renamed(layer: Any) -> None:
+        layer.name = "conv3"
+
+    assert said(kernel, "conv3").startswith("conv3: has weights of shape (48, 32, 3, 3), which is not what its list of")
+    assert said(outputs, "fc6").startswith("fc6: has weights of shape (64, 1152), which is not what its list of layers")
+    assert said(no_biases, "conv5") == "conv5: has biases in its list of layers, but none in the model"
+    assert said(no_weights, "conv5") == "conv5: is in its list of layers, but the model has no weights for it"
+    assert said(renamed, "conv5") == "has weights for two layers called conv3"

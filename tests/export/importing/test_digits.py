@@ -93,11 +93,32 @@ def test_of_several_snapshots_the_latest_or_the_named_is_taken(files: dict[str, 
     (folder / "snapshot_iter_1200.caffemodel").write_bytes((tmp_path / "later").read_bytes())
     found = recognised(folder)
     assert same(found.tensors, later.tensors)
-    assert "assumed: snapshot snapshot_iter_1200.caffemodel (it trained for longest of 2)" in [
+    assert "assumed: snapshot snapshot_iter_1200.caffemodel (of 2 models, it trained for longest)" in [
         assumption_words(one) for one in found.assumptions
     ]
     (folder / "info.json").write_text('{"snapshot file": "snapshot_iter_300.caffemodel"}')
     assert not same(recognised(folder).tensors, later.tensors)
+    (folder / "info.json").write_text('{"snapshot file": "snapshot_iter_500.caffemodel"}')
+    (about, *_) = recognised(folder).assumptions
+    assert about.reason == (
+        "of 2 models, it trained for longest; info.json names snapshot_iter_500.caffemodel, which is missing"
+    )
+
+
+def test_models_without_an_order_are_not_chosen_from(files: dict[str, bytes], tmp_path: Path) -> None:
+    model = files.pop("snapshot_iter_300.caffemodel")
+    write_tar(tmp_path / "x", files | {"b.caffemodel": model, "a.caffemodel": model})
+    said = r"x: holds 2 models, and neither info\.json nor their names \(_iter_N\) say .*; keep one of them"
+    with pytest.raises(WeightsError, match=said):
+        recognised(tmp_path / "x")
+    # One model needs no order.
+    write_tar(tmp_path / "x", files | {"b.caffemodel": model})
+    assert recognised(tmp_path / "x").labels == LABELS
+
+
+def test_class_names_are_read_as_people_write_them(files: dict[str, bytes], tmp_path: Path) -> None:
+    write_tar(tmp_path / "x", files | {"labels.txt": "\ufeffKäse, alt\r\nb\r\nc\r\nd\r\n\r\n".encode()})
+    assert recognised(tmp_path / "x").labels == ("Käse, alt", "b", "c", "d")
 
 
 @pytest.mark.parametrize(
@@ -107,11 +128,12 @@ def test_of_several_snapshots_the_latest_or_the_named_is_taken(files: dict[str, 
         ("snapshot_iter_300.caffemodel", None, "is not a model of DIGITS: it has no .caffemodel"),
         ("snapshot_iter_300.caffemodel", b"", "its snapshot_iter_300.caffemodel is empty"),
         ("snapshot_iter_300.caffemodel", b"\x0a\xff", "its model is not a Caffe model, or is damaged"),
-        ("deploy.prototxt", b"layers { name: 'a' type: RELU }", r"deploy.prototxt has 0 layers \(`layer {`\)"),
+        ("deploy.prototxt", b"layers { name: 'a' type: RELU }", r"deploy.prototxt has layers of Caffe's V1 \(`layers"),
+        ("deploy.prototxt", b"name: 'a'", r"deploy.prototxt has 0 layers \(`layer {`\)"),
         ("deploy.prototxt", b"layer {", "deploy.prototxt is damaged, or is not a network's text"),
         ("deploy.prototxt", b"\xff", "deploy.prototxt is damaged, or is not a network's text"),
         ("labels.txt", b"\xff\n", "its labels.txt: the labels are not UTF-8"),
-        ("labels.txt", b"one\n", "1 label for 4 classes"),
+        ("labels.txt", b"one\n", "1 label for 4 classes; name the classes with --labels"),
         ("info.json", b"[", "its info.json is damaged"),
         ("mean.binaryproto", b"\xff", "its mean.binaryproto: is not a mean image"),
         ("mean.binaryproto", b"\x08\x01\x10\x01\x18\x01\x20\x01\x2a\x04abcd", "its mean.binaryproto: has the shape"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import Run
 from foreign_caffe import digits_files, mean_file, write_caffe, write_tar
+from foreign_torch import same
 from networks import narrowed, separating_weights, shipped
 from onnx import numpy_helper
 from PIL import Image
@@ -26,7 +27,9 @@ from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import pixel_range
 from alexnet_deploy.export.graph import build_graph
+from alexnet_deploy.export.importing.assume import Overrides
 from alexnet_deploy.export.importing.readers.caffe.mean import read_mean_image
+from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 
 DOWN, ACROSS = np.mgrid[:256, :256].astype(np.float32) / 255 - 0.5
 RGB_MEANS = (123.0, 117.0, 104.0)
@@ -69,6 +72,28 @@ def test_an_imported_mean_image_is_subtracted_pixel_by_pixel(name: str, caffe: W
     images = golden_images()[:2]
     fed = preprocess(torch.from_numpy(images), weights.preprocessing, weights.mean_image).numpy()
     np.testing.assert_array_equal(fed, (images.transpose(0, 3, 1, 2) - PICTURE)[:, ::-1])
+
+
+def test_the_mean_image_of_our_own_graph_comes_back_bit_for_bit(road: tuple[LoadedWeights, Bundle]) -> None:
+    loaded, bundle = road
+    back = weights_of(understand(bundle.path / "model.onnx", Overrides()))
+    assert back.mean_image is not None
+    assert back.mean_image.tobytes() == PICTURE.tobytes()
+    assert same(back.tensors, loaded.weights.tensors)
+    assert back.preprocessing.has_mean_image
+    assert back.preprocessing.channel_order == "BGR"
+    assert back.preprocessing.mean == pytest.approx(RGB_MEANS, abs=1e-4)
+
+
+def test_our_own_graph_without_the_mean_image_that_it_mentions_is_refused(
+    road: tuple[LoadedWeights, Bundle], tmp_path: Path
+) -> None:
+    graph = onnx.load(road[1].path / "model.onnx")
+    (mean,) = (tensor for tensor in graph.graph.initializer if tensor.name == "mean")
+    mean.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "mean"))
+    onnx.save(graph, tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match="metadata of alexnet-deploy, but not the mean image that it mentions"):
+        understand(tmp_path / "a.onnx", Overrides())
 
 
 def test_channel_means_are_taken_on_request_and_the_difference_is_printed(caffe: Weights, run: Run) -> None:

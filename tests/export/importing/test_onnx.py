@@ -78,6 +78,14 @@ def test_our_own_graph_of_other_precisions_is_refused(weights: Weights, tmp_path
         imported(bundle.path / "model.onnx")
 
 
+def test_a_graph_in_half_precision_is_refused_by_its_input(caffe: Weights, tmp_path: Path) -> None:
+    model = onnx.load(graph(caffe, tmp_path / "a.onnx"))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match=r"its input data_0 is float16; import the float32 graph$"):
+        imported(tmp_path / "a.onnx")
+
+
 @pytest.mark.slow
 def test_the_zoo_s_alexnet_is_caffe_s_at_227_pixels() -> None:
     weights = imported(LIGHT / "light_bvlc_alexnet.onnx")

@@ -198,7 +198,7 @@ def test_a_state_dict_is_matched_against_the_user_s_table(tmp_path: Path) -> Non
     found = understood(tmp_path / "kin.pth", table=KIN)
     assert found.recognised.architecture == KIN
     subjects = [assumption.subject for assumption in found.recognised.assumptions]
-    assert subjects == ["batch norm", "resize", "channel order", "mean", "scale", "labels"]
+    assert subjects == ["batch norm", "biases", "resize", "channel order", "mean", "scale", "labels"]
     # Torch itself, module by module, and not what was made of the file.
     inputs = source_inputs(proof_images(), found.recognised.source.preprocessing)
     with torch.inference_mode():

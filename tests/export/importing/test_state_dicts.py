@@ -205,3 +205,113 @@ def test_what_is_no_known_format_is_named(content: bytes, message: str, tmp_path
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(WeightsError, match=rf"a: {message}; import reads torch checkpoints"):
         find_format(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'name: "x"\nlayer {\n', "this is a Caffe network as text, which holds no weights; import its .caffemodel"),
+        (b"layers { name: 'a' }", "this is a Caffe network as text, which holds no weights"),
+        (b"\x08\x01\x10\x03\x18\x80\x02", "this is a mean image; import the model, and give the image with --mean"),
+    ],
+)
+def test_a_part_of_a_model_has_a_remedy(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"a: {message}") as caught:
+        find_format(tmp_path / "a")
+    assert "import reads" not in str(caught.value)
+
+
+def assumed(path: Path, overrides: Overrides | None = None) -> dict[str, str]:
+    origin = imported(path, overrides).origin
+    assert origin is not None
+    return {one.subject: f"{one.value} ({one.reason})" for one in origin.assumptions}
+
+
+def test_a_choice_between_state_dicts_is_said(torchvision: Weights, tmp_path: Path) -> None:
+    state = state_dict(torchvision, TORCHVISION)
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"ema": other, "model": state, "epoch": 3}, tmp_path / "a.pth")
+    assert same(imported(tmp_path / "a.pth").tensors, torchvision.tensors)
+    assert assumed(tmp_path / "a.pth")["state dict"] == "model (its usual key; the file also has ema)"
+    torch.save({"model": state, "epoch": 3}, tmp_path / "b.pth")
+    assert "state dict" not in assumed(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", ["d", "c", "b", "a"]),
+        ("class_names", ("d", "c", "b", "a")),
+        ("class_to_idx", {"a": 3, "d": 0, "b": 2, "c": 1}),
+    ],
+)
+def test_class_names_beside_a_state_dict_are_taken(
+    key: str, value: object, torchvision: Weights, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": state_dict(torchvision, TORCHVISION), key: value}, tmp_path / "a.pth")
+    assert imported(tmp_path / "a.pth").labels == ("d", "c", "b", "a")
+    assert "labels" not in assumed(tmp_path / "a.pth")
+    assert imported(tmp_path / "a.pth", Overrides(labels=("1", "2", "3", "4"))).labels == ("1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    "more", [{"classes": 4}, {"class_to_idx": {"a": 0, "b": 0, "c": 1, "d": 2}}, {"class_names": [1, 2, 3, 4]}]
+)
+def test_what_is_no_list_of_class_names_is_passed_over(
+    more: dict[str, object], torchvision: Weights, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": state_dict(torchvision, TORCHVISION), **more}, tmp_path / "a.pth")
+    assert imported(tmp_path / "a.pth").labels == tuple(f"class {number}" for number in range(4))
+
+
+def test_class_names_of_another_number_can_be_overridden(torchvision: Weights, tmp_path: Path) -> None:
+    torch.save({"state_dict": state_dict(torchvision, TORCHVISION), "classes": ["a", "b"]}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth: 2 labels for 4 classes; name the classes with --labels$"):
+        imported(tmp_path / "a.pth")
+
+
+def test_missing_biases_are_said(torchvision: Weights, tmp_path: Path) -> None:
+    state = state_dict(torchvision, TORCHVISION)
+    del state["features.3.bias"], state["classifier.4.bias"]
+    torch.save(state, tmp_path / "a.pth")
+    asked = Overrides(architecture="torchvision")
+    assert not imported(tmp_path / "a.pth", asked).tensors["conv2.bias"].any()
+    words = "0 for features.3, classifier.4 (the file has no biases for these layers)"
+    assert assumed(tmp_path / "a.pth", asked)["biases"] == words
+
+
+def test_transposed_weights_and_other_layers_have_a_remedy(torchvision: Weights, tmp_path: Path) -> None:
+    state = state_dict(torchvision, TORCHVISION)
+    state["classifier.1.weight"] = state["classifier.1.weight"].T.contiguous()
+    torch.save(state, tmp_path / "a.pth")
+    given = r"; the file holds no layers, so those of torchvision were tried: give others with --arch$"
+    said = r"a\.pth: classifier\.1: expects 64 values, but gets 1,152; transposed, its weights would fit" + given
+    with pytest.raises(WeightsError, match=said):
+        imported(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("kind", ["complex", "sparse", "float8"])
+def test_tensors_that_are_not_plain_floats_are_named(kind: str, torchvision: Weights, tmp_path: Path) -> None:
+    state = state_dict(torchvision, TORCHVISION)
+    weight = state["classifier.4.weight"]
+    odd = {"complex": weight.to(torch.complex64), "sparse": weight.to_sparse(), "float8": weight.to(torch.float8_e5m2)}
+    torch.save(state | {"classifier.4.weight": odd[kind]}, tmp_path / "a.pth")
+    said = r"holds torch\.\S+, for tensors that are not plain floats; save them dense and in float32$"
+    with pytest.raises(WeightsError, match=said):
+        imported(tmp_path / "a.pth")
+
+
+def test_a_network_that_gives_all_images_one_answer_proves_little(torchvision: Weights, tmp_path: Path) -> None:
+    state = state_dict(torchvision, TORCHVISION)
+    said: list[str] = []
+    torch.save(state, tmp_path / "a.pth")
+    understand(tmp_path / "a.pth", Overrides(), say=said.append)
+    assert not any("the same probabilities" in line for line in said)
+    # All of fc7 below zero: ReLU passes nothing on.
+    torch.save(state | {"classifier.4.bias": torch.full((64,), -1e3)}, tmp_path / "b.pth")
+    understand(tmp_path / "b.pth", Overrides(), say=said.append)
+    assert said[-1] == (
+        "the file's network gives all these images the same probabilities, so the agreement would not show a fault; "
+        "its weights may be damaged or untrained"
+    )

@@ -23,13 +23,13 @@ from google.protobuf.message import DecodeError
 from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.opening import MIB, open_input, pieces_of, read_rest
 from alexnet_deploy.core.fs.reading import from_json
-from alexnet_deploy.core.model.labels import decode_labels
+from alexnet_deploy.core.model.labels import decode_list_of_labels
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
 from alexnet_deploy.core.tar_file import TarError, unpack
-from alexnet_deploy.export.importing.readers.caffe.layers import ChainError, chain_of
+from alexnet_deploy.export.importing.readers.caffe.layers import ChainError, chain_of, check_fit
 from alexnet_deploy.export.importing.readers.caffe.mean import MOST_MEAN_BYTES, mean_image_of_blob
 from alexnet_deploy.export.importing.readers.caffe.model import parse_model, scale_of
-from alexnet_deploy.export.importing.readers.caffe.prototxt import MOST_TEXT_BYTES, check_fit, parse_text
+from alexnet_deploy.export.importing.readers.caffe.prototxt import MOST_TEXT_BYTES, parse_text
 from alexnet_deploy.export.importing.readers.wire import WireError
 from alexnet_deploy.export.importing.source import Assumption, MeanImage, Source, SourcePreprocessing
 
@@ -143,7 +143,7 @@ def _source(path: Path, job: _Job, stack: ExitStack) -> Source:
     # Not closed by hand: the tensors are views of it. It goes with the last of them.
     whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     model = parse_model(memoryview(whole))
-    check_fit(text, model.tensors, _DEPLOY)
+    check_fit(text.layers, model.tensors, _DEPLOY)
     return Source(
         path=path,
         sha256=job.archive_sha256 or hashlib.sha256(whole).hexdigest(),
@@ -172,7 +172,7 @@ def _info(job: _Job) -> _Info:
 def _labels(job: _Job) -> tuple[str, ...] | None:
     data = job.bytes_of(_LABELS)
     try:
-        return None if data is None else decode_labels(data)
+        return None if data is None else decode_list_of_labels(data)
     except WeightsError as error:
         raise ChainError(f"its {_LABELS}: {error}") from error
 
@@ -184,16 +184,24 @@ def _snapshot(job: _Job, info: _Info) -> tuple[str, tuple[Assumption, ...]]:
         raise ChainError(f"is not a model of DIGITS: it has no {_MODEL}")
     if info.snapshot in models:
         return info.snapshot, ()
-    latest = max(models, key=_iterations)
     if len(models) == 1:
-        return latest, ()
-    reason = f"it trained for longest of {len(models)}"
+        return models[0], ()
+    iterations = {name: _iterations(name) for name in models}
+    latest, *others = (name for name in models if iterations[name] == max(iterations.values()))
+    if others or iterations[latest] < 0:
+        raise ChainError(
+            f"holds {len(models)} models, and neither {_INFO} nor their names (_iter_N) say which one trained for "
+            "longest; keep one of them"
+        )
+    missing = "" if info.snapshot is None else f"; {_INFO} names {info.snapshot[:100]}, which is missing"
+    reason = f"of {len(models)} models, it trained for longest{missing}"
     return latest, (Assumption(subject="snapshot", value=latest, reason=reason, option=None),)
 
 
-def _iterations(name: str) -> tuple[int, str]:
+def _iterations(name: str) -> int:
+    """Return the number of iterations in a snapshot's name; -1 if there is none."""
     found = re.search(r"_iter_(\d{1,12})", name)
-    return (int(found[1]) if found else -1), name
+    return int(found[1]) if found else -1
 
 
 def _resize(info: _Info) -> ResizePolicy | None:

@@ -50,6 +50,8 @@ AnyLayer: TypeAlias = messages.LayerParameter | messages.V1LayerParameter
 
 _FEEDS = {"Data", "HDF5Data", "ImageData", "WindowData", "MemoryData", "DummyData", "Input", "Python"}
 _MEASURES = {"Accuracy", "SoftmaxWithLoss", "Silence"}
+_OUTSIDE = _FEEDS | _MEASURES
+"""Layers of training and testing, which inference does not run."""
 
 
 class ChainError(Exception):
@@ -108,7 +110,7 @@ def chain_of(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray]) ->
     blob: str | None = None
     aliases: dict[str, str] = {}
     for layer in layers:
-        if layer.type in _FEEDS or layer.type in _MEASURES:
+        if layer.type in _OUTSIDE and not _changes_chain(layer, blob):
             continue
         bottoms = [aliases.get(name, name) for name in layer.message.bottom]
         if layer.type == "Split":
@@ -122,6 +124,39 @@ def chain_of(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray]) ->
         blob = layer.message.top[0]
         found += _translated(layer, tensors)
     return tuple(found)
+
+
+def _changes_chain(layer: CaffeLayer, blob: str | None) -> bool:
+    """Return whether a layer writes the image of the first layer, or `blob`, the output of the last one, again."""
+    written = layer.message.top
+    return bool(layer.message.bottom and written) if blob is None else blob in written
+
+
+def check_fit(layers: Sequence[CaffeLayer], tensors: Mapping[str, np.ndarray], subject: str) -> None:
+    """Raise ChainError, which names the layer, where a model's weights are not what its description says.
+
+    `subject` is the description: the model's own list of layers, or a text.
+    """
+    for layer in layers:
+        if layer.type not in ("Convolution", "InnerProduct"):
+            continue
+        weight, message = tensors.get(f"{layer.name}.0"), layer.message
+        if weight is None:
+            raise ChainError(f"{layer.name}: is in {subject}, but the model has no weights for it")
+        if layer.type == "Convolution":
+            given = message.convolution_param
+            kernels = {given.kernel_h, given.kernel_w} if given.HasField("kernel_h") else set(given.kernel_size)
+            fits, has_bias = weight.ndim == 4 and set(weight.shape[2:]) == kernels, given.bias_term
+            num_outputs = given.num_output
+        else:
+            fits, has_bias = True, message.inner_product_param.bias_term
+            num_outputs = message.inner_product_param.num_output
+        if not fits or weight.shape[0] != num_outputs:
+            raise ChainError(
+                f"{layer.name}: has weights of shape {weight.shape}, which is not what {subject} says of it"
+            )
+        if has_bias and _bias(layer.name, tensors) is None:
+            raise ChainError(f"{layer.name}: has biases in {subject}, but none in the model")
 
 
 def _translated(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Iterator[SourceLayer]:

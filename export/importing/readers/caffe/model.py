@@ -19,7 +19,13 @@ from alexnet_deploy.core.errors import WeightsError
 from alexnet_deploy.core.fs.files import sha256_of_open
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.export.importing.readers.caffe import caffe_model_pb2 as messages
-from alexnet_deploy.export.importing.readers.caffe.layers import CaffeLayer, ChainError, chain_of, input_size_of
+from alexnet_deploy.export.importing.readers.caffe.layers import (
+    CaffeLayer,
+    ChainError,
+    chain_of,
+    check_fit,
+    input_size_of,
+)
 from alexnet_deploy.export.importing.readers.wire import BYTES, WireError, fields
 from alexnet_deploy.export.importing.source import Source, SourcePreprocessing
 
@@ -77,6 +83,7 @@ class CaffeModel:
 
 def _read(path: Path, data: memoryview, sha256: str) -> Source:
     model = parse_model(data)
+    check_fit(model.layers, model.tensors, "its list of layers")
     size = input_size_of(model.header, model.layers)
     return Source(
         path=path,
@@ -108,6 +115,8 @@ def parse_model(data: memoryview) -> CaffeModel:
             if field.number == _V1_LAYERS
             else _parsed(messages.LayerParameter(), part)
         )
+        if layer.message.blobs and f"{layer.name}.0" in tensors:
+            raise ChainError(f"has weights for two layers called {layer.name[:100]}")
         for number, blob in enumerate(layer.message.blobs):
             values = array_of(blob, f"{layer.name}: blob {number}")
             tensors[f"{layer.name}.{number}"] = values.reshape(_shape_of(layer, number, values.shape))

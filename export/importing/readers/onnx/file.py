@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 
 from alexnet_deploy.core.bundle.layout import VIEWS
@@ -12,11 +13,12 @@ from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.preprocessing import Preprocessing
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, Preprocessing
+from alexnet_deploy.export.graph import MEAN
 from alexnet_deploy.export.importing.readers.onnx.chain import chain_of
-from alexnet_deploy.export.importing.readers.onnx.graph import graph_of
+from alexnet_deploy.export.importing.readers.onnx.graph import Graph, graph_of
 from alexnet_deploy.export.importing.readers.onnx.structure import Structure, StructureError, read_structure
-from alexnet_deploy.export.importing.source import Softmax, Source, SourcePreprocessing
+from alexnet_deploy.export.importing.source import MeanImage, Softmax, Source, SourcePreprocessing
 
 MOST_BYTES = 2**31 - 1
 """Of a protobuf message."""
@@ -107,6 +109,7 @@ def _source(path: Path, structure: Structure) -> Source:
             resize=facts.preprocessing.resize,
             channel_order=facts.preprocessing.channel_order,
             mean=facts.preprocessing.mean,
+            mean_image=_mean_image(graph) if facts.preprocessing.has_mean_image else None,
             scale=facts.preprocessing.scale,
             input_size=facts.architecture.input_size,
         )
@@ -125,10 +128,20 @@ def _source(path: Path, structure: Structure) -> Source:
     )
 
 
+def _mean_image(graph: Graph) -> MeanImage:
+    """Return the mean image in a graph of this program; its channels have the order of the network's input."""
+    pixels = graph.constant(MEAN)
+    if pixels is None or pixels.shape != (1, 3, IMAGE_SIZE, IMAGE_SIZE) or pixels.dtype != np.float32:
+        raise StructureError("has the metadata of alexnet-deploy, but not the mean image that it mentions")
+    return MeanImage(name=f"the constant {MEAN}", pixels=pixels[0])
+
+
 def _side(model: onnx.ModelProto, name: str) -> int | None:
     """Return the side of the square input; None if the file leaves it open. Raises StructureError for another shape."""
     (value,) = (one for one in model.graph.input if one.name == name)
     dimensions = value.type.tensor_type.shape.dim
+    if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+        raise StructureError(f"its input {name} is float16; import the float32 graph")
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dimensions) != 4:
         raise StructureError(f"its input {name} is not images as floats, (N, 3, height, width)")
     channels, height, width = (one.dim_value for one in list(dimensions)[1:])
