@@ -1,11 +1,9 @@
 """The forward pass in NumPy against torch's own functions, one layer at a time."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from sources import drawn, source
 from torch.nn import functional
 
 from alexnet_deploy.core.errors import WeightsError
@@ -21,32 +19,12 @@ from alexnet_deploy.export.importing.source import (
     Pool,
     Scale,
     Softmax,
-    Source,
     SourceLayer,
-    SourcePreprocessing,
     SpatialNormalise,
     Unroll,
 )
 
-Tensors = Mapping[str, np.ndarray]
-
 CHANNELS = 6
-
-
-def drawn(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def source(*layers: SourceLayer, **tensors: np.ndarray) -> Source:
-    return Source(
-        path=Path("x"),
-        sha256="",
-        format="",
-        tensors=tensors,
-        layers=layers,
-        preprocessing=SourcePreprocessing(),
-        labels=None,
-    )
 
 
 def assert_same(layer: SourceLayer, values: np.ndarray, expected: torch.Tensor, **tensors: np.ndarray) -> None:
