@@ -180,7 +180,7 @@ def _check_shapes(source: Source, table: Architecture, trained: _Trained) -> Non
     wanted = [(cost.layer.name, cost.weight_shape) for cost in table.costs() if cost.weight_shape is not None]
     found: list[Convolve | Connect] = [*trained.convolutions, *trained.connections]
     for place, (layer, (name, needed)) in enumerate(zip(found, wanted, strict=False)):
-        shape = _shape_in_our_order(source, layer)
+        shape = _shape_of(source, layer)
         # The last layer may have another number of classes.
         if shape[1:] != needed[1:] or (shape != needed and place < len(wanted) - 1):
             raise UsageError(
@@ -190,14 +190,6 @@ def _check_shapes(source: Source, table: Architecture, trained: _Trained) -> Non
         raise UsageError(f"{source.path}: holds no weights for {wanted[len(found)][0]} of {table.name}")
     if len(found) > len(wanted):
         raise UsageError(f"{source.path}: {found[len(wanted)].weight} is after the last layer of {table.name}")
-
-
-def _shape_in_our_order(source: Source, layer: Convolve | Connect) -> tuple[int, ...]:
-    """Return the shape of a layer's weights with outputs first: (O, I, H, W) or (O, I)."""
-    shape = source.tensors[layer.weight].shape
-    if isinstance(layer, Connect):
-        return shape if layer.layout == "OI" else shape[::-1]
-    return shape if layer.layout == "OIHW" else (shape[3], shape[2], *shape[:2])
 
 
 def _by_shapes(source: Source) -> tuple[str, str]:

@@ -54,7 +54,7 @@ class _Pen:
         x, y = self.at(center)
         reach = radius * self.size
         box = (x - reach, y - reach, x + reach, y + reach)
-        self.draw.ellipse(box, outline=color, width=max(2, round(width * self.size)))
+        self.draw.ellipse(box, outline=color, width=round(width * self.size))
 
 
 def _vivid(rng: random.Random) -> Color:

@@ -142,14 +142,14 @@ class _Walk:
 
     def _convolution(self, name: str, layer: Struct) -> Convolve:
         filters, biases, _ = _weights(layer)
-        if filters is None or not 2 <= filters.ndim <= 4:
+        if filters is None or not 2 <= filters.ndim <= 4 or not filters.size:
             raise _LayerError("has no filters of height, width, inputs and outputs")
         # MATLAB drops dimensions of 1 at the end.
         filters = filters.reshape(*filters.shape, *[1] * (4 - filters.ndim))
         if any(value != 1 for value in _numbers(layer, "dilate", (1.0,))):
             raise _LayerError("a dilated convolution is not supported")
         _, _, inputs, outputs = filters.shape
-        groups, rest = divmod(self.channels, max(inputs, 1))
+        groups, rest = divmod(self.channels, inputs)
         if rest or not groups:
             raise _LayerError(f"expects {inputs:,} channels, but gets {self.channels:,}")
         self.channels = outputs
@@ -276,10 +276,12 @@ def _numbers_of(record: Struct, name: str) -> list[float]:
 
 def _mean(value: MatValue | None) -> tuple[tuple[float, float, float] | None, tuple[Assumption, ...]]:
     """Return the means of red, green and blue, and the assumption needed if the file has a mean image."""
-    if not isinstance(value, np.ndarray) or value.size % 3 or not 3 <= value.size <= 3 << 18:
+    if not isinstance(value, np.ndarray) or not 3 <= value.size <= 3 << 18:
         return None, ()
-    image = value.reshape(-1, 3, order="F") if value.ndim == 3 else value.reshape(1, 3)
-    if len(image) * 3 != value.size or not np.isfinite(image).all():
+    if value.size != 3 and (value.ndim != 3 or value.shape[2] != 3):
+        return None, ()
+    image = value.reshape(-1, 3, order="F")
+    if not np.isfinite(image).all():
         return None, ()
     red, green, blue = (float(mean) for mean in image.mean(axis=0, dtype=np.float64))
     if len(image) == 1:

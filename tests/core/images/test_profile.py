@@ -176,3 +176,49 @@ def test_stated_primaries_are_converted_and_srgb_ones_are_not() -> None:
     by_profile = decode_image(encode(Image.fromarray(QUADRANTS), "PNG", icc_profile=PROFILES["Display P3"]), "warp")
     assert np.abs(decode_image(stated(12, 13), "warp").astype(int) - by_profile).max() <= 1
     assert np.abs(decode_image(stated(9, 13), "warp").astype(int) - QUADRANTS).max() > 20
+
+
+def para(kind: int, *values: float) -> bytes:
+    return struct.pack(f">4sIHH{len(values)}i", b"para", 0, kind, 0, *(round(v * 65536) for v in values))
+
+
+CURVES = {
+    "identity": (struct.pack(">4sII", b"curv", 0, 0), lambda x: x),
+    "gamma": (gamma(1.5), lambda x: x**1.5),
+    "points": (
+        struct.pack(">4sII3H", b"curv", 0, 3, 0, 13107, 65535),
+        lambda x: np.interp(x, (0, 0.5, 1), (0, 0.2, 1)),
+    ),
+    "0": (para(0, 1.75), lambda x: x**1.75),
+    "1": (para(1, 1.5, 1.25, -0.25), lambda x: np.maximum(1.25 * x - 0.25, 0) ** 1.5),
+    "2": (para(2, 1.5, 1.0, -0.25, 0.25), lambda x: np.where(x >= 0.25, np.maximum(x - 0.25, 0) ** 1.5, 0) + 0.25),
+    "3": (para(3, 2.0, 0.75, 0.25, 0.5, 0.25), lambda x: np.where(x >= 0.25, (0.75 * x + 0.25) ** 2, 0.5 * x)),
+    "4": (
+        para(4, 2.0, 0.5, 0.25, 0.5, 0.25, 0.125, 0.0625),
+        lambda x: np.where(x >= 0.25, (0.5 * x + 0.25) ** 2 + 0.125, 0.5 * x + 0.0625),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_curves_of_every_type_are_those_of_the_standard(name: str) -> None:
+    curve, formula = CURVES[name]
+    conversion = profiles._of_profile(icc(PROPHOTO, curve))
+    assert conversion is not None
+    expected = np.clip(formula(np.arange(256) / 255), 0, 1) * 65535
+    assert conversion.curves.shape == (3, 256)
+    assert np.abs(conversion.curves - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "CMYK", "LAB", "I", "F", "I;16", "I;16B"])
+def test_modes_that_are_not_rgb_have_no_conversion(mode: str) -> None:
+    image = Image.new(mode, (1, 1))
+    image.info["icc_profile"] = PROFILES["ProPhoto"]
+    assert profiles.conversion_of(image, b"") is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "YCbCr"])
+def test_modes_of_three_colours_have_one(mode: str) -> None:
+    image = Image.new(mode, (1, 1))
+    image.info["icc_profile"] = PROFILES["ProPhoto"]
+    assert profiles.conversion_of(image, b"") is not None

@@ -48,7 +48,7 @@ def recognises(path: Path, start: bytes) -> bool:
         if not bytes(data[name.value : name.end]).decode().isprintable():
             return False
         key = _key(data[name.end : name.end + 2])
-    except (WireError, StopIteration, UnicodeDecodeError):
+    except (WireError, StopIteration, UnicodeDecodeError, IndexError):
         return False
     return key in {number << 3 | BYTES for number in (_V1_LAYERS, 3, 8, _V2_LAYERS)} | {4 << 3}
 

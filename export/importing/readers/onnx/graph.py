@@ -96,7 +96,7 @@ class Graph:
             case "Identity":
                 return known[0]
             case "Transpose":
-                order = node.list("perm", range(known[0].ndim)[::-1])
+                order = node.list("perm", tuple(range(known[0].ndim))[::-1])
                 return known[0].transpose(order) if sorted(order) == [*range(known[0].ndim)] else None
         return None
 
