@@ -9,8 +9,8 @@ from alexnet_deploy.core.images.decode import DecodeLimits, read_image
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.sample import EvenSample
-from alexnet_deploy.report.gallery import Unread, render_gallery
 from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.pages.gallery import Unread, render_gallery
 
 _NUM_PREDICTIONS = 3
 

@@ -12,8 +12,8 @@ from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRow, RowAnswers, short_names
 from alexnet_deploy.predict.stream import decode_input
-from alexnet_deploy.report.evaluation.page import NUM_SHOWN, Details, ShownRow, render_evaluation
 from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.pages.evaluation import NUM_SHOWN, Details, ShownRow, render_evaluation
 
 _NUM_PREDICTIONS = 3
 

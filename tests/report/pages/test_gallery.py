@@ -4,8 +4,8 @@ import re
 
 from report_pages import IMAGES, Page, check_self_contained
 
-from alexnet_deploy.report.gallery import Unread, render_gallery
 from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.pages.gallery import Unread, render_gallery
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from alexnet_deploy.core.confidence.reliability import CoveragePoint, Reliability
 from alexnet_deploy.core.process.say import counted, printable
-from alexnet_deploy.report.evaluation.charts import coverage_chart, reliability_chart
+from alexnet_deploy.report.figures.coverage import coverage_chart
+from alexnet_deploy.report.figures.reliability import reliability_chart
 from alexnet_deploy.report.page import Thumbnail, Verdict, render_page
 from alexnet_deploy.report.training import confusion_of
 from alexnet_deploy.report.wording import interval, percent
@@ -77,7 +78,7 @@ def render_evaluation(
         verdict=_verdict(rows),
         details=details,
         has_top5=details is not None and len(details.labels) > 5,
-        reliability=None if details is None else reliability_chart(details.reliability),
+        reliability=None if details is None else reliability_chart("Reliability", details.reliability),
         coverage=None if details is None else coverage_chart(details.curve),
         confusion=None if details is None else confusion_of(details.confusion, details.labels),
         labels=() if details is None else details.labels,

@@ -5,9 +5,9 @@ import pytest
 from report_pages import IMAGES, Page, check_self_contained
 
 from alexnet_deploy.core.confidence.reliability import CoveragePoint, coverage_curve, reliability
-from alexnet_deploy.report.evaluation.charts import coverage_chart, reliability_chart
-from alexnet_deploy.report.evaluation.page import Details, ShownRow, render_evaluation
+from alexnet_deploy.report.figures.coverage import coverage_chart
 from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.pages.evaluation import Details, ShownRow, render_evaluation
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAN = float("nan")
@@ -84,20 +84,6 @@ def test_an_engine_that_failed_has_its_reason() -> None:
     assert "1 row failed." in text
     assert "All images are predicted correctly." in text
     assert "No engine ran." in Page(page_of(row(top1=None))).text
-
-
-def test_a_chart_is_drawn_from_left_to_right_and_low_accuracy_is_low() -> None:
-    found = reliability(np.repeat([0.25, 0.75], 20), np.repeat([False, True], 20), num_bins=2)
-    (low, high) = reliability_chart(found).lines[-1].dots
-    assert low[0] < high[0]
-    assert low[1] > high[1]
-    curve = coverage_curve(np.linspace(0.5, 1, 50), np.linspace(0, 1, 50) > 0.3)
-    assert coverage_chart(curve).lines[0].path.startswith("M")
-
-
-def test_a_bin_of_few_images_is_not_drawn() -> None:
-    found = reliability(np.array([0.2, *[0.9] * 20]), np.ones(21, dtype=bool))
-    assert len(reliability_chart(found).lines[-1].dots) == 1
 
 
 @pytest.mark.parametrize("number", [1, 1000])

@@ -1,0 +1,1 @@
+"""Pages that are not part of a bundle or a run."""
