@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from alexnet_deploy.core.images.decode import DecodeLimits
     from alexnet_deploy.core.process.versions import __version__
     from alexnet_deploy.engines.engine import EngineInfo
-    from alexnet_deploy.pipeline.api import Pretrained, check_bundle, export_bundle, train_network
+    from alexnet_deploy.pipeline.api import Pretrained, check_bundle, evaluate_bundles, export_bundle, train_network
     from alexnet_deploy.pipeline.check import CheckResult
+    from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation
     from alexnet_deploy.predict.prediction import Guess, Prediction
     from alexnet_deploy.predict.predictor import Predictor, load
 
@@ -57,6 +58,7 @@ __all__ = [
     "DataError",
     "DecodeLimits",
     "EngineInfo",
+    "Evaluation",
     "ExportError",
     "Guess",
     "ImageError",
@@ -73,6 +75,7 @@ __all__ = [
     "WrongAnswerError",
     "__version__",
     "check_bundle",
+    "evaluate_bundles",
     "export_bundle",
     "load",
     "train_network",
@@ -93,10 +96,13 @@ if not os.path.isdir(f"{_HERE}/train") and all(os.path.isfile(f"{_BESIDE}/{name}
 _HOMES = {
     **dict.fromkeys(("Guess", "Prediction"), "predict.prediction"),
     **dict.fromkeys(("Predictor", "load"), "predict.predictor"),
-    **dict.fromkeys(("Pretrained", "check_bundle", "export_bundle", "train_network"), "pipeline.api"),
+    **dict.fromkeys(
+        ("Pretrained", "check_bundle", "evaluate_bundles", "export_bundle", "train_network"), "pipeline.api"
+    ),
     "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",
     "EngineInfo": "engines.engine",
+    "Evaluation": "pipeline.evaluation.evaluate",
     "__version__": "core.process.versions",
 }
 

@@ -3,13 +3,14 @@
 They are not called `train` and `export`, because importing the package of that name would hide the function.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.core.model.views import ViewsName
@@ -19,6 +20,7 @@ from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Device
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.pipeline.check import CheckResult, check, images_in
+from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRequest, evaluate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,3 +155,31 @@ def check_bundle(
         images=None if data is None else images_in(Path(data), opened.labels),
         say=say,
     )
+
+
+def evaluate_bundles(
+    bundles: Sequence[str | Path],
+    data: str | Path,
+    *,
+    backends: Sequence[Backend] | None = None,
+    device: Device | Literal["auto"] = "auto",
+    subset: Sequence[str] | None = None,
+    say: Say = say_nothing,
+) -> Evaluation:
+    """Compare bundles on labelled images: accuracy with intervals, calibration, speed and size of every engine.
+
+    `data` is what `alexnet-deploy evaluate --data` takes. The default `backends` are all installed ones that support
+    the device. With `subset`, only these labels are predicted and evaluated. An engine that cannot run a bundle gives a
+    row that says why.
+
+    Raises UsageError for no bundles, a bundle that does not exist, or a subset without images; DataError for data
+    without labelled images or with a class that a bundle does not have.
+    """
+    if not bundles:
+        raise UsageError("there are no bundles to evaluate")
+    request = EvaluationRequest(
+        backends=None if backends is None else tuple(backends),
+        device=device,
+        subset=None if subset is None else tuple(subset),
+    )
+    return evaluate([open_bundle(find_bundle(Path(bundle))) for bundle in bundles], Path(data), request, say=say)

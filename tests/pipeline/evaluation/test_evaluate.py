@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from commands import Run
 
+from alexnet_deploy import evaluate_bundles
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, DataError, UsageError
 from alexnet_deploy.core.model.weights import LoadedWeights
@@ -176,3 +177,11 @@ def test_formats_of_the_file_agree_and_a_failure_leaves_none(bundle: Bundle, pic
 def test_a_file_with_another_ending_is_refused_first(bundle: Bundle, data: Path, run: Run) -> None:
     said = run("evaluate", bundle.path, "--data", data, "--output", "a.xls").refused(2)
     assert said == "a.xls: its extension is not one of .csv, .jsonl, .parquet"
+
+
+def test_the_python_function_is_the_command(bundle: Bundle, data: Path) -> None:
+    found = evaluate_bundles([bundle.path], data, backends=["openvino"], subset=["umbrella", "mountain bike"])
+    (row,) = found.rows
+    assert (row.status, row.backend, found.num_images) == ("ok", "openvino", 2)
+    with pytest.raises(UsageError, match="there are no bundles to evaluate"):
+        evaluate_bundles([], data)
