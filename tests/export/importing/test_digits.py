@@ -81,7 +81,7 @@ def test_what_info_json_says_is_taken_and_the_rest_is_assumed(caffe: Weights, tm
         f"assumed: scale 1, 1, 1 {because}; override with --scale",
     ]
     write_tar(tmp_path / "x", digits_files(caffe, tmp_path, info={"image resize mode": "half_crop"}))
-    with pytest.raises(WeightsError, match="x: was trained on images resized by 'half_crop', which is not known here"):
+    with pytest.raises(WeightsError, match="x: was trained on images resized by 'half_crop', which is not supported"):
         recognised(tmp_path / "x")
 
 

@@ -244,10 +244,10 @@ Change = dict[str, object]
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("conv1", {"dilation_rate": [2, 2]}, "conv1: a dilated convolution is not known here"),
+        ("conv1", {"dilation_rate": [2, 2]}, "conv1: a dilated convolution is not supported"),
         ("conv1", {"strides": [4, 2]}, "conv1: its stride differs in height and width"),
-        ("conv1", {"padding": "causal"}, "conv1: its padding 'causal' is not known here"),
-        ("conv1", {"activation": "selu"}, "conv1: its activation 'selu' is not known here"),
+        ("conv1", {"padding": "causal"}, "conv1: its padding 'causal' is not supported"),
+        ("conv1", {"activation": "selu"}, "conv1: its activation 'selu' is not supported"),
         ("conv1", {"filters": 7}, r"conv1: has a kernel of shape \(11, 11, 3, 12\), where 7 square filters of 11"),
         ("conv1", {"use_bias": False}, "conv1: has 2 arrays in the file, where 1 are needed"),
         ("conv2", {"data_format": "channels_first"}, "conv2: has its channels at another place"),
@@ -272,11 +272,11 @@ def test_a_layer_that_is_not_known_is_named(
         (Made("Lambda", "l", {"function": ["4wEAAA==", None, None]}), "l: is a Lambda layer, which is code"),
         (Made("LRN2D", "l", {}, module="my_layers"), "l: is a LRN2D of a program of its own, whose code is not"),
         (Made("Sequential", "l", {"layers": []}), "l: is a model within the model"),
-        (Made("SpatialDropout2D", "l", {}), "l: a layer of type SpatialDropout2D is not known here"),
+        (Made("SpatialDropout2D", "l", {}), "l: a layer of type SpatialDropout2D is not supported"),
         (Made("Rescaling", "l", {"scale": 2.0, "offset": 0.0}), "l: a Rescaling that is not the first layer"),
-        (Made("LeakyReLU", "l", {}), "l: a layer of type LeakyReLU is not known here"),
+        (Made("LeakyReLU", "l", {}), "l: a layer of type LeakyReLU is not supported"),
         (Made("ZeroPadding2D", "l", {"padding": 1}), "pool1: follows ZeroPadding2D"),
-        (Made("TFOpLambda", "l", {"function": "math.exp"}), "l: a layer of type TFOpLambda is not known here"),
+        (Made("TFOpLambda", "l", {"function": "math.exp"}), "l: a layer of type TFOpLambda is not supported"),
     ],
 )
 def test_code_and_unknown_layers_are_refused_by_name(one: Made, message: str, weights: Weights, tmp_path: Path) -> None:

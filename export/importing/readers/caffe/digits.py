@@ -208,7 +208,7 @@ def _resize(info: _Info) -> ResizePolicy | None:
     if info.resize is None or info.resize in _RESIZES:
         return None if info.resize is None else _RESIZES[info.resize]
     raise ChainError(
-        f"was trained on images resized by {info.resize[:40]!r}, which is not known here; import its {_MODEL} by "
+        f"was trained on images resized by {info.resize[:40]!r}, which is not supported; import its {_MODEL} by "
         "itself and give --resize"
     )
 

@@ -197,7 +197,7 @@ def _translated(layer: CaffeLayer, tensors: Mapping[str, np.ndarray]) -> Iterato
             )
         case "Scale" if isinstance(message, messages.LayerParameter):
             if message.scale_param.axis != 1:
-                raise ChainError(f"{name}: a scale over another axis than the channels' is not known here")
+                raise ChainError(f"{name}: a scale over another axis than the channels' is not supported")
             yield Scale(name=name, mean=None, variance=None, scale=f"{name}.0", shift=_bias(name, tensors), epsilon=0.0)
         case "Softmax":
             yield Softmax(name=name)

@@ -27,7 +27,7 @@ def parse_text(data: bytes, subject: str) -> CaffeText:
     """Return the layers of a text; raises ChainError, with the subject, where it is damaged or of Caffe's V1."""
     net = messages.NetText()
     try:
-        # Fields for training, fillers and engines among them, are not known here and change no answer.
+        # Fields for training, fillers and engines among them, are not read and change no answer.
         text_format.Parse(data.decode(), net, allow_unknown_field=True)
     except (text_format.ParseError, UnicodeDecodeError, ValueError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -98,7 +98,7 @@ def _refuse_code(name: str, kind: str, entry: Mapping[str, object]) -> None:
     if kind == "Lambda":
         raise KerasError(f"{name}: is a Lambda layer, which is code, and is not run; replace it by layers of Keras")
     if kind in _MODELS:
-        raise KerasError(f"{name}: is a model within the model, which is not known here")
+        raise KerasError(f"{name}: is a model within the model, which is not supported")
     module, registered = entry.get("module"), entry.get("registered_name")
     is_known = module is None or module == "keras" or str(module).startswith("keras.")
     if not is_known or (isinstance(registered, str) and ">" in registered):

@@ -130,7 +130,7 @@ def _translated(walk: _Walk, layer: KerasLayer) -> Iterator[SourceLayer]:
             yield from _activation(layer)
         case "ReLU":
             if layer.get("max_value") is not None or layer.get("negative_slope") or layer.get("threshold"):
-                raise KerasError("a ReLU with a limit, a slope or a threshold is not known here")
+                raise KerasError("a ReLU with a limit, a slope or a threshold is not supported")
             yield Activate(name=layer.name, function="relu")
         case "Softmax":
             yield Softmax(name=layer.name)
@@ -150,7 +150,7 @@ def _translated(walk: _Walk, layer: KerasLayer) -> Iterator[SourceLayer]:
         case "TFOpLambda" if layer.get("function") in _LRN_FUNCTIONS:
             yield _lrn(layer)
         case kind if kind not in _NOTHING_AT_INFERENCE:
-            raise KerasError(f"a layer of type {kind[:60]} is not known here")
+            raise KerasError(f"a layer of type {kind[:60]} is not supported")
 
 
 def _data_format(layer: KerasLayer) -> Literal["last", "first"] | None:
@@ -178,7 +178,7 @@ def _convolution(walk: _Walk, layer: KerasLayer) -> Convolve:
             "in Keras 2 and save it again"
         )
     if any(value != 1 for value in pair_of(layer.get("dilation_rate"), "its dilation", 1)):
-        raise KerasError("a dilated convolution is not known here")
+        raise KerasError("a dilated convolution is not supported")
     weight, bias = _kernel_and_bias(walk, layer)
     shape = walk.shapes[weight]
     sides = layer.get("kernel_size")
@@ -212,7 +212,7 @@ def _padding(walk: _Walk, layer: KerasLayer, kernel: int, stride: int) -> Paddin
     if said == "valid":
         return walk.zeros
     if said != "same" or any(walk.zeros):
-        raise KerasError(f"its padding {str(said)[:40]!r} is not known here")
+        raise KerasError(f"its padding {str(said)[:40]!r} is not supported")
     if stride == 1:
         total = kernel - 1
     elif walk.side is None:
@@ -253,7 +253,7 @@ def _activation(layer: KerasLayer) -> Iterator[SourceLayer]:
         case "softmax":
             yield Softmax(name=f"{layer.name} (softmax)")
         case other:
-            raise KerasError(f"its activation {str(other)[:60]!r} is not known here")
+            raise KerasError(f"its activation {str(other)[:60]!r} is not supported")
 
 
 def _pooling(walk: _Walk, layer: KerasLayer) -> Pool:
@@ -307,7 +307,7 @@ def _flatten(walk: _Walk, layer: KerasLayer) -> Unroll:
 
 def _rescale(walk: _Walk, layer: KerasLayer) -> None:
     if walk.layers or walk.scale is not None:
-        raise KerasError("a Rescaling that is not the first layer is not known here")
+        raise KerasError("a Rescaling that is not the first layer is not supported")
     scale, offset = three_of(layer.get("scale"), "its scale"), three_of(layer.get("offset"), "its offset")
     if not all(scale):
         raise KerasError("its scale is 0")

@@ -207,7 +207,7 @@ def test_batch_norms_and_scales_of_v2() -> None:
             'type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL }',
             "normalisation within a channel is not supported",
         ),
-        ('type: "Scale" scale_param { axis: 0 }', "a scale over another axis than the channels' is not known here"),
+        ('type: "Scale" scale_param { axis: 0 }', "a scale over another axis than the channels' is not supported"),
         ('type: "Sigmoid"', "a layer of type Sigmoid is not supported"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_convolution_is_read_with_its_defaults() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"dilation_rate": [1, 2]}, "a dilated convolution is not known here"),
+        ({"dilation_rate": [1, 2]}, "a dilated convolution is not supported"),
         ({"kernel_size": [3, 5]}, "has a kernel of shape (3, 3, 3, 8), where 8 square filters of 3 are needed"),
         ({"kernel_size": [5, 5]}, "has a kernel of shape (3, 3, 3, 8), where 8 square filters of 5 are needed"),
         ({"kernel_size": [3, 3, 3]}, "its kernel has 3 numbers, where 1 or 2 are needed"),
@@ -46,7 +46,7 @@ def test_a_convolution_is_read_with_its_defaults() -> None:
         ({"filters": 1e9}, "its filters is '1000000000.0', where a number is needed"),
         ({"strides": 0}, "its stride is 0, where a whole number from 1 is needed"),
         ({"groups": 0}, "its groups is 0, where a whole number from 1 is needed"),
-        ({"padding": None}, "its padding 'None' is not known here"),
+        ({"padding": None}, "its padding 'None' is not supported"),
         ({"data_format": "channels_middle"}, "its data format is 'channels_middle'"),
     ],
 )
@@ -116,11 +116,11 @@ def test_a_layer_without_arrays(kind: str, settings: Settings, expected: tuple[S
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("ReLU", {"max_value": 6.0}, "a ReLU with a limit, a slope or a threshold is not known here"),
-        ("ReLU", {"max_value": 0.0}, "a ReLU with a limit, a slope or a threshold is not known here"),
-        ("ReLU", {"negative_slope": 0.1}, "a ReLU with a limit, a slope or a threshold is not known here"),
-        ("ReLU", {"threshold": 1.0}, "a ReLU with a limit, a slope or a threshold is not known here"),
-        ("Activation", {"activation": "elu"}, "its activation 'elu' is not known here"),
+        ("ReLU", {"max_value": 6.0}, "a ReLU with a limit, a slope or a threshold is not supported"),
+        ("ReLU", {"max_value": 0.0}, "a ReLU with a limit, a slope or a threshold is not supported"),
+        ("ReLU", {"negative_slope": 0.1}, "a ReLU with a limit, a slope or a threshold is not supported"),
+        ("ReLU", {"threshold": 1.0}, "a ReLU with a limit, a slope or a threshold is not supported"),
+        ("Activation", {"activation": "elu"}, "its activation 'elu' is not supported"),
         ("Dropout", {}, "its rate is 'None', where a number is needed"),
         ("Rescaling", {"scale": [1, 1], "offset": 0}, "its scale has 2 numbers, where 1 or 3 are needed"),
         ("Rescaling", {"scale": 0.0, "offset": 0}, "its scale is 0"),
@@ -158,7 +158,7 @@ def test_a_fully_connected_layer() -> None:
 def test_a_rescaling_gives_mean_and_scale_of_each_channel() -> None:
     found = chain(layer("Rescaling", "one", {"scale": [0.5, 0.25, 1.0], "offset": [-1.0, 2.0, 0.0]}))
     assert (found.layers, found.scale, found.mean) == ((), (0.5, 0.25, 1.0), (2.0, -8.0, 0.0))
-    words = "two: a Rescaling that is not the first layer is not known here"
+    words = "two: a Rescaling that is not the first layer is not supported"
     one = layer("Rescaling", "one", {"scale": 1.0, "offset": 0.0})
     two = layer("Rescaling", "two", {"scale": 1.0, "offset": 0.0})
     assert refused(one, two) == words

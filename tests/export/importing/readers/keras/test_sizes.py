@@ -127,7 +127,7 @@ def test_zeros_that_join_nothing_are_refused() -> None:
     words = "follows ZeroPadding2D, which is known before a convolution alone"
     assert refused(zeros, layer("MaxPooling2D", "pool", POOL)) == f"pool: {words}"
     same = layer("Conv2D", "conv", CONV | {"padding": "same"})
-    assert refused(zeros, same) == "conv: its padding 'same' is not known here"
+    assert refused(zeros, same) == "conv: its padding 'same' is not supported"
     three = layer("ZeroPadding2D", "zeros", {"padding": [1, 1, 1]})
     assert refused(three) == "zeros: its padding has 3 numbers, where 1 or 2 are needed"
     less = layer("ZeroPadding2D", "zeros", {"padding": -1})
