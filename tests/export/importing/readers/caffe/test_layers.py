@@ -135,15 +135,6 @@ LRN = Normalise(name="one", size=5, alpha=1.0, alpha_is_divided=True, beta=0.75,
                 Connect(name="one", weight="one.0", bias="one.1", layout="OI"),
             ),
         ),
-        ('type: "Data"', 5, ()),
-        ('type: "HDF5Data"', 9, ()),
-        ('type: "ImageData"', 12, ()),
-        ('type: "WindowData"', 24, ()),
-        ('type: "MemoryData"', 29, ()),
-        ('type: "DummyData"', 32, ()),
-        ('type: "Accuracy"', 1, ()),
-        ('type: "SoftmaxWithLoss"', 21, ()),
-        ('type: "Silence"', 36, ()),
         ('type: "Split"', 22, ()),
     ],
 )
@@ -152,6 +143,31 @@ def test_layers_of_both_versions(text: str, number: int, expected: tuple[SourceL
     kind, _, rest = text.partition(" ")[2].partition(" ")
     assert kind.startswith('"')
     assert chain_of([v1(f"type: {number} {rest}")], TENSORS) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("Data", 5),
+        ("HDF5Data", 9),
+        ("ImageData", 12),
+        ("WindowData", 24),
+        ("MemoryData", 29),
+        ("DummyData", 32),
+        ("Accuracy", 1),
+        ("SoftmaxWithLoss", 21),
+        ("Silence", 36),
+    ],
+)
+def test_a_layer_of_training_is_left_out_unless_it_writes_the_networks_value(kind: str, number: int) -> None:
+    relu = layer('type: "ReLU"')
+    beside = layer(f'type: "{kind}"', name="two", bottom="one", top="two")
+    of_v1 = messages.V1LayerParameter(name="two", bottom=["one"], top=["two"])
+    expected = (Activate(name="one", function="relu"),)
+    assert chain_of([relu, beside], TENSORS) == expected
+    assert chain_of([relu, CaffeLayer.of(text_format.Merge(f"type: {number}", of_v1))], TENSORS) == expected
+    in_place = layer(f'type: "{kind}"', name="two", bottom="one", top="one")
+    assert refused(relu, in_place) == f"two: a layer of type {kind} is not supported"
 
 
 def test_batch_norms_and_scales_of_v2() -> None:
