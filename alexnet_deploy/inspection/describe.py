@@ -8,6 +8,7 @@ import msgspec
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
 from alexnet_deploy.core.bundle.manifest import GoldenFiles, ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
+from alexnet_deploy.core.confidence.chance import chance_error
 from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
@@ -148,9 +149,11 @@ def gate_words(gate: Gate) -> str:
 def confidence_words(record: Confidence) -> str:
     """Return the effect of a bundle's temperature, as one line."""
     before, after = (found.expected_calibration_error for found in (record.before, record.after))
+    chance = chance_error(record.after)
     images = counted(record.num_images, "validation image" if record.is_validation else "image")
     return (
-        f"confidence on {images}: temperature {record.temperature:.3f}, calibration error {before:.2%} -> {after:.2%}; "
+        f"confidence on {images}: temperature {record.temperature:.3f}, calibration error {before:.2%} -> {after:.2%}, "
+        f"{chance:.2%} expected by chance; loss {record.loss_before:.3f} -> {record.loss_after:.3f}; "
         f"{counted(record.num_changed, 'top-1 prediction')} changed"
     )
 

@@ -23,6 +23,8 @@ def record(*, is_validation: bool = False) -> Confidence:
         is_validation=is_validation,
         before=reliability(CONFIDENCES, IS_RIGHT),
         after=reliability(np.array([0.7, 0.7, 0.7, 0.7, 0.55]), IS_RIGHT),
+        loss_before=0.9,
+        loss_after=0.7,
         num_changed=2,
     )
 
@@ -44,7 +46,15 @@ def test_the_page_states_the_temperature_and_both_errors() -> None:
     check_self_contained(page)
     text = Page(page).text
     # Before: |0.5 - 0.95| for four images of five, and |1 - 0.6| for one. After: 0.2 and 0.45.
-    for words in ("1.843", "1.790 and 1.910 on each half", percent(0.44), percent(0.25), "cd34cd34cd34", "on labelled"):
+    for words in (
+        "1.843",
+        "1.790 and 1.910 on each half",
+        percent(0.44),
+        percent(0.25),
+        "0.900 \u2192 0.700",
+        "cd34cd34cd34",
+        "on labelled",
+    ):
         assert words.replace("\xa0", " ") in text
     assert Page(page).tags.count("circle") - Page(render(images=make_images())).tags.count("circle") == 4
     known = render(manifest=msgspec.structs.replace(make_manifest(), confidence=record(is_validation=True)))

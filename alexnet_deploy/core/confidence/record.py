@@ -27,6 +27,10 @@ class Confidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Without a temperature."""
     after: Reliability
     """With the temperature of the other half."""
+    loss_before: float
+    """Mean cross-entropy, in nats, without a temperature."""
+    loss_after: float
+    """The same with the temperature of the other half; it can be lower where `after` is not."""
     num_changed: int
     """Images whose top-1 prediction changes with the temperature: with several views, near ties can turn."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from alexnet_deploy.core.bundle.accuracy import share_interval
 from alexnet_deploy.core.bundle.manifest import Manifest
+from alexnet_deploy.core.confidence.chance import chance_error
 from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.confidence.reliability import Reliability
 
@@ -49,6 +50,8 @@ class ConfidencePart:
     record: Confidence
     charts: tuple[ReliabilityChart, ReliabilityChart]
     """Without and with the temperature."""
+    chance_error: float
+    """Calibration error after it that chance alone gives, 0..1."""
 
 
 def confidence_part(manifest: Manifest) -> ConfidencePart | None:
@@ -57,7 +60,7 @@ def confidence_part(manifest: Manifest) -> ConfidencePart | None:
     if not isinstance(record, Confidence):
         return None
     charts = (reliability_chart("Before", record.before), reliability_chart("After", record.after))
-    return ConfidencePart(record=record, charts=charts)
+    return ConfidencePart(record=record, charts=charts, chance_error=chance_error(record.after))
 
 
 def reliability_chart(name: str, found: Reliability) -> ReliabilityChart:

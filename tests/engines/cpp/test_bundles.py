@@ -55,6 +55,8 @@ def test_a_bundle_with_a_calibrated_confidence_is_opened(bundle: Bundle, images:
         is_validation=True,
         before=found,
         after=found,
+        loss_before=0.7,
+        loss_after=0.6,
         num_changed=1,
     )
     manifest = msgspec.structs.replace(bundle.manifest, confidence=record)

@@ -14,6 +14,7 @@ from networks import republished, saved
 from onnx import numpy_helper
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
+from alexnet_deploy.core.confidence.chance import chance_error
 from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.confidence.reliability import Reliability
 from alexnet_deploy.core.confidence.temperature import with_temperature
@@ -32,13 +33,13 @@ from alexnet_deploy.predict.predictor import load
 
 @pytest.fixture(scope="session")
 def judges(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """112 labelled images, of which the network that learnt on them is sure; two of seven have a wrong label."""
+    """208 labelled images, of which the network that learnt on them is sure; four of thirteen have a wrong label."""
     root = tmp_path_factory.mktemp("judges") / "judges"
     classes = sorted(folder.name for folder in (drawn / "train").iterdir())
     for place, name in enumerate(classes):
         for image in (drawn / "train" / name).iterdir():
-            for number in range(7):
-                label = name if number < 5 else classes[(place + 1) % len(classes)]
+            for number in range(13):
+                label = name if number < 9 else classes[(place + 1) % len(classes)]
                 (root / label).mkdir(parents=True, exist_ok=True)
                 os.link(image, root / label / f"{name}-{number}-{image.name}")
     return root
@@ -70,13 +71,14 @@ def test_confidence_agrees_with_accuracy_and_the_network_says_the_same(
     calibrated: tuple[LoadedWeights, Bundle, Confidence],
 ) -> None:
     _, _, record = calibrated
-    assert record.num_images == 112
+    assert record.num_images == 208
     assert record.temperature > 2.0
-    # Five of seven labels are right, at any confidence.
-    before, after = mean_confidence(record.before) - 5 / 7, mean_confidence(record.after) - 5 / 7
+    # Nine of thirteen labels are right, at any confidence.
+    before, after = mean_confidence(record.before) - 9 / 13, mean_confidence(record.after) - 9 / 13
     assert before > 0.1
     assert abs(after) < before
     assert record.after.expected_calibration_error < record.before.expected_calibration_error
+    assert record.loss_after < record.loss_before
     assert record.num_changed == 0
 
 
@@ -148,9 +150,10 @@ def test_the_effect_is_printed_and_inspected(run: Run, sure: Weights, judges: Pa
     record = open_bundle(Path("a.bundle")).manifest.confidence
     assert isinstance(record, Confidence)
     line = (
-        f"confidence on 112 images: temperature {record.temperature:.3f}, calibration error "
-        f"{record.before.expected_calibration_error:.2%} -> {record.after.expected_calibration_error:.2%}; "
-        "0 top-1 predictions changed"
+        f"confidence on 208 images: temperature {record.temperature:.3f}, calibration error "
+        f"{record.before.expected_calibration_error:.2%} -> {record.after.expected_calibration_error:.2%}, "
+        f"{chance_error(record.after):.2%} expected by chance; "
+        f"loss {record.loss_before:.3f} -> {record.loss_after:.3f}; 0 top-1 predictions changed"
     )
     assert line in outcome.err.splitlines()
     shown = run("inspect", "a.bundle").out.splitlines()
@@ -179,7 +182,7 @@ def test_the_validation_images_of_the_training_are_those_of_its_folder(
 
 
 def test_too_few_images_are_refused(sure: Weights, drawn: Path) -> None:
-    reason = r"^8 images to calibrate confidence on, but 100 or more are needed; pass --calibrate-confidence DIR with "
+    reason = r"^8 images to calibrate confidence on, but 200 or more are needed; pass --calibrate-confidence DIR with "
     with pytest.raises(UsageError, match=reason):
         confidence_images("validation", sure, say_nothing)
     with pytest.raises(UsageError, match=reason):
