@@ -2,11 +2,15 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from commands import Run
+from commands import HANGS_AFTER_S, Run
 from graphs import quantization_of, source_of
 from layer_faults import (
     Disturb,
@@ -64,6 +68,9 @@ FAULTS: dict[str, tuple[Kind, GraphBackend, str, Disturb]] = {
     "pool saturates": (HALF_INT8, "onnxruntime", "pool1", clipped(2.0)),
 }
 
+PRODUCTS = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+TESTS = Path(__file__).parents[2]
+
 FEW = ("red and blue swapped", "LRN dropped", "bias added to one output", "convolution in int8 2 % too large")
 
 
@@ -113,6 +120,42 @@ def test_no_layer_of_a_sound_network_is_named(network: tuple[str, Kind, ViewsNam
         table = layers_of(sound, source, backend, images=2)
         assert table.fault is None
         assert [row.name for row in table.rows if not row.passed] == []
+
+
+SATURATING = """
+import sys
+sys.path[:0] = sys.argv[1].split(":")
+from graphs import quantization_of, source_of
+from networks import narrowed, separating_weights
+from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
+from alexnet_deploy.core.images.drawing import golden_images
+from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import views_by_name
+from alexnet_deploy.pipeline.golden.layers import run_layers
+
+weights = separating_weights(narrowed(ARCHITECTURES["paper"]))
+quantization = quantization_of(weights, weight_level=MAX_LEVEL)
+source = source_of(weights, views_by_name("center", 227), "int8", quantization)
+table = run_layers(source, weights.architecture, golden_images()[:1], None, "openvino")
+print(*(row.name for row in table.rows if not row.passed))
+"""
+
+
+@pytest.mark.slow
+def test_layers_whose_products_saturate_are_named() -> None:
+    """A fault that nobody planted: without VNNI OpenVINO adds two products of eight-bit weights in sixteen bits."""
+    done = subprocess.run(
+        [sys.executable, "-c", SATURATING, f"{TESTS}/support:{TESTS}/programs"],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANGS_AFTER_S,
+    )
+    assert done.returncode == 0, done.stderr
+    named = done.stdout.split()
+    assert named[0] == "conv1"
+    assert {"conv2", "conv3", "conv4", "conv5", "fc7"} <= set(named) <= {"conv1", *PRODUCTS}
 
 
 def test_only_the_accumulated_error_grows_behind_the_layer_at_fault(
