@@ -165,8 +165,8 @@ def test_a_network_that_is_no_chain_is_refused() -> None:
         (sequential(entry("a"), {"class_name": "ReLU"}), "layer 2 of its config has no class and settings"),
         (sequential({"class_name": 3, "config": {}}), "layer 1 of its config has no class and settings"),
         (sequential(entry("a", "Lambda")), "a: is a Lambda layer, which is code, and is not run; replace it by layers"),
-        (sequential(entry("a", "Functional")), "a: is a model within the model, which is not known here"),
-        (sequential(entry("a", "Model")), "a: is a model within the model, which is not known here"),
+        (sequential(entry("a", "Functional")), "a: is a model within the model, which is not supported"),
+        (sequential(entry("a", "Model")), "a: is a model within the model, which is not supported"),
         (
             sequential(entry("a", "X", module="mine")),
             "a: is a X of a program of its own, whose code is not in the file",
