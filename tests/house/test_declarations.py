@@ -20,6 +20,7 @@ OTHERS = {
     "core.model.tensor_file.Seal": "keywords",
     "core.model.tensor_file._Entry": "keywords, known fields",
     "core.records._Version": "keywords",
+    "engines.proof.layers.Difference": "slots",
     "export.calibration.Histogram": "slots",
     "export.graph._Writer": "slots",
     "export.importing.readers.array_pickle.Array": "slots",

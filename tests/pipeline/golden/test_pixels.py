@@ -174,8 +174,8 @@ def test_the_command_line_says_it_and_exits_with_1(run: Run, latest: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "option", [("--backend", "onnxruntime"), ("--weights", "w"), ("--data", "."), ("--device", "cpu")]
+    "option", [("--backend", "onnxruntime"), ("--weights", "w"), ("--data", "."), ("--device", "cpu"), ("--layers",)]
 )
-def test_options_of_engines_are_refused_beside_it(option: tuple[str, str], run: Run, latest: Path) -> None:
+def test_options_of_engines_are_refused_beside_it(option: tuple[str, ...], run: Run, latest: Path) -> None:
     said = run("check", latest, "--pixels", "cat", *option).refused(2)
-    assert said == "--pixels runs no engine; leave out --weights, --data, --backend and --device"
+    assert said == "--pixels runs no engine; leave out --weights, --data, --backend, --device and --layers"
