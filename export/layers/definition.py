@@ -1,7 +1,7 @@
 """The operators of our graphs by ONNX's definition, in NumPy and float64, for one layer at a time.
 
 It shares no kernel with an engine. onnx.reference cannot do it: its LRN loops over the images where it should loop over
-the channels (onnx 1.23.2), and its convolutions are a hundred times slower.
+the channels (onnx 1.23.2).
 
 N images or views, C channels, H height, W width, O output channels.
 """
