@@ -3,16 +3,13 @@
 from pathlib import Path
 
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.core.errors import ImageError, OutputError
-from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import DecodeLimits, read_image
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.sample import EvenSample
-from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.page import NUM_PREDICTIONS, Thumbnail, save_page
 from alexnet_deploy.report.pages.gallery import Unread, render_gallery
-
-_NUM_PREDICTIONS = 3
 
 
 def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: DecodeLimits) -> None:
@@ -31,7 +28,7 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
         except ImageError as error:
             unread.append(Unread(caption=prediction.path, code="not shown", message=_not_shown(prediction, error)))
             continue
-        guesses = tuple((guess.label, guess.probability) for guess in prediction.top[:_NUM_PREDICTIONS])
+        guesses = tuple((guess.label, guess.probability) for guess in prediction.top[:NUM_PREDICTIONS])
         images.append(Thumbnail(caption=prediction.path, image=image, predictions=guesses, truth=None))
     page = render_gallery(
         title=bundle.path.name,
@@ -40,10 +37,7 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
         num_inputs=sample.num_seen,
         tools=tool_versions("onnxruntime", "openvino"),
     )
-    try:
-        write_atomically(path, page)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
+    save_page(path, page)
 
 
 def _not_shown(prediction: Prediction, error: ImageError) -> str:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import torch
 
-from alexnet_deploy.core.errors import OutputError
-from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
-from alexnet_deploy.report.page import Thumbnail
+from alexnet_deploy.report.page import Thumbnail, save_page
 from alexnet_deploy.report.run import Score, most_wrong, render_run_report, score, wrong_image
 from alexnet_deploy.train.data.batches import Batches
 from alexnet_deploy.train.data.loader import batches_of
@@ -58,10 +56,7 @@ def report_run(
     wrong = _gallery(evaluation, found, images, loaded.weights.labels)
     page = render_run_report(name=weights.parent.name, loaded=loaded, evaluation=evaluation, wrong=wrong)
     path = weights.with_name(REPORT)
-    try:
-        write_atomically(path, page)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
+    save_page(path, page)
     return RunReport(
         path=path,
         loaded=loaded,

@@ -14,11 +14,19 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from alexnet_deploy.core.errors import OutputError
+from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.report import wording
 from alexnet_deploy.report.charts import BOX_HEIGHT, BOX_WIDTH
 from alexnet_deploy.report.curves import CURVE_HEIGHT, CURVE_WIDTH
+
+NUM_ERRORS = 24
+"""Maximum number of errors in a gallery."""
+
+NUM_PREDICTIONS = 3
+"""Maximum number of predictions below an image."""
 
 _THUMBNAIL = 176
 
@@ -59,6 +67,14 @@ def render_page(template: str, **parts: object) -> bytes:
     """
     # A file name that is not valid Unicode contains surrogates.
     return _environment().get_template(template).render(**parts).encode(errors="replace")
+
+
+def save_page(path: Path, page: bytes) -> None:
+    """Write a page, or replace it; raises OutputError where it cannot be written."""
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
 
 
 def inlined(image: Image.Image, image_format: Literal["JPEG", "PNG"]) -> str:

@@ -8,19 +8,16 @@ import numpy as np
 from PIL import Image
 
 from alexnet_deploy.core.bundle.accuracy import share_interval
+from alexnet_deploy.core.confidence.reliability import most_confident_errors
 from alexnet_deploy.core.model.architecture import Conv
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.core.process.say import counted, printable
 from alexnet_deploy.engines.proof.accuracy import paired_interval_points
-from alexnet_deploy.report.page import Thumbnail, Verdict, inlined, render_page
+from alexnet_deploy.report.page import NUM_ERRORS, NUM_PREDICTIONS, Thumbnail, Verdict, inlined, render_page
 from alexnet_deploy.report.training import training_part
 from alexnet_deploy.report.wording import interval, percent
 from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 
-NUM_SHOWN = 24
-"""Maximum number of errors in the gallery."""
-
-_NUM_PREDICTIONS = 3
 _MOST_SCALE = 6
 _WIDE, _NARROW = 860, 330
 
@@ -51,19 +48,18 @@ def render_run_report(*, name: str, loaded: LoadedWeights, evaluation: Evaluatio
 
 
 def most_wrong(evaluation: Evaluation) -> np.ndarray:
-    """Return the indices of the highest-confidence errors of ten views, int64 (NUM_SHOWN or fewer,).
+    """Return the indices of the highest-confidence errors of ten views, int64 (NUM_ERRORS or fewer,).
 
     Highest confidence first; ties in the order of the evaluated images.
     """
-    wrong = np.flatnonzero(~_is_right(evaluation, evaluation.ten))
-    confidence = evaluation.ten.probabilities[wrong, 0]
-    return wrong[np.argsort(-confidence, kind="stable")[:NUM_SHOWN]]
+    is_right = _is_right(evaluation, evaluation.ten)
+    return most_confident_errors(evaluation.ten.probabilities[:, 0], is_right)[:NUM_ERRORS]
 
 
 def wrong_image(evaluation: Evaluation, place: int, name: str, image: np.ndarray, labels: Sequence[str]) -> Thumbnail:
     """Return the evaluated image at index `place` for the gallery, with the predictions of ten views."""
     predictions, probabilities = evaluation.ten.predictions[place], evaluation.ten.probabilities[place]
-    said = zip(predictions[:_NUM_PREDICTIONS].tolist(), probabilities[:_NUM_PREDICTIONS].tolist(), strict=True)
+    said = zip(predictions[:NUM_PREDICTIONS].tolist(), probabilities[:NUM_PREDICTIONS].tolist(), strict=True)
     return Thumbnail(
         caption=name,
         image=image,

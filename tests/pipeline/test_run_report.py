@@ -16,7 +16,7 @@ from alexnet_deploy.core.model import family
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.pipeline import run_report as reporting
+from alexnet_deploy.report import page
 from alexnet_deploy.train.loop.evaluation import spread_numbers
 
 
@@ -111,7 +111,7 @@ def test_a_page_that_cannot_be_written_leaves_the_weights(
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reporting, "write_atomically", full)
+    monkeypatch.setattr(page, "write_atomically", full)
     done = run("train", drawn, "--arch", "tiny", "--epochs", 1, "--out", "one")
     assert done.code == 3
     assert done.out == "one/weights.safetensors\n"

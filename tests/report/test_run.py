@@ -14,7 +14,8 @@ from report_pages import IMAGES, LABELS, Page, check_self_contained, make_traini
 from alexnet_deploy.core.bundle.accuracy import share_interval
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import LoadedWeights, TrainingRecord, Weights
-from alexnet_deploy.report.run import NUM_SHOWN, filter_grid, most_wrong, render_run_report, wrong_image
+from alexnet_deploy.report.page import NUM_ERRORS
+from alexnet_deploy.report.run import filter_grid, most_wrong, render_run_report, wrong_image
 from alexnet_deploy.train.loop.evaluation import Answers, Evaluation
 
 
@@ -169,12 +170,12 @@ def test_the_surest_of_the_wrong_come_first(some_weights: Weights) -> None:
     raw = render(some_weights, make_evaluation(truths, guesses, guesses, confidence=confidence.tolist()))
     shown = [int(number) for number in re.findall(rb'alt="image (\d+)"', raw)]
     wrong = [number for number in range(40) if guesses[number] != 3]
-    assert shown == sorted(wrong, key=lambda number: -confidence[number])[:NUM_SHOWN]
+    assert shown == sorted(wrong, key=lambda number: -confidence[number])[:NUM_ERRORS]
     assert shown[:2] == [6, 17]
     text = Page(raw).text
     assert "24 of 30 errors" in text
     assert "image 6 ✗ label: umbrella hot-air balloon 99.5 %" in text
-    assert text.count("✗ label: umbrella") == NUM_SHOWN
+    assert text.count("✗ label: umbrella") == NUM_ERRORS
 
 
 def test_the_gallery_holds_the_one_that_is_wrong_or_says_that_none_is(some_weights: Weights) -> None:

@@ -75,9 +75,10 @@ def import_(
 ) -> None:
     """Convert weights of another program to a weights file, and verify it against the file itself."""
     from alexnet_deploy.cli.terminal import say, show_path
+    from alexnet_deploy.core.model.labels import read_labels
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.export.importing.assume import Overrides
-    from alexnet_deploy.pipeline.pretrained.importing import read_labels, save_import, understand, weights_of
+    from alexnet_deploy.pipeline.pretrained.importing import save_import, understand, weights_of
 
     if labels is not None and classes is not None:
         raise UsageError("--labels and --classes both name the classes; give one of them")

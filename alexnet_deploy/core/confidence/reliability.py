@@ -62,6 +62,13 @@ def reliability(confidences: np.ndarray, is_right: np.ndarray, num_bins: int = N
     return Reliability(num_images=len(confidences), expected_calibration_error=error, bins=tuple(bins))
 
 
+def most_confident_errors(confidences: np.ndarray, is_right: np.ndarray) -> np.ndarray:
+    """Return the indices of the images that are not right, int64, highest confidence first; ties in order."""
+    wrong = np.flatnonzero(~is_right)
+    found: np.ndarray = wrong[np.argsort(-confidences[wrong], kind="stable")]
+    return found
+
+
 class CoveragePoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What remains if predictions below a threshold are rejected."""
 

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet_deploy.core.errors import WeightsError
+from alexnet_deploy.core.errors import UsageError, WeightsError
+from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.process.say import counted
 
 _IMAGENET = Path(__file__).parent / "imagenet_labels.txt"
+_MOST_BYTES = 16 * MIB
 _WNIDS = Path(__file__).parent / "imagenet_wnids.txt"
 
 
@@ -62,6 +64,16 @@ def decode_list_of_labels(data: bytes) -> tuple[str, ...]:
     while names and not names[-1]:
         names.pop()
     return tuple(names)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the names in a file that a person wrote, as decode_list_of_labels; UsageError where it cannot be read."""
+    try:
+        return decode_list_of_labels(read_file(path, _MOST_BYTES))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except WeightsError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def decode_labels(data: bytes) -> tuple[str, ...]:

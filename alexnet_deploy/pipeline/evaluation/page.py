@@ -1,21 +1,16 @@
 """The page of an evaluation: its table, and the first engine that ran in detail, with its errors decoded again."""
 
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.core.confidence.reliability import coverage_curve
-from alexnet_deploy.core.errors import OutputError
-from alexnet_deploy.core.fs.files import write_atomically
+from alexnet_deploy.core.confidence.reliability import coverage_curve, most_confident_errors
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRow, RowAnswers, short_names
 from alexnet_deploy.predict.stream import decode_input
-from alexnet_deploy.report.page import Thumbnail
-from alexnet_deploy.report.pages.evaluation import NUM_SHOWN, Details, ShownRow, render_evaluation
-
-_NUM_PREDICTIONS = 3
+from alexnet_deploy.report.page import NUM_ERRORS, NUM_PREDICTIONS, Thumbnail, save_page
+from alexnet_deploy.report.pages.evaluation import Details, ShownRow, render_evaluation
 
 
 def write_page(path: Path, found: Evaluation, first: RowAnswers | None) -> None:
@@ -31,10 +26,7 @@ def write_page(path: Path, found: Evaluation, first: RowAnswers | None) -> None:
         details=None if first is None else _details(first, found.data),
         tools=tool_versions("onnxruntime", "openvino"),
     )
-    try:
-        write_atomically(path, page)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written: {error.strerror}") from error
+    save_page(path, page)
 
 
 def _shown(row: EvaluationRow, name: str) -> ShownRow:
@@ -66,16 +58,15 @@ def _details(first: RowAnswers, data: str) -> Details:
     is_read, hits = answers.is_read, answers.hits(truths)
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(counts, (truths[is_read], answers.guesses[is_read, 0]), 1)
-    wrong = np.flatnonzero(is_read & ~hits)
-    order = wrong[np.argsort(-answers.probabilities[wrong, 0], kind="stable")]
+    order = most_confident_errors(answers.probabilities[:, 0], hits | ~is_read)
     return Details(
         labels=labels,
         confusion=counts.tolist(),
         reliability=first.row.score.reliability,
         curve=coverage_curve(answers.probabilities[is_read, 0], hits[is_read]),
         at_thresholds=first.row.score.coverage,
-        errors=tuple(_thumbnail(first, int(number), data) for number in islice(order, NUM_SHOWN)),
-        num_errors=len(wrong),
+        errors=tuple(_thumbnail(first, int(number), data) for number in order[:NUM_ERRORS]),
+        num_errors=len(order),
     )
 
 
@@ -83,7 +74,7 @@ def _thumbnail(first: RowAnswers, number: int, data: str) -> Thumbnail:
     assert first.answers is not None
     item, labels = first.inputs[number], first.bundle.labels
     guesses, probabilities = first.answers.guesses[number].tolist(), first.answers.probabilities[number].tolist()
-    said = zip(guesses[:_NUM_PREDICTIONS], probabilities[:_NUM_PREDICTIONS], strict=True)
+    said = zip(guesses[:NUM_PREDICTIONS], probabilities[:NUM_PREDICTIONS], strict=True)
     return Thumbnail(
         caption=item.text.removeprefix(f"{data.rstrip('/')}/"),
         image=decode_input(item, first.bundle.manifest.preprocessing.resize, DEFAULT_LIMITS),

@@ -1,8 +1,6 @@
 """`bench --loadgen`: a bundle under MLPerf's load generator, in performance or accuracy mode."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -12,22 +10,13 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
-from alexnet_deploy.engines.engine import Device, Engine, open_engine
-from alexnet_deploy.engines.registry import Backend
+from alexnet_deploy.engines.engine import Engine, Tuning, open_engine
 from alexnet_deploy.pipeline.bench import image_files
 from alexnet_deploy.pipeline.loadgen.run import LoadRequest, LoadResult, guesses_under_load, highest_rate, run_load
+from alexnet_deploy.predict.predictor import LoadOptions
 
 _MOST_IMAGES = 1024
 """As in MLPerf's image classification: 200 MB in memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineChoice:
-    """Where a bundle runs."""
-
-    backend: Backend | Literal["auto"] = "auto"
-    device: Device | Literal["auto"] = "auto"
-    threads: int | None = None
 
 
 class LoadBenchmark(Struct, frozen=True, kw_only=True):
@@ -59,7 +48,7 @@ class LoadBenchmark(Struct, frozen=True, kw_only=True):
 
 def bench_under_load(
     bundle: Bundle,
-    choice: EngineChoice,
+    options: LoadOptions,
     data: Path | None,
     request: LoadRequest,
     *,
@@ -68,14 +57,14 @@ def bench_under_load(
 ) -> LoadBenchmark:
     """Drive a bundle's engine with queries for up to 1,024 images of `data`, or 64 drawn ones.
 
-    In the scenario server without a rate, the highest valid rate is searched. Raises what image_files, open_engine and
-    run_load raise.
+    The scenario decides what the engine is tuned for. In the scenario server without a rate, the highest valid rate is
+    searched. Raises what image_files, open_engine and run_load raise.
     """
     with image_files(data, bundle.manifest.preprocessing.resize, _MOST_IMAGES) as files:
         say(f"decoding {counted(len(files), 'image')}")
         images = np.concatenate(list(decode_batches(files, bundle.manifest.preprocessing.resize)))
-    tuning: Literal["latency", "throughput"] = "latency" if request.scenario == "single-stream" else "throughput"
-    with open_engine(bundle, choice.backend, choice.device, choice.threads, tuning) as engine:
+    tuning: Tuning = "latency" if request.scenario == "single-stream" else "throughput"
+    with open_engine(bundle, options.backend, options.device, options.threads, tuning) as engine:
         info = engine.info
         found = LoadBenchmark(
             bundle=str(bundle.path),

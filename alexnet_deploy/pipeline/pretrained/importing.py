@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.core.errors import OutputError, UsageError, WeightsError
-from alexnet_deploy.core.fs.opening import MIB, read_file
+from alexnet_deploy.core.errors import OutputError
 from alexnet_deploy.core.fs.run_files import WEIGHTS
-from alexnet_deploy.core.model.labels import decode_list_of_labels
 from alexnet_deploy.core.model.weights import AssumptionRecord, ImportRecord, LoadedWeights, Weights, load_weights
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.core.process.versions import tool_versions
@@ -15,8 +13,6 @@ from alexnet_deploy.export.importing.proof import Agreement, prove
 from alexnet_deploy.export.importing.recognise import Recognised, recognise
 from alexnet_deploy.export.importing.registry import Format, find_format
 from alexnet_deploy.export.importing.source import Assumption
-
-_MOST_LABEL_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +95,3 @@ def save_import(weights: Weights, out: Path) -> LoadedWeights:
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return load_weights(path)
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the labels in a text file, one per line; raises UsageError where it cannot be read."""
-    try:
-        return decode_list_of_labels(read_file(path, _MOST_LABEL_BYTES))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except WeightsError as error:
-        raise UsageError(f"{path}: {error}") from error

@@ -11,9 +11,6 @@ from alexnet_deploy.report.page import Thumbnail, Verdict, render_page
 from alexnet_deploy.report.training import confusion_of
 from alexnet_deploy.report.wording import interval, percent
 
-NUM_SHOWN = 24
-"""Maximum number of errors in the gallery."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRow:
@@ -51,7 +48,7 @@ class Details:
     """Accuracy against coverage, a point for each different confidence."""
     at_thresholds: tuple[CoveragePoint, ...]
     errors: tuple[Thumbnail, ...]
-    """The highest-confidence errors, at most NUM_SHOWN."""
+    """The highest-confidence errors, at most NUM_ERRORS."""
     num_errors: int
 
 

@@ -68,13 +68,14 @@ def bench(
     if loadgen is not None:
         if batch_size:
             raise UsageError("--batch-size does not apply to --loadgen: the scenario decides")
-        from alexnet_deploy.pipeline.loadgen.bench import EngineChoice, bench_under_load
+        from alexnet_deploy.pipeline.loadgen.bench import bench_under_load
         from alexnet_deploy.pipeline.loadgen.run import LoadRequest
+        from alexnet_deploy.predict.predictor import LoadOptions
 
-        choice = EngineChoice(backend=backend, device=device, threads=threads)
+        options = LoadOptions(backend=backend, device=device, threads=threads)
         request = LoadRequest(scenario=loadgen, seconds=seconds, rate=rate or 0.0, limit_ms=limit_ms)
         with stages() as stage:
-            found = bench_under_load(opened, choice, data, request, accuracy=accuracy, say=stage)
+            found = bench_under_load(opened, options, data, request, accuracy=accuracy, say=stage)
         if as_json:
             print_json(found)
         else:

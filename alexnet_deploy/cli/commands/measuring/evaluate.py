@@ -143,13 +143,9 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def _labels_in(path: Path) -> tuple[str, ...]:
-    from alexnet_deploy.core.fs.opening import MIB, read_file
-    from alexnet_deploy.core.model.labels import decode_labels
+    from alexnet_deploy.core.model.labels import read_labels
 
-    try:
-        labels = tuple(label for label in decode_labels(read_file(path, MIB)) if label.strip())
-    except OSError as error:
-        raise UsageError(f"--labels-subset: {path}: cannot be read: {error.strerror}") from error
+    labels = tuple(label for label in read_labels(path) if label)
     if not labels:
         raise DataError(f"{path}: has no labels; write one on each line")
     return labels
