@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.pipeline.api import Pretrained, check_bundle, evaluate_bundles, export_bundle, train_network
     from alexnet_deploy.pipeline.check import CheckResult
     from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation
+    from alexnet_deploy.predict.features.extraction import Extraction
     from alexnet_deploy.predict.prediction import Guess, Prediction
     from alexnet_deploy.predict.predictor import Predictor, load
 
@@ -60,6 +61,7 @@ __all__ = [
     "EngineInfo",
     "Evaluation",
     "ExportError",
+    "Extraction",
     "Guess",
     "ImageError",
     "ImageErrorCode",
@@ -102,6 +104,7 @@ _HOMES = {
     "CheckResult": "pipeline.check",
     "DecodeLimits": "core.images.decode",
     "EngineInfo": "engines.engine",
+    "Extraction": "predict.features.extraction",
     "Evaluation": "pipeline.evaluation.evaluate",
     "__version__": "core.process.versions",
 }

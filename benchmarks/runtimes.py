@@ -29,7 +29,8 @@ from record import record
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
-from alexnet_deploy.engines.proof.parity import LOG_FLOOR, TOLERANCES, int8_graph_tolerance, shortfalls
+from alexnet_deploy.engines.proof.parity import LOG_FLOOR, shortfalls
+from alexnet_deploy.engines.proof.tolerances import TOLERANCES, int8_graph_tolerance
 
 ENDED_AFTER_S = 120
 INSTALL_ENDED_AFTER_S = 300

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.errors import WrongAnswerError
 
 SUM_BOUND = 1e-3
@@ -23,12 +24,14 @@ class Asked:
     """Images in the whole run."""
 
 
-def refuse_wrong_answer(answer: np.ndarray, asked: Asked, num_classes: int, who: str) -> None:
+def refuse_wrong_answer(answer: np.ndarray, asked: Asked, output: Output, who: str) -> None:
     """Raise WrongAnswerError unless `answer` is probabilities, float32 (N, K), finite, with rows that sum to 1.
+
+    Features, float32 (N, D), must only be finite.
 
     `who` names the backend and the bundle.
     """
-    shape = (asked.num_images, num_classes)
+    shape = (asked.num_images, output.size)
     if answer.shape != shape or answer.dtype != np.float32:
         raise WrongAnswerError(
             f"{who} for images[{asked.start}:{asked.start + asked.num_images}] of {asked.num_in_all}: got "
@@ -36,13 +39,16 @@ def refuse_wrong_answer(answer: np.ndarray, asked: Asked, num_classes: int, who:
             image=asked.start,
         )
     sums = answer.sum(axis=1, dtype=np.float64)
-    # Written so that NaN fails too: a sum propagates it.
-    is_right = (np.abs(sums - 1.0) <= SUM_BOUND) & (answer.min(axis=1) >= 0.0)
+    if output.layer is not None:
+        is_right = np.isfinite(sums)
+    else:
+        # Written so that NaN fails too: a sum propagates it.
+        is_right = (np.abs(sums - 1.0) <= SUM_BOUND) & (answer.min(axis=1) >= 0.0)
     if is_right.all():
         return
     row = int(is_right.argmin())
     if not np.isfinite(answer[row]).all():
-        found = "probabilities are NaN or infinite"
+        found = f"{output.name} are NaN or infinite"
     elif answer[row].min() < 0.0:
         found = f"a probability is {answer[row].min():.3g}"
     else:

@@ -2,6 +2,7 @@
 
 images         uint8    (N, 256, 256, 3)   RGB, upright, N of 1 or more
 probabilities  float32  (N, K)             each row sums to 1
+features       float32  (N, D)             instead of probabilities, from a bundle of features
 """
 
 import importlib
@@ -17,6 +18,7 @@ from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
 
 import numpy as np
 
+from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS, PlanBackend, Precision
 from alexnet_deploy.core.errors import BackendError, UsageError
@@ -71,7 +73,8 @@ class GraphSource:
     """The ONNX file."""
     precision: Precision
     """Precision of the graph."""
-    num_classes: int
+    output: Output
+    """What it returns."""
     num_views: int
     """Views per image."""
     bundle_sha256: str | None = None
@@ -81,13 +84,13 @@ class GraphSource:
 
 
 class Engine:
-    """Runs a network: images in, probabilities out, for any batch size, from any thread, until it is closed.
+    """Runs a network: images in, probabilities or features out, in any batch size, from any thread, until closed.
 
     It works in the process that opened it. In a fork of that process everything but close() raises BackendError.
     """
 
     def __init__(
-        self, runners: Sequence[Runner], info: EngineInfo, *, name: str, num_classes: int, max_batch: int
+        self, runners: Sequence[Runner], info: EngineInfo, *, name: str, output: Output, max_batch: int
     ) -> None:
         """Create an engine from one runner per stream; the engine closes them.
 
@@ -99,12 +102,12 @@ class Engine:
             self._idle.put(runner)
         self._num_open = len(runners)
         self._closing = threading.Lock()
-        self._num_classes = num_classes
         self._max_batch = max_batch
         self._clock = threading.Lock()
         self._busy_seconds = 0.0
         self._process = os.getpid()
         self.info = info
+        self.output = output
         register_engine(self)
 
     @property
@@ -115,28 +118,28 @@ class Engine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (N, K), for `images`, uint8 (N, 256, 256, 3), RGB, N of 1 or more.
 
-        The caller owns the result. A batch above the engine's limit is split. If all streams are busy with runs of
-        other threads, the call waits. Raises UsageError for images of another shape or type, BackendError after
-        close(), in a forked process, or where the backend fails, and WrongAnswerError where the output is not valid
-        probabilities.
+        An engine of features returns them instead, float32 (N, D). The caller owns the result. A batch above the
+        engine's limit is split. If all streams are busy with runs of other threads, the call waits. Raises UsageError
+        for images of another shape or type, BackendError after close(), in a forked process, or where the backend
+        fails, and WrongAnswerError where the output is not valid probabilities, or not finite features.
         """
         expected = (IMAGE_SIZE, IMAGE_SIZE, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise UsageError(f"images must be uint8 (N, 256, 256, 3), got {images.dtype} {images.shape}")
         who = f"{self.info.backend} {self.info.version}: wrong answer from {self._name}"
-        probabilities = np.empty((len(images), self._num_classes), dtype=np.float32)
+        outputs = np.empty((len(images), self.output.size), dtype=np.float32)
         with self._taken() as runner:
             started = time.perf_counter()
             for start in range(0, len(images), self._max_batch):
                 part = np.ascontiguousarray(images[start : start + self._max_batch])
                 answer = runner.run(part)
                 asked = Asked(start=start, num_images=len(part), num_in_all=len(images))
-                refuse_wrong_answer(answer, asked, self._num_classes, who)
+                refuse_wrong_answer(answer, asked, self.output, who)
                 # Copied: a backend may write its next result into the same buffer.
-                probabilities[start : start + len(part)] = answer
+                outputs[start : start + len(part)] = answer
             with self._clock:
                 self._busy_seconds += time.perf_counter() - started
-        return probabilities
+        return outputs
 
     def time_stages(self, images: np.ndarray) -> StageTimes | None:
         """Return the time of each stage of one run; None for a device without its own memory.
@@ -174,7 +177,7 @@ class Engine:
             self._idle.put(runner)
 
     def run_all(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        """Return the probabilities of all batches in order, float32 (N, K); raises what run() raises."""
+        """Return the outputs of all batches in order, as run() does; raises what run() raises."""
         return np.concatenate([self.run(images) for images in batches])
 
     def close(self) -> None:
@@ -265,7 +268,7 @@ def source_of(bundle: Bundle) -> GraphSource:
         name=str(bundle.path),
         data=data,
         precision=manifest.precision,
-        num_classes=manifest.architecture.num_classes,
+        output=manifest.output,
         num_views=len(manifest.views.crops),
         bundle_sha256=bundle.sha256,
         needs_vnni=manifest.quantization is not None and manifest.quantization.needs_vnni,
@@ -362,7 +365,7 @@ def engine_of_graph(
         runners,
         info,
         name=source.name,
-        num_classes=source.num_classes,
+        output=source.output,
         max_batch=max_batch_for(source.num_views),
     )
 

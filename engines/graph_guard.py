@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
 
+from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.layout import has_half, opset_for
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES, Manifest
+from alexnet_deploy.core.bundle.manifest import Manifest
 from alexnet_deploy.core.bundle.store import GRAPH
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.model.architecture import (
     AdaptiveAveragePool,
-    Architecture,
     AveragePool,
     Conv,
     Dropout,
@@ -118,14 +118,14 @@ def _compare_contract(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
     if (graph.opset, graph.ir_version) != (opset, ir_version):
         yield (f"the graph has opset {graph.opset} and IR version {graph.ir_version}, not {opset} and {ir_version}")
     images = Value(name=IMAGES, element=UINT8, shape=("N", IMAGE_SIZE, IMAGE_SIZE, 3))
-    probabilities = Value(name=PROBABILITIES, element=FLOAT, shape=("N", manifest.architecture.num_classes))
-    for kind, found, expected in (("input", graph.inputs, images), ("output", graph.outputs, probabilities)):
+    output = Value(name=manifest.output.name, element=FLOAT, shape=("N", manifest.output.size))
+    for kind, found, expected in (("input", graph.inputs, images), ("output", graph.outputs, output)):
         if found != (expected,):
             yield f"the graph's {kind} does not match the contract"
 
 
 def _compare_constants(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
-    shapes = manifest.architecture.tensor_shapes()
+    shapes = manifest.architecture.tensor_shapes(manifest.output.layer)
     if manifest.preprocessing.has_mean_image:
         shapes[_MEAN] = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
     for name, constant in graph.constants.items():
@@ -137,7 +137,7 @@ def _compare_constants(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
 
 
 def _compare_nodes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
-    of_table = dict(_nodes_of(manifest.architecture))
+    of_table = dict(_nodes_of(manifest))
     known = {IMAGES, *graph.constants}
     for node in graph.nodes:
         problem = _node_problem(node, of_table.get(node.name), len(manifest.views.crops))
@@ -200,10 +200,10 @@ def _compare_numbers_of_nodes(graph: GraphFile, manifest: Manifest, of_table: tu
 
 
 def _numbers_of_nodes(manifest: Manifest) -> Counter[str]:
-    expected = Counter(op for _, (op, _) in _nodes_of(manifest.architecture))
+    expected = Counter(op for _, (op, _) in _nodes_of(manifest))
     crops = manifest.views.crops
     expected.update({"Transpose": 1, "Sub": 1, "Mul": 1, "Slice": len(crops), "Concat": 1})
-    expected.update({"Softmax": 1, "Reshape": 1, "ReduceMean": 1})
+    expected.update({"Softmax": int(manifest.output.layer is None), "Reshape": 1, "ReduceMean": 1})
     expected["Gather"] += any(view.mirrored for view in crops)
     expected["Gather"] += manifest.preprocessing.channel_order != "RGB"
     if manifest.quantization is not None:
@@ -214,13 +214,13 @@ def _numbers_of_nodes(manifest: Manifest) -> Counter[str]:
 
 def _compare_shapes(graph: GraphFile, manifest: Manifest) -> Iterator[str]:
     """Check Reshape targets and that arithmetic only uses small constants, so that no tensor grows by broadcasting."""
-    layers = manifest.architecture
-    shapes: set[tuple[int, ...]] = {(len(manifest.views.crops), -1, layers.num_classes)}
-    for cost in layers.costs():
+    costs = tuple(manifest.architecture.costs(manifest.output.layer))
+    shapes: set[tuple[int, ...]] = {(len(manifest.views.crops), -1, manifest.output.size)}
+    for cost in costs:
         if isinstance(cost.layer, LocalNorm) and cost.layer.groups > 1:
             channels, height, width = cost.in_shape
             shapes |= {(-1, channels // cost.layer.groups, height, width), (-1, channels, height, width)}
-    spatial = {layer.name for layer in layers.layers if isinstance(layer, SpatialNorm)}
+    spatial = {cost.layer.name for cost in costs if isinstance(cost.layer, SpatialNorm)}
     for node in graph.nodes:
         if node.op not in ("Reshape", "Sub", "Mul", "Add", "Pow") or node.name in spatial or len(node.inputs) != 2:
             continue
@@ -238,9 +238,9 @@ def _whole_numbers(data: memoryview) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 8}q", data)
 
 
-def _nodes_of(architecture: Architecture) -> Iterator[tuple[str, tuple[str, _Attributes]]]:
+def _nodes_of(manifest: Manifest) -> Iterator[tuple[str, tuple[str, _Attributes]]]:
     """Yield the name, operator and attributes of each node of the layers, in order."""
-    for cost in architecture.costs():
+    for cost in manifest.architecture.costs(manifest.output.layer):
         yield from ((name, (op, attributes)) for name, op, attributes in _nodes_of_layer(cost))
 
 

@@ -16,7 +16,7 @@ from alexnet_deploy.core.bundle.layout import opset_for
 from alexnet_deploy.core.bundle.manifest import Manifest
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.export.graph import MEAN, facts_for_graph, write_graph
+from alexnet_deploy.export.graph import MEAN, GraphDesign, facts_for_graph, write_graph
 
 
 def audit_graph(
@@ -40,22 +40,23 @@ def audit_graph(
     opset, ir_version = opset_for(manifest.precision, manifest.quantization, manifest.graph_layout)
     if surroundings := tuple(_compare_surroundings(model, opset, ir_version)):
         return surroundings
-    shapes = manifest.architecture.tensor_shapes()
+    layer = manifest.output.layer
+    shapes = manifest.architecture.tensor_shapes(layer)
     # Placeholders that repeat a single number: checking the structure does not need 61 million parameters.
     trained = tensors or {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     has_mean_image = manifest.preprocessing.has_mean_image
     if has_mean_image and mean_image is None:
         mean_image = np.broadcast_to(np.float32(0), (3, IMAGE_SIZE, IMAGE_SIZE))
-    expected = write_graph(
-        manifest.architecture,
-        trained,
-        manifest.preprocessing,
-        manifest.views.crops,
-        manifest.precision,
-        manifest.quantization,
-        manifest.graph_layout,
-        mean_image=mean_image if has_mean_image else None,
+    design = GraphDesign(
+        architecture=manifest.architecture,
+        preprocessing=manifest.preprocessing,
+        views=manifest.views.crops,
+        precision=manifest.precision,
+        quantization=manifest.quantization,
+        layout=manifest.graph_layout,
+        output_layer=layer,
     )
+    expected = write_graph(design, trained, mean_image if has_mean_image else None)
     # The scales of an int8 weight are computed from the weight.
     unknown = set() if tensors is not None else shapes.keys() | {f"{name}.scale" for name in shapes}
     if tensors is None and has_mean_image:

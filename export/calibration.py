@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.layout import VIEWS
-from alexnet_deploy.core.bundle.manifest import IMAGES
 from alexnet_deploy.core.bundle.quantization import MAX_LEVEL
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod
 from alexnet_deploy.core.errors import ExportError
@@ -126,8 +126,10 @@ def gather(graph: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, H
     value is NaN or infinite.
     """
     inputs = {node.name: node.input[0] for node in products_of(graph.graph) if node.input[0] != VIEWS}
-    session = _tapped(graph, inputs.values())
     histograms = {layer: Histogram() for layer in inputs}
+    if not inputs:
+        return histograms
+    session = _tapped(graph, inputs.values())
     for images in batches:
         found: list[np.ndarray] = session.run(list(inputs.values()), {IMAGES: images})
         for layer, values in zip(inputs, found, strict=True):

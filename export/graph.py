@@ -1,4 +1,4 @@
-"""Build the ONNX graph layer by layer from the table: uint8 images in, probabilities out.
+"""Build the ONNX graph layer by layer from the table: uint8 images in, probabilities or features out.
 
 It contains everything after the resize: channel order, mean and scale, the views and their mirrors, the network,
 softmax and the average over the views. So no application can implement these steps differently.
@@ -9,7 +9,7 @@ evidence; and each node has the name of its layer.
 N images, V views, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet_deploy.core.bundle.contract import Output, contract_for, output_of
 from alexnet_deploy.core.bundle.layout import LAYOUT, PIXELS, SOFTMAX, VIEWS, opset_for
-from alexnet_deploy.core.bundle.manifest import Contract, Manifest, contract_for
+from alexnet_deploy.core.bundle.manifest import Manifest
 from alexnet_deploy.core.bundle.quantization import Quantization
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.confidence.record import Confidence
@@ -30,6 +31,7 @@ from alexnet_deploy.core.model.architecture import (
     Conv,
     Dropout,
     Flatten,
+    LayerCost,
     Linear,
     LocalNorm,
     MaxPool,
@@ -66,23 +68,39 @@ class _Writer:
         return name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphDesign:
+    """Everything that a graph is written from, except the trained tensors."""
+
+    architecture: Architecture
+    preprocessing: Preprocessing
+    views: Sequence[View]
+    precision: Precision = "fp32"
+    quantization: Quantization | None = None
+    """Required for int8, unused otherwise."""
+    layout: int = LAYOUT
+    output_layer: str | None = None
+    """The layer whose features are the output; None for probabilities."""
+
+
 def write_graph(
-    architecture: Architecture,
-    tensors: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    views: Sequence[View],
-    precision: Precision,
-    quantization: Quantization | None = None,
-    layout: int = LAYOUT,
-    mean_image: np.ndarray | None = None,
+    design: GraphDesign, tensors: Mapping[str, np.ndarray], mean_image: np.ndarray | None = None
 ) -> onnx.GraphProto:
-    """Return the graph's nodes and constants in this precision, unchecked; see build_graph."""
-    opset, _ = opset_for(precision, quantization, layout)
-    contract = contract_for(architecture.num_classes)
+    """Return the graph's nodes and constants, unchecked; see build_graph.
+
+    `mean_image`, float32 (3, 256, 256), is subtracted from images; None for the mean of each channel.
+    """
+    architecture, views, quantization = design.architecture, design.views, design.quantization
+    opset, _ = opset_for(design.precision, quantization, design.layout)
+    output = output_of(architecture, design.output_layer)
+    contract = contract_for(output)
     writer = _Writer()
-    pixels = _write_pixels(writer, contract.input.name, preprocessing, mean_image)
-    logits = _write_layers(writer, architecture, tensors, _write_views(writer, pixels, views, architecture.input_size))
-    _write_average(writer, logits, len(views), contract, opset)
+    pixels = _write_pixels(writer, contract.input.name, design.preprocessing, mean_image)
+    cropped = _write_views(writer, pixels, views, architecture.input_size)
+    values = _write_layers(writer, architecture.costs(output.layer), tensors, cropped)
+    if output.layer is None:
+        values = writer.node("Softmax", SOFTMAX, [values], axis=-1)
+    _write_average(writer, values, len(views), output, opset)
     graph = helper.make_graph(
         writer.nodes,
         f"alexnet_{architecture.name}",
@@ -90,14 +108,14 @@ def write_graph(
         [helper.make_tensor_value_info(contract.output.name, TensorProto.FLOAT, list(contract.output.shape))],
         initializer=writer.constants,
     )
-    match precision:
+    match design.precision:
         case "fp32":
             return graph
         case "fp16":
             return to_half(graph, PIXELS)
         case "int8":
             assert quantization is not None, "int8 needs ranges"
-            counted = to_int8(graph, quantization, PIXELS, VIEWS, before_flatten=layout > 1)
+            counted = to_int8(graph, quantization, PIXELS, VIEWS, before_flatten=design.layout > 1)
             return to_half(counted, PIXELS) if quantization.rest == "fp16" else counted
 
 
@@ -106,21 +124,22 @@ def build_graph(
     views: Sequence[View],
     precision: Precision = "fp32",
     quantization: Quantization | None = None,
+    output_layer: str | None = None,
 ) -> onnx.ModelProto:
     """Return the graph: `images` uint8 (N, 256, 256, 3) to `probabilities` float32 (N, K), in every precision.
 
-    `quantization` is required for int8 and unused otherwise. Raises ExportError if a constant is out of range for the
-    precision, or the graph fails ONNX's checker.
+    With an `output_layer` its output is `features` float32 (N, D). `quantization` is required for int8 and unused
+    otherwise. Raises ExportError if a constant is out of range for the precision, or the graph fails ONNX's checker.
     """
-    graph = write_graph(
-        weights.architecture,
-        weights.tensors,
-        weights.preprocessing,
-        views,
-        precision,
-        quantization,
-        mean_image=weights.mean_image,
+    design = GraphDesign(
+        architecture=weights.architecture,
+        preprocessing=weights.preprocessing,
+        views=views,
+        precision=precision,
+        quantization=quantization,
+        output_layer=output_layer,
     )
+    graph = write_graph(design, weights.tensors, weights.mean_image)
     opset, ir_version = opset_for(precision, quantization, LAYOUT)
     model = helper.make_model(
         graph, producer_name="alexnet-deploy", opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
@@ -146,6 +165,8 @@ def facts_for_graph(manifest: Manifest, labels: Sequence[str]) -> dict[str, str]
         "provenance": manifest.provenance,
         "labels": labels,
     }
+    if manifest.output.layer is not None:
+        facts["output_layer"] = manifest.output.layer
     if isinstance(manifest.confidence, Confidence):
         facts["temperature"] = manifest.confidence.temperature
     return {name: msgspec.json.encode(value).decode() for name, value in facts.items()}
@@ -183,8 +204,8 @@ def _write_views(writer: _Writer, pixels: str, views: Sequence[View], size: int)
     return writer.node("Concat", VIEWS, crops, axis=0)
 
 
-def _write_layers(writer: _Writer, architecture: Architecture, tensors: Mapping[str, np.ndarray], value: str) -> str:
-    for cost in architecture.costs():
+def _write_layers(writer: _Writer, costs: Iterable[LayerCost], tensors: Mapping[str, np.ndarray], value: str) -> str:
+    for cost in costs:
         layer = cost.layer
         match layer:
             case Conv():
@@ -267,15 +288,14 @@ def _write_spatial_norm(writer: _Writer, layer: SpatialNorm, value: str) -> str:
     return writer.node("Mul", layer.name, [value, factor])
 
 
-def _write_average(writer: _Writer, logits: str, num_views: int, contract: Contract, opset: int) -> None:
-    softmax = writer.node("Softmax", SOFTMAX, [logits], axis=-1)
-    shape = writer.constant("by_view", np.array([num_views, -1, contract.output.shape[1]], dtype=np.int64))
-    by_view = writer.node("Reshape", "probabilities_by_view", [softmax, shape])
+def _write_average(writer: _Writer, values: str, num_views: int, output: Output, opset: int) -> None:
+    shape = writer.constant("by_view", np.array([num_views, -1, output.size], dtype=np.int64))
+    by_view = writer.node("Reshape", f"{output.name}_by_view", [values, shape])
     if opset < 18:
-        writer.node("ReduceMean", contract.output.name, [by_view], axes=[0], keepdims=0)
+        writer.node("ReduceMean", output.name, [by_view], axes=[0], keepdims=0)
     else:
         axes = writer.constant("view_axis", np.array([0], dtype=np.int64))
-        writer.node("ReduceMean", contract.output.name, [by_view, axes], keepdims=0)
+        writer.node("ReduceMean", output.name, [by_view, axes], keepdims=0)
 
 
 def encode_graph(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:

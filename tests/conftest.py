@@ -14,6 +14,7 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
 # A law that was tried slowly holds all the same.
@@ -48,6 +49,12 @@ def loaded(shipment: tuple[LoadedWeights, Bundle]) -> LoadedWeights:
 def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
     """A published bundle; tests that change one make a copy."""
     return shipment[1]
+
+
+@pytest.fixture(scope="session")
+def features_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A published bundle of the same network, which returns features of fc7."""
+    return export(loaded, tmp_path_factory.mktemp("features") / "fc7.bundle", ExportRequest(output_layer="fc7"))
 
 
 @pytest.fixture(scope="session")

@@ -172,8 +172,8 @@ def check_data_exists(data: Path) -> None:
     check_exists(data, "file or folder")
 
 
-def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
-    """Return a command that classifies existing images with this bundle; None if no images are known.
+def next_prediction(bundle: Path, trained_on: str | None, *, has_features: bool = False) -> str | None:
+    """Return a command that runs this bundle on existing images; None if no images are known.
 
     The images are those in images/, the drawn ones, or those of `trained_on`, the training folder of the weights.
     """
@@ -181,11 +181,11 @@ def next_prediction(bundle: Path, trained_on: str | None) -> str | None:
     if trained_on is not None:
         folders += [Path(trained_on, "val"), *([Path(trained_on)] if _holds_classes(Path(trained_on)) else [])]
     images = next((folder for folder in folders if folder.is_dir() and any(folder.glob("[!.]*"))), None)
-    return None if images is None else prediction_of(images, bundle)
+    return None if images is None else prediction_of(images, bundle, has_features=has_features)
 
 
-def prediction_of(images: Path, bundle: Path) -> str:
-    """Return the command that classifies a folder with a bundle, from the working directory."""
+def prediction_of(images: Path, bundle: Path, *, has_features: bool = False) -> str:
+    """Return the command that classifies a folder with a bundle, or extracts features, from the working directory."""
     # Not resolved: a link keeps the name that the user gave it.
     place = Path(os.path.abspath(images))  # noqa: PTH100
     shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
@@ -194,7 +194,8 @@ def prediction_of(images: Path, bundle: Path) -> str:
     except UsageError:
         is_default = False
     option = "" if is_default else f" --bundle {shlex.quote(str(bundle))}"
-    return f"alexnet-deploy predict {shlex.quote(f'{shown}/')}{option}"
+    extracts = " --features features.npy --output features.jsonl" if has_features else ""
+    return f"alexnet-deploy predict {shlex.quote(f'{shown}/')}{option}{extracts}"
 
 
 def _holds_classes(folder: Path) -> bool:

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Gate
-from alexnet_deploy.core.bundle.manifest import GoldenFiles, ParityRow
+from alexnet_deploy.core.bundle.contract import Output
+from alexnet_deploy.core.bundle.manifest import ParityRow
 from alexnet_deploy.core.bundle.plans import PlanRecord
 from alexnet_deploy.core.confidence.chance import chance_error
 from alexnet_deploy.core.confidence.record import Confidence
+from alexnet_deploy.core.golden.record import GoldenFiles
 from alexnet_deploy.core.inputs.labelled import VALIDATION_FOLDERS
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import Decoding
 from alexnet_deploy.core.model.weights import ImportRecord, RecipeValue, StartRecord, TrainingRecord
 from alexnet_deploy.core.process.say import counted, lines_about_excluded, printable
 from alexnet_deploy.inspection.facts import BundleFacts, Facts, GraphFacts, PackFacts, RunFacts, WeightsFacts
-from alexnet_deploy.inspection.table import numbers, or_dash, text_table, words
+from alexnet_deploy.inspection.table import Column, numbers, or_dash, text_table, words
 from alexnet_deploy.report.wording import setting
 
 if TYPE_CHECKING:
@@ -114,21 +116,28 @@ def parity_table(rows: Sequence[ParityRow], width: int | None = None) -> str:
         numbers("n", (f"{row.num_images:,}" for row in rows)),
         numbers("max error", (f"{row.max_error:.1e}" for row in rows)),
         numbers("p99", (f"{row.p99_error:.1e}" for row in rows)),
-        numbers("log error", (f"{row.max_log_error:.1e}" for row in rows)),
-        numbers("KL", (f"{row.kl_divergence:.1e}" for row in rows)),
-        numbers("top-1", (f"{row.top1_agreement:.1%}" for row in rows)),
-        numbers("top-5", (f"{row.top5_agreement:.1%}" for row in rows)),
+        *_agreement_columns(rows),
         *([numbers("accuracy", (or_dash(row.top1_accuracy, ".1%") for row in rows))] if has_accuracy else []),
         numbers("ms", (or_dash(row.latency_ms, ".1f") for row in rows)),
     ]
     return text_table(columns, [_verdict(row) for row in rows], width=width, least_important=_LEAST_IMPORTANT)
 
 
+def _agreement_columns(rows: Sequence[ParityRow]) -> Iterator[Column]:
+    if any(isinstance(row.max_cosine_distance, float) for row in rows):
+        yield numbers("cosine distance", (or_dash(row.max_cosine_distance, ".1e") for row in rows))
+        return
+    yield numbers("log error", (or_dash(row.max_log_error, ".1e") for row in rows))
+    yield numbers("KL", (or_dash(row.kl_divergence, ".1e") for row in rows))
+    yield numbers("top-1", (or_dash(row.top1_agreement, ".1%") for row in rows))
+    yield numbers("top-5", (or_dash(row.top5_agreement, ".1%") for row in rows))
+
+
 def _verdict(row: ParityRow) -> str:
     return "passed" if row.passed else f"FAILED: {printable('; '.join(row.failures))}"
 
 
-def gate_words(gate: Gate) -> str:
+def gate_words(gate: Gate, output: Output) -> str:
     """Return the result of the accuracy gate of an INT8 graph, as lines of text."""
     lines = [printable(f"{fallback.layer} moved back to float: {fallback.because}") for fallback in gate.fallbacks]
     if isinstance(found := gate.measured, Accuracy):
@@ -138,6 +147,8 @@ def gate_words(gate: Gate) -> str:
             f"{found.reference_top1:.2%}: drop {found.drop_points:.2f} points, 95 % interval {low:.2f} to {high:.2f}, "
             f"{found.max_drop_points:g} allowed; {counted(len(found.flips), 'top-1 prediction')} changed"
         )
+    elif output.layer is not None:
+        lines.append(f"{found:.2%} of the calibration images have the trained network's features, within the tolerance")
     else:
         lines.append(
             f"accuracy was not measured; pass --data DIR to measure it. {found:.2%} of the "
@@ -264,8 +275,10 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
 
 
 def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
-    manifest = bundle.manifest
-    yield f"{bundle.path}: bundle, {manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}"
+    manifest, output = bundle.manifest, bundle.manifest.output
+    returns = "" if output.layer is None else f", returns {output.size:,} {output.words}"
+    what = f"{manifest.precision}, {manifest.architecture.name}, views {manifest.views.name}{returns}"
+    yield f"{bundle.path}: bundle, {what}"
     yield f"sha-256       {bundle.sha256} (of manifest.json, which lists the digest of each file)"
     yield f"created       {manifest.created}"
     yield f"weights       {manifest.provenance.weights_sha256}"
@@ -294,7 +307,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     yield ""
     yield from parity_table(manifest.parity, width).split("\n")
     if manifest.gate is not None:
-        yield from gate_words(manifest.gate).split("\n")
+        yield from gate_words(manifest.gate, manifest.output).split("\n")
     if isinstance(manifest.confidence, Confidence):
         yield confidence_words(manifest.confidence)
     yield ""

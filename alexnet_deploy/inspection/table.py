@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from msgspec import UnsetType
+
 from alexnet_deploy.core.process.say import printable
 
 
@@ -39,9 +41,9 @@ def numbers(name: str, cells: Iterable[str]) -> Column:
     return Column(name=name, cells=tuple(printable(cell) for cell in cells), is_numeric=True)
 
 
-def or_dash(value: float | None, form: str) -> str:
-    """Return a formatted number, or a dash for None."""
-    return "-" if value is None else format(value, form)
+def or_dash(value: float | UnsetType | None, form: str) -> str:
+    """Return a formatted number, or a dash for None and for an unset field."""
+    return "-" if value is None or isinstance(value, UnsetType) else format(value, form)
 
 
 def text_table(

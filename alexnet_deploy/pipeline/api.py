@@ -100,6 +100,7 @@ def export_bundle(
     *,
     precision: Precision = "fp32",
     views: ViewsName = "ten",
+    output_layer: str | None = None,
     calibrate: str | Path | None = None,
     data: str | Path | None = None,
     force: bool = False,
@@ -108,8 +109,9 @@ def export_bundle(
     """Export a weights file, a run directory or the name of a run in ./runs as a bundle at `out`; return `out`.
 
     The bundle is proved on every installed backend before it is published. `calibrate` and `data` apply to int8 only:
-    calibration images (default: the training images), and labelled images to measure accuracy on. `force` moves an
-    existing bundle at `out` aside.
+    calibration images (default: the training images), and labelled images to measure accuracy on. With an
+    `output_layer` the bundle returns features of that layer instead of probabilities. `force` moves an existing bundle
+    at `out` aside.
 
     Raises ParityError where an engine disagrees with the trained network, WeightsError for a file that is not weights,
     UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
@@ -121,6 +123,7 @@ def export_bundle(
     request = ExportRequest(
         precision=precision,
         views=views,
+        output_layer=output_layer,
         int8=None if calibrate is None else Int8Request(calibrate=Path(calibrate)),
         data=None if data is None else Path(data),
     )

@@ -207,7 +207,7 @@ def _time_engine(
 
         def whole() -> object:
             (row,) = engine.run(decode_image(next(sources), resize)[None])
-            return best_guesses(row, bundle.labels, topk=5)
+            return row if engine.output.layer is not None else best_guesses(row, bundle.labels, topk=5)
 
         stages += (_timing("whole", 1, run_times_ms(whole, seconds)),)
     info, rate, idle = _time_stream(bundle, opener, files, seconds)
@@ -244,7 +244,9 @@ def _time_stream(
     """Return the engine's info, its throughput from files to predictions in images/s, and its idle share, 0..1."""
     with opener("throughput") as engine:
         # One endless stream: the untimed start, in which the engine waits for the first images, is skipped.
-        with closing(Predictor(bundle, engine).predict(cycle(files))) as predictions:
+        predictor = Predictor(bundle, engine)
+        answer = predictor.predict if engine.output.layer is None else predictor.features
+        with closing(answer(cycle(files))) as predictions:
             for _ in islice(predictions, 4 * engine.info.num_streams * engine.info.batch_size):
                 pass
             started, busy, num_images, elapsed = time.perf_counter(), engine.busy_seconds, 0, 0.0

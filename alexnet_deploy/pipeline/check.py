@@ -8,10 +8,12 @@ from typing import Literal, Self
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import GoldenFiles, Manifest, ParityRow
+from alexnet_deploy.core.bundle.contract import Subject
+from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.confidence.temperature import as_published
 from alexnet_deploy.core.errors import UsageError, WrongAnswerError
+from alexnet_deploy.core.golden.record import GoldenFiles
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled, is_labelled
 from alexnet_deploy.core.inputs.paths import find_files
@@ -22,7 +24,8 @@ from alexnet_deploy.engines.graph_file import is_readable
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.proof.golden_files import DecoderRow, prove_decoder, prove_files
 from alexnet_deploy.engines.proof.layers import LayerTable
-from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, prove, wrong_answer_row
+from alexnet_deploy.engines.proof.parity import compare, prove, wrong_answer_row
+from alexnet_deploy.engines.proof.tolerances import engine_tolerance, tolerance_of
 from alexnet_deploy.engines.registry import BACKENDS, Backend, installed_module
 from alexnet_deploy.engines.tensorrt.plan import backends_here
 from alexnet_deploy.pipeline.plans import plan_problems
@@ -204,17 +207,17 @@ def _chain(
     say: Say,
 ) -> Iterator[Engine]:
     """Open in turn the trained network, its FP32 graph if this graph is not FP32, and this graph on each backend."""
-    crops = bundle.manifest.views.crops
+    crops, layer = bundle.manifest.views.crops, bundle.manifest.output.layer
     if weights is not None:
         from alexnet_deploy.engines.backends.torch import open_reference
 
         say("running the trained network")
-        yield open_reference(weights.weights, crops)
+        yield open_reference(weights.weights, crops, output_layer=layer)
         if bundle.manifest.precision != "fp32" and _is_installed("onnx"):
             from alexnet_deploy.pipeline.int8.gate import open_weights
 
             say("proving its FP32 graph")
-            yield open_weights(weights.weights, crops)
+            yield open_weights(Subject(weights=weights.weights, views=crops, output_layer=layer))
     for backend in backends:
         say(f"proving the bundle on {backend}")
         yield open_engine(bundle, backend, device)
@@ -265,9 +268,9 @@ def _wrong_tolerances(manifest: Manifest) -> list[str]:
     """Return where the bundle's tolerances differ from this program's."""
     own = manifest.golden.graph
     problems = []
-    if manifest.golden.tolerance != TOLERANCES[manifest.precision]:
+    if manifest.golden.allowed != tolerance_of(manifest.precision, manifest.output):
         problems.append(f"golden.tolerance: differs from this program's tolerance for {manifest.precision}")
-    if own is not None and own.tolerance != int8_graph_tolerance(len(manifest.views.crops)):
+    if own is not None and own.allowed != engine_tolerance("int8", len(manifest.views.crops), manifest.output):
         problems.append("golden.graph.tolerance: differs from this program's tolerance for engines of an int8 graph")
     return problems
 

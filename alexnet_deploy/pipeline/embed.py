@@ -29,9 +29,10 @@ _APP = "app"
 def embed(bundle: Bundle, out: Path) -> None:
     """Write a project that builds with CMake to the new directory `out`; a failure leaves nothing there.
 
-    Raises UsageError if `out` exists, IntegrityError if a file of the bundle has changed since it was published,
-    OutputError if the project cannot be written.
+    Raises UsageError if `out` exists or the bundle returns features, IntegrityError if a file of the bundle has changed
+    since it was published, OutputError if the project cannot be written.
     """
+    bundle.refuse_features("the C++ library")
     if os.path.lexists(out):
         raise UsageError(f"{out}: already exists; choose another directory")
     try:

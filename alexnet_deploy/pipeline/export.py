@@ -9,15 +9,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from alexnet_deploy.core.bundle.contract import Output, Subject, contract_for, output_of
 from alexnet_deploy.core.bundle.layout import LAYOUT
 from alexnet_deploy.core.bundle.manifest import (
+    FEATURES_VERSION,
+    FORMAT_VERSION,
     GOLDEN_SET,
-    Golden,
     Manifest,
     ParityRow,
     Provenance,
     Views,
-    contract_for,
 )
 from alexnet_deploy.core.bundle.store import (
     GOLDEN_INDEX,
@@ -30,6 +31,7 @@ from alexnet_deploy.core.bundle.store import (
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.confidence.temperature import as_published
 from alexnet_deploy.core.errors import ExportError, ParityError, UsageError
+from alexnet_deploy.core.golden.record import Golden
 from alexnet_deploy.core.inputs.labelled import LabelledFolder
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.labels import encode_labels
@@ -42,7 +44,8 @@ from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.proof.golden_files import prove_files
 from alexnet_deploy.engines.proof.golden_index import golden_index
-from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, latency_of, prove
+from alexnet_deploy.engines.proof.parity import compare, latency_of, prove
+from alexnet_deploy.engines.proof.tolerances import TOLERANCES
 from alexnet_deploy.engines.registry import GraphBackend, installed_backends
 from alexnet_deploy.engines.tensorrt.build import NOBODY, BuildObserver, refuse_build
 from alexnet_deploy.export.audit import audit_graph
@@ -65,6 +68,8 @@ class ExportRequest:
 
     precision: Precision = "fp32"
     views: ViewsName = "ten"
+    output_layer: str | None = None
+    """The layer whose features the graph returns, averaged over the views; None for probabilities."""
     int8: Int8Request | None = None
     """Options of an int8 export; None for the defaults."""
     data: Path | None = None
@@ -78,8 +83,14 @@ class ExportRequest:
         """Raise at once what export would raise before it runs the network: UsageError, BackendError."""
         if self.precision not in TOLERANCES:
             raise UsageError(f"{self.precision!r} is not a precision; choose from {', '.join(TOLERANCES)}")
+        layer = output_of(architecture, self.output_layer).layer
+        if layer is not None and (self.data is not None or self.confidence is not None):
+            raise UsageError(
+                f"accuracy and confidence need probabilities, but this bundle would return features of {layer}; leave "
+                "out the labelled images, or the output layer"
+            )
         if self.precision == "int8":
-            refuse_request(architecture, self.int8 or Int8Request())
+            refuse_request(architecture.costs(layer), self.int8 or Int8Request())
         elif self.int8 is not None or self.data is not None:
             raise UsageError(
                 f"calibration and accuracy options apply to int8 only; {self.precision} is compared with the trained "
@@ -124,17 +135,18 @@ def export(
     with publishing(out, force=force, say=say) as stage:
         confidence = msgspec.UNSET if judges is None else calibrate_confidence(weights, crops, judges, say)
         weights = as_published(loaded, confidence).weights
+        subject = Subject(weights=weights, views=crops, output_layer=request.output_layer)
         say("running the trained network on the golden images")
-        vectors = golden_vectors(weights, crops)
-        rows = [] if precision == "fp32" else [_prove_fp32(weights, crops, vectors, say)]
+        vectors = golden_vectors(subject)
+        rows = [] if precision == "fp32" else [_prove_fp32(subject, vectors, say)]
         if request.computes_in_half:
             center = views_by_name("center", weights.architecture.input_size)
-            refuse_beyond_half(build_graph(weights, center), vectors.images)
+            refuse_beyond_half(build_graph(weights, center, output_layer=request.output_layer), vectors.images)
         quantized = None
         if precision == "int8":
-            quantized = quantize(weights, crops, request.int8 or Int8Request(), data=folder, say=say)
-        golden = golden_record(weights, crops, vectors, precision)
-        manifest = _manifest(loaded, precision, Views(name=request.views, crops=crops), golden, quantized)
+            quantized = quantize(subject, request.int8 or Int8Request(), data=folder, say=say)
+        golden = golden_record(subject, vectors, precision)
+        manifest = _manifest(loaded, request, crops, golden, quantized)
         manifest = msgspec.structs.replace(manifest, confidence=confidence)
         say("writing the graph")
         graph = _audited_graph(weights, manifest)
@@ -182,10 +194,10 @@ def _accuracy_images(data: Path, weights: Weights, say: Say) -> LabelledFolder:
     return folder
 
 
-def _prove_fp32(weights: Weights, crops: tuple[View, ...], vectors: GoldenVectors, say: Say) -> ParityRow:
+def _prove_fp32(subject: Subject, vectors: GoldenVectors, say: Say) -> ParityRow:
     """Compare the FP32 graph with the trained network, which it then stands in for."""
     say("proving the FP32 graph")
-    with open_weights(weights, crops) as engine:
+    with open_weights(subject) as engine:
         actual, latency_ms = engine.run(vectors.images), latency_of(engine, vectors.images[:1])
         row = compare(vectors.expected, actual, engine, GOLDEN_SET, latency_ms=latency_ms)
     _refuse_failures([row])
@@ -206,7 +218,8 @@ def _failed_words(row: ParityRow) -> str:
 
 def _audited_graph(weights: Weights, manifest: Manifest) -> bytes:
     """Return the ONNX file of the graph, after an audit against the manifest's table."""
-    model = build_graph(weights, manifest.views.crops, manifest.precision, manifest.quantization)
+    crops, layer = manifest.views.crops, manifest.output.layer
+    model = build_graph(weights, crops, manifest.precision, manifest.quantization, layer)
     graph = encode_graph(model, facts_for_graph(manifest, weights.labels))
     if problems := audit_graph(graph, manifest, weights.labels, weights.tensors, weights.mean_image):
         raise ExportError(f"the graph differs from the table: {'; '.join(problems)}")
@@ -225,23 +238,30 @@ def _report(
         manifest=manifest,
         labels=weights.labels,
         training=weights.training,
-        images=_golden_gallery(vectors.images, vectors.expected, weights.labels),
+        images=_golden_gallery(vectors.images, vectors.expected, weights.labels, manifest.output),
         histograms={} if quantized is None else quantized.histograms,
     )
 
 
 def _manifest(
-    loaded: LoadedWeights, precision: Precision, views: Views, golden: Golden, quantized: Quantized | None
+    loaded: LoadedWeights,
+    request: ExportRequest,
+    crops: tuple[View, ...],
+    golden: Golden,
+    quantized: Quantized | None,
 ) -> Manifest:
     weights = loaded.weights
+    output = output_of(weights.architecture, request.output_layer)
     return Manifest(
+        format_version=FORMAT_VERSION if output.layer is None else FEATURES_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        precision=precision,
-        contract=contract_for(weights.architecture.num_classes),
+        precision=request.precision,
+        contract=contract_for(output),
         architecture=weights.architecture,
+        output_layer=output.layer or msgspec.UNSET,
         preprocessing=weights.preprocessing,
         decoding=DECODING,
-        views=views,
+        views=Views(name=request.views, crops=crops),
         layout=LAYOUT,
         quantization=None if quantized is None else quantized.quantization,
         provenance=Provenance(
@@ -258,10 +278,10 @@ def _manifest(
     )
 
 
-def _golden_gallery(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> list[Thumbnail]:
+def _golden_gallery(images: np.ndarray, outputs: np.ndarray, labels: Sequence[str], output: Output) -> list[Thumbnail]:
     gallery = []
-    for number, (image, row) in enumerate(zip(images, probabilities, strict=True), start=1):
-        best = islice(np.argsort(-row, kind="stable"), 3)
+    for number, (image, row) in enumerate(zip(images, outputs, strict=True), start=1):
+        best = islice(np.argsort(-row, kind="stable"), 3 if output.layer is None else 0)
         predictions = tuple((labels[index], float(row[index])) for index in best)
         gallery.append(Thumbnail(caption=f"golden {number}", image=image, predictions=predictions, truth=None))
     return gallery

@@ -5,6 +5,11 @@ for prediction in predictor.predict(["images/"]):
     print(prediction.path, prediction.top[0].label)
 print(predictor.classify(request.body).top)                          # one image: a path, bytes, PIL, uint8 array
 probabilities = predictor.run(batch)                                 # uint8 (N, 256, 256, 3) -> float32 (N, K)
+
+A bundle of features gives them instead:
+
+for extraction in alexnet_deploy.load("bundles/fc7.bundle").features(["images/"]):
+    print(extraction.path, extraction.features.shape)
 """
 
 import threading
@@ -22,6 +27,7 @@ from alexnet_deploy.core.inputs.paths import Source, as_sources, find_inputs, in
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, open_engine
 from alexnet_deploy.engines.registry import SPECS, Backend
+from alexnet_deploy.predict.features.extraction import Extraction, Extractor
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.stream import Classifier, decode_input
 
@@ -64,8 +70,9 @@ class Predictor:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (N, K), for `images`, uint8 (N, 256, 256, 3), RGB, upright, N >= 1.
 
-        Columns are in the order of `labels`, and each row sums to 1; the caller owns the result. `decode` returns such
-        images. A batch larger than the engine's largest is split. Any thread may call it.
+        Columns are in the order of `labels`, and each row sums to 1; a bundle of features returns those, float32 (N,
+        D). The caller owns the result. `decode` returns such images. A batch larger than the engine's largest is split.
+        Any thread may call it.
 
         Raises UsageError for another shape or dtype, BackendError if the engine fails, is closed or was opened before
         a fork.
@@ -126,6 +133,21 @@ class Predictor:
         an object that is not an input, BackendError as run does.
         """
         return self._classifier(topk, reject, limits).stream(find_inputs(as_sources(inputs)), batch_size)
+
+    def features(
+        self,
+        inputs: Iterable[Source] | Source,
+        *,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+    ) -> Generator[Extraction]:
+        """Yield one extraction per input, in order: its features, float32 (D,), or an error.
+
+        It needs a bundle of features, exported with an output layer; otherwise as predict. Raises UsageError for a
+        bundle of probabilities, and what predict raises.
+        """
+        extractor = Extractor(bundle=self.bundle, engine=self._engine, limits=limits)
+        return extractor.stream(find_inputs(as_sources(inputs)), batch_size)
 
     def _classifier(self, topk: int, reject: float | None, limits: DecodeLimits) -> Classifier:
         return Classifier(bundle=self.bundle, engine=self._engine, topk=topk, limits=limits, reject=reject)

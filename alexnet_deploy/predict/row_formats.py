@@ -159,7 +159,8 @@ class RowWriter:
             outcome = f"     -- {prediction.error.value}: {prediction.message}"
         else:
             guesses = (f"{guess.probability:7.2%} {guess.label:<{self._label_width}}" for guess in prediction.top)
-            outcome = "  ".join(guesses).rstrip()
+            # Rows beside a file of features have no classes.
+            outcome = "  ".join(guesses).rstrip() or "ok"
         if prediction.rejected is not None:
             outcome = f"{'rejected' if prediction.rejected else '':<8} {outcome}"
         path = printable(prediction.path)
@@ -313,7 +314,8 @@ def _record(prediction: Prediction) -> dict[str, object]:
     if prediction.error is not None:
         error = {"code": prediction.error.value, "message": prediction.message}
         return {"path": prediction.path, "ok": False, **mark, "error": error}
-    return {"path": prediction.path, "ok": True, **mark, "top": prediction.top}
+    classes = {"top": prediction.top} if prediction.top else {}
+    return {"path": prediction.path, "ok": True, **mark, **classes}
 
 
 def _csv_line(cells: list[object]) -> str:

@@ -4,10 +4,10 @@ A None among the inputs means that no more of them are available yet, as for a l
 written: all inputs before it are predicted, even in a small batch. The predictions themselves hold no such marker.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.predict.prediction import Prediction, best_guesses, check_threshold
 
-_Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
+Read: TypeAlias = tuple[Input, np.ndarray | ImageError]
+"""An input without the image that it held, and its pixels or why there are none."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,8 @@ class Classifier:
     """Predictions with a lower confidence are rejected, 0..1; None for no threshold."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a topk below 1, or a threshold that is not in 0..1."""
+        """Raise UsageError for a topk below 1, a threshold that is not in 0..1, or a bundle of features."""
+        self.bundle.refuse_features("a prediction of classes")
         if self.topk < 1:
             raise UsageError(f"topk {self.topk} must be 1 or more")
         check_threshold(self.reject)
@@ -48,7 +52,7 @@ class Classifier:
     def classify(self, item: Input) -> Prediction:
         """Return the prediction for one input, decoded and run in the calling thread."""
         self.engine.refuse_fork()
-        (prediction,) = self._answer([self._read(item)])
+        (prediction,) = self._answer([_read(item, self.decode)])
         return prediction
 
     def stream(self, inputs: Iterable[Input | None], batch_size: int | None = None) -> Generator[Prediction]:
@@ -57,59 +61,16 @@ class Classifier:
         `batch_size` is the number of images per batch, by default the engine's choice. Raises UsageError at once if it
         is below 1, BackendError if the engine fails, is closed or was opened before a fork.
         """
-        size = self.engine.info.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise UsageError(f"batch size {size} must be 1 or more")
-        return self._stream(inputs, size)
-
-    def _stream(self, inputs: Iterable[Input | None], batch_size: int) -> Generator[Prediction]:
-        self.engine.refuse_fork()
-        num_streams = self.engine.info.num_streams
-        images = map_ahead(
-            lambda item: None if item is None else self._read(item),
-            inputs,
-            threads=decode_threads(),
-            ahead=(num_streams + 1) * batch_size,
-            is_awaited=lambda item: item is None,
-        )
-        batches = _in_batches(images, batch_size)
-        # An engine with one stream runs in this thread: a GPU context belongs to the thread that opened it.
-        if num_streams == 1:
-            answers = (self._answer(batch) for batch in batches)
-        else:
-            answers = map_ahead(
-                self._answer, batches, threads=num_streams, ahead=num_streams, is_awaited=lambda batch: not batch
-            )
-        # Closed from last to first, so that no thread is left behind when a caller stops early.
-        with closing(images), closing(batches), closing(answers):
-            for predictions in answers:
-                for prediction in predictions:
-                    yield prediction
-                    # A fork also continues here, but has no threads that decode and run what it would wait for.
-                    self.engine.refuse_fork()
+        return stream_answers(self.engine, inputs, batch_size, decode=self.decode, answer=self._answer)
 
     def decode(self, item: Input) -> np.ndarray:
         """Return the image of one input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
         return decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
 
-    def _read(self, item: Input) -> _Read:
-        # Drop the image itself: it is not needed until its row is written.
-        kept = item if item.held is None else replace(item, held=None)
-        try:
-            return kept, self.decode(item)
-        except ImageError as error:
-            return kept, error.alone()
-
-    def _answer(self, batch: list[_Read]) -> list[Prediction]:
-        images = [result for _, result in batch if isinstance(result, np.ndarray)]
-        try:
-            rows = iter(self._among_subset(self.engine.run(np.stack(images))) if images else ())
-        except WrongAnswerError as error:
-            paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
-            raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
+    def _answer(self, batch: list[Read]) -> list[Prediction]:
         return [
-            self._failed(item, result) if isinstance(result, ImageError) else self._predicted(item, next(rows))
-            for item, result in batch
+            self._failed(item, result) if isinstance(result, ImageError) else self._predicted(item, result)
+            for item, result in answers_of(self.engine, batch)
         ]
 
     def _failed(self, item: Input, error: ImageError) -> Prediction:
@@ -118,21 +79,93 @@ class Classifier:
 
     def _predicted(self, item: Input, probabilities: np.ndarray) -> Prediction:
         num_guesses = self.topk if self.subset is None else min(self.topk, len(self.subset))
-        top = best_guesses(probabilities, self.bundle.labels, num_guesses)
+        top = best_guesses(self._among_subset(probabilities), self.bundle.labels, num_guesses)
         rejected = None if self.reject is None else top[0].probability < self.reject
         return Prediction(path=item.text, top=top, error=None, message="", rejected=rejected)
 
     def _among_subset(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the probabilities (N, K) scaled to sum to 1 over the subset, -1 for the other classes."""
+        """Return the probabilities (K,) scaled to sum to 1 over the subset, -1 for the other classes."""
         if self.subset is None:
             return probabilities
         kept = np.full_like(probabilities, -1.0)
         places = list(self.subset)
-        chosen = probabilities[:, places]
-        sums = chosen.sum(axis=1, keepdims=True)
+        chosen = probabilities[places]
+        total = chosen.sum()
         # Where every class of the subset underflowed to 0, nothing can be scaled: all stay at 0.
-        kept[:, places] = np.divide(chosen, sums, out=chosen, where=sums > 0)
+        kept[places] = chosen / total if total > 0 else chosen
         return kept
+
+
+def stream_answers(
+    engine: Engine,
+    inputs: Iterable[Input | None],
+    batch_size: int | None,
+    *,
+    decode: Callable[[Input], np.ndarray],
+    answer: Callable[[list[Read]], list[Answer]],
+) -> Generator[Answer]:
+    """Yield what `answer` makes of each input, in order; None among the inputs awaits all inputs before it.
+
+    `batch_size` is the number of images per batch, by default the engine's choice. `decode` and `answer` are called
+    from several threads. Raises UsageError at once for a batch size below 1, BackendError if the engine fails, is
+    closed or was opened before a fork.
+    """
+    size = engine.info.batch_size if batch_size is None else batch_size
+    if size < 1:
+        raise UsageError(f"batch size {size} must be 1 or more")
+    return _stream(engine, inputs, size, decode, answer)
+
+
+def _stream(
+    engine: Engine,
+    inputs: Iterable[Input | None],
+    batch_size: int,
+    decode: Callable[[Input], np.ndarray],
+    answer: Callable[[list[Read]], list[Answer]],
+) -> Generator[Answer]:
+    engine.refuse_fork()
+    num_streams = engine.info.num_streams
+    images = map_ahead(
+        lambda item: None if item is None else _read(item, decode),
+        inputs,
+        threads=decode_threads(),
+        ahead=(num_streams + 1) * batch_size,
+        is_awaited=lambda item: item is None,
+    )
+    batches = _in_batches(images, batch_size)
+    # An engine with one stream runs in this thread: a GPU context belongs to the thread that opened it.
+    if num_streams == 1:
+        answers = (answer(batch) for batch in batches)
+    else:
+        answers = map_ahead(answer, batches, threads=num_streams, ahead=num_streams, is_awaited=lambda batch: not batch)
+    # Closed from last to first, so that no thread is left behind when a caller stops early.
+    with closing(images), closing(batches), closing(answers):
+        for of_batch in answers:
+            for one in of_batch:
+                yield one
+                # A fork also continues here, but has no threads that decode and run what it would wait for.
+                engine.refuse_fork()
+
+
+def _read(item: Input, decode: Callable[[Input], np.ndarray]) -> Read:
+    # Drop the image itself: it is not needed until its row is written.
+    kept = item if item.held is None else replace(item, held=None)
+    try:
+        return kept, decode(item)
+    except ImageError as error:
+        return kept, error.alone()
+
+
+def answers_of(engine: Engine, batch: list[Read]) -> Iterator[Read]:
+    """Yield each input of a batch with its row of the engine's output, float32 (K,) or (D,), or with its error."""
+    images = [result for _, result in batch if isinstance(result, np.ndarray)]
+    try:
+        rows = iter(engine.run(np.stack(images)) if images else ())
+    except WrongAnswerError as error:
+        paths = [item.text for item, result in batch if isinstance(result, np.ndarray)]
+        raise WrongAnswerError(f"{error} ({paths[error.image]})", image=error.image) from error
+    for item, result in batch:
+        yield item, result if isinstance(result, ImageError) else next(rows)
 
 
 def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
@@ -146,9 +179,9 @@ def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.
     return read_image(item.path, resize, limits)
 
 
-def _in_batches(images: Iterable[_Read | None], batch_size: int) -> Generator[list[_Read]]:
+def _in_batches(images: Iterable[Read | None], batch_size: int) -> Generator[list[Read]]:
     """Yield batches in order, each with up to `batch_size` images that could be read; an empty one for a None."""
-    batch: list[_Read] = []
+    batch: list[Read] = []
     num_images = 0
     for found in images:
         if found is not None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy
-from alexnet_deploy.core.bundle.manifest import GOLDEN_FILES_SET, GOLDEN_SET, Manifest, ParityRow, Tolerance
+from alexnet_deploy.core.bundle.manifest import GOLDEN_FILES_SET, GOLDEN_SET, Manifest, ParityRow
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS
+from alexnet_deploy.core.golden.record import AnyTolerance, FeatureTolerance
 from alexnet_deploy.core.model.weights import TrainingRecord
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.engines.proof.parity import TOLERANCES, least_agreement
+from alexnet_deploy.engines.proof.parity import least_agreement
+from alexnet_deploy.engines.proof.tolerances import LEAST_INT8_AGREEMENT, tolerance_of
 from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.report import wording
 from alexnet_deploy.report.charts import fault_chart
@@ -40,6 +42,7 @@ def render_report(
         verdict=_verdict(manifest),
         stages=_stages(manifest),
         tolerances=_tolerances(manifest),
+        least_int8_agreement=LEAST_INT8_AGREEMENT,
         has_graph=any(row.against == "graph" for row in manifest.parity),
         has_accuracy=any(row.top1_accuracy is not None for row in manifest.parity),
         has_latency=any(row.latency_ms is not None for row in manifest.parity),
@@ -53,17 +56,18 @@ def render_report(
     )
 
 
-def _tolerance(manifest: Manifest, row: ParityRow) -> Tolerance:
+def _tolerance(manifest: Manifest, row: ParityRow) -> AnyTolerance:
     """Return the tolerance of a row: the bundle's for its own precision, this program's for any other."""
     if row.against == "graph":
         assert manifest.golden.graph is not None, "only int8 bundles have such rows"
-        return manifest.golden.graph.tolerance
-    return manifest.golden.tolerance if row.precision == manifest.precision else TOLERANCES[row.precision]
+        return manifest.golden.graph.allowed
+    is_own = row.precision == manifest.precision
+    return manifest.golden.allowed if is_own else tolerance_of(row.precision, manifest.output)
 
 
-def _tolerances(manifest: Manifest) -> dict[str, Tolerance]:
+def _tolerances(manifest: Manifest) -> dict[str, AnyTolerance]:
     """Return each tolerance by what it applies to; the bundle's own graph first."""
-    found = {f"{manifest.precision} graph": manifest.golden.tolerance}
+    found = {f"{manifest.precision} graph": manifest.golden.allowed}
     for row in manifest.parity:
         graph = f"{row.precision} graph"
         what = graph if row.against == "network" else f"engine against its {graph}"
@@ -73,7 +77,11 @@ def _tolerances(manifest: Manifest) -> dict[str, Tolerance]:
 
 def _holds(row: ParityRow, manifest: Manifest) -> bool:
     # A row without failures is compared with the tolerance again, so that NaN fails here too.
-    return row.passed and row.max_error <= _tolerance(manifest, row).probability
+    return row.passed and row.max_error <= _allowed_error(_tolerance(manifest, row))
+
+
+def _allowed_error(tolerance: AnyTolerance) -> float:
+    return tolerance.error if isinstance(tolerance, FeatureTolerance) else tolerance.probability
 
 
 def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
@@ -92,7 +100,7 @@ def _stages(manifest: Manifest) -> dict[str, list[tuple[ParityRow, bool]]]:
 
 
 def _verdict(manifest: Manifest) -> Verdict:
-    rows, allowed = manifest.parity, manifest.golden.tolerance.probability
+    rows, allowed = manifest.parity, _allowed_error(manifest.golden.allowed)
     refusal = "This engine disagrees with the trained network:"
     if num_failed := sum(not _holds(row, manifest) for row in rows):
         return Verdict(words=f"{refusal} {num_failed} of {counted(len(rows), 'comparison')} failed.", holds=False)
@@ -127,6 +135,7 @@ def _cost(manifest: Manifest) -> tuple[str, bool]:
             f"(limit: a drop of {found.max_drop_points:g})"
         )
         return words, found.passed
-    needed = least_agreement(manifest.golden.tolerance, quantization.calibration.num_images)
-    words = f"{wording.percent(found)} of the calibration images keep their top-1 prediction"
+    needed = least_agreement(LEAST_INT8_AGREEMENT, quantization.calibration.num_images)
+    what = "top-1 prediction" if manifest.output.layer is None else "features"
+    words = f"{wording.percent(found)} of the calibration images keep their {what}"
     return words, found >= needed

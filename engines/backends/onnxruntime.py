@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.engines.engine import Device, Engine, GraphSource, Tuning, cuda_index, engine_of_graph, in_one_line
@@ -34,11 +34,12 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class _Runner:
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, output: str) -> None:
         self._session = session
+        self._output = output
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        return self._outputs([PROBABILITIES], images)[0]
+        return self._outputs([self._output], images)[0]
 
     def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         names = [output.name for output in self._session.get_outputs()]
@@ -98,7 +99,7 @@ def open_graph(source: GraphSource, *, device: Device, threads: int | None, tune
         )
     return engine_of_graph(
         source,
-        [_Runner(session)],
+        [_Runner(session, source.output.name)],
         backend="onnxruntime",
         version=onnxruntime.__version__,
         device=device,

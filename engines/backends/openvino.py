@@ -3,7 +3,7 @@
 import numpy as np
 import openvino
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.core.process.machine import has_vnni
 from alexnet_deploy.engines.engine import Device, Engine, GraphSource, Tuning, engine_of_graph, in_one_line
@@ -16,18 +16,19 @@ def _arithmetic(source: GraphSource) -> str:
 
 
 class _Runner:
-    def __init__(self, compiled: openvino.CompiledModel) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, output: str) -> None:
         self._request = compiled.create_infer_request()
+        self._output = output
         # Values that OpenVINO merges share one tensor, which has the names of all.
         self._names = sorted({name for output in compiled.outputs for name in output.get_names()})
 
     def run(self, images: np.ndarray) -> np.ndarray:
         self._infer(images)
-        return self._output(PROBABILITIES)
+        return self._values(self._output)
 
     def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         self._infer(images)
-        return {name: self._output(name) for name in self._names}
+        return {name: self._values(name) for name in self._names}
 
     def _infer(self, images: np.ndarray) -> None:
         try:
@@ -35,7 +36,7 @@ class _Runner:
         except RuntimeError as error:
             raise BackendError(f"openvino: the graph could not be run: {in_one_line(error)}") from error
 
-    def _output(self, name: str) -> np.ndarray:
+    def _values(self, name: str) -> np.ndarray:
         result: np.ndarray = self._request.get_tensor(name).data
         return result
 
@@ -60,7 +61,7 @@ def open_graph(source: GraphSource, *, device: Device, threads: int | None, tune
         raise BackendError(f"{source.name}: openvino cannot load the graph: {in_one_line(error)}") from error
     return engine_of_graph(
         source,
-        [_Runner(compiled) for _ in range(num_streams)],
+        [_Runner(compiled, source.output.name) for _ in range(num_streams)],
         backend="openvino",
         version=openvino.get_version().split("-")[0],
         device=device,

@@ -10,7 +10,7 @@ class Runner(Protocol):
     """One backend's part of an engine: no checks, no splitting; it owns its buffers."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Return probabilities for a contiguous batch within the limit; the next run may overwrite the result."""
+        """Return the output for a contiguous batch within the limit; the next run may overwrite the result."""
         ...
 
     def close(self) -> None:
@@ -27,7 +27,7 @@ class StageTimes:
     compute_ms: float
     """The graph."""
     download_ms: float
-    """Probabilities from the device."""
+    """The output from the device."""
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ class StagedRunner(Runner, Protocol):
 
 @runtime_checkable
 class LayeredRunner(Runner, Protocol):
-    """A runner that returns more than the probabilities."""
+    """A runner that returns more than its one output."""
 
     def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return each output of the network by name for a contiguous batch; the next run may overwrite them."""

@@ -3,13 +3,13 @@
 N images, V views, K classes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
+from alexnet_deploy.core.bundle.contract import FEATURES, PROBABILITIES, output_of
 from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS
-from alexnet_deploy.core.bundle.manifest import PROBABILITIES
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess
 from alexnet_deploy.core.model.views import View
@@ -19,14 +19,25 @@ from alexnet_deploy.engines.engine import Engine, EngineInfo
 
 
 class _Runner:
-    def __init__(self, network: Network, weights: Weights, views: Sequence[View], device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Network,
+        weights: Weights,
+        views: Sequence[View],
+        device: torch.device,
+        output_layer: str | None = None,
+    ) -> None:
         self._network = network
         self._weights = weights
         self._views = views
         self._device = device
+        self._output_layer = output_layer
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> np.ndarray:
+        if self._output_layer is not None:
+            *_, (_, values) = self._outputs_of_layers(self._cut(self._pixels(images)))
+            return self._average(values)
         result: np.ndarray = torch.softmax(self.logits(images), dim=2).mean(0).cpu().numpy()
         return result
 
@@ -39,13 +50,22 @@ class _Runner:
     @torch.inference_mode()
     def run_layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         pixels = self._pixels(images)
-        values = self._cut(pixels)
-        found = {PIXELS: pixels, VIEWS: values}
-        for name, module in self._network.named_children():
-            values = found[name] = module(values)
-        found[SOFTMAX] = torch.softmax(values, dim=1)
+        views = self._cut(pixels)
+        found = {PIXELS: pixels, VIEWS: views, **dict(self._outputs_of_layers(views))}
+        name, last = FEATURES, next(reversed(found.values()))
+        if self._output_layer is None:
+            name, last = PROBABILITIES, torch.softmax(last, dim=1)
+            found[SOFTMAX] = last
         arrays: dict[str, np.ndarray] = {name: tensor.cpu().numpy() for name, tensor in found.items()}
-        return arrays | {PROBABILITIES: self._average(found[SOFTMAX])}
+        return arrays | {name: self._average(last)}
+
+    def _outputs_of_layers(self, values: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the name and output of each layer, the output layer last."""
+        for name, module in self._network.named_children():
+            values = module(values)
+            yield name, values
+            if name == self._output_layer:
+                return
 
     def _pixels(self, images: np.ndarray) -> torch.Tensor:
         weights = self._weights
@@ -55,19 +75,23 @@ class _Runner:
         size = self._weights.architecture.input_size
         return torch.cat([cut(pixels, view, size) for view in self._views])
 
-    def _average(self, by_view_VNK: torch.Tensor) -> np.ndarray:
+    def _average(self, values: torch.Tensor) -> np.ndarray:
+        """Return the mean over views of values (V * N, ...), flat, float32 (N, K) or (N, D)."""
         num_views = len(self._views)
-        mean: np.ndarray = by_view_VNK.view(num_views, len(by_view_VNK) // num_views, -1).mean(0).cpu().numpy()
+        mean: np.ndarray = values.reshape(num_views, len(values) // num_views, -1).mean(0).cpu().numpy()
         return mean
 
     def close(self) -> None:
         del self._network
 
 
-def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu") -> Engine:
+def open_reference(
+    weights: Weights, views: Sequence[View], device: str = "cpu", output_layer: str | None = None
+) -> Engine:
     """Open trained weights as an engine, in float32, TF32 off; `device` is cpu or cuda.
 
-    Raises UsageError for another device, BackendError where CUDA was requested but is not available.
+    With an `output_layer` it returns the features of that layer. Raises UsageError for another device, or a layer that
+    gives no features; BackendError where CUDA was requested but is not available.
     """
     if device not in ("cpu", "cuda"):
         raise UsageError(f"{device!r} is not a device of torch; choose from cpu, cuda")
@@ -90,10 +114,10 @@ def open_reference(weights: Weights, views: Sequence[View], device: str = "cpu")
         bundle_sha256=None,
     )
     return Engine(
-        [_Runner(network, weights, tuple(views), torch.device(device))],
+        [_Runner(network, weights, tuple(views), torch.device(device), output_layer)],
         info,
         name=f"the trained network, {weights.architecture.name}",
-        num_classes=weights.architecture.num_classes,
+        output=output_of(weights.architecture, output_layer),
         max_batch=max_batch_for(len(views)),
     )
 

@@ -5,14 +5,14 @@ vectors; the tests build graphs with them and see `check` fail.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.model.architecture import (
     AdaptiveAveragePool,
-    Architecture,
     AveragePool,
     Conv,
     Flatten,
@@ -25,18 +25,6 @@ from alexnet_deploy.core.model.architecture import (
     adaptive_window,
 )
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
-from alexnet_deploy.core.model.views import View
-from alexnet_deploy.core.model.weights import Weights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A trained network and its views."""
-
-    weights: Weights
-    """The network."""
-    views: tuple[View, ...]
-    """The views of each image."""
 
 
 def planted_faults(subject: Subject) -> Iterator[tuple[str, Subject]]:
@@ -49,7 +37,8 @@ def planted_faults(subject: Subject) -> Iterator[tuple[str, Subject]]:
 
 def _with_layers(subject: Subject, change: Callable[[Layer], Layer]) -> Subject | None:
     table = subject.weights.architecture
-    layers = tuple(change(layer) for layer in table.layers)
+    reached = {cost.layer.name for cost in subject.costs()}
+    layers = tuple(change(layer) if layer.name in reached else layer for layer in table.layers)
     if layers == table.layers:
         return None
     changed = msgspec.structs.replace(table, layers=layers)
@@ -91,7 +80,7 @@ def _maximum_for_average(subject: Subject) -> Subject | None:
         cost.layer.name: adaptive_window(cost.layer, cost.in_shape)
         if isinstance(cost.layer, AdaptiveAveragePool)
         else cost.layer
-        for cost in subject.weights.architecture.costs()
+        for cost in subject.costs()
         if isinstance(cost.layer, AveragePool | AdaptiveAveragePool)
     }
 
@@ -161,7 +150,8 @@ def _view_doubled(subject: Subject) -> Subject | None:
 def _groups_dropped(subject: Subject) -> Subject | None:
     weights = subject.weights
     table = weights.architecture
-    grouped = next((layer for layer in table.layers if isinstance(layer, Conv) and layer.groups > 1), None)
+    reached = (cost.layer for cost in subject.costs())
+    grouped = next((layer for layer in reached if isinstance(layer, Conv) and layer.groups > 1), None)
     if grouped is None:
         return None
     layers = tuple(msgspec.structs.replace(layer, groups=1) if layer is grouped else layer for layer in table.layers)
@@ -179,19 +169,17 @@ def _groups_dropped(subject: Subject) -> Subject | None:
 
 def _fed_channels_last(subject: Subject) -> Subject | None:
     weights = subject.weights
-    name, (channels, height, width) = _first_linear(weights.architecture)
+    costs = list(subject.costs())
+    name = next((cost.layer.name for cost in costs if isinstance(cost.layer, Linear)), None)
+    if name is None:
+        return None
+    channels, height, width = next(cost.in_shape for cost in costs if isinstance(cost.layer, Flatten))
     if height * width == 1:
         return None
     taps = weights.tensors[f"{name}.weight"]
     last = taps.reshape(len(taps), channels, height, width).transpose(0, 2, 3, 1).reshape(taps.shape)
     tensors = {**weights.tensors, f"{name}.weight": np.ascontiguousarray(last)}
     return replace(subject, weights=replace(weights, tensors=tensors))
-
-
-def _first_linear(architecture: Architecture) -> tuple[str, tuple[int, ...]]:
-    costs = list(architecture.costs())
-    shape = next(cost.in_shape for cost in costs if isinstance(cost.layer, Flatten))
-    return next(cost.layer.name for cost in costs if isinstance(cost.layer, Linear)), shape
 
 
 _FAULTS: dict[str, Callable[[Subject], Subject | None]] = {

@@ -11,15 +11,17 @@ from pathlib import PurePosixPath
 import msgspec
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import GOLDEN_FILES_SET, GoldenFiles, ParityRow
+from alexnet_deploy.core.bundle.manifest import GOLDEN_FILES_SET, ParityRow
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BundleError, ImageError, WrongAnswerError
 from alexnet_deploy.core.golden.files import decoder_version
+from alexnet_deploy.core.golden.record import GoldenFiles
 from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, Decoding
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.engines.engine import Engine
-from alexnet_deploy.engines.proof.parity import TOLERANCES, compare, int8_graph_tolerance, wrong_answer_row
+from alexnet_deploy.engines.proof.parity import compare, wrong_answer_row
+from alexnet_deploy.engines.proof.tolerances import engine_tolerance
 
 _BATCH_SIZE = 8
 
@@ -110,11 +112,11 @@ def file_name(name: str) -> str:
 
 
 def prove_files(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
-    """Run the pixels of a bundle's golden files on an engine and compare the probabilities.
+    """Run the pixels of a bundle's golden files on an engine and compare the outputs.
 
     One row; none if the bundle has no golden files or, in int8, if the engine runs another graph: an int8 graph is
     compared with its own exact outputs, because images unlike the calibration images round far away from the trained
-    network. An output that is not probabilities is a failed row. Raises IntegrityError for damaged files.
+    network. An output that breaks the contract is a failed row. Raises IntegrityError for damaged files.
     """
     files = bundle.manifest.golden.files
     if not isinstance(files, GoldenFiles):
@@ -123,13 +125,13 @@ def prove_files(engine: Engine, bundle: Bundle) -> tuple[ParityRow, ...]:
     is_int8 = bundle.manifest.precision == "int8"
     if is_int8 and precision != "int8":
         return ()
-    expected = bundle.read_tensor(files.probabilities)
+    expected = bundle.read_tensor(files.expected)
     pixels = bundle.read_tensor(files.pixels)
     try:
         actual = engine.run_all(np.split(pixels, range(_BATCH_SIZE, len(pixels), _BATCH_SIZE)))
     except WrongAnswerError as error:
         return (wrong_answer_row(error, engine, GOLDEN_FILES_SET, len(pixels)),)
-    tolerance = int8_graph_tolerance(len(bundle.manifest.views.crops)) if is_int8 else TOLERANCES[precision]
+    tolerance = engine_tolerance(precision, len(bundle.manifest.views.crops), engine.output)
     row = compare(expected, actual, engine, GOLDEN_FILES_SET, tolerance=tolerance)
     return (msgspec.structs.replace(row, against="graph") if is_int8 else row,)
 

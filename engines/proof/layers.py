@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from alexnet_deploy.core.bundle.layout import Numbers
 from alexnet_deploy.core.bundle.vocabulary import Precision
-from alexnet_deploy.engines.engine import EngineInfo
-from alexnet_deploy.engines.proof.parity import engine_tolerance
+from alexnet_deploy.core.golden.record import FeatureTolerance
+from alexnet_deploy.engines.engine import Engine
+from alexnet_deploy.engines.proof.tolerances import engine_tolerance
 
 
 class LayerError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,7 +75,9 @@ class LayerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rows: tuple[LayerRow, ...]
     """In the order of the graph."""
     unfused_error: float
-    """Largest difference of a probability between this engine, with outputs added, and the engine of the bundle."""
+    """Largest difference of a probability between this engine, with outputs added, and the engine of the bundle; of a
+    feature, divided by the largest magnitude."""
+    allowed_unfused_error: float
 
     @property
     def engine(self) -> str:
@@ -97,11 +100,11 @@ class LayerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"{self.engine}: {row.name} ({row.kind}) is at fault: on its own input it differs from ONNX's "
                 f"definition by {_words(row)}; every layer before it is within its limit{also}"
             )
-        allowed = engine_tolerance(self.precision, self.num_views).probability
-        if not self.unfused_error <= allowed:
+        if not self.unfused_error <= self.allowed_unfused_error:
             return (
-                f"{self.engine}: every layer is within its limit while its output is added, but then a probability "
-                f"changes by {self.unfused_error:.3g}, over {allowed:g}: the fault is in how the engine fuses layers"
+                f"{self.engine}: every layer is within its limit while its output is added, but then the graph's "
+                f"output changes by {self.unfused_error:.3g}, over {self.allowed_unfused_error:g}: the fault is in how "
+                "the engine fuses layers"
             )
         return None
 
@@ -156,9 +159,12 @@ def _ratio(error: float, size: float) -> float:
 
 
 def layer_table(
-    rows: tuple[LayerRow, ...], info: EngineInfo, *, num_images: int, num_views: int, unfused_error: float
+    rows: tuple[LayerRow, ...], engine: Engine, *, num_images: int, num_views: int, unfused_error: float
 ) -> LayerTable:
     """Return the table of an engine's layers."""
+    info = engine.info
+    tolerance = engine_tolerance(info.precision, num_views, engine.output)
+    allowed = tolerance.error if isinstance(tolerance, FeatureTolerance) else tolerance.probability
     return LayerTable(
         backend=info.backend,
         version=info.version,
@@ -169,4 +175,5 @@ def layer_table(
         num_views=num_views,
         rows=rows,
         unfused_error=unfused_error,
+        allowed_unfused_error=allowed,
     )

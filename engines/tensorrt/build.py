@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.contract import FEATURES, IMAGES, PROBABILITIES
 from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanOptions, PlanRecord, Profile, plan_file
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend
 from alexnet_deploy.core.errors import BackendError, UsageError
@@ -275,9 +275,10 @@ def _parse(library: Library, parser: Any, network: Any, graph: bytes) -> None:
         raise BackendError(f"{library.backend} {library.version} cannot read the graph: {'; '.join(words)}")
     inputs = [network.get_input(index).name for index in range(network.num_inputs)]
     outputs = [network.get_output(index).name for index in range(network.num_outputs)]
-    if (inputs, outputs) != ([IMAGES], [PROBABILITIES]):
+    if inputs != [IMAGES] or outputs not in ([PROBABILITIES], [FEATURES]):
         raise BackendError(
-            f"the graph has the inputs {inputs} and outputs {outputs}, expected {IMAGES} and {PROBABILITIES}"
+            f"the graph has the inputs {inputs} and outputs {outputs}, expected {IMAGES} and {PROBABILITIES} or "
+            f"{FEATURES}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.contract import IMAGES, Output
 from alexnet_deploy.core.bundle.plans import AHEAD_OF_TIME, PlanRecord
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.bundle.vocabulary import PlanBackend, Precision
@@ -70,7 +70,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
         lines = stack.enter_context(library.listening())
         try:
             loaded = _deserialise(library, data, record, lines)
-            runner = _Runner(library, loaded, memory, record, bundle.manifest.architecture.num_classes, lines)
+            runner = _Runner(library, loaded, memory, record, bundle.manifest.output, lines)
         except BackendError as error:
             raise BackendError(f"{name}: {error}; {remedy}") from error
         runner.owned = stack.pop_all()
@@ -78,7 +78,7 @@ def open_plan(bundle: Bundle, backend: PlanBackend, file: str | None = None, gpu
         [runner],
         _info(bundle, record, library, memory.gpu),
         name=name,
-        num_classes=bundle.manifest.architecture.num_classes,
+        output=bundle.manifest.output,
         max_batch=record.profile.max_batch,
     )
     if record.proof == "pending":
@@ -220,7 +220,7 @@ class _Runner:
         loaded: Any,
         memory: DeviceMemory,
         record: PlanRecord,
-        num_classes: int,
+        output: Output,
         lines: LogLines,
     ) -> None:
         self.owned = ExitStack()
@@ -229,10 +229,11 @@ class _Runner:
         self._min_batch = record.profile.min_batch
         largest = record.profile.max_batch
         self._images = memory.pinned((largest, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-        self._probabilities = memory.pinned((largest, num_classes), np.float32)
+        self._outputs = memory.pinned((largest, output.size), np.float32)
+        self._output = output.name
         self._addresses = {
             IMAGES: memory.allocate(self._images.nbytes),
-            PROBABILITIES: memory.allocate(self._probabilities.nbytes),
+            output.name: memory.allocate(self._outputs.nbytes),
         }
         self._makes_graphs = memory.can_capture and not library.traits.captures_graphs
         # All contexts share one scratch space: only one of them runs at a time.
@@ -256,7 +257,7 @@ class _Runner:
         if self._makes_graphs and batch in self._met and batch not in self._graphs:
             self._capture(batch)
         self._met.add(batch)
-        return self._probabilities[:num_images]
+        return self._outputs[:num_images]
 
     def time_stages(self, images: np.ndarray) -> StageTimes:
         self.run(images)
@@ -266,7 +267,7 @@ class _Runner:
             upload_ms=memory.elapsed_ms(lambda: memory.upload(self._addresses[IMAGES], self._images[:batch])),
             compute_ms=memory.elapsed_ms(lambda: self._execute(context, batch)),
             download_ms=memory.elapsed_ms(
-                lambda: memory.download(self._probabilities[:batch], self._addresses[PROBABILITIES])
+                lambda: memory.download(self._outputs[:batch], self._addresses[self._output])
             ),
         )
 
@@ -317,7 +318,7 @@ class _Runner:
     def _ask(self, context: Any, batch: int) -> None:
         self._memory.upload(self._addresses[IMAGES], self._images[:batch])
         self._execute(context, batch)
-        self._memory.download(self._probabilities[:batch], self._addresses[PROBABILITIES])
+        self._memory.download(self._outputs[:batch], self._addresses[self._output])
 
     def _execute(self, context: Any, batch: int) -> None:
         self._insist(context.execute_async_v3(self._memory.stream), f"run a batch of {batch}")

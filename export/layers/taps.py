@@ -1,4 +1,4 @@
-"""The steps of a graph, from the pixels to the probabilities, and a copy of the graph that returns each step's output.
+"""The steps of a graph, from the pixels to its output, and a copy of the graph that returns each step's output.
 
 Added outputs may keep an engine from fusing layers: the copy runs with the same settings, but not always with the
 same kernels.
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS, Numbers
-from alexnet_deploy.core.bundle.manifest import PROBABILITIES
 from alexnet_deploy.core.model.architecture import Architecture, Dropout, Layer, LocalNorm
 
 _MOVES = frozenset({"Cast", "Transpose", "Gather", "Slice", "Concat", "Relu", "MaxPool", "Flatten", "Reshape"})
@@ -37,8 +37,8 @@ class Step:
     """The output of the copy that has these values, float32."""
 
 
-def steps_of(graph: onnx.GraphProto, architecture: Architecture) -> tuple[Step, ...]:
-    """Return the steps of a graph that the audit passed, in order.
+def steps_of(graph: onnx.GraphProto, architecture: Architecture, output: Output) -> tuple[Step, ...]:
+    """Return the steps of a graph that the audit passed, in order; `output` is what it returns.
 
     A layer's quantised input belongs to the layer, up to the node that has its name. Where the image is quantised
     before the views are cut, the views end after their DequantizeLinear: the next layer reads nothing else.
@@ -48,11 +48,14 @@ def steps_of(graph: onnx.GraphProto, architecture: Architecture) -> tuple[Step, 
     dequantised = f"{VIEWS}_dequantized"
     found = [(node.name, _KINDS[node.op_type], node.name) for node in before]
     found.append((VIEWS, "views", dequantised if dequantised in names else VIEWS))
-    for layer in architecture.layers:
+    for cost in architecture.costs(output.layer):
+        layer = cost.layer
         if not isinstance(layer, Dropout):
             is_split = isinstance(layer, LocalNorm) and layer.groups > 1
             found.append((layer.name, _kind_of(layer), f"{layer.name}_join" if is_split else layer.name))
-    found += [(SOFTMAX, "softmax", SOFTMAX), (PROBABILITIES, "average", PROBABILITIES)]
+    if output.layer is None:
+        found.append((SOFTMAX, "softmax", SOFTMAX))
+    found.append((output.name, "average", output.name))
     halves = halves_of(graph)
     numbers = _numbers_of(graph, [value for _, _, value in found], halves)
     return tuple(
@@ -109,8 +112,9 @@ def halves_of(graph: onnx.GraphProto) -> set[str]:
 
 
 def with_steps(model: onnx.ModelProto, steps: Iterable[Step]) -> onnx.ModelProto:
-    """Return a copy of the graph with the output of each step as an output in float32; `probabilities` stays one."""
-    taken = [step for step in steps if step.value != PROBABILITIES]
+    """Return a copy of the graph with the output of each step as an output in float32; its own output stays one."""
+    own = {value.name for value in model.graph.output}
+    taken = [step for step in steps if step.value not in own]
     copy = with_outputs(model, [step.output for step in taken])
     copy.graph.node.extend(
         # An engine that computes float16 in float32 then returns what it computed, not what it would have rounded.

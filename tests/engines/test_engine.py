@@ -16,6 +16,7 @@ from commands import HANGS_AFTER_S
 from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
+from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.drawing import golden_images
@@ -152,7 +153,8 @@ def test_openvino_is_tuned_for_what_is_asked_and_a_graph_alone_for_latency(
     monkeypatch.setattr(openvino.Core, "compile_model", spy)
     if tuned_for is None:
         open_graph(
-            GraphSource(name="x", data=bundle.read(GRAPH), precision="fp32", num_classes=4, num_views=10), "openvino"
+            GraphSource(name="x", data=bundle.read(GRAPH), precision="fp32", output=Output(size=4), num_views=10),
+            "openvino",
         )
     else:
         open_engine(bundle, "openvino", tuned_for=tuned_for)
@@ -180,7 +182,7 @@ class Recorder:
 @pytest.mark.parametrize(("num_views", "most", "best"), [(1, 160, 40), (10, 16, 4), (50, 3, 1), (200, 1, 1)])
 def test_a_run_takes_160_views_at_most(num_views: int, most: int, best: int) -> None:
     runner = Recorder()
-    source = GraphSource(name="x", data=b"", precision="fp32", num_classes=4, num_views=num_views)
+    source = GraphSource(name="x", data=b"", precision="fp32", output=Output(size=4), num_views=num_views)
     engine = engine_of_graph(
         source, [runner], backend="onnxruntime", version="1", device="cpu", arithmetic="float32", threads=None
     )
@@ -292,7 +294,9 @@ def test_onnxruntime_on_cuda_says_what_it_says_on_the_cpu(bundle: Bundle) -> Non
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_graph_that_a_backend_cannot_load_is_one_sentence(name: GraphBackend, bundle: Bundle, tmp_path: Path) -> None:
-    source = GraphSource(name="a graph", data=b"this is no graph", precision="fp32", num_classes=4, num_views=10)
+    source = GraphSource(
+        name="a graph", data=b"this is no graph", precision="fp32", output=Output(size=4), num_views=10
+    )
     with pytest.raises(BackendError, match=f"a graph: {name} cannot load the graph") as caught:
         open_graph(source, name)
     assert "\n" not in str(caught.value)
@@ -311,7 +315,7 @@ def test_onnxruntime_prints_nothing_of_what_it_raises(bundle: Bundle, capfd: pyt
         name="even.onnx",
         data=model.SerializeToString(),
         precision=manifest.precision,
-        num_classes=manifest.architecture.num_classes,
+        output=manifest.output,
         num_views=len(manifest.views.crops),
     )
     with pytest.raises(BackendError, match=r"^even\.onnx: onnxruntime cannot load the graph: "):
@@ -369,7 +373,7 @@ def test_closing_waits_for_the_runs_that_go_on_and_lets_no_other_begin(bundle: B
             assert ended.is_set()
 
     with open_engine(bundle, "onnxruntime") as real:
-        engine = Engine([Slow()], real.info, name="a graph", num_classes=2, max_batch=8)
+        engine = Engine([Slow()], real.info, name="a graph", output=Output(size=2), max_batch=8)
     with ThreadPoolExecutor(3) as threads:
         running = threads.submit(engine.run, IMAGES)
         assert begun.wait(HANGS_AFTER_S)
@@ -397,7 +401,7 @@ def test_two_threads_may_close_it(bundle: Bundle) -> None:
         def close(self) -> None:
             time.sleep(0.05)
 
-    engine = Engine([Slow(), Slow()], info, name="a graph", num_classes=2, max_batch=8)
+    engine = Engine([Slow(), Slow()], info, name="a graph", output=Output(size=2), max_batch=8)
 
     def close() -> None:
         both.wait(HANGS_AFTER_S)
@@ -458,7 +462,7 @@ def test_answer_that_is_not_probabilities_is_the_engine_s_error(name: str, bundl
     change, image, words = WRONG_ANSWERS[name]
     with open_engine(bundle, "onnxruntime") as real:
         info = real.info
-    engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
+    engine = Engine([Answering(change)], info, name="some.bundle", output=Output(size=4), max_batch=8)
     with pytest.raises(WrongAnswerError, match=words) as caught:
         engine.run(IMAGES[:12])
     assert str(caught.value).startswith(f"onnxruntime {info.version}: wrong answer from some.bundle for images[")
@@ -475,7 +479,7 @@ def test_wrong_answer_in_a_later_part_names_the_image_of_the_whole(bundle: Bundl
         seen.append(len(answer))
         return answer if len(seen) == 1 else with_value(2, np.nan)(answer)
 
-    engine = Engine([Answering(change)], info, name="some.bundle", num_classes=4, max_batch=8)
+    engine = Engine([Answering(change)], info, name="some.bundle", output=Output(size=4), max_batch=8)
     with pytest.raises(WrongAnswerError, match=r"images\[10\] of 12"):
         engine.run(IMAGES[:12])
     assert seen == [8, 4]
@@ -484,5 +488,5 @@ def test_wrong_answer_in_a_later_part_names_the_image_of_the_whole(bundle: Bundl
 def test_answer_at_the_bound_is_taken(bundle: Bundle) -> None:
     with open_engine(bundle, "onnxruntime") as real:
         info = real.info
-    engine = Engine([Answering(with_value(0, 0.2509))], info, name="some.bundle", num_classes=4, max_batch=8)
+    engine = Engine([Answering(with_value(0, 0.2509))], info, name="some.bundle", output=Output(size=4), max_batch=8)
     assert engine.run(IMAGES[:2])[0, 1] == np.float32(0.2509)

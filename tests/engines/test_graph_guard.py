@@ -37,7 +37,7 @@ from alexnet_deploy.engines.graph_file import (
 from alexnet_deploy.engines.graph_guard import graph_problems
 from alexnet_deploy.engines.graph_wire import GraphFileError
 from alexnet_deploy.engines.registry import BACKENDS
-from alexnet_deploy.export.graph import build_graph, write_graph
+from alexnet_deploy.export.graph import GraphDesign, build_graph, write_graph
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.predict.predictor import load
 
@@ -269,15 +269,15 @@ def test_graph_of_layout_1_is_let_through_and_audited(precision: Precision, bund
     quantization = quantization_of(weights) if precision == "int8" else None
     manifest = manifest_for(bundle, weights, "ten", precision, quantization)
     older = msgspec.structs.replace(manifest, layout=msgspec.UNSET)
-    graph = write_graph(
-        weights.architecture,
-        weights.tensors,
-        weights.preprocessing,
-        manifest.views.crops,
-        precision,
-        quantization,
+    design = GraphDesign(
+        architecture=weights.architecture,
+        preprocessing=weights.preprocessing,
+        views=manifest.views.crops,
+        precision=precision,
+        quantization=quantization,
         layout=1,
     )
+    graph = write_graph(design, weights.tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     data = encode_graph(model, facts_for_graph(older, weights.labels))
     assert list(graph_problems(data, older)) == []

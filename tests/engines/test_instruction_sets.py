@@ -21,7 +21,7 @@ from alexnet_deploy.core.process import machine
 from alexnet_deploy.engines import engine as engines
 from alexnet_deploy.engines.backends import openvino as openvino_engine
 from alexnet_deploy.engines.engine import GraphSource, open_graph
-from alexnet_deploy.engines.proof.parity import int8_graph_tolerance
+from alexnet_deploy.engines.proof.tolerances import int8_graph_tolerance
 
 # oneDNN uses the nearest instruction set of the CPU; all other tests run on the CPU's best.
 INSTRUCTION_SETS = ("SSE41", "AVX2", "AVX512_CORE")

@@ -16,7 +16,7 @@ from alexnet_deploy.core.errors import ExportError
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
-from alexnet_deploy.export.graph import build_graph, write_graph
+from alexnet_deploy.export.graph import GraphDesign, build_graph, write_graph
 from alexnet_deploy.export.int8 import scales_for, weight_scales
 
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
@@ -313,15 +313,15 @@ def test_fc6_is_quantised_right_behind_pool5() -> None:
     by_name = nodes_of(graph_of("paper"))
     assert list(by_name["fc6_input_quantized"].input[:1]) == ["pool5"]
     weights = weights_of("paper")
-    older = write_graph(
-        weights.architecture,
-        weights.tensors,
-        weights.preprocessing,
-        views_by_name("ten", 227),
-        "int8",
-        quantization_of(weights),
+    design = GraphDesign(
+        architecture=weights.architecture,
+        preprocessing=weights.preprocessing,
+        views=views_by_name("ten", 227),
+        precision="int8",
+        quantization=quantization_of(weights),
         layout=1,
     )
+    older = write_graph(design, weights.tensors)
     by_name = nodes_of(older)
     assert list(by_name["fc6_input_quantized"].input[:1]) == ["flatten"]
     assert list(by_name["fc6"].input[:1]) == ["fc6_input_dequantized"]

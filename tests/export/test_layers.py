@@ -8,6 +8,7 @@ import pytest
 from graphs import RESTS, answers, quantization_of, source_of, types_in
 from networks import separating_weights, shipped
 
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision, Rest
@@ -27,8 +28,9 @@ from alexnet_deploy.core.model.architecture import (
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.graph_guard import graph_problems
-from alexnet_deploy.engines.proof.faults import Subject, planted_faults
-from alexnet_deploy.engines.proof.parity import INT8_TIE, int8_graph_tolerance, shortfalls
+from alexnet_deploy.engines.proof.faults import planted_faults
+from alexnet_deploy.engines.proof.parity import INT8_TIE, shortfalls
+from alexnet_deploy.engines.proof.tolerances import int8_graph_tolerance
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph

@@ -12,7 +12,7 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.engines.proof.parity import int8_graph_tolerance
+from alexnet_deploy.engines.proof.tolerances import int8_graph_tolerance
 from alexnet_deploy.export.reference import exact_answers
 
 IMAGES = golden_images()

@@ -15,21 +15,15 @@ import numpy as np
 import torch
 from changes import Change
 
-from alexnet_deploy.core.bundle.manifest import (
-    Golden,
-    GoldenFiles,
-    Manifest,
-    Provenance,
-    TensorFile,
-    Views,
-    contract_for,
-)
+from alexnet_deploy.core.bundle.contract import Output, contract_for
+from alexnet_deploy.core.bundle.manifest import Manifest, Provenance, Views
 from alexnet_deploy.core.bundle.store import open_bundle, publishing
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, WeightsError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.latest import get_latest
 from alexnet_deploy.core.fs.reading import from_json
+from alexnet_deploy.core.golden.record import Golden, GoldenFiles, TensorFile
 from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.images.drawing import draw_folder
 from alexnet_deploy.core.model.architecture import (
@@ -48,7 +42,7 @@ from alexnet_deploy.core.model.tensor_file import BLANK
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY, Weights, load_weights
 from alexnet_deploy.engines.proof.golden_files import prove_decoder
-from alexnet_deploy.engines.proof.parity import TOLERANCES
+from alexnet_deploy.engines.proof.tolerances import TOLERANCES
 from alexnet_deploy.export.audit import audit_graph
 from alexnet_deploy.export.calibration import Histogram
 from alexnet_deploy.export.calibration_cache import KEY as CACHE_KEY
@@ -157,7 +151,7 @@ def _manifest() -> Manifest:
     return Manifest(
         created="now",
         precision="fp32",
-        contract=contract_for(len(LABELS)),
+        contract=contract_for(Output(size=len(LABELS))),
         architecture=TABLE,
         preprocessing=PREPROCESSING,
         decoding=DECODING,

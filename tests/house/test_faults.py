@@ -13,15 +13,16 @@ from faulty import NAMED_BY_THE_AUDIT, faulty_bundle, unguarded
 from graphs import constants_of, edited_graph, set_constant
 from networks import narrowed, renamed, republished, separating_weights, shipped, with_tensor
 
-from alexnet_deploy.core.bundle.manifest import Tolerance
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.errors import ParityError, WeightsError
+from alexnet_deploy.core.golden.record import Tolerance
 from alexnet_deploy.core.model.architecture import LocalNorm
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.faults import planted_faults
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph

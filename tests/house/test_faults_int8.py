@@ -14,10 +14,10 @@ from networks import republished, saved, shipped
 from onnx import TensorProto, helper
 from PIL import Image
 
-from alexnet_deploy.core.bundle.manifest import Tolerance
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.errors import ParityError
+from alexnet_deploy.core.golden.record import Tolerance
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.registry import BACKENDS

@@ -8,6 +8,7 @@ from commands import Run
 from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights, shipped
 
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
@@ -17,7 +18,7 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.table_text import architecture_as_toml, architecture_from_toml
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights
-from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.faults import planted_faults
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.engines.tensorrt.build import build_plan
 from alexnet_deploy.export.audit import audit_graph

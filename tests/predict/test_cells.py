@@ -20,7 +20,8 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.engines.backends.torch import open_reference
 from alexnet_deploy.engines.engine import GraphSource, open_graph
-from alexnet_deploy.engines.proof.parity import INT8_TIE, TIE, compare, int8_graph_tolerance
+from alexnet_deploy.engines.proof.parity import INT8_TIE, TIE, compare
+from alexnet_deploy.engines.proof.tolerances import int8_graph_tolerance
 from alexnet_deploy.engines.registry import BACKENDS, GraphBackend
 from alexnet_deploy.export.reference import exact_answers
 from alexnet_deploy.inspection.describe import parity_table

@@ -288,4 +288,4 @@ def test_public_names_are_listed_by_dir_and_can_be_imported() -> None:
     for name in alexnet_deploy.__all__:
         assert getattr(alexnet_deploy, name) is not None
     public = {name for name in dir(alexnet_deploy.Predictor) if not name.startswith("_")}
-    assert public == {"classify", "close", "decode", "info", "predict", "run"}
+    assert public == {"classify", "close", "decode", "features", "info", "predict", "run"}

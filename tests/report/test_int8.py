@@ -22,8 +22,9 @@ from report_pages import (
 )
 
 from alexnet_deploy.core.bundle.accuracy import Fallback
-from alexnet_deploy.core.bundle.manifest import FileEntry, GoldenGraph, Manifest, Tolerance
+from alexnet_deploy.core.bundle.manifest import FileEntry, Manifest
 from alexnet_deploy.core.bundle.plans import PlanOptions
+from alexnet_deploy.core.golden.record import GoldenGraph, Tolerance
 from alexnet_deploy.export.calibration import Histogram
 
 NAN = float("nan")

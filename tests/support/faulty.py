@@ -4,10 +4,11 @@ from pathlib import Path
 
 from networks import republished
 
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, GraphSource, open_graph
-from alexnet_deploy.engines.proof.faults import Subject, planted_faults
+from alexnet_deploy.engines.proof.faults import planted_faults
 from alexnet_deploy.engines.registry import GraphBackend
 from alexnet_deploy.export.graph import build_graph, encode_graph, facts_for_graph
 
@@ -39,7 +40,7 @@ def unguarded(bundle: Bundle, backend: GraphBackend) -> Engine:
         name=str(bundle.path),
         data=bundle.read("model.onnx"),
         precision=manifest.precision,
-        num_classes=manifest.architecture.num_classes,
+        output=manifest.output,
         num_views=len(manifest.views.crops),
     )
     return open_graph(source, backend)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from alexnet_deploy.core.bundle.contract import output_of
 from alexnet_deploy.core.bundle.quantization import WEIGHT_LEVEL, Calibration, Quantization
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.bundle.vocabulary import CalibrationMethod, Precision, Rest
@@ -84,7 +85,7 @@ def source_of(
         name=f"a graph of {weights.architecture.name}",
         data=build_graph(weights, views, precision, quantization).SerializeToString(),
         precision=precision,
-        num_classes=weights.architecture.num_classes,
+        output=output_of(weights.architecture),
         num_views=len(views),
     )
 

@@ -8,19 +8,11 @@ import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.accuracy import Accuracy, Fallback, Flip, Gate
-from alexnet_deploy.core.bundle.manifest import (
-    Golden,
-    GoldenFiles,
-    Manifest,
-    ParityRow,
-    Provenance,
-    TensorFile,
-    Tolerance,
-    Views,
-    contract_for,
-)
+from alexnet_deploy.core.bundle.contract import Output, contract_for
+from alexnet_deploy.core.bundle.manifest import Manifest, ParityRow, Provenance, Views
 from alexnet_deploy.core.bundle.plans import PlanOptions, PlanRecord, Profile
 from alexnet_deploy.core.bundle.quantization import Calibration, Quantization
+from alexnet_deploy.core.golden.record import Golden, GoldenFiles, TensorFile, Tolerance
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architecture_by_name
@@ -135,7 +127,7 @@ def make_manifest(
     return Manifest(
         created="2025-11-20T22:51:07+00:00",
         precision="fp32",
-        contract=contract_for(num_classes),
+        contract=contract_for(Output(size=num_classes)),
         architecture=architecture,
         preprocessing=PUBLISHED_PREPROCESSING["tiny"],
         views=Views(name="ten", crops=views_by_name("ten", architecture.input_size)),

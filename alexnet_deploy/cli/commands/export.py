@@ -44,6 +44,14 @@ ViewsOption = Annotated[
     Literal["ten", "center"],
     typer.Option(help="Average the paper's ten views of each image, or use the centre view only."),
 ]
+OutputLayerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYER",
+        help="Return features instead of probabilities: this layer's values, such as fc7 or pool5, averaged over the "
+        "views.",
+    ),
+]
 CalibrateOption = Annotated[
     Path | None,
     typer.Option(help="int8: calibration images, a folder or a packed set. Default: the training images."),
@@ -88,6 +96,7 @@ def export(
     weights: WeightsArgument = None,
     precision: PrecisionOption = "fp32",
     views: ViewsOption = "ten",
+    output_layer: OutputLayerOption = None,
     calibrate: CalibrateOption = None,
     calibration_images: CalibrationImagesOption = None,
     calibration_cache: CalibrationCacheOption = None,
@@ -138,6 +147,7 @@ def export(
     request = ExportRequest(
         precision=precision,
         views=views,
+        output_layer=output_layer,
         int8=_int8_request(
             calibrate=calibrate,
             num_images=calibration_images,
@@ -173,7 +183,8 @@ def export(
     if asked is None and plan is None:
         say(why_no_plan())
     show_path(bundle.path)
-    predict = next_prediction(bundle.path, None if training is None else training.data)
+    has_features = bundle.manifest.output.layer is not None
+    predict = next_prediction(bundle.path, None if training is None else training.data, has_features=has_features)
     say(f"next: {predict or f'alexnet-deploy check {shlex.quote(str(bundle.path))}'}")
 
 
@@ -210,7 +221,7 @@ def _summarise(manifest: "Manifest") -> None:
 
     say_lines(parity_table(manifest.parity, width_of(sys.stderr)))
     if manifest.gate is not None:
-        say_lines(gate_words(manifest.gate))
+        say_lines(gate_words(manifest.gate, manifest.output))
     if isinstance(manifest.confidence, Confidence):
         say(confidence_words(manifest.confidence))
     for record in manifest.plans:

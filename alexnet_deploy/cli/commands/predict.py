@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from alexnet_deploy.cli.features import check_features, confirm, refuse_other_output, with_features
 from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import find_bundle
@@ -47,7 +48,10 @@ ViewsOption = Annotated[
     typer.Option(help="Require these views, which are part of the bundle's graph."),
 ]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: the engine's choice.")]
-TopkOption = Annotated[int, typer.Option(min=1, help="Number of classes to report per image, most probable first.")]
+TopkOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of classes to report per image, most probable first. Default: 5."),
+]
 RejectOption = Annotated[
     float | None,
     typer.Option(
@@ -87,6 +91,13 @@ GalleryOption = Annotated[
         "of 200."
     ),
 ]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npy|FILE.parquet",
+        help="With a bundle of features, exported with --output-layer: write them to this new file, a row per input.",
+    ),
+]
 MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
 
 
@@ -98,7 +109,7 @@ def predict(
     threads: ThreadsOption = None,
     views: ViewsOption = None,
     batch_size: BatchSizeOption = None,
-    topk: TopkOption = 5,
+    topk: TopkOption = None,
     reject: RejectOption = None,
     row_format: FormatOption = None,
     output: OutputOption = None,
@@ -107,15 +118,20 @@ def predict(
     null: NullOption = False,
     allow_empty: AllowEmptyOption = False,
     gallery: GalleryOption = None,
+    features: FeaturesOption = None,
     max_pixels: MaxPixelsOption = None,
 ) -> None:
-    """Classify images: one row per input, in input order, with an error code where a file cannot be read."""
+    """Classify images: one row per input, in input order, with an error code where a file cannot be read.
+
+    With --features, extract features of images instead.
+    """
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.bundle.store import open_bundle
     from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs.lists import find_listed, read_list
     from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
     from alexnet_deploy.engines.engine import open_engine
+    from alexnet_deploy.predict.features.extraction import Extractor
     from alexnet_deploy.predict.output import check_output
     from alexnet_deploy.predict.resume import pass_over
     from alexnet_deploy.predict.row_formats import choose_format
@@ -127,6 +143,9 @@ def predict(
         check_output(gallery, resume=False)
         if resume:
             raise UsageError("--gallery shows the predictions of one run; leave out --resume")
+    if features is not None:
+        others = {"--topk": topk, "--reject": reject, "--gallery": gallery, "--retry-failed": retry_failed or None}
+        check_features(features, output, [name for name in others if others[name] is not None], resume=resume)
     row_format = choose_format(row_format, output)
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume needs an --output whose --format is jsonl or csv")
@@ -137,12 +156,18 @@ def predict(
     again = _codes(retry_failed or [])
     path = find_bundle(bundle)
     opened = open_bundle(path)
-    writer = _writer(row_format, topk, opened.labels, reject, is_for_stdout=output is None)
+    returned = opened.manifest.output
+    refuse_other_output(opened, wants_features=features is not None)
+    num_guesses = (topk or 5) if features is None else 0
+    writer = _writer(row_format, num_guesses, opened.labels, reject, is_for_stdout=output is None)
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
     inputs = find_listed(images, read_list(stdin, null=null))
     if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
-        _conclude(_confirm_whole(output, writer, inputs), reject)
+        outcomes = _confirm_whole(output, writer, inputs)
+        if features is not None:
+            confirm(features, opened, outcomes.total())
+        _conclude(outcomes, reject, "predicted" if features is None else "extracted")
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
@@ -152,10 +177,17 @@ def predict(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
         )
-        classifier = Classifier(bundle=opened, engine=engine, topk=topk, limits=limits, reject=reject)
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
         with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
-            sample = _write_all(classifier.stream(pass_over(rows.done(), inputs), batch_size), rows)
+            left = pass_over(rows.done(), inputs)
+            if features is None:
+                classifier = Classifier(bundle=opened, engine=engine, topk=num_guesses, limits=limits, reject=reject)
+                predictions = classifier.stream(left, batch_size)
+            else:
+                extractor = Extractor(bundle=opened, engine=engine, limits=limits)
+                kept = None if output is None else depends_on
+                predictions = with_features(extractor.stream(left, batch_size), features, engine, kept, rows)
+            sample = _write_all(predictions, rows)
             if not rows.outcomes and not allow_empty:
                 sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
                 raise UsageError(f"{sources}; pass --allow-empty to accept that")
@@ -164,7 +196,9 @@ def predict(
 
         write_gallery(gallery, sample, opened, limits)
         say(f"gallery: {gallery}")
-    _conclude(rows.outcomes, reject)
+    if features is not None:
+        say(f"features: {features}, {returned.size:,} of {returned.layer} for each input")
+    _conclude(rows.outcomes, reject, "predicted" if features is None else "extracted")
 
 
 def _writer(
@@ -178,7 +212,8 @@ def _writer(
         min(topk, len(labels)),
         label_width=min(24, max(len(label) for label in labels)),
         width=width_of(sys.stdout) if is_for_stdout else None,
-        labels=labels,
+        # Rows beside a file of features have no classes to check.
+        labels=labels if topk else (),
         reject=reject,
     )
 
@@ -198,13 +233,13 @@ def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> "EvenSa
     return sample
 
 
-def _conclude(outcomes: "Tally", reject: float | None) -> None:
-    """Print how many inputs were predicted, rejected and how many failed; exit with 1 if any failed."""
+def _conclude(outcomes: "Tally", reject: float | None, done: str = "predicted") -> None:
+    """Print how many inputs were predicted or extracted, rejected, and how many failed; exit with 1 if any failed."""
     from alexnet_deploy.cli.terminal import say
 
     num_good = outcomes.pop("ok", 0)
     rejected = "" if reject is None else f", {outcomes.num_rejected:,} of them rejected: below {reject:g}"
-    say(f"{num_good:,} predicted{rejected}")
+    say(f"{num_good:,} {done}{rejected}")
     if outcomes:
         reasons = ", ".join(f"{code} {number:,}{_endings(code, outcomes)}" for code, number in outcomes.most_common())
         say(f"{outcomes.total():,} could not be read: {reasons}")

@@ -72,9 +72,11 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accuracy: Accuracy | None
     """None if there were no labelled images."""
     calibration_agreement: float | None
-    """Without labelled images: share of calibration images with the network's top-1 prediction, near ties excluded."""
+    """Without labelled images: share of calibration images with the network's top-1 prediction, near ties excluded; of
+    features, share of images within the tolerance of the cosine distance."""
     sensitivity: dict[str, float]
-    """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph if only this layer is in INT8."""
+    """For each layer: mean Kullback-Leibler divergence, in nats, from the FP32 graph if only this layer is in INT8; of
+    features, mean cosine distance."""
     fallbacks: tuple[Fallback, ...]
     """In order."""
 

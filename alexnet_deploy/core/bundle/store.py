@@ -6,6 +6,7 @@ tiny-fp32.bundle/
   labels.txt         class names, one per line
   golden/            images.u8 and probabilities.f32; in int8 also graph_probabilities.f32; index.txt describes each
   golden/files/      image files; golden/file_pixels.u8 and file_probabilities.f32 hold what must come of them
+                     (a bundle of features has features.f32, graph_features.f32 and file_features.f32 instead)
   report.html        the same for people
 """
 
@@ -26,7 +27,6 @@ from alexnet_deploy.core.bundle.manifest import (
     MOST_MANIFEST_BYTES,
     FileEntry,
     Manifest,
-    TensorFile,
     decode_manifest,
     encode_manifest,
 )
@@ -34,6 +34,7 @@ from alexnet_deploy.core.bundle.stages import is_stage, new_stage, remove_left_s
 from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError, WeightsError
 from alexnet_deploy.core.fs.files import sha256, sync_directory, umask
 from alexnet_deploy.core.fs.opening import open_input, read_rest
+from alexnet_deploy.core.golden.record import TensorFile
 from alexnet_deploy.core.model.labels import check_labels, decode_labels
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 
@@ -42,12 +43,9 @@ GRAPH = "model.onnx"
 LABELS = "labels.txt"
 REPORT = "report.html"
 GOLDEN_IMAGES = "golden/images.u8"
-GOLDEN_PROBABILITIES = "golden/probabilities.f32"
-GOLDEN_GRAPH_PROBABILITIES = "golden/graph_probabilities.f32"
 GOLDEN_INDEX = "golden/index.txt"
 GOLDEN_FILES = "golden/files"
 GOLDEN_FILE_PIXELS = "golden/file_pixels.u8"
-GOLDEN_FILE_PROBABILITIES = "golden/file_probabilities.f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +61,21 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the probabilities; raises IntegrityError if they are not valid."""
+        """Class names of the network, in the order of its scores; raises IntegrityError if they are not valid."""
         try:
             labels = decode_labels(self.read(LABELS))
             check_labels(labels, self.manifest.architecture.num_classes)
         except WeightsError as error:
             raise IntegrityError(f"{self.path / LABELS}: {error}") from error
         return labels
+
+    def refuse_features(self, what: str) -> None:
+        """Raise UsageError for a bundle of features, where `what` needs probabilities."""
+        output = self.manifest.output
+        if output.layer is not None:
+            raise UsageError(
+                f"{self.path}: returns {output.words}, but {what} needs probabilities; export without --output-layer"
+            )
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file of the manifest, after verifying size and SHA-256.

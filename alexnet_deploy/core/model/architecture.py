@@ -319,8 +319,8 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         last = msgspec.structs.replace(self.layers[-1], out_features=num_classes)
         return msgspec.structs.replace(self, layers=(*self.layers[:-1], last))
 
-    def costs(self) -> Iterator[LayerCost]:
-        """Yield each layer of the table with its shapes and costs.
+    def costs(self, until: str | None = None) -> Iterator[LayerCost]:
+        """Yield each layer of the table with its shapes and costs, the layer `until` last; None for all.
 
         Raises ValueError if a layer does not fit the output of the previous one.
         """
@@ -328,12 +328,14 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for layer in self.layers:
             cost = _cost(layer, shape)
             yield cost
+            if layer.name == until:
+                return
             shape = cost.out_shape
 
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape of every trained tensor, in table order: conv1.weight, conv1.bias, ..."""
+    def tensor_shapes(self, until: str | None = None) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every trained tensor, in table order: conv1.weight, ...; `until` as in costs."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for cost in self.costs():
+        for cost in self.costs(until):
             if cost.weight_shape is not None:
                 shapes[f"{cost.layer.name}.weight"] = cost.weight_shape
                 shapes[f"{cost.layer.name}.bias"] = cost.weight_shape[:1]

@@ -124,10 +124,12 @@ def evaluate(
 ) -> Evaluation:
     """Run every bundle on every backend over the labelled images in `data`; `on_row` gets each row with its answers.
 
-    A backend that cannot run a bundle gives a row that says why. Raises UsageError for labels of the subset that a
-    bundle does not have, DataError for data without labelled images, for classes that a bundle does not have, and where
-    no image can be read.
+    A backend that cannot run a bundle gives a row that says why. Raises UsageError for a bundle of features and
+    for labels of the subset that a bundle does not have, DataError for data without labelled images, for classes that a
+    bundle does not have, and where no image can be read.
     """
+    for bundle in bundles:
+        bundle.refuse_features("evaluate")
     found = find_labelled_inputs(data, bundles[0].labels)
     say(f"{data}: {counted(len(found.inputs), 'image')}, {counted(len(found.class_names), 'class', 'classes')}")
     first: RowAnswers | None = None

@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
+from alexnet_deploy.core.bundle.contract import IMAGES, Output
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import WrongAnswerError
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, GraphSource, open_graph, source_of
+from alexnet_deploy.engines.proof.features import relative_errors
 from alexnet_deploy.engines.proof.layers import LIMITS, Difference, LayerRow, LayerTable, layer_table, nearest
 from alexnet_deploy.engines.registry import BACKENDS, Backend, GraphBackend
 from alexnet_deploy.export.layers.definition import Definition
@@ -59,7 +60,11 @@ def run_layers(
     engine, with the same views. Raises what open_graph and Engine.run raise.
     """
     model = onnx.load_model_from_string(source.data)
-    found = _Layers(steps=steps_of(model.graph, architecture), definitions=_definitions(model.graph))
+    found = _Layers(
+        steps=steps_of(model.graph, architecture, source.output),
+        definitions=_definitions(model.graph),
+        output=source.output,
+    )
     tapped = replace(source, data=with_steps(model, found.steps).SerializeToString())
     with open_graph(source, backend, device) as usual, open_graph(tapped, backend, device) as engine:
         for start in range(0, len(images), _IMAGES_AT_ONCE):
@@ -68,7 +73,7 @@ def run_layers(
             found.compare_unfused(_run(usual, batch))
         return layer_table(
             found.rows(),
-            engine.info,
+            engine,
             num_images=len(images),
             num_views=source.num_views,
             unfused_error=found.unfused_error,
@@ -80,11 +85,12 @@ def _trained(weights: Weights | None, bundle: Bundle) -> AbstractContextManager[
         return nullcontext()
     from alexnet_deploy.engines.backends.torch import open_reference
 
-    return open_reference(weights, bundle.manifest.views.crops)
+    manifest = bundle.manifest
+    return open_reference(weights, manifest.views.crops, output_layer=manifest.output.layer)
 
 
 def _run(engine: Engine, images: np.ndarray) -> np.ndarray:
-    """Return the probabilities of a batch; NaN, which fails every comparison, where they are none."""
+    """Return the output for a batch; NaN, which fails every comparison, where it breaks the contract."""
     try:
         return engine.run(images)
     except WrongAnswerError:
@@ -103,11 +109,13 @@ class _Layers:
 
     steps: Sequence[Step]
     definitions: Sequence[Definition]
+    output: Output
+    """What the graph returns."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     network: dict[str, Difference] = field(default_factory=dict)
     own: dict[str, tuple[Difference, ...]] = field(default_factory=dict)
     """Against each of the definitions."""
-    probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    outputs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """Of the last batch."""
     unfused_error: float = 0.0
 
@@ -123,11 +131,14 @@ class _Layers:
             if step.name in trained:
                 self.network.setdefault(step.name, Difference()).add(trained[step.name], actual)
             known[step.value] = actual
-        self.probabilities = outputs[PROBABILITIES]
+        self.outputs = outputs[self.output.name]
 
     def compare_unfused(self, usual: np.ndarray) -> None:
-        """Compare the probabilities of the last batch with those of the engine without added outputs."""
-        error = np.abs(self.probabilities.astype(np.float64) - usual).max()
+        """Compare the outputs for the last batch with those of the engine without added outputs."""
+        if self.output.layer is None:
+            error = np.abs(self.outputs.astype(np.float64) - usual).max()
+        else:
+            error = relative_errors(usual, self.outputs).max()
         # np.maximum keeps NaN.
         self.unfused_error = float(np.maximum(self.unfused_error, error))
 

@@ -80,14 +80,15 @@ class Calibrated:
     """Ranges by the other methods to try, in order; empty if one method was requested."""
 
 
-def calibrate(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
-    """Find the range of each layer's input.
+def calibrate(weights: Weights, request: Int8Request, say: Say, output_layer: str | None = None) -> Calibrated:
+    """Find the range of each layer's input, up to the layer whose features are the output, if there is one.
 
     Raises UsageError where there are no calibration images, DataError where none can be decoded, ExportError for a
     damaged calibration cache, ParityError for ranges that clip too many activations of the golden images.
     """
     images = _calibration_images(weights, request, say)
-    graph = build_graph(weights, views_by_name("center", weights.architecture.input_size))
+    center = views_by_name("center", weights.architecture.input_size)
+    graph = build_graph(weights, center, output_layer=output_layer)
     graph_sha256 = sha256(graph.SerializeToString(deterministic=True))
     histograms = _kept_histograms(request.cache, graph_sha256, images.sha256, say)
     if histograms is None:

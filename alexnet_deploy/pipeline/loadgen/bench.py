@@ -58,8 +58,9 @@ def bench_under_load(
     """Drive a bundle's engine with queries for up to 1,024 images of `data`, or 64 drawn ones.
 
     The scenario decides what the engine is tuned for. In the scenario server without a rate, the highest valid rate is
-    searched. Raises what image_files, open_engine and run_load raise.
+    searched. Raises UsageError for a bundle of features, and what image_files, open_engine and run_load raise.
     """
+    bundle.refuse_features("bench --loadgen")
     with image_files(data, bundle.manifest.preprocessing.resize, _MOST_IMAGES) as files:
         say(f"decoding {counted(len(files), 'image')}")
         images = np.concatenate(list(decode_batches(files, bundle.manifest.preprocessing.resize)))

@@ -13,7 +13,13 @@ import pytest
 from commands import HANGS_AFTER_S
 from networks import republished
 
-from alexnet_deploy.core.bundle.manifest import FORMAT_VERSION, Manifest, decode_manifest, encode_manifest
+from alexnet_deploy.core.bundle.manifest import (
+    FEATURES_VERSION,
+    FORMAT_VERSION,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+)
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle, publishing
 from alexnet_deploy.core.errors import BundleError, IntegrityError, UsageError
 from alexnet_deploy.core.model.preprocessing import DECODING
@@ -142,13 +148,11 @@ def test_path_that_may_leave_the_bundle_is_refused(copy: Path, name: str) -> Non
     refuses(copy, "it must be a plain path inside the bundle")
 
 
-@pytest.mark.parametrize("version", [0, 1, FORMAT_VERSION + 1, 99])
+@pytest.mark.parametrize("version", [0, 1, FEATURES_VERSION + 1, 99])
 def test_unknown_version_is_refused(copy: Path, version: int) -> None:
     edit_manifest(copy, {"format_version": version})
-    why = "newer than supported" if version > FORMAT_VERSION else "not supported"
-    refuses(
-        copy, f"version {version} is {why}; this program reads alexnet-deploy bundle version 2 and {FORMAT_VERSION}"
-    )
+    why = "newer than supported" if version > FEATURES_VERSION else "not supported"
+    refuses(copy, f"version {version} is {why}; this program reads alexnet-deploy bundle version 2, 3 and 4")
 
 
 def test_another_format_is_refused(copy: Path) -> None:
@@ -220,7 +224,7 @@ def test_flipped_bit_anywhere_in_the_manifest_is_refused_or_says_the_same(copy: 
         ("golden/files/names", ["golden/files/../a.png"], "at `$.golden.files.names[0]`"),
         ("golden/files/names", [], "Expected `array` of length >= 1 - at `$.golden.files.names`"),
         ("format_version", 2, "format version 2 has no golden files"),
-        ("contract/input/name", "foo", "the contract is not the expected one for 4 classes"),
+        ("contract/input/name", "foo", "the contract is not the expected one for 4 probabilities"),
         ("architecture/layers/0/stride", 0, "must be 1 or more"),
         ("architecture/layers/0/groups", 0, "must be 1 or more"),
         ("precision", "int4", "Invalid enum value 'int4'"),

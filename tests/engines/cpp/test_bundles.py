@@ -15,7 +15,7 @@ from alexnet_deploy.core.bundle.manifest import encode_manifest
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle, publishing
 from alexnet_deploy.core.confidence.record import Confidence
 from alexnet_deploy.core.confidence.reliability import reliability
-from alexnet_deploy.core.errors import AlexNetDeployError, BundleError, IntegrityError
+from alexnet_deploy.core.errors import AlexNetDeployError, BundleError, IntegrityError, UsageError
 
 CODES = {BundleError: "bundle_error", IntegrityError: "integrity_error"}
 
@@ -118,7 +118,7 @@ def _with_format(manifest: dict[str, object]) -> None:
     manifest["format"] = "another bundle"
 
 
-@pytest.mark.parametrize("change", [_with_version(1), _with_version(4), _with_version(99), _with_format])
+@pytest.mark.parametrize("change", [_with_version(1), _with_version(5), _with_version(99), _with_format])
 def test_another_version_is_refused_with_the_same_sentence(
     change: Callable[[dict[str, object]], None], copy: Path
 ) -> None:
@@ -126,6 +126,15 @@ def test_another_version_is_refused_with_the_same_sentence(
     change(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest, indent=2))
     assert refusal_of_cpp(copy) == refusal_of_python(copy)
+
+
+def test_a_bundle_of_features_is_refused_by_name(features_bundle: Bundle) -> None:
+    code, sentence = refusal_of_cpp(features_bundle.path)
+    assert code == "bundle_error"
+    assert "returns features of fc7, but the C++ library needs probabilities" in sentence
+    with pytest.raises(UsageError) as refused:
+        features_bundle.refuse_features("the C++ library")
+    assert str(refused.value) == sentence
 
 
 def test_each_changed_field_is_refused(copy: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 from commands import Run
 from networks import republished
 
-from alexnet_deploy.core.bundle.manifest import GoldenFiles, Manifest
-from alexnet_deploy.core.bundle.store import GOLDEN_FILE_PIXELS, GOLDEN_FILE_PROBABILITIES, Bundle, open_bundle
+from alexnet_deploy.core.bundle.contract import Output
+from alexnet_deploy.core.bundle.manifest import Manifest
+from alexnet_deploy.core.bundle.store import GOLDEN_FILE_PIXELS, Bundle, open_bundle
 from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.golden.files import golden_files
+from alexnet_deploy.core.golden.record import GoldenFiles
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, EngineInfo
 from alexnet_deploy.engines.proof import golden_files as proof
@@ -52,7 +54,7 @@ def files_of(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def engine(images: np.ndarray, answers: np.ndarray, info: EngineInfo = INFO) -> Engine:
-    return Engine([Memory(images, answers)], info, name="a graph", num_classes=answers.shape[1], max_batch=100)
+    return Engine([Memory(images, answers)], info, name="a graph", output=Output(size=answers.shape[1]), max_batch=100)
 
 
 def without_files(bundle: Bundle, out: Path) -> Bundle:
@@ -143,14 +145,14 @@ def test_a_version_3_manifest_without_golden_files_is_refused(bundle: Bundle) ->
         msgspec.convert(fields | {"format_version": 3}, Manifest)
 
 
-@pytest.mark.parametrize("name", ["golden/files/cmyk.jpg", GOLDEN_FILE_PIXELS, GOLDEN_FILE_PROBABILITIES])
+@pytest.mark.parametrize("name", ["golden/files/cmyk.jpg", GOLDEN_FILE_PIXELS, "golden/file_probabilities.f32"])
 def test_a_flipped_bit_is_refused(name: str, bundle: Bundle, run: Run, tmp_path: Path) -> None:
     other = republished(bundle, tmp_path / "a.bundle", {})
     data = bytearray((other.path / name).read_bytes())
     data[100] ^= 1
     (other.path / name).write_bytes(data)
     assert run("check", "a.bundle", "--backend", "onnxruntime").refused(3).startswith(f"a.bundle/{name}: SHA-256 ")
-    if name != GOLDEN_FILE_PROBABILITIES:
+    if name != "golden/file_probabilities.f32":
         assert run("check", "a.bundle", "--pixels", "cat").refused(3).startswith(f"a.bundle/{name}: SHA-256 ")
 
 

@@ -13,11 +13,12 @@ from commands import Run
 from faulty import faulty_bundle
 from networks import republished, shipped
 
-from alexnet_deploy.core.bundle.manifest import GoldenGraph, Manifest, TensorFile
+from alexnet_deploy.core.bundle.manifest import Manifest
 from alexnet_deploy.core.bundle.store import GOLDEN_INDEX, Bundle, open_bundle
+from alexnet_deploy.core.golden.record import GoldenGraph, TensorFile
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.engines.proof.golden_index import golden_index
-from alexnet_deploy.engines.proof.parity import TOLERANCES, int8_graph_tolerance
+from alexnet_deploy.engines.proof.tolerances import TOLERANCES, int8_graph_tolerance
 from alexnet_deploy.pipeline import export as ship
 
 _FILE = re.compile(r"(\S+) +(uint8|float32) +(\d+(?: x \d+)+) +(\d+) bytes  (.*)")

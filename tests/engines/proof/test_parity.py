@@ -3,23 +3,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alexnet_deploy.core.bundle.manifest import ParityRow, Tolerance
+from alexnet_deploy.core.bundle.contract import Output
+from alexnet_deploy.core.bundle.manifest import ParityRow
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
+from alexnet_deploy.core.golden.record import Tolerance
 from alexnet_deploy.core.model.weights import LoadedWeights
 from alexnet_deploy.engines.engine import Engine, EngineInfo
 from alexnet_deploy.engines.proof.parity import (
     INT8_TIE,
-    TOLERANCES,
     compare,
     divergences,
-    int8_candidate_tolerance,
-    int8_graph_tolerance,
     prove,
     same_prediction,
     separation,
     shortfalls,
 )
+from alexnet_deploy.engines.proof.tolerances import TOLERANCES, candidate_tolerance, int8_graph_tolerance
 
 INFO = EngineInfo(
     backend="a backend",
@@ -49,7 +49,9 @@ class Fixed:
 
 def engine(probabilities: np.ndarray, precision: Precision = "fp32") -> Engine:
     info = replace(INFO, precision=precision)
-    return Engine([Fixed(probabilities)], info, name="a graph", num_classes=probabilities.shape[1], max_batch=100)
+    return Engine(
+        [Fixed(probabilities)], info, name="a graph", output=Output(size=probabilities.shape[1]), max_batch=100
+    )
 
 
 def row(
@@ -134,7 +136,8 @@ def test_errors_are_taken_in_float64() -> None:
 @pytest.mark.parametrize("num_views", [1, 10])
 def test_engine_near_its_graph_cannot_leave_the_network_s_tolerance(num_views: int) -> None:
     """The tolerances of the graph and of the engine add up to that of int8, for either number of views."""
-    candidate, own = int8_candidate_tolerance(num_views), int8_graph_tolerance(num_views)
+    candidate, own = candidate_tolerance(num_views, Output(size=4)), int8_graph_tolerance(num_views)
+    assert isinstance(candidate, Tolerance)
     assert candidate.probability + own.probability == pytest.approx(TOLERANCES["int8"].probability)
     assert candidate.log_probability + own.log_probability == pytest.approx(TOLERANCES["int8"].log_probability)
     assert min(candidate.probability, candidate.log_probability) > 0

@@ -7,8 +7,8 @@ import pytest
 from graphs import nodes_of, quantization_of
 from onnx import helper
 
+from alexnet_deploy.core.bundle.contract import IMAGES, PROBABILITIES, output_of
 from alexnet_deploy.core.bundle.layout import PIXELS, SOFTMAX, VIEWS
-from alexnet_deploy.core.bundle.manifest import IMAGES, PROBABILITIES
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.views import View, views_by_name
@@ -83,7 +83,10 @@ def test_float16_is_rounded_or_computed_wider(weights: Weights) -> None:
 
 
 def steps_in(weights: Weights, precision: Precision) -> dict[str, Step]:
-    return {step.name: step for step in steps_of(graph_in(weights, precision).graph, weights.architecture)}
+    return {
+        step.name: step
+        for step in steps_of(graph_in(weights, precision).graph, weights.architecture, output_of(weights.architecture))
+    }
 
 
 def test_each_step_ends_behind_what_belongs_to_it(weights: Weights) -> None:
@@ -109,7 +112,7 @@ def test_steps_of_int8_end_in_floats(weights: Weights) -> None:
 
 def test_halves_are_returned_as_the_engine_has_them(weights: Weights) -> None:
     model = graph_in(weights, "fp16")
-    steps = steps_of(model.graph, weights.architecture)
+    steps = steps_of(model.graph, weights.architecture, output_of(weights.architecture))
     copy = with_steps(model, steps)
     assert [output.name for output in copy.graph.output] == [PROBABILITIES, *(step.output for step in steps[:-1])]
     nodes = nodes_of(copy.graph)

@@ -12,6 +12,7 @@ from graphs import RESTS, answers, constants_of, source_of
 from networks import saved, shipped
 from onnx import TensorProto, load_model_from_string
 
+from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.bundle.vocabulary import Rest
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityError, UsageError
@@ -45,7 +46,7 @@ def quantized(
     said: list[str] = []
     request = Int8Request(**options)  # type: ignore[arg-type]
     crops = views_by_name(views, weights.architecture.input_size)
-    return quantize(weights, crops, request, data=data, say=said.append), said
+    return quantize(Subject(weights=weights, views=crops), request, data=data, say=said.append), said
 
 
 def refused(match: str, error: type[AlexNetDeployError], weights: Weights, **options: object) -> None:
@@ -222,7 +223,7 @@ def test_where_no_method_holds_the_one_with_the_smallest_error_is_taken(sure: We
     views = center(sure)
     request = Int8Request()
     first, *others = quantizing._candidates(calibrate(sure, request, lambda line: None), request)
-    golden = quantizing._GoldenAnswers(sure, views)
+    golden = quantizing._GoldenAnswers(Subject(weights=sure, views=views))
     far, near = (
         msgspec.structs.replace(candidate, ranges={**candidate.ranges, layer: candidate.ranges[layer] / 2})
         for candidate, layer in ((first, "fc8"), (others[0], "conv5"))

@@ -106,7 +106,8 @@ def check(
     if not result.passed:
         raise typer.Exit(1)
     training = None if loaded is None else loaded.weights.training
-    if predict := next_prediction(opened.path, None if training is None else training.data):
+    has_features = opened.manifest.output.layer is not None
+    if predict := next_prediction(opened.path, None if training is None else training.data, has_features=has_features):
         say(f"next: {predict}")
 
 

@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view format_name = "alexnet-deploy bundle";
-constexpr int oldest_version = 2, newest_version = 3;
+constexpr int oldest_version = 2, newest_version = 3, features_version = 4;
 constexpr std::uint64_t max_file_bytes = std::uint64_t{4} << 30;
 constexpr std::size_t max_dimensions = 8;
 constexpr int max_weight_level = 127, safe_weight_level = 63;
@@ -54,12 +54,17 @@ void refuse_other_versions(const json& record, const std::string& subject) {
     if (name == format_name && version >= oldest_version && version <= newest_version) {
         return;
     }
-    const bool is_newer = name == format_name && version > newest_version;
+    if (name == format_name && version == features_version) {
+        fail(ALEXNET_DEPLOY_BUNDLE_ERROR,
+             subject + ": returns features of " + record.at("output_layer").get<std::string>() +
+                 ", but the C++ library needs probabilities; export without --output-layer");
+    }
+    const bool is_newer = name == format_name && version > features_version;
     fail(ALEXNET_DEPLOY_BUNDLE_ERROR,
          subject + ": " + name + " version " + std::to_string(version) + " is " +
              (is_newer ? "newer than supported" : "not supported") + "; this program reads " +
-             std::string(format_name) + " version " + std::to_string(oldest_version) + " and " +
-             std::to_string(newest_version) + "; use the alexnet-deploy that wrote it, or export again");
+             std::string(format_name) + " version " + std::to_string(oldest_version) + ", " +
+             std::to_string(newest_version) + " and " + std::to_string(features_version) + "; use the alexnet-deploy that wrote it, or export again");
 }
 
 TensorFile tensor_of(const json& record) {

@@ -1,0 +1,1 @@
+"""Features of images: what a bundle of features gives, and the files that hold them."""
