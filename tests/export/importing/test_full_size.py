@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from commands import Run
-from foreign_caffe import digits_files, write_tar
+from foreign_arrays import npy_layers, write_matconvnet, write_npy
+from foreign_caffe import digits_files, write_caffe, write_tar
 from foreign_keras import keras_layers, stored_weights, write_archive, write_h5
 from foreign_onnx import graph
 from foreign_torch import JIECAOYU, TORCHVISION, Caffe, TakenApart, TorchVision, exported, same, state_dict
@@ -38,6 +40,10 @@ FILES: dict[str, tuple[str, Make]] = {
         "torchvision",
         lambda w, path: exported(TorchVision(state_dict(w, TORCHVISION)), 224, path, dynamo=False),
     ),
+    "Caffe, V1 layers": ("caffe", lambda w, path: write_caffe(path, w, 1)),
+    "CaffeNet, V2 layers": ("caffenet", lambda w, path: write_caffe(path, w, 2)),
+    "TensorFlow's .npy": ("caffe", lambda w, path: write_npy(path, npy_layers(w))),
+    "MatConvNet": ("caffe", lambda w, path: write_matconvnet(path, w, average=np.full((1, 1, 3), 120.0))),
     "DIGITS": ("caffe", lambda w, path: write_tar(path, digits_files(w, path.parent))),
     "Keras 1": ("single_tower", lambda w, path: write_h5(path, keras_layers(w, 1), 1)),
     "Keras 2, functional with LRN": (
