@@ -187,7 +187,7 @@ def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeig
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first method's range of conv5 is halved: this affects the golden images, but not the calibration images."""
 
-    def halved(weights: Weights, request: Int8Request, say: Say) -> Calibrated:
+    def halved(weights: Weights, request: Int8Request, say: Say, output_layer: str | None = None) -> Calibrated:
         found = calibrate(weights, request, say)
         return replace(found, ranges={**found.ranges, "conv5": found.ranges["conv5"] / 2})
 
