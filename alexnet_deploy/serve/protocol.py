@@ -87,12 +87,13 @@ def read_request(body: bytes, header_length: str | None, output: Output, most_im
     num_images = tensor.shape[0] if tensor.shape else 0
     if num_images > most_images:
         raise RequestError(413, f"a request has at most {most_images:,} images, got {num_images:,}")
+    num_classes = _num_classes(wanted, output)
     is_binary = wanted.parameters.get("binary_data", request.parameters.get("binary_data_output", False))
     return Asked(
         images=_images(tensor, blob),
         id=None if isinstance(request.id, UnsetType) else request.id,
         is_binary=is_binary is True,
-        num_classes=_num_classes(wanted, output),
+        num_classes=num_classes,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
-from alexnet_deploy.core.names import find_bundle
+from alexnet_deploy.core.names import find_bundle, model_name
 from alexnet_deploy.engines.engine import Device
 from alexnet_deploy.engines.registry import Backend
 
@@ -35,12 +35,7 @@ class ModelPlace:
         bundle = find_bundle(Path(given))
         name = None if given == text else match["name"]
         version = None if given == text else match["version"]
-        return cls(bundle=bundle, name=name or _name_of(bundle), version=version or "1")
-
-
-def _name_of(bundle: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", bundle.resolve().name.removesuffix(".bundle")).lstrip("_.-")
-    return name[:64] or "model"
+        return cls(bundle=bundle, name=name or model_name(bundle), version=version or "1")
 
 
 def places_of(texts: list[str]) -> tuple[ModelPlace, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, DeviceOption, ThreadsOption
+from alexnet_deploy.cli.options import BackendOption, DeviceOption, ThreadsOption, read_token
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import check_exists
 
@@ -81,15 +81,8 @@ def serve(
                 max_delay_s=max_delay / 1e3,
                 decode=DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels),
             ),
-            token=None if token_file is None else _token(token_file),
+            token=None if token_file is None else read_token(token_file),
             certificate=tls_certificate,
             key=tls_key,
         )
     )
-
-
-def _token(file: Path) -> str:
-    token = file.read_text().strip()
-    if not token or not token.isascii() or not token.isprintable():
-        raise UsageError(f"{file}: a token must be one line of printable ASCII characters")
-    return token
