@@ -12,7 +12,7 @@ from alexnet_deploy.core.names import check_exists
 BundlesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[BUNDLE|NAME=BUNDLE|NAME:VERSION=BUNDLE]...",
+        metavar="[[NAME[:VERSION]=]BUNDLE]...",
         help="Bundles to serve. Default: the latest one, under its own name.",
         show_default=False,
     ),
