@@ -16,12 +16,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from alexnet_deploy.core.bundle.contract import IMAGES
-from alexnet_deploy.core.errors import ImageError, ImageErrorCode
+from alexnet_deploy.core.errors import AlexNetDeployError, ImageError, ImageErrorCode
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.versions import __version__
 from alexnet_deploy.predict.prediction import best_guesses
 from alexnet_deploy.serve.errors import RequestError
-from alexnet_deploy.serve.log import log_request
+from alexnet_deploy.serve.log import log_event, log_request
 from alexnet_deploy.serve.metrics import Metrics
 from alexnet_deploy.serve.model import Model
 from alexnet_deploy.serve.protocol import ENCODED_IMAGES, HEADER_LENGTH, read_request, write_answer
@@ -91,6 +91,10 @@ class Service:
                 response = await handler(request)
             except RequestError as error:
                 response = _refusal(error)
+            except AlexNetDeployError as error:
+                # The engine failed: what it said is for the log, not for a client.
+                log_event("failed", path=request.url.path, error=str(error))
+                response = _json({"error": "the engine failed; the server's log says why"}, 500)
             except ClientDisconnect:
                 response = Response(status_code=_CLIENT_CLOSED)
             seconds = time.perf_counter() - started
