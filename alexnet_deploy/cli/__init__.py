@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, train
+from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, serve, train
 from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
@@ -64,6 +64,7 @@ for command in (
     bench.bench,
     build.build,
     build.embed,
+    serve.serve,
     look.inspect,
     look.doctor,
     look.demo,
@@ -84,6 +85,10 @@ _EXTRAS: dict[str, Extra] = {
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboard": "tensorboard",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "httpx": "serve",
     **{name: SPECS[name].extra for name in BACKENDS},
 }
 

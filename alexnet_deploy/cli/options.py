@@ -124,3 +124,14 @@ def debug_line() -> Say:
     from alexnet_deploy.cli.terminal import say
 
     return say if "--debug" in sys.argv else say_nothing
+
+
+def read_token(file: Path) -> str:
+    """Return the bearer token in a file; raises UsageError if there is none."""
+    try:
+        token = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read as a token: {error}") from error
+    if not token or not token.isprintable():
+        raise UsageError(f"{file}: a token must be one line of printable ASCII characters")
+    return token

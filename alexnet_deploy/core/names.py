@@ -6,6 +6,7 @@ directory or, if there is none, an entry of runs/ or bundles/: commands that tak
 """
 
 import os
+import re
 import shlex
 import time
 from contextlib import suppress
@@ -170,6 +171,12 @@ def check_data_exists(data: Path) -> None:
     if run is not None and is_run(run):
         raise UsageError(f"{data}: DATA is a folder of images; to resume this run, pass --out {shlex.quote(str(run))}")
     check_exists(data, "file or folder")
+
+
+def model_name(bundle: Path) -> str:
+    """Return the name that a bundle is served under: that of its directory, with what URLs cannot hold replaced."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", bundle.resolve().name.removesuffix(".bundle")).lstrip("_.-")
+    return name[:64] or "model"
 
 
 def next_prediction(bundle: Path, trained_on: str | None, *, has_features: bool = False) -> str | None:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleArgument, DeviceOption, JsonOption, print_json
+from alexnet_deploy.cli.options import BackendOption, BundleArgument, DeviceOption, JsonOption, print_json, read_token
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.names import RUNS, check_exists, find_bundle, find_weights, next_prediction, weights_with
+from alexnet_deploy.core.names import (
+    RUNS,
+    check_exists,
+    find_bundle,
+    find_weights,
+    model_name,
+    next_prediction,
+    weights_with,
+)
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
@@ -42,6 +50,19 @@ def check(
             "--layers", help="Also compare each layer of the running engines, and name the first that is at fault."
         ),
     ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Check a server instead of this machine's engines: any server of the Open Inference Protocol v2 over "
+            "HTTP is asked for the golden answers.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:VERSION]", help="With --url: the server's model. Default: the bundle's name."),
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="With --url: file with a bearer token.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a bundle again: its digests, its graph, and every engine against the trained network."""
@@ -57,6 +78,13 @@ def check(
         if weights is not None or data is not None or backend != "auto" or device != "auto" or layers:
             raise UsageError("--pixels runs no engine; leave out --weights, --data, --backend, --device and --layers")
         _check_pixels(opened, pixels, as_json=as_json)
+        return
+    if url is None and (model is not None or token_file is not None):
+        raise UsageError("--model and --token-file are for --url")
+    if url is not None:
+        if weights is not None or data is not None or backend != "auto" or device != "auto" or layers:
+            raise UsageError("--url runs no engine here; leave out --weights, --data, --backend, --device and --layers")
+        _check_server(opened, url, model, token_file, as_json=as_json)
         return
     if data is not None:
         check_exists(data, "file or folder")
@@ -125,6 +153,30 @@ def _check_pixels(bundle: "Bundle", command: str, *, as_json: bool) -> None:
     say("not done: the bundle was not checked and no engine was run; run `alexnet-deploy check` without --pixels")
     say(f"{command}: {'passed' if row.passed else 'FAILED'}")
     if not row.passed:
+        raise typer.Exit(1)
+
+
+def _check_server(bundle: "Bundle", url: str, model: str | None, token_file: Path | None, *, as_json: bool) -> None:
+    """Check a server's answers; exit with 1 if they differ."""
+    from alexnet_deploy.cli.terminal import say, show, stages, width_of
+    from alexnet_deploy.engines.remote import RemoteModel
+    from alexnet_deploy.inspection.describe import parity_table
+    from alexnet_deploy.pipeline.remote.check import check_server
+
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{url}: a URL starts with http:// or https://")
+    name, _, version = (model or model_name(bundle.path)).partition(":")
+    token = None if token_file is None else read_token(token_file)
+    with stages() as stage:
+        result = check_server(bundle, RemoteModel(url=url, name=name, version=version or None, token=token), say=stage)
+    if as_json:
+        print_json({"passed": result.passed, "rows": result.rows, "problems": (), "decoder": None})
+    else:
+        show(parity_table(result.rows, width_of(sys.stdout)))
+    for line in result.not_done:
+        say(f"not done: {line}")
+    say(f"{url}: {'passed' if result.passed else 'FAILED'}")
+    if not result.passed:
         raise typer.Exit(1)
 
 

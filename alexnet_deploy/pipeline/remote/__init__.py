@@ -1,0 +1,1 @@
+"""The proof of an engine behind a server."""
