@@ -103,20 +103,27 @@ class RemoteClient:
         self._http.close()
 
     @property
-    def encoded_input(self) -> str | None:
-        """Name of an input that takes the bytes of image files, one dimension of BYTES; None if there is none."""
-        return next(
-            (tensor.name for tensor in self._metadata.inputs if tensor.datatype == "BYTES" and len(tensor.shape) == 1),
-            None,
-        )
+    def takes_files(self) -> bool:
+        """Whether the model has an input for the bytes of image files: BYTES (N) or (N, 1)."""
+        return self._files_input is not None
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the model has an input `images`."""
+        return any(tensor.name == IMAGES for tensor in self._metadata.inputs)
+
+    @property
+    def _files_input(self) -> _Tensor | None:
+        texts = (tensor for tensor in self._metadata.inputs if tensor.datatype == "BYTES")
+        return next((tensor for tensor in texts if tensor.shape[1:] in ((), (1,))), None)
 
     def refuse_other_contract(self, bundle: Bundle) -> None:
-        """Raise BackendError unless the model takes the bundle's input and returns its output."""
+        """Raise BackendError unless the model takes the bundle's input, or image files, and returns its output."""
         contract = bundle.manifest.contract
-        for wanted, found, datatype in (
-            (contract.input, self._metadata.inputs, "UINT8"),
-            (contract.output, self._metadata.outputs, "FP32"),
-        ):
+        parts = [(contract.output, self._metadata.outputs, "FP32")]
+        if self.takes_pixels or not self.takes_files:
+            parts.append((contract.input, self._metadata.inputs, "UINT8"))
+        for wanted, found, datatype in parts:
             shape = wanted.shape[1:]
             if not any(
                 (tensor.name, tensor.datatype, tensor.shape[1:]) == (wanted.name, datatype, shape) for tensor in found
@@ -131,11 +138,11 @@ class RemoteClient:
         return self._ask(IMAGES, "UINT8", images.shape, images.tobytes(), images.ravel().tolist, output)
 
     def run_files(self, files: Sequence[bytes], output: str) -> np.ndarray:
-        """Return the model's output for image files, which the server decodes; it must have an encoded_input."""
-        name = self.encoded_input
-        assert name is not None, "the caller has asked for it"
+        """Return the model's output for image files, which the server decodes."""
+        tensor = self._files_input
+        assert tensor is not None, "the caller has asked whether it takes files"
         blob = b"".join(struct.pack("<I", len(data)) + data for data in files)
-        return self._ask(name, "BYTES", (len(files),), blob, None, output)
+        return self._ask(tensor.name, "BYTES", (len(files), *tensor.shape[1:]), blob, None, output)
 
     def _ask(
         self,

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, serve, train
+from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, train
 from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
+from alexnet_deploy.cli.commands.serving import serve, triton
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
@@ -65,6 +66,7 @@ for command in (
     build.build,
     build.embed,
     serve.serve,
+    triton.triton,
     look.inspect,
     look.doctor,
     look.demo,

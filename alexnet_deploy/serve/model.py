@@ -1,62 +1,21 @@
-"""A served model: a bundle with an engine that was proved in this process, and its queue."""
+"""A served model: a proved bundle and its queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from alexnet_deploy.core.bundle.contract import Output
-from alexnet_deploy.core.bundle.manifest import ParityRow
-from alexnet_deploy.core.bundle.store import Bundle, open_bundle
-from alexnet_deploy.core.errors import ImageError, ParityError
-from alexnet_deploy.core.golden.record import GoldenFiles
+from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.process.ahead import decode_threads
-from alexnet_deploy.core.process.say import Say
-from alexnet_deploy.engines.engine import Engine, open_engine
-from alexnet_deploy.engines.proof.golden_files import prove_decoder, prove_files
-from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.serve.batching import Batcher
 from alexnet_deploy.serve.errors import BusyError
 from alexnet_deploy.serve.metrics import Metrics
-from alexnet_deploy.serve.settings import ModelPlace, ServerLimits, ServerRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proved:
-    """An open bundle whose engine and decoder gave the golden answers in this process."""
-
-    place: ModelPlace
-    bundle: Bundle
-    engine: Engine
-    rows: tuple[ParityRow, ...]
-    """How far the engine was from the golden vectors and files."""
-
-
-def open_proved(place: ModelPlace, request: ServerRequest, say: Say) -> Proved:
-    """Open a bundle and prove it: its bytes, its engine on the golden vectors and files, this program's decoder.
-
-    Raises ParityError where one of them differs, and what open_bundle, Bundle.verify and open_engine raise.
-    """
-    bundle = open_bundle(place.bundle)
-    say(f"verifying {place.bundle}")
-    bundle.verify()
-    engine = open_engine(bundle, request.backend, request.device, request.threads, tuned_for="throughput")
-    try:
-        say(f"proving {place.bundle} on {engine.info.backend}")
-        rows = (*prove(engine, bundle), *prove_files(engine, bundle))
-        failures = [f"{row.images}: {failure}" for row in rows for failure in row.failures]
-        if isinstance(bundle.manifest.golden.files, GoldenFiles):
-            failures += prove_decoder(bundle).failures
-        if failures:
-            raise ParityError(f"{place.bundle}: not served: {'; '.join(failures)}")
-    except BaseException:
-        engine.close()
-        raise
-    return Proved(place=place, bundle=bundle, engine=engine, rows=rows)
+from alexnet_deploy.serve.proof import Proved
+from alexnet_deploy.serve.settings import ServerLimits
 
 
 class Model:

@@ -12,7 +12,8 @@ from alexnet_deploy.core.errors import AlexNetDeployError, BackendError
 from alexnet_deploy.serve.app import Service
 from alexnet_deploy.serve.log import log_event
 from alexnet_deploy.serve.metrics import Metrics
-from alexnet_deploy.serve.model import Model, Proved, open_proved
+from alexnet_deploy.serve.model import Model
+from alexnet_deploy.serve.proof import Proved, open_proved
 from alexnet_deploy.serve.settings import ServerRequest
 
 _MOST_CONNECTIONS = 1000

@@ -15,7 +15,8 @@ from alexnet_deploy.core.errors import BackendError
 from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.serve.app import Service
 from alexnet_deploy.serve.metrics import Metrics
-from alexnet_deploy.serve.model import Model, open_proved
+from alexnet_deploy.serve.model import Model
+from alexnet_deploy.serve.proof import open_proved
 from alexnet_deploy.serve.settings import ModelPlace, ServerLimits, ServerRequest
 
 USUAL = ServerLimits()

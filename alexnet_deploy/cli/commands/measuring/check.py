@@ -161,7 +161,7 @@ def _check_server(bundle: "Bundle", url: str, model: str | None, token_file: Pat
     from alexnet_deploy.cli.terminal import say, show, stages, width_of
     from alexnet_deploy.engines.remote import RemoteModel
     from alexnet_deploy.inspection.describe import parity_table
-    from alexnet_deploy.pipeline.remote.check import check_server
+    from alexnet_deploy.pipeline.servers.check import check_server
 
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url}: a URL starts with http:// or https://")

@@ -1,0 +1,1 @@
+"""Commands that put bundles behind a server."""

@@ -1,1 +1,0 @@
-"""The proof of an engine behind a server."""

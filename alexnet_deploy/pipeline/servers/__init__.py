@@ -1,0 +1,1 @@
+"""Engines behind other servers: their proof over the wire, and a repository for Triton."""
