@@ -71,7 +71,7 @@ class EngineModel:
         self.proved.engine.close()
 
     def _answer(self, request: Any) -> Any:
-        import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+        import triton_python_backend_utils as pb_utils
 
         images = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, IMAGES))
         engine = self.proved.engine
