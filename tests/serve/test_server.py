@@ -26,8 +26,6 @@ from serving import Server, post, serving
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.golden.record import GoldenFiles
 
-NUM_MUTATIONS = 200
-
 
 @pytest.fixture(scope="module")
 def server(bundle: Bundle, features_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -153,8 +151,11 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def test_mutated_requests_get_no_5xx_and_the_server_lives_on(server: Server, bundle: Bundle, images: Path) -> None:
-    chance = random.Random(17)
+@pytest.mark.parametrize("number", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_requests_get_no_5xx_and_the_server_lives_on(
+    number: int, server: Server, bundle: Bundle, images: Path
+) -> None:
+    chance = random.Random(number)
     photo = (images / "a.jpg").read_bytes()
     pixels = bundle.read_tensor(bundle.manifest.golden.images)[:1].tobytes()
     tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 256, 256, 3]}
@@ -162,7 +163,7 @@ def test_mutated_requests_get_no_5xx_and_the_server_lives_on(server: Server, bun
     small = b'{"inputs":[{"name":"encoded_images","datatype":"BYTES","shape":[1],"data":["aGk="]}],"id":"1"}'
     seen: dict[int, int] = {}
     with httpx.Client(timeout=60) as client:
-        for _ in range(NUM_MUTATIONS):
+        for _ in range(number):
             kind = chance.randrange(3)
             headers = {}
             if kind == 0:
