@@ -103,6 +103,7 @@ def export_bundle(
     output_layer: str | None = None,
     calibrate: str | Path | None = None,
     data: str | Path | None = None,
+    confidence: str | Path | None = None,
     force: bool = False,
     say: Say = say_nothing,
 ) -> Path:
@@ -110,8 +111,9 @@ def export_bundle(
 
     The bundle is proved on every installed backend before it is published. `calibrate` and `data` apply to int8 only:
     calibration images (default: the training images), and labelled images to measure accuracy on. With an
-    `output_layer` the bundle returns features of that layer instead of probabilities. `force` moves an existing bundle
-    at `out` aside.
+    `output_layer` the bundle returns features of that layer instead of probabilities. `confidence` is a folder of
+    labelled images that training did not use, to calibrate confidence on, or "validation" for the training's own.
+    `force` moves an existing bundle at `out` aside.
 
     Raises ParityError where an engine disagrees with the trained network, WeightsError for a file that is not weights,
     UsageError, DataError, BackendError, ExportError and BundleError as `alexnet-deploy export` does.
@@ -126,6 +128,7 @@ def export_bundle(
         output_layer=output_layer,
         int8=None if calibrate is None else Int8Request(calibrate=Path(calibrate)),
         data=None if data is None else Path(data),
+        confidence=confidence if confidence is None or confidence == "validation" else Path(confidence),
     )
     loaded = load_weights(find_weights(Path(weights)))
     return export(loaded, Path(out), request, force=force, observer=BuildObserver(say=say)).path
@@ -138,12 +141,14 @@ def check_bundle(
     data: str | Path | None = None,
     backend: Backend | Literal["auto"] = "auto",
     device: Device | Literal["auto"] = "auto",
+    layers: bool = False,
     say: Say = say_nothing,
 ) -> CheckResult:
     """Prove a bundle again on this machine: its bytes, its graph, its golden vectors on every installed backend.
 
     With the `weights` it was exported from, the trained network is run too. `data` adds images to compare on, and
-    their accuracy if its folders are named after the labels. CheckResult.passed is True if every check passed.
+    their accuracy if its folders are named after the labels. `layers` also compares each layer of the engines that run
+    the graph. CheckResult.passed is True if every check passed.
 
     Raises UsageError for a bundle that does not exist, weights of another bundle, or data without weights;
     IntegrityError for bytes that changed since publication; DataError for an image that cannot be read; BackendError
@@ -156,6 +161,7 @@ def check_bundle(
         device=device,
         weights=None if weights is None else load_weights(find_weights(Path(weights))),
         images=None if data is None else images_in(Path(data), opened.labels),
+        with_layers=layers,
         say=say,
     )
 

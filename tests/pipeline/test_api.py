@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from networks import narrowed
 
@@ -71,3 +72,19 @@ def test_a_bundle_that_is_damaged_does_not_pass(published: Path, tmp_path: Path)
             target.write_bytes(bytes(data) if path.name == "model.onnx" else path.read_bytes())
     with pytest.raises(alexnet_deploy.IntegrityError):
         alexnet_deploy.check_bundle(copy)
+
+
+def test_layers_are_checked_where_that_is_asked_for(published: Path) -> None:
+    result = alexnet_deploy.check_bundle(published, backend="onnxruntime", layers=True)
+    assert result.passed
+    (table,) = result.layers
+    assert table.backend == "onnxruntime"
+    assert not alexnet_deploy.check_bundle(published, backend="onnxruntime").layers
+
+
+def test_a_layer_s_features_are_exported(published: Path, trained: Path, tmp_path: Path) -> None:
+    made = alexnet_deploy.export_bundle(trained, tmp_path / "f.bundle", output_layer="pool5", views="center")
+    with alexnet_deploy.load(made, "onnxruntime") as predictor:
+        assert predictor.run(np.zeros((1, 256, 256, 3), np.uint8)).shape[1] > 100
+        with pytest.raises(alexnet_deploy.UsageError, match="features of pool5"):
+            predictor.classify(np.zeros((256, 256, 3), np.uint8))

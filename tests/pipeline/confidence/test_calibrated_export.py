@@ -13,6 +13,7 @@ from commands import Run
 from networks import republished, saved
 from onnx import numpy_helper
 
+import alexnet_deploy
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.confidence.chance import chance_error
 from alexnet_deploy.core.confidence.record import Confidence
@@ -251,3 +252,13 @@ def test_near_ties_between_views_that_turn_are_counted(sure: Weights, monkeypatc
 
     assert found.num_changed >= 4
     assert found.num_changed == int((guesses(1.0) != guesses(found.temperature)).sum())
+
+
+def test_python_exports_a_calibrated_bundle_too(
+    judges: Path, calibrated: tuple[LoadedWeights, Bundle, Confidence], tmp_path: Path
+) -> None:
+    loaded, _, record = calibrated
+    out = alexnet_deploy.export_bundle(loaded.path, tmp_path / "b.bundle", views="center", confidence=judges)
+    assert open_bundle(out).manifest.confidence == record
+    with pytest.raises(UsageError, match="8 images to calibrate confidence on, but 200 or more are needed"):
+        alexnet_deploy.export_bundle(loaded.path, tmp_path / "c.bundle", confidence="validation")
