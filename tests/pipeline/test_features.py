@@ -39,7 +39,7 @@ EVERY_FAULT = {
 
 @pytest.fixture(scope="module")
 def int8_features(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
-    return shipped(sure, tmp_path_factory.mktemp("int8"), precision="int8", output_layer="relu7")
+    return shipped(sure, tmp_path_factory.mktemp("int8"), precision="int8", views="center", output_layer="relu7")
 
 
 def test_a_bundle_of_features_says_what_it_returns(features_bundle: Bundle) -> None:
@@ -73,11 +73,12 @@ def test_check_proves_it_with_the_trained_network_and_layer_by_layer(
 @pytest.mark.parametrize("layer", ["pool5", "fc7"])
 def test_half_and_int8_are_proved_at_their_tolerances(layer: str, sure: Weights, drawn: Path, tmp_path: Path) -> None:
     loaded = saved(sure, tmp_path / "weights.safetensors")
-    half = export(loaded, tmp_path / "half.bundle", ExportRequest(precision="fp16", output_layer=layer))
+    half = export(loaded, tmp_path / "half.bundle", ExportRequest(precision="fp16", views="center", output_layer=layer))
     assert half.manifest.golden.allowed == FEATURE_TOLERANCES["fp16"]
     assert all(row.passed for row in half.manifest.parity)
     assert max(row.max_error for row in half.manifest.parity) > 1e-5
-    request = ExportRequest(precision="int8", output_layer=layer, int8=Int8Request(calibrate=drawn / "train"))
+    int8 = Int8Request(calibrate=drawn / "train")
+    request = ExportRequest(precision="int8", views="center", output_layer=layer, int8=int8)
     eight = export(loaded, tmp_path / "int8.bundle", request)
     manifest = eight.manifest
     assert manifest.quantization is not None
@@ -87,7 +88,7 @@ def test_half_and_int8_are_proved_at_their_tolerances(layer: str, sure: Weights,
     assert manifest.gate.measured == 1.0
     assert manifest.gate.sensitivity.keys() == manifest.quantization.ranges.keys()
     assert manifest.golden.graph is not None
-    assert manifest.golden.graph.allowed == engine_tolerance("int8", 10, manifest.output)
+    assert manifest.golden.graph.allowed == engine_tolerance("int8", 1, manifest.output)
     assert {row.against for row in manifest.parity} == {"network", "graph"}
     assert check(eight, weights=loaded).passed
 
