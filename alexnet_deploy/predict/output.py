@@ -34,13 +34,15 @@ def open_row_file(
     *,
     resume: bool,
     again: frozenset[str] = frozenset(),
+    is_resumable: bool = True,
     say: Say = say_nothing,
 ) -> Iterator[RowFile]:
     """Yield a file of rows that becomes `output` at the end; after an exception the rows stay in a hidden file.
 
     `depends_on` names everything but their format that the rows depend on. With `resume` the rows of an interrupted run
     are kept, if there are any. With error codes in `again`, which needs `resume`, `output` may also be complete, and
-    the rows with such an error are replaced.
+    the rows with such an error are replaced. `is_resumable` is false if something else than the format of the rows
+    rules out `resume`.
 
     Raises UsageError if `output` exists, cannot be created, is being written by another run, or was created while this
     one wrote its rows; if there are rows of an interrupted run and `resume` is not given; and if such rows have other
@@ -74,7 +76,8 @@ def open_row_file(
             # Another run may have finished or stopped between our opening and our locking the file.
             _refuse_existing(output)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
-                remedy = "remove it to start again" if writer.form[0] == "table" else "pass --resume to continue it"
+                can_resume = is_resumable and writer.form[0] != "table"
+                remedy = "pass --resume to continue it" if can_resume else "remove it to start again"
                 raise UsageError(f"{partial}: holds the rows of an interrupted run; {remedy}")
             rows = RowFile(file, writer, output)
         with _kept_if_any(rows, partial):
