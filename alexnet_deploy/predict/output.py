@@ -85,28 +85,28 @@ def open_row_file(
         _publish_new(file, partial, output)
 
 
-def check_output(output: Path, *, resume: bool) -> None:
-    """Raise UsageError if rows cannot be written to `output`, before the work that makes them; see open_row_file.
+def check_output(output: Path, *, resume: bool, option: str = "--output") -> None:
+    """Raise UsageError if no file can be written to `output`, before the work that makes it; see open_row_file.
 
-    With `resume`, `output` may be a complete file.
+    With `resume`, `output` may be a complete file. `option` names `output` in the errors.
     """
     folder = output.parent
     try:
         if output.exists() and not output.is_file():
-            raise UsageError(f"{output}: is {kind_of(output.stat())}, not a regular file; choose another --output")
+            raise UsageError(f"{output}: is {kind_of(output.stat())}, not a regular file; choose another {option}")
         if os.path.lexists(output):
             if not resume:
-                _refuse_existing(output)
+                _refuse_existing(output, option)
             return
         if not folder.exists() and not any(parent.is_file() for parent in folder.parents):
             raise UsageError(f"{output}: there is no folder {folder}; create it first")
         if not folder.is_dir():
             place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-            raise UsageError(f"{output}: {place} is {kind_of(place.stat())}, not a folder; choose another --output")
+            raise UsageError(f"{output}: {place} is {kind_of(place.stat())}, not a folder; choose another {option}")
         try_to_write(folder)
     except OSError as error:
         raise UsageError(
-            f"{output}: no file can be created in {folder}: {error.strerror or error}; choose another --output"
+            f"{output}: no file can be created in {folder}: {error.strerror or error}; choose another {option}"
         ) from error
 
 
@@ -231,9 +231,9 @@ def _in_words(output: Path, partial: Path) -> Iterator[None]:
         raise OutputError(f"{output}: cannot be written: {error.strerror}; the rows so far are in {partial}") from error
 
 
-def _refuse_existing(output: Path) -> None:
+def _refuse_existing(output: Path, option: str = "--output") -> None:
     if os.path.lexists(output):
-        raise UsageError(f"{output}: already exists; choose another --output")
+        raise UsageError(f"{output}: already exists; choose another {option}")
 
 
 def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:

@@ -261,8 +261,13 @@ def test_rows_without_their_features_are_not_resumed(
         ("--features f.parquet --output r.csv --resume", "f.parquet: only .npy can be resumed; leave out --resume"),
         ("--features f.npy --output f.npy --format csv", "f.npy: is --output too; choose another --features"),
         ("--features f.npy --resume", "--resume needs an --output"),
-        ("--features there.npy", "there.npy: already exists"),
+        ("--features there.npy", "there.npy: already exists; choose another --features"),
         ("--features no/f.npy", "there is no folder no"),
+        ("--features there.npy/f.npy", "there.npy is a file, not a folder; choose another --features"),
+        (
+            "--features f.npy --views center",
+            "computes ten views, not center; `alexnet-deploy export --views center --output-layer fc7` makes one",
+        ),
         ("", "returns features of fc7; pass --features FILE to write them"),
     ],
 )

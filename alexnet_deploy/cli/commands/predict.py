@@ -140,7 +140,7 @@ def predict(
     if output is not None:
         check_output(output, resume=resume)
     if gallery is not None:
-        check_output(gallery, resume=False)
+        check_output(gallery, resume=False, option="--gallery")
         if resume:
             raise UsageError("--gallery shows the predictions of one run; leave out --resume")
     if features is not None:
@@ -304,11 +304,12 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | 
 
 
 def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
-    held = bundle.manifest.views.name
+    held, layer = bundle.manifest.views.name, bundle.manifest.output.layer
     if views is not None and views != held:
+        of_layer = "" if layer is None else f" --output-layer {layer}"
         raise UsageError(
-            f"{bundle.path}: its graph computes {held} views, not {views}; `alexnet-deploy export --views {views}` "
-            "makes one that does"
+            f"{bundle.path}: its graph computes {held} views, not {views}; `alexnet-deploy export --views {views}"
+            f"{of_layer}` makes one that does"
         )
 
 

@@ -60,7 +60,7 @@ def check_feature_file(place: Path, *, resume: bool) -> None:
         raise UsageError(f"{place}: only .npy can be resumed; leave out --resume, or write .npy")
     if ending == ".parquet" and installed_module(["pyarrow"]) is None:
         raise BackendError(f"{place}: parquet needs pyarrow: run `{install_command('parquet')}`, or write .npy")
-    check_output(place, resume=resume)
+    check_output(place, resume=resume, option="--features")
 
 
 @contextmanager
