@@ -49,20 +49,25 @@ def confirm(place: Path, bundle: "Bundle", num_rows: int) -> None:
     confirm_features(place, bundle.manifest.output.size, num_rows)
 
 
+def can_resume(features: Path | None) -> bool:
+    """Return whether an interrupted run with this file of features, None for none, can be resumed."""
+    from alexnet_deploy.predict.features import feature_file
+
+    return features is None or feature_file.can_resume(features)
+
+
 def with_features(
-    extractions: "Generator[Extraction]", place: Path, engine: "Engine", depends_on: str | None, rows: "RowSink"
+    extractions: "Generator[Extraction]", place: Path, engine: "Engine", rows: "RowSink"
 ) -> "Generator[Prediction]":
     """Write the features of each input to the file, and yield its row; the file is complete at the end.
 
-    With `depends_on` an interrupted run can be resumed, and `rows` are the ones to resume; see open_feature_file.
+    If `rows` are a file, an interrupted run can be resumed; see open_feature_file.
     """
-    from alexnet_deploy.predict.features.feature_file import can_resume, open_feature_file
+    from alexnet_deploy.predict.features.feature_file import open_feature_file
+    from alexnet_deploy.predict.sink import RowFile
 
-    num_kept = rows.outcomes.total() if depends_on is not None and can_resume(place) else None
-    with (
-        closing(extractions),
-        open_feature_file(place, engine.output.size, depends_on or "", num_kept=num_kept) as file,
-    ):
+    beside = rows if isinstance(rows, RowFile) and can_resume(place) else None
+    with closing(extractions), open_feature_file(place, engine.output.size, beside) as file:
         for extraction in extractions:
             file.write(extraction)
             yield extraction.row

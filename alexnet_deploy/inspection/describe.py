@@ -26,16 +26,20 @@ if TYPE_CHECKING:
     from alexnet_deploy.train.data.source import LabelledSource
 
 
-def describe(architecture: Architecture) -> str:
-    """Return the table of layers: name, kind, output shape, parameters, and multiply-adds per view."""
+def describe(architecture: Architecture, until: str | None = None) -> str:
+    """Return the table of layers: name, kind, output shape, parameters, and multiply-adds per view.
+
+    The layer `until` is the last one; None for all.
+    """
+    costs = tuple(architecture.costs(until))
     lines = [f"{'layer':<16} {'kind':<14} {'output':<14} {'parameters':>12} {'multiply-adds':>15}"]
-    for cost in architecture.costs():
+    for cost in costs:
         kind = type(cost.layer).__struct_config__.tag
         shape = " x ".join(str(size) for size in cost.out_shape)
         parameters = f"{cost.num_parameters:,}" if cost.num_parameters else ""
         work = f"{cost.num_multiply_adds:,}" if cost.num_multiply_adds else ""
         lines.append(f"{printable(cost.layer.name):<16} {kind!s:<14} {shape:<14} {parameters:>12} {work:>15}".rstrip())
-    totals = f"{architecture.num_parameters:>12,} {architecture.num_multiply_adds:>15,}"
+    totals = f"{sum(cost.num_parameters for cost in costs):>12,} {sum(cost.num_multiply_adds for cost in costs):>15,}"
     lines.append(f"{printable(architecture.name):<16} {'total':<14} {'':<14} {totals}")
     return "\n".join(lines)
 
@@ -315,7 +319,7 @@ def _bundle_lines(bundle: BundleFacts, width: int | None) -> Iterator[str]:
     for fault, multiple in manifest.golden.separation.items():
         yield f"  {fault:<36} {multiple:>12,.1f}"
     yield ""
-    yield from describe(manifest.architecture).split("\n")
+    yield from describe(manifest.architecture, manifest.output.layer).split("\n")
 
 
 def _graph_lines(graph: GraphFacts) -> Iterator[str]:

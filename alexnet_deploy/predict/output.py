@@ -34,13 +34,15 @@ def open_row_file(
     *,
     resume: bool,
     again: frozenset[str] = frozenset(),
+    is_resumable: bool = True,
     say: Say = say_nothing,
 ) -> Iterator[RowFile]:
     """Yield a file of rows that becomes `output` at the end; after an exception the rows stay in a hidden file.
 
     `depends_on` names everything but their format that the rows depend on. With `resume` the rows of an interrupted run
     are kept, if there are any. With error codes in `again`, which needs `resume`, `output` may also be complete, and
-    the rows with such an error are replaced.
+    the rows with such an error are replaced. `is_resumable` is false if something else than the format of the rows
+    rules out `resume`.
 
     Raises UsageError if `output` exists, cannot be created, is being written by another run, or was created while this
     one wrote its rows; if there are rows of an interrupted run and `resume` is not given; and if such rows have other
@@ -74,7 +76,8 @@ def open_row_file(
             # Another run may have finished or stopped between our opening and our locking the file.
             _refuse_existing(output)
             if not resume and file.seek(0, os.SEEK_END) > len(writer.header().encode()):
-                remedy = "remove it to start again" if writer.form[0] == "table" else "pass --resume to continue it"
+                can_resume = is_resumable and writer.form[0] != "table"
+                remedy = "pass --resume to continue it" if can_resume else "remove it to start again"
                 raise UsageError(f"{partial}: holds the rows of an interrupted run; {remedy}")
             rows = RowFile(file, writer, output)
         with _kept_if_any(rows, partial):
@@ -82,28 +85,28 @@ def open_row_file(
         _publish_new(file, partial, output)
 
 
-def check_output(output: Path, *, resume: bool) -> None:
-    """Raise UsageError if rows cannot be written to `output`, before the work that makes them; see open_row_file.
+def check_output(output: Path, *, resume: bool, option: str = "--output") -> None:
+    """Raise UsageError if no file can be written to `output`, before the work that makes it; see open_row_file.
 
-    With `resume`, `output` may be a complete file.
+    With `resume`, `output` may be a complete file. `option` names `output` in the errors.
     """
     folder = output.parent
     try:
         if output.exists() and not output.is_file():
-            raise UsageError(f"{output}: is {kind_of(output.stat())}, not a regular file; choose another --output")
+            raise UsageError(f"{output}: is {kind_of(output.stat())}, not a regular file; choose another {option}")
         if os.path.lexists(output):
             if not resume:
-                _refuse_existing(output)
+                _refuse_existing(output, option)
             return
         if not folder.exists() and not any(parent.is_file() for parent in folder.parents):
             raise UsageError(f"{output}: there is no folder {folder}; create it first")
         if not folder.is_dir():
             place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-            raise UsageError(f"{output}: {place} is {kind_of(place.stat())}, not a folder; choose another --output")
+            raise UsageError(f"{output}: {place} is {kind_of(place.stat())}, not a folder; choose another {option}")
         try_to_write(folder)
     except OSError as error:
         raise UsageError(
-            f"{output}: no file can be created in {folder}: {error.strerror or error}; choose another --output"
+            f"{output}: no file can be created in {folder}: {error.strerror or error}; choose another {option}"
         ) from error
 
 
@@ -228,9 +231,9 @@ def _in_words(output: Path, partial: Path) -> Iterator[None]:
         raise OutputError(f"{output}: cannot be written: {error.strerror}; the rows so far are in {partial}") from error
 
 
-def _refuse_existing(output: Path) -> None:
+def _refuse_existing(output: Path, option: str = "--output") -> None:
     if os.path.lexists(output):
-        raise UsageError(f"{output}: already exists; choose another --output")
+        raise UsageError(f"{output}: already exists; choose another {option}")
 
 
 def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_new: bool) -> None:

@@ -35,6 +35,7 @@ def render_report(
     the calibration histograms of an int8 graph, by layer; None if not available. The page makes no request and
     contains no script, every name in it is escaped, and the same input gives the same bytes.
     """
+    layers = tuple(manifest.architecture.costs(manifest.output.layer))
     return render_page(
         "report.html.jinja",
         name=name,
@@ -52,7 +53,9 @@ def render_report(
         labels=labels,
         training=training_part(training, labels) if training is not None else None,
         images=images,
-        layers=list(manifest.architecture.costs()),
+        layers=layers,
+        num_parameters=sum(cost.num_parameters for cost in layers),
+        num_multiply_adds=sum(cost.num_multiply_adds for cost in layers),
     )
 
 

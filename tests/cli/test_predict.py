@@ -437,6 +437,8 @@ def test_a_gallery_shows_every_input(latest: Path, images: Path, run: Run, tmp_p
     page = Path("page.html").read_text()
     assert page.count("<figure") == 3
     assert "not_an_image" in page
-    assert run("predict", "in", "--gallery", "page.html").refused(2).startswith("page.html: already exists")
+    assert run("predict", "in", "--gallery", "page.html").refused(2) == (
+        "page.html: already exists; choose another --gallery"
+    )
     said = run("predict", "in", "--gallery", "b.html", "--output", "a.csv", "--resume").refused(2)
     assert said == "--gallery shows the predictions of one run; leave out --resume"

@@ -11,7 +11,7 @@ from networks import republished, saved, shipped, with_tensor
 
 from alexnet_deploy.core.bundle.contract import Subject, output_of
 from alexnet_deploy.core.bundle.manifest import FEATURES_VERSION
-from alexnet_deploy.core.bundle.store import GOLDEN_INDEX, LABELS, Bundle, open_bundle
+from alexnet_deploy.core.bundle.store import GOLDEN_INDEX, LABELS, REPORT, Bundle, open_bundle
 from alexnet_deploy.core.errors import ExportError, ParityError, UsageError
 from alexnet_deploy.core.golden.record import FeatureTolerance
 from alexnet_deploy.core.images.drawing import golden_images
@@ -21,6 +21,8 @@ from alexnet_deploy.engines.proof.faults import planted_faults
 from alexnet_deploy.engines.proof.features import relative_errors
 from alexnet_deploy.engines.proof.parity import prove
 from alexnet_deploy.engines.proof.tolerances import FEATURE_TOLERANCES, candidate_tolerance, engine_tolerance
+from alexnet_deploy.inspection.describe import describe_facts
+from alexnet_deploy.inspection.facts import inspect_path
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
@@ -56,6 +58,21 @@ def test_a_bundle_of_features_says_what_it_returns(features_bundle: Bundle) -> N
     assert "8 images, 64 features of fc7." in index
     assert "compare its output `features`:" in index
     assert "|p - q| <= 1e-05 max |q|, cosine distance <= 1e-10 in every row" in index
+
+
+def test_inspect_and_the_report_end_with_the_layer_of_the_features(features_bundle: Bundle) -> None:
+    architecture = features_bundle.manifest.architecture
+    costs = list(architecture.costs("fc7"))
+    num_parameters = sum(cost.num_parameters for cost in costs)
+    assert num_parameters < architecture.num_parameters
+    facts = describe_facts(inspect_path(features_bundle.path))
+    assert "\nfc7 " in facts
+    assert "\nfc8 " not in facts
+    assert f"{num_parameters:,}" in facts
+    page = features_bundle.read(REPORT).decode()
+    assert "<bdi>fc7</bdi>" in page
+    assert "<bdi>fc8</bdi>" not in page
+    assert f"<td>{num_parameters:,}</td>" in page
 
 
 def test_check_proves_it_with_the_trained_network_and_layer_by_layer(

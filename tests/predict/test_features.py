@@ -104,6 +104,11 @@ def test_a_failed_run_leaves_nothing(ending: str, tmp_path: Path) -> None:
 
 def test_no_inputs_leave_no_file_unless_that_is_allowed(run: Run, features_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
+    for place in ("f.npy", "f.parquet"):
+        refused = extract(run, features_bundle, tmp_path / "none", place, "--output", "rows.csv")
+        assert refused.code == 2
+        assert "none: no files found; pass --allow-empty to accept that" in refused.err
+        assert sorted(path.name for path in Path().iterdir()) == ["none"]
     outcome = extract(run, features_bundle, tmp_path / "none", "f.npy", "--output", "rows.csv", "--allow-empty")
     assert outcome.code == 0
     assert np.load("f.npy").shape == (0, 64)
@@ -169,6 +174,58 @@ def test_a_run_killed_between_its_two_files_is_resumed(
     assert len(Path("rows.jsonl").read_text().splitlines()) == 5
 
 
+def interrupt_after(num_rows: int, kind: type, patch: pytest.MonkeyPatch) -> None:
+    """Let the writer of features be interrupted at the row after these."""
+    write, num_written = kind.write, 0
+
+    def interrupted(self: object, extraction: Extraction) -> None:
+        nonlocal num_written
+        num_written += 1
+        if num_written > num_rows:
+            raise KeyboardInterrupt
+        write(self, extraction)
+
+    patch.setattr(kind, "write", interrupted)
+
+
+def test_unfinished_features_belong_to_their_rows(
+    run: Run, features_bundle: Bundle, odd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(3, feature_file._Npy, patch)
+        assert extract(run, features_bundle, odd, "f.npy", "--output", "rows.jsonl").code == 130
+    others = [odd / f"{name}.jpg" for name in "ecbda"]
+    with monkeypatch.context() as patch:
+        interrupt_after(4, feature_file._Npy, patch)
+        command = ("predict", *others, "--bundle", features_bundle.path, "--backend", "openvino")
+        assert run(*command, "--features", "f.npy", "--output", "others.jsonl").code == 130
+    assert len(list(Path().glob(".f.npy.*.partial"))) == 2
+    # The rows are resumed with their own features, not with those of the later run.
+    assert extract(run, features_bundle, odd, "f.npy", "--output", "rows.jsonl", "--resume").code == 1
+    found = np.load("f.npy")
+    assert np.isnan(found).any(axis=1).tolist() == [False, True, False, True, False]
+    assert np.allclose(found[[0, 2, 4]], features_of(features_bundle, odd, "ace"), rtol=0, atol=1e-5)
+
+
+def test_rows_of_an_interrupted_parquet_say_how_to_start_again(
+    run: Run, features_bundle: Bundle, odd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("f.parquet", "--output", "rows.jsonl")
+    with monkeypatch.context() as patch:
+        interrupt_after(3, feature_file._Parquet, patch)
+        outcome = extract(run, features_bundle, odd, *command)
+    assert outcome.code == 130
+    assert "the rows so far are in .rows.jsonl." in outcome.err
+    assert "--resume" not in outcome.err
+    (partial,) = Path().glob(".*.partial")
+    outcome = extract(run, features_bundle, odd, *command)
+    assert outcome.code == 2
+    assert f"{partial}: holds the rows of an interrupted run; remove it to start again" in outcome.err
+    partial.unlink()
+    assert extract(run, features_bundle, odd, *command).code == 1
+    assert pyarrow.parquet.read_table("f.parquet").num_rows == 5
+
+
 def test_features_that_are_gone_or_of_another_run_are_not_confirmed(
     run: Run, features_bundle: Bundle, odd: Path
 ) -> None:
@@ -185,17 +242,8 @@ def test_rows_without_their_features_are_not_resumed(
     run: Run, features_bundle: Bundle, odd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("f.npy", "--output", "rows.jsonl")
-    write, written = feature_file._Npy.write, 0
-
-    def interrupted(self: feature_file._Npy, extraction: Extraction) -> None:
-        nonlocal written
-        written += 1
-        if written > 3:
-            raise KeyboardInterrupt
-        write(self, extraction)
-
     with monkeypatch.context() as patch:
-        patch.setattr(feature_file._Npy, "write", interrupted)
+        interrupt_after(3, feature_file._Npy, patch)
         assert extract(run, features_bundle, odd, *command).code == 130
     (partial,) = Path().glob(".f.npy.*.partial")
     os.truncate(partial, partial.stat().st_size - 1)
@@ -213,8 +261,13 @@ def test_rows_without_their_features_are_not_resumed(
         ("--features f.parquet --output r.csv --resume", "f.parquet: only .npy can be resumed; leave out --resume"),
         ("--features f.npy --output f.npy --format csv", "f.npy: is --output too; choose another --features"),
         ("--features f.npy --resume", "--resume needs an --output"),
-        ("--features there.npy", "there.npy: already exists"),
+        ("--features there.npy", "there.npy: already exists; choose another --features"),
         ("--features no/f.npy", "there is no folder no"),
+        ("--features there.npy/f.npy", "there.npy is a file, not a folder; choose another --features"),
+        (
+            "--features f.npy --views center",
+            "computes ten views, not center; `alexnet-deploy export --views center --output-layer fc7` makes one",
+        ),
         ("", "returns features of fc7; pass --features FILE to write them"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alexnet_deploy.cli.features import check_features, confirm, refuse_other_output, with_features
+from alexnet_deploy.cli.features import can_resume, check_features, confirm, refuse_other_output, with_features
 from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import find_bundle
@@ -140,7 +140,7 @@ def predict(
     if output is not None:
         check_output(output, resume=resume)
     if gallery is not None:
-        check_output(gallery, resume=False)
+        check_output(gallery, resume=False, option="--gallery")
         if resume:
             raise UsageError("--gallery shows the predictions of one run; leave out --resume")
     if features is not None:
@@ -178,19 +178,18 @@ def predict(
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
         )
         depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
-        with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again) as rows:
+        kept = row_format != "table" and can_resume(features)
+        with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again, is_resumable=kept) as rows:
             left = pass_over(rows.done(), inputs)
+            if not allow_empty:
+                left = _refuse_none(left, images, rows)
             if features is None:
                 classifier = Classifier(bundle=opened, engine=engine, topk=num_guesses, limits=limits, reject=reject)
                 predictions = classifier.stream(left, batch_size)
             else:
                 extractor = Extractor(bundle=opened, engine=engine, limits=limits)
-                kept = None if output is None else depends_on
-                predictions = with_features(extractor.stream(left, batch_size), features, engine, kept, rows)
+                predictions = with_features(extractor.stream(left, batch_size), features, engine, rows)
             sample = _write_all(predictions, rows)
-            if not rows.outcomes and not allow_empty:
-                sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
-                raise UsageError(f"{sources}; pass --allow-empty to accept that")
     if gallery is not None:
         from alexnet_deploy.pipeline.gallery import write_gallery
 
@@ -216,6 +215,17 @@ def _writer(
         labels=labels if topk else (),
         reject=reject,
     )
+
+
+def _refuse_none(inputs: "Iterator[Input | None]", images: list[str], rows: "RowSink") -> "Generator[Input | None]":
+    """Yield the inputs; raise UsageError after the last one if there was none, and no row of an interrupted run."""
+    is_none = True
+    for item in inputs:
+        is_none = is_none and item is None
+        yield item
+    if is_none and not rows.outcomes:
+        sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
+        raise UsageError(f"{sources}; pass --allow-empty to accept that")
 
 
 def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> "EvenSample":
@@ -294,19 +304,29 @@ def _confirm_whole(output: Path, writer: "RowWriter", inputs: Iterator["Input | 
 
 
 def _refuse_other_views(bundle: "Bundle", views: str | None) -> None:
-    held = bundle.manifest.views.name
+    held, layer = bundle.manifest.views.name, bundle.manifest.output.layer
     if views is not None and views != held:
+        of_layer = "" if layer is None else f" --output-layer {layer}"
         raise UsageError(
-            f"{bundle.path}: its graph computes {held} views, not {views}; `alexnet-deploy export --views {views}` "
-            "makes one that does"
+            f"{bundle.path}: its graph computes {held} views, not {views}; `alexnet-deploy export --views {views}"
+            f"{of_layer}` makes one that does"
         )
 
 
 @contextmanager
 def _sink_to(
-    output: Path | None, writer: "RowWriter", depends_on: str, *, resume: bool, again: frozenset[str]
+    output: Path | None,
+    writer: "RowWriter",
+    depends_on: str,
+    *,
+    resume: bool,
+    again: frozenset[str],
+    is_resumable: bool,
 ) -> Iterator["RowSink"]:
-    """Yield the sink of all rows, stdout or a file that becomes `output` at the end."""
+    """Yield the sink of all rows, stdout or a file that becomes `output` at the end.
+
+    `is_resumable` says whether --resume can continue the run after an interruption.
+    """
     from alexnet_deploy.cli.terminal import for_stdout, say
     from alexnet_deploy.predict.output import open_row_file
     from alexnet_deploy.predict.sink import RowSink
@@ -316,7 +336,9 @@ def _sink_to(
         rows.begin()
         yield rows
         return
-    with open_row_file(output, writer, depends_on, resume=resume, again=again, say=say) as file:
+    with open_row_file(
+        output, writer, depends_on, resume=resume, again=again, is_resumable=is_resumable, say=say
+    ) as file:
         if file.outcomes:
             say(f"resuming after {counted(file.outcomes.total(), 'row')}")
         elif resume:
@@ -327,6 +349,6 @@ def _sink_to(
             raise
         except BaseException:
             if file.outcomes and file.place.exists():
-                remedy = "" if writer.form[0] == "table" else "; repeat the command with --resume to continue"
+                remedy = "; repeat the command with --resume to continue" if is_resumable else ""
                 say(f"the rows so far are in {file.place}{remedy}")
             raise

@@ -24,6 +24,7 @@ from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.engines.registry import installed_module
 from alexnet_deploy.predict.features.extraction import Extraction
 from alexnet_deploy.predict.output import check_output
+from alexnet_deploy.predict.sink import RowFile
 
 ENDINGS = (".npy", ".parquet")
 
@@ -59,29 +60,28 @@ def check_feature_file(place: Path, *, resume: bool) -> None:
         raise UsageError(f"{place}: only .npy can be resumed; leave out --resume, or write .npy")
     if ending == ".parquet" and installed_module(["pyarrow"]) is None:
         raise BackendError(f"{place}: parquet needs pyarrow: run `{install_command('parquet')}`, or write .npy")
-    check_output(place, resume=resume)
+    check_output(place, resume=resume, option="--features")
 
 
 @contextmanager
-def open_feature_file(
-    place: Path, size: int, depends_on: str = "", *, num_kept: int | None = None
-) -> Iterator[FeatureFile]:
+def open_feature_file(place: Path, size: int, rows: RowFile | None = None) -> Iterator[FeatureFile]:
     """Yield a file for features of `size` numbers; it gets its name at the end.
 
-    `num_kept` is the number of rows of an interrupted run to keep in an .npy, 0 for a new run: after an exception the
-    rows so far stay, and --resume continues them. `depends_on` names everything that they depend on. No other run may
-    write the same rows: those of --output are locked. With None nothing stays.
+    After an exception nothing stays without `rows`. With them, which needs an .npy, its rows so far stay, and are
+    continued when `rows` are resumed. No other run has the same unfinished file: `rows` are locked, and their hidden
+    name has a digest of everything that they depend on.
 
-    Raises UsageError where `place` exists by the end, or where fewer rows than `num_kept` are left; OutputError where
-    the file cannot be written.
+    Raises UsageError where `place` exists by the end, or holds fewer rows than `rows`; OutputError where the file
+    cannot be written.
     """
+    num_kept = None if rows is None else rows.outcomes.total()
     if num_kept is not None and os.path.lexists(place):
         # The interrupted run had completed its features, but not yet its rows.
         confirm_features(place, size, num_kept)
         yield _Complete(place)
         return
-    ending = f".{os.getpid()}.partial" if num_kept is None else f".{sha256(depends_on.encode())[:12]}.partial"
-    hidden = hidden_beside(place, ending)
+    belongs_to = os.getpid() if rows is None else _digest_of(rows.place, place)
+    hidden = hidden_beside(place, f".{belongs_to}.partial")
     try:
         with open_working(hidden, "r+b" if num_kept is not None and os.path.lexists(hidden) else "xb") as file:
             try:
@@ -124,6 +124,12 @@ def confirm_features(place: Path, size: int, num_rows: int) -> None:
 def can_resume(place: Path) -> bool:
     """Return whether an interrupted run can continue with a file of this ending: .npy."""
     return place.suffix.lower() == ".npy"
+
+
+def _digest_of(rows: Path, place: Path) -> str:
+    """Return a digest of the path from a file of features to its rows, which both may move together."""
+    there = os.path.relpath(rows.parent.resolve() / rows.name, place.parent.resolve())
+    return sha256(os.fsencode(there))[:12]
 
 
 def _npy_header(num_rows: int, size: int) -> bytes:

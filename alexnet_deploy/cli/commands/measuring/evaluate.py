@@ -80,9 +80,9 @@ def evaluate(
 
     limits = dict(map(_limit, fail_under or []))
     check_exists(data, "file or folder")
-    for path in (output, page):
+    for path, option in ((output, "--output"), (page, "--page")):
         if path is not None:
-            check_output(path, resume=False)
+            check_output(path, resume=False, option=option)
     if output is not None:
         check_images_file(output)
     opened = [open_bundle(find_bundle(path)) for path in bundles] if bundles else [open_bundle(find_bundle())]
