@@ -3,6 +3,8 @@
 Everything is computed in float64, and written so that NaN fails.
 """
 
+import math
+
 import numpy as np
 
 from alexnet_deploy.core.golden.record import FeatureTolerance
@@ -50,9 +52,12 @@ def feature_shortfalls(expected: np.ndarray, actual: np.ndarray, tolerance: Feat
 
 
 def feature_separation(expected: np.ndarray, faulty: np.ndarray, tolerance: FeatureTolerance) -> float:
-    """Return the error of a faulty network as a multiple of the tolerance; above 1 the fault is detected."""
+    """Return the error of a faulty network as a multiple of the tolerance; above 1 the fault is detected.
+
+    Angles are compared, not cosine distances: a small distance is half the square of the angle.
+    """
     error, distance = _largest(expected, faulty)
-    return max(error / tolerance.error, distance / tolerance.cosine_distance)
+    return max(error / tolerance.error, math.sqrt(distance / tolerance.cosine_distance))
 
 
 def _largest(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:

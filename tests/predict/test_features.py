@@ -207,6 +207,32 @@ def test_unfinished_features_belong_to_their_rows(
     assert np.allclose(found[[0, 2, 4]], features_of(features_bundle, odd, "ace"), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [((), "choose another --features"), (("--output", "rows.jsonl"), "all features are in .f.npy.")],
+)
+def test_a_file_that_appears_during_the_run_stays(
+    options: tuple[str, ...],
+    remedy: str,
+    run: Run,
+    features_bundle: Bundle,
+    odd: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish = feature_file._Npy.finish
+
+    def slow(self: feature_file._Npy) -> None:
+        Path("f.npy").write_text("another program's")
+        finish(self)
+
+    monkeypatch.setattr(feature_file._Npy, "finish", slow)
+    outcome = extract(run, features_bundle, odd, "f.npy", *options)
+    assert outcome.code == 2
+    assert f"f.npy: was created by another program during this run; {remedy}" in outcome.err
+    assert Path("f.npy").read_text() == "another program's"
+    assert [np.load(path).shape for path in Path().glob(".f.npy.*")] == [(5, 64)] * bool(options)
+
+
 def test_rows_of_an_interrupted_parquet_say_how_to_start_again(
     run: Run, features_bundle: Bundle, odd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,8 @@ def _task_for(bundle: Bundle, found: LabelledInputs, request: EvaluationRequest,
     if request.subset is None:
         return _Task(bundle=bundle, inputs=found.inputs, truths=truths, subset=None)
     subset = match_classes(request.subset, bundle.labels, "--labels-subset").indices
+    if len(set(subset)) < 2:
+        raise UsageError("a subset needs two or more labels: among one label every prediction is right")
     is_kept = np.isin(truths, subset)
     inputs = tuple(item for item, kept in zip(found.inputs, is_kept, strict=True) if kept)
     if not inputs:

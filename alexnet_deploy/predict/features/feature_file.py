@@ -98,9 +98,8 @@ def open_feature_file(place: Path, size: int, rows: RowFile | None = None) -> It
                 raise
         sync_directory(place.parent)
     except FileExistsError as error:
-        raise UsageError(
-            f"{place}: was created by another program during this run; choose another --features"
-        ) from error
+        remedy = "choose another --features" if rows is None else f"all features are in {hidden}"
+        raise UsageError(f"{place}: was created by another program during this run; {remedy}") from error
     except OSError as error:
         raise OutputError(f"{place}: could not be written: {error.strerror or error}") from error
 

@@ -106,5 +106,7 @@ def test_a_change_of_one_weak_row_is_found_by_its_direction() -> None:
 def test_separation_is_the_larger_of_both_multiples() -> None:
     expected = np.array([[1.0, 0.0]], np.float32)
     assert feature_separation(expected, 1.5 * expected, TOLERANCE) == pytest.approx(50)
-    turned = np.array([[0.0, 1.0]], np.float32)
-    assert feature_separation(expected, turned, TOLERANCE) == pytest.approx(1000)
+    # An angle of 1e-3, where 1e-5 is allowed.
+    turned = np.array([[1.0, 1e-3]], np.float32)
+    strict = FeatureTolerance(error=0.01, cosine_distance=5e-11)
+    assert feature_separation(expected, turned, strict) == pytest.approx(100, rel=1e-3)

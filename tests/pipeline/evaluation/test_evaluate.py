@@ -123,6 +123,8 @@ def test_a_subset_without_images_or_labels_is_refused(bundle: Bundle, data: Path
             image.unlink()
         (data / "val" / name).rmdir()
     with pytest.raises(UsageError, match="no image has a label of the subset"):
+        evaluate([bundle], data, EvaluationRequest(subset=("umbrella", "container ship")))
+    with pytest.raises(UsageError, match="a subset needs two or more labels"):
         evaluate([bundle], data, EvaluationRequest(subset=("umbrella",)))
 
 
