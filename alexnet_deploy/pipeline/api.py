@@ -20,6 +20,7 @@ from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.engines.engine import Device
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.pipeline.check import CheckResult, check, images_in
+from alexnet_deploy.pipeline.confidence.images import ConfidenceSource
 from alexnet_deploy.pipeline.evaluation.evaluate import Evaluation, EvaluationRequest, evaluate
 
 
@@ -128,10 +129,16 @@ def export_bundle(
         output_layer=output_layer,
         int8=None if calibrate is None else Int8Request(calibrate=Path(calibrate)),
         data=None if data is None else Path(data),
-        confidence=confidence if confidence is None or confidence == "validation" else Path(confidence),
+        confidence=_confidence(confidence),
     )
     loaded = load_weights(find_weights(Path(weights)))
     return export(loaded, Path(out), request, force=force, observer=BuildObserver(say=say)).path
+
+
+def _confidence(images: str | Path | None) -> ConfidenceSource | None:
+    if images is None or images == "validation":
+        return None if images is None else "validation"
+    return Path(images)
 
 
 def check_bundle(
