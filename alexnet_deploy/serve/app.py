@@ -5,7 +5,8 @@ import hmac
 import importlib.resources
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from alexnet_deploy.core.errors import AlexNetDeployError, ImageError, ImageErro
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.versions import __version__
 from alexnet_deploy.predict.prediction import best_guesses
-from alexnet_deploy.serve.errors import RequestError
+from alexnet_deploy.serve.errors import BusyError, RequestError
 from alexnet_deploy.serve.log import log_event, log_request
 from alexnet_deploy.serve.metrics import Metrics
 from alexnet_deploy.serve.model import Model
@@ -50,6 +51,8 @@ class Service:
         self._metrics = metrics
         self._token = token
         self._models: Mapping[tuple[str, str], Model] | None = None
+        self._num_held = 0
+        """Bytes of all bodies in memory."""
 
     def set_models(self, models: Mapping[tuple[str, str], Model]) -> None:
         """Become ready: every model was proved."""
@@ -155,15 +158,15 @@ class Service:
 
     async def _infer(self, request: Request) -> Response:
         model = self._model(request)
-        body = await self._body(request)
-        asked = read_request(body, request.headers.get(HEADER_LENGTH), model.output, self._limits.images)
-        try:
-            if isinstance(asked.images, tuple):
-                outputs = await self._in_time(model.run_files(asked.images))
-            else:
-                outputs = await self._in_time(model.run(asked.images))
-        except ImageError as error:
-            raise RequestError(_status_of(error), f"{ENCODED_IMAGES}: {error.code.value}: {error}") from error
+        async with self._body(request) as body:
+            asked = read_request(body, request.headers.get(HEADER_LENGTH), model.output, self._limits.images)
+            try:
+                if isinstance(asked.images, tuple):
+                    outputs = await self._in_time(model.run_files(asked.images))
+                else:
+                    outputs = await self._in_time(model.run(asked.images))
+            except ImageError as error:
+                raise RequestError(_status_of(error), f"{ENCODED_IMAGES}: {error.code.value}: {error}") from error
         self._metrics.images.labels(*model.key).inc(len(outputs))
         answer, head = write_answer(asked, outputs, model.output, model.labels, *model.key)
         if head is None:
@@ -178,9 +181,9 @@ class Service:
         topk = request.query_params.get("topk", "5")
         if not re.fullmatch("0*[1-9][0-9]{0,8}", topk):
             raise RequestError(400, f"topk must be a number of classes, 1 or more, got {topk!r}")
-        body = await self._body(request)
         try:
-            (row,) = await self._in_time(model.run_files((body,)))
+            async with self._body(request) as body:
+                (row,) = await self._in_time(model.run_files((body,)))
         except ImageError as error:
             refused = {"ok": False, "error": {"code": error.code.value, "message": str(error)}}
             return _json(refused, _status_of(error))
@@ -200,7 +203,9 @@ class Service:
             raise RequestError(404, f"there is no model {name!r}{of}")
         return self._models[max(found, key=lambda key: int(key[1]))]
 
-    async def _body(self, request: Request) -> bytes:
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """Read a body, and count its bytes as held until the block ends."""
         limit = self._limits.body_bytes
         too_large = RequestError(413, f"a body has at most {limit:,} bytes")
         length = request.headers.get("content-length", "")
@@ -210,13 +215,20 @@ class Service:
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 async for piece in request.stream():
-                    num_bytes += len(piece)
-                    if num_bytes > limit:
+                    if num_bytes + len(piece) > limit:
                         raise too_large
+                    if self._num_held + len(piece) > self._limits.held_bytes:
+                        raise BusyError(f"{self._num_held:,} bytes of other requests are in memory")
+                    num_bytes += len(piece)
+                    self._num_held += len(piece)
                     pieces.append(piece)
+            body = b"".join(pieces)
+            pieces.clear()
+            yield body
         except TimeoutError as error:
             raise RequestError(408, f"the body did not arrive within {self._limits.timeout_s:g} s") from error
-        return b"".join(pieces)
+        finally:
+            self._num_held -= num_bytes
 
     async def _in_time(self, answer: Awaitable[Answer]) -> Answer:
         try:

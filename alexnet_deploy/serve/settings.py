@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.fs.opening import MIB
+from alexnet_deploy.core.fs.opening import GIB, MIB
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 from alexnet_deploy.core.names import find_bundle, model_name
 from alexnet_deploy.engines.engine import Device
@@ -58,6 +58,8 @@ class ServerLimits:
 
     body_bytes: int = 64 * MIB
     """Largest body of a request."""
+    held_bytes: int = GIB
+    """Most bytes of all bodies that are in memory."""
     images: int = 64
     """Most images of a request."""
     queued_images: int = 512

@@ -88,6 +88,31 @@ def test_a_full_queue_is_429_and_empties_again(bundle: Bundle, images: Path, mon
     with_client(bundle, work, ServerLimits(queued_images=3, images=3))
 
 
+def test_bodies_in_memory_are_limited_together(bundle: Bundle, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    run = Engine.run
+
+    def held(self: Engine, batch: object) -> object:
+        assert go.wait(60)
+        return run(self, batch)  # type: ignore[arg-type]
+
+    data = (images / "a.jpg").read_bytes()
+
+    async def work(client: httpx.AsyncClient, model: Model) -> None:
+        monkeypatch.setattr(Engine, "run", held)
+        first = asyncio.create_task(client.post("/v2/models/net/classify", content=data))
+        while not model._num_admitted:
+            await asyncio.sleep(0.01)
+        refused = await client.post("/v2/models/net/classify", content=data)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json() == {"error": f"{len(data):,} bytes of other requests are in memory"}
+        go.set()
+        assert (await first).status_code == 200
+        assert (await client.post("/v2/models/net/classify", content=data)).status_code == 200
+
+    with_client(bundle, work, ServerLimits(held_bytes=len(data) + 100))
+
+
 def test_an_answer_that_is_late_is_503_and_leaves_nothing_behind(
     bundle: Bundle, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
