@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, train
+from alexnet_deploy.cli.commands import build, export, import_, look, merge, pack, predict, train
 from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
@@ -59,6 +59,7 @@ for command in (
     import_.import_,
     export.export,
     predict.predict,
+    merge.merge,
     check.check,
     evaluate.evaluate,
     bench.bench,
