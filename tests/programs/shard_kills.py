@@ -33,6 +33,9 @@ from alexnet_deploy.predict.row_formats import RowWriter
 
 COUNT = 4
 
+LAST_STEPS = 6
+"""The record: sync, rename, sync of the folder; the rows: sync, link, sync of the folder."""
+
 
 class StandIn:
     """An engine whose probabilities are shares of the mean pixel."""
@@ -132,7 +135,7 @@ def work(
     log = folder / "log"
     common = ["predict", "-", "--bundle", bundle]
     ended(forked([*common, "--output", str(folder / "whole.jsonl")], names, log), log)
-    counts = {"rounds": 0, "kills": 0, "with rows": 0, "with record": 0}
+    counts = {"rounds": 0, "kills": 0, "steps": 0, "with rows": 0, "with record": 0}
     while counts["kills"] < num_kills:
         place = folder / f"round {counts['rounds']}"
         place.mkdir()
@@ -142,12 +145,18 @@ def work(
 
         def start(number: int, places: list[Path] = places, last_steps: dict[int, int] = last_steps) -> int:
             shard = ["--shard", f"{number + 1}/{COUNT}", "--output", str(places[number]), "--resume"]
-            last_steps[number] = draws.randint(1, 6) if draws.random() < 0.3 else 0
+            last_steps[number] = draws.randint(1, LAST_STEPS) if draws.random() < 0.3 else 0
             return forked([*common, *shard], names, log, last_steps[number], 0.002)
 
         def rows_of(number: int, place: Path = place) -> bool:
             return any(path.stat().st_size for path in place.glob(f".rows-{number + 1}.jsonl.*.partial"))
 
+        if counts["rounds"] == 1:
+            # The same shard is killed before each of its last steps in turn.
+            for step in range(1, LAST_STEPS + 1):
+                first = ["--shard", f"1/{COUNT}", "--output", str(places[0]), "--resume"]
+                process = forked([*common, *first], names, log, step)
+                counts["steps"] += killed(process, (folder / f"paused {process}").exists, log)
         running = {number: start(number) for number in range(COUNT)}
         while running and counts["kills"] < num_kills:
             number = draws.choice(sorted(running))

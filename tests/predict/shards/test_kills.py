@@ -29,5 +29,6 @@ def test_shards_that_were_killed_and_resumed_merge_to_the_bytes_of_one_run(
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["kills"] == num_kills
+    assert counts["steps"] == shard_kills.LAST_STEPS
     assert counts["with rows"] > 0
     assert counts["with record"] > 0
