@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import build, export, import_, look, pack, predict, train
+from alexnet_deploy.cli.commands import build, export, import_, look, merge, pack, predict, train
 from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
 from alexnet_deploy.cli.commands.serving import serve, triton
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
@@ -60,6 +60,7 @@ for command in (
     import_.import_,
     export.export,
     predict.predict,
+    merge.merge,
     check.check,
     evaluate.evaluate,
     bench.bench,

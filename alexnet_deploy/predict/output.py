@@ -9,7 +9,7 @@ end. Both files exist until then, so a retry can be interrupted and resumed too.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from alexnet_deploy.core.fs.opening import kind_of, open_input, open_working
 from alexnet_deploy.core.fs.room import try_to_write
 from alexnet_deploy.core.process.say import Say, say_nothing
 from alexnet_deploy.predict.row_formats import RowWriter, WrittenRow, read_rows
-from alexnet_deploy.predict.sink import OlderRows, RowFile
+from alexnet_deploy.predict.sink import OlderRows, RowFile, append
 
 
 @contextmanager
@@ -83,6 +83,34 @@ def open_row_file(
         with _kept_if_any(rows, partial):
             yield rows
         _publish_new(file, partial, output)
+
+
+@contextmanager
+def writing_whole(output: Path, *, say: Say = say_nothing) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes to a hidden file that becomes `output` at the end.
+
+    After an exception nothing is left. Raises UsageError if `output` exists, cannot be created, is being written by
+    another run, or was created during this one; OutputError if the file cannot be written.
+    """
+    place = hidden_beside(output, ".merge.partial")
+    is_new = not os.path.lexists(place)
+    with _opened(output, place) as file:
+        with _in_words(output, place):
+            _lock(file, output, place, say, is_new=is_new)
+            _refuse_existing(output)
+            # What a killed run left.
+            file.truncate(0)
+        try:
+            yield lambda data: append(file, data, output)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
+        _publish_new(file, place, output)
+
+
+def interrupted_rows(output: Path) -> Path | None:
+    """Return the hidden file with the rows of an interrupted run; None if there is none."""
+    return next(iter(_partials(output)), None) if output.parent.is_dir() else None
 
 
 def check_output(output: Path, *, resume: bool, option: str = "--output") -> None:

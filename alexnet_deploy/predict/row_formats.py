@@ -216,7 +216,7 @@ def read_rows(file: BinaryIO, writer: RowWriter, place: Path) -> Iterator[tuple[
             return
         end = len(header)
         yield None, end
-    for number, record in enumerate(_records(file, row_format), 1):
+    for number, record in enumerate(split_rows(file, row_format), 1):
         row = read_row(record, row_format)
         if row is None:
             return
@@ -234,7 +234,8 @@ def read_row(record: bytes, row_format: RowFormat) -> WrittenRow | None:
     return _json_row(record) if row_format == "jsonl" else _csv_row(record)
 
 
-def _records(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
+def split_rows(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:
+    """Yield the bytes of each complete row of jsonl or csv, with its line end; stop at one that cannot be a row."""
     lines: list[bytes] = []
     room = _MOST_BYTES
     is_quoted = False

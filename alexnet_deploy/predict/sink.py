@@ -175,12 +175,17 @@ class RowFile(RowSink):
         return None
 
     def _append(self, record: bytes) -> None:
-        rest = memoryview(record)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
-        except OSError as error:
-            raise OutputError(f"{self._output}: cannot be written: {error.strerror}") from error
+        append(self._file, record, self._output)
+
+
+def append(file: FileIO, data: bytes, output: Path) -> None:
+    """Write all bytes to an unbuffered file; raises OutputError, which names `output`."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) or 0 :]
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
 
 
 def _agree(output: Path, was: WrittenRow, now: WrittenRow | None) -> None:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from alexnet_deploy.cli.conclusion import conclude
 from alexnet_deploy.cli.features import can_resume, check_features, confirm, refuse_other_output, with_features
 from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
+from alexnet_deploy.cli.sharding import (
+    conclude_shard,
+    read_shard,
+    record_to_replace,
+    refuse_changed_inputs,
+    shard_run,
+)
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.core.process.interruption import unwinding
@@ -98,6 +106,13 @@ FeaturesOption = Annotated[
         help="With a bundle of features, exported with --output-layer: write them to this new file, a row per input.",
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K/N",
+        help="Predict every Nth input only, from input K on, on one of N machines; `merge` joins the rows of all.",
+    ),
+]
 MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
 
 
@@ -119,6 +134,7 @@ def predict(
     allow_empty: AllowEmptyOption = False,
     gallery: GalleryOption = None,
     features: FeaturesOption = None,
+    shard: ShardOption = None,
     max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Classify images: one row per input, in input order, with an error code where a file cannot be read.
@@ -135,6 +151,7 @@ def predict(
     from alexnet_deploy.predict.output import check_output
     from alexnet_deploy.predict.resume import pass_over
     from alexnet_deploy.predict.row_formats import choose_format
+    from alexnet_deploy.predict.shards.record import Origin
     from alexnet_deploy.predict.stream import Classifier
 
     if output is not None:
@@ -147,6 +164,7 @@ def predict(
         others = {"--topk": topk, "--reject": reject, "--gallery": gallery, "--retry-failed": retry_failed or None}
         check_features(features, output, [name for name in others if others[name] is not None], resume=resume)
     row_format = choose_format(row_format, output)
+    share = read_shard(shard, output, row_format, {"--gallery": gallery, "--features": features})
     if resume and (output is None or row_format == "table"):
         raise UsageError("--resume needs an --output whose --format is jsonl or csv")
     if retry_failed and not resume:
@@ -162,12 +180,19 @@ def predict(
     writer = _writer(row_format, num_guesses, opened.labels, reject, is_for_stdout=output is None)
     # A program without a terminal may have no stdin at all.
     stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
-    inputs = find_listed(images, read_list(stdin, null=null))
-    if resume and output is not None and os.path.lexists(output) and not _holds(output, writer, again):
+    given = _Given(find_listed(images, read_list(stdin, null=null)))
+    inputs: Iterator[Input | None] = iter(given)
+    part = shard_run(share, output, inputs, writer, opened)
+    if part is not None:
+        inputs = part.inputs
+    is_complete = resume and output is not None and os.path.lexists(output)
+    replaced = record_to_replace(part) if is_complete else None
+    if output is not None and is_complete and not _holds(output, writer, again):
         outcomes = _confirm_whole(output, writer, inputs)
+        refuse_changed_inputs(part, replaced)
         if features is not None:
             confirm(features, opened, outcomes.total())
-        _conclude(outcomes, reject, "predicted" if features is None else "extracted")
+        conclude(outcomes, reject, "predicted" if features is None else "extracted")
         return
     _refuse_other_views(opened, views)
     limits = DEFAULT_LIMITS if max_pixels is None else DecodeLimits(max_pixels=max_pixels)
@@ -177,12 +202,18 @@ def predict(
             f"{path}, {opened.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
             f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {batch_size or info.batch_size}"
         )
-        depends_on = f"{info.bundle_sha256} {info.backend} {info.arithmetic} {limits} decoding {DECODING_VERSION}"
+        origin = Origin(
+            bundle_sha256=info.bundle_sha256,
+            backend=info.backend,
+            arithmetic=info.arithmetic,
+            limits=str(limits),
+            decoding_version=DECODING_VERSION,
+        )
         kept = row_format != "table" and can_resume(features)
-        with unwinding(), _sink_to(output, writer, depends_on, resume=resume, again=again, is_resumable=kept) as rows:
+        with unwinding(), _sink_to(output, writer, origin.words, resume=resume, again=again, is_resumable=kept) as rows:
             left = pass_over(rows.done(), inputs)
             if not allow_empty:
-                left = _refuse_none(left, images, rows)
+                left = _refuse_none(left, given, images)
             if features is None:
                 classifier = Classifier(bundle=opened, engine=engine, topk=num_guesses, limits=limits, reject=reject)
                 predictions = classifier.stream(left, batch_size)
@@ -190,6 +221,7 @@ def predict(
                 extractor = Extractor(bundle=opened, engine=engine, limits=limits)
                 predictions = with_features(extractor.stream(left, batch_size), features, engine, rows)
             sample = _write_all(predictions, rows)
+            conclude_shard(part, origin, rows, replaced)
     if gallery is not None:
         from alexnet_deploy.pipeline.gallery import write_gallery
 
@@ -197,7 +229,7 @@ def predict(
         say(f"gallery: {gallery}")
     if features is not None:
         say(f"features: {features}, {returned.size:,} of {returned.layer} for each input")
-    _conclude(rows.outcomes, reject, "predicted" if features is None else "extracted")
+    conclude(rows.outcomes, reject, "predicted" if features is None else "extracted")
 
 
 def _writer(
@@ -217,13 +249,23 @@ def _writer(
     )
 
 
-def _refuse_none(inputs: "Iterator[Input | None]", images: list[str], rows: "RowSink") -> "Generator[Input | None]":
-    """Yield the inputs; raise UsageError after the last one if there was none, and no row of an interrupted run."""
-    is_none = True
-    for item in inputs:
-        is_none = is_none and item is None
-        yield item
-    if is_none and not rows.outcomes:
+class _Given:
+    """The inputs of all shards, and whether there was one so far."""
+
+    def __init__(self, inputs: "Iterator[Input | None]") -> None:
+        self._inputs = inputs
+        self.is_empty = True
+
+    def __iter__(self) -> "Iterator[Input | None]":
+        for item in self._inputs:
+            self.is_empty = self.is_empty and item is None
+            yield item
+
+
+def _refuse_none(left: "Iterator[Input | None]", given: _Given, images: list[str]) -> "Generator[Input | None]":
+    """Yield the inputs that are left; raise UsageError at their end if none was given at all."""
+    yield from left
+    if given.is_empty:
         sources = "stdin: the list names no files" if images == ["-"] else f"{' '.join(images)}: no files found"
         raise UsageError(f"{sources}; pass --allow-empty to accept that")
 
@@ -241,29 +283,6 @@ def _write_all(predictions: "Generator[Prediction]", rows: "RowSink") -> "EvenSa
             count()
         rows.finish()
     return sample
-
-
-def _conclude(outcomes: "Tally", reject: float | None, done: str = "predicted") -> None:
-    """Print how many inputs were predicted or extracted, rejected, and how many failed; exit with 1 if any failed."""
-    from alexnet_deploy.cli.terminal import say
-
-    num_good = outcomes.pop("ok", 0)
-    rejected = "" if reject is None else f", {outcomes.num_rejected:,} of them rejected: below {reject:g}"
-    say(f"{num_good:,} {done}{rejected}")
-    if outcomes:
-        reasons = ", ".join(f"{code} {number:,}{_endings(code, outcomes)}" for code, number in outcomes.most_common())
-        say(f"{outcomes.total():,} could not be read: {reasons}")
-        raise typer.Exit(1)
-
-
-def _endings(code: str, outcomes: "Tally") -> str:
-    """Return the extensions of the inputs that are no images, in brackets; empty for another code."""
-    if code != "not_an_image" or not outcomes.endings:
-        return ""
-    endings = ", ".join(f"{number:,} {ending}" for ending, number in outcomes.endings.most_common(5))
-    others = len(outcomes.endings) - 5
-    more = f", and {counted(others, 'other extension')}" if others > 0 else ""
-    return f" ({endings}{more})"
 
 
 def _codes(retry_failed: list[RetryCode]) -> frozenset[str]:
