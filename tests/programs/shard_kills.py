@@ -135,7 +135,7 @@ def work(
     log = folder / "log"
     common = ["predict", "-", "--bundle", bundle]
     ended(forked([*common, "--output", str(folder / "whole.jsonl")], names, log), log)
-    counts = {"rounds": 0, "kills": 0, "steps": 0, "with rows": 0, "with record": 0}
+    counts = {"rounds": 0, "kills": 0, "steps": 0, "steps with record": 0, "with rows": 0, "with record": 0}
     while counts["kills"] < num_kills:
         place = folder / f"round {counts['rounds']}"
         place.mkdir()
@@ -157,6 +157,7 @@ def work(
                 first = ["--shard", f"1/{COUNT}", "--output", str(places[0]), "--resume"]
                 process = forked([*common, *first], names, log, step)
                 counts["steps"] += killed(process, (folder / f"paused {process}").exists, log)
+                counts["steps with record"] += Path(f"{places[0]}.shard.json").exists()
         running = {number: start(number) for number in range(COUNT)}
         while running and counts["kills"] < num_kills:
             number = draws.choice(sorted(running))

@@ -30,5 +30,9 @@ def test_shards_that_were_killed_and_resumed_merge_to_the_bytes_of_one_run(
     counts = json.loads(done.stdout)
     assert counts["kills"] == num_kills
     assert counts["steps"] == shard_kills.LAST_STEPS
-    assert counts["with rows"] > 0
-    assert counts["with record"] > 0
+    # The record has its name from its rename, the second step, on.
+    assert counts["steps with record"] == shard_kills.LAST_STEPS - 2
+    if num_kills > 20:
+        # Where a few kills at random moments find a process is chance.
+        assert counts["with rows"] > 0
+        assert counts["with record"] > 0
