@@ -4,17 +4,13 @@ The same bundle gives the same project, byte by byte: nothing of this machine is
 """
 
 import importlib.util
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from alexnet_deploy import engines
 from alexnet_deploy.core.bundle.store import MANIFEST, Bundle
-from alexnet_deploy.core.errors import OutputError, UsageError
-from alexnet_deploy.core.fs.files import sync_directory, umask
-from alexnet_deploy.core.fs.hidden import temporary_prefix
+from alexnet_deploy.core.fs.files import new_directory, refuse_existing
 
 LIBRARY = "alexnet_deploy"
 """Folder of the library's sources in the project."""
@@ -33,23 +29,10 @@ def embed(bundle: Bundle, out: Path) -> None:
     since it was published, OutputError if the project cannot be written.
     """
     bundle.refuse_features("the C++ library")
-    if os.path.lexists(out):
-        raise UsageError(f"{out}: already exists; choose another directory")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be created: {error.strerror}") from error
-    try:
+    refuse_existing(out)
+    with new_directory(out) as stage:
         _write_sources(stage)
         _write_bundle(bundle, stage / MODEL)
-        stage.chmod(0o777 & ~umask())
-        stage.rename(out)
-        sync_directory(out.parent)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def cmake_options() -> list[str]:

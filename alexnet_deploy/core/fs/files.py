@@ -3,10 +3,14 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from alexnet_deploy.core.errors import OutputError, UsageError
 from alexnet_deploy.core.fs.hidden import temporary_prefix
 from alexnet_deploy.core.fs.opening import open_input, pieces_of, refuse_directory, replace_file
 
@@ -56,6 +60,35 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UsageError if anything, even a broken link, has this name."""
+    if os.path.lexists(out):
+        raise UsageError(f"{out}: already exists; choose another directory")
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """Give a hidden directory to fill, which becomes `out` in one rename; a failure leaves nothing there.
+
+    `out` must not exist: call refuse_existing first. Raises OutputError where it cannot be created or written, and for
+    every OSError of the caller's block.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be created: {error.strerror}") from error
+    try:
+        yield stage
+        stage.chmod(0o777 & ~umask())
+        stage.rename(out)
+        sync_directory(out.parent)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def rename_new(source: Path, target: Path) -> None:

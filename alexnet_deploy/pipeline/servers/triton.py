@@ -10,9 +10,6 @@
 The same bundles give the same bytes.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +17,8 @@ from typing import Literal, TypeAlias, get_args
 
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.store import GRAPH, LABELS, MANIFEST, Bundle, open_bundle
-from alexnet_deploy.core.errors import BackendError, OutputError, UsageError
-from alexnet_deploy.core.fs.files import sync_directory, umask
-from alexnet_deploy.core.fs.hidden import temporary_prefix
+from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.fs.files import new_directory, refuse_existing
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
 from alexnet_deploy.serve.protocol import ENCODED_IMAGES
@@ -54,8 +50,7 @@ def write_repository(places: Sequence[ModelPlace], out: Path, platform: Platform
     where `out` exists or versions differ, BackendError for a bundle without a TensorRT plan on that platform,
     IntegrityError for damaged bundles, OutputError where it cannot be written.
     """
-    if os.path.lexists(out):
-        raise UsageError(f"{out}: already exists; choose another directory")
+    refuse_existing(out)
     models: dict[str, _Model] = {}
     for place in places:
         for model in _models_of(place, open_bundle(place.bundle), platform):
@@ -66,21 +61,9 @@ def write_repository(places: Sequence[ModelPlace], out: Path, platform: Platform
                     "than the versions before it; give it another name"
                 )
             other.files.update(model.files)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be created: {error.strerror}") from error
-    try:
+    with new_directory(out) as stage:
         for model in models.values():
             _write(stage / model.name, {**model.files, "config.pbtxt": model.config.encode()})
-        stage.chmod(0o777 & ~umask())
-        stage.rename(out)
-        sync_directory(out.parent)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
@@ -88,7 +71,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-    if not any(name.startswith("1/") or ("/" in name and name.split("/")[0].isdigit()) for name in files):
+    if not any(name.partition("/")[0].isdigit() for name in files):
         # Triton needs the folder of a version for an ensemble too, which has no file in it.
         (folder / "1").mkdir()
 
