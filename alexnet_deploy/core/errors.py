@@ -2,6 +2,7 @@
 
     AlexNetDeployError
     ├── UsageError            the request contradicts itself or names something that does not exist
+    │   └── BusyError         another process is writing the same output
     ├── DataError             a dataset that cannot be used
     ├── TrainingError         training failed and cannot continue
     ├── ImageError            one image that cannot be read; carries a code
@@ -31,6 +32,10 @@ class UsageError(AlexNetDeployError):
     """The request contradicts itself or names something that does not exist."""
 
     exit_code = 2
+
+
+class BusyError(UsageError):
+    """Another process is writing the same output; the same request may succeed once it ends."""
 
 
 class DataError(AlexNetDeployError):

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from alexnet_deploy.core.errors import OutputError, UsageError
+from alexnet_deploy.core.errors import BusyError, OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
@@ -272,6 +272,6 @@ def _lock(file: FileIO | BinaryIO, output: Path, place: Path, say: Say, *, is_ne
             place.unlink(missing_ok=True)
         raise
     if taken:
-        raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
+        raise BusyError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
     if not os.path.lexists(place) or not os.path.samestat(os.fstat(file.fileno()), place.lstat()):
-        raise UsageError(f"{output}: another run has just stopped writing it; repeat the command")
+        raise BusyError(f"{output}: another run has just stopped writing it; repeat the command")

@@ -21,7 +21,6 @@ from typing import Literal, Self
 import numpy as np
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
-from alexnet_deploy.core.errors import IntegrityError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 from alexnet_deploy.core.inputs.paths import Source, as_sources, find_inputs, input_of
 from alexnet_deploy.core.names import find_bundle
@@ -226,12 +225,7 @@ def load(
 
 
 def _load(path: Path, options: LoadOptions, sha256: str | None = None) -> Predictor:
-    bundle = open_bundle(path)
-    if sha256 is not None and bundle.sha256 != sha256:
-        raise IntegrityError(
-            f"{path}: its digest is {bundle.sha256[:12]}..., but the pickled Predictor was of {sha256[:12]}...; load "
-            "the bundle again"
-        )
+    bundle = open_bundle(path, sha256)
     engine = open_engine(bundle, options.backend, options.device, options.threads, options.tuned_for)
     # Store what `auto` chose, so that the next process opens the same backend.
     return Predictor(bundle, engine, replace(options, backend=_named_backend(engine)))

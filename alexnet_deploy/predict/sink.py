@@ -1,7 +1,8 @@
 """The sink of predictions: each becomes a row that is formatted, written at once and counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path, PurePath
@@ -176,6 +177,17 @@ class RowFile(RowSink):
 
     def _append(self, record: bytes) -> None:
         append(self._file, record, self._output)
+
+
+def write_all(
+    predictions: Generator[Prediction], rows: RowSink, each: Callable[[Prediction], object] = lambda prediction: None
+) -> None:
+    """Write a row for each prediction, then the footer; `each` is called after every row."""
+    with closing(predictions):
+        for prediction in predictions:
+            rows.write(prediction)
+            each(prediction)
+    rows.finish()
 
 
 def append(file: FileIO, data: bytes, output: Path) -> None:

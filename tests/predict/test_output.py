@@ -116,7 +116,7 @@ def test_interrupted_run_is_resumed(rows: Rows, row_format: str, partial: Path, 
 def test_rows_of_another_decoding_policy_are_not_resumed(
     rows: Rows, row_format: str, partial: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alexnet_deploy.core.model.preprocessing.DECODING_VERSION", DECODING_VERSION + 1)
+    monkeypatch.setattr("alexnet_deploy.predict.shards.record.DECODING_VERSION", DECODING_VERSION + 1)
     outcome = rows(row_format, "--resume")
     assert outcome.code == 2
     assert (

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.conclusion import conclude
+from alexnet_deploy.cli.prediction.conclusion import conclude
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.process.interruption import unwinding
 from alexnet_deploy.core.process.say import counted

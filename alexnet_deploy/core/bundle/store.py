@@ -139,10 +139,11 @@ class Bundle:
         return tuple(sorted(found))
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Open a bundle's directory.
+def open_bundle(path: Path, sha256: str | None = None) -> Bundle:
+    """Open a bundle's directory; with `sha256`, the one bundle whose manifest has this digest.
 
-    Raises BundleError if there is none or its format is unknown, IntegrityError if the manifest is damaged.
+    Raises BundleError if there is none or its format is unknown, IntegrityError if the manifest is damaged or of
+    another digest.
     """
     if not path.is_dir():
         raise BundleError(f"{path}: {'is not a directory' if path.exists() else 'there is no such bundle'}")
@@ -151,6 +152,11 @@ def open_bundle(path: Path) -> Bundle:
             f"{path}: this bundle is unfinished: its export is still running or was stopped; export again"
         )
     bundle = _open(path)
+    if sha256 is not None and bundle.sha256 != sha256:
+        raise IntegrityError(
+            f"{path}: its digest is {bundle.sha256[:12]}..., but {sha256[:12]}... was opened before: another bundle "
+            "has taken its place"
+        )
     _refuse_candidate(bundle)
     return bundle
 

@@ -4,7 +4,10 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from msgspec import Meta, Struct
 
+from alexnet_deploy.core.images.decode import DecodeLimits
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.records import Sha256
+from alexnet_deploy.engines.engine import EngineInfo
 from alexnet_deploy.predict.row_formats import RowWriter
 from alexnet_deploy.predict.shards.inputs import Shard
 
@@ -24,6 +27,17 @@ class Origin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: str
     """Limits on an image, in words."""
     decoding_version: int
+
+    @classmethod
+    def of(cls, info: EngineInfo, limits: DecodeLimits) -> Self:
+        """Return what the rows of an engine depend on."""
+        return cls(
+            bundle_sha256=info.bundle_sha256,
+            backend=info.backend,
+            arithmetic=info.arithmetic,
+            limits=str(limits),
+            decoding_version=DECODING_VERSION,
+        )
 
     @property
     def words(self) -> str:
@@ -50,7 +64,11 @@ class RowForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def header(self) -> bytes:
         """What comes before the rows."""
-        return RowWriter(self.row_format, self.topk, reject=self.reject).header().encode()
+        return self.writer().header().encode()
+
+    def writer(self, labels: tuple[str, ...] = ()) -> RowWriter:
+        """Return a writer of such rows, which checks earlier rows against `labels`."""
+        return RowWriter(self.row_format, self.topk, labels=labels, reject=self.reject)
 
 
 class InputList(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,38 +3,25 @@
 Without --shard each function gets None, and does nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from alexnet_deploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.bundle.store import Bundle
     from alexnet_deploy.core.inputs.paths import Input
-    from alexnet_deploy.predict.row_formats import RowFormat, RowWriter
+    from alexnet_deploy.predict.row_formats import RowWriter
     from alexnet_deploy.predict.shards.inputs import Shard
     from alexnet_deploy.predict.shards.record import Origin, ShardRecord
     from alexnet_deploy.predict.shards.sidecar import ShardRun
     from alexnet_deploy.predict.sink import RowSink
 
 
-def read_shard(
-    text: str | None, output: Path | None, row_format: "RowFormat", others: Mapping[str, object]
-) -> "Shard | None":
-    """Return the shard that --shard names; raises UsageError beside options that it does not go with."""
-    from alexnet_deploy.predict.shards.inputs import parse_shard
+def check_shard(output: Path) -> None:
+    """Raise UsageError if the record of a shard cannot be written beside its rows."""
     from alexnet_deploy.predict.shards.sidecar import check_record_place
 
-    if text is None:
-        return None
-    shard = parse_shard(text)
-    if given := [name for name, value in others.items() if value is not None]:
-        raise UsageError(f"--shard writes rows only; leave out {' and '.join(given)}, or --shard")
-    if output is None or row_format == "table":
-        raise UsageError("--shard needs an --output whose --format is jsonl or csv, for `alexnet-deploy merge`")
     check_record_place(output)
-    return shard
 
 
 def shard_run(

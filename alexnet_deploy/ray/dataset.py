@@ -1,0 +1,164 @@
+"""Predictions inside a pipeline of Ray Data: a dataset of images in, the same rows with predictions out."""
+
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet_deploy.core.bundle.store import open_bundle
+from alexnet_deploy.core.errors import BackendError, UsageError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+from alexnet_deploy.core.inputs.paths import as_sources, find_inputs, input_of
+from alexnet_deploy.core.names import find_bundle
+from alexnet_deploy.engines.engine import Device, open_engine
+from alexnet_deploy.engines.registry import Backend
+from alexnet_deploy.predict.prediction import Prediction, check_threshold
+from alexnet_deploy.predict.stream import Classifier
+from alexnet_deploy.ray.cluster import crew_for, import_ray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+_BATCH_SIZE = 128
+"""Rows that a worker gets at a time; the engine chooses the size of its own batches."""
+
+_ADDED = ("ok", "error", "message", "rejected", "top")
+
+
+def classify(
+    inputs: "Dataset | Iterable[str | Path] | str | Path",
+    bundle: str | Path,
+    *,
+    column: str | None = None,
+    topk: int = 5,
+    reject: float | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    backend: Backend | Literal["auto"] = "auto",
+    device: Device | Literal["auto"] = "auto",
+) -> "Dataset":
+    """Return a dataset with a row for each row of `inputs`, in which the image is replaced by its prediction.
+
+    `inputs` is a dataset of Ray Data or paths, as Predictor.predict takes them. `column` of the dataset has images: the
+    bytes of image files, or paths as text that every machine can read; by default `bytes`, or else `path`. Paths become
+    rows with a `number`, from 0, and a `path`. Other columns are kept; a column of bytes is dropped. Added are
+
+        ok        bool
+        error     string, the code of an image that could not be read, or null
+        message   string, the error as a sentence, or null
+        rejected  bool, whether the confidence is below `reject`, or null without one
+        top       list of {index: int32, label: string, probability: float32}, best first; empty for an error
+
+    Each machine of the cluster has one worker; with `device="cuda"` each GPU. As always in Ray Data, rows have no fixed
+    order, and a row may be computed again after a failure; `alexnet-deploy predict --ray` writes each row once, in
+    order.
+
+    The dataset is lazy: errors of a worker are raised when it is read. Raises UsageError for wrong arguments,
+    BackendError if ray is missing or the cluster has no room, and what open_bundle raises.
+    """
+    ray = import_ray()
+    path = find_bundle(Path(bundle)).absolute()
+    opened = open_bundle(path)
+    opened.refuse_features("a prediction of classes")
+    check_threshold(reject)
+    if topk < 1:
+        raise UsageError(f"topk {topk} must be 1 or more")
+    dataset = inputs if isinstance(inputs, ray.data.Dataset) else ray.data.from_arrow(list(_tables(inputs)))
+    names = dataset.schema().names
+    column = _column_of(names, column)
+    crew = crew_for(ray.nodes(), None, on_gpu=device == "cuda")
+    if ray.cluster_resources().get("CPU", 0) < 2:
+        raise BackendError("Ray Data needs a cluster of 2 CPUs or more: one reads while another one predicts")
+    classified: Dataset = dataset.map_batches(
+        _Classify,
+        fn_constructor_kwargs={
+            "path": path,
+            "sha256": opened.sha256,
+            "column": column,
+            "asked": {"topk": topk, "reject": reject, "limits": limits},
+            "backend": backend,
+            "device": device,
+        },
+        batch_size=_BATCH_SIZE,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=crew.num_workers),
+        # Not all processors of a machine: Ray Data waits forever if none is left for the tasks that read.
+        num_cpus=1,
+        num_gpus=crew.num_gpus,
+    )
+    return classified
+
+
+def _tables(sources: "Iterable[str | Path] | str | Path") -> Iterator["pa.Table"]:
+    import pyarrow as pa
+
+    names = (item.text for item in find_inputs(as_sources(sources)))
+    for start in count(step=_BATCH_SIZE):
+        if not (some := list(islice(names, _BATCH_SIZE))) and start:
+            return
+        yield pa.table(
+            {"number": pa.array(range(start, start + len(some)), pa.int64()), "path": pa.array(some, pa.string())}
+        )
+
+
+def _column_of(names: list[str], column: str | None) -> str:
+    if column is None:
+        column = next((name for name in ("bytes", "path") if name in names), None)
+        if column is None:
+            raise UsageError(f"the dataset has no column `bytes` or `path` but {', '.join(names)}; pass column=")
+    if column not in names:
+        raise UsageError(f"the dataset has no column {column} but {', '.join(names)}")
+    if taken := [name for name in _ADDED if name in names]:
+        raise UsageError(f"the dataset has a column {taken[0]} already; rename it, or drop it with drop_columns")
+    return column
+
+
+class _Classify:
+    """Adds predictions to a table of images; lives in an actor of Ray Data."""
+
+    def __init__(
+        self,
+        path: Path,
+        sha256: str,
+        column: str,
+        asked: dict[str, Any],
+        backend: Backend | Literal["auto"],
+        device: Device | Literal["auto"],
+    ) -> None:
+        bundle = open_bundle(path, sha256)
+        engine = open_engine(bundle, backend, device, None, "throughput")
+        self._column = column
+        self._classifier = Classifier(bundle=bundle, engine=engine, **asked)
+
+    def __call__(self, table: "pa.Table") -> "pa.Table":
+        import pyarrow as pa
+
+        images = table.column(self._column).to_pylist()
+        # A null has no bytes.
+        given = (input_of(b"" if image is None else image) for image in images)
+        predictions = list(self._classifier.stream(given))
+        is_path = pa.types.is_string(table.schema.field(self._column).type)
+        kept = table if is_path else table.drop_columns([self._column])
+        return _with(kept, predictions)
+
+
+def _with(table: "pa.Table", predictions: list[Prediction]) -> "pa.Table":
+    import pyarrow as pa
+
+    guess = pa.struct([("index", pa.int32()), ("label", pa.string()), ("probability", pa.float32())])
+    added = {
+        "ok": pa.array([one.ok for one in predictions], pa.bool_()),
+        "error": pa.array([None if one.error is None else one.error.value for one in predictions], pa.string()),
+        "message": pa.array([one.message or None for one in predictions], pa.string()),
+        "rejected": pa.array([one.rejected for one in predictions], pa.bool_()),
+        "top": pa.array(
+            [
+                [{"index": g.index, "label": g.label, "probability": g.probability} for g in one.top]
+                for one in predictions
+            ],
+            pa.list_(guess),
+        ),
+    }
+    for name in _ADDED:
+        table = table.append_column(name, added[name])
+    return table

@@ -1,0 +1,170 @@
+"""A prediction job: what its workers need to know, and the folder of its shards.
+
+Beside the output rows.jsonl the hidden folder .rows.jsonl.ray holds
+
+    inputs                      the names of all inputs, which every worker reads
+    rows-K-of-N.jsonl           the rows of a complete shard, with its record, as `predict --shard K/N` writes them
+    .rows-K-of-N.jsonl....      the rows so far of a shard that is being written
+
+Names of shards depend on the inputs alone, and a shard is written by one process at a time, so a worker or a job that
+is killed neither loses nor doubles a row.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import BufferedWriter
+from itertools import zip_longest
+from pathlib import Path
+
+from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
+from alexnet_deploy.core.fs.files import sync_directory
+from alexnet_deploy.core.fs.hidden import hidden_beside
+from alexnet_deploy.core.fs.locks import is_taken
+from alexnet_deploy.core.fs.opening import make_directory, open_input, open_working, replace_file
+from alexnet_deploy.core.images.decode import DecodeLimits
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.predict.predictor import LoadOptions
+from alexnet_deploy.predict.shards.inputs import Shard
+from alexnet_deploy.predict.shards.record import RowForm
+from alexnet_deploy.predict.shards.sidecar import read_record
+
+ROWS_PER_SHARD = 256
+MOST_SHARDS = 512
+"""All of them are open at the same time when they are merged."""
+
+_INPUTS = "inputs"
+_NEW_INPUTS = "inputs.new"
+_LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What decides the rows of an input."""
+
+    bundle: Path
+    bundle_sha256: str
+    options: LoadOptions
+    form: RowForm
+    limits: DecodeLimits
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All shards of one run; it is sent to the workers, whose machines see the same folders."""
+
+    settings: Settings
+    folder: Path
+    """Where the list of inputs and the shards are."""
+    directory: Path
+    """The working directory of the command; names of inputs are relative to it."""
+    num_inputs: int
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards, which depends on the number of inputs alone."""
+        return min(MOST_SHARDS, max(1, -(-self.num_inputs // ROWS_PER_SHARD)))
+
+    @property
+    def shards(self) -> Iterator[Shard]:
+        """All shards, in order."""
+        return (Shard(number=number, count=self.num_shards) for number in range(1, self.num_shards + 1))
+
+    def place(self, shard: Shard) -> Path:
+        """Return where the rows of a shard are, once they are complete."""
+        return self.folder / f"rows-{shard.number}-of-{shard.count}.{self.settings.form.row_format}"
+
+    def is_complete(self, shard: Shard) -> bool:
+        """Return whether all rows of a shard are written; merging compares them with their record."""
+        return self.place(shard).exists() and read_record(self.place(shard)) is not None
+
+    def inputs(self) -> Iterator[Input]:
+        """Return the inputs of all shards, in order."""
+        return _read_list(self.folder / _INPUTS)
+
+
+def folder_beside(output: Path) -> Path:
+    """Return where the shards of `output` are until they are merged."""
+    return hidden_beside(output, ".ray")
+
+
+@contextmanager
+def open_job(
+    output: Path, settings: Settings, inputs: Iterator[Input | None], *, resume: bool, say: Say
+) -> Iterator[Job]:
+    """Yield the job that writes `output`; until the end of the block no other process can open it.
+
+    Raises UsageError if rows of an interrupted job are there and `resume` is not given, if another process works on it,
+    or if the inputs differ from those of the interrupted job; OutputError if the folder cannot be written.
+    """
+    folder = folder_beside(output)
+    with ExitStack() as opened:
+        try:
+            make_directory(folder)
+            lock = opened.enter_context(open_working(folder / _LOCK, "a+b"))
+            if is_taken(lock, output, say):
+                raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
+            has_rows = any(entry.name not in (_INPUTS, _NEW_INPUTS, _LOCK) for entry in folder.iterdir())
+            if has_rows and not resume:
+                raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
+            num_inputs = _write_list(folder / _NEW_INPUTS, inputs)
+            if has_rows:
+                _refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
+            replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
+            sync_directory(folder)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        yield Job(settings=settings, folder=folder.absolute(), directory=Path.cwd(), num_inputs=num_inputs)
+
+
+def _write_list(place: Path, inputs: Iterator[Input | None]) -> int:
+    """Write a line for each input to a new file, and return their number; read_list reads them."""
+    num_inputs = 0
+    place.unlink(missing_ok=True)
+    with BufferedWriter(open_working(place, "xb")) as file:
+        for item in inputs:
+            if item is not None:
+                _refuse_other_kinds(item)
+                error = () if item.error is None else item.error
+                # Names may hold bytes that are not UTF-8, which JSON writes as half of a surrogate pair.
+                file.write(json.dumps([item.name, *error]).encode() + b"\n")
+                num_inputs += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return num_inputs
+
+
+def _read_list(place: Path) -> Iterator[Input]:
+    with open_input(place) as file:
+        for line in file:
+            name, *error = json.loads(line)
+            yield Input(name=name, error=(ImageErrorCode(error[0]), error[1]) if error else None)
+
+
+def _refuse_other_kinds(item: Input) -> None:
+    if item.held is not None or item.stored is not None:
+        raise UsageError(
+            f"{item.text}: --ray takes image files, not images inside an archive; read it with "
+            "ray.data.read_webdataset and alexnet_deploy.ray.classify, or leave out --ray"
+        )
+
+
+def _refuse_other_inputs(earlier: Path, now: Path) -> None:
+    """Raise UsageError if two lists of inputs differ."""
+    for number, (was, found) in enumerate(zip_longest(_read_list(earlier), _read_list(now)), start=1):
+        if was != found:
+            told = "there are no more inputs" if found is None else f"input {number:,} is now {found.text}"
+            before = "there was none" if was is None else f"it was {was.text}"
+            raise UsageError(f"cannot resume: {told}, but in the interrupted run {before}")
+
+
+def remove_job(output: Path) -> None:
+    """Remove the folder of a job whose rows are merged, if there is one."""
+    folder = folder_beside(output)
+    if folder.exists():
+        shutil.rmtree(folder)

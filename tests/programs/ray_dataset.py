@@ -1,0 +1,29 @@
+"""python ray_dataset.py BUNDLE FOLDER ARCHIVE: classify datasets of Ray Data, and print their rows as JSON."""
+
+import json
+import sys
+
+import ray
+
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.ray import classify
+
+if __name__ == "__main__":
+    bundle, folder, archive = sys.argv[1:]
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    files = ray.data.read_binary_files(folder, include_paths=True)
+    samples = ray.data.read_webdataset(archive, decoder=None)
+    found = {
+        "paths": classify([folder, "nowhere.jpg"], bundle, topk=1, reject=0.99).take_all(),
+        "files": classify(files, bundle, topk=1).take_all(),
+        "samples": classify(samples.drop_columns(["cls"]), bundle, column="jpg", topk=1).take_all(),
+        "none": classify([], bundle).take_all(),
+    }
+    refused = []
+    for dataset, column in ((files, "picture"), (samples, None), (files.rename_columns({"path": "top"}), None)):
+        try:
+            classify(dataset, bundle, column=column)
+        except UsageError as error:
+            refused.append(str(error))
+    print(json.dumps({**found, "refused": refused}))

@@ -1,0 +1,153 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
+from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.process.say import say_nothing
+from alexnet_deploy.predict.predictor import LoadOptions
+from alexnet_deploy.predict.shards.record import RowForm
+from alexnet_deploy.ray.job import MOST_SHARDS, ROWS_PER_SHARD, Job, Settings, folder_beside, open_job, remove_job
+
+SETTINGS = Settings(
+    bundle=Path("/some.bundle"),
+    bundle_sha256="0" * 64,
+    options=LoadOptions(),
+    form=RowForm(row_format="jsonl", topk=5, reject=None),
+    limits=DEFAULT_LIMITS,
+    batch_size=None,
+)
+
+# Names as the system gives them: bytes that are not UTF-8 are halves of surrogate pairs, and lists may hold anything.
+NAMES = st.binary(max_size=8).map(os.fsdecode)
+INPUTS = st.builds(
+    Input, name=NAMES, error=st.one_of(st.none(), st.tuples(st.sampled_from(ImageErrorCode), st.text(max_size=8)))
+)
+
+
+def opened(output: Path, inputs: list[Input], *, resume: bool = False) -> Job:
+    with open_job(output, SETTINGS, iter(inputs), resume=resume, say=say_nothing) as job:
+        return job
+
+
+def named(*names: str) -> list[Input]:
+    return [Input(name=name) for name in names]
+
+
+def interrupted(output: Path, inputs: list[Input]) -> None:
+    """Leave a job with some rows."""
+    job = opened(output, inputs)
+    (job.folder / ".rows-1-of-1.jsonl.0123456789ab.partial").write_text("a row\n")
+
+
+@given(inputs=st.lists(st.one_of(st.none(), INPUTS), max_size=9))
+def test_workers_read_the_inputs_that_the_command_found(
+    inputs: list[Input | None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    output = tmp_path_factory.mktemp("job") / "rows.jsonl"
+    with open_job(output, SETTINGS, iter(inputs), resume=False, say=say_nothing) as job:
+        found = [item for item in inputs if item is not None]
+        assert list(job.inputs()) == found
+        assert job.num_inputs == len(found)
+
+
+@pytest.mark.parametrize(
+    ("num_inputs", "num_shards"),
+    [
+        (0, 1),
+        (1, 1),
+        (ROWS_PER_SHARD, 1),
+        (ROWS_PER_SHARD + 1, 2),
+        (ROWS_PER_SHARD * MOST_SHARDS + 1, MOST_SHARDS),
+        (10**10, MOST_SHARDS),
+    ],
+)
+def test_the_number_of_shards_follows_from_the_number_of_inputs(num_inputs: int, num_shards: int) -> None:
+    job = Job(settings=SETTINGS, folder=Path(), directory=Path(), num_inputs=num_inputs)
+    shards = list(job.shards)
+    assert len(shards) == num_shards
+    assert sum(shard.num_rows(num_inputs) for shard in shards) == num_inputs
+    assert len({job.place(shard) for shard in shards}) == num_shards
+
+
+def test_rows_of_an_interrupted_job_are_neither_replaced_nor_forgotten(tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    interrupted(output, named("a.jpg", "b.jpg"))
+    with pytest.raises(UsageError, match=r"holds the rows of an interrupted run; pass --resume to continue it"):
+        opened(output, named("a.jpg", "b.jpg"))
+    job = opened(output, named("a.jpg", "b.jpg"), resume=True)
+    assert any(job.folder.glob(".rows-1-of-1*"))
+
+
+def test_a_job_without_rows_starts_again_with_other_inputs(tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    opened(output, named("a.jpg"))
+    assert list(opened(output, named("b.jpg", "c.jpg")).inputs()) == named("b.jpg", "c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (["a.jpg", "aa.jpg", "b.jpg"], "input 2 is now aa.jpg, but in the interrupted run it was b.jpg"),
+        (["a.jpg"], "there are no more inputs, but in the interrupted run it was b.jpg"),
+        (["a.jpg", "b.jpg", "c.jpg"], "input 3 is now c.jpg, but in the interrupted run there was none"),
+    ],
+)
+def test_other_inputs_cannot_continue_a_job(now: list[str], sentence: str, tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    interrupted(output, named("a.jpg", "b.jpg"))
+    with pytest.raises(UsageError, match=f"cannot resume: {sentence}"):
+        opened(output, named(*now), resume=True)
+    # What was there is as it was.
+    assert list(opened(output, named("a.jpg", "b.jpg"), resume=True).inputs()) == named("a.jpg", "b.jpg")
+
+
+def test_images_that_another_machine_cannot_find_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"#0: --ray takes image files"):
+        opened(tmp_path / "rows.jsonl", [Input(name="#0", held=b"an image")])
+
+
+def test_two_runs_do_not_share_a_job(tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    with (
+        open_job(output, SETTINGS, iter(named("a.jpg")), resume=False, say=say_nothing),
+        pytest.raises(UsageError, match="another run is writing it"),
+    ):
+        opened(output, named("a.jpg"))
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    output, other = tmp_path / "rows.jsonl", tmp_path / "other"
+    other.mkdir()
+    folder_beside(output).symlink_to(other)
+    with pytest.raises(OutputError, match=r"\.rows\.jsonl\.ray: cannot be written"):
+        opened(output, named("a.jpg"))
+    assert not list(other.iterdir())
+
+
+def test_the_folder_is_removed_once(tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    remove_job(output)
+    interrupted(output, named("a.jpg"))
+    remove_job(output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_listing_that_fails_leaves_the_interrupted_job(tmp_path: Path) -> None:
+    def failing() -> Iterator[Input]:
+        yield Input(name="a.jpg")
+        raise UsageError("line 2 of the list contains NUL")
+
+    output = tmp_path / "rows.jsonl"
+    interrupted(output, named("a.jpg", "b.jpg"))
+    with (
+        pytest.raises(UsageError, match="line 2"),
+        open_job(output, SETTINGS, failing(), resume=True, say=say_nothing),
+    ):
+        raise AssertionError
+    assert opened(output, named("a.jpg", "b.jpg"), resume=True).num_inputs == 2
