@@ -4,7 +4,6 @@ So a server is proved as a backend is: its answers to the golden images are comp
 """
 
 import math
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,9 +18,8 @@ from msgspec import Struct
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError
+from alexnet_deploy.core.inference_protocol import HEADER_LENGTH, pack_elements
 from alexnet_deploy.engines.engine import Engine, EngineInfo
-
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _IMAGES_AT_ONCE = 8
 
@@ -141,7 +139,7 @@ class RemoteClient:
         """Return the model's output for image files, which the server decodes."""
         tensor = self._files_input
         assert tensor is not None, "the caller has asked whether it takes files"
-        blob = b"".join(struct.pack("<I", len(data)) + data for data in files)
+        blob = pack_elements(files)
         return self._ask(tensor.name, "BYTES", (len(files), *tensor.shape[1:]), blob, None, output)
 
     def _ask(
@@ -165,12 +163,12 @@ class RemoteClient:
         if is_binary:
             wanted["parameters"] = {"binary_data": True}
         head = msgspec.json.encode({**asked, "outputs": [wanted]})
-        headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))} if is_binary else {}
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))} if is_binary else {}
         response = self._send("POST", f"{self._model}/infer", head + blob if is_binary else head, headers)
         return self._values(response, output)
 
     def _values(self, response: httpx.Response, output: str) -> np.ndarray:
-        body, length = response.content, response.headers.get(_HEADER_LENGTH, "")
+        body, length = response.content, response.headers.get(HEADER_LENGTH, "")
         end = int(length) if length.isascii() and length.isdigit() else len(body)
         answer = self._decode(body[:end], _Answer, f"{self._model}/infer")
         values = next((found for found in answer.outputs if found.name == output), None)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from alexnet_deploy import engines
-from alexnet_deploy.core.bundle.store import MANIFEST, Bundle
+from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.fs.files import new_directory, refuse_existing
 
 LIBRARY = "alexnet_deploy"
@@ -53,11 +53,7 @@ def _write_sources(stage: Path) -> None:
 
 
 def _write_bundle(bundle: Bundle, place: Path) -> None:
-    """Copy the files of the manifest, each after its verification."""
-    place.mkdir()
-    for name in sorted(bundle.manifest.files):
+    for name, data in bundle.contents():
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(bundle.read(name))
-    # Last: without it the copy is no bundle.
-    (place / MANIFEST).write_bytes(bundle.read_manifest())
+        file.write_bytes(data)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
-from alexnet_deploy.core.fs.opening import open_input, open_working
+from alexnet_deploy.core.fs.opening import open_input, open_working, write_whole
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.resume import Again
@@ -192,10 +192,8 @@ def write_all(
 
 def append(file: FileIO, data: bytes, output: Path) -> None:
     """Write all bytes to an unbuffered file; raises OutputError, which names `output`."""
-    rest = memoryview(data)
     try:
-        while rest:
-            rest = rest[file.write(rest) or 0 :]
+        write_whole(file, data)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.errors import AlexNetDeployError, ImageError, ImageErrorCode
+from alexnet_deploy.core.inference_protocol import HEADER_LENGTH
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.core.process.versions import __version__
 from alexnet_deploy.predict.prediction import best_guesses
@@ -25,7 +26,7 @@ from alexnet_deploy.serve.errors import BusyError, RequestError
 from alexnet_deploy.serve.log import log_event, log_request
 from alexnet_deploy.serve.metrics import Metrics
 from alexnet_deploy.serve.model import Model
-from alexnet_deploy.serve.protocol import ENCODED_IMAGES, HEADER_LENGTH, read_request, write_answer
+from alexnet_deploy.serve.protocol import ENCODED_IMAGES, read_request, write_answer
 from alexnet_deploy.serve.settings import ServerLimits
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -11,7 +11,6 @@ extension_classification.md.
 import base64
 import binascii
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -21,16 +20,16 @@ import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from alexnet_deploy.core.bundle.contract import IMAGES, Output
+from alexnet_deploy.core.inference_protocol import HEADER_LENGTH, pack_elements, split_elements
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
 from alexnet_deploy.serve.errors import RequestError
 
 ENCODED_IMAGES = "encoded_images"
 """Name of the input that takes the bytes of image files."""
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
-"""The HTTP header that gives the length of the JSON part of a body with binary tensors."""
-
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+
+_MOST_DIGITS = 18
 
 Parameters: TypeAlias = dict[str, bool | int | float | str | None]
 
@@ -100,7 +99,9 @@ def read_request(body: bytes, header_length: str | None, output: Output, most_im
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
-    if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+    is_number = header_length.isascii() and header_length.isdigit()
+    # By its length first: Python does not convert thousands of digits.
+    if not is_number or len(header_length) > _MOST_DIGITS or int(header_length) > len(body):
         raise RequestError(400, f"{HEADER_LENGTH} must be 0 to {len(body)}, the length of the body")
     length = int(header_length)
     return body[:length], body[length:]
@@ -135,7 +136,10 @@ def _images(tensor: _Input, blob: bytes) -> Images:
     if not isinstance(tensor.data, UnsetType):
         raise RequestError(400, f"{tensor.name} has both data and binary_data_size")
     if tensor.name == ENCODED_IMAGES:
-        return _split(blob, tensor.shape[0])
+        try:
+            return split_elements(blob, tensor.shape[0])
+        except ValueError as error:
+            raise RequestError(400, f"{ENCODED_IMAGES}: {error}") from error
     _check_size(len(blob), tensor)
     return np.frombuffer(blob, np.uint8).reshape(tensor.shape)
 
@@ -143,24 +147,6 @@ def _images(tensor: _Input, blob: bytes) -> Images:
 def _check_size(found: int, tensor: _Input) -> None:
     if found != (wanted := math.prod(tensor.shape)):
         raise RequestError(400, f"{tensor.name} {tensor.shape} needs {wanted:,} values, got {found:,}")
-
-
-def _split(blob: bytes, number: int) -> tuple[bytes, ...]:
-    """Split a BYTES tensor: before each element its length, four bytes, little-endian."""
-    elements: list[bytes] = []
-    place = 0
-    for _ in range(number):
-        if place + 4 > len(blob):
-            raise RequestError(400, f"{ENCODED_IMAGES}: the data end within element {len(elements)}")
-        (length,) = struct.unpack_from("<I", blob, place)
-        place += 4
-        if place + length > len(blob):
-            raise RequestError(400, f"{ENCODED_IMAGES}: the data end within element {len(elements)}")
-        elements.append(blob[place : place + length])
-        place += length
-    if place != len(blob):
-        raise RequestError(400, f"{ENCODED_IMAGES}: {len(blob) - place:,} bytes follow the last element")
-    return tuple(elements)
 
 
 def _from_json(tensor: _Input) -> Images:
@@ -200,7 +186,7 @@ def write_answer(
     if asked.num_classes:
         datatype, shape = "BYTES", (len(outputs), asked.num_classes)
         texts = [text for row in outputs for text in _classes(row, labels, asked.num_classes)]
-        data, blob = texts, b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in texts)
+        data, blob = texts, pack_elements(text.encode() for text in texts)
     else:
         data, blob = outputs.ravel().tolist(), outputs.astype("<f4", copy=False).tobytes()
     tensor: dict[str, object] = {"name": output.name, "datatype": datatype, "shape": shape}

@@ -17,7 +17,7 @@ from alexnet_deploy.core.process.say import counted, say_nothing
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.architecture import Architecture
-    from alexnet_deploy.pipeline.run_report import RunReport
+    from alexnet_deploy.pipeline.pages.run_report import RunReport
     from alexnet_deploy.train.data.scan import Survey
     from alexnet_deploy.train.runtime.placement import Placement
     from alexnet_deploy.train.start import Start
@@ -213,7 +213,7 @@ def _train(
 
 def _report(weights: Path, found: "Survey", device: str, threads: int | None) -> "RunReport":
     from alexnet_deploy.cli.terminal import images_bar, say
-    from alexnet_deploy.pipeline.run_report import report_run
+    from alexnet_deploy.pipeline.pages.run_report import report_run
 
     run = weights.parent
     try:

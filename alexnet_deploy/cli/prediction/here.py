@@ -41,7 +41,7 @@ def predict_here(task: Task, replaced: "ShardRecord | None") -> "Tally":
             sample = _write_all(_predictions(task, engine, left, rows), rows)
             conclude_shard(task.part, origin, rows, replaced)
     if asked.gallery is not None:
-        from alexnet_deploy.pipeline.gallery import write_gallery
+        from alexnet_deploy.pipeline.pages.gallery import write_gallery
 
         write_gallery(asked.gallery, sample, bundle, asked.limits)
         say(f"gallery: {asked.gallery}")

@@ -100,6 +100,12 @@ class Bundle:
             raise IntegrityError(f"{self.path / MANIFEST}: has changed since it was opened; try again")
         return data
 
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Yield name and verified bytes of every file; the manifest is last: without it a copy is no bundle."""
+        for name in sorted(self.manifest.files):
+            yield name, self.read(name)
+        yield MANIFEST, self.read_manifest()
+
     def read_tensor(self, tensor: TensorFile) -> np.ndarray:
         """Return a verified raw file as a read-only array of the manifest's dtype and shape; raises IntegrityError."""
         data = self.read(tensor.file)

@@ -64,6 +64,13 @@ def read_rest(file: BinaryIO, most_bytes: int) -> bytes:
         raise OSError(errno.ENOMEM, f"not enough memory for its {found:,} bytes") from error
 
 
+def write_whole(file: FileIO, data: bytes) -> None:
+    """Write all bytes to an unbuffered file, whose write may take a part of them; raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
     """Yield the bytes of an open input up to its reported size: files in /proc report 0 and may never end."""
     left = os.fstat(file.fileno()).st_size

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from alexnet_deploy.core.bundle.contract import IMAGES
-from alexnet_deploy.core.bundle.store import GRAPH, LABELS, MANIFEST, Bundle, open_bundle
+from alexnet_deploy.core.bundle.store import GRAPH, LABELS, Bundle, open_bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.fs.files import new_directory, refuse_existing
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
@@ -136,8 +136,7 @@ def _of_platform(place: ModelPlace, bundle: Bundle, platform: Platform) -> tuple
             runs = 'backend: "tensorrt"\nplatform: "tensorrt_plan"\n'
             return plan.profile.max_batch, runs, {"model.plan": bundle.read(plan.file)}
         case "python":
-            held = {f"{BUNDLE}/{name}": bundle.read(name) for name in bundle.manifest.files}
-            held[f"{BUNDLE}/{MANIFEST}"] = bundle.read_manifest()
+            held = {f"{BUNDLE}/{name}": data for name, data in bundle.contents()}
             return most, 'backend: "python"\n', {"model.py": _python("EngineModel"), **held}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from alexnet_deploy.core.errors import BackendError, OutputError, UsageError
 from alexnet_deploy.core.fs.files import rename_new, sha256, sync_directory
 from alexnet_deploy.core.fs.hidden import hidden_beside
-from alexnet_deploy.core.fs.opening import MIB, open_input, open_working
+from alexnet_deploy.core.fs.opening import MIB, open_input, open_working, write_whole
 from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.engines.registry import installed_module
 from alexnet_deploy.predict.features.extraction import Extraction
@@ -172,26 +172,21 @@ class _Npy:
         file.truncate(end)
         file.seek(end)
         if not num_kept:
-            self._put(header)
+            write_whole(self._file, header)
 
     def write(self, extraction: Extraction) -> None:
         features = extraction.features
         row = np.full(self._size, np.nan, "<f4") if features is None else features.astype("<f4", copy=False)
-        self._put(row.tobytes())
+        write_whole(self._file, row.tobytes())
         self._num_rows += 1
 
     def finish(self) -> None:
         # NumPy leaves room for any number of rows, so it has the length of the first header.
         self._file.seek(0)
-        self._put(_npy_header(self._num_rows, self._size))
+        write_whole(self._file, _npy_header(self._num_rows, self._size))
 
     def close(self) -> None:
         pass
-
-    def _put(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) or 0 :]
 
 
 class _Parquet:

@@ -33,7 +33,7 @@ from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, EpochMetrics, Weights, load_weights
 from alexnet_deploy.inspection.facts import RunFacts, inspect_path
-from alexnet_deploy.pipeline.run_report import REPORT
+from alexnet_deploy.pipeline.pages.run_report import REPORT
 from alexnet_deploy.train.learner.learner import Learner
 from alexnet_deploy.train.loop import run_directory
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, Checkpoint, RunIdentity, load_checkpoint, load_tensors

@@ -1,0 +1,1 @@
+"""Pages of one run: the report of a training run, and the gallery of predictions."""
