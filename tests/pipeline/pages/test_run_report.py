@@ -16,7 +16,7 @@ from alexnet_deploy.core.model import family
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.engines.backends.torch import open_reference
-from alexnet_deploy.pipeline import run_report as reporting
+from alexnet_deploy.pipeline.pages import run_report as reporting
 from alexnet_deploy.report import page
 from alexnet_deploy.train.loop.evaluation import spread_numbers
 
