@@ -113,6 +113,14 @@ ShardOption = Annotated[
         help="Predict every Nth input only, from input K on, on one of N machines; `merge` joins the rows of all.",
     ),
 ]
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100,
+        help="Retries after a transient read error, 0.1, 0.5, 2 and 8 seconds apart, then 30; 0 for none.",
+    ),
+]
 MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
 
 
@@ -136,6 +144,7 @@ def predict(
     features: FeaturesOption = None,
     shard: ShardOption = None,
     max_pixels: MaxPixelsOption = None,
+    retries: RetriesOption = 3,
 ) -> None:
     """Classify images: one row per input, in input order, with an error code where a file cannot be read.
 
@@ -143,6 +152,7 @@ def predict(
     """
     from alexnet_deploy.cli.terminal import say
     from alexnet_deploy.core.bundle.store import open_bundle
+    from alexnet_deploy.core.fs.patience import set_retries
     from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
     from alexnet_deploy.core.inputs.lists import find_listed, read_list
     from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
@@ -172,6 +182,7 @@ def predict(
     if null and "-" not in images:
         raise UsageError("--null needs the input -, which reads a list from stdin")
     again = _codes(retry_failed or [])
+    set_retries(retries)
     path = find_bundle(bundle)
     opened = open_bundle(path)
     returned = opened.manifest.output
