@@ -8,6 +8,7 @@
   input with the error `missing`.
 - An image in memory is one input; an array (N, H, W, 3) is N inputs. They are called #0, #1 and so on, in order, within
   one call.
+- A URL, such as s3://bucket/photos/, expands likewise (inputs/remote/expansion.py).
 - A tar archive expands to the files in it (inputs/archives.py).
 - `-` stands for a list of names, which inputs/lists.py expands.
 """
@@ -29,6 +30,8 @@ from alexnet_deploy.core.inputs.archives import LocalArchive, expand_archive, is
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
 from alexnet_deploy.core.inputs.item import Input, encoded_name
 from alexnet_deploy.core.inputs.patterns import fits, with_ending_in_any_case
+from alexnet_deploy.core.inputs.remote.expansion import expand_url
+from alexnet_deploy.core.inputs.remote.urls import is_url, refuse_missing_packages
 
 __all__ = ["Input", "Source", "as_sources", "exists", "expand_name", "find_files", "find_inputs", "input_of"]
 
@@ -85,6 +88,8 @@ def input_of(source: Source) -> Input:
 
 def _refuse(source: Source) -> None:
     if isinstance(source, str | Path):
+        if isinstance(source, str) and is_url(source) and not exists(source):
+            refuse_missing_packages(source)
         if source == "-":
             raise UsageError(
                 "the name - stands for a list of names on stdin, which only the command predict reads; pass the names "
@@ -113,6 +118,8 @@ def expand_name(name: str, *, is_pattern: bool) -> Iterator[Input]:
     item = _named(name)
     if item.error is not None:
         yield item
+    elif is_url(name) and not exists(name):
+        yield from expand_url(name, is_pattern=is_pattern)
     elif "\0" in name or not exists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield from _with_archives(chain([next(matches, item)], matches))

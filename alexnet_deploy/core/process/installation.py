@@ -8,7 +8,19 @@ from typing import Literal, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 Extra: TypeAlias = Literal[
-    "cpu", "gpu", "heif", "import", "loadgen", "parquet", "pycuda", "rtx", "serve", "tensorboard", "train", "dev"
+    "cpu",
+    "gpu",
+    "heif",
+    "import",
+    "loadgen",
+    "parquet",
+    "pycuda",
+    "remote",
+    "rtx",
+    "serve",
+    "tensorboard",
+    "train",
+    "dev",
 ]
 """One of pyproject.toml's optional dependencies."""
 
