@@ -37,8 +37,8 @@ def sends(data: bytes, *, length: int | None = None, status: int = 200) -> Answe
     return answer
 
 
-def sends_parts(data: bytes) -> Answer:
-    """The part that is asked for, as a web server does for a file on its disk."""
+def sends_parts(data: bytes, *, shift: int = 0) -> Answer:
+    """The part that is asked for, as a web server does for a file on its disk; or one `shift` bytes behind it."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         wanted = handler.headers.get("Range")
@@ -46,6 +46,7 @@ def sends_parts(data: bytes) -> Answer:
             sends(data)(handler)
             return
         first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+        first, last = first + shift, last + shift
         part = data[first : last + 1]
         if not part:
             sends(b"", status=416)(handler)

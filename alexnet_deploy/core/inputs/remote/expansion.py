@@ -87,13 +87,14 @@ def _expand(url: str, *, is_pattern: bool) -> Iterator[Input]:
     try:
         system, path = remotely(lambda: file_system_of(url))
         found = remotely(lambda: _as_found(system.info(path), path))
-    except FileNotFoundError:
-        if is_pattern:
-            yield from _matches(url)
-        else:
-            yield Input(name=masked(url), error=(ImageErrorCode.MISSING, "there is no such file"))
     except OSError as error:
-        yield _unreadable(url, error)
+        if is_pattern:
+            # A store may call a name with a * invalid, not missing. What cannot be listed is reported there.
+            yield from _matches(url)
+        elif isinstance(error, FileNotFoundError):
+            yield Input(name=masked(url), error=(ImageErrorCode.MISSING, "there is no such file"))
+        else:
+            yield _unreadable(url, error)
     else:
         if found.is_folder:
             yield from _walk(_Tree(url=url), path)
@@ -136,6 +137,9 @@ def _walk(tree: _Tree, root: str) -> Iterator[Input]:
             stack.pop()
         elif not tree.holds(entry):
             continue
+        elif entry.below[-1:] == ("",):
+            name = masked(tree.name_of(entry.below))
+            yield Input(name=name, error=(ImageErrorCode.UNREADABLE, "names with two slashes in a row are not read"))
         elif entry.is_folder:
             try:
                 stack.append(iter(_listing(tree, entry)))
@@ -163,12 +167,12 @@ def _listing(tree: _Tree, folder: _Entry) -> list[_Entry]:
 def _entry_of(found: dict[str, object], folder: _Entry) -> _Entry | None:
     path = str(found["name"])
     is_folder = found["type"] == "directory"
-    if path.strip("/") == folder.path.strip("/"):
-        if is_folder:
-            raise OSError("a name in it has two slashes in a row, which is not supported")
-        # An empty object that stands for the folder itself.
+    is_itself = path.strip("/") == folder.path.strip("/")
+    if is_itself and not is_folder:
+        # An empty object that stands for the folder.
         return None
-    below = (*folder.below, path.rstrip("/").rpartition("/")[2])
+    # A folder without a name holds the keys with two slashes in a row.
+    below = (*folder.below, "" if is_itself else path.rstrip("/").rpartition("/")[2])
     return _Entry(path=path, below=below, is_folder=is_folder, num_bytes=_size_in(found))
 
 

@@ -146,8 +146,9 @@ async def _answer(system: "HTTPFileSystem", url: str, max_bytes: int, offset: in
         response.raise_for_status()
         size = 0
         if offset is not None:
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-            if response.status != 206 or not (total.isascii() and total.isdigit()):
+            part, _, total = response.headers.get("Content-Range", "").partition("/")
+            is_wanted = response.status == 206 and part.startswith(f"bytes {offset}-")
+            if not is_wanted or not (total.isascii() and total.isdigit()):
                 raise OSError("the server does not send parts of files (HTTP ranges); download the archive first")
             size = int(total)
         elif (response.content_length or 0) > max_bytes:

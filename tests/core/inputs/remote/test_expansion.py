@@ -80,6 +80,21 @@ def test_a_pattern_matches_as_it_does_on_disk(pattern: str, below: list[str], me
     assert sorted(item.name for item in find_inputs([f"d/{pattern}"])) == sorted(f"d/{name}" for name in below)
 
 
+def test_a_pattern_that_the_store_calls_invalid_is_a_pattern(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(memory, *TREE)
+    info = MemoryFileSystem.info
+
+    def strict(self: MemoryFileSystem, path: str, **options: object) -> dict[str, object]:
+        if "*" in path:
+            raise ValueError("Invalid bucket name")
+        return info(self, path, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(MemoryFileSystem, "info", strict)
+    assert found("memory://*/b.jpg") == ["memory://d/b.jpg"]
+
+
 def test_a_name_that_exists_is_no_pattern(memory: MemoryFileSystem) -> None:
     put(memory, "/d/photo[12].jpg", "/d/photo1.jpg")
     assert found("memory://d/photo[12].jpg") == ["memory://d/photo[12].jpg"]
@@ -121,6 +136,21 @@ def test_a_folder_that_cannot_be_listed_is_one_input(
 
     monkeypatch.setattr(MemoryFileSystem, "ls", ls)
     assert found("memory://d") == ["memory://d/a/x.jpg", "memory://d/b unreadable", "memory://d/c/x.jpg"]
+
+
+def test_objects_that_name_their_folder_and_names_with_two_slashes(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(memory, "/d/a.jpg", "/d/b.jpg")
+    listing = MemoryFileSystem.ls
+
+    def ls(self: MemoryFileSystem, path: str, **options: object) -> list[dict[str, object]]:
+        # As S3 lists the keys d/ and d//x.jpg.
+        folder = {"name": "/d/", "size": 0, "type": "directory"}
+        return [{"name": "/d", "size": 0, "type": "file"}, folder, *listing(self, path, **options)]
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
+    assert found("memory://d") == ["memory://d/ unreadable", "memory://d/a.jpg", "memory://d/b.jpg"]
 
 
 def test_folders_are_listed_when_they_are_reached(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:

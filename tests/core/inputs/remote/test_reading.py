@@ -230,6 +230,7 @@ def test_an_archive_on_a_web_server_is_read_in_parts(site: Site) -> None:
         ((refuses(403),), ["unreadable"]),
         ((sends(tar_of({"0.jpg": b"x"})),), ["unreadable"]),
         ((endless(with_range=True),), ["unreadable"]),
+        ((sends_parts(b"x" * 512 + tar_of({"0.jpg": b"x"}), shift=512),), ["unreadable"]),
         ((sends_parts(b""),), ["empty"]),
         ((sends_parts(b"<html>" + bytes(600)),), ["not_an_image"]),
         ((sends_parts(tar_of({"0.jpg": b"x"})[:1024]),), ["/0.jpg", "truncated"]),
