@@ -116,3 +116,23 @@ def test_a_damaged_archive_gives_members_or_a_tar_error(data: st.DataObject) -> 
 def test_a_compressed_archive_is_named(begin: bytes, program: str) -> None:
     with pytest.raises(UnsupportedError, match=rf"^is compressed with {program}; decompress it$"):
         found(begin + bytes(1000))
+
+
+@pytest.mark.parametrize("key", ["path", "size", "GNU.sparse.major"])
+def test_a_header_for_all_members_that_names_one_is_refused(key: str) -> None:
+    shared = tarfile.TarInfo.create_pax_global_header({key: "1", "comment": "x"})
+    data = shared + archive({"a.jpg": b"x"}, tarfile.USTAR_FORMAT)
+    with pytest.raises(UnsupportedError, match=r"not supported$"):
+        found(data)
+    assert contents(data.replace(key.encode(), b"x" * len(key))) == {"a.jpg": b"x"}
+
+
+@pytest.mark.parametrize(
+    "records", [b"9999 path=a\n", b"10 path=a\n\n\n", b"x path=a\n", b"5 a\n\n", b"-1 path=a\n", b"0 a=b\n"]
+)
+def test_a_damaged_pax_header_is_an_error(records: bytes) -> None:
+    member = tarfile.TarInfo("pax")
+    member.type, member.size = tarfile.XHDTYPE, len(records)
+    data = member.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0") + archive({"a": b"x"}, tarfile.USTAR_FORMAT)
+    with pytest.raises(TarError, match="has a damaged pax header"):
+        found(data)

@@ -49,7 +49,7 @@ class RetryCode(StrEnum):
 
 
 ImagesArgument = Annotated[
-    list[str], typer.Argument(help="Files, folders or patterns; - reads a list of names from stdin.")
+    list[str], typer.Argument(help="Files, folders, patterns, archives or URLs; - reads a list of names from stdin.")
 ]
 ViewsOption = Annotated[
     Literal["ten", "center"] | None,

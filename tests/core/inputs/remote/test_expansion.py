@@ -201,6 +201,28 @@ def test_a_zip_archive_is_read_through_a_chain(memory: MemoryFileSystem) -> None
         assert found(f"zip://no.jpg::{place}") == [f"zip://no.jpg::{place} missing"]
 
 
+def test_the_table_of_a_zip_archive_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_zip("once.zip", {f"{number}.jpg": b"x" for number in range(5)})
+    opened: list[object] = []
+    read_table = zipfile.ZipFile._RealGetContents  # type: ignore[attr-defined]
+
+    def count(self: zipfile.ZipFile) -> None:
+        opened.append(self)
+        read_table(self)
+
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", count)
+    assert len(contents("zip://::once.zip", "zip://*.jpg::once.zip", "zip://0.jpg::once.zip")) == 5
+    assert len(opened) == 1
+
+
+def test_listings_are_not_kept() -> None:
+    for url in ("memory://d", "https://host/a.jpg", "zip://::kept.zip"):
+        write_zip("kept.zip", {"a.jpg": b"x"})
+        system, _ = urls.file_system_of(url)
+        system.dircache["/d"] = []
+        assert "/d" not in system.dircache
+
+
 @pytest.mark.parametrize(("content", "code"), [(b"no zip", "unreadable"), (None, "missing")])
 def test_a_zip_archive_that_cannot_be_read_is_one_input(content: bytes | None, code: str) -> None:
     if content is not None:

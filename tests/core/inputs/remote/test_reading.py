@@ -172,6 +172,31 @@ class SurlyError(Exception):
     """What a plugin may raise: nothing that is known here."""
 
 
+def test_a_chain_says_what_the_web_server_answered(site: Site) -> None:
+    url = f"zip://a.jpg::{site.put('/p.zip', refuses(403))}"
+    (item,) = find_inputs([url])
+    assert item.error == (ImageErrorCode.UNREADABLE, "the server answered 403 Forbidden")
+    (item,) = find_inputs([f"zip://a.jpg::{site.url}/gone.zip"])
+    assert item.error == (ImageErrorCode.MISSING, "there is no such file")
+
+
+def test_the_words_of_a_plugin_are_short_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe("/plugin/a.jpg", DATA)
+    (item,) = find_inputs(["memory://plugin/a.jpg"])
+    words = "no:\n 'https://me:secret@host/a?sig=secret&x=1' " + "x" * 1000
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise ValueError(words)
+
+    monkeypatch.setattr(type(system), "cat_file", fail)
+    assert item.file is not None
+    with pytest.raises(ImageError) as raised:
+        item.file.read(SMALL)
+    assert str(raised.value).startswith("no: 'https://me:***@host/a?...' xxx")
+    assert len(str(raised.value)) == 300
+
+
 @pytest.mark.parametrize("error", [SurlyError("no reason"), KeyError("ETag"), RuntimeError(), MemoryError()])
 def test_whatever_a_plugin_raises_is_a_row(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     system = fsspec.filesystem("memory")
