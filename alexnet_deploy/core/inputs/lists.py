@@ -16,7 +16,7 @@ from typing import BinaryIO
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.inputs.paths import Input, exists, expand_name, find_inputs
 from alexnet_deploy.core.inputs.remote.expansion import expand_listed_url
-from alexnet_deploy.core.inputs.remote.urls import is_url
+from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url
 
 _NULL = "use --null for a list whose names end with NUL, such as the output of `find -print0`"
 
@@ -31,6 +31,7 @@ def find_listed(sources: Iterable[str], listed: Iterable[bytes | None]) -> Itera
     Raises UsageError at once for a URL that needs a package which is not installed; later for one in a list, for a list
     in UTF-16, or one whose names end with NUL but not its lines.
     """
+    forget_containers()
     given = [_expand_list(listed) if source == "-" else find_inputs([source]) for source in sources]
     return chain.from_iterable(given)
 

@@ -31,7 +31,7 @@ from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in
 from alexnet_deploy.core.inputs.item import Input, encoded_name
 from alexnet_deploy.core.inputs.patterns import fits, with_ending_in_any_case
 from alexnet_deploy.core.inputs.remote.expansion import expand_url
-from alexnet_deploy.core.inputs.remote.urls import is_url, refuse_missing_packages
+from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url, refuse_missing_packages
 
 __all__ = ["Input", "Source", "as_sources", "exists", "expand_name", "find_files", "find_inputs", "input_of"]
 
@@ -59,6 +59,7 @@ def find_inputs(sources: Iterable[Source]) -> Iterator[Input]:
     if isinstance(sources, Sequence):
         for source in sources:
             _refuse(source)
+    forget_containers()
     return _expand_all(sources)
 
 

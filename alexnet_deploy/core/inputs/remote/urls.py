@@ -104,6 +104,11 @@ def file_system_of(url: str) -> "tuple[AbstractFileSystem, str]":
     return container, container._strip_protocol(head)
 
 
+def forget_containers() -> None:
+    """Open archives again at their next use: since they were opened, others may have been put in their place."""
+    _container.cache_clear()
+
+
 @lru_cache(maxsize=8)
 def _container(url: str) -> "AbstractFileSystem":
     """Return an archive's file system, which stays open: fsspec would read its table of contents for every file."""

@@ -215,6 +215,18 @@ def test_the_table_of_a_zip_archive_is_read_once(monkeypatch: pytest.MonkeyPatch
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_zip_archive_that_was_replaced_is_read_again(is_listed: bool) -> None:
+    url = "zip://a.jpg::replaced.zip"
+    for data in (b"one", b"two"):
+        Path("replaced.zip").unlink(missing_ok=True)
+        write_zip("replaced.zip", {"a.jpg": data})
+        (item,) = find_listed(["-"], [url.encode()]) if is_listed else find_inputs([url])
+        assert item is not None
+        assert item.file is not None
+        assert item.file.read(LIMITS) == data
+
+
 def test_listings_are_not_kept() -> None:
     for url in ("memory://d", "https://host/a.jpg", "zip://::kept.zip"):
         write_zip("kept.zip", {"a.jpg": b"x"})
