@@ -67,6 +67,10 @@ _WITHOUT_VNNI = "no VNNI: int8 graphs with 8-bit weights, exported before 25 Nov
 _PARTS: tuple[tuple[str, _Part | BackendSpec], ...] = (
     *((name, SPECS[name]) for name in BACKENDS),
     ("pillow-heif", _Part(modules=("pillow_heif",), packages=("pillow-heif",), use="HEIC images", extra="heif")),
+    (
+        "fsspec",
+        _Part(modules=("fsspec",), packages=("fsspec",), use="images behind URLs, in object stores", extra="remote"),
+    ),
     ("h5py", _Part(modules=("h5py",), packages=("h5py",), use="import of Keras's files", extra="import")),
     (
         "torch",

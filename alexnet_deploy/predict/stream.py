@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import ImageError, UsageError, WrongAnswerError
-from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, read_image
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image, read_image
 from alexnet_deploy.core.inputs.in_memory import decode_in_memory
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.preprocessing import ResizePolicy
@@ -149,7 +149,7 @@ def _stream(
 
 def _read(item: Input, decode: Callable[[Input], np.ndarray]) -> Read:
     # Drop the image itself: it is not needed until its row is written.
-    kept = item if item.held is None else replace(item, held=None)
+    kept = item if item.held is None and item.file is None else replace(item, held=None, file=None)
     try:
         return kept, decode(item)
     except ImageError as error:
@@ -174,6 +174,8 @@ def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.
         raise ImageError(*item.error)
     if item.stored is not None:
         return item.stored.decode(item.stored.read(), resize)
+    if item.file is not None:
+        return decode_image(item.file.read(limits), resize, limits)
     if item.held is not None:
         return decode_in_memory(item.held, resize, limits)
     return read_image(item.path, resize, limits)

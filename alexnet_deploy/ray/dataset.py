@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
+from alexnet_deploy.core.inputs.item import Input
 from alexnet_deploy.core.inputs.paths import as_sources, find_inputs, input_of
+from alexnet_deploy.core.inputs.remote.expansion import file_at
+from alexnet_deploy.core.inputs.remote.reading import RemoteFile
+from alexnet_deploy.core.inputs.remote.urls import is_url
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.engines.engine import Device, open_engine
 from alexnet_deploy.engines.registry import Backend
@@ -39,9 +43,10 @@ def classify(
 ) -> "Dataset":
     """Return a dataset with a row for each row of `inputs`, in which the image is replaced by its prediction.
 
-    `inputs` is a dataset of Ray Data or paths, as Predictor.predict takes them. `column` of the dataset has images: the
-    bytes of image files, or paths as text that every machine can read; by default `bytes`, or else `path`. Paths become
-    rows with a `number`, from 0, and a `path`. Other columns are kept; a column of bytes is dropped. Added are
+    `inputs` is a dataset of Ray Data, or paths and URLs of files, folders and patterns, which become rows with a
+    `number`, from 0, and a `path`. `column` of the dataset has images: the bytes of image files, or paths and URLs as
+    text, which every machine can read; by default `bytes`, or else `path`. Other columns are kept; a column of bytes is
+    dropped. Added are
 
         ok        bool
         error     string, the code of an image that could not be read, or null
@@ -92,13 +97,21 @@ def classify(
 def _tables(sources: "Iterable[str | Path] | str | Path") -> Iterator["pa.Table"]:
     import pyarrow as pa
 
-    names = (item.text for item in find_inputs(as_sources(sources)))
+    names = (_name_of(item) for item in find_inputs(as_sources(sources)))
     for start in count(step=_BATCH_SIZE):
         if not (some := list(islice(names, _BATCH_SIZE))) and start:
             return
         yield pa.table(
             {"number": pa.array(range(start, start + len(some)), pa.int64()), "path": pa.array(some, pa.string())}
         )
+
+
+def _name_of(item: Input) -> str:
+    if isinstance(item.file, RemoteFile) and item.file.url != item.name:
+        raise UsageError(f"{item.text}: its password would be in the dataset; pass it in an environment variable")
+    if item.file is not None and not isinstance(item.file, RemoteFile):
+        raise UsageError(f"{item.text}: is in an archive; read it with ray.data.read_webdataset, and pass the dataset")
+    return item.text
 
 
 def _column_of(names: list[str], column: str | None) -> str:
@@ -135,11 +148,15 @@ class _Classify:
 
         images = table.column(self._column).to_pylist()
         # A null has no bytes.
-        given = (input_of(b"" if image is None else image) for image in images)
+        given = (file_at(image) if _is_url(image) else input_of(image or b"") for image in images)
         predictions = list(self._classifier.stream(given))
         is_path = pa.types.is_string(table.schema.field(self._column).type)
         kept = table if is_path else table.drop_columns([self._column])
         return _with(kept, predictions)
+
+
+def _is_url(image: str | bytes | None) -> bool:
+    return isinstance(image, str) and is_url(image)
 
 
 def _with(table: "pa.Table", predictions: list[Prediction]) -> "pa.Table":

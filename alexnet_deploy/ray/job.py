@@ -15,10 +15,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedWriter
 from itertools import zip_longest
 from pathlib import Path
+
+import msgspec
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.fs.files import sync_directory
@@ -26,7 +28,10 @@ from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
 from alexnet_deploy.core.fs.opening import make_directory, open_input, open_working, replace_file
 from alexnet_deploy.core.images.decode import DecodeLimits
-from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.inputs.archives import Section
+from alexnet_deploy.core.inputs.item import Input
+from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
+from alexnet_deploy.core.inputs.remote.urls import masked
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import Shard
@@ -36,6 +41,13 @@ from alexnet_deploy.predict.shards.sidecar import read_record
 ROWS_PER_SHARD = 256
 MOST_SHARDS = 512
 """All of them are open at the same time when they are merged."""
+
+_FILES: dict[str, type[Section | RemoteFile | RemoteSection]] = {
+    "section": Section,
+    "url": RemoteFile,
+    "section of url": RemoteSection,
+}
+"""Files that are not at the path of their name, as the list of inputs calls them."""
 
 _INPUTS = "inputs"
 _NEW_INPUTS = "inputs.new"
@@ -52,6 +64,7 @@ class Settings:
     form: RowForm
     limits: DecodeLimits
     batch_size: int | None
+    retries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +136,14 @@ def open_job(
 
 
 def _write_list(place: Path, inputs: Iterator[Input | None]) -> int:
-    """Write a line for each input to a new file, and return their number; read_list reads them."""
+    """Write a line for each input to a new file, and return their number; _read_list reads them."""
     num_inputs = 0
     place.unlink(missing_ok=True)
     with BufferedWriter(open_working(place, "xb")) as file:
         for item in inputs:
             if item is not None:
-                _refuse_other_kinds(item)
-                error = () if item.error is None else item.error
                 # Names may hold bytes that are not UTF-8, which JSON writes as half of a surrogate pair.
-                file.write(json.dumps([item.name, *error]).encode() + b"\n")
+                file.write(json.dumps([item.name, item.error, _place_of(item)]).encode() + b"\n")
                 num_inputs += 1
         file.flush()
         os.fsync(file.fileno())
@@ -142,16 +153,35 @@ def _write_list(place: Path, inputs: Iterator[Input | None]) -> int:
 def _read_list(place: Path) -> Iterator[Input]:
     with open_input(place) as file:
         for line in file:
-            name, *error = json.loads(line)
-            yield Input(name=name, error=(ImageErrorCode(error[0]), error[1]) if error else None)
+            name, error, stored = json.loads(line)
+            yield Input(
+                name=name,
+                error=None if error is None else (ImageErrorCode(error[0]), error[1]),
+                file=None
+                if stored is None
+                else msgspec.convert(stored[1], _FILES[stored[0]], dec_hook=lambda kind, text: kind(text)),
+            )
 
 
-def _refuse_other_kinds(item: Input) -> None:
+def _place_of(item: Input) -> tuple[str, object] | None:
+    """Return where a file in an archive or on a server is, as JSON; None for a file of its own.
+
+    Raises UsageError for an image that another machine cannot find.
+    """
+    file = item.file
     if item.held is not None or item.stored is not None:
+        raise UsageError(f"{item.text}: --ray takes files, not images in memory or in a packed set")
+    if file is None:
+        return None
+    if isinstance(file, RemoteSection):
+        file = replace(file, data=None)
+    place = msgspec.to_builtins(file, enc_hook=str)
+    if masked(text := json.dumps(place)) != text:
         raise UsageError(
-            f"{item.text}: --ray takes image files, not images inside an archive; read it with "
-            "ray.data.read_webdataset and alexnet_deploy.ray.classify, or leave out --ray"
+            f"{item.text}: --ray would write the password of this URL to a file; pass it in an environment variable of "
+            "the file system"
         )
+    return next(name for name, kind in _FILES.items() if isinstance(file, kind)), place
 
 
 def _refuse_other_inputs(earlier: Path, now: Path) -> None:

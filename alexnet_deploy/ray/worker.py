@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.fs.patience import set_retries
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.predict.shards.inputs import Shard, ShardInputs
 from alexnet_deploy.predict.shards.record import Origin
@@ -44,6 +45,7 @@ class Worker:
                 "machine"
             ) from error
         settings = self._job.settings
+        set_retries(settings.retries)
         options = settings.options
         bundle = open_bundle(settings.bundle, settings.bundle_sha256)
         self._classifier = Classifier(

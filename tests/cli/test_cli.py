@@ -251,6 +251,7 @@ def test_doctor_has_one_line_per_component(run: Run) -> None:
         "openvino",
         "onnxruntime",
         "pillow-heif",
+        "fsspec",
         "h5py",
         "torch",
         "onnx",
@@ -269,7 +270,7 @@ def test_doctor_says_how_to_install_what_is_missing(run: Run, monkeypatch: pytes
     outcome = run("doctor")
     assert outcome.code == 0
     missing = [line for line in outcome.out.splitlines() if line.startswith("--") and "pip install" in line]
-    assert len(missing) == 9
+    assert len(missing) == 10
 
 
 def test_doctor_finds_broken_installations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,10 @@ from alexnet_deploy.core.process.installation import install_command
 ROOT = Path(__file__).parents[2]
 ROOMS = ("alexnet_deploy", "train", "export", "engines")
 
-NOT_FOR_PREDICTION = ("torch", "onnx", "matplotlib", "jinja2", "tensorrt", "tensorrt_rtx_bindings", "pycuda", "cuda")
+NOT_FOR_PREDICTION = (
+    *("torch", "onnx", "matplotlib", "jinja2", "tensorrt", "tensorrt_rtx_bindings", "pycuda", "cuda"),
+    *("fsspec", "aiohttp"),
+)
 
 # Makes installed libraries look as if they were not installed.
 WITHOUT = """
@@ -57,7 +60,7 @@ def command_without(missing: tuple[str, ...], *arguments: str | Path) -> subproc
 
 
 def test_public_names_load_no_engine_and_no_trainer() -> None:
-    large = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "matplotlib", "jinja2", "typer", "rich"}
+    large = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "matplotlib", "jinja2", "typer", "rich", "fsspec"}
     done = in_python(IMPORTED.format(large=large))
     assert done.stderr == ""
     assert done.stdout == "\n"
@@ -95,6 +98,14 @@ def test_missing_library_is_named_with_what_brings_it(bundle: Bundle, loaded: Lo
         assert f"; `{install_command('train')}` installs it" in said
         assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_a_url_without_its_library_is_refused_before_the_first_row(bundle: Bundle, images: Path) -> None:
+    done = command_without(("fsspec",), "predict", images, "https://127.0.0.1/a.jpg", "--bundle", bundle.path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    words = f"needs fsspec, which is not installed; `{install_command('remote')}` installs it"
+    assert done.stderr == f"error: https://127.0.0.1/a.jpg: {words}\n"
 
 
 def test_prediction_without_any_engine_says_what_brings_one(bundle: Bundle) -> None:

@@ -1,18 +1,20 @@
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.images.decode import DecodeLimits
 from alexnet_deploy.core.inputs.lists import find_listed
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.resume import Again, pass_over
-from alexnet_deploy.predict.stream import Classifier
+from alexnet_deploy.predict.stream import Classifier, Read, decode_input, stream_answers
 
 NAMES = ["a.jpg", None, "b.jpg", "nothing.jpg", None, None, "empty.jpg", None, *["c.jpg"] * 9, None, "d.jpg"]
 """A list that is being written; at a None it holds no more names for now."""
@@ -54,6 +56,26 @@ def test_invalid_batch_size_is_refused_at_the_call(batch_size: int, bundle: Bund
 
 
 # Inputs that have a row
+
+
+class InMemory:
+    """A file that came with the headers of an archive."""
+
+    def read(self, limits: DecodeLimits) -> bytes:
+        return b"not an image" * limits.max_bytes
+
+
+def test_the_bytes_of_an_input_are_dropped_when_it_is_decoded(bundle: Bundle) -> None:
+    def kept(batch: list[Read]) -> list[Input]:
+        return [item for item, _ in batch]
+
+    limits = DecodeLimits(max_bytes=1)
+    given = [Input(name="a", file=InMemory()), Input(name="b", held=b"not an image")]
+    with open_engine(bundle) as engine:
+        resize = bundle.manifest.preprocessing.resize
+        decode = partial(decode_input, resize=resize, limits=limits)
+        found = list(stream_answers(engine, given, None, decode=decode, answer=kept))
+    assert [(item.name, item.file, item.held) for item in found] == [("a", None, None), ("b", None, None)]
 
 
 def inputs(*names: str | None) -> Iterator[Input | None]:

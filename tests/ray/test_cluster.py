@@ -134,6 +134,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         form=RowForm(row_format="jsonl", topk=1, reject=None),
         limits=DEFAULT_LIMITS,
         batch_size=None,
+        retries=3,
     )
     inputs = (Input(name=f"{number}.jpg") for number in range(3 * ROWS_PER_SHARD + 1))
     with open_job(tmp_path / "rows.jsonl", settings, inputs, resume=False, say=say_nothing) as opened:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
-from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.inputs.archives import Section
+from alexnet_deploy.core.inputs.item import Input, StoredFile
+from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
 from alexnet_deploy.core.process.say import say_nothing
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.record import RowForm
@@ -21,6 +23,7 @@ SETTINGS = Settings(
     form=RowForm(row_format="jsonl", topk=5, reject=None),
     limits=DEFAULT_LIMITS,
     batch_size=None,
+    retries=3,
 )
 
 # Names as the system gives them: bytes that are not UTF-8 are halves of surrogate pairs, and lists may hold anything.
@@ -108,8 +111,30 @@ def test_other_inputs_cannot_continue_a_job(now: list[str], sentence: str, tmp_p
 
 
 def test_images_that_another_machine_cannot_find_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"#0: --ray takes image files"):
+    with pytest.raises(UsageError, match=r"#0: --ray takes files, not images in memory"):
         opened(tmp_path / "rows.jsonl", [Input(name="#0", held=b"an image")])
+
+
+def test_passwords_are_not_written_to_the_list(tmp_path: Path) -> None:
+    secret = RemoteFile(url="https://me:secret@host/a.jpg")
+    with pytest.raises(UsageError, match=r"https://me:\*\*\*@host/a.jpg: --ray would write the password"):
+        opened(tmp_path / "rows.jsonl", [Input(name="https://me:***@host/a.jpg", file=secret)])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+def test_workers_find_files_in_archives_and_on_servers(tmp_path: Path) -> None:
+    remote = RemoteFile(url="s3://bucket/a.tar", path="bucket/a.tar", num_bytes=10)
+    files: list[StoredFile] = [
+        Section(path=tmp_path / "a.tar", offset=512, num_bytes=7),
+        remote,
+        RemoteSection(archive=remote, offset=512, num_bytes=7),
+    ]
+    fetched = RemoteSection(archive=remote, offset=1024, num_bytes=2, data=b"xy")
+    given = [Input(name=f"{number}", file=file) for number, file in enumerate([*files, fetched])]
+    with open_job(tmp_path / "rows.jsonl", SETTINGS, iter(given), resume=False, say=say_nothing) as job:
+        read = [item.file for item in job.inputs()]
+    # The bytes are read again where they are needed.
+    assert read == [*files, RemoteSection(archive=remote, offset=1024, num_bytes=2)]
 
 
 def test_two_runs_do_not_share_a_job(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def settings(bundle: Bundle, sha256: str | None = None) -> Settings:
         form=RowForm(row_format="csv", topk=2, reject=0.5),
         limits=DEFAULT_LIMITS,
         batch_size=3,
+        retries=3,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet_deploy.core.codecs.formats import USUAL_ENDINGS
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.images.decode import decode_image, read_file
 from alexnet_deploy.core.inputs.labelled import (
@@ -24,26 +25,6 @@ from alexnet_deploy.train.data.source import LabelledSource
 
 # One image in this many of a class is used for validation.
 _VALIDATION_EVERY = 10
-
-# Usual endings of image files, so that sidecars and stray files do not replace images in the validation share.
-_IMAGE_ENDINGS = frozenset(
-    (
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +99,7 @@ def kept_for_validation(names: Sequence[Path]) -> frozenset[int]:
     side, because names are ranked by hash. Files without an image ending are used for validation only if the class has
     fewer than two image files.
     """
-    images = [number for number, name in enumerate(names) if name.suffix.lower() in _IMAGE_ENDINGS]
+    images = [number for number, name in enumerate(names) if name.suffix.lower() in USUAL_ENDINGS]
     ranked = sorted(images if len(images) > 1 else range(len(names)), key=lambda number: _rank(names[number]))
     share = (len(ranked) + _VALIDATION_EVERY // 2) // _VALIDATION_EVERY
     return frozenset(ranked[: max(1, share)] if len(ranked) > 1 else ())

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.inputs.labelled import differing_classes
+from alexnet_deploy.core.tar_file import Member
 from alexnet_deploy.train.data.ilsvrc_devkit import validation_wnids
 from alexnet_deploy.train.data.source import LabelledSource
-from alexnet_deploy.train.data.tar import Member, TarImage, members_of
+from alexnet_deploy.train.data.tar import TarImage, members_of
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VALIDATION = "ILSVRC2012_img_val.tar"

@@ -21,6 +21,8 @@ class Asked:
 
     images: list[str]
     engine: "LoadOptions"
+    retries: int
+    """Retries after a transient error of a read."""
     limits: "DecodeLimits"
     batch_size: int | None
     topk: int | None

@@ -29,6 +29,7 @@ def predict_on_cluster(task: Task) -> "Tally":
         options=asked.engine,
         form=RowForm.of(task.writer),
         limits=asked.limits,
+        retries=asked.retries,
         batch_size=asked.batch_size,
     )
     inputs = task.left(task.inputs)

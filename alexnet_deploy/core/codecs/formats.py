@@ -37,6 +37,14 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 ALLOWED_FORMATS = (*sorted({*DECODERS, "HEIF"}),)
 """The supported formats; HEIF needs pillow-heif."""
 
+USUAL_ENDINGS = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff"),
+        ".webp",
+    )
+)
+"""Usual endings of image files, to tell them from the files beside them; a format is detected from the content."""
+
 _SIGNATURES = {
     # Any text may start with these two letters, so the size of the following header is part of the signature.
     "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",

@@ -3,7 +3,7 @@
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -26,12 +26,26 @@ class Patience:
 
     delays_seconds: tuple[float, ...] = (0.1, 0.5, 2.0)
     """Delay before each retry: three retries, 2.6 seconds in total."""
+    silence_seconds: float = 60.0
+    """Time after which a web server that sends nothing has timed out."""
     wait: Callable[[float], object] = time.sleep
     """Function that waits."""
 
 
 PATIENCE = Patience()
-"""Used for every read of an image file or folder; tests replace it."""
+"""Used for every read of an image file or folder in this process; set_retries and tests replace it."""
+
+_LONGEST_SECONDS = 30.0
+
+
+def set_retries(num_retries: int) -> None:
+    """Set the number of retries for all later reads of this process; a program calls it once, before it reads.
+
+    The delays are 0.1, 0.5, 2 and 8 seconds, then 30 seconds each.
+    """
+    global PATIENCE
+    delays = (*(0.1, 0.5, 2.0, 8.0)[:num_retries], *(_LONGEST_SECONDS,) * (num_retries - 4))
+    PATIENCE = replace(PATIENCE, delays_seconds=delays)
 
 
 def patiently(attempt: Callable[[], Result]) -> Result:

@@ -10,11 +10,13 @@ import io
 import os
 import select
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import chain, count
 from typing import BinaryIO
 
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.inputs.paths import Input, exists, expand_name, find_inputs
+from alexnet_deploy.core.inputs.remote.expansion import expand_listed_url
+from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url
 
 _NULL = "use --null for a list whose names end with NUL, such as the output of `find -print0`"
 
@@ -23,13 +25,15 @@ _PATIENCE_SECONDS = 0.05
 
 
 def find_listed(sources: Iterable[str], listed: Iterable[bytes | None]) -> Iterator[Input | None]:
-    """Yield the inputs that `sources` expand to, in order; `-` expands to the names in `listed` (lines of bytes).
+    """Return the inputs that `sources` expand to, in order; `-` expands to the names in `listed` (lines of bytes).
 
     A None in `listed` is yielded too: no more names are available yet, so the rows of all inputs before it are awaited.
-    Raises UsageError for a list in UTF-16, or one whose names end with NUL but not its lines.
+    Raises UsageError at once for a URL that needs a package which is not installed; later for one in a list, for a list
+    in UTF-16, or one whose names end with NUL but not its lines.
     """
-    for source in sources:
-        yield from _expand_list(listed) if source == "-" else find_inputs([source])
+    forget_containers()
+    given = [_expand_list(listed) if source == "-" else find_inputs([source]) for source in sources]
+    return chain.from_iterable(given)
 
 
 def read_list(file: BinaryIO, *, null: bool = False) -> Iterator[bytes | None]:
@@ -77,8 +81,10 @@ def _expand_list(listed: Iterable[bytes | None]) -> Iterator[Input | None]:
                 yield Input(
                     name=os.fsdecode(name), error=(ImageErrorCode.MISSING, f"a file name cannot contain NUL; {_NULL}")
                 )
+            elif is_url(text := os.fsdecode(name)) and not exists(text):
+                yield from expand_listed_url(text)
             else:
-                yield from expand_name(os.fsdecode(name), is_pattern=False)
+                yield from expand_name(text, is_pattern=False)
 
 
 def _name_in(line: bytes, number: int) -> bytes:

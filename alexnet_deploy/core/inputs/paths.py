@@ -8,15 +8,16 @@
   input with the error `missing`.
 - An image in memory is one input; an array (N, H, W, 3) is N inputs. They are called #0, #1 and so on, in order, within
   one call.
+- A URL, such as s3://bucket/photos/, expands likewise (inputs/remote/expansion.py).
+- A tar archive expands to the files in it (inputs/archives.py).
 - `-` stands for a list of names, which inputs/lists.py expands.
 """
 
-import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,8 +26,14 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.patience import patiently
-from alexnet_deploy.core.images.batches import StoredImage
+from alexnet_deploy.core.inputs.archives import LocalArchive, expand_archive, is_archive
 from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in_memory, refuse_other_layouts
+from alexnet_deploy.core.inputs.item import Input, encoded_name
+from alexnet_deploy.core.inputs.patterns import fits, with_ending_in_any_case
+from alexnet_deploy.core.inputs.remote.expansion import expand_url
+from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url, refuse_missing_packages
+
+__all__ = ["Input", "Source", "as_sources", "exists", "expand_name", "find_files", "find_inputs", "input_of"]
 
 _Identity: TypeAlias = tuple[int, int]
 """A folder's device and inode. Walked folders are remembered: otherwise 22 levels of two links to the next level would
@@ -34,33 +41,6 @@ give four million rows."""
 
 Source: TypeAlias = str | Path | ImageInMemory
 """An input: a name, or the image itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """One file, one image in memory or one in a larger file, that gets one row."""
-
-    name: str
-    """The given name, plus the path below it for a folder; not made absolute. Images in memory are # and a number."""
-    held: bytes | Image.Image | np.ndarray | None = field(default=None, compare=False, repr=False)
-    """The image itself if it is in memory: an image file's bytes, a PIL image or uint8 (H, W, 3); None for a file."""
-    stored: StoredImage | None = field(default=None, compare=False, repr=False)
-    """The image in a larger file, such as an archive; None for a file of its own."""
-    error: tuple[ImageErrorCode, str] | None = None
-    """The reason if it is already known that the input cannot be read."""
-
-    @property
-    def path(self) -> Path:
-        """The path of the file."""
-        return Path(self.name)
-
-    @property
-    def text(self) -> str:
-        r"""The name as text that UTF-8 can encode: bytes that are not UTF-8 are written as \xNN."""
-        encoded = _encoded(self.name)
-        if encoded is None:
-            encoded = self.name.encode("utf-8", "backslashreplace")
-        return encoded.decode("utf-8", "backslashreplace")
 
 
 def as_sources(sources: Iterable[Source] | Source) -> Iterable[Source]:
@@ -79,12 +59,16 @@ def find_inputs(sources: Iterable[Source]) -> Iterator[Input]:
     if isinstance(sources, Sequence):
         for source in sources:
             _refuse(source)
+    forget_containers()
     return _expand_all(sources)
 
 
 def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in the order of find_inputs; raises DataError for an unreadable folder."""
-    for found in find_inputs([folder]):
+    """Yield the files below a folder in the order of find_inputs; raises DataError for an unreadable folder.
+
+    An archive is one file.
+    """
+    for found in _walk(os.fspath(folder), set()):
         if found.error is not None:
             raise DataError(f"{found.text}: cannot be read: {found.error[1]}")
         yield found.path
@@ -105,6 +89,8 @@ def input_of(source: Source) -> Input:
 
 def _refuse(source: Source) -> None:
     if isinstance(source, str | Path):
+        if isinstance(source, str) and is_url(source) and not exists(source):
+            refuse_missing_packages(source)
         if source == "-":
             raise UsageError(
                 "the name - stands for a list of names on stdin, which only the command predict reads; pass the names "
@@ -133,19 +119,28 @@ def expand_name(name: str, *, is_pattern: bool) -> Iterator[Input]:
     item = _named(name)
     if item.error is not None:
         yield item
+    elif is_url(name) and not exists(name):
+        yield from expand_url(name, is_pattern=is_pattern)
     elif "\0" in name or not exists(name):
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
-        yield next(matches, item)
-        yield from matches
+        yield from _with_archives(chain([next(matches, item)], matches))
     else:
-        yield from _walk(name, set())
+        yield from _with_archives(_walk(name, set()))
+
+
+def _with_archives(found: Iterable[Input]) -> Iterator[Input]:
+    for item in found:
+        if item.error is None and is_archive(item.name):
+            yield from expand_archive(item.name, LocalArchive(path=item.path))
+        else:
+            yield item
 
 
 def _named(name: str) -> Input:
     if not name:
         # Path("") is the working directory, but an empty name is usually an unset variable.
         return Input(name=name, error=(ImageErrorCode.MISSING, "the name is empty"))
-    if _encoded(name) is None:
+    if encoded_name(name) is None:
         return Input(name=name, error=(ImageErrorCode.MISSING, "the name is not valid for a file"))
     return Input(name=name)
 
@@ -160,16 +155,8 @@ def exists(name: str) -> bool:
     return True
 
 
-def _encoded(name: str) -> bytes | None:
-    """Return the name encoded for the file system; None if that is not possible, as for half a surrogate pair."""
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:
-        return None
-
-
 def _matches(name: str) -> Iterator[Input]:
-    pattern = Path(_with_ending_in_any_case(name))
+    pattern = Path(with_ending_in_any_case(name))
     # Path drops a leading ./, which the rows must keep.
     prefix = "./" if name.startswith("./") else ""
     # `**` is not left to glob, which would follow a loop of links until the names are too long.
@@ -181,25 +168,8 @@ def _matches(name: str) -> Iterator[Input]:
         for found in _walk(start, seen):
             below = found.path.relative_to(start).parts
             # An unreadable folder may hold matching files, so its error is an input.
-            if not tail or found.error or (below and _fits(below, tail)):
+            if not tail or found.error or (below and fits(below, tail)):
                 yield replace(found, name=f"{prefix}{found.path}")
-
-
-def _with_ending_in_any_case(pattern: str) -> str:
-    """Return *.jpg as *.[jJ][pP][gG]: an ending stands for a format, and cameras write .JPG."""
-    stem, dot, ending = pattern.rpartition(".")
-    if not dot or not ending.isalnum():
-        return pattern
-    both = (f"[{char.lower()}{char.upper()}]" if char.isascii() and char.isalpha() else char for char in ending)
-    return f"{stem}.{''.join(both)}"
-
-
-def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _walk(start: str, seen: set[_Identity]) -> Iterator[Input]:

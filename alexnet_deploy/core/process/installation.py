@@ -8,7 +8,20 @@ from typing import Literal, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 Extra: TypeAlias = Literal[
-    "cpu", "gpu", "heif", "import", "loadgen", "parquet", "pycuda", "ray", "rtx", "serve", "tensorboard", "train", "dev"
+    "cpu",
+    "gpu",
+    "heif",
+    "import",
+    "loadgen",
+    "parquet",
+    "pycuda",
+    "ray",
+    "remote",
+    "rtx",
+    "serve",
+    "tensorboard",
+    "train",
+    "dev",
 ]
 """One of pyproject.toml's optional dependencies."""
 

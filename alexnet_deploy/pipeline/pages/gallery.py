@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.core.errors import ImageError
-from alexnet_deploy.core.images.decode import DecodeLimits, read_image
+from alexnet_deploy.core.errors import ImageError, ImageErrorCode
+from alexnet_deploy.core.images.decode import DecodeLimits, decode_image, read_image
+from alexnet_deploy.core.inputs.archives import is_archive
+from alexnet_deploy.core.inputs.paths import exists
+from alexnet_deploy.core.inputs.remote.reading import RemoteFile
+from alexnet_deploy.core.inputs.remote.urls import is_url
+from alexnet_deploy.core.model.preprocessing import ResizePolicy
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.sample import EvenSample
@@ -24,7 +31,7 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
             unread.append(Unread(caption=prediction.path, code=prediction.error.value, message=prediction.message))
             continue
         try:
-            image = read_image(Path(prediction.path), bundle.manifest.preprocessing.resize, limits)
+            image = _read_again(prediction.path, bundle.manifest.preprocessing.resize, limits)
         except ImageError as error:
             unread.append(Unread(caption=prediction.path, code="not shown", message=_not_shown(prediction, error)))
             continue
@@ -38,6 +45,16 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
         tools=tool_versions("onnxruntime", "openvino"),
     )
     save_page(path, page)
+
+
+def _read_again(name: str, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
+    if exists(name):
+        return read_image(Path(name), resize, limits)
+    if any(is_archive(part) for part in name.split("/")[:-1]):
+        raise ImageError(ImageErrorCode.UNREADABLE, "it is in an archive, which is read in one pass only")
+    if is_url(name):
+        return decode_image(RemoteFile(url=name).read(limits), resize, limits)
+    return read_image(Path(name), resize, limits)
 
 
 def _not_shown(prediction: Prediction, error: ImageError) -> str:

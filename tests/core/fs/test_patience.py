@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 from alexnet_deploy.core.fs import patience
-from alexnet_deploy.core.fs.patience import TRANSIENT, Patience, patiently
+from alexnet_deploy.core.fs.patience import TRANSIENT, Patience, patiently, set_retries
 from alexnet_deploy.core.images.decode import read_file, read_section
 
 
@@ -82,3 +82,12 @@ def test_a_missing_file_is_an_answer_at_once(waits: list[float], tmp_path: Path)
         read_file(tmp_path / "nothing")
     assert raised.value.code == ImageErrorCode.MISSING
     assert waits == []
+
+
+@pytest.mark.parametrize("num_retries", [0, 1, 3, 4, 7])
+def test_the_number_of_retries_can_be_set_for_the_process(num_retries: int, waits: list[float]) -> None:
+    set_retries(num_retries)
+    assert patiently(failing(num_retries, errno.EIO)) == "read"
+    assert waits == [0.1, 0.5, 2.0, 8.0, 30.0, 30.0, 30.0][:num_retries]
+    with pytest.raises(OSError, match="Input/output error"):
+        patiently(failing(num_retries + 1, errno.EIO))

@@ -1,0 +1,1 @@
+"""Images behind a URL, through fsspec: object stores, web servers, zip archives."""
