@@ -2,7 +2,8 @@
 
 Beside the output rows.jsonl the hidden folder .rows.jsonl.ray holds
 
-    inputs                      the names of all inputs, which every worker reads
+    inputs                      the names of all inputs
+    inputs-K-of-N               those of a shard
     rows-K-of-N.jsonl           the rows of a complete shard, with its record, as `predict --shard K/N` writes them
     .rows-K-of-N.jsonl....      the rows so far of a shard that is being written
 
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BufferedWriter
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,7 @@ from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
 from alexnet_deploy.core.inputs.remote.urls import masked
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.predict.predictor import LoadOptions
-from alexnet_deploy.predict.shards.inputs import Shard
+from alexnet_deploy.predict.shards.inputs import ListedShard, Shard, ShardInputs
 from alexnet_deploy.predict.shards.record import RowForm
 from alexnet_deploy.predict.shards.sidecar import read_record
 
@@ -77,11 +78,13 @@ class Job:
     directory: Path
     """The working directory of the command; names of inputs are relative to it."""
     num_inputs: int
+    inputs_sha256: str
+    """Digest of the names of all inputs, see ShardInputs."""
 
     @property
     def num_shards(self) -> int:
         """Number of shards, which depends on the number of inputs alone."""
-        return min(MOST_SHARDS, max(1, -(-self.num_inputs // ROWS_PER_SHARD)))
+        return _num_shards(self.num_inputs)
 
     @property
     def shards(self) -> Iterator[Shard]:
@@ -96,9 +99,14 @@ class Job:
         """Return whether all rows of a shard are written; merging compares them with their record."""
         return self.place(shard).exists() and read_record(self.place(shard)) is not None
 
-    def inputs(self) -> Iterator[Input]:
-        """Return the inputs of all shards, in order."""
-        return _read_list(self.folder / _INPUTS)
+    def inputs(self, shard: Shard) -> ListedShard:
+        """Return the inputs of a shard, in order."""
+        return ListedShard(
+            shard=shard,
+            num_inputs=self.num_inputs,
+            sha256=self.inputs_sha256,
+            inputs=_read_list(self.folder / _part(shard.number, shard.count)),
+        )
 
 
 def folder_beside(output: Path) -> Path:
@@ -122,32 +130,58 @@ def open_job(
             lock = opened.enter_context(open_working(folder / _LOCK, "a+b"))
             if is_taken(lock, output, say):
                 raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
-            has_rows = any(entry.name not in (_INPUTS, _NEW_INPUTS, _LOCK) for entry in folder.iterdir())
+            has_rows = any("rows-" in entry.name for entry in folder.iterdir())
             if has_rows and not resume:
                 raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
-            num_inputs = _write_list(folder / _NEW_INPUTS, inputs)
+            walked = ShardInputs(Shard(number=1, count=1), inputs)
+            _write_list(folder / _NEW_INPUTS, walked)
             if has_rows:
                 _refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
             replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
+            _split_list(folder, _num_shards(walked.num_inputs))
             sync_directory(folder)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
-        yield Job(settings=settings, folder=folder.absolute(), directory=Path.cwd(), num_inputs=num_inputs)
+        yield Job(
+            settings=settings,
+            folder=folder.absolute(),
+            directory=Path.cwd(),
+            num_inputs=walked.num_inputs,
+            inputs_sha256=walked.sha256,
+        )
 
 
-def _write_list(place: Path, inputs: Iterator[Input | None]) -> int:
-    """Write a line for each input to a new file, and return their number; _read_list reads them."""
-    num_inputs = 0
+def _num_shards(num_inputs: int) -> int:
+    return min(MOST_SHARDS, max(1, -(-num_inputs // ROWS_PER_SHARD)))
+
+
+def _part(number: int, count: int) -> str:
+    return f"{_INPUTS}-{number}-of-{count}"
+
+
+def _split_list(folder: Path, count: int) -> None:
+    """Write the lines of each shard to a file of their own, so that no worker reads the names of all inputs."""
+    with ExitStack() as opened:
+        parts = []
+        for number in range(1, count + 1):
+            part = folder / _part(number, count)
+            part.unlink(missing_ok=True)
+            parts.append(opened.enter_context(BufferedWriter(open_working(part, "xb"))))
+        with open_input(folder / _INPUTS) as file:
+            for part, line in zip(cycle(parts), file, strict=False):
+                part.write(line)
+
+
+def _write_list(place: Path, inputs: Iterator[Input | None]) -> None:
+    """Write a line for each input to a new file, which _read_list reads."""
     place.unlink(missing_ok=True)
     with BufferedWriter(open_working(place, "xb")) as file:
         for item in inputs:
             if item is not None:
                 # Names may hold bytes that are not UTF-8, which JSON writes as half of a surrogate pair.
                 file.write(json.dumps([item.name, item.error, _place_of(item)]).encode() + b"\n")
-                num_inputs += 1
         file.flush()
         os.fsync(file.fileno())
-    return num_inputs
 
 
 def _read_list(place: Path) -> Iterator[Input]:

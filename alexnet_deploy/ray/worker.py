@@ -8,7 +8,7 @@ from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.patience import set_retries
 from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.predict.shards.inputs import Shard, ShardInputs
+from alexnet_deploy.predict.shards.inputs import Shard
 from alexnet_deploy.predict.shards.record import Origin
 from alexnet_deploy.predict.shards.run import predict_shard
 from alexnet_deploy.predict.shards.sidecar import ShardRun
@@ -67,7 +67,7 @@ class Worker:
         settings = self._job.settings
         run = ShardRun(
             output=self._job.place(shard),
-            inputs=ShardInputs(shard, self._job.inputs()),
+            inputs=self._job.inputs(shard),
             form=settings.form,
             bundle_sha256=settings.bundle_sha256,
         )

@@ -13,6 +13,7 @@ from alexnet_deploy.core.inputs.item import Input, StoredFile
 from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
 from alexnet_deploy.core.process.say import say_nothing
 from alexnet_deploy.predict.predictor import LoadOptions
+from alexnet_deploy.predict.shards.inputs import Shard, ShardInputs
 from alexnet_deploy.predict.shards.record import RowForm
 from alexnet_deploy.ray.job import MOST_SHARDS, ROWS_PER_SHARD, Job, Settings, folder_beside, open_job, remove_job
 
@@ -38,6 +39,13 @@ def opened(output: Path, inputs: list[Input], *, resume: bool = False) -> Job:
         return job
 
 
+def read(job: Job) -> list[Input]:
+    """What the workers read, in the order of all inputs."""
+    parts = [list(job.inputs(shard)) for shard in job.shards]
+    assert [len(part) for part in parts] == [shard.num_rows(job.num_inputs) for shard in job.shards]
+    return [parts[number % len(parts)][number // len(parts)] for number in range(job.num_inputs)]
+
+
 def named(*names: str) -> list[Input]:
     return [Input(name=name) for name in names]
 
@@ -55,8 +63,11 @@ def test_workers_read_the_inputs_that_the_command_found(
     output = tmp_path_factory.mktemp("job") / "rows.jsonl"
     with open_job(output, SETTINGS, iter(inputs), resume=False, say=say_nothing) as job:
         found = [item for item in inputs if item is not None]
-        assert list(job.inputs()) == found
+        assert read(job) == found
         assert job.num_inputs == len(found)
+        alone = ShardInputs(Shard(number=1, count=1), iter(found))
+        list(alone)
+        assert job.inputs_sha256 == alone.sha256
 
 
 @pytest.mark.parametrize(
@@ -71,7 +82,7 @@ def test_workers_read_the_inputs_that_the_command_found(
     ],
 )
 def test_the_number_of_shards_follows_from_the_number_of_inputs(num_inputs: int, num_shards: int) -> None:
-    job = Job(settings=SETTINGS, folder=Path(), directory=Path(), num_inputs=num_inputs)
+    job = Job(settings=SETTINGS, folder=Path(), directory=Path(), num_inputs=num_inputs, inputs_sha256="")
     shards = list(job.shards)
     assert len(shards) == num_shards
     assert sum(shard.num_rows(num_inputs) for shard in shards) == num_inputs
@@ -87,10 +98,18 @@ def test_rows_of_an_interrupted_job_are_neither_replaced_nor_forgotten(tmp_path:
     assert any(job.folder.glob(".rows-1-of-1*"))
 
 
+def test_every_shard_has_the_inputs_of_its_own(tmp_path: Path) -> None:
+    given = named(*(f"{number}.jpg" for number in range(2 * ROWS_PER_SHARD + 5)))
+    job = opened(tmp_path / "rows.jsonl", given)
+    assert job.num_shards == 3
+    assert read(job) == given
+    assert next(iter(job.inputs(Shard(number=2, count=3)))).name == "1.jpg"
+
+
 def test_a_job_without_rows_starts_again_with_other_inputs(tmp_path: Path) -> None:
     output = tmp_path / "rows.jsonl"
     opened(output, named("a.jpg"))
-    assert list(opened(output, named("b.jpg", "c.jpg")).inputs()) == named("b.jpg", "c.jpg")
+    assert read(opened(output, named("b.jpg", "c.jpg"))) == named("b.jpg", "c.jpg")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +126,7 @@ def test_other_inputs_cannot_continue_a_job(now: list[str], sentence: str, tmp_p
     with pytest.raises(UsageError, match=f"cannot resume: {sentence}"):
         opened(output, named(*now), resume=True)
     # What was there is as it was.
-    assert list(opened(output, named("a.jpg", "b.jpg"), resume=True).inputs()) == named("a.jpg", "b.jpg")
+    assert read(opened(output, named("a.jpg", "b.jpg"), resume=True)) == named("a.jpg", "b.jpg")
 
 
 def test_images_that_another_machine_cannot_find_are_refused(tmp_path: Path) -> None:
@@ -132,9 +151,9 @@ def test_workers_find_files_in_archives_and_on_servers(tmp_path: Path) -> None:
     fetched = RemoteSection(archive=remote, offset=1024, num_bytes=2, data=b"xy")
     given = [Input(name=f"{number}", file=file) for number, file in enumerate([*files, fetched])]
     with open_job(tmp_path / "rows.jsonl", SETTINGS, iter(given), resume=False, say=say_nothing) as job:
-        read = [item.file for item in job.inputs()]
+        found = [item.file for item in read(job)]
     # The bytes are read again where they are needed.
-    assert read == [*files, RemoteSection(archive=remote, offset=1024, num_bytes=2)]
+    assert found == [*files, RemoteSection(archive=remote, offset=1024, num_bytes=2)]
 
 
 def test_two_runs_do_not_share_a_job(tmp_path: Path) -> None:

@@ -43,6 +43,22 @@ def parse_shard(text: str) -> Shard:
     return Shard(number=int(found[1]), count=int(found[2]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedShard:
+    """The inputs of one shard of a list that another process has walked."""
+
+    shard: Shard
+    num_inputs: int
+    """Number of inputs of all shards."""
+    sha256: str
+    """Digest of the names of all inputs, see ShardInputs."""
+    inputs: Iterator[Input]
+    """Those of this shard, in order."""
+
+    def __iter__(self) -> Iterator[Input]:
+        return self.inputs
+
+
 class ShardInputs(Iterator[Input | None]):
     """The inputs of one shard, in order; a None among all inputs, which awaits those before it, is kept."""
 

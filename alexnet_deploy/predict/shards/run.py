@@ -16,6 +16,6 @@ def predict_shard(run: ShardRun, classifier: Classifier, batch_size: int | None 
     writer = run.form.writer(classifier.bundle.labels)
     origin = Origin.of(classifier.engine.info, classifier.limits)
     with open_row_file(run.output, writer, origin.words, resume=True) as rows:
-        left = pass_over(rows.done(), run.inputs)
+        left = pass_over(rows.done(), iter(run.inputs))
         write_all(classifier.stream(left, batch_size), rows)
         write_record(run, origin, rows, None)

@@ -13,7 +13,7 @@ from alexnet_deploy.core.errors import DataError, OutputError, UsageError
 from alexnet_deploy.core.fs.files import sha256_of_file, write_atomically
 from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
-from alexnet_deploy.predict.shards.inputs import ShardInputs
+from alexnet_deploy.predict.shards.inputs import ListedShard, ShardInputs
 from alexnet_deploy.predict.shards.record import VERSIONS, InputList, Origin, RowFacts, RowForm, ShardRecord
 from alexnet_deploy.predict.sink import RowFile
 
@@ -28,7 +28,7 @@ class ShardRun:
     """A run that writes the rows of one shard."""
 
     output: Path
-    inputs: ShardInputs
+    inputs: ShardInputs | ListedShard
     form: RowForm
     bundle_sha256: str
 
