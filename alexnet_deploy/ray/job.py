@@ -164,9 +164,9 @@ def _split_list(folder: Path, count: int) -> None:
     with ExitStack() as opened:
         parts = []
         for number in range(1, count + 1):
-            part = folder / _part(number, count)
-            part.unlink(missing_ok=True)
-            parts.append(opened.enter_context(BufferedWriter(open_working(part, "xb"))))
+            place = folder / _part(number, count)
+            place.unlink(missing_ok=True)
+            parts.append(opened.enter_context(BufferedWriter(open_working(place, "xb"))))
         with open_input(folder / _INPUTS) as file:
             for part, line in zip(cycle(parts), file, strict=False):
                 part.write(line)

@@ -50,7 +50,7 @@ def task_of(asked: Asked, bundle: "Bundle", *, null: bool) -> Task:
         asked=asked,
         bundle=bundle,
         writer=writer,
-        inputs=inputs if part is None else part.inputs,
+        inputs=inputs if part is None else iter(part.inputs),
         part=part,
         given=given,
     )
