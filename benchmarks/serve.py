@@ -31,7 +31,8 @@ PROGRAM = [sys.executable, "-m", "alexnet_deploy"]
 
 
 @contextmanager
-def serving(bundle: Path) -> Iterator[None]:
+def serving(bundle: Path) -> Iterator[int]:
+    """Run a server until the end of the block; yields its process id once it is ready."""
     command = [*PROGRAM, "serve", f"m={bundle}", "--port", str(PORT)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
@@ -42,7 +43,7 @@ def serving(bundle: Path) -> Iterator[None]:
                     break
             except httpx.TransportError:
                 time.sleep(0.2)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

@@ -52,9 +52,10 @@ def size(path: Path) -> int:
         return 0
 
 
-def kill_one(driver: "subprocess.Popen[bytes]", seen: dict[Path, int], draws: random.Random) -> str | None:
-    """Kill the driver or one of its workers whose shard has grown; None if the driver has ended before."""
-    kills_driver = draws.random() < 0.2
+def kill_one(
+    driver: "subprocess.Popen[bytes]", seen: dict[Path, int], draws: random.Random, *, kills_driver: bool
+) -> str | None:
+    """Kill the driver, or the worker, of a shard that has grown; None if the driver has ended before."""
     while driver.poll() is None:
         for worker in descendants(driver.pid):
             shard = partial_of(worker)
@@ -85,7 +86,11 @@ def main() -> None:
                 driver = subprocess.Popen(
                     [*common, "--ray", "local", "--resume", "--output", output], stdin=listed, stdout=log, stderr=log
                 )
-            while counts["drivers"] + counts["workers"] < int(kills) and (kind := kill_one(driver, seen, draws)):
+            while (num_kills := counts["drivers"] + counts["workers"]) < int(kills):
+                # Every fourth kill is the driver's.
+                kind = kill_one(driver, seen, draws, kills_driver=num_kills % 4 == 3)
+                if kind is None:
+                    break
                 counts[kind] += 1
                 if kind == "drivers":
                     break

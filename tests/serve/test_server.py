@@ -214,6 +214,27 @@ def test_mutated_requests_get_no_5xx_and_the_server_lives_on(
     assert server.process.poll() is None
 
 
+def resident_mib(server: Server) -> float:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(server: Server, images: Path) -> None:
+    bodies = [(images / f"{letter}.jpg").read_bytes() for letter in "abcd"] + [b"no image"]
+
+    with httpx.Client(timeout=60) as client, ThreadPoolExecutor(8) as clients:
+
+        def ask(number: int) -> int:
+            url = f"{server.url}/v2/models/net/classify"
+            return client.post(url, content=bodies[number % len(bodies)]).status_code
+
+        assert set(clients.map(ask, range(200))) == {200, 422}
+        before = resident_mib(server)
+        assert set(clients.map(ask, range(800))) == {200, 422}
+    # The pixels of 640 images have 120 MiB.
+    assert resident_mib(server) - before < 30
+
+
 def test_half_closed_and_slow_clients_are_let_go(server: Server) -> None:
     with connected(server) as half:
         half.sendall(b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
