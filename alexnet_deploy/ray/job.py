@@ -3,6 +3,7 @@
 Beside the output rows.jsonl the hidden folder .rows.jsonl.ray holds
 
     inputs                      the names of all inputs, which every worker reads
+    settings                    what else the rows depend on
     rows-K-of-N.jsonl           the rows of a complete shard, with its record, as `predict --shard K/N` writes them
     .rows-K-of-N.jsonl....      the rows so far of a shard that is being written
 
@@ -23,19 +24,21 @@ from pathlib import Path
 import msgspec
 
 from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
-from alexnet_deploy.core.fs.files import sync_directory
+from alexnet_deploy.core.fs.files import sync_directory, write_atomically
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
-from alexnet_deploy.core.fs.opening import make_directory, open_input, open_working, replace_file
+from alexnet_deploy.core.fs.opening import MIB, make_directory, open_input, open_working, read_file, replace_file
 from alexnet_deploy.core.images.decode import DecodeLimits
 from alexnet_deploy.core.inputs.archives import Section
 from alexnet_deploy.core.inputs.item import Input
 from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
 from alexnet_deploy.core.inputs.remote.urls import masked
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.predict.output import interrupted_rows
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import Shard
-from alexnet_deploy.predict.shards.record import RowForm
+from alexnet_deploy.predict.shards.record import Origin, RowForm
 from alexnet_deploy.predict.shards.sidecar import read_record
 
 ROWS_PER_SHARD = 256
@@ -51,7 +54,9 @@ _FILES: dict[str, type[Section | RemoteFile | RemoteSection]] = {
 
 _INPUTS = "inputs"
 _NEW_INPUTS = "inputs.new"
+_SETTINGS = "settings"
 _LOCK = "lock"
+_NO_ROWS = frozenset((_INPUTS, _NEW_INPUTS, _SETTINGS, _LOCK))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,19 @@ class Settings:
     limits: DecodeLimits
     batch_size: int | None
     retries: int
+
+    @property
+    def traits(self) -> dict[str, str]:
+        """What cannot change while a job is interrupted, by what it is called."""
+        form = self.form
+        return {
+            "bundle": self.bundle_sha256,
+            "--format": form.row_format,
+            "--topk": str(form.topk),
+            "--reject": str(form.reject),
+            "limit on images": str(self.limits),
+            "decoding version": str(DECODING_VERSION),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +114,15 @@ class Job:
         """Return whether all rows of a shard are written; merging compares them with their record."""
         return self.place(shard).exists() and read_record(self.place(shard)) is not None
 
+    def origin(self) -> Origin | None:
+        """Return what computed the complete shards, as the record of the first one says; None if there is none."""
+        records = (read_record(self.place(shard)) for shard in self.shards if self.is_complete(shard))
+        return next((record.origin for record in records if record is not None), None)
+
+    def has_rows(self) -> bool:
+        """Return whether a worker has begun a shard."""
+        return _has_rows(self.folder)
+
     def inputs(self) -> Iterator[Input]:
         """Return the inputs of all shards, in order."""
         return _read_list(self.folder / _INPUTS)
@@ -112,9 +139,14 @@ def open_job(
 ) -> Iterator[Job]:
     """Yield the job that writes `output`; until the end of the block no other process can open it.
 
-    Raises UsageError if rows of an interrupted job are there and `resume` is not given, if another process works on it,
-    or if the inputs differ from those of the interrupted job; OutputError if the folder cannot be written.
+    Raises UsageError if rows of an interrupted run are there and `resume` is not given, or if they are not of a job; if
+    another process works on it; and if the inputs or settings differ from those of the interrupted job. Raises
+    OutputError if the folder cannot be written. After an exception, a folder without rows is removed.
     """
+    if (rows := interrupted_rows(output)) is not None:
+        raise UsageError(
+            f"{rows}: holds the rows of a run without --ray; continue it without --ray, or remove the file"
+        )
     folder = folder_beside(output)
     with ExitStack() as opened:
         try:
@@ -122,17 +154,61 @@ def open_job(
             lock = opened.enter_context(open_working(folder / _LOCK, "a+b"))
             if is_taken(lock, output, say):
                 raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
-            has_rows = any(entry.name not in (_INPUTS, _NEW_INPUTS, _LOCK) for entry in folder.iterdir())
-            if has_rows and not resume:
-                raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
-            num_inputs = _write_list(folder / _NEW_INPUTS, inputs)
-            if has_rows:
-                _refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
-            replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
-            sync_directory(folder)
+            opened.enter_context(_removed_without_rows(folder))
+            num_inputs = _prepare(folder, settings, inputs, resume=resume)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
         yield Job(settings=settings, folder=folder.absolute(), directory=Path.cwd(), num_inputs=num_inputs)
+
+
+def refuse_interrupted(output: Path) -> None:
+    """Raise UsageError if a job that writes `output` was interrupted, which only --ray can continue."""
+    if _has_rows(folder := folder_beside(output)):
+        raise UsageError(
+            f"{folder}: holds the rows of an interrupted run with --ray; repeat the command with --ray to continue, or "
+            "remove the folder"
+        )
+
+
+def _prepare(folder: Path, settings: Settings, inputs: Iterator[Input | None], *, resume: bool) -> int:
+    """Write what workers read, and return the number of inputs; raises UsageError if rows are of other ones."""
+    has_rows = _has_rows(folder)
+    if has_rows and not resume:
+        raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
+    if has_rows:
+        _refuse_other_settings(folder, settings)
+    num_inputs = _write_list(folder / _NEW_INPUTS, inputs)
+    if has_rows:
+        _refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
+    replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
+    write_atomically(folder / _SETTINGS, json.dumps(settings.traits).encode())
+    sync_directory(folder)
+    return num_inputs
+
+
+def _has_rows(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.name not in _NO_ROWS for entry in folder.iterdir())
+
+
+@contextmanager
+def _removed_without_rows(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if not _has_rows(folder):
+            # What cannot be removed has no rows either: the next run begins with it.
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _refuse_other_settings(folder: Path, settings: Settings) -> None:
+    earlier = json.loads(read_file(folder / _SETTINGS, MIB))
+    for name, value in settings.traits.items():
+        if earlier.get(name) != value:
+            raise UsageError(
+                f"{folder}: cannot resume: the interrupted run had another {name}: {earlier.get(name)}, now {value}; "
+                "repeat its options, or remove the folder to start again"
+            )
 
 
 def _write_list(place: Path, inputs: Iterator[Input | None]) -> int:
@@ -176,12 +252,18 @@ def _place_of(item: Input) -> tuple[str, object] | None:
     if isinstance(file, RemoteSection):
         file = replace(file, data=None)
     place = msgspec.to_builtins(file, enc_hook=str)
-    if masked(text := json.dumps(place)) != text:
+    if masked(url := _url_of(file)) != url:
         raise UsageError(
             f"{item.text}: --ray would write the password of this URL to a file; pass it in an environment variable of "
             "the file system"
         )
     return next(name for name, kind in _FILES.items() if isinstance(file, kind)), place
+
+
+def _url_of(file: object) -> str:
+    if isinstance(file, RemoteSection):
+        file = file.archive
+    return file.url if isinstance(file, RemoteFile) else ""
 
 
 def _refuse_other_inputs(earlier: Path, now: Path) -> None:
