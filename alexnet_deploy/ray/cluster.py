@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from alexnet_deploy.core.errors import BackendError, BusyError
+from alexnet_deploy.core.errors import BackendError, BusyError, UsageError
 from alexnet_deploy.core.process.installation import install_command
 from alexnet_deploy.core.process.say import Say, counted
 from alexnet_deploy.predict.output import interrupted_rows
 from alexnet_deploy.predict.shards.inputs import Shard
+from alexnet_deploy.predict.shards.record import Origin
 from alexnet_deploy.ray.job import Job
 from alexnet_deploy.ray.worker import Greeting, Worker
 
@@ -115,15 +116,26 @@ def run_job(job: Job, ray: ModuleType, progress: Progress) -> None:
     worker raises; BackendError if no worker can start, if workers compute differently, or if they end again and again
     at the same row.
     """
+    options, origin = job.settings.options, job.origin()
+    if origin is not None and options.backend not in ("auto", origin.backend):
+        raise UsageError(_other_engine(job, origin, f"--backend {options.backend}"))
     left = deque(shard for shard in job.shards if not job.is_complete(shard))
     num_left = sum(shard.num_rows(job.num_inputs) for shard in left)
     if not left:
         return
-    options = job.settings.options
     crew = crew_for(ray.nodes(), options.threads, on_gpu=options.device == "cuda")
-    run = _Run(job=job, ray=ray, crew=crew, progress=progress, left=left, num_done=job.num_inputs - num_left)
+    run = _Run(
+        job=job, ray=ray, crew=crew, progress=progress, left=left, num_done=job.num_inputs - num_left, earlier=origin
+    )
     run.start_workers(min(crew.num_workers, len(left)))
     run.until_done()
+
+
+def _other_engine(job: Job, earlier: Origin, now: str) -> str:
+    return (
+        f"{job.folder}: cannot resume: {earlier.backend}, {earlier.arithmetic} gave its rows, but this run has {now}; "
+        "pass the --backend of the interrupted run, or remove the folder to start again"
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +153,8 @@ class _Run:
     """Workers with their shards, by the end of the shard."""
     greeting: Greeting | None = None
     """Of the first worker; all others must compute the same."""
+    earlier: Origin | None
+    """What computed the shards of an interrupted run; None if none is complete."""
     num_done: int
     """Number of rows in complete shards."""
     deaths: Counter[tuple[Shard | None, int]] = field(default_factory=Counter)
@@ -178,6 +192,9 @@ class _Run:
         except _EndedError as error:
             self._replace(None, error)
             return
+        del self.deaths[None, 0]
+        if self.earlier not in (None, found.origin):
+            raise UsageError(_other_engine(self.job, self.earlier, found.engine))
         if self.greeting is None:
             self.greeting = found
             self.progress.say(f"up to {counted(self.crew.num_workers, 'worker')}: {found.engine}")

@@ -71,6 +71,7 @@ def classify(
     dataset = inputs if isinstance(inputs, ray.data.Dataset) else ray.data.from_arrow(list(_tables(inputs)))
     names = dataset.schema().names
     column = _column_of(names, column)
+    _refuse_other_type(column, dict(zip(names, dataset.schema().types, strict=True))[column])
     crew = crew_for(ray.nodes(), None, on_gpu=device == "cuda")
     if ray.cluster_resources().get("CPU", 0) < 2:
         raise BackendError("Ray Data needs a cluster of 2 CPUs or more: one reads while another one predicts")
@@ -126,6 +127,23 @@ def _column_of(names: list[str], column: str | None) -> str:
     return column
 
 
+def _refuse_other_type(column: str, kind: object) -> None:
+    """Raise UsageError for a column of numbers, arrays or the like; Ray does not know the type of every column."""
+    import pyarrow as pa
+
+    of_bytes = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_null
+    if isinstance(kind, pa.DataType) and not _is_text(kind) and not any(fits(kind) for fits in of_bytes):
+        raise UsageError(
+            f"the column {column} holds {kind}, but images are the bytes of image files, or their paths as text"
+        )
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 class _Classify:
     """Adds predictions to a table of images; lives in an actor of Ray Data."""
 
@@ -144,14 +162,11 @@ class _Classify:
         self._classifier = Classifier(bundle=bundle, engine=engine, **asked)
 
     def __call__(self, table: "pa.Table") -> "pa.Table":
-        import pyarrow as pa
-
         images = table.column(self._column).to_pylist()
         # A null has no bytes.
         given = (file_at(image) if _is_url(image) else input_of(image or b"") for image in images)
         predictions = list(self._classifier.stream(given))
-        is_path = pa.types.is_string(table.schema.field(self._column).type)
-        kept = table if is_path else table.drop_columns([self._column])
+        kept = table if _is_text(table.schema.field(self._column).type) else table.drop_columns([self._column])
         return _with(kept, predictions)
 
 

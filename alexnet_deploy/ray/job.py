@@ -4,6 +4,7 @@ Beside the output rows.jsonl the hidden folder .rows.jsonl.ray holds
 
     inputs                      the names of all inputs
     inputs-K-of-N               those of a shard
+    settings                    what else the rows depend on
     rows-K-of-N.jsonl           the rows of a complete shard, with its record, as `predict --shard K/N` writes them
     .rows-K-of-N.jsonl....      the rows so far of a shard that is being written
 
@@ -12,46 +13,35 @@ is killed neither loses nor doubles a row.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from io import BufferedWriter
-from itertools import cycle, zip_longest
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
-from alexnet_deploy.core.fs.files import sync_directory
+from alexnet_deploy.core.errors import OutputError, UsageError
+from alexnet_deploy.core.fs.files import sync_directory, write_atomically
 from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.locks import is_taken
-from alexnet_deploy.core.fs.opening import make_directory, open_input, open_working, replace_file
+from alexnet_deploy.core.fs.opening import MIB, make_directory, open_working, read_file, replace_file
 from alexnet_deploy.core.images.decode import DecodeLimits
-from alexnet_deploy.core.inputs.archives import Section
 from alexnet_deploy.core.inputs.item import Input
-from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
-from alexnet_deploy.core.inputs.remote.urls import masked
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.predict.output import interrupted_rows
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import ListedShard, Shard, ShardInputs
-from alexnet_deploy.predict.shards.record import RowForm
+from alexnet_deploy.predict.shards.record import Origin, RowForm
 from alexnet_deploy.predict.shards.sidecar import read_record
+from alexnet_deploy.ray.listing import read_list, refuse_other_inputs, split_list, write_list
 
 ROWS_PER_SHARD = 256
 MOST_SHARDS = 512
 """All of them are open at the same time when they are merged."""
 
-_FILES: dict[str, type[Section | RemoteFile | RemoteSection]] = {
-    "section": Section,
-    "url": RemoteFile,
-    "section of url": RemoteSection,
-}
-"""Files that are not at the path of their name, as the list of inputs calls them."""
-
 _INPUTS = "inputs"
 _NEW_INPUTS = "inputs.new"
+_SETTINGS = "settings"
 _LOCK = "lock"
 
 
@@ -66,6 +56,19 @@ class Settings:
     limits: DecodeLimits
     batch_size: int | None
     retries: int
+
+    @property
+    def traits(self) -> dict[str, str]:
+        """What cannot change while a job is interrupted, by what it is called."""
+        form = self.form
+        return {
+            "bundle": self.bundle_sha256,
+            "--format": form.row_format,
+            "--topk": str(form.topk),
+            "--reject": str(form.reject),
+            "limit on images": str(self.limits),
+            "decoding version": str(DECODING_VERSION),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +85,9 @@ class Job:
     """Digest of the names of all inputs, see ShardInputs."""
 
     @property
-    def num_shards(self) -> int:
-        """Number of shards, which depends on the number of inputs alone."""
-        return _num_shards(self.num_inputs)
-
-    @property
-    def shards(self) -> Iterator[Shard]:
-        """All shards, in order."""
-        return (Shard(number=number, count=self.num_shards) for number in range(1, self.num_shards + 1))
+    def shards(self) -> list[Shard]:
+        """All shards, in order; their number depends on the number of inputs alone."""
+        return _shards(self.num_inputs)
 
     def place(self, shard: Shard) -> Path:
         """Return where the rows of a shard are, once they are complete."""
@@ -99,13 +97,22 @@ class Job:
         """Return whether all rows of a shard are written; merging compares them with their record."""
         return self.place(shard).exists() and read_record(self.place(shard)) is not None
 
+    def origin(self) -> Origin | None:
+        """Return what computed the complete shards, as the record of the first one says; None if there is none."""
+        records = (read_record(self.place(shard)) for shard in self.shards if self.is_complete(shard))
+        return next((record.origin for record in records if record is not None), None)
+
+    def has_rows(self) -> bool:
+        """Return whether a worker has begun a shard."""
+        return _has_rows(self.folder)
+
     def inputs(self, shard: Shard) -> ListedShard:
         """Return the inputs of a shard, in order."""
         return ListedShard(
             shard=shard,
             num_inputs=self.num_inputs,
             sha256=self.inputs_sha256,
-            inputs=_read_list(self.folder / _part(shard.number, shard.count)),
+            inputs=read_list(_part(self.folder, shard)),
         )
 
 
@@ -120,9 +127,14 @@ def open_job(
 ) -> Iterator[Job]:
     """Yield the job that writes `output`; until the end of the block no other process can open it.
 
-    Raises UsageError if rows of an interrupted job are there and `resume` is not given, if another process works on it,
-    or if the inputs differ from those of the interrupted job; OutputError if the folder cannot be written.
+    Raises UsageError if rows of an interrupted run are there and `resume` is not given, or if they are not of a job; if
+    another process works on it; and if the inputs or settings differ from those of the interrupted job. Raises
+    OutputError if the folder cannot be written. After an exception, a folder without rows is removed.
     """
+    if (rows := interrupted_rows(output)) is not None:
+        raise UsageError(
+            f"{rows}: holds the rows of a run without --ray; continue it without --ray, or remove the file"
+        )
     folder = folder_beside(output)
     with ExitStack() as opened:
         try:
@@ -130,16 +142,9 @@ def open_job(
             lock = opened.enter_context(open_working(folder / _LOCK, "a+b"))
             if is_taken(lock, output, say):
                 raise UsageError(f"{output}: another run is writing it; wait for it to end, or choose another --output")
-            has_rows = any("rows-" in entry.name for entry in folder.iterdir())
-            if has_rows and not resume:
-                raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
+            opened.enter_context(_removed_without_rows(folder))
             walked = ShardInputs(Shard(number=1, count=1), inputs)
-            _write_list(folder / _NEW_INPUTS, walked)
-            if has_rows:
-                _refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
-            replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
-            _split_list(folder, _num_shards(walked.num_inputs))
-            sync_directory(folder)
+            _prepare(folder, settings, walked, resume=resume)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
         yield Job(
@@ -151,84 +156,71 @@ def open_job(
         )
 
 
-def _num_shards(num_inputs: int) -> int:
-    return min(MOST_SHARDS, max(1, -(-num_inputs // ROWS_PER_SHARD)))
-
-
-def _part(number: int, count: int) -> str:
-    return f"{_INPUTS}-{number}-of-{count}"
-
-
-def _split_list(folder: Path, count: int) -> None:
-    """Write the lines of each shard to a file of their own, so that no worker reads the names of all inputs."""
-    with ExitStack() as opened:
-        parts = []
-        for number in range(1, count + 1):
-            place = folder / _part(number, count)
-            place.unlink(missing_ok=True)
-            parts.append(opened.enter_context(BufferedWriter(open_working(place, "xb"))))
-        with open_input(folder / _INPUTS) as file:
-            for part, line in zip(cycle(parts), file, strict=False):
-                part.write(line)
-
-
-def _write_list(place: Path, inputs: Iterator[Input | None]) -> None:
-    """Write a line for each input to a new file, which _read_list reads."""
-    place.unlink(missing_ok=True)
-    with BufferedWriter(open_working(place, "xb")) as file:
-        for item in inputs:
-            if item is not None:
-                # Names may hold bytes that are not UTF-8, which JSON writes as half of a surrogate pair.
-                file.write(json.dumps([item.name, item.error, _place_of(item)]).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_list(place: Path) -> Iterator[Input]:
-    with open_input(place) as file:
-        for line in file:
-            name, error, stored = json.loads(line)
-            yield Input(
-                name=name,
-                error=None if error is None else (ImageErrorCode(error[0]), error[1]),
-                file=None
-                if stored is None
-                else msgspec.convert(stored[1], _FILES[stored[0]], dec_hook=lambda kind, text: kind(text)),
-            )
-
-
-def _place_of(item: Input) -> tuple[str, object] | None:
-    """Return where a file in an archive or on a server is, as JSON; None for a file of its own.
-
-    Raises UsageError for an image that another machine cannot find.
-    """
-    file = item.file
-    if item.held is not None or item.stored is not None:
-        raise UsageError(f"{item.text}: --ray takes files, not images in memory or in a packed set")
-    if file is None:
-        return None
-    if isinstance(file, RemoteSection):
-        file = replace(file, data=None)
-    place = msgspec.to_builtins(file, enc_hook=str)
-    if masked(text := json.dumps(place)) != text:
+def refuse_interrupted(output: Path) -> None:
+    """Raise UsageError if a job that writes `output` was interrupted, which only --ray can continue."""
+    if _has_rows(folder := folder_beside(output)):
         raise UsageError(
-            f"{item.text}: --ray would write the password of this URL to a file; pass it in an environment variable of "
-            "the file system"
+            f"{folder}: holds the rows of an interrupted run with --ray; repeat the command with --ray to continue, or "
+            "remove the folder"
         )
-    return next(name for name, kind in _FILES.items() if isinstance(file, kind)), place
 
 
-def _refuse_other_inputs(earlier: Path, now: Path) -> None:
-    """Raise UsageError if two lists of inputs differ."""
-    for number, (was, found) in enumerate(zip_longest(_read_list(earlier), _read_list(now)), start=1):
-        if was != found:
-            told = "there are no more inputs" if found is None else f"input {number:,} is now {found.text}"
-            before = "there was none" if was is None else f"it was {was.text}"
-            raise UsageError(f"cannot resume: {told}, but in the interrupted run {before}")
+def _shards(num_inputs: int) -> list[Shard]:
+    count = min(MOST_SHARDS, max(1, -(-num_inputs // ROWS_PER_SHARD)))
+    return [Shard(number=number, count=count) for number in range(1, count + 1)]
+
+
+def _part(folder: Path, shard: Shard) -> Path:
+    return folder / f"{_INPUTS}-{shard.number}-of-{shard.count}"
+
+
+def _prepare(folder: Path, settings: Settings, inputs: ShardInputs, *, resume: bool) -> None:
+    """Write what workers read; raises UsageError if rows are of other settings or inputs."""
+    has_rows = _has_rows(folder)
+    if has_rows and not resume:
+        raise UsageError(f"{folder}: holds the rows of an interrupted run; pass --resume to continue it")
+    if has_rows:
+        _refuse_other_settings(folder, settings)
+    write_list(folder / _NEW_INPUTS, inputs)
+    if has_rows:
+        refuse_other_inputs(folder / _INPUTS, folder / _NEW_INPUTS)
+    replace_file(folder / _NEW_INPUTS, folder / _INPUTS)
+    split_list(folder / _INPUTS, [_part(folder, shard) for shard in _shards(inputs.num_inputs)])
+    write_atomically(folder / _SETTINGS, json.dumps(settings.traits).encode())
+    sync_directory(folder)
+
+
+def _has_rows(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.name.startswith(("rows-", ".rows-")) for entry in folder.iterdir())
+
+
+@contextmanager
+def _removed_without_rows(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if not _has_rows(folder):
+            # What cannot be removed has no rows either: the next run begins with it.
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _refuse_other_settings(folder: Path, settings: Settings) -> None:
+    earlier = json.loads(read_file(folder / _SETTINGS, MIB))
+    for name, value in settings.traits.items():
+        if earlier.get(name) != value:
+            raise UsageError(
+                f"{folder}: cannot resume: the interrupted run had another {name}: {earlier.get(name)}, now {value}; "
+                "repeat its options, or remove the folder to start again"
+            )
 
 
 def remove_job(output: Path) -> None:
     """Remove the folder of a job whose rows are merged, if there is one."""
-    folder = folder_beside(output)
+    folder, done = folder_beside(output), hidden_beside(output, ".ray.done")
     if folder.exists():
-        shutil.rmtree(folder)
+        # Renamed first: half a job would look like an interrupted one.
+        shutil.rmtree(done, ignore_errors=True)
+        folder.rename(done)
+    if done.exists():
+        shutil.rmtree(done)

@@ -71,4 +71,9 @@ class Worker:
             form=settings.form,
             bundle_sha256=settings.bundle_sha256,
         )
-        predict_shard(run, self._classifier, settings.batch_size)
+        try:
+            predict_shard(run, self._classifier, settings.batch_size)
+        except UsageError:
+            # The worker before, whose process has ended or was given up, may have completed it at its last moment.
+            if not self._job.is_complete(shard):
+                raise

@@ -286,6 +286,7 @@ def test_rows_without_their_features_are_not_resumed(
         ("--features f.npy --reject 0.5 --gallery g.html", "--reject, --gallery apply to classes"),
         ("--features f.parquet --output r.csv --resume", "f.parquet: only .npy can be resumed; leave out --resume"),
         ("--features f.npy --output f.npy --format csv", "f.npy: is --output too; choose another --features"),
+        ("--features f.npy --output f.npy", "f.npy: is --output too; choose another --features"),
         ("--features f.npy --resume", "--resume needs an --output"),
         ("--features there.npy", "there.npy: already exists; choose another --features"),
         ("--features no/f.npy", "there is no folder no"),

@@ -1,17 +1,21 @@
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from alexnet_deploy.core.errors import BackendError, BusyError, DataError, UsageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.process.say import say_nothing
+from alexnet_deploy.core.records import seal
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import Shard
-from alexnet_deploy.predict.shards.record import Origin, RowForm
+from alexnet_deploy.predict.shards.record import InputList, Origin, RowFacts, RowForm, ShardRecord
+from alexnet_deploy.predict.shards.sidecar import record_place
 from alexnet_deploy.ray import cluster
 from alexnet_deploy.ray.cluster import MOST_DEATHS, Crew, Progress, crew_for, run_job
 from alexnet_deploy.ray.job import ROWS_PER_SHARD, Job, Settings, open_job
@@ -121,6 +125,7 @@ class Result:
 
 
 ORIGIN = Origin(bundle_sha256="0" * 64, backend="openvino", arithmetic="float32", limits="", decoding_version=1)
+OTHER = Origin(bundle_sha256="0" * 64, backend="onnxruntime", arithmetic="float32", limits="", decoding_version=1)
 GREETING = Greeting(machine="one", origin=ORIGIN, engine="openvino, float32")
 
 
@@ -215,9 +220,55 @@ def test_workers_that_end_before_they_are_ready_end_the_job(job: Job) -> None:
         run_with(job, lambda shard: None, end)
 
 
+def test_workers_that_start_late_in_a_long_job_may_end_again(job: Job) -> None:
+    ends = {1, 2, 4, 5, 7, 8}
+
+    def open_(number: int) -> Greeting:
+        if number in ends:
+            raise RayError("The actor died.")
+        return GREETING
+
+    def predict(shard: Shard) -> None:
+        if shard.number < 3 and not (place := partial(job, shard)).exists():
+            place.write_bytes(b"a row")
+            raise RayError("The actor died.")
+
+    ray, _ = run_with(job, predict, open_)
+    assert ray.num_started > max(ends)
+
+
+def complete(job: Job, shard: Shard, origin: Origin) -> None:
+    """Leave a complete shard; only its record is read here."""
+    job.place(shard).write_bytes(b"rows")
+    record = ShardRecord(
+        number=shard.number,
+        count=shard.count,
+        origin=origin,
+        form=job.settings.form,
+        inputs=InputList(num_inputs=job.num_inputs, sha256="0" * 64),
+        rows=RowFacts(sha256="0" * 64, outcomes={"ok": shard.num_rows(job.num_inputs)}, num_rejected=0),
+        earlier=None,
+    )
+    record_place(job.place(shard)).write_bytes(msgspec.json.encode(seal(record, "deterministic")))
+
+
+def test_shards_of_another_engine_are_refused_before_the_work(job: Job) -> None:
+    first, *others = job.shards
+    complete(job, first, ORIGIN)
+    with pytest.raises(UsageError, match="resume: openvino, float32 gave its rows, but this run has onnxruntime"):
+        run_with(job, lambda shard: None, lambda number: Greeting(machine="two", origin=OTHER, engine="onnxruntime"))
+    # Also where no worker starts any more.
+    for shard in others:
+        complete(job, shard, ORIGIN)
+    asked = replace(job.settings, options=LoadOptions(backend="onnxruntime", threads=1))
+    with pytest.raises(UsageError, match="but this run has --backend onnxruntime; pass the --backend of the interrupt"):
+        run_with(replace(job, settings=asked), lambda shard: None)
+    ray, _ = run_with(job, lambda shard: None)
+    assert not ray.num_started
+
+
 def test_a_worker_that_computes_otherwise_ends_the_job(job: Job) -> None:
-    other = Origin(bundle_sha256="0" * 64, backend="onnxruntime", arithmetic="float32", limits="", decoding_version=1)
-    greetings = {1: GREETING, 2: Greeting(machine="two", origin=other, engine="onnxruntime, float32")}
+    greetings = {1: GREETING, 2: Greeting(machine="two", origin=OTHER, engine="onnxruntime, float32")}
     with pytest.raises(BackendError, match="two computes with onnxruntime, float32, one with openvino, float32"):
         run_with(job, lambda shard: None, greetings.__getitem__)
 

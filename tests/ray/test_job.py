@@ -1,13 +1,15 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_deploy.core.errors import ImageErrorCode, OutputError, UsageError
-from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
+from alexnet_deploy.core.errors import BackendError, ImageErrorCode, OutputError, UsageError
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 from alexnet_deploy.core.inputs.archives import Section
 from alexnet_deploy.core.inputs.item import Input, StoredFile
 from alexnet_deploy.core.inputs.remote.reading import RemoteFile, RemoteSection
@@ -15,7 +17,17 @@ from alexnet_deploy.core.process.say import say_nothing
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import Shard, ShardInputs
 from alexnet_deploy.predict.shards.record import RowForm
-from alexnet_deploy.ray.job import MOST_SHARDS, ROWS_PER_SHARD, Job, Settings, folder_beside, open_job, remove_job
+from alexnet_deploy.ray import job as job_module
+from alexnet_deploy.ray.job import (
+    MOST_SHARDS,
+    ROWS_PER_SHARD,
+    Job,
+    Settings,
+    folder_beside,
+    open_job,
+    refuse_interrupted,
+    remove_job,
+)
 
 SETTINGS = Settings(
     bundle=Path("/some.bundle"),
@@ -34,8 +46,8 @@ INPUTS = st.builds(
 )
 
 
-def opened(output: Path, inputs: list[Input], *, resume: bool = False) -> Job:
-    with open_job(output, SETTINGS, iter(inputs), resume=resume, say=say_nothing) as job:
+def opened(output: Path, inputs: list[Input], *, resume: bool = False, settings: Settings = SETTINGS) -> Job:
+    with open_job(output, settings, iter(inputs), resume=resume, say=say_nothing) as job:
         return job
 
 
@@ -83,7 +95,7 @@ def test_workers_read_the_inputs_that_the_command_found(
 )
 def test_the_number_of_shards_follows_from_the_number_of_inputs(num_inputs: int, num_shards: int) -> None:
     job = Job(settings=SETTINGS, folder=Path(), directory=Path(), num_inputs=num_inputs, inputs_sha256="")
-    shards = list(job.shards)
+    shards = job.shards
     assert len(shards) == num_shards
     assert sum(shard.num_rows(num_inputs) for shard in shards) == num_inputs
     assert len({job.place(shard) for shard in shards}) == num_shards
@@ -101,7 +113,7 @@ def test_rows_of_an_interrupted_job_are_neither_replaced_nor_forgotten(tmp_path:
 def test_every_shard_has_the_inputs_of_its_own(tmp_path: Path) -> None:
     given = named(*(f"{number}.jpg" for number in range(2 * ROWS_PER_SHARD + 5)))
     job = opened(tmp_path / "rows.jsonl", given)
-    assert job.num_shards == 3
+    assert len(job.shards) == 3
     assert read(job) == given
     assert next(iter(job.inputs(Shard(number=2, count=3)))).name == "1.jpg"
 
@@ -127,6 +139,56 @@ def test_other_inputs_cannot_continue_a_job(now: list[str], sentence: str, tmp_p
         opened(output, named(*now), resume=True)
     # What was there is as it was.
     assert read(opened(output, named("a.jpg", "b.jpg"), resume=True)) == named("a.jpg", "b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"bundle_sha256": "1" * 64}, "another bundle: 0{64}, now 1{64}; repeat its options, or remove the folder"),
+        ({"form": RowForm(row_format="jsonl", topk=3, reject=None)}, "another --topk: 5, now 3"),
+        ({"form": RowForm(row_format="jsonl", topk=5, reject=0.5)}, r"another --reject: None, now 0\.5"),
+        ({"form": RowForm(row_format="csv", topk=5, reject=None)}, "another --format: jsonl, now csv"),
+        ({"limits": DecodeLimits(max_pixels=9)}, "another limit on images: .*max_pixels=9"),
+    ],
+)
+def test_other_settings_cannot_continue_a_job(changed: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    interrupted(output, named("a.jpg"))
+    with pytest.raises(UsageError, match=f"cannot resume: the interrupted run had {sentence}"):
+        opened(output, named("a.jpg"), resume=True, settings=replace(SETTINGS, **changed))
+    others = replace(SETTINGS, bundle=Path("/moved.bundle"), retries=9, batch_size=2)
+    assert opened(output, named("a.jpg"), resume=True, settings=others).has_rows()
+
+
+def test_rows_of_a_run_without_ray_are_not_forgotten(tmp_path: Path) -> None:
+    rows = tmp_path / ".rows.jsonl.0123456789ab.partial"
+    rows.write_text("a row\n")
+    with pytest.raises(UsageError, match=r"partial: holds the rows of a run without --ray; continue it without --ray"):
+        opened(tmp_path / "rows.jsonl", named("a.jpg"), resume=True)
+    assert list(tmp_path.iterdir()) == [rows]
+
+
+def test_a_run_without_ray_does_not_forget_a_job(tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    refuse_interrupted(output)
+    interrupted(output, named("a.jpg"))
+    with pytest.raises(UsageError, match=r"holds the rows of an interrupted run with --ray; repeat the command with"):
+        refuse_interrupted(output)
+
+
+def test_a_job_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:
+    def none() -> Iterator[Input]:
+        raise UsageError("photos: no files found")
+        yield
+
+    with pytest.raises(UsageError), open_job(tmp_path / "a.csv", SETTINGS, none(), resume=False, say=say_nothing):
+        raise AssertionError
+    with (
+        pytest.raises(BackendError),
+        open_job(tmp_path / "a.csv", SETTINGS, iter(named("a.jpg")), resume=False, say=say_nothing),
+    ):
+        raise BackendError("cannot connect")
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_that_another_machine_cannot_find_are_refused(tmp_path: Path) -> None:
@@ -178,6 +240,23 @@ def test_the_folder_is_removed_once(tmp_path: Path) -> None:
     output = tmp_path / "rows.jsonl"
     remove_job(output)
     interrupted(output, named("a.jpg"))
+    remove_job(output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_removal_that_was_killed_leaves_no_job_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "rows.jsonl"
+    interrupted(output, named("a.jpg"))
+
+    def killed(folder: Path, **_: object) -> None:
+        for path in list(folder.glob("inputs*")):
+            path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(job_module.shutil, "rmtree", killed)
+        remove_job(output)
+    assert read(opened(output, named("b.jpg"), resume=True)) == named("b.jpg")
     remove_job(output)
     assert not list(tmp_path.iterdir())
 

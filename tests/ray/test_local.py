@@ -84,11 +84,15 @@ def test_rows_of_datasets_say_what_predict_says(bundle: Bundle, images: Path, tm
     assert [row["__key__"] for row in by_key] == ["a", "b", "c", "empty", "text"]
     assert {row["rejected"] for row in by_number if row["ok"]} == {True}
     assert {row["rejected"] for row in by_path} == {None}
+    there, null = sorted(found["large"], key=lambda row: row["number"])  # type: ignore[call-overload]
+    assert (there["path"], there["ok"]) == (f"{folder}/a.jpg", True)
+    assert (null["path"], null["error"]) == (None, "empty")
     assert found["none"] == []
     assert found["refused"] == [
         "the dataset has no column picture but bytes, path",
         "the dataset has no column `bytes` or `path` but __key__, jpg, cls, __url__; pass column=",
         "the dataset has a column top already; rename it, or drop it with drop_columns",
+        "the column number holds int64, but images are the bytes of image files, or their paths as text",
     ]
 
 

@@ -84,3 +84,17 @@ def test_a_machine_without_the_directory_says_so(bundle: Bundle, here: Path) -> 
 def test_a_machine_with_another_bundle_of_that_name_says_so(bundle: Bundle, here: Path) -> None:
     with pytest.raises(IntegrityError, match="another bundle has taken its place"):
         Worker(job_in(here, bundle, ["a.jpg"], sha256="0" * 64)).open()
+
+
+def test_a_shard_that_another_worker_has_just_completed_stays(bundle: Bundle, images: Path, here: Path) -> None:
+    worker = Worker(job := job_in(here, bundle, [f"{images}/a.jpg"]))
+    worker.open()
+    shard = Shard(number=1, count=1)
+    worker.predict(shard)
+    before = job.place(shard).read_bytes()
+    worker.predict(shard)
+    assert job.place(shard).read_bytes() == before
+    # Without its record, it is a file of another program.
+    Path(f"{job.place(shard)}.shard.json").unlink()
+    with pytest.raises(UsageError, match="already exists"):
+        worker.predict(shard)

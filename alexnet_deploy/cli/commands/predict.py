@@ -11,7 +11,7 @@ from alexnet_deploy.cli.prediction.asked import Asked
 from alexnet_deploy.cli.prediction.cluster import predict_on_cluster
 from alexnet_deploy.cli.prediction.complete import confirm_complete, replaced_record
 from alexnet_deploy.cli.prediction.conclusion import conclude
-from alexnet_deploy.cli.prediction.features import refuse_other_output
+from alexnet_deploy.cli.prediction.features import refuse_other_output, refuse_same_file
 from alexnet_deploy.cli.prediction.here import predict_here
 from alexnet_deploy.cli.prediction.task import task_of
 from alexnet_deploy.core.errors import UsageError
@@ -157,6 +157,7 @@ def predict(
         check_output(output, resume=resume)
     if null and "-" not in images:
         raise UsageError("--null needs the input -, which reads a list from stdin")
+    refuse_same_file(features, output)
     asked = Asked(
         images=images,
         engine=LoadOptions(backend=backend, device=device, threads=threads),

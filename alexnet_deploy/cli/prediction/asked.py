@@ -55,7 +55,7 @@ class Asked:
                 raise UsageError("--gallery shows the predictions of one run; leave out --resume")
         if self.features is not None:
             about_classes = self._given("--topk", "--reject", "--gallery", "--retry-failed")
-            check_features(self.features, self.output, about_classes, resume=self.resume)
+            check_features(self.features, about_classes, resume=self.resume)
         if self.shard is not None:
             check_shard(self._rows_file("--shard", "for `alexnet-deploy merge`", "--gallery", "--features"))
         if self.ray is not None:

@@ -40,7 +40,8 @@ def predict_on_cluster(task: Task) -> "Tally":
                 install()
                 run_job(job, ray, Progress(say=say, count=count))
         except BaseException:
-            say(f"the rows so far are in {job.folder}; repeat the command with --resume to continue")
+            if job.has_rows():
+                say(f"the rows so far are in {job.folder}; repeat the command with --resume to continue")
             raise
         shards = read_shards([job.place(shard) for shard in job.shards])
         with images_bar("merging") as count, writing_whole(output, say=say) as put:

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from alexnet_deploy.predict.sink import RowSink
 
 
-def check_features(place: Path, output: Path | None, of_classes: Sequence[str], *, resume: bool) -> None:
+def refuse_same_file(place: Path | None, output: Path | None) -> None:
+    """Raise UsageError if the file of features is --output too; before the format of the rows is chosen by its name."""
+    if place is not None and output is not None and output.resolve() == place.resolve():
+        raise UsageError(f"{place}: is --output too; choose another --features")
+
+
+def check_features(place: Path, of_classes: Sequence[str], *, resume: bool) -> None:
     """Raise UsageError for a file that cannot be written, or beside options that are about classes."""
     from alexnet_deploy.predict.features.feature_file import check_feature_file
 
     if of_classes:
         verb, it = ("applies", "it") if len(of_classes) == 1 else ("apply", "them")
         raise UsageError(f"{', '.join(of_classes)} {verb} to classes, but --features writes none; leave {it} out")
-    if output is not None and output.resolve() == place.resolve():
-        raise UsageError(f"{place}: is --output too; choose another --features")
     check_feature_file(place, resume=resume)
 
 

@@ -90,6 +90,7 @@ def _sink_of(task: Task, depends_on: str) -> "Iterator[RowSink]":
     from alexnet_deploy.cli.terminal import for_stdout, say
     from alexnet_deploy.predict.output import open_row_file
     from alexnet_deploy.predict.sink import RowSink
+    from alexnet_deploy.ray.job import refuse_interrupted
 
     asked, writer = task.asked, task.writer
     if asked.output is None:
@@ -104,6 +105,7 @@ def _sink_of(task: Task, depends_on: str) -> "Iterator[RowSink]":
         if file.outcomes:
             say(f"resuming after {counted(file.outcomes.total(), 'row')}")
         elif asked.resume:
+            refuse_interrupted(asked.output)
             say(f"{asked.output}: no rows of an interrupted run were found; starting with the first input")
         try:
             yield file

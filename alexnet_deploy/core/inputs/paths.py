@@ -31,7 +31,7 @@ from alexnet_deploy.core.inputs.in_memory import ImageInMemory, images_in, is_in
 from alexnet_deploy.core.inputs.item import Input, encoded_name
 from alexnet_deploy.core.inputs.patterns import fits, with_ending_in_any_case
 from alexnet_deploy.core.inputs.remote.expansion import expand_url
-from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url, refuse_missing_packages
+from alexnet_deploy.core.inputs.remote.urls import forget_containers, is_url, refusal_of, refuse_missing_packages
 
 __all__ = ["Input", "Source", "as_sources", "exists", "expand_name", "find_files", "find_inputs", "input_of"]
 
@@ -122,6 +122,9 @@ def expand_name(name: str, *, is_pattern: bool) -> Iterator[Input]:
     elif is_url(name) and not exists(name):
         yield from expand_url(name, is_pattern=is_pattern)
     elif "\0" in name or not exists(name):
+        if (refusal := refusal_of(name)) is not None:
+            shown, reason = refusal
+            item = Input(name=shown, error=(ImageErrorCode.MISSING, reason))
         matches = iter(_matches(name) if is_pattern and "\0" not in name else ())
         yield from _with_archives(chain([next(matches, item)], matches))
     else:

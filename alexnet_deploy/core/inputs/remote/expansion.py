@@ -188,7 +188,7 @@ def _size_in(found: dict[str, object]) -> int | None:
 
 def _file(url: str, file: RemoteFile) -> Iterator[Input]:
     name, head = masked(url), url.partition("::")[0]
-    last = head.partition("?")[0] if is_web(url) else head
+    last = url.partition("?")[0] if is_web(url) else head
     # Not in a zip archive: each part of a compressed file is read from its beginning.
     if is_archive(last) and scheme_of(url) != "zip":
         yield from expand_archive(name, _RemoteArchive(file))

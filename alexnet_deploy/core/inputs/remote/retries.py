@@ -30,6 +30,10 @@ _TRANSIENT_TYPES = frozenset(
 )
 _PERMANENT_TYPES = frozenset((("aiohttp", "ClientSSLError"), ("aiohttp", "InvalidURL"), ("botocore", "SSLError")))
 
+_OTHER_URLS = frozenset(
+    ("aiohttp", name) for name in ("InvalidURL", "NonHttpUrlClientError", "NonHttpUrlRedirectClientError")
+)
+
 
 def remotely(attempt: Callable[[], Result]) -> Result:
     """Return the result of `attempt`, retrying after each transient error as Patience allows.
@@ -62,6 +66,8 @@ def os_error_of(error: Exception) -> OSError:
     if status is not None and status >= 400:
         return OSError(errno.EAGAIN if _is_transient_status(status) else errno.EPROTO, words)
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    if kinds & _OTHER_URLS:
+        words = f"not a URL of a web server: {words}"
     if kinds & _PERMANENT_TYPES:
         return OSError(errno.EPROTO, words)
     if isinstance(error, TimeoutError):

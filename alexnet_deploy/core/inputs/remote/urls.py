@@ -49,7 +49,10 @@ _SCHEMES = MappingProxyType(
     }
 )
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
+# A password may hold spaces and @, which its URL need not quote.
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*@")
+# Not the :: of an address of IPv6, as in http://[::1]/a.jpg.
+_CHAINED = re.compile(r"::(?![^\[\]/]*\])")
 _QUERY = re.compile(r"(://[^\s?'\"]*\?)[^\s'\"]+")
 
 
@@ -60,7 +63,7 @@ def is_url(name: str) -> bool:
 
 def is_web(name: str) -> bool:
     """Return whether a URL is that of one file on a web server, which has no folders."""
-    return scheme_of(name) in ("http", "https") and "::" not in name
+    return scheme_of(name) in ("http", "https") and _CHAINED.search(name) is None
 
 
 def scheme_of(name: str) -> str:
@@ -91,10 +94,21 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub(r"\1...", masked(text))
 
 
+def refusal_of(name: str) -> tuple[str, str] | None:
+    """Return how a row names a URL of another scheme, and why it is not read; None for any other name."""
+    scheme = scheme_of(name)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) or is_url(name):
+        return None
+    return masked(name), f"there is no such file, and URLs of {scheme}:// are not read, only of {', '.join(_SCHEMES)}"
+
+
 def file_system_of(url: str) -> "tuple[AbstractFileSystem, str]":
     """Return the file system of a URL, and the URL's path in it; raises whatever a plugin raises."""
+    from fsspec import filesystem
     from fsspec.core import url_to_fs
 
+    if is_web(url):
+        return filesystem(scheme_of(url), use_listings_cache=False), url
     head, chained, tail = url.partition("::")
     if not chained:
         # A cache of listings would hold the names of all folders.
@@ -114,7 +128,13 @@ def _container(url: str) -> "AbstractFileSystem":
     """Return an archive's file system, which stays open: fsspec would read its table of contents for every file."""
     from fsspec.core import url_to_fs
 
-    container, root = url_to_fs(url, use_listings_cache=False)
+    from alexnet_deploy.core.inputs.remote.zip_file import open_zip
+
+    head, _, tail = url.partition("::")
+    if scheme_of(head) == "zip" and _CHAINED.search(tail) is None:
+        container, root = open_zip(tail), ""
+    else:
+        container, root = url_to_fs(url, use_listings_cache=False)
     # The table of contents is filled at first use, which is not safe in several threads.
     container.exists(root)
     return container

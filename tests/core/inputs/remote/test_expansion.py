@@ -1,3 +1,4 @@
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from alexnet_deploy.core.fs import patience
 from alexnet_deploy.core.images.decode import DecodeLimits
 from alexnet_deploy.core.inputs.lists import find_listed
 from alexnet_deploy.core.inputs.paths import Input, find_inputs, input_of
-from alexnet_deploy.core.inputs.remote import urls
+from alexnet_deploy.core.inputs.remote import urls, zip_file
 
 LIMITS = DecodeLimits()
 
@@ -251,6 +252,25 @@ def test_a_zip_bomb_is_too_large() -> None:
         item.file.read(DecodeLimits(max_bytes=1000))
 
 
+def test_a_zip_archive_whose_table_of_contents_is_endless_is_one_input(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zip_file, "_MOST_TABLE_BYTES", 1 << 20)
+    table = b"PK\1\2" * (1 << 20)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, len(table), 0, 0)
+    memory.pipe("/large.zip", table + end)
+    (item,) = find_inputs(["zip://*.jpg::memory://large.zip"])
+    assert item.error == (
+        "unreadable",
+        "the table of contents of the zip archive has more than 1,048,576 bytes, the limit",
+    )
+    # The files in an archive may be larger.
+    with zipfile.ZipFile("small.zip", "w") as file:
+        file.writestr("a.jpg", bytes(3 << 20))
+    memory.pipe("/small.zip", Path("small.zip").read_bytes())
+    assert {len(data) for data in contents("zip://a.jpg::memory://small.zip").values()} == {3 << 20}
+
+
 # What is not a URL, and what cannot be read here
 
 
@@ -264,10 +284,37 @@ def test_local_files_come_first_and_literal_names_stay_local(memory: MemoryFileS
     assert [item.file for item in find_listed(["-"], [b"memory://d/a.jpg\n"]) if item] == [None]
 
 
-@pytest.mark.parametrize("name", ["ftp://host/a.jpg", "S3://b/a.jpg", "s3:/b/a.jpg", "c://a", "file:///a.jpg"])
-def test_other_schemes_are_names_of_local_files(name: str) -> None:
-    (item,) = find_inputs([name])
-    assert (item.name, item.file, item.error) == (name, None, None)
+@pytest.mark.parametrize("name", ["ftp://host/*.jpg", "S3://b/a.jpg", "HTTPS://me:secret@host/a.jpg", "file:///a.jpg"])
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_urls_of_other_schemes_are_missing_files_whose_rows_say_why(name: str, is_listed: bool) -> None:
+    (item,) = find_listed(["-"], [name.encode()]) if is_listed else find_inputs([name])
+    assert item is not None
+    assert item.error is not None
+    assert item.name == name.replace("secret", "***")
+    code, words = item.error
+    assert code == "missing"
+    assert f"URLs of {name.partition(':')[0]}:// are not read, only of s3, " in words
+
+
+def test_a_local_name_with_a_scheme_is_read() -> None:
+    Path("ftp:/host").mkdir(parents=True)
+    Path("ftp:/host/a.jpg").write_bytes(b"local")
+    assert found("ftp://host/a.jpg", "s3:/b/a.jpg", "a b://c") == ["ftp://host/a.jpg", "s3:/b/a.jpg", "a b://c"]
+
+
+@pytest.mark.parametrize("password", ["p@ss", "my pass", "a@b c@d", "p?a", "p#a", "p:a", ""])
+def test_a_password_of_any_characters_is_masked(password: str) -> None:
+    for url in (f"https://me:{password}@host:80/a@b.jpg", f"zip://a:b.jpg::https://me:{password}@host/p.zip"):
+        masked = url.replace(f"me:{password}@", "me:***@")
+        assert urls.masked(url) == masked
+        assert urls.without_secrets(f"cannot connect to {url}") == f"cannot connect to {masked}"
+
+
+def test_an_address_of_ipv6_is_no_chain() -> None:
+    assert urls.is_web("http://[::1]:8080/a.jpg")
+    assert not urls.is_web("http://[::1]/p.zip::memory://a")
+    assert urls.file_system_of("https://[fe80::1]/a.jpg")[1] == "https://[fe80::1]/a.jpg"
+    assert found("http://[::1]/a.jpg?x=.tar") == ["http://[::1]/a.jpg?x=.tar"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ def test_a_redirect_is_followed(site: Site) -> None:
     assert read(site.put("/a.jpg", redirects(site.put("/b.jpg", sends(DATA))))) == DATA
 
 
+def test_a_redirect_to_a_file_is_refused_in_words(site: Site) -> None:
+    found = error_of(site.put("/a.jpg", redirects("file:///etc/hostname")))
+    assert found == ("unreadable", "not a URL of a web server: file:///etc/hostname")
+
+
+def test_a_zip_archive_whose_server_sends_more_than_asked_for_is_not_read_on(site: Site) -> None:
+    url = site.put("/p.zip", endless(with_range=True))
+    (item,) = find_inputs([f"zip://*.jpg::{url}"])
+    assert item.error == ("unreadable", "the server sent more than the part that was asked for")
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_file_that_is_not_there_is_missing(status: int, site: Site, waits: list[float]) -> None:
     assert error_of(site.put("/a.jpg", refuses(status))) == ("missing", "there is no such file")
