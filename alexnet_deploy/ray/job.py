@@ -218,9 +218,9 @@ def _refuse_other_settings(folder: Path, settings: Settings) -> None:
 def remove_job(output: Path) -> None:
     """Remove the folder of a job whose rows are merged, if there is one."""
     folder, done = folder_beside(output), hidden_beside(output, ".ray.done")
+    if done.exists():
+        shutil.rmtree(done)
     if folder.exists():
         # Renamed first: half a job would look like an interrupted one.
-        shutil.rmtree(done, ignore_errors=True)
         folder.rename(done)
-    if done.exists():
         shutil.rmtree(done)
