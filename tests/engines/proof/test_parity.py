@@ -153,6 +153,27 @@ def test_near_ties_are_one_guess_by_as_much_as_is_said() -> None:
     assert shortfalls(far, far[:, [1, 0, 2]], lax, INT8_TIE) != ()
 
 
+@pytest.mark.parametrize("num_images", [*range(8, 101), 171, 219, 399])
+def test_one_image_may_differ_whatever_the_number_of_images(num_images: int) -> None:
+    lax = Tolerance(probability=1.0, log_probability=100.0, top1_agreement=0.99)
+    expected = np.tile([0.7, 0.2, 0.1], (num_images, 1))
+    actual = expected.copy()
+    actual[3] = expected[3, ::-1]
+    assert shortfalls(expected, actual, lax) == ()
+    if num_images < 100:
+        actual[5] = expected[5, ::-1]
+        share = f"{(num_images - 2) / num_images:.2%}"
+        assert shortfalls(expected, actual, lax) == (f"top-1 agreement is {share}, under 99.00%",)
+
+
+def test_fewer_than_eight_images_must_all_agree() -> None:
+    lax = Tolerance(probability=1.0, log_probability=100.0, top1_agreement=0.99)
+    expected = np.tile([0.7, 0.2, 0.1], (7, 1))
+    actual = expected.copy()
+    actual[3] = expected[3, ::-1]
+    assert shortfalls(expected, actual, lax) == ("top-1 agreement is 85.71%, under 99.00%",)
+
+
 def test_separation_is_the_larger_of_both_errors_in_tolerances() -> None:
     expected, faulty = np.array([[0.5, 0.5]]), np.array([[0.6, 0.4]])
     in_probability = Tolerance(probability=0.01, log_probability=100.0, top1_agreement=1.0)

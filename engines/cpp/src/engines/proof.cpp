@@ -71,7 +71,9 @@ Differences compare(const std::vector<float>& expected, const std::vector<float>
 /// With eight images or more, one may differ where the tolerance allows any to.
 double least_agreement(const Tolerance& tolerance, std::size_t num_images) {
     const bool may_lose_one = tolerance.top1_agreement < 1.0 && num_images >= fewest_that_lose_one;
-    return may_lose_one ? std::min(tolerance.top1_agreement, 1 - 1 / static_cast<double>(num_images)) : 1.0;
+    // As one division, like the agreement itself: 1 - 1/19 is above 18/19 in double.
+    const double all_but_one = static_cast<double>(num_images - 1) / static_cast<double>(num_images);
+    return may_lose_one ? std::min(tolerance.top1_agreement, all_but_one) : 1.0;
 }
 
 std::string short_number(double number) {
