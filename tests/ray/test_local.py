@@ -32,12 +32,12 @@ def program(place: str, *arguments: object) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("num_kills", "num_names"), [(4, 800), pytest.param(50, 1600, marks=pytest.mark.slow)])
 def test_killed_workers_and_jobs_leave_the_bytes_of_one_run(
-    num_kills: int, bundle: Bundle, images: Path, tmp_path: Path
+    num_kills: int, num_names: int, bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
-    names = [f"{images}/{'abcdefghijkl'[number % 12]}.jpg" for number in range(1600)]
-    for number in (0, 300, 1599):
+    names = [f"{images}/{'abcdefghijkl'[number % 12]}.jpg" for number in range(num_names)]
+    for number in (0, 300, num_names - 1):
         names[number] = "nowhere.jpg"
     listed = tmp_path / "names"
     listed.write_text("".join(f"{name}\n" for name in names))
