@@ -62,6 +62,11 @@ class EngineInfo:
     bundle_sha256: str | None
     """Digest of the bundle's manifest; None for the trained network, which has no bundle."""
 
+    @property
+    def words(self) -> str:
+        """Backend, version, device and arithmetic as one text."""
+        return f"{self.backend} {self.version}, {self.device}, {self.arithmetic}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSource:

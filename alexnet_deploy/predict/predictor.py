@@ -40,6 +40,10 @@ class LoadOptions:
     threads: int | None = None
     tuned_for: Tuning = "throughput"
 
+    def open(self, bundle: Bundle) -> Engine:
+        """Open the engine of a bundle; raises what open_engine raises."""
+        return open_engine(bundle, self.backend, self.device, self.threads, self.tuned_for)
+
 
 class Predictor:
     """An engine with its labels and decoding policy: images in, predictions out.
@@ -226,7 +230,7 @@ def load(
 
 def _load(path: Path, options: LoadOptions, sha256: str | None = None) -> Predictor:
     bundle = open_bundle(path, sha256)
-    engine = open_engine(bundle, options.backend, options.device, options.threads, options.tuned_for)
+    engine = options.open(bundle)
     # Store what `auto` chose, so that the next process opens the same backend.
     return Predictor(bundle, engine, replace(options, backend=_named_backend(engine)))
 

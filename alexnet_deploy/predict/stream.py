@@ -43,11 +43,7 @@ class Classifier:
     """Predictions with a lower confidence are rejected, 0..1; None for no threshold."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a topk below 1, a threshold that is not in 0..1, or a bundle of features."""
-        self.bundle.refuse_features("a prediction of classes")
-        if self.topk < 1:
-            raise UsageError(f"topk {self.topk} must be 1 or more")
-        check_threshold(self.reject)
+        check_classes(self.bundle, self.topk, self.reject)
 
     def classify(self, item: Input) -> Prediction:
         """Return the prediction for one input, decoded and run in the calling thread."""
@@ -94,6 +90,14 @@ class Classifier:
         # Where every class of the subset underflowed to 0, nothing can be scaled: all stay at 0.
         kept[places] = chosen / total if total > 0 else chosen
         return kept
+
+
+def check_classes(bundle: Bundle, topk: int, reject: float | None) -> None:
+    """Raise UsageError for a bundle of features, a topk below 1, or a threshold that is not in 0..1."""
+    bundle.refuse_features("a prediction of classes")
+    if topk < 1:
+        raise UsageError(f"topk {topk} must be 1 or more")
+    check_threshold(reject)
 
 
 def stream_answers(

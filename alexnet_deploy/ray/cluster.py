@@ -116,10 +116,11 @@ def run_job(job: Job, ray: ModuleType, progress: Progress) -> None:
     worker raises; BackendError if no worker can start, if workers compute differently, or if they end again and again
     at the same row.
     """
-    options, origin = job.settings.options, job.origin()
+    options, records = job.settings.options, {shard: job.record(shard) for shard in job.shards}
+    origin = next((record.origin for record in records.values() if record is not None), None)
     if origin is not None and options.backend not in ("auto", origin.backend):
         raise UsageError(_other_engine(job, origin, f"--backend {options.backend}"))
-    left = deque(shard for shard in job.shards if not job.is_complete(shard))
+    left = deque(shard for shard, record in records.items() if record is None)
     num_left = sum(shard.num_rows(job.num_inputs) for shard in left)
     if not left:
         return

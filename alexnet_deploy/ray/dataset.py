@@ -16,8 +16,8 @@ from alexnet_deploy.core.inputs.remote.urls import is_url
 from alexnet_deploy.core.names import find_bundle
 from alexnet_deploy.engines.engine import Device, open_engine
 from alexnet_deploy.engines.registry import Backend
-from alexnet_deploy.predict.prediction import Prediction, check_threshold
-from alexnet_deploy.predict.stream import Classifier
+from alexnet_deploy.predict.prediction import Prediction
+from alexnet_deploy.predict.stream import Classifier, check_classes
 from alexnet_deploy.ray.cluster import crew_for, import_ray
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def classify(
     ray = import_ray()
     path = find_bundle(Path(bundle)).absolute()
     opened = open_bundle(path)
-    opened.refuse_features("a prediction of classes")
-    check_threshold(reject)
-    if topk < 1:
-        raise UsageError(f"topk {topk} must be 1 or more")
+    check_classes(opened, topk, reject)
     dataset = inputs if isinstance(inputs, ray.data.Dataset) else ray.data.from_arrow(list(_tables(inputs)))
     names = dataset.schema().names
     column = _column_of(names, column)

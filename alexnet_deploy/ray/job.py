@@ -31,7 +31,7 @@ from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.predict.output import interrupted_rows
 from alexnet_deploy.predict.predictor import LoadOptions
 from alexnet_deploy.predict.shards.inputs import ListedShard, Shard, ShardInputs
-from alexnet_deploy.predict.shards.record import Origin, RowForm
+from alexnet_deploy.predict.shards.record import RowForm, ShardRecord
 from alexnet_deploy.predict.shards.sidecar import read_record
 from alexnet_deploy.ray.listing import read_list, refuse_other_inputs, split_list, write_list
 
@@ -93,14 +93,9 @@ class Job:
         """Return where the rows of a shard are, once they are complete."""
         return self.folder / f"rows-{shard.number}-of-{shard.count}.{self.settings.form.row_format}"
 
-    def is_complete(self, shard: Shard) -> bool:
-        """Return whether all rows of a shard are written; merging compares them with their record."""
-        return self.place(shard).exists() and read_record(self.place(shard)) is not None
-
-    def origin(self) -> Origin | None:
-        """Return what computed the complete shards, as the record of the first one says; None if there is none."""
-        records = (read_record(self.place(shard)) for shard in self.shards if self.is_complete(shard))
-        return next((record.origin for record in records if record is not None), None)
+    def record(self, shard: Shard) -> ShardRecord | None:
+        """Return the record of a shard whose rows are all written, None for another; merging compares them with it."""
+        return read_record(self.place(shard)) if self.place(shard).exists() else None
 
     def has_rows(self) -> bool:
         """Return whether a worker has begun a shard."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.patience import set_retries
-from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.predict.shards.inputs import Shard
 from alexnet_deploy.predict.shards.record import Origin
 from alexnet_deploy.predict.shards.run import predict_shard
@@ -46,11 +45,10 @@ class Worker:
             ) from error
         settings = self._job.settings
         set_retries(settings.retries)
-        options = settings.options
         bundle = open_bundle(settings.bundle, settings.bundle_sha256)
         self._classifier = Classifier(
             bundle=bundle,
-            engine=open_engine(bundle, options.backend, options.device, options.threads, options.tuned_for),
+            engine=settings.options.open(bundle),
             topk=settings.form.topk,
             limits=settings.limits,
             reject=settings.form.reject,
@@ -59,7 +57,7 @@ class Worker:
         return Greeting(
             machine=platform.node(),
             origin=Origin.of(info, settings.limits),
-            engine=f"{info.backend} {info.version}, {info.device}, {info.arithmetic}",
+            engine=info.words,
         )
 
     def predict(self, shard: Shard) -> None:
@@ -75,5 +73,5 @@ class Worker:
             predict_shard(run, self._classifier, settings.batch_size)
         except UsageError:
             # The worker before, whose process has ended or was given up, may have completed it at its last moment.
-            if not self._job.is_complete(shard):
+            if self._job.record(shard) is None:
                 raise

@@ -8,7 +8,7 @@ import pytest
 from commands import Run
 
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.engines import engine
+from alexnet_deploy.predict import predictor
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from alexnet_deploy.engines import engine
 def test_an_impossible_output_is_refused_before_an_engine_opens(
     place: str, sentence: str, options: list[str], run: Run, latest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "open_engine", None)
+    monkeypatch.setattr(predictor, "open_engine", None)
     Path("folder").mkdir()
     Path("file").write_text("precious")
     said = run("predict", "a.jpg", "--output", place, *options).refused(2)

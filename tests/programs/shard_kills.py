@@ -22,8 +22,8 @@ import numpy as np
 # Loaded once, before the forks.
 import alexnet_deploy.core.images.decode
 import alexnet_deploy.core.inputs.lists
-import alexnet_deploy.engines.engine
 import alexnet_deploy.predict.features.extraction
+import alexnet_deploy.predict.predictor
 import alexnet_deploy.predict.shards.merging
 import alexnet_deploy.predict.stream
 from alexnet_deploy.cli import main
@@ -190,7 +190,7 @@ def work(
 if __name__ == "__main__":
     folder, bundle, names, kills, seed, *engine = sys.argv[1:]
     if engine != ["real"]:
-        alexnet_deploy.engines.engine.open_engine = StandIn  # type: ignore[assignment]
+        alexnet_deploy.predict.predictor.open_engine = StandIn  # type: ignore[assignment]
     # A real engine takes more than a second to open.
     longest_s = 2.0 if engine == ["real"] else 0.2
     print(json.dumps(work(Path(folder), bundle, Path(names), int(kills), random.Random(int(seed)), longest_s)))

@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 def predict_here(task: Task, replaced: "ShardRecord | None") -> "Tally":
     """Write a row for each input, and what goes beside the rows; return the tally of all rows."""
     from alexnet_deploy.cli.terminal import say
-    from alexnet_deploy.engines.engine import open_engine
     from alexnet_deploy.predict.resume import pass_over
     from alexnet_deploy.predict.shards.record import Origin
 
-    asked, bundle, options = task.asked, task.bundle, task.asked.engine
-    with open_engine(bundle, options.backend, options.device, options.threads, options.tuned_for) as engine:
+    asked, bundle = task.asked, task.bundle
+    with asked.engine.open(bundle) as engine:
         info = engine.info
         say(
-            f"{bundle.path}, {bundle.manifest.views.name} views, on {info.backend} {info.version}, {info.device}, "
-            f"{info.arithmetic}, {counted(info.num_streams, 'stream')} of batch {asked.batch_size or info.batch_size}"
+            f"{bundle.path}, {bundle.manifest.views.name} views, on {info.words}, "
+            f"{counted(info.num_streams, 'stream')} of batch {asked.batch_size or info.batch_size}"
         )
         origin = Origin.of(info, asked.limits)
         with unwinding(), _sink_of(task, origin.words) as rows:
