@@ -99,7 +99,7 @@ def checkpoint_time(run: Path) -> int:
 def hits(weights: Weights, data: Path) -> dict[str, np.ndarray]:
     """Return which photographs the weights classify correctly, by the centre view and by ten: bool (600,)."""
     source = find_images(data)
-    images = DecodedImages(source.validation, weights.preprocessing.resize)
+    images = DecodedImages(source.validation, weights.preprocessing.image_policy)
     found = evaluate(weights, images, np.arange(len(images)))
     answers = {"center": found.center, "ten": found.ten}
     return {name: answer.predictions[:, 0] == found.truths for name, answer in answers.items()}

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from record import record
 
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.batches import Batches, in_batches
@@ -61,7 +62,7 @@ def main() -> None:
         out = Path(folder) / "one.pack"
 
         def packed(threads: int) -> int:
-            pack(source, out, "shorter-side", threads=threads)
+            pack(source, out, SHORTER_SIDE, threads=threads)
             return num_images
 
         for threads in sorted({1, num_processors()}):
@@ -71,20 +72,20 @@ def main() -> None:
                 lambda: shutil.rmtree(out, ignore_errors=True),
             )
         rows["verify"] = timed(lambda: list(verify(open_pack(out)))[-1], options.runs)
-        surveyed = survey(source, "shorter-side")
+        surveyed = survey(source, SHORTER_SIDE)
 
         def epoch(batches: Batches) -> int:
             order = in_batches(torch.randperm(len(batches)), BATCH_SIZE)
             return sum(len(images) for images, _ in batches.batches(order))
 
         for threads in (1, 2):
-            decoded = batches_of(surveyed.folder.train, "shorter-side", cpu, threads=threads)
+            decoded = batches_of(surveyed.folder.train, SHORTER_SIDE, cpu, threads=threads)
             rows[f"folder, {threads} threads"] = timed(lambda decoded=decoded: epoch(decoded), options.runs)
 
         def opened_epoch() -> int:
             # Opened each time: pages of a mapped file stay in the page cache.
-            side = survey_of(open_pack(out), "shorter-side").folder.train
-            return epoch(batches_of(side, "shorter-side", cpu))
+            side = survey_of(open_pack(out), SHORTER_SIDE).folder.train
+            return epoch(batches_of(side, SHORTER_SIDE, cpu))
 
         rows["pack"] = timed(opened_epoch, options.runs)
         rows["pack, cold"] = timed(opened_epoch, options.runs, lambda: drop_cache(out / IMAGES))

@@ -131,7 +131,7 @@ def network_alone(images: np.ndarray, bundle: Bundle) -> None:
 
 
 def decoding_alone(files: Sequence[Path], bundle: Bundle) -> Iterator[np.ndarray]:
-    read = partial(read_image, resize=bundle.manifest.preprocessing.resize)
+    read = partial(read_image, policy=bundle.manifest.preprocessing.image_policy)
     return map_ahead(read, files, threads=decode_threads(), ahead=64)
 
 

@@ -18,7 +18,7 @@ from record import record
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.images.decode import decode_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP, ImagePolicy
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import Engine, open_engine
@@ -29,11 +29,11 @@ sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
 import cpp_library
 from cpp_library import CppEngine
 
-POLICIES: tuple[ResizePolicy, ...] = ("shorter-side", "warp")
+POLICIES = (SHORTER_SIDE, WARP)
 
 
 def compare_answers(
-    data: bytes, engines: dict[str, tuple[CppEngine, Engine, ResizePolicy]], counts: dict[str, Counter[str]]
+    data: bytes, engines: dict[str, tuple[CppEngine, Engine, ImagePolicy]], counts: dict[str, Counter[str]]
 ) -> None:
     for name, (ours, theirs, policy) in engines.items():
         (expected,) = theirs.run(decode_image(data, policy)[None])
@@ -53,11 +53,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    pixels: dict[str, Counter[str]] = {policy: Counter() for policy in POLICIES}
+    pixels: dict[str, Counter[str]] = {policy.resize: Counter() for policy in POLICIES}
     answers: dict[str, Counter[str]] = {}
     different: list[str] = []
     with ExitStack() as stack:
-        engines: dict[str, tuple[CppEngine, Engine, ResizePolicy]] = {}
+        engines: dict[str, tuple[CppEngine, Engine, ImagePolicy]] = {}
         for path in (arguments.fp32, arguments.int8):
             bundle = open_bundle(path)
             for backend in BACKENDS:
@@ -66,11 +66,11 @@ def main() -> None:
                     for engine in pair:
                         stack.enter_context(engine)
                     name = f"{bundle.manifest.precision} {backend}"
-                    engines[name] = (*pair, bundle.manifest.preprocessing.resize)
+                    engines[name] = (*pair, bundle.manifest.preprocessing.image_policy)
                     answers[name] = Counter()
         for path in files_in(arguments.folder):
             data = path.read_bytes()
-            outcomes = {policy: cpp_library.difference(data, policy) for policy in POLICIES}
+            outcomes = {policy.resize: cpp_library.difference(data, policy) for policy in POLICIES}
             for policy, (kind, what) in outcomes.items():
                 pixels[policy][f"equal {kind}" if what is None else "DIFFERENT"] += 1
                 if what is not None:

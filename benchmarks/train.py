@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architecture_by_name
+from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architecture_by_name, preprocessing_for
 from alexnet_deploy.core.model.network import Network
 from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.core.process.machine import processor
@@ -214,8 +214,8 @@ def train_ours(case: Case, timer: Timer, found: Survey) -> None:
     recipe = Recipe(
         name="benchmark", epochs=1, batch_size=case.batch_size, learning_rate=0.001, precision=case.precision
     )
-    resize = PUBLISHED_PREPROCESSING[case.architecture.name].resize
-    data = training_set(found, resize, torch.device(case.device), threads=case.workers)
+    policy = PUBLISHED_PREPROCESSING[case.architecture.name].image_policy
+    data = training_set(found, policy, torch.device(case.device), threads=case.workers)
     data = dataclasses.replace(
         data, train=Repeated(data.train, case.num_images, timer), validation=Repeated(data.validation, 1, None)
     )
@@ -349,8 +349,12 @@ def main() -> None:
     architecture = architecture_by_name(options.arch)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        found = look_over(options.data or synthetic_data(Path(folder) / "data"), architecture)
-        pack = None if options.pack is None else look_over(options.pack, architecture)
+        found = look_over(
+            options.data or synthetic_data(Path(folder) / "data"), preprocessing_for(architecture.name).image_policy
+        )
+        pack = (
+            None if options.pack is None else look_over(options.pack, preprocessing_for(architecture.name).image_policy)
+        )
         for device in options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
             for precision in DTYPES:
                 case = Case(

@@ -23,7 +23,7 @@ from alexnet_deploy.core.bundle.store import GRAPH, Bundle
 from alexnet_deploy.core.bundle.vocabulary import PLAN_BACKENDS, PlanBackend, Precision
 from alexnet_deploy.core.errors import BackendError, UsageError
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE
-from alexnet_deploy.core.process.machine import has_vnni
+from alexnet_deploy.core.process.machine import has_vnni, processor_quota
 from alexnet_deploy.engines.answers import Asked, refuse_wrong_answer
 from alexnet_deploy.engines.backends.runner import LayeredRunner, Runner, StagedRunner, StageTimes
 from alexnet_deploy.engines.batching import batch_size_for, max_batch_for
@@ -325,6 +325,8 @@ def _open(
     refuse_inherited_library(backend)
     # Imported here: commands without an engine stay fast, and one engine does not require the other.
     opener: Opener = importlib.import_module(f"alexnet_deploy.engines.backends.{backend}").open_graph
+    # Backends know the processors of the machine, not the share of them that a container may use.
+    threads = threads or processor_quota()
     return opener(source, device="cpu" if device == "auto" else device, threads=threads, tuned_for=tuned_for)
 
 

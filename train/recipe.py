@@ -20,6 +20,7 @@ from msgspec import Struct
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words
+from alexnet_deploy.core.model.preprocessing import DecodePolicy
 
 Value = TypeVar("Value")
 
@@ -115,6 +116,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     updates are always float32."""
     compile: bool = False
     """Whether to compile the network with torch.compile; CUDA only."""
+    decode: DecodePolicy = "exact"
+    """How image files are decoded, in training and for the trained network: `exact`: all pixels of a JPEG; `scaled`:
+    large JPEGs at a half, a quarter or an eighth."""
     seed: int = 0
     """Seed of initialisation, image order, augmentation and dropout."""
 

@@ -12,7 +12,7 @@ from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.fs.room import try_to_write
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.family import preprocessing_for
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy, Preprocessing
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.loader import training_set
 from alexnet_deploy.train.data.scan import Survey, find_images, survey
@@ -35,34 +35,23 @@ from alexnet_deploy.train.runtime.two_columns import check_columns
 from alexnet_deploy.train.start import Start
 
 
-def look_over(
-    data: Path, architecture: Architecture, *, on_found: Callable[[int], None] = lambda num_classes: None
-) -> Survey:
+def look_over(data: Path, policy: ImagePolicy, *, on_found: Callable[[int], None] = lambda num_classes: None) -> Survey:
     """Find the labelled images in `data` and read each of them once, or open a packed set; raises DataError.
 
     `on_found` is called with the number of classes before the images are read, which may take an hour.
     """
-    return look_over_for(data, preprocessing_for(architecture.name).resize, on_found=on_found)
-
-
-def look_over_for(
-    data: Path, resize: ResizePolicy, *, on_found: Callable[[int], None] = lambda num_classes: None
-) -> Survey:
-    """Do the same as look_over, for a given resize policy."""
     if is_packed(data):
-        found = survey_of(open_pack(data), resize)
+        found = survey_of(open_pack(data), policy)
         on_found(len(found.folder.class_names))
         return found
     source = find_images(data)
     on_found(len(source.class_names))
-    return survey(source, resize)
+    return survey(source, policy)
 
 
-def resize_of(network: Architecture | Start) -> ResizePolicy:
-    """Return how the images of a network are resized: as in the file it starts from, or as its authors did."""
-    if isinstance(network, Start):
-        return network.basis.preprocessing.resize
-    return preprocessing_for(network.name).resize
+def image_policy_of(preprocessing: Preprocessing, recipe: Recipe) -> ImagePolicy:
+    """Return how images are resized, which the network's preprocessing says, and decoded, which the recipe says."""
+    return ImagePolicy(resize=preprocessing.resize, decode=recipe.decode)
 
 
 def check_place(out: Path, architecture: Architecture, recipe: Recipe) -> None:
@@ -112,8 +101,9 @@ def train(
     images than there are ranks; and whatever Trainer raises.
     """
     if isinstance(data, Survey):
-        resize = resize_of(network)
-        data = training_set(data, resize, placement.device, threads=placement.threads)
+        used = network.basis.preprocessing if isinstance(network, Start) else preprocessing_for(network.name)
+        policy = image_policy_of(used, recipe)
+        data = training_set(data, policy, placement.device, threads=placement.threads)
     num_classes, ranks = len(data.class_names), placement.ranks
     architecture = (network.architecture if isinstance(network, Start) else network).with_num_classes(num_classes)
     _check_batch(recipe, ranks)

@@ -20,6 +20,7 @@ from alexnet_deploy.cli.commands.serving import serve, triton
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
 from alexnet_deploy.core.process.installation import SMALL_TORCH, Extra, install_command
+from alexnet_deploy.core.process.machine import processor_quota
 from alexnet_deploy.core.process.say import printable
 from alexnet_deploy.engines.registry import BACKENDS, SPECS
 
@@ -102,6 +103,8 @@ def main() -> None:
     # Set before torch is imported: its OpenMP (GNU's) reads it at import. Where another process needs the CPU too,
     # threads that spin while they wait stop the threads that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (quota := processor_quota()) is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(quota))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # jsonl is UTF-8 whatever the terminal uses; a path that is not UTF-8 is written as its own bytes. Line
         # buffering: the next program in a pipe gets each row at once.

@@ -18,7 +18,7 @@ from alexnet_deploy.core.process.say import counted
 
 if TYPE_CHECKING:
     from alexnet_deploy.core.model.architecture import Architecture
-    from alexnet_deploy.core.model.preprocessing import ResizePolicy
+    from alexnet_deploy.core.model.preprocessing import ImagePolicy
     from alexnet_deploy.core.model.weights import LoadedWeights
     from alexnet_deploy.train.loop.checkpoint import Checkpoint
     from alexnet_deploy.train.recipe import Recipe
@@ -56,7 +56,7 @@ class Task:
     recipe: "Recipe"
     columns: bool
     resume: "Resume"
-    resize: "ResizePolicy"
+    policy: "ImagePolicy"
     loaded: "LoadedWeights | None" = None
     """The weights that a new run starts from."""
     frozen: tuple[str, ...] = ()
@@ -97,9 +97,10 @@ def task_of(wish: Wish, *, resume: bool, auto_resume: bool, any_machine: bool) -
 
 def _new_task(wish: Wish, *, may_exist: bool) -> Task:
     """Return a new task; raises UsageError if its directory already exists, or is not one to start a run in."""
+    from alexnet_deploy.core.model.family import preprocessing_for
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, new_run_name, resize_of
+    from alexnet_deploy.train.run import Resume, image_policy_of, new_run_name
     from alexnet_deploy.train.runtime.two_columns import check_columns, second_device
 
     is_drawn = wish.data is None
@@ -129,7 +130,9 @@ def _new_task(wish: Wish, *, may_exist: bool) -> Task:
         recipe=plan,
         columns=wish.columns,
         resume=Resume.UNBEGUN if may_exist else Resume.NO,
-        resize=resize_of(architecture) if loaded is None else loaded.weights.preprocessing.resize,
+        policy=image_policy_of(
+            preprocessing_for(architecture.name) if loaded is None else loaded.weights.preprocessing, plan
+        ),
         loaded=loaded,
         frozen=frozen,
     )
@@ -166,11 +169,12 @@ def _check_unbegun(run: Path, *, may_exist: bool) -> None:
 def _saved_task(wish: Wish, *, any_machine: bool) -> Task:
     """Return the task that a run's checkpoint continues, and print its state; raises UsageError if options differ."""
     from alexnet_deploy.cli.terminal import say
+    from alexnet_deploy.core.model.family import preprocessing_for
     from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
     from alexnet_deploy.train.loop.checkpoint import CHECKPOINT, RunIdentity, check_same, load_checkpoint
     from alexnet_deploy.train.loop.record import is_over
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, resize_of
+    from alexnet_deploy.train.run import Resume, image_policy_of
 
     if wish.data is not None:
         check_data_exists(wish.data)
@@ -197,7 +201,9 @@ def _saved_task(wish: Wish, *, any_machine: bool) -> Task:
         recipe=plan,
         columns=saved.columns,
         resume=Resume.ANY_MACHINE if any_machine else Resume.SAME_MACHINE,
-        resize=resize_of(architecture) if saved.start is None else saved.start.preprocessing.resize,
+        policy=image_policy_of(
+            preprocessing_for(architecture.name) if saved.start is None else saved.start.preprocessing, plan
+        ),
         basis=saved.start,
         is_over=is_over(saved.recipe, saved.position),
     )

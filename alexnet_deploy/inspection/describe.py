@@ -272,6 +272,7 @@ def _pack_lines(pack: PackFacts) -> Iterator[str]:
     yield f"sha-256       {header.source_sha256} (of names and bytes; trained weights record the same)"
     yield f"labels        {_few(header.labels)}"
     yield f"resize        {header.resize}"
+    yield f"decode        {header.image_policy.decode}"
     yield f"mean          {', '.join(f'{value:.2f}' for value in header.mean)}"
     yield f"made with     {_versions(header.tools)}"
     for name, code in header.excluded.items():

@@ -12,6 +12,7 @@ from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.architecture import Architecture
+from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.core.model.views import ViewsName
 from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
@@ -59,7 +60,7 @@ def train_network(
     """
     from alexnet_deploy.train.loop.record import Observer
     from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-    from alexnet_deploy.train.run import Resume, check_place, choose_device, look_over_for, resize_of, train
+    from alexnet_deploy.train.run import Resume, check_place, choose_device, image_policy_of, look_over, train
     from alexnet_deploy.train.runtime.placement import placed
     from alexnet_deploy.train.start import layers_in, start_from
 
@@ -82,8 +83,8 @@ def train_network(
         if not resume:
             check_place(run, architecture.with_num_classes(num_classes), chosen)
 
-    resize = resize_of(architecture) if loaded is None else loaded.weights.preprocessing.resize
-    found = look_over_for(Path(data), resize, on_found=check_first)
+    used = preprocessing_for(architecture.name) if loaded is None else loaded.weights.preprocessing
+    found = look_over(Path(data), image_policy_of(used, chosen), on_found=check_first)
     return train(
         found,
         architecture if loaded is None else start_from(loaded, found.folder.class_names, frozen),

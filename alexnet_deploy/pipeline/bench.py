@@ -24,7 +24,7 @@ from alexnet_deploy.core.images.decode import decode_image, decode_pixels, read_
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_image
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.inputs.paths import find_files
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.engines.engine import Device, Engine, EngineInfo, Tuning, cuda_index, open_engine
@@ -128,7 +128,7 @@ def bench(
     least 20 times. Raises UsageError where `data` does not exist, DataError where no image in it can be read, and what
     open_engine raises.
     """
-    with image_files(data, bundle.manifest.preprocessing.resize) as files:
+    with image_files(data, bundle.manifest.preprocessing.image_policy) as files:
         encoded = [read_file(path) for path in files]
         say(f"decoding {counted(len(files), 'image')}")
         decoding = _time_decoding(encoded, bundle, seconds)
@@ -153,7 +153,7 @@ def bench(
 
 
 @contextmanager
-def image_files(data: Path | None, resize: ResizePolicy, most: int = _MOST_IMAGES) -> Iterator[Sequence[Path]]:
+def image_files(data: Path | None, policy: ImagePolicy, most: int = _MOST_IMAGES) -> Iterator[Sequence[Path]]:
     """Yield the first readable images of a file or folder, at most `most`; 64 drawn ones without `data`.
 
     Raises UsageError where `data` does not exist, DataError where no image in it can be read.
@@ -164,7 +164,7 @@ def image_files(data: Path | None, resize: ResizePolicy, most: int = _MOST_IMAGE
         inputs = list(islice(find_files(data), most))
         if not inputs:
             raise UsageError(f"{data}: holds no images to time")
-        found = look_through(inputs, resize)
+        found = look_through(inputs, policy)
         if not found.sources:
             raise DataError(f"{data}: none of its first {most} files is a readable image; pass a folder of images")
         yield [path for path in found.sources if isinstance(path, Path)]
@@ -178,12 +178,12 @@ def image_files(data: Path | None, resize: ResizePolicy, most: int = _MOST_IMAGE
 
 
 def _time_decoding(encoded: Sequence[bytes], bundle: Bundle, seconds: float) -> tuple[Timing, ...]:
-    resize = bundle.manifest.preprocessing.resize
-    decoded = [decode_pixels(data) for data in encoded]
+    policy = bundle.manifest.preprocessing.image_policy
+    decoded = [decode_pixels(data, policy.decode) for data in encoded]
     sources, pixels = cycle(encoded), cycle(decoded)
     return (
-        _timing("decode", 1, run_times_ms(lambda: decode_pixels(next(sources)), seconds)),
-        _timing("resize", 1, run_times_ms(lambda: to_square(next(pixels), resize), seconds)),
+        _timing("decode", 1, run_times_ms(lambda: decode_pixels(next(sources), policy.decode), seconds)),
+        _timing("resize", 1, run_times_ms(lambda: to_square(next(pixels), policy.resize), seconds)),
     )
 
 
@@ -195,8 +195,8 @@ def _time_engine(
     batch_sizes: Sequence[int],
     seconds: float,
 ) -> EngineTimes:
-    resize = bundle.manifest.preprocessing.resize
-    images = np.stack([decode_image(data, resize) for data in islice(cycle(encoded), max(_MOST_IMAGES, *batch_sizes))])
+    policy = bundle.manifest.preprocessing.image_policy
+    images = np.stack([decode_image(data, policy) for data in islice(cycle(encoded), max(_MOST_IMAGES, *batch_sizes))])
     started = time.perf_counter()
     with opener("latency") as engine:
         opened = time.perf_counter()
@@ -206,7 +206,7 @@ def _time_engine(
         sources = cycle(encoded)
 
         def whole() -> object:
-            (row,) = engine.run(decode_image(next(sources), resize)[None])
+            (row,) = engine.run(decode_image(next(sources), policy)[None])
             return row if engine.output.layer is not None else best_guesses(row, bundle.labels, topk=5)
 
         stages += (_timing("whole", 1, run_times_ms(whole, seconds)),)

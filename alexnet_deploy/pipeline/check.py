@@ -189,7 +189,7 @@ def _rows(bundle: Bundle, chain: Iterator[Engine], images: ComparisonSet | None)
             rows.extend((*prove(engine, bundle), *prove_files(engine, bundle)))
             if images is not None:
                 try:
-                    actual = engine.run_all(decode_batches(images.files, bundle.manifest.preprocessing.resize))
+                    actual = engine.run_all(decode_batches(images.files, bundle.manifest.preprocessing.image_policy))
                 except WrongAnswerError as error:
                     rows.append(wrong_answer_row(error, engine, _words(images), len(images.files)))
                     continue

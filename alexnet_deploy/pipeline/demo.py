@@ -15,7 +15,7 @@ from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.images.decode import read_image
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder
 from alexnet_deploy.core.inputs.labelled import find_labelled
-from alexnet_deploy.core.model.family import architecture_by_name
+from alexnet_deploy.core.model.family import architecture_by_name, preprocessing_for
 from alexnet_deploy.core.model.weights import LoadedWeights, load_weights
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.inspection.describe import parity_table
@@ -27,7 +27,7 @@ from alexnet_deploy.report.bundle import render_report
 from alexnet_deploy.report.page import Thumbnail
 from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import recipe_by_name
-from alexnet_deploy.train.run import look_over, train
+from alexnet_deploy.train.run import image_policy_of, look_over, train
 
 _SHOWN_PER_CLASS = 3
 
@@ -60,12 +60,12 @@ def run_demo(
     say(f"1/5  drawing images of {len(DRAWN_CLASSES)} classes into {drawn}/")
     draw_folder(drawn)
     say("2/5  training a quarter-width AlexNet on them")
-    architecture = architecture_by_name("tiny")
+    architecture, recipe = architecture_by_name("tiny"), recipe_by_name("drawn")
     with training_bar() as show:
         path = train(
-            look_over(drawn, architecture),
+            look_over(drawn, image_policy_of(preprocessing_for(architecture.name), recipe)),
             architecture,
-            recipe_by_name("drawn"),
+            recipe,
             directory / "runs/demo",
             observer=Observer(say=say, on_progress=show),
         )
@@ -104,11 +104,11 @@ def _report(bundle: Bundle, loaded: LoadedWeights, checked: CheckResult, predict
     shown = []
     for thing in DRAWN_CLASSES:
         shown += [prediction for prediction in predictions if _truth(prediction) == thing][:_SHOWN_PER_CLASS]
-    resize = bundle.manifest.preprocessing.resize
+    policy = bundle.manifest.preprocessing.image_policy
     images = [
         Thumbnail(
             caption="/".join(Path(prediction.path).parts[-2:]),
-            image=read_image(Path(prediction.path), resize),
+            image=read_image(Path(prediction.path), policy),
             predictions=tuple((guess.label, guess.probability) for guess in prediction.top[:3]),
             truth=_truth(prediction),
         )

@@ -88,7 +88,7 @@ class Predictor:
         `image` is any input of classify. Raises ImageError, with a code, for an image that cannot be read, UsageError
         for an object that is not an image.
         """
-        return decode_input(input_of(image), self.bundle.manifest.preprocessing.resize, limits)
+        return decode_input(input_of(image), self.bundle.manifest.preprocessing.image_policy, limits)
 
     def classify(
         self,

@@ -16,7 +16,7 @@ from alexnet_deploy.core.errors import ImageError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image, read_image
 from alexnet_deploy.core.inputs.in_memory import decode_in_memory
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.predict.prediction import Prediction, best_guesses, check_threshold
@@ -32,7 +32,7 @@ class Classifier:
     """An engine and what it takes to make predictions with it; the caller owns the engine."""
 
     bundle: Bundle
-    """The bundle that the engine was opened from; it has the labels and the resize policy."""
+    """The bundle that the engine was opened from; it has the labels and the image policy."""
     engine: Engine
     topk: int = 5
     """Number of classes of a prediction; all, if there are fewer."""
@@ -61,7 +61,7 @@ class Classifier:
 
     def decode(self, item: Input) -> np.ndarray:
         """Return the image of one input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
-        return decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
+        return decode_input(item, self.bundle.manifest.preprocessing.image_policy, self.limits)
 
     def _answer(self, batch: list[Read]) -> list[Prediction]:
         return [
@@ -172,17 +172,17 @@ def answers_of(engine: Engine, batch: list[Read]) -> Iterator[Read]:
         yield item, result if isinstance(result, ImageError) else next(rows)
 
 
-def decode_input(item: Input, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
+def decode_input(item: Input, policy: ImagePolicy, limits: DecodeLimits) -> np.ndarray:
     """Return the image of an input, uint8 (256, 256, 3), RGB, upright; raises ImageError if it cannot be read."""
     if item.error is not None:
         raise ImageError(*item.error)
     if item.stored is not None:
-        return item.stored.decode(item.stored.read(), resize)
+        return item.stored.decode(item.stored.read(), policy)
     if item.file is not None:
-        return decode_image(item.file.read(limits), resize, limits)
+        return decode_image(item.file.read(limits), policy, limits)
     if item.held is not None:
-        return decode_in_memory(item.held, resize, limits)
-    return read_image(item.path, resize, limits)
+        return decode_in_memory(item.held, policy, limits)
+    return read_image(item.path, policy, limits)
 
 
 def _in_batches(images: Iterable[Read | None], batch_size: int) -> Generator[list[Read]]:

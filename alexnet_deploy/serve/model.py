@@ -64,10 +64,10 @@ class Model:
         self.proved.engine.close()
 
     async def _decode(self, data: bytes, number: int) -> np.ndarray:
-        resize = self.proved.bundle.manifest.preprocessing.resize
+        policy = self.proved.bundle.manifest.preprocessing.image_policy
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._decoding, decode_image, data, resize, self._limits.decode)
+            return await loop.run_in_executor(self._decoding, decode_image, data, policy, self._limits.decode)
         except ImageError as error:
             raise ImageError(error.code, f"element {number}: {error}" if number else str(error)) from error
 

@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.errors import AlexNetDeployError, ImageError
 from alexnet_deploy.core.images.decode import decode_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.serve.proof import Proved, open_proved
 from alexnet_deploy.serve.protocol import ENCODED_IMAGES
 from alexnet_deploy.serve.settings import ModelPlace, ServerRequest
@@ -29,11 +30,12 @@ BUNDLE = "bundle"
 class Decoder:
     """Decodes image files: `encoded_images` BYTES (N, 1) to `images` UINT8 (N, 256, 256, 3)."""
 
-    resize: ResizePolicy
+    policy: ImagePolicy
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the resize policy from the model's parameters."""
-        self.resize = json.loads(args["model_config"])["parameters"]["resize"]["string_value"]
+        """Read the image policy from the model's parameters."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.policy = msgspec.convert({key: value["string_value"] for key, value in parameters.items()}, ImagePolicy)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request: the pixels of its files, or the error of the first that cannot be decoded."""
@@ -44,7 +46,7 @@ class Decoder:
 
         files = pb_utils.get_input_tensor_by_name(request, ENCODED_IMAGES).as_numpy().ravel()
         try:
-            pixels = np.stack([decode_image(bytes(data), self.resize) for data in files])
+            pixels = np.stack([decode_image(bytes(data), self.policy) for data in files])
         except ImageError as error:
             words = f"{ENCODED_IMAGES}: {error.code.value}: {error}"
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(words))

@@ -68,7 +68,7 @@ def prove_decoder(bundle: Bundle) -> DecoderRow:
     actual, failures = {}, []
     for name in expected:
         try:
-            actual[name] = decode_image(bundle.read(name), bundle.manifest.preprocessing.resize)
+            actual[name] = decode_image(bundle.read(name), bundle.manifest.preprocessing.image_policy)
         except ImageError as error:
             failures.append(f"{file_name(name)}: cannot be decoded: {error}")
     failures += [difference for name in actual if (difference := pixel_difference(name, expected[name], actual[name]))]

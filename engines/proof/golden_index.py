@@ -83,10 +83,11 @@ def _about_files(manifest: Manifest, files: GoldenFiles) -> Iterator[str]:
     """Describe the proof that begins at a file's bytes."""
     golden = manifest.golden
     number, about = len(files.names), descriptions()
+    policy = manifest.preprocessing.image_policy
     yield ""
     yield (
-        f"To prove a decoder, decode each file of files/ in this order, resize {manifest.preprocessing.resize}: the "
-        f"pixels must equal {_name(files.pixels)} to the bit."
+        f"To prove a decoder, decode each file of files/ in this order, resize {policy.resize}, decode "
+        f"{policy.decode}: the pixels must equal {_name(files.pixels)} to the bit."
     )
     for name in files.names:
         file = PurePosixPath(name).name

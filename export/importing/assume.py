@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.architecture import Architecture, LocalNorm
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, ChannelOrder, DecodePolicy, ResizePolicy
 from alexnet_deploy.export.importing.known import KNOWN, KnownSource
 from alexnet_deploy.export.importing.match import match_layers
 from alexnet_deploy.export.importing.source import (
@@ -66,6 +66,7 @@ class Overrides:
     scale: RGB | None = None
     """Red, green, blue: the factor of (pixel - mean)."""
     resize: ResizePolicy | None = None
+    decode: DecodePolicy | None = None
     lrn: LrnConstants | None = None
     labels: tuple[str, ...] | None = None
 
@@ -203,6 +204,7 @@ def fill_preprocessing(
         mean=taken("mean", None, mean, usual.mean) if image is None else mean,
         mean_image=image if mean is None else None,
         scale=taken("scale", overrides.scale, said.scale, usual.scale),
+        decode=overrides.decode or said.decode,
         input_size=said.input_size,
     )
 

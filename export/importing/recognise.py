@@ -283,6 +283,7 @@ def _preprocessing(source: Source, fed: SourcePreprocessing) -> Preprocessing:
     try:
         return Preprocessing(
             resize=fed.resize,
+            decode=fed.decode,
             channel_order=fed.channel_order,
             mean=mean,
             scale=fed.scale,

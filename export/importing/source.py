@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import RGB, ChannelOrder, DecodePolicy, ResizePolicy
 
 Padding: TypeAlias = tuple[int, int, int, int]
 """(top, left, bottom, right), in pixels."""
@@ -199,6 +199,8 @@ class SourcePreprocessing:
     """Used instead of `mean`."""
     scale: tuple[float, float, float] | None = None
     """Red, green, blue: the factor of (pixel - mean)."""
+    decode: DecodePolicy = "exact"
+    """As in graphs of this program; no other file has it."""
     input_size: int | None = None
     """Side of the square crop in pixels."""
 

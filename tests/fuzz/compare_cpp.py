@@ -14,6 +14,8 @@ sys.path[:0] = [str(ROOT / "tests/programs"), str(ROOT / "tests/support")]
 from cpp_library import difference  # noqa: E402
 from png_and_jpeg import mutants  # noqa: E402
 
+from alexnet_deploy.core.model.preprocessing import WARP  # noqa: E402
+
 MOST_PIXELS = 2**22
 
 
@@ -22,7 +24,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     num_different = 0
     for name, data in mutants(seed, range(first, last)):
-        kind, what = difference(data, "warp", max_pixels=MOST_PIXELS)
+        kind, what = difference(data, WARP, max_pixels=MOST_PIXELS)
         counts[kind] += 1
         if what is not None:
             num_different += 1

@@ -37,7 +37,7 @@ from alexnet_deploy.core.model.architecture import (
     Relu,
 )
 from alexnet_deploy.core.model.labels import encode_labels
-from alexnet_deploy.core.model.preprocessing import DECODING, Preprocessing
+from alexnet_deploy.core.model.preprocessing import DECODING, SHORTER_SIDE, Preprocessing
 from alexnet_deploy.core.model.tensor_file import BLANK
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import CHECKPOINT_KEY, METADATA_KEY, Weights, load_weights
@@ -239,13 +239,13 @@ def _read_architecture(folder: Path) -> None:
 
 def _make_pack(folder: Path) -> None:
     draw_folder(folder / "drawn", num_train=1, num_validation=1)
-    pack(find_images(folder / "drawn"), folder / "pack", "shorter-side", chunk_images=2, threads=1)
+    pack(find_images(folder / "drawn"), folder / "pack", SHORTER_SIDE, chunk_images=2, threads=1)
 
 
 def _read_pack(folder: Path) -> None:
     found = packed.open_pack(folder / "pack")
     list(packed.verify(found, threads=1))
-    packed.survey_of(found, "shorter-side")
+    packed.survey_of(found, SHORTER_SIDE)
     inspect_path(folder / "pack")
 
 

@@ -16,6 +16,7 @@ from training import RECIPE, memory_set
 from alexnet_deploy.core.bundle.store import GOLDEN_IMAGES, open_bundle
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.pipeline.check import check
@@ -66,7 +67,7 @@ def test_an_interrupted_pack_is_continued_to_the_same_bytes(older: Path) -> None
     pack(
         find_images(older / "flat"),
         older / "half.pack",
-        "shorter-side",
+        SHORTER_SIDE,
         chunk_images=2,
         on_progress=lambda num_seen, num_examples: told.append(num_seen),
     )

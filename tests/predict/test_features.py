@@ -35,7 +35,7 @@ def odd(images: Path, tmp_path: Path) -> Path:
 
 
 def features_of(bundle: Bundle, folder: Path, names: str) -> np.ndarray:
-    resize = bundle.manifest.preprocessing.resize
+    resize = bundle.manifest.preprocessing.image_policy
     with open_engine(bundle, "openvino") as engine:
         return engine.run_all([read_image(folder / f"{name}.jpg", resize)[None] for name in names])
 

@@ -17,6 +17,7 @@ import alexnet_deploy
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import BackendError, ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.images.decode import DecodeLimits, convert_image, decode_image
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.predictor import Predictor, load
@@ -143,7 +144,7 @@ def odd_images() -> dict[str, bytes]:
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 def test_a_pil_image_decodes_like_its_file(kind: str, is_read: bool, predictor: Predictor) -> None:
     data = odd_images()[kind]
-    expected = decode_image(data, "shorter-side")
+    expected = decode_image(data, SHORTER_SIDE)
     image = Image.open(io.BytesIO(data))
     if is_read:
         image.load()
@@ -153,10 +154,10 @@ def test_a_pil_image_decodes_like_its_file(kind: str, is_read: bool, predictor: 
 
 def test_a_colour_key_of_four_bits_is_scaled_with_its_image() -> None:
     key_png = _four_bit_grey_png_with_key(5)
-    with_key = decode_image(key_png, "shorter-side")
+    with_key = decode_image(key_png, SHORTER_SIDE)
     image = Image.open(io.BytesIO(key_png))
     info = dict(image.info)
-    assert np.array_equal(convert_image(image, "shorter-side"), with_key)
+    assert np.array_equal(convert_image(image, SHORTER_SIDE), with_key)
     assert image.info == info
     assert (with_key == 255).any()
 

@@ -12,6 +12,7 @@ from training import BLUE, NARROW, RECIPE, RED, memory_set, paint
 
 from alexnet_deploy.core.errors import DataError, ImageErrorCode, TrainingError, UsageError
 from alexnet_deploy.core.fs.run_files import LogKind
+from alexnet_deploy.core.model.preprocessing import WARP
 from alexnet_deploy.predict.output import _identity, open_row_file
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.row_formats import RowWriter
@@ -200,7 +201,7 @@ def test_event_files_are_written_to_the_runs_own_folder_only(run: Path, tmp_path
 @pytest.fixture
 def packing(tmp_path: Path) -> Callable[[], object]:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
-    return lambda: pack(find_images(root), tmp_path / "one.pack", "warp")
+    return lambda: pack(find_images(root), tmp_path / "one.pack", WARP)
 
 
 @STANDS

@@ -157,7 +157,7 @@ def test_text_that_cannot_be_a_file_name_has_a_row_like_any_other(predictor: Pre
 
 def test_predictions_match_the_engine_on_the_decoded_images(predictor: Predictor, bundle: Bundle, images: Path) -> None:
     paths = sorted(images.iterdir())
-    resize = bundle.manifest.preprocessing.resize
+    resize = bundle.manifest.preprocessing.image_policy
     with open_engine(bundle) as engine:
         expected = engine.run(np.stack([read_image(path, resize) for path in paths]))
     rows = list(predictor.predict(paths, batch_size=len(paths)))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 from alexnet_deploy.core.images.decode import ALLOWED_FORMATS, DEFAULT_LIMITS, DecodeLimits, decode_image, read_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP, ImagePolicy
 
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -24,7 +24,7 @@ Image.register_save("HEIF", pillow_heif.as_plugin._save_heif)
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 
 
-POLICIES: tuple[ResizePolicy, ...] = ("shorter-side", "warp")
+POLICIES = (SHORTER_SIDE, WARP)
 
 
 def encode(image: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A002
@@ -67,26 +67,26 @@ def tiff(bits: tuple[int, ...], raster: bytes, photometric: int = 1, **tags: int
 
 def outcome(data: bytes, limits: DecodeLimits) -> np.ndarray | ImageErrorCode:
     try:
-        return decode_image(data, "warp", limits)
+        return decode_image(data, WARP, limits)
     except ImageError as error:
         return error.code
 
 
 def code_of(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> ImageErrorCode:
     with pytest.raises(ImageError) as caught:
-        decode_image(data, "warp", limits)
+        decode_image(data, WARP, limits)
     return caught.value.code
 
 
 def read_code(path: Path) -> ImageErrorCode:
     with pytest.raises(ImageError) as caught:
-        read_image(path, "warp")
+        read_image(path, WARP)
     return caught.value.code
 
 
-def colour_of(data: bytes, resize: ResizePolicy = "warp") -> tuple[int, ...]:
+def colour_of(data: bytes, policy: ImagePolicy = WARP) -> tuple[int, ...]:
     """Return the colour of an image that has only one colour."""
-    pixels = decode_image(data, resize).reshape(-1, 3)
+    pixels = decode_image(data, policy).reshape(-1, 3)
     assert (pixels == pixels[0]).all()
     return tuple(pixels[0].tolist())
 

@@ -103,14 +103,14 @@ def fitted(architecture: Architecture, folder: Path) -> Weights:
 
     The training record names the folder and its current digest.
     """
-    survey = look_over(folder, architecture)
+    survey = look_over(folder, preprocessing_for(architecture.name).image_policy)
     weights = separating_weights(architecture)
     network = network_from(weights.architecture, weights.tensors)
     size = architecture.input_size
     features = []
     with torch.inference_mode():
         for example in survey.folder.train:
-            image = torch.from_numpy(read_image(example.path, weights.preprocessing.resize))[None]
+            image = torch.from_numpy(read_image(example.path, weights.preprocessing.image_policy))[None]
             pixels = preprocess(image, weights.preprocessing)
             x = torch.cat([cut(pixels, view, size) for view in views_by_name("ten", size)])
             for module in list(network.children())[:-1]:

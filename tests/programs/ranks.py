@@ -31,6 +31,7 @@ from training import at_step
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.model.architecture import Architecture, Dropout
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.data.folder import ImageFile
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.record import NOBODY, Observer, Progress
@@ -147,7 +148,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     try:
         with joined("cpu") as (ranks, _):
-            found = ranks.broadcast(lambda: look_over(folder / "data", TABLE))
+            found = ranks.broadcast(lambda: look_over(folder / "data", SHORTER_SIDE))
             if sys.argv[2:]:
                 stop_or_resume(found, folder / "stopped", ranks, sys.argv[2])
                 return

@@ -14,6 +14,7 @@ from PIL import Image
 
 from alexnet_deploy.core.model.family import ARCHITECTURES, PUBLISHED_PREPROCESSING
 from alexnet_deploy.core.model.network import Network
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.model.weights import EpochMetrics, TrainingRecord, Weights, load_weights
 from alexnet_deploy.train.data.batches import TrainingSet
 from alexnet_deploy.train.data.scan import Survey
@@ -178,7 +179,7 @@ def flat_folder(root: Path, colors: dict[str, tuple[int, int, int]]) -> Survey:
         for path in (root / "train" / name / "0.png", root / "train" / name / "1.png", root / "val" / name / "2.png"):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), color).save(path)
-    return look_over(root, NARROW)
+    return look_over(root, SHORTER_SIDE)
 
 
 def fed(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[np.ndarray]]:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "engines/cpp"
@@ -179,23 +180,27 @@ def _check(status: int) -> None:
         raise CppError(code.decode(), message.decode(errors="surrogateescape"))
 
 
-def _resize(policy: ResizePolicy) -> int:
-    return int(policy == "warp")
+class _ImagePolicy(ctypes.Structure):
+    _fields_ = (("resize", ctypes.c_int), ("decoding", ctypes.c_int))
+
+    @classmethod
+    def of(cls, policy: ImagePolicy) -> Self:
+        return cls(int(policy.resize == "warp"), int(policy.decode == "scaled"))
 
 
-def decode(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.ndarray:
+def decode(data: bytes, policy: ImagePolicy, *, max_pixels: int = 0) -> np.ndarray:
     """Return what the library decodes a file's bytes to; raises CppError."""
     square = np.empty((256, 256, 3), np.uint8)
     limits = _Limits(max_pixels, 0, 0)
     _check(
         library().alexnet_deploy_decode(
-            data, ctypes.c_size_t(len(data)), _resize(policy), ctypes.byref(limits), _pointer(square)
+            data, ctypes.c_size_t(len(data)), _ImagePolicy.of(policy), ctypes.byref(limits), _pointer(square)
         )
     )
     return square
 
 
-def outcome(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.ndarray | str:
+def outcome(data: bytes, policy: ImagePolicy, *, max_pixels: int = 0) -> np.ndarray | str:
     """Return the pixels, or the code of the error."""
     try:
         return decode(data, policy, max_pixels=max_pixels)
@@ -203,7 +208,7 @@ def outcome(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.nda
         return error.code
 
 
-def python_outcome(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> np.ndarray | str:
+def python_outcome(data: bytes, policy: ImagePolicy, *, max_pixels: int = 0) -> np.ndarray | str:
     """Return Python's pixels, or the code of its error; 0 pixels stand for the default limit, as in C++."""
     try:
         return decode_image(data, policy, DecodeLimits(max_pixels=max_pixels) if max_pixels else DEFAULT_LIMITS)
@@ -216,7 +221,7 @@ def is_read(data: bytes) -> bool:
     return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
 
 
-def difference(data: bytes, policy: ResizePolicy, *, max_pixels: int = 0) -> tuple[str, str | None]:
+def difference(data: bytes, policy: ImagePolicy, *, max_pixels: int = 0) -> tuple[str, str | None]:
     """Return the kind of outcome in C++, and what differs from Python's; None for the same outcome."""
     found, expected = (find(data, policy, max_pixels=max_pixels) for find in (outcome, python_outcome))
     kind, wanted = (result if isinstance(result, str) else "pixels" for result in (found, expected))
@@ -235,10 +240,10 @@ def frame_of(pixels: np.ndarray, pixel_format: str) -> _Frame:
     return _Frame(pixels.ctypes.data, pixels.shape[1], pixels.shape[0], pixels.strides[0], FORMATS[pixel_format])
 
 
-def to_square(pixels: np.ndarray, pixel_format: str, policy: ResizePolicy) -> np.ndarray:
+def to_square(pixels: np.ndarray, pixel_format: str, policy: ImagePolicy) -> np.ndarray:
     square = np.empty((256, 256, 3), np.uint8)
     frame = frame_of(pixels, pixel_format)
-    _check(library().alexnet_deploy_to_square(ctypes.byref(frame), _resize(policy), _pointer(square)))
+    _check(library().alexnet_deploy_to_square(ctypes.byref(frame), _ImagePolicy.of(policy).resize, _pointer(square)))
     return square
 
 

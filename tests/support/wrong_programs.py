@@ -14,6 +14,7 @@ from PIL import Image
 
 from alexnet_deploy.core.images.decode import decode_pixels, read_image
 from alexnet_deploy.core.images.resize import to_square
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 
 
 def upright(path):
@@ -47,18 +48,18 @@ def area(path):
 
 
 def bgr(path):
-    return cv2.cvtColor(read_image(path, "shorter-side"), cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(read_image(path, SHORTER_SIDE), cv2.COLOR_RGB2BGR)
 
 
 def warp(path):
-    return read_image(path, "warp")
+    return read_image(path, WARP)
 
 
 def no_exif(path):
     """Orientation is ignored where the file has one; the other files are right."""
     with Image.open(path) as image:
         if image.getexif().get(0x0112, 1) == 1:
-            return read_image(path, "shorter-side")
+            return read_image(path, SHORTER_SIDE)
         return square(np.asarray(image.convert("RGB")))
 
 
@@ -89,13 +90,13 @@ def gamma(path):
 
 
 def darker(path):
-    return cv2.LUT(read_image(path, "shorter-side"), (255 * (np.arange(256) / 255) ** 2.2).astype(np.uint8))
+    return cv2.LUT(read_image(path, SHORTER_SIDE), (255 * (np.arange(256) / 255) ** 2.2).astype(np.uint8))
 
 
 def limited(path):
     """As from a video decoder: Y 16..235, CbCr 16..240."""
     if not path.endswith(".jpg") or "cmyk" in path:
-        return read_image(path, "shorter-side")
+        return read_image(path, SHORTER_SIDE)
     y, cr, cb = (plane.astype(float) for plane in cv2.split(cv2.cvtColor(upright(path), cv2.COLOR_RGB2YCrCb)))
     y, cr, cb = 1.164 * (y - 16), cr - 128, cb - 128
     rgb = np.stack([y + 1.596 * cr, y - 0.391 * cb - 0.813 * cr, y + 2.018 * cb], axis=-1)
@@ -105,7 +106,7 @@ def limited(path):
 def black(path):
     with Image.open(path) as image:
         if not image.has_transparency_data:
-            return read_image(path, "shorter-side")
+            return read_image(path, SHORTER_SIDE)
         rgba = np.asarray(image.convert("RGBA")).astype(float)
         return square((rgba[..., :3] * rgba[..., 3:] / 255).astype(np.uint8))
 
@@ -113,18 +114,18 @@ def black(path):
 def cut(path):
     with Image.open(path) as image:
         if not image.mode.startswith("I;16"):
-            return read_image(path, "shorter-side")
+            return read_image(path, SHORTER_SIDE)
         return square(np.stack([(np.asarray(image) >> 8).astype(np.uint8)] * 3, axis=-1))
 
 
 def posterized(path):
     """A fault that is not in the list: only the upper three bits are kept."""
-    return read_image(path, "shorter-side") & 0xE0
+    return read_image(path, SHORTER_SIDE) & 0xE0
 
 
 def one_off(path):
     """Every value is one too large."""
-    return np.minimum(read_image(path, "shorter-side"), 254) + 1
+    return np.minimum(read_image(path, SHORTER_SIDE), 254) + 1
 
 
 def two_faults(path):
@@ -133,11 +134,11 @@ def two_faults(path):
 
 
 def right(path):
-    return read_image(path, "shorter-side")
+    return read_image(path, SHORTER_SIDE)
 
 
 def right_warp(path):
-    return read_image(path, "warp")
+    return read_image(path, WARP)
 
 
 def main(fault):

@@ -1,7 +1,8 @@
 import pytest
-from training import BLUE, NARROW, RED, Run, paint, trained
+from training import BLUE, RED, Run, paint, trained
 
 from alexnet_deploy.core.images.drawing import draw_image
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.run import look_over
 
@@ -9,13 +10,15 @@ from alexnet_deploy.train.run import look_over
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     """Ten red and blue training images."""
-    return look_over(paint(tmp_path_factory.mktemp("honest"), {"blue": (BLUE,), "red": (RED,)}), NARROW)
+    return look_over(paint(tmp_path_factory.mktemp("honest"), {"blue": (BLUE,), "red": (RED,)}), SHORTER_SIDE)
 
 
 @pytest.fixture(scope="module")
 def contrary(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     """The same with the validation classes exchanged: training makes every prediction wrong."""
-    return look_over(paint(tmp_path_factory.mktemp("contrary"), {"blue": (BLUE, RED), "red": (RED, BLUE)}), NARROW)
+    return look_over(
+        paint(tmp_path_factory.mktemp("contrary"), {"blue": (BLUE, RED), "red": (RED, BLUE)}), SHORTER_SIDE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
             (root / "drawn" / side / thing).mkdir(parents=True)
             for number in numbers:
                 draw_image(thing, number).save(root / "drawn" / side / thing / f"{number}.jpg", quality=90)
-    return trained(look_over(root / "drawn", NARROW), root / "runs/one", epochs=8, batch_size=8, color_noise=0.0)
+    return trained(look_over(root / "drawn", SHORTER_SIDE), root / "runs/one", epochs=8, batch_size=8, color_noise=0.0)
 
 
 @pytest.fixture(scope="module")

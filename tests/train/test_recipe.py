@@ -20,6 +20,7 @@ from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.images.decode import read_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.network import Network, tensors_of
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train import recipe
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.data.source import LabelledSource
@@ -347,7 +348,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
     run = trained(honest, tmp_path / "run", epochs=1, color_noise=0.0)
     assert [len(batch) for batch in batches["train"]] == [4, 4, 2]
     mean, scale = planes(run)
-    originals = [read_image(Path(example.place), "shorter-side") for example in honest.folder.train]
+    originals = [read_image(Path(example.place), SHORTER_SIDE) for example in honest.folder.train]
     seen = []
     for views in batches["train"]:
         for view in np.rint(views / scale + mean).astype(np.uint8).transpose(0, 2, 3, 1):
@@ -360,7 +361,7 @@ def test_without_colour_noise_training_takes_crops_and_validation_the_centre(
     assert [number for number, _ in seen] != list(range(10))
     (validation,) = batches["validation"]
     for example, view in zip(honest.folder.validation, validation, strict=True):
-        expected = read_image(Path(example.place), "shorter-side")[14 : 14 + 227, 14 : 14 + 227].transpose(2, 0, 1)
+        expected = read_image(Path(example.place), SHORTER_SIDE)[14 : 14 + 227, 14 : 14 + 227].transpose(2, 0, 1)
         np.testing.assert_allclose(view / scale + mean, expected, atol=1e-3)
 
 

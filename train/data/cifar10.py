@@ -14,7 +14,7 @@ from PIL import Image
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.fs.opening import read_file
 from alexnet_deploy.core.images.resize import to_square
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.train.data.source import LabelledSource
 from alexnet_deploy.train.data.tar import unpack
@@ -53,10 +53,10 @@ class Record:
         """Return the record, 3073 bytes."""
         return self.batch[self.offset : self.offset + _NUM_BYTES]
 
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+    def decode(self, data: bytes, policy: ImagePolicy) -> np.ndarray:
         """Return the image in it, uint8 (256, 256, 3)."""
         planes = np.frombuffer(data, np.uint8, offset=1).reshape(3, _SIDE, _SIDE)
-        return to_square(Image.fromarray(planes.transpose(1, 2, 0)), resize)
+        return to_square(Image.fromarray(planes.transpose(1, 2, 0)), policy.resize)
 
 
 def is_cifar10(root: Path) -> bool:

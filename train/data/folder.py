@@ -20,7 +20,7 @@ from alexnet_deploy.core.inputs.labelled import (
     validation_folder,
 )
 from alexnet_deploy.core.inputs.paths import find_files
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.train.data.source import LabelledSource
 
 # One image in this many of a class is used for validation.
@@ -48,9 +48,9 @@ class ImageFile(LabelledImage):
         """Return the file's bytes; raises ImageError."""
         return read_file(self.path)
 
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+    def decode(self, data: bytes, policy: ImagePolicy) -> np.ndarray:
         """Decode these bytes to uint8 (256, 256, 3); raises ImageError."""
-        return decode_image(data, resize)
+        return decode_image(data, policy)
 
 
 def find_in_folder(root: Path) -> LabelledSource:

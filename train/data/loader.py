@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ImagePolicy
 from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.train.data.batches import Batches, TrainingSet, in_batches
 from alexnet_deploy.train.data.scan import DecodedImages, Survey
@@ -27,11 +27,11 @@ _UPLOAD_IMAGES = 512
 
 
 def training_set(
-    found: Survey, resize: ResizePolicy, device: torch.device, *, threads: int | None = None
+    found: Survey, policy: ImagePolicy, device: torch.device, *, threads: int | None = None
 ) -> TrainingSet:
     """Return surveyed images as a TrainingSet for the training loop; see batches_of."""
     train, validation = (
-        batches_of(examples, resize, device, threads=threads)
+        batches_of(examples, policy, device, threads=threads)
         for examples in (found.folder.train, found.folder.validation)
     )
     return TrainingSet(
@@ -48,11 +48,11 @@ def training_set(
 
 
 def batches_of(
-    examples: Sequence[Example], resize: ResizePolicy, device: torch.device, *, threads: int | None = None
+    examples: Sequence[Example], policy: ImagePolicy, device: torch.device, *, threads: int | None = None
 ) -> Batches:
     """Return batches of these images for a device; `threads` decode images that are not packed."""
     if not isinstance(examples, PackedSide):
-        return DecodedImages(examples, resize, threads)
+        return DecodedImages(examples, policy, threads)
     is_kept = is_resident(len(examples), device)
     return ResidentImages(examples, device) if is_kept else CopiedImages(examples, device)
 

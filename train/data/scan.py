@@ -14,7 +14,7 @@ import torch
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ImagePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.train.data.cifar10 import find_cifar10, is_cifar10
 from alexnet_deploy.train.data.folder import find_in_folder
@@ -115,14 +115,14 @@ def find_images(root: Path) -> LabelledSource:
     return source
 
 
-def look_at_each(examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> Iterator[Look]:
+def look_at_each(examples: Sequence[Example], policy: ImagePolicy, threads: int | None = None) -> Iterator[Look]:
     """Read and decode every image, in order, in `threads` threads; at most a few dozen are in memory at a time."""
     return map_ahead(
-        lambda example: _look_at(example, resize), examples, threads=threads or decode_threads(), ahead=_AHEAD
+        lambda example: _look_at(example, policy), examples, threads=threads or decode_threads(), ahead=_AHEAD
     )
 
 
-def survey(source: LabelledSource, resize: ResizePolicy) -> Survey:
+def survey(source: LabelledSource, policy: ImagePolicy) -> Survey:
     """Read and decode every image once: list those that cannot be decoded, and sum and digest the rest.
 
     Raises DataError if too few are left.
@@ -133,7 +133,7 @@ def survey(source: LabelledSource, resize: ResizePolicy) -> Survey:
     digests: dict[str, list[bytes]] = {"train": [], "validation": []}
     sums = ColorSums()
     for side, examples in (("train", source.train), ("validation", source.validation)):
-        for look in look_at_each(examples, resize):
+        for look in look_at_each(examples, policy):
             if look.error is not None:
                 excluded[look.name] = look.error.code.value
                 continue
@@ -173,10 +173,10 @@ def duplicates(train: Sequence[bytes], validation: Sequence[bytes]) -> list[tupl
 class DecodedImages:
     """Decoded images, uint8 (256, 256, 3), with their labels, read from their files each time."""
 
-    def __init__(self, examples: Sequence[Example], resize: ResizePolicy, threads: int | None = None) -> None:
+    def __init__(self, examples: Sequence[Example], policy: ImagePolicy, threads: int | None = None) -> None:
         """Use this many threads to decode ahead; decode_threads() unless given."""
         self._examples = examples
-        self._resize: ResizePolicy = resize
+        self._policy = policy
         self._threads = threads or decode_threads()
 
     def __len__(self) -> int:
@@ -186,7 +186,7 @@ class DecodedImages:
         """Return one image and its label; raises DataError if it cannot be read any more."""
         example = self._examples[index]
         try:
-            return example.decode(example.read(), self._resize), example.label
+            return example.decode(example.read(), self._policy), example.label
         except ImageError as error:
             raise DataError(f"{example.place}: cannot be read any more; it could be read before: {error}") from error
 
@@ -209,10 +209,10 @@ def _text(example: Example) -> str:
     return Input(name=example.name).text
 
 
-def _look_at(example: Example, resize: ResizePolicy) -> Look:
+def _look_at(example: Example, policy: ImagePolicy) -> Look:
     try:
         data = example.read()
-        pixels = example.decode(data, resize)
+        pixels = example.decode(data, policy)
     except ImageError as error:
         return Look(example=example, error=error.alone())
     line = f"{os.fsencode(example.name)!r} {sha256(data)}\n".encode()

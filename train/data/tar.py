@@ -12,7 +12,7 @@ from alexnet_deploy.core import tar_file
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.fs.opening import open_input
 from alexnet_deploy.core.images.decode import decode_image, read_section
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.tar_file import Member, reader_of
 
 
@@ -40,9 +40,9 @@ class TarImage:
         """Return its content; raises ImageError."""
         return read_section(self.archive, self.offset, self.num_bytes)
 
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+    def decode(self, data: bytes, policy: ImagePolicy) -> np.ndarray:
         """Decode these bytes to uint8 (256, 256, 3); raises ImageError."""
-        return decode_image(data, resize)
+        return decode_image(data, policy)
 
 
 def members_of(path: Path, within: Member | None = None) -> Iterator[Member]:

@@ -134,7 +134,7 @@ def training_preprocessing(
     deviation = np.sqrt(np.diagonal(covariance))
     # A channel without variation (one flat colour) would be divided by zero.
     scale = 1.0 / np.maximum(deviation, 1.0) if recipe.initialisation == "kaiming" else np.ones(3)
-    return msgspec.structs.replace(published, mean=_rgb(mean), scale=_rgb(scale))
+    return msgspec.structs.replace(published, mean=_rgb(mean), scale=_rgb(scale), decode=recipe.decode)
 
 
 def _score(metrics: EpochMetrics) -> tuple[float, float]:

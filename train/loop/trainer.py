@@ -83,7 +83,7 @@ class Trainer:
         self._preprocessing = (
             training_preprocessing(architecture.name, recipe, data.mean, data.covariance)
             if self._basis is None
-            else self._basis.preprocessing
+            else msgspec.structs.replace(self._basis.preprocessing, decode=recipe.decode)
         )
         self._learner = Learner(
             architecture,

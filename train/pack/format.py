@@ -27,7 +27,14 @@ from alexnet_deploy.core.errors import DataError, WeightsError
 from alexnet_deploy.core.fs.files import sha256, sha256_of_file
 from alexnet_deploy.core.fs.opening import open_input, read_file
 from alexnet_deploy.core.model.labels import check_labels
-from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, IMAGE_SIZE, RGB, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import (
+    DECODING_VERSION,
+    IMAGE_SIZE,
+    RGB,
+    DecodePolicy,
+    ImagePolicy,
+    ResizePolicy,
+)
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.core.records import ChangedRecordError, UnknownVersionError, read_sealed, seal
@@ -65,6 +72,8 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Number of validation images."""
     resize: ResizePolicy
     """How the images were resized to 256 x 256."""
+    decode: DecodePolicy | msgspec.UnsetType = msgspec.UNSET
+    """How they were decoded; unset in older packs, whose images are exact."""
     decoding: int | msgspec.UnsetType = msgspec.UNSET
     """Version of the decoding policy; unset in packs of version 1."""
     mean: RGB
@@ -101,6 +110,11 @@ class PackHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             check_labels(self.labels, len(self.labels))
         except WeightsError as error:
             raise ValueError(str(error)) from error
+
+    @property
+    def image_policy(self) -> ImagePolicy:
+        """How the image files were decoded and resized."""
+        return ImagePolicy(resize=self.resize, decode="exact" if self.decode is msgspec.UNSET else self.decode)
 
     @property
     def num_images(self) -> int:
@@ -203,9 +217,9 @@ class PackedImage:
         """Return its pixels."""
         return bytes(self.pack.images[self.number].data)
 
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
-        """Return the bytes from `read` as uint8 (256, 256, 3); `resize` must be the set's."""
-        assert resize == self.pack.header.resize
+    def decode(self, data: bytes, policy: ImagePolicy) -> np.ndarray:
+        """Return the bytes from `read` as uint8 (256, 256, 3); `policy` must be the set's."""
+        assert policy == self.pack.header.image_policy
         return np.frombuffer(data, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).copy()
 
 
@@ -291,15 +305,15 @@ def open_pack(path: Path) -> Pack:
     return Pack(path=path, header=header, images=images, labels=numbers, mapping=mapping)
 
 
-def survey_of(pack: Pack, resize: ResizePolicy) -> Survey:
+def survey_of(pack: Pack, policy: ImagePolicy) -> Survey:
     """Return the same survey as of the images before packing.
 
-    Raises DataError if their resize policy is not `resize`.
+    Raises DataError if their image policy is not `policy`.
     """
     header = pack.header
-    if header.resize != resize:
+    if header.image_policy != policy:
         raise DataError(
-            f"{pack.path}: was packed with --resize {header.resize}, but this architecture needs {resize}; pack again"
+            f"{pack.path}: was packed with {header.image_policy}, but this network needs {policy}; pack again"
         )
     train, validation = (
         PackedSide(pack=pack, numbers=numbers)

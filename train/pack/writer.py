@@ -27,7 +27,7 @@ from alexnet_deploy.core.fs.hidden import hidden_beside
 from alexnet_deploy.core.fs.opening import make_directory, open_working, refuse_directory
 from alexnet_deploy.core.fs.room import missing_room
 from alexnet_deploy.core.inputs.paths import Input
-from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, RGB, DecodePolicy, ImagePolicy, ResizePolicy
 from alexnet_deploy.core.process.say import Say, counted, say_nothing
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.scan import ColorSums, look_at_each
@@ -56,13 +56,14 @@ _PLAN = "plan.json"
 _STAGE = "pack"
 
 
-class _Plan(Struct, frozen=True, kw_only=True):
+class _Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must be equal to resume packing."""
 
     format_version: int
     source: str
     examples_sha256: str
     resize: ResizePolicy
+    decode: DecodePolicy = "exact"
     decoding: int
     chunk_images: int = msgspec.field(name="chunk_pictures")
     tools: dict[str, str]
@@ -71,7 +72,7 @@ class _Plan(Struct, frozen=True, kw_only=True):
 def pack(
     source: LabelledSource,
     out: Path,
-    resize: ResizePolicy,
+    policy: ImagePolicy,
     *,
     threads: int | None = None,
     chunk_images: int = CHUNK_IMAGES,
@@ -92,7 +93,7 @@ def pack(
     work = _Work(
         source=source,
         examples=(*source.train, *source.validation),
-        resize=resize,
+        policy=policy,
         chunk_images=chunk_images,
         stage=partial / _STAGE,
         out=out,
@@ -121,7 +122,7 @@ def pack(
 class _Work:
     source: LabelledSource
     examples: Sequence[Example]
-    resize: ResizePolicy
+    policy: ImagePolicy
     chunk_images: int
     stage: Path
     out: Path
@@ -139,7 +140,8 @@ def _agree_on_plan(path: Path, work: _Work) -> None:
         format_version=FORMAT_VERSION,
         source=work.source_text,
         examples_sha256=digest.hexdigest(),
-        resize=work.resize,
+        resize=work.policy.resize,
+        decode=work.policy.decode,
         decoding=DECODING_VERSION,
         chunk_images=work.chunk_images,
         tools=tool_versions(),
@@ -203,7 +205,7 @@ def _write_rest(
     on_progress(draft.num_seen, num_examples)
     with _appending(work.stage / IMAGES) as images, _appending(work.stage / SOURCES) as sources:
         first = draft.num_images
-        for look in look_at_each(rest, work.resize, threads):
+        for look in look_at_each(rest, work.policy, threads):
             draft.add(look, images, sources, is_train=draft.num_seen < num_train)
             on_progress(draft.num_seen, num_examples)
             if draft.num_images - first == work.chunk_images or draft.num_seen == num_examples:
@@ -244,7 +246,8 @@ def _publish(work: _Work, chunks: Sequence[Chunk]) -> None:
         labels=work.source.class_names,
         num_train=num_train,
         num_validation=num_validation,
-        resize=work.resize,
+        resize=work.policy.resize,
+        decode=work.policy.decode,
         decoding=DECODING_VERSION,
         mean=_rgb(sums.mean),
         covariance=(_rgb(sums.covariance[0]), _rgb(sums.covariance[1]), _rgb(sums.covariance[2])),

@@ -59,6 +59,10 @@ def import_(
         Literal["shorter-side", "warp"] | None,
         typer.Option(help="Use the central square, or warp the whole image to a square."),
     ] = None,
+    decode: Annotated[
+        Literal["exact", "scaled"] | None,
+        typer.Option(help="Decode all pixels of a JPEG, or large JPEGs at a half, a quarter or an eighth: faster."),
+    ] = None,
     lrn: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +100,7 @@ def import_(
         mean_image=mean_image,
         scale=None if scale is None else _rgb("--scale", scale),
         resize=resize,
+        decode=decode,
         lrn=None if lrn is None else _lrn(lrn),
         labels=read_labels(labels) if labels is not None else None if classes is None else _names(classes),
     )

@@ -12,7 +12,7 @@ from alexnet_deploy.core.names import check_exists
 from alexnet_deploy.core.process.say import counted
 
 if TYPE_CHECKING:
-    from alexnet_deploy.core.model.preprocessing import ResizePolicy
+    from alexnet_deploy.core.model.preprocessing import ImagePolicy
 
 
 def pack(
@@ -27,6 +27,10 @@ def pack(
         Literal["shorter-side", "warp"],
         typer.Option(help="Use the central square, or warp the whole image to a square, as for caffe and caffenet."),
     ] = "shorter-side",
+    decode: Annotated[
+        Literal["exact", "scaled"],
+        typer.Option(help="Decode all pixels of a JPEG, or large JPEGs at a half, a quarter or an eighth."),
+    ] = "exact",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Decoding threads. Default: one per CPU, at most 8.")
     ] = None,
@@ -34,6 +38,7 @@ def pack(
 ) -> None:
     """Decode images once, so that training does not have to: 197 kB per image. Resumes if it was interrupted."""
     from alexnet_deploy.cli.terminal import say, show_path
+    from alexnet_deploy.core.model.preprocessing import ImagePolicy
     from alexnet_deploy.train.pack.format import is_packed
 
     check_exists(data, "packed set" if verify else "file or folder")
@@ -46,12 +51,12 @@ def pack(
         raise UsageError("OUT is missing, the new directory for the packed set: alexnet-deploy pack DATA OUT")
     if is_packed(data):
         raise UsageError(f"{data}: is already a packed set; train on it, or pack its source again")
-    _pack(data, out, resize, threads)
+    _pack(data, out, ImagePolicy(resize=resize, decode=decode), threads)
     show_path(out)
     say(f"next: alexnet-deploy train {shlex.quote(str(out))}")
 
 
-def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) -> None:
+def _pack(data: Path, out: Path, policy: "ImagePolicy", threads: int | None) -> None:
     from alexnet_deploy.cli.terminal import images_bar, say
     from alexnet_deploy.inspection.describe import describe_excluded, describe_source
     from alexnet_deploy.train.data.scan import find_images
@@ -64,7 +69,7 @@ def _pack(data: Path, out: Path, resize: "ResizePolicy", threads: int | None) ->
         say(line)
     try:
         with images_bar("packing") as show:
-            header = pack(source, out, resize, threads=threads, say=say, on_progress=show).header
+            header = pack(source, out, policy, threads=threads, say=say, on_progress=show).header
     except (KeyboardInterrupt, SystemExit):
         say("interrupted; repeat the command to resume")
         raise

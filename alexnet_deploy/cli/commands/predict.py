@@ -114,7 +114,7 @@ RetriesOption = Annotated[
         help="Retries after a transient read error, 0.1, 0.5, 2 and 8 seconds apart, then 30; 0 for none.",
     ),
 ]
-MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
+MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 268,435,456.")]
 
 
 def predict(

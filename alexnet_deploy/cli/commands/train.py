@@ -134,7 +134,7 @@ def train(
     from alexnet_deploy.cli.terminal import show_path
     from alexnet_deploy.train.loop.logs import check_log_packages
     from alexnet_deploy.train.recipe import parse_settings
-    from alexnet_deploy.train.run import choose_device, look_over_for
+    from alexnet_deploy.train.run import choose_device, look_over
     from alexnet_deploy.train.runtime.distributed import joined
     from alexnet_deploy.train.runtime.malloc import keep_freed_memory
     from alexnet_deploy.train.runtime.placement import placed
@@ -164,7 +164,7 @@ def train(
         )
         task = ranks.broadcast(lambda: task_of(wish, resume=resume, auto_resume=auto_resume, any_machine=any_machine))
         found = ranks.broadcast(
-            lambda: look_over_for(task.data, task.resize, on_found=lambda num_classes: check_task(task, num_classes))
+            lambda: look_over(task.data, task.policy, on_found=lambda num_classes: check_task(task, num_classes))
         )
         network = task.network(found.folder.class_names)
         if chosen == "cpu":

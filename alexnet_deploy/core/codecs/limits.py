@@ -26,8 +26,8 @@ from alexnet_deploy.core.errors import ImageError, ImageErrorCode
 # Markers of segments and of the image's end: in the coded pixels of a scan, 0xff is followed by 0 or a restart only.
 _JPEG_MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
 
-# All pixels of the largest image 20 times: with arithmetic coding, 10 times take a second.
-_MAX_SCANNED = 20
+# All pixels of the largest image 10 times: with arithmetic coding, 10 times 134 million take a second.
+_MAX_SCANNED = 10
 
 # Pillow concatenates each EXIF segment with all previous ones.
 _MAX_JPEG_NOTES = 256
@@ -41,15 +41,20 @@ _MAX_PPM_COMMENTS = 10_000
 # Pillow decodes these values in Python, one at a time: 1 to 1.6 microseconds each.
 _MAX_VALUES_IN_PYTHON = 2**22
 
-# Memory limit while decoding: 1 GiB for the default of `max_pixels`.
-_BYTES_PER_PIXEL = 8
+# Memory that one image may need while it is decoded: this, or 4 bytes for each of `max_pixels` if that is more.
+_MAX_MEMORY = 2**30
+_BYTES_PER_PIXEL = 4
 
 # Peak memory per pixel of Pillow's and libheif's decoders, measured with the most expensive layout; for deeper samples
-# of AVIF it is an estimate. The other formats need 4.
-_DECODER_BYTES = {"WEBP": 16, "AVIF": 16, "HEIF": 16}
+# of AVIF it is an estimate.
+_DECODER_BYTES = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 20}
+
+# Bytes per pixel of Pillow's modes; the others need 4.
+_MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 
 # A JPEG 2000 pixel takes several times as long as any other, and 562 bytes may hold 30 million.
-_JPEG2000_COST = 4
+_MAX_JPEG2000 = 2**25
+_JPEG2000_COST = 8
 
 # struct formats of a TIFF's number types: short and long.
 _NUMBERS = {3: "H", 4: "L"}
@@ -74,12 +79,11 @@ def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_
     Raises ImageError (too_large, truncated).
     """
     num_pixels = image.width * image.height
-    check_memory(image.format or "", num_pixels, max_pixels=max_pixels)
+    check_memory(decoding_bytes(image, data), max_pixels=max_pixels)
     if image.format == "JPEG":
-        _check_coefficients(image, data, max_pixels)
         _check_scans(data, min(max_scans, _MAX_SCANNED * max_pixels // num_pixels))
     elif image.format == "JPEG2000":
-        check_count(num_pixels, max_pixels // _JPEG2000_COST, "pixels of JPEG 2000")
+        check_count(num_pixels, max(_MAX_JPEG2000, max_pixels // _JPEG2000_COST), "pixels of JPEG 2000")
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_tiles(image, data, max_pixels)
     elif image.tile and image.tile[0].codec_name in ("bmp_rle", "ppm", "ppm_plain"):
@@ -87,27 +91,46 @@ def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_
         check_count(num_pixels * len(image.getbands()), _MAX_VALUES_IN_PYTHON, what)
 
 
-def check_memory(name: str, num_pixels: int, *, max_pixels: int) -> None:
-    """Refuse an image whose decoder would need more memory than 8 bytes for each of `max_pixels`.
+def decoding_bytes(image: ImageFile.ImageFile, data: bytes, scale: int = 1) -> int:
+    """Return the memory in bytes that decoding needs at its peak, besides the file; `image` is not loaded yet.
+
+    `scale` is that of a JPEG: 2, 4 or 8 if it is decoded at a half, a quarter or an eighth.
+    """
+    num_pixels = image.width * image.height
+    needed = num_pixels * bytes_per_pixel(image.format or "", image.mode) // scale**2
+    if image.format == "JPEG" and _has_several_scans(image, data):
+        parts = image.layer[-image.layers :]  # type: ignore[attr-defined]
+        widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
+        # libjpeg keeps all coefficients, of two bytes.
+        needed += round(2 * num_pixels * sum(part[1] * part[2] for part in parts) / (widest * highest))
+    return needed
+
+
+def bytes_per_pixel(name: str, mode: str) -> int:
+    """Return the memory that decoding needs for each pixel of a format and mode, without a JPEG's coefficients."""
+    return _DECODER_BYTES.get(name, _MODE_BYTES.get(mode, 4))
+
+
+def check_memory(num_bytes: int, *, max_pixels: int) -> None:
+    """Refuse an image whose decoder needs more memory than 1 GiB, or 4 bytes for each of `max_pixels` if that is more.
 
     Raises ImageError (too_large).
     """
-    largest = max_pixels * _BYTES_PER_PIXEL // _DECODER_BYTES.get(name, _BYTES_PER_PIXEL)
-    check_count(num_pixels, largest, f"pixels of {name}, whose decoder keeps several copies")
+    largest = max(_MAX_MEMORY, max_pixels * _BYTES_PER_PIXEL)
+    if num_bytes > largest:
+        raise ImageError(
+            ImageErrorCode.TOO_LARGE,
+            f"its decoder needs {num_bytes:,} bytes of memory, the limit is {largest:,}; raise it with --max-pixels or "
+            f"DecodeLimits(max_pixels={-(-num_bytes // _BYTES_PER_PIXEL)})",
+        )
 
 
-def _check_coefficients(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
-    """Refuse a JPEG of several scans if libjpeg would need too much memory for it, at 2 bytes per coefficient."""
-    num_pixels, parts = image.width * image.height, image.layer[-image.layers :]  # type: ignore[attr-defined]
-    widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
-    per_pixel = sum(part[1] * part[2] for part in parts) / (widest * highest)
-    needed = round(num_pixels * (2 * per_pixel + (1 if len(parts) == 1 else 4)))
-    if needed <= max_pixels * _BYTES_PER_PIXEL:
-        return
+def _has_several_scans(image: ImageFile.ImageFile, data: bytes) -> bool:
+    if "progressive" in image.info:
+        return True
     scan = first_scan(data)
     # The number of components follows the first scan's length: a scan with all components is the only one.
-    if "progressive" in image.info or data[scan + 2 : scan + 3] != bytes([len(parts)]):
-        check_count(needed, max_pixels * _BYTES_PER_PIXEL, "bytes of memory for a JPEG of several scans")
+    return data[scan + 2 : scan + 3] != bytes([image.layers])  # type: ignore[attr-defined]
 
 
 def _check_scans(data: bytes, max_scans: int) -> None:

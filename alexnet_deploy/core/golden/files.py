@@ -6,7 +6,6 @@ codecs would draw other bytes.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import PIL
@@ -17,10 +16,8 @@ from alexnet_deploy.core.errors import BundleError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.images.decode import decode_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import DecodePolicy, ImagePolicy, ResizePolicy
 from alexnet_deploy.core.records import Sha256
-
-POLICIES: tuple[ResizePolicy, ...] = get_args(ResizePolicy)
 
 _HERE = Path(__file__).parent
 
@@ -44,20 +41,24 @@ class _Pin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     about: str
+    decode: DecodePolicy | None = None
+    """The decode policy that the file is for; None if it is for all, and its pixels are the same under each."""
     pixels_sha256: dict[ResizePolicy, Sha256]
 
 
-def golden_files(resize: ResizePolicy) -> tuple[GoldenFile, ...]:
-    """Return the golden files with the pixels of a resize policy.
+def golden_files(policy: ImagePolicy) -> tuple[GoldenFile, ...]:
+    """Return the golden files of an image policy, with their pixels.
 
     Raises BundleError if the installed codecs decode one of them to pixels other than the pinned ones.
     """
     pins = from_json((_HERE / "files.json").read_bytes(), tuple[_Pin, ...])
     found = []
     for pin in pins:
+        if pin.decode not in (None, policy.decode):
+            continue
         data = (_HERE / "pictures" / pin.name).read_bytes()
-        pixels = decode_image(data, resize)
-        if sha256(pixels.tobytes()) != pin.pixels_sha256[resize]:
+        pixels = decode_image(data, policy)
+        if sha256(pixels.tobytes()) != pin.pixels_sha256[policy.resize]:
             raise BundleError(
                 f"{pin.name}: {decoder_version()} decodes this golden file to other pixels than the decoding policy "
                 "requires; install Pillow's own wheel: pip install --force-reinstall --only-binary :all: pillow"

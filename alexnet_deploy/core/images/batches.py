@@ -11,7 +11,7 @@ import numpy as np
 
 from alexnet_deploy.core.errors import DataError, ImageError
 from alexnet_deploy.core.images.decode import read_image
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 
 BATCH_SIZE = 16
@@ -27,7 +27,7 @@ class StoredImage(Protocol):
     def read(self) -> bytes:
         """Return its bytes as they are stored; raises ImageError."""
 
-    def decode(self, data: bytes, resize: ResizePolicy) -> np.ndarray:
+    def decode(self, data: bytes, policy: ImagePolicy) -> np.ndarray:
         """Return the bytes from `read` decoded as uint8 (256, 256, 3), RGB, upright; raises ImageError."""
 
 
@@ -35,12 +35,12 @@ Source: TypeAlias = Path | StoredImage
 """Where an image comes from: a file of its own, or a larger file that contains it."""
 
 
-def decode_batches(sources: Sequence[Source], resize: ResizePolicy) -> Iterator[np.ndarray]:
+def decode_batches(sources: Sequence[Source], policy: ImagePolicy) -> Iterator[np.ndarray]:
     """Yield the images in order, uint8 (N, 256, 256, 3), N up to BATCH_SIZE; raises DataError if one is unreadable."""
 
     def read(source: Source) -> np.ndarray:
         try:
-            return _pixels(source, resize)
+            return _pixels(source, policy)
         except ImageError as error:
             raise DataError(f"{place_of(source)}: cannot be decoded: {error}") from error
 
@@ -54,8 +54,8 @@ def place_of(source: Source) -> str:
     return str(source) if isinstance(source, Path) else source.place
 
 
-def _pixels(source: Source, resize: ResizePolicy) -> np.ndarray:
-    return read_image(source, resize) if isinstance(source, Path) else source.decode(source.read(), resize)
+def _pixels(source: Source, policy: ImagePolicy) -> np.ndarray:
+    return read_image(source, policy) if isinstance(source, Path) else source.decode(source.read(), policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +70,12 @@ class ImageSet:
     """Digest of the decoded pixels, in order: the input of the network."""
 
 
-def look_through(sources: Sequence[Source], resize: ResizePolicy) -> ImageSet:
+def look_through(sources: Sequence[Source], policy: ImagePolicy) -> ImageSet:
     """Decode every image once; return the images that can be decoded and the digest of their pixels."""
 
     def look(source: Source) -> tuple[Source, bytes | ImageError]:
         try:
-            return source, hashlib.sha256(_pixels(source, resize).tobytes()).digest()
+            return source, hashlib.sha256(_pixels(source, policy).tobytes()).digest()
         except ImageError as error:
             return source, error.alone()
 

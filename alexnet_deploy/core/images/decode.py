@@ -13,6 +13,8 @@
   refused.
 - Wide-gamut colours are converted to sRGB after the resize to 256 x 256; PQ and HLG are refused
   (core/images/profile.py).
+- `exact`: all pixels of a JPEG are decoded. `scaled`: a JPEG whose shorter side has 1,024 pixels or more is decoded by
+  libjpeg at the smallest of 1/2, 1/4 and 1/8 that keeps 512; its header alone decides. Other formats are not scaled.
 - `shorter-side`: the central square, resized to 256 x 256. `warp`: the whole image, resized to 256 x 256.
   Both use Pillow's bilinear filter, which averages over the source area when it shrinks (antialiased), horizontal pass
   first, then vertical. At the square's edges the filter reads pixels outside the square, as if the whole image were
@@ -30,29 +32,29 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.codecs.heif import HeifFile
-from alexnet_deploy.core.codecs.limits import check_memory, check_notes, check_work
+from alexnet_deploy.core.codecs.limits import bytes_per_pixel, check_memory, check_notes, check_work, decoding_bytes
 from alexnet_deploy.core.codecs.parts import check_parts
 from alexnet_deploy.core.codecs.tiff import check_tiff
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
-from alexnet_deploy.core.fs.opening import open_input
+from alexnet_deploy.core.fs.opening import MIB, open_input
 from alexnet_deploy.core.fs.patience import patiently
 from alexnet_deploy.core.images.colour import rgb_conversion, scale_colour_key
 from alexnet_deploy.core.images.profile import ToSrgb, conversion_of
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.images.view import RgbView
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, DecodePolicy, ImagePolicy, ResizePolicy
+from alexnet_deploy.core.process.budget import MemoryBudget
 from alexnet_deploy.core.process.say import counted
 
 __all__ = [
@@ -77,21 +79,24 @@ _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowErro
 # Pillow's messages for a valid header with a pixel layout that it does not support.
 _UNKNOWN_LAYOUT = re.compile(r"Unsupported BMP|unknown pixel mode|samples per pixel")
 
+# A JPEG that is decoded at a smaller scale keeps twice the pixels that it is then resized to, or more.
+_SCALED_SIDE = 2 * IMAGE_SIZE
+
 _warnings_lock = threading.Lock()
 _loading_lock = threading.Lock()
 
-# At most two images larger than this are decoded at a time, for any number of threads: a rotated JPEG of 134 million
-# pixels needs 1.1 GB while it is decoded.
-_LARGE_PIXELS = 2**26
-_large_images = threading.BoundedSemaphore(2)
+# Shared by all threads: eight photographs of 24 million pixels are decoded at a time, larger ones wait for each other.
+_DECODING = MemoryBudget(768 * MIB)
+# Of the files themselves, which may be as large as their pixels.
+_FILES = MemoryBudget(256 * MIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
     """Limits on an image; a larger one is refused from its header."""
 
-    max_pixels: int = 2**27
-    """Width times height. The default, 134 million, admits images from 108-megapixel phones.
+    max_pixels: int = 2**28
+    """Width times height. The default, 268 million, admits images from 200-megapixel phones.
 
     There is no upper bound, but a GIF or a WebP is refused above twice Pillow's own limit, Image.MAX_IMAGE_PIXELS.
     """
@@ -100,7 +105,7 @@ class DecodeLimits:
     max_scans: int = 100
     """Scans of a JPEG: each decodes all pixels again, from as few as 127 bytes. The default is libtiff's own limit.
 
-    All scans together may decode at most 20 times `max_pixels` pixels.
+    All scans together may decode at most 10 times `max_pixels` pixels.
     """
 
     def __post_init__(self) -> None:
@@ -114,49 +119,51 @@ class DecodeLimits:
 DEFAULT_LIMITS = DecodeLimits()
 
 
-def read_image(path: Path, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def read_image(path: Path, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Return the image as uint8 (256, 256, 3), RGB, upright; the caller owns the array.
 
     Every failure raises ImageError with one of its codes.
     """
-    return decode_image(read_file(path, limits), resize, limits)
+    with _FILES.reserve(_size_of(path)):
+        return decode_image(read_file(path, limits), policy, limits)
 
 
-def decode_image(data: bytes, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def decode_image(data: bytes, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Return the image in these bytes (of one file) as uint8 (256, 256, 3), RGB, upright.
 
     Every failure raises ImageError with one of its codes.
     """
-    return _decoded(data, limits, lambda view, conversion: _finished(view, conversion, resize))
+    return _decoded(data, policy.decode, limits, lambda view, conversion: _finished(view, conversion, policy.resize))
 
 
-def decode_pixels(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Return the image in these bytes in RGB, upright, in its own size and gamut; raises ImageError."""
-    return _decoded(data, limits, lambda view, _: view.whole())
+def decode_pixels(data: bytes, decode: DecodePolicy = "exact", limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return the image in these bytes in RGB, upright, before its resize and in its own gamut; raises ImageError."""
+    return _decoded(data, decode, limits, lambda view, _: view.whole())
 
 
-def _decoded(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+def _decoded(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     if not data:
         raise ImageError(ImageErrorCode.EMPTY, "the file has no bytes")
     _check_num_bytes(len(data), limits)
     try:
-        return _decode(data, limits, finish)
+        return _decode(data, decode, limits, finish)
     except Warning:
         # The caller's filters turn warnings into errors. Pillow warns about broken metadata and still decodes the
         # pixels; so do we. Only here, and under a lock: catch_warnings is not thread-safe before Python 3.14.
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data, limits, finish)
+            return _decode(data, decode, limits, finish)
 
 
-def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def convert_image(image: Image.Image, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Return a PIL image as uint8 (256, 256, 3), RGB, upright: the same pixels as from the bytes of its file.
 
     Pixels that Pillow has not read yet are read from the image's current frame; the image is not changed otherwise.
     The caller is responsible for the format, the decoding work, and truncated files if LOAD_TRUNCATED_IMAGES is set.
-    Differences from a file: Pillow drops the cICP chunk of a PNG and the nclx box of an AVIF, so wide gamut or HDR is
-    only known from an ICC profile; and a PNG whose pixels were read before has lost the bit depth of its colour key, so
-    with 2, 4 or 16 bits per sample the key may match no pixel. Raises ImageError.
+    Differences from a file: a JPEG is not scaled, also under `scaled`; Pillow drops the cICP chunk of a PNG and the
+    nclx box of an AVIF, so wide gamut or HDR is only known from an ICC profile; and a PNG whose pixels were read before
+    has lost the bit depth of its colour key, so with 2, 4 or 16 bits per sample the key may match no pixel. Raises
+    ImageError.
     """
     if not image.width or not image.height:
         raise ImageError(ImageErrorCode.EMPTY, f"an image of {image.width} x {image.height} has no pixels")
@@ -169,7 +176,7 @@ def convert_image(image: Image.Image, resize: ResizePolicy, limits: DecodeLimits
         if depth is not None and "transparency" in image.info:
             image = image.copy()
             scale_colour_key(image, depth)
-        return _finished(_upright(image), conversion_of(image, b""), resize)
+        return _finished(_upright(image), conversion_of(image, b""), policy.resize)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -198,6 +205,14 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0 for one that read_file will refuse."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _check_empty(descriptor: int) -> None:
@@ -254,7 +269,7 @@ def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
         raise ImageError(ImageErrorCode.TOO_LARGE, f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}")
 
 
-def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     """Return the result of `finish` for the first frame, upright, in its own size."""
     name = format_of(data)
     check_parts(name, data)
@@ -267,13 +282,17 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
         with DECODERS[name](io.BytesIO(data)) as image:
             refuse_large(image.width, image.height, limits)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
-            with _room_for(image.width * image.height):
+            scale, size = _scale_of(image) if decode == "scaled" else 1, image.size
+            with _DECODING.reserve(decoding_bytes(image, data, scale)):
                 depth = _unread_png_depth(image)
+                if scale > 1:
+                    # Pillow takes the largest scale that keeps the requested size.
+                    image.draft(None, (size[0] // scale, size[1] // scale))
                 image.load()
                 if depth is not None:
                     scale_colour_key(image, depth)
                 conversion = conversion_of(image, data)
-                return finish(_upright(image), conversion)
+                return finish(_upright(image, scale, size), conversion)
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -284,25 +303,23 @@ def _decode(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result
         raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {words}") from error
 
 
+def _scale_of(image: ImageFile.ImageFile) -> int:
+    """Return 2, 4 or 8 for a large JPEG, to be decoded at a half, a quarter or an eighth; 1 for all other images."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
+    return next(scale for scale in (8, 4, 2, 1) if min(image.size) >= scale * _SCALED_SIDE or scale == 1)
+
+
 def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
     file = HeifFile(data)
     refuse_large(*file.size, limits)
-    check_memory("HEIF", file.size[0] * file.size[1], max_pixels=limits.max_pixels)
-    with _room_for(file.size[0] * file.size[1]):
+    num_bytes = file.size[0] * file.size[1] * bytes_per_pixel("HEIF", "RGB")
+    check_memory(num_bytes, max_pixels=limits.max_pixels)
+    with _DECODING.reserve(num_bytes):
         image = file.load()
         # The coded image may have another size than the container states.
         refuse_large(*image.size, limits)
         return finish(RgbView(image=image, convert=rgb_conversion(image)), conversion_of(image, data))
-
-
-@contextmanager
-def _room_for(num_pixels: int) -> Iterator[None]:
-    """Limit the number of large images that are decoded at the same time."""
-    if num_pixels <= _LARGE_PIXELS:
-        yield
-        return
-    with _large_images:
-        yield
 
 
 def _orientation(image: Image.Image) -> int:
@@ -314,8 +331,14 @@ def _orientation(image: Image.Image) -> int:
     return orientation
 
 
-def _upright(image: Image.Image) -> RgbView:
-    return RgbView(image=image, convert=rgb_conversion(image), orientation=_orientation(image))
+def _upright(image: Image.Image, scale: int = 1, stored_size: tuple[int, int] | None = None) -> RgbView:
+    return RgbView(
+        image=image,
+        convert=rgb_conversion(image),
+        orientation=_orientation(image),
+        scale=scale,
+        stored_size=stored_size,
+    )
 
 
 def _unread_png_depth(image: Image.Image) -> int | None:

@@ -4,6 +4,8 @@ Both policies run the two passes separately, each rounded to 8 bits. A single ca
 order to Pillow, whose version 13 changed it and so the last bit of one photograph in seven. An image more than 100
 times as tall as wide is resized vertically first, as in all earlier versions: horizontally first would need 256 pixels
 for each of its rows.
+
+A JPEG that was decoded at a smaller scale is resized from the same place: its box is in parts of its pixels.
 """
 
 import math
@@ -11,7 +13,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from alexnet_deploy.core.images.view import STRIP_PIXELS, RgbView
+from alexnet_deploy.core.images.view import STRIP_PIXELS, Box, RgbView
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, ResizePolicy
 
 _BILINEAR = Image.Resampling.BILINEAR
@@ -21,7 +23,7 @@ def to_square(image: Image.Image | RgbView, resize: ResizePolicy) -> np.ndarray:
     """Return a decoded image, RGB or an RgbView, as uint8 (256, 256, 3); the caller owns the array."""
     view = image if isinstance(image, RgbView) else RgbView(image=image)
     width, height = view.size
-    left, top, right, bottom = _source_box(width, height, resize)
+    left, top, right, bottom = view.place_of(_source_box(*view.full_size, resize))
     if height > max(100 * width, IMAGE_SIZE):
         columns = _down(view, (top, bottom))
         return np.array(columns.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(left, 0, right, IMAGE_SIZE)))
@@ -32,7 +34,7 @@ def to_square(image: Image.Image | RgbView, resize: ResizePolicy) -> np.ndarray:
     return np.array(rows.resize((IMAGE_SIZE, IMAGE_SIZE), _BILINEAR, box=(0, top - first, IMAGE_SIZE, bottom - first)))
 
 
-def _across(view: RgbView, columns: tuple[int, int], rows: tuple[int, int]) -> Image.Image:
+def _across(view: RgbView, columns: tuple[float, float], rows: tuple[int, int]) -> Image.Image:
     """Return the rows, each resized to 256 columns; rows are independent, so it works strip by strip."""
     (left, right), (first, last), width = columns, rows, view.size[0]
     if view.is_plain:
@@ -48,7 +50,7 @@ def _across(view: RgbView, columns: tuple[int, int], rows: tuple[int, int]) -> I
     return found
 
 
-def _down(view: RgbView, rows: tuple[int, int]) -> Image.Image:
+def _down(view: RgbView, rows: tuple[float, float]) -> Image.Image:
     """Return the columns, each resized to 256 rows; columns are independent, so it works strip by strip."""
     (top, bottom), (width, height) = rows, view.size
     step = width if view.is_plain else max(1, STRIP_PIXELS // height)
@@ -60,7 +62,7 @@ def _down(view: RgbView, rows: tuple[int, int]) -> Image.Image:
     return found
 
 
-def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int, int, int]:
+def _source_box(width: int, height: int, resize: ResizePolicy) -> Box:
     if resize == "warp":
         return (0, 0, width, height)
     # Resize the central square instead of cropping the resized image: the longer side is not rounded, and an image of
@@ -71,9 +73,9 @@ def _source_box(width: int, height: int, resize: ResizePolicy) -> tuple[int, int
     return (left, top, left + side, top + side)
 
 
-def _reach(start: int, end: int, length: int) -> tuple[int, int]:
+def _reach(start: float, end: float, length: int) -> tuple[int, int]:
     """Return the range of rows, end excluded, that the filter may read to resize start..end to 256."""
     scale = (end - start) / IMAGE_SIZE
     # The filter is two pixels of the coarser grid wide, and its outermost centre is half an output pixel inside.
     beyond = math.ceil(max(scale, 1.0) - scale / 2) + 1
-    return max(0, start - beyond), min(length, end + beyond)
+    return max(0, math.floor(start) - beyond), min(length, math.ceil(end) + beyond)

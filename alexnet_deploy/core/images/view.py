@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image
 
+T = TypeVar("T")
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are exclusive."""
+
+FloatBox = tuple[float, float, float, float]
+"""The same, in parts of pixels."""
 
 # Three copies of a quarter of a million pixels fit in the processor's cache.
 STRIP_PIXELS = 2**18
@@ -32,12 +38,41 @@ class RgbView:
     """Converts any part of the image to RGB; None if it is RGB already."""
     orientation: int = 1
     """EXIF orientation, 1 to 8; other values are ignored."""
+    scale: int = 1
+    """Pixels of the file to one of `image`, in each direction."""
+    stored_size: tuple[int, int] | None = None
+    """Width and height that the file states, if it was decoded at a smaller scale; None if it was not."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the upright image."""
-        width, height = self.image.size
-        return (height, width) if self.orientation in _SIDES_SWAPPED else (width, height)
+        return self._turned(self.image.size)
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Width and height of the upright image at its full scale."""
+        return self._turned(self.stored_size or self.image.size)
+
+    def place_of(self, box: Box) -> FloatBox:
+        """Return the place in this view of a box of the upright image at its full scale."""
+        # The last column and row hold a part of a pixel if the size is no multiple of the scale. They come first in an
+        # image that is turned.
+        columns, rows = (
+            length - full / self.scale
+            for length, full in zip(self.image.size, self.stored_size or self.image.size, strict=True)
+        )
+        x, y = self._turned(
+            (
+                columns if self.orientation in _ACROSS_REVERSED else 0.0,
+                rows if self.orientation in _DOWN_REVERSED else 0.0,
+            )
+        )
+        left, top, right, bottom = (place / self.scale for place in box)
+        return (left + x, top + y, right + x, bottom + y)
+
+    def _turned(self, pair: tuple[T, T]) -> tuple[T, T]:
+        """Return a pair of numbers for the stored columns and rows, for the upright ones."""
+        return (pair[1], pair[0]) if self.orientation in _SIDES_SWAPPED else pair
 
     @property
     def is_plain(self) -> bool:

@@ -9,7 +9,7 @@ from PIL import Image
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
 from alexnet_deploy.core.images.decode import DecodeLimits, convert_image, decode_image, refuse_large
 from alexnet_deploy.core.images.resize import to_square
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 
 ImageInMemory: TypeAlias = bytes | bytearray | memoryview | Image.Image | np.ndarray
 """The bytes of an image file; a PIL image; or an array, uint8 (H, W, 3) or (N, H, W, 3), RGB, upright."""
@@ -30,17 +30,17 @@ def images_in(held: ImageInMemory) -> Iterator[bytes | Image.Image | np.ndarray]
         yield bytes(held)
 
 
-def decode_in_memory(held: bytes | Image.Image | np.ndarray, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
+def decode_in_memory(held: bytes | Image.Image | np.ndarray, policy: ImagePolicy, limits: DecodeLimits) -> np.ndarray:
     """Return one image as uint8 (256, 256, 3), RGB, upright; raises ImageError with the same codes as for a file."""
     if isinstance(held, bytes):
-        return decode_image(held, resize, limits)
+        return decode_image(held, policy, limits)
     if isinstance(held, Image.Image):
-        return convert_image(held, resize, limits)
+        return convert_image(held, policy, limits)
     height, width, _ = held.shape
     if not held.size:
         raise ImageError(ImageErrorCode.EMPTY, f"an array of {height} x {width} has no pixels")
     refuse_large(width, height, limits)
-    return to_square(Image.fromarray(held), resize)
+    return to_square(Image.fromarray(held), policy.resize)
 
 
 def is_in_memory(value: object) -> bool:

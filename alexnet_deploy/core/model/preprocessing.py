@@ -1,6 +1,6 @@
 """Image preprocessing between the file and the first layer, stored with the weights that need it."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -21,8 +21,30 @@ RESIZE_FILTER = "Pillow bilinear, antialiased, horizontal pass first"
 """How images are resized to 256 x 256, as text for programs that decode them elsewhere; see core/images/resize.py."""
 
 ResizePolicy: TypeAlias = Literal["shorter-side", "warp"]
+DecodePolicy: TypeAlias = Literal["exact", "scaled"]
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 RGB: TypeAlias = tuple[float, float, float]
+
+
+class ImagePolicy(Struct, frozen=True, kw_only=True):
+    """How an image file becomes the 256 x 256 pixels that enter the network (core/images/decode.py)."""
+
+    resize: ResizePolicy
+    """shorter-side: the central square, as in the paper. warp: the whole image resized to a square, as in Caffe."""
+    decode: DecodePolicy = "exact"
+    """exact: all pixels of a JPEG. scaled: a large JPEG at a half, a quarter or an eighth, several times faster."""
+
+    def __str__(self) -> str:
+        """Return the policy as options of the command line say it: `--resize warp --decode scaled`."""
+        return f"--resize {self.resize}" + ("" if self.decode == "exact" else f" --decode {self.decode}")
+
+
+SHORTER_SIDE = ImagePolicy(resize="shorter-side")
+WARP = ImagePolicy(resize="warp")
+IMAGE_POLICIES: tuple[ImagePolicy, ...] = tuple(
+    ImagePolicy(resize=resize, decode=decode) for decode in get_args(DecodePolicy) for resize in get_args(ResizePolicy)
+)
+"""All image policies."""
 
 
 class Decoding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,11 +64,11 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The preprocessing that the network was trained with.
 
     The input of the first layer is (pixel - mean) * scale, pixel in 0..255, its channels in `channel_order`. `mean` and
-    `scale` are always in the order red, green, blue. `resize` is "shorter-side" (the central square, as in the paper)
-    or "warp" (the whole image resized to a square, as in Caffe).
+    `scale` are always in the order red, green, blue. `resize` and `decode` are those of `image_policy`.
     """
 
     resize: ResizePolicy
+    decode: DecodePolicy = "exact"
     channel_order: ChannelOrder
     mean: RGB
     scale: RGB
@@ -58,6 +80,11 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"mean {self.mean} lies outside the pixel range 0..255")
         if not all(0.0 < value < float("inf") for value in self.scale):
             raise ValueError(f"scale {self.scale} must be positive and finite")
+
+    @property
+    def image_policy(self) -> ImagePolicy:
+        """How the image files are decoded and resized."""
+        return ImagePolicy(resize=self.resize, decode=self.decode)
 
     @property
     def channel_indices(self) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ def calibrate_confidence(weights: Weights, views: Sequence[View], images: Confid
     Raises DataError where no temperature can be found: see find_temperature.
     """
     say(f"running the trained network on {counted(len(images.sources), 'image')} to calibrate confidence")
-    batches = decode_batches(images.sources, weights.preprocessing.resize)
+    batches = decode_batches(images.sources, weights.preprocessing.image_policy)
     logits_VNK, truths = view_logits(weights, views, batches), images.truths
     temperature = find_temperature(logits_VNK, truths)
     before = mean_probabilities(logits_VNK)

@@ -56,7 +56,7 @@ def confidence_images(source: ConfidenceSource, weights: Weights, say: Say) -> C
         sources = list(examples)
         # By name: the weights may have the classes in another order.
         places = [weights.labels.index(recorded.class_names[example.label]) for example in examples]
-        sha256 = look_through(sources, weights.preprocessing.resize).sha256
+        sha256 = look_through(sources, weights.preprocessing.image_policy).sha256
     else:
         folder, decoded = labelled_images(source, weights, "calibrate confidence", say)
         if holds_training_images(folder.root, weights):

@@ -77,7 +77,7 @@ def _thumbnail(first: RowAnswers, number: int, data: str) -> Thumbnail:
     said = zip(guesses[:NUM_PREDICTIONS], probabilities[:NUM_PREDICTIONS], strict=True)
     return Thumbnail(
         caption=item.text.removeprefix(f"{data.rstrip('/')}/"),
-        image=decode_input(item, first.bundle.manifest.preprocessing.resize, DEFAULT_LIMITS),
+        image=decode_input(item, first.bundle.manifest.preprocessing.image_policy, DEFAULT_LIMITS),
         predictions=tuple((labels[index], probability) for index, probability in said),
         truth=labels[first.truths[number]],
     )

@@ -88,8 +88,8 @@ def check_program(bundle: Bundle, command: str, *, timeout_s: float = TIMEOUT_S,
     if isinstance(found, str):
         return decoder_row(command, wanted, {}, (found,))
     actual = dict(zip(files, found, strict=True))
-    resize = bundle.manifest.preprocessing.resize
-    sources = {name: Source.of(data, resize, wanted[name]) for name, data in files.items()}
+    policy = bundle.manifest.preprocessing.image_policy
+    sources = {name: Source.of(data, policy, wanted[name]) for name, data in files.items()}
     say("comparing its pixels with known faults")
     return decoder_row(command, wanted, actual, tuple(diagnose(sources, actual)))
 

@@ -48,7 +48,7 @@ def golden_vectors(subject: Subject) -> GoldenVectors:
 
     Raises BundleError for codecs that decode otherwise, ExportError for features that are all 0, which prove nothing.
     """
-    images, files = golden_images(), golden_files(subject.weights.preprocessing.resize)
+    images, files = golden_images(), golden_files(subject.weights.preprocessing.image_policy)
     with _reference(subject) as reference:
         expected = reference.run(images)
         if not expected.any():

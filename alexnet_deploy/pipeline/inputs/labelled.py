@@ -20,7 +20,7 @@ def labelled_images(folder: Path, weights: Weights, purpose: str, say: Say) -> t
     raises.
     """
     found = find_labelled(folder, weights.labels)
-    decoded = look_through([image.path for image in found.images], weights.preprocessing.resize)
+    decoded = look_through([image.path for image in found.images], weights.preprocessing.image_policy)
     for path, error in decoded.excluded:
         raise DataError(f"{path}: cannot be decoded to {purpose}: {error}")
     present = {image.label for image in found.images}
@@ -52,12 +52,12 @@ def recorded_images(weights: Weights, remedy: str) -> "LabelledSource":
 
     Raises UsageError, with a `remedy`, if there is no record, or the images cannot be read or have changed.
     """
-    from alexnet_deploy.train.run import look_over_for
+    from alexnet_deploy.train.run import look_over
 
     data = recorded_data(weights, remedy)
     assert weights.training is not None
     try:
-        found = look_over_for(data, weights.preprocessing.resize)
+        found = look_over(data, weights.preprocessing.image_policy)
     except DataError as error:
         raise UsageError(f"the training images cannot be read: {error}; {remedy}") from error
     if found.sha256 != weights.training.data_sha256:

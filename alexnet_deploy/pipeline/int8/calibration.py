@@ -14,7 +14,7 @@ from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.batches import ImageSet, Source, decode_batches, look_through, place_of
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.paths import find_files
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.core.process.say import Say, counted, lines_about_excluded
@@ -93,7 +93,7 @@ def calibrate(weights: Weights, request: Int8Request, say: Say, output_layer: st
     histograms = _kept_histograms(request.cache, graph_sha256, images.sha256, say)
     if histograms is None:
         say(f"calibrating on {counted(len(images.sources), 'image')}")
-        histograms = gather(graph, decode_batches(images.sources, weights.preprocessing.resize))
+        histograms = gather(graph, decode_batches(images.sources, weights.preprocessing.image_policy))
         if request.cache is not None:
             save_cache(
                 request.cache,
@@ -135,11 +135,11 @@ def _calibration_images(weights: Weights, request: Int8Request, say: Say) -> Ima
     """Return the calibration images, without those that cannot be decoded."""
     sources: Sequence[Source]
     if request.calibrate is not None:
-        sources = _named_images(request.calibrate, weights.preprocessing.resize)
+        sources = _named_images(request.calibrate, weights.preprocessing.image_policy)
     else:
         sources = recorded_images(weights, _OTHER_IMAGES).train
         say(f"calibrating on the training images in {recorded_data(weights, _OTHER_IMAGES)}")
-    found = look_through(evenly(sources, request.num_images), weights.preprocessing.resize)
+    found = look_through(evenly(sources, request.num_images), weights.preprocessing.image_policy)
     for line in lines_about_excluded((place_of(source), error.code.value) for source, error in found.excluded):
         say(line)
     if len(found.sources) < _FEW_IMAGES:
@@ -170,14 +170,14 @@ def refuse_empty(place: Path) -> None:
         raise UsageError(f"{place}: holds no images to calibrate on")
 
 
-def _named_images(place: Path, resize: ResizePolicy) -> Sequence[Source]:
+def _named_images(place: Path, policy: ImagePolicy) -> Sequence[Source]:
     """Return the images in a folder, or the training images of a packed set, of ILSVRC-2012 or of CIFAR-10."""
     from alexnet_deploy.train.data.scan import find_images, is_archived
     from alexnet_deploy.train.pack.format import is_packed, open_pack, survey_of
 
     refuse_empty(place)
     if is_packed(place):
-        return survey_of(open_pack(place), resize).folder.train
+        return survey_of(open_pack(place), policy).folder.train
     if is_archived(place):
         return find_images(place).train
     return list(find_files(place))

@@ -177,7 +177,7 @@ def _sensitivities(subject: Subject, wanted: Quantization, images: ImageSet) -> 
     """
     files = evenly(images.sources, _NUM_SENSITIVITY_IMAGES)
     center = replace(subject, views=views_by_name("center", subject.weights.architecture.input_size))
-    batches = list(decode_batches(files, subject.weights.preprocessing.resize))
+    batches = list(decode_batches(files, subject.weights.preprocessing.image_policy))
     diverge = divergences if subject.output_layer is None else cosine_distances
     with open_weights(center) as engine:
         expected = engine.run_all(batches)
@@ -271,7 +271,7 @@ class _Judge:
 
     def _ask(self, quantization: Quantization | None) -> np.ndarray:
         with open_weights(self._subject, quantization) as engine:
-            return engine.run_all(decode_batches(self._sources, self._subject.weights.preprocessing.resize))
+            return engine.run_all(decode_batches(self._sources, self._subject.weights.preprocessing.image_policy))
 
 
 def _fall_back(

@@ -61,9 +61,9 @@ def bench_under_load(
     searched. Raises UsageError for a bundle of features, and what image_files, open_engine and run_load raise.
     """
     bundle.refuse_features("bench --loadgen")
-    with image_files(data, bundle.manifest.preprocessing.resize, _MOST_IMAGES) as files:
+    with image_files(data, bundle.manifest.preprocessing.image_policy, _MOST_IMAGES) as files:
         say(f"decoding {counted(len(files), 'image')}")
-        images = np.concatenate(list(decode_batches(files, bundle.manifest.preprocessing.resize)))
+        images = np.concatenate(list(decode_batches(files, bundle.manifest.preprocessing.image_policy)))
     tuning: Tuning = "latency" if request.scenario == "single-stream" else "throughput"
     with open_engine(bundle, options.backend, options.device, options.threads, tuning) as engine:
         info = engine.info

@@ -11,7 +11,7 @@ from alexnet_deploy.core.inputs.archives import is_archive
 from alexnet_deploy.core.inputs.paths import exists
 from alexnet_deploy.core.inputs.remote.reading import RemoteFile
 from alexnet_deploy.core.inputs.remote.urls import is_url
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.predict.prediction import Prediction
 from alexnet_deploy.predict.sample import EvenSample
@@ -31,7 +31,7 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
             unread.append(Unread(caption=prediction.path, code=prediction.error.value, message=prediction.message))
             continue
         try:
-            image = _read_again(prediction.path, bundle.manifest.preprocessing.resize, limits)
+            image = _read_again(prediction.path, bundle.manifest.preprocessing.image_policy, limits)
         except ImageError as error:
             unread.append(Unread(caption=prediction.path, code="not shown", message=_not_shown(prediction, error)))
             continue
@@ -47,14 +47,14 @@ def write_gallery(path: Path, sample: EvenSample, bundle: Bundle, limits: Decode
     save_page(path, page)
 
 
-def _read_again(name: str, resize: ResizePolicy, limits: DecodeLimits) -> np.ndarray:
+def _read_again(name: str, policy: ImagePolicy, limits: DecodeLimits) -> np.ndarray:
     if exists(name):
-        return read_image(Path(name), resize, limits)
+        return read_image(Path(name), policy, limits)
     if any(is_archive(part) for part in name.split("/")[:-1]):
         raise ImageError(ImageErrorCode.UNREADABLE, "it is in an archive, which is read in one pass only")
     if is_url(name):
-        return decode_image(RemoteFile(url=name).read(limits), resize, limits)
-    return read_image(Path(name), resize, limits)
+        return decode_image(RemoteFile(url=name).read(limits), policy, limits)
+    return read_image(Path(name), policy, limits)
 
 
 def _not_shown(prediction: Prediction, error: ImageError) -> str:

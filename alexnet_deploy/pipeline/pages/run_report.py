@@ -48,9 +48,9 @@ def report_run(
     load_weights does.
     """
     loaded = load_weights(weights)
-    examples, resize = found.folder.validation, loaded.weights.preprocessing.resize
+    examples, policy = found.folder.validation, loaded.weights.preprocessing.image_policy
     # Kept on the CPU, from where the evaluated images are copied: a packed set would be loaded to the GPU as a whole.
-    images = batches_of(examples, resize, torch.device("cpu"), threads=threads)
+    images = batches_of(examples, policy, torch.device("cpu"), threads=threads)
     numbers = spread_numbers(len(examples))
     evaluation = evaluate(loaded.weights, images, numbers, device=device, on_progress=on_progress)
     wrong = _gallery(evaluation, found, images, loaded.weights.labels)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+import msgspec
+
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.store import GRAPH, LABELS, Bundle, open_bundle
 from alexnet_deploy.core.errors import BackendError, UsageError
@@ -46,7 +48,7 @@ class _Model:
 def write_repository(places: Sequence[ModelPlace], out: Path, platform: Platform = "onnxruntime") -> None:
     """Write a model repository to the new directory `out`; a failure leaves nothing there.
 
-    Versions of one name share a folder, and must have the same contract, labels and resize policy. Raises UsageError
+    Versions of one name share a folder, and must have the same contract, labels and image policy. Raises UsageError
     where `out` exists or versions differ, BackendError for a bundle without a TensorRT plan on that platform,
     IntegrityError for damaged bundles, OutputError where it cannot be written.
     """
@@ -100,12 +102,14 @@ def _models_of(place: ModelPlace, bundle: Bundle, platform: Platform) -> Iterato
             **{f"{place.version}/{name}": data for name, data in parts.items()},
         },
     )
-    resize = manifest.preprocessing.resize
-    parameter = f'parameters {{ key: "resize" value {{ string_value: "{resize}" }} }}\n'
+    policy = msgspec.structs.asdict(manifest.preprocessing.image_policy)
+    parameters = "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in policy.items()
+    )
     decoder = f"{place.name}_decoder"
     yield _Model(
         name=decoder,
-        config=_config(decoder, most, 'backend: "python"\n', files, images) + parameter,
+        config=_config(decoder, most, 'backend: "python"\n', files, images) + parameters,
         files={"1/model.py": _python("Decoder")},
     )
     ensemble = f"{place.name}_files"

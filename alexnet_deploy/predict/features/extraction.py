@@ -43,7 +43,7 @@ class Extractor:
     """An engine of features, and what it takes to read images for it; the caller owns the engine."""
 
     bundle: Bundle
-    """The bundle that the engine was opened from; it has the resize policy."""
+    """The bundle that the engine was opened from; it has the image policy."""
     engine: Engine
     limits: DecodeLimits = DEFAULT_LIMITS
 
@@ -60,7 +60,7 @@ class Extractor:
         return stream_answers(self.engine, inputs, batch_size, decode=self._decode, answer=self._answer)
 
     def _decode(self, item: Input) -> np.ndarray:
-        return decode_input(item, self.bundle.manifest.preprocessing.resize, self.limits)
+        return decode_input(item, self.bundle.manifest.preprocessing.image_policy, self.limits)
 
     def _answer(self, batch: list[Read]) -> list[Extraction]:
         return [

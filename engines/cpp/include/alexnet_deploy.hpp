@@ -94,10 +94,20 @@ using Frame = alexnet_deploy_frame;
 using Limits = alexnet_deploy_limits;
 
 enum class Resize { shorter_side = ALEXNET_DEPLOY_SHORTER_SIDE, warp = ALEXNET_DEPLOY_WARP };
+enum class Decoding { exact = ALEXNET_DEPLOY_EXACT, scaled = ALEXNET_DEPLOY_SCALED };
 enum class Tuning { latency = ALEXNET_DEPLOY_LATENCY, throughput = ALEXNET_DEPLOY_THROUGHPUT };
 
 /// Pixels of the network's input: 256 rows of 256 pixels of 3 bytes, RGB, upright.
 using Square = std::vector<std::uint8_t>;
+
+/// How an image file becomes a square.
+struct ImagePolicy {
+    // NOLINTNEXTLINE(google-explicit-constructor): a resize policy alone decodes all pixels.
+    ImagePolicy(Resize resize_, Decoding decoding_ = Decoding::exact) : resize(resize_), decoding(decoding_) {}
+
+    Resize resize;
+    Decoding decoding;
+};
 
 /// How a bundle is opened.
 struct Options {
@@ -132,6 +142,10 @@ inline void check(alexnet_deploy_status status) {
     }
 }
 
+inline alexnet_deploy_image_policy in_c(ImagePolicy policy) {
+    return {static_cast<alexnet_deploy_resize>(policy.resize), static_cast<alexnet_deploy_decoding>(policy.decoding)};
+}
+
 struct Close {
     void operator()(alexnet_deploy_engine* engine) const noexcept { alexnet_deploy_close(engine); }
 };
@@ -146,18 +160,16 @@ inline Square to_square(const Frame& frame, Resize resize) {
 }
 
 /// Decode the bytes of an image file. Throws ImageError.
-inline Square decode(View<const std::uint8_t> data, Resize resize, const Limits& limits = {0, 0, 0}) {
+inline Square decode(View<const std::uint8_t> data, ImagePolicy policy, const Limits& limits = {0, 0, 0}) {
     Square square(ALEXNET_DEPLOY_SQUARE_BYTES);
-    detail::check(alexnet_deploy_decode(data.data(), data.size(), static_cast<alexnet_deploy_resize>(resize), &limits,
-                                        square.data()));
+    detail::check(alexnet_deploy_decode(data.data(), data.size(), detail::in_c(policy), &limits, square.data()));
     return square;
 }
 
 /// Decode an image file. Throws ImageError.
-inline Square decode_file(const std::string& path, Resize resize, const Limits& limits = {0, 0, 0}) {
+inline Square decode_file(const std::string& path, ImagePolicy policy, const Limits& limits = {0, 0, 0}) {
     Square square(ALEXNET_DEPLOY_SQUARE_BYTES);
-    detail::check(alexnet_deploy_decode_file(path.c_str(), static_cast<alexnet_deploy_resize>(resize), &limits,
-                                             square.data()));
+    detail::check(alexnet_deploy_decode_file(path.c_str(), detail::in_c(policy), &limits, square.data()));
     return square;
 }
 

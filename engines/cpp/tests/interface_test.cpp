@@ -109,7 +109,7 @@ void test_refusals() {
 /// The message of one thread is not that of another.
 void test_messages_of_threads() {
     std::string message;
-    expect(alexnet_deploy_decode("x", 1, ALEXNET_DEPLOY_WARP, nullptr, nullptr) == ALEXNET_DEPLOY_USAGE_ERROR,
+    expect(alexnet_deploy_decode("x", 1, {ALEXNET_DEPLOY_WARP, ALEXNET_DEPLOY_EXACT}, nullptr, nullptr) == ALEXNET_DEPLOY_USAGE_ERROR,
            "a null square is refused");
     std::thread([&message] { message = alexnet_deploy_last_error(); }).join();
     expect(message.empty() && std::string(alexnet_deploy_last_error()).find("square") != std::string::npos,

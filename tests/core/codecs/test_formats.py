@@ -12,11 +12,12 @@ from PIL import Image, features
 
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import ALLOWED_FORMATS, DecodeLimits, decode_image
+from alexnet_deploy.core.model.preprocessing import WARP
 
 
 def refusal_of(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
-        decode_image(data, "warp")
+        decode_image(data, WARP)
     return f"{caught.value.code}: {caught.value}"
 
 
@@ -183,7 +184,7 @@ def bitmap(alphas: list[int]) -> bytes:
 
 def test_a_bmp_whose_alpha_is_0_throughout_is_opaque() -> None:
     assert colour_of(bitmap([0, 0, 0, 0])) == RED
-    pixels = decode_image(bitmap([0, 0, 0, 255]), "warp")
+    pixels = decode_image(bitmap([0, 0, 0, 255]), WARP)
     assert pixels[0, 0].tolist() == list(WHITE)
     assert pixels[0, 255].tolist() == list(RED)
     # In other formats alpha 0 means transparent.
@@ -200,7 +201,7 @@ UNCHANGED["JPEG2000"] = {}
 
 def apart(data: bytes, expected: np.ndarray) -> float:
     """Mean absolute difference of a value."""
-    return float(np.abs(decode_image(data, "warp").astype(int) - expected).mean())
+    return float(np.abs(decode_image(data, WARP).astype(int) - expected).mean())
 
 
 @pytest.mark.parametrize("name", UNCHANGED)
@@ -214,7 +215,7 @@ def test_what_phones_and_archives_write_is_read(name: str) -> None:
 def test_their_transparency_is_laid_over_white(name: str) -> None:
     image = Image.fromarray(QUADRANTS).convert("RGBA")
     image.paste((0, 0, 0, 0), (0, 0, 128, 256))
-    pixels = decode_image(encode(image, name, **UNCHANGED[name]), "warp")
+    pixels = decode_image(encode(image, name, **UNCHANGED[name]), WARP)
     assert pixels[:, :120].min() >= 250
     assert np.abs(pixels[64, 192].astype(int) - QUADRANTS[64, 192]).max() <= 4
 
@@ -226,7 +227,7 @@ def test_they_are_turned_once(name: str, orientation: int) -> None:
     notes[0x0112] = orientation
     image = Image.fromarray(QUADRANTS)
     # The rotation of a PNG is tested by test_colour.py.
-    upright = decode_image(encode(image, "PNG", exif=notes), "warp")
+    upright = decode_image(encode(image, "PNG", exif=notes), WARP)
     assert apart(encode(image, name, exif=notes.tobytes(), **UNCHANGED[name]), upright) < 1.5
 
 
@@ -237,7 +238,7 @@ def test_deeper_heif_is_scaled(bits: int) -> None:
         patch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
         data = heif_bytes(file, quality=-1, chroma=444)
     assert pillow_heif.open_heif(data, convert_hdr_to_8bit=False).info["bit_depth"] == bits
-    assert np.abs(decode_image(data, "warp").astype(int) - 128).max() <= 1
+    assert np.abs(decode_image(data, WARP).astype(int) - 128).max() <= 1
 
 
 def heif_bytes(file: pillow_heif.HeifFile, **options: object) -> bytes:
@@ -280,7 +281,7 @@ def test_without_its_library_in_pillow_the_row_says_so(monkeypatch: pytest.Monke
 
 
 def test_reading_a_heif_registers_nothing_with_pillow() -> None:
-    decode_image(IMAGES["HEIF"], "warp")
+    decode_image(IMAGES["HEIF"], WARP)
     Image.init()
     assert "HEIF" not in Image.OPEN
 

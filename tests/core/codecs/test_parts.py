@@ -8,11 +8,12 @@ from PIL import Image
 
 from alexnet_deploy.core.codecs.parts import MAX_PARTS
 from alexnet_deploy.core.errors import ImageError
+from alexnet_deploy.core.model.preprocessing import WARP
 
 
 def refusal_of(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
-        decode_image(data, "warp")
+        decode_image(data, WARP)
     return f"{caught.value.code}: {caught.value}"
 
 
@@ -26,21 +27,21 @@ def with_segments(segments: bytes, before: bytes = b"\xff\xda") -> bytes:
 def test_segments_are_limited_on_both_sides_of_the_frame(segment: bytes, before: bytes) -> None:
     # The image's own segments: JFIF, two quantisation tables, the frame, four Huffman tables, the scan.
     present = 9
-    decode_image(with_segments(segment * (MAX_PARTS - present), before), "warp")
+    decode_image(with_segments(segment * (MAX_PARTS - present), before), WARP)
     refusal = refusal_of(with_segments(segment * (MAX_PARTS - present + 1), before))
     assert refusal == "too_large: 65,537 segments, the limit is 65,536"
 
 
 @pytest.mark.parametrize("stray", [b"\xff", b"\x55", b"\xff\0"], ids=["fill", "junk", "stuffed"])
 def test_bytes_between_segments_are_limited(stray: bytes) -> None:
-    decode_image(with_segments(stray * (2**17 // len(stray))), "warp")
+    decode_image(with_segments(stray * (2**17 // len(stray))), WARP)
     assert "bytes between segments, the limit is 262,144" in refusal_of(with_segments(stray * 2**19))
 
 
 def test_tables_are_limited() -> None:
     # No component uses table 3.
     table = b"\xff\xdb\0\x43\x03" + b"\1" * 64
-    decode_image(with_segments(table * 900), "warp")
+    decode_image(with_segments(table * 900), WARP)
     assert "bytes of tables, the limit is 65,536" in refusal_of(with_segments(table * 1000))
 
 
@@ -49,13 +50,13 @@ def test_resources_of_photoshop_are_limited() -> None:
         segment = b"Photoshop 3.0\0" + (b"8BIM\4\4\0\0\0\0\0\0" * 2000)
         return with_segments((b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment) * (number // 2000))
 
-    decode_image(with_resources(10_000), "warp")
+    decode_image(with_resources(10_000), WARP)
     assert refusal_of(with_resources(12_000)) == "too_large: 12,000 Photoshop resources, the limit is 10,000"
 
 
 def test_notes_of_a_jpeg_are_limited() -> None:
     note = b"\xff\xe2\xff\xff" + bytes(65533)
-    decode_image(with_segments(note * 1000), "warp")
+    decode_image(with_segments(note * 1000), WARP)
     assert "bytes before its pixels, the limit is 67,108,864" in refusal_of(with_segments(note * 1025))
 
 
@@ -70,16 +71,16 @@ def test_chunks_are_limited_on_both_sides_of_the_pixels(kind: bytes, place: str)
         plain = png(1, 1, 8, 0, b"\0\0")
         return plain[:-12] + empty * number + plain[-12:]
 
-    decode_image(with_chunks(MAX_PARTS - 3), "warp")
+    decode_image(with_chunks(MAX_PARTS - 3), WARP)
     assert refusal_of(with_chunks(MAX_PARTS - 2)) == "too_large: 65,537 chunks, the limit is 65,536"
 
 
 def test_chunks_after_the_end_do_not_count() -> None:
-    decode_image(png(1, 1, 8, 0, b"\0\0") + chunk(b"prVt", b"") * MAX_PARTS, "warp")
+    decode_image(png(1, 1, 8, 0, b"\0\0") + chunk(b"prVt", b"") * MAX_PARTS, WARP)
 
 
 def test_notes_of_a_png_are_limited() -> None:
-    decode_image(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 13))), "warp")
+    decode_image(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 13))), WARP)
     refusal = refusal_of(png(1, 1, 8, 0, b"\0\0", before=chunk(b"prVt", bytes(2**26 - 12))))
     assert refusal == "too_large: 67,108,865 bytes besides its pixels, the limit is 67,108,864"
 
@@ -94,7 +95,7 @@ def test_blocks_before_a_gifs_first_image_are_limited(block: bytes, parts: int) 
     def with_blocks(number: int) -> bytes:
         return plain[:image] + block * number + plain[image:]
 
-    decode_image(with_blocks(MAX_PARTS // parts - 4), "warp")
+    decode_image(with_blocks(MAX_PARTS // parts - 4), WARP)
     assert refusal_of(with_blocks(MAX_PARTS // parts + 1)).startswith("too_large: 65,537 blocks before its first image")
 
 
@@ -107,14 +108,14 @@ def test_the_strips_of_a_tiff_are_limited_from_its_directory() -> None:
         data = data[:rows] + struct.pack("<HHII", 257, 4, 1, number) + data[rows + 12 :]
         return data[:places] + struct.pack("<HHII", 273, 4, number, 400 + number) + data[places + 12 :]
 
-    decode_image(with_strips(MAX_PARTS), "warp")
+    decode_image(with_strips(MAX_PARTS), WARP)
     assert refusal_of(with_strips(MAX_PARTS + 1)).startswith("too_large: 65,537 values of the TIFF's tag 273")
 
 
 def test_values_that_a_short_file_only_promises_do_not_count() -> None:
     data = tiff((8,), bytes(16), t256=4, t257=4, t278=4, t282=7)
     at = data.index(struct.pack("<H", 282))
-    decode_image(data[:at] + struct.pack("<HHII", 282, 5, 2**30, 400) + data[at + 12 :], "warp")
+    decode_image(data[:at] + struct.pack("<HHII", 282, 5, 2**30, 400) + data[at + 12 :], WARP)
 
 
 def test_the_entries_of_a_tiffs_directory_are_limited() -> None:

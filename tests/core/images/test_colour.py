@@ -9,6 +9,7 @@ from images import BLACK, BLUE, LOSSLESS, RED, WHITE, chunk, colour_of, encode, 
 from PIL import Image
 
 from alexnet_deploy.core.images.decode import decode_image
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 
 BIG_ENDIAN_RAMP = encode(Image.frombytes("I;16B", (256, 256), np.arange(65536, dtype=">u2").tobytes()), "TIFF")
 assert BIG_ENDIAN_RAMP.startswith(b"MM")
@@ -23,7 +24,7 @@ assert BIG_ENDIAN_RAMP.startswith(b"MM")
     + [pytest.param(BIG_ENDIAN_RAMP, id="TIFF, most significant byte first")],
 )
 def test_16_bit_grey_is_scaled_not_clipped(data: bytes) -> None:
-    pixels = decode_image(data, "warp")
+    pixels = decode_image(data, WARP)
     assert abs(pixels.mean() - 127.5) < 0.01
     assert np.array_equal(pixels[:, :, 1].ravel(), np.rint(np.arange(65536) / 257))
 
@@ -41,7 +42,7 @@ def test_16_bit_grey_is_scaled_not_clipped(data: bytes) -> None:
     ],
 )
 def test_grey_of_any_depth_is_scaled(data: bytes, grey: int) -> None:
-    pixels = decode_image(data, "warp")
+    pixels = decode_image(data, WARP)
     assert (pixels[:, 0] == grey).all()
 
 
@@ -64,7 +65,7 @@ def test_cmyk_becomes_the_colours_it_prints(name: str, ink: tuple[int, ...], col
 @pytest.mark.parametrize("name", ["BMP", "GIF", "PNG", "PPM", "TIFF"])
 def test_one_bit_is_black_and_white(name: str) -> None:
     bits = np.arange(256 * 256).reshape(256, 256) % 3 == 0
-    pixels = decode_image(encode(Image.fromarray(bits), name), "warp")
+    pixels = decode_image(encode(Image.fromarray(bits), name), WARP)
     assert np.array_equal(pixels, np.repeat(np.where(bits, 255, 0)[:, :, None], 3, axis=2))
 
 
@@ -155,19 +156,19 @@ def test_an_image_comes_out_upright(name: str, orientation: int) -> None:
     data = encode(Image.fromarray(stored), name, exif=exif(orientation), **LOSSLESS[name])
     upright = UPRIGHT[orientation](stored)
     middle = upright[:, 128:384] if orientation < 5 else upright[128:384]
-    assert np.array_equal(decode_image(data, "shorter-side"), middle)
+    assert np.array_equal(decode_image(data, SHORTER_SIDE), middle)
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_a_photograph_comes_out_upright(orientation: int) -> None:
     image = Image.fromarray(noise(256, 256))
-    turned = decode_image(encode(image, "JPEG", exif=exif(orientation)), "warp")
-    assert np.array_equal(turned, UPRIGHT[orientation](decode_image(encode(image, "JPEG"), "warp")))
+    turned = decode_image(encode(image, "JPEG", exif=exif(orientation)), WARP)
+    assert np.array_equal(turned, UPRIGHT[orientation](decode_image(encode(image, "JPEG"), WARP)))
 
 
 def test_an_orientation_outside_the_standard_turns_nothing() -> None:
     stored = noise(256, 256)
-    assert np.array_equal(decode_image(encode(Image.fromarray(stored), "PNG", exif=exif(9)), "warp"), stored)
+    assert np.array_equal(decode_image(encode(Image.fromarray(stored), "PNG", exif=exif(9)), WARP), stored)
 
 
 BROKEN_NOTES = {
@@ -183,8 +184,8 @@ BROKEN_NOTES = {
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
 def test_broken_notes_do_not_stop_an_image(name: str, notes: bytes) -> None:
     image, options = Image.fromarray(noise(32, 32)), LOSSLESS.get(name, {})
-    plain = decode_image(encode(image, name, **options), "warp")
-    assert np.array_equal(decode_image(encode(image, name, exif=notes, **options), "warp"), plain)
+    plain = decode_image(encode(image, name, **options), WARP)
+    assert np.array_equal(decode_image(encode(image, name, exif=notes, **options), WARP), plain)
 
 
 WARNED_OF = {
@@ -197,12 +198,12 @@ WARNED_OF = {
 def test_the_callers_warning_filters_do_not_change_the_pixels(data: bytes) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        expected = decode_image(data, "warp")
+        expected = decode_image(data, WARP)
     assert caught
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         filters = list(warnings.filters)
         with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(lambda _: decode_image(data, "warp"), range(8)))
+            found = list(threads.map(lambda _: decode_image(data, WARP), range(8)))
         assert warnings.filters == filters
     assert all(np.array_equal(pixels, expected) for pixels in found)

@@ -12,6 +12,7 @@ from alexnet_deploy.core.codecs.containers import primary_nclx
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images import profile as profiles
 from alexnet_deploy.core.images.decode import decode_image
+from alexnet_deploy.core.model.preprocessing import WARP
 
 P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
@@ -71,7 +72,7 @@ def by_littlecms(image: Image.Image, profile: bytes) -> np.ndarray:
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_wider_gamut_becomes_srgb_as_littlecms_converts_it(name: str) -> None:
     image, profile = colours(), PROFILES[name]
-    found = decode_image(encode(image, "PNG", icc_profile=profile), "warp").astype(int)
+    found = decode_image(encode(image, "PNG", icc_profile=profile), WARP).astype(int)
     apart = np.abs(found - by_littlecms(image, profile))
     assert np.abs(found - np.asarray(image)).mean() > 2
     # Near black LittleCMS's curves are coarser.
@@ -81,8 +82,8 @@ def test_a_wider_gamut_becomes_srgb_as_littlecms_converts_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
 def test_each_format_gives_its_profile(name: str) -> None:
-    plain = decode_image(encode(Image.fromarray(QUADRANTS), name), "warp")
-    tagged = decode_image(encode(Image.fromarray(QUADRANTS), name, icc_profile=PROFILES["ProPhoto"]), "warp")
+    plain = decode_image(encode(Image.fromarray(QUADRANTS), name), WARP)
+    tagged = decode_image(encode(Image.fromarray(QUADRANTS), name, icc_profile=PROFILES["ProPhoto"]), WARP)
     expected = profiles._of_profile(PROFILES["ProPhoto"])
     assert expected is not None
     assert np.array_equal(tagged, expected.apply(plain))
@@ -91,7 +92,7 @@ def test_each_format_gives_its_profile(name: str) -> None:
 def test_what_is_near_srgb_is_not_touched() -> None:
     image = colours()
     for near in (SRGB, icc(((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)), SRGB_CURVE)):
-        assert np.array_equal(decode_image(encode(image, "PNG", icc_profile=near), "warp"), np.asarray(image))
+        assert np.array_equal(decode_image(encode(image, "PNG", icc_profile=near), WARP), np.asarray(image))
 
 
 @pytest.mark.parametrize(
@@ -110,15 +111,15 @@ def test_what_is_near_srgb_is_not_touched() -> None:
 )
 def test_a_profile_that_is_broken_or_of_another_kind_is_ignored(broken: bytes) -> None:
     image = colours()
-    assert np.array_equal(decode_image(encode(image, "PNG", icc_profile=broken), "warp"), np.asarray(image))
+    assert np.array_equal(decode_image(encode(image, "PNG", icc_profile=broken), WARP), np.asarray(image))
 
 
 def test_grey_and_cmyk_keep_their_values() -> None:
     grey = Image.fromarray(np.arange(65536, dtype=np.uint32).reshape(256, 256).astype(np.uint8))
-    found = decode_image(encode(grey, "PNG", icc_profile=PROFILES["ProPhoto"]), "warp")
+    found = decode_image(encode(grey, "PNG", icc_profile=PROFILES["ProPhoto"]), WARP)
     assert np.array_equal(found[:, :, 0], np.asarray(grey))
     inks = Image.new("CMYK", (256, 256), (10, 200, 30, 40))
-    plain, tagged = (decode_image(encode(inks, "JPEG", **options), "warp") for options in ({}, {"icc_profile": SRGB}))
+    plain, tagged = (decode_image(encode(inks, "JPEG", **options), WARP) for options in ({}, {"icc_profile": SRGB}))
     assert np.array_equal(plain, tagged)
 
 
@@ -130,7 +131,7 @@ def stated(primaries: int, transfer: int) -> bytes:
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
     with pytest.raises(ImageError, match=rf"^HDR \({name}\) is not supported") as caught:
-        decode_image(stated(9, transfer), "warp")
+        decode_image(stated(9, transfer), WARP)
     assert caught.value.code == "unsupported_format"
     # Both formats use colr boxes of kind nclx.
     for kind in ("AVIF", "HEIF"):
@@ -142,7 +143,7 @@ def test_hdr_is_refused_by_name(transfer: int, name: str) -> None:
 def test_a_note_that_holds_the_name_of_a_chunk_states_nothing() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in QUADRANTS)
     data = png(256, 256, 8, 2, rows, before=chunk(b"tEXt", b"Comment\0cICP\x09\x10\0\1"))
-    assert np.array_equal(decode_image(data, "warp"), QUADRANTS)
+    assert np.array_equal(decode_image(data, WARP), QUADRANTS)
 
 
 def boxed(kind: bytes, *contents: bytes) -> bytes:
@@ -172,10 +173,10 @@ def test_only_the_colours_of_the_primary_image_count(wide: bool) -> None:
 
 
 def test_stated_primaries_are_converted_and_srgb_ones_are_not() -> None:
-    assert np.array_equal(decode_image(stated(1, 13), "warp"), QUADRANTS)
-    by_profile = decode_image(encode(Image.fromarray(QUADRANTS), "PNG", icc_profile=PROFILES["Display P3"]), "warp")
-    assert np.abs(decode_image(stated(12, 13), "warp").astype(int) - by_profile).max() <= 1
-    assert np.abs(decode_image(stated(9, 13), "warp").astype(int) - QUADRANTS).max() > 20
+    assert np.array_equal(decode_image(stated(1, 13), WARP), QUADRANTS)
+    by_profile = decode_image(encode(Image.fromarray(QUADRANTS), "PNG", icc_profile=PROFILES["Display P3"]), WARP)
+    assert np.abs(decode_image(stated(12, 13), WARP).astype(int) - by_profile).max() <= 1
+    assert np.abs(decode_image(stated(9, 13), WARP).astype(int) - QUADRANTS).max() > 20
 
 
 def para(kind: int, *values: float) -> bytes:

@@ -6,6 +6,8 @@ from compare_cpp import main
 from cpp_library import difference, outcome
 from png_and_jpeg import sound_files
 
+from alexnet_deploy.core.model.preprocessing import WARP
+
 KEYED = sorted(name for name in sound_files() if name.startswith("png") and name.endswith("-key"))
 
 
@@ -15,13 +17,13 @@ def test_a_last_piece_is_cut_off(name: str) -> None:
     end = data.rindex(b"IDAT") + 4
     # The last piece holds the checksum of the pixels, and at most their end.
     for length in range(end, min(end + 44, len(data))):
-        assert difference(data[:length], "warp")[1] is None, length
+        assert difference(data[:length], WARP)[1] is None, length
 
 
 def test_pixels_that_are_complete_are_decoded_though_the_last_piece_is_cut_off() -> None:
     # 26 bytes of the second piece: its checksum is missing.
     data = sound_files()["png-0-2-plain-key"]
-    assert isinstance(outcome(data[: data.rindex(b"IDAT") + 30 - 1], "warp"), np.ndarray)
+    assert isinstance(outcome(data[: data.rindex(b"IDAT") + 30 - 1], WARP), np.ndarray)
 
 
 @pytest.mark.parametrize("name", [name for name in KEYED if name.startswith(("png-0", "png-2"))])
@@ -30,10 +32,10 @@ def test_a_text_before_the_header_does_not_change_the_transparent_colour(name: s
     text = next(file for file in sound_files().values() if b"tEXtComment" in file)
     place = text.index(b"tEXtComment") - 4
     moved = data[:8] + text[place : place + 25] + data[8:]
-    found = outcome(moved, "warp")
+    found = outcome(moved, WARP)
     assert isinstance(found, np.ndarray)
-    np.testing.assert_array_equal(found, outcome(data, "warp"))
-    assert difference(moved, "warp") == ("pixels", None)
+    np.testing.assert_array_equal(found, outcome(data, WARP))
+    assert difference(moved, WARP) == ("pixels", None)
 
 
 def test_three_hundred_damaged_files_have_the_same_outcome(

@@ -35,7 +35,7 @@ def published(request: pytest.FixtureRequest) -> Bundle:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_probabilities_are_equal_to_the_bit(backend: GraphBackend, published: Bundle, images: Path) -> None:
     needs(backend)
-    resize = published.manifest.preprocessing.resize
+    resize = published.manifest.preprocessing.image_policy
     squares = np.stack([read_image(path, resize) for path in sorted(images.iterdir())])
     squares = np.concatenate([squares, squares[:, ::-1], noise(256, 256 * 9).reshape(9, 256, 256, 3)])
     with CppEngine(published.path, backend) as ours, open_engine(published, backend) as theirs:
@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_read_has_its_code(bundle: Bundle, tmp_path: Pat
             with pytest.raises(CppError) as caught:
                 engine.classify_file(path)
             with pytest.raises(ImageError) as expected:
-                read_image(path, bundle.manifest.preprocessing.resize)
+                read_image(path, bundle.manifest.preprocessing.image_policy)
             assert caught.value.code == expected.value.code == code
             if code == "unreadable":
                 assert str(caught.value) == str(expected.value.alone())

@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -19,7 +20,7 @@ from PIL import Image, ImageCms
 from alexnet_deploy.core.golden.files import golden_files
 from alexnet_deploy.core.images.decode import decode_image
 from alexnet_deploy.core.images.resize import to_square as python_square
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import IMAGE_POLICIES, SHORTER_SIDE, WARP, ImagePolicy, ResizePolicy
 
 CORPUS = Path(sys.prefix) / f"pillow-{PIL.__version__}-images"
 PHOTOGRAPHS = os.environ.get("ALEXNET_DEPLOY_PHOTOGRAPHS")
@@ -27,13 +28,13 @@ PHOTOGRAPHS = os.environ.get("ALEXNET_DEPLOY_PHOTOGRAPHS")
 SMALL = 2**22
 
 
-def assert_same(data: bytes, name: str, policy: ResizePolicy) -> None:
+def assert_same(data: bytes, name: str, policy: ImagePolicy) -> None:
     _, what = difference(data, policy, max_pixels=SMALL)
     assert what is None, (name, what)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_golden_files_have_their_pixels(policy: ResizePolicy) -> None:
+@pytest.mark.parametrize("policy", IMAGE_POLICIES, ids=str)
+def test_golden_files_have_their_pixels(policy: ImagePolicy) -> None:
     for file in golden_files(policy):
         np.testing.assert_array_equal(decode(file.data, policy), file.pixels, err_msg=file.name)
 
@@ -41,6 +42,39 @@ def test_golden_files_have_their_pixels(policy: ResizePolicy) -> None:
 def _photograph(width: int, height: int) -> Image.Image:
     rough = Image.fromarray(noise(7, 5)).resize((width, height), Image.Resampling.BICUBIC)
     return Image.blend(rough, Image.fromarray(noise(width, height)), 0.2)
+
+
+# At a half in each colour layout, at a quarter and an eighth, and just too small for them.
+SCALED_FORMS = (
+    ("RGB", 1024, 1025, {"subsampling": 0}),
+    ("RGB", 1203, 1031, {"subsampling": 1}),
+    ("RGB", 1031, 1203, {"subsampling": 2}),
+    ("RGB", 1100, 1031, {"subsampling": 2, "progressive": True}),
+    ("L", 1033, 1024, {}),
+    ("CMYK", 1027, 1029, {}),
+    ("RGB", 1023, 1400, {"subsampling": 2}),
+    ("RGB", 2051, 2047, {"subsampling": 2}),
+    ("RGB", 2051, 2048, {"subsampling": 2}),
+    ("RGB", 4099, 4096, {"subsampling": 2}),
+)
+
+
+@pytest.mark.parametrize(("mode", "width", "height", "options"), SCALED_FORMS, ids=str)
+def test_scaled_files_have_pythons_pixels(mode: str, width: int, height: int, options: dict[str, Any]) -> None:
+    data = encode(_photograph(width, height).convert(mode), "JPEG", quality=85, **options)
+    policy = ImagePolicy(resize="shorter-side", decode="scaled")
+    found = decode(data, policy)
+    np.testing.assert_array_equal(found, decode_image(data, policy))
+    is_scaled = min(width, height) >= 1024
+    assert np.array_equal(found, decode(data, SHORTER_SIDE)) != is_scaled
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["shorter-side", "warp"])
+def test_scaled_files_are_turned_as_python_turns_them(resize: ResizePolicy, orientation: int) -> None:
+    data = _with_orientation(_photograph(1203, 1031), orientation, "JPEG")
+    policy = ImagePolicy(resize=resize, decode="scaled")
+    np.testing.assert_array_equal(decode(data, policy), decode_image(data, policy))
 
 
 def _with_orientation(image: Image.Image, orientation: int, form: str) -> bytes:
@@ -124,12 +158,12 @@ DRAWN = drawn_files()
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", DRAWN)
-def test_drawn_files_have_the_same_outcome(name: str, policy: ResizePolicy) -> None:
+def test_drawn_files_have_the_same_outcome(name: str, policy: ImagePolicy) -> None:
     assert_same(DRAWN[name], name, policy)
 
 
 def test_most_drawn_files_are_decoded() -> None:
-    refused = {name for name, data in DRAWN.items() if isinstance(outcome(data, "warp"), str)}
+    refused = {name for name, data in DRAWN.items() if isinstance(outcome(data, WARP), str)}
     assert refused == {"hdr.png"}
 
 
@@ -138,36 +172,36 @@ def test_truncated_files_are_refused(name: str) -> None:
     image = _photograph(90, 70)
     data = encode(image, "PNG") if name == "png" else encode(image, "JPEG", progressive=name == "progressive")
     for length in {1, 2, 3, 30, 200, len(data) // 3, len(data) // 2, len(data) - 40}:
-        assert_same(data[:length], f"{name} {length}", "warp")
-        assert isinstance(outcome(data[:length], "warp"), str)
+        assert_same(data[:length], f"{name} {length}", WARP)
+        assert isinstance(outcome(data[:length], WARP), str)
     # A PNG's pixels end before its last bytes.
     for length in range(len(data) - 40, len(data)):
-        assert_same(data[:length], f"{name} {length}", "warp")
+        assert_same(data[:length], f"{name} {length}", WARP)
 
 
 def test_an_image_smaller_than_its_first_frame_is_refused() -> None:
     frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 90, 70, 0, 0, 1, 10, 0, 0))
     smaller = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 8, 2, 0, 0, 0))
     data = encode(_photograph(90, 70), "PNG")
-    assert isinstance(outcome(_with_chunk(data, frame), "warp"), np.ndarray)
-    assert_same(_with_chunk(data, frame), "whole", "warp")
-    assert_same(_with_chunk(data, frame + smaller), "smaller", "warp")
-    assert outcome(_with_chunk(data, frame + smaller), "warp") == "truncated"
+    assert isinstance(outcome(_with_chunk(data, frame), WARP), np.ndarray)
+    assert_same(_with_chunk(data, frame), "whole", WARP)
+    assert_same(_with_chunk(data, frame + smaller), "smaller", WARP)
+    assert outcome(_with_chunk(data, frame + smaller), WARP) == "truncated"
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF"])
 def test_other_formats_are_refused_by_name(form: str) -> None:
-    assert outcome(encode(_photograph(30, 20), form), "warp") == "unsupported_format"
+    assert outcome(encode(_photograph(30, 20), form), WARP) == "unsupported_format"
 
 
 def test_damaged_files_have_the_same_outcome() -> None:
     num_decoded = 0
     for name, data in first_mutants(5, 1500):
         if not name.startswith("jpeg-progressive"):
-            assert_same(data, name, "warp")
+            assert_same(data, name, WARP)
             continue
         # Where scans are missing, libjpeg-turbo smooths the blocks: version 3, as in Pillow, does it in another way.
-        found, expected = (find(data, "warp", max_pixels=SMALL) for find in (outcome, python_outcome))
+        found, expected = (find(data, WARP, max_pixels=SMALL) for find in (outcome, python_outcome))
         assert isinstance(found, str) == isinstance(expected, str), (name, found, expected)
         num_decoded += not isinstance(found, str)
         assert not isinstance(found, str) or found == expected, (name, found, expected)
@@ -177,7 +211,7 @@ def test_damaged_files_have_the_same_outcome() -> None:
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"Pillow's test images are not in {CORPUS}: scripts/setup fetches them")
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("most_bytes", [60_000, pytest.param(10**9, marks=pytest.mark.slow)])
-def test_pillows_own_images_have_the_same_outcome(most_bytes: int, policy: ResizePolicy) -> None:
+def test_pillows_own_images_have_the_same_outcome(most_bytes: int, policy: ImagePolicy) -> None:
     found = [path for path in sorted(CORPUS.rglob("*")) if path.is_file() and path.stat().st_size <= most_bytes]
     read = [path for path in found if is_read(path.read_bytes())]
     assert len(read) > 300
@@ -188,7 +222,7 @@ def test_pillows_own_images_have_the_same_outcome(most_bytes: int, policy: Resiz
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOGRAPHS, reason="ALEXNET_DEPLOY_PHOTOGRAPHS names no folder")
 @pytest.mark.parametrize("policy", POLICIES)
-def test_photographs_have_the_same_pixels(policy: ResizePolicy) -> None:
+def test_photographs_have_the_same_pixels(policy: ImagePolicy) -> None:
     assert PHOTOGRAPHS is not None
     for path in sorted(Path(PHOTOGRAPHS).rglob("*.jpg")):
         np.testing.assert_array_equal(decode(path.read_bytes(), policy), decode_image(path.read_bytes(), policy))
@@ -204,25 +238,25 @@ def test_photographs_have_the_same_pixels(policy: ResizePolicy) -> None:
     is_flipped=st.booleans(),
 )
 def test_frames_of_every_layout_have_the_same_pixels(
-    width: int, height: int, policy: ResizePolicy, pixel_format: str, padding: int, is_flipped: bool
+    width: int, height: int, policy: ImagePolicy, pixel_format: str, padding: int, is_flipped: bool
 ) -> None:
     rgb = noise(width, height, seed=width)
     order = {"RGB": [0, 1, 2], "BGR": [2, 1, 0], "RGBA": [0, 1, 2, 0], "BGRA": [2, 1, 0, 0], "GREY": [0]}[pixel_format]
     stored = np.zeros((height, width + padding, len(order)), np.uint8)
     view = stored[::-1] if is_flipped else stored
     view[:, :width] = rgb[:, :, order]
-    expected = python_square(Image.fromarray(rgb[:, :, [0, 0, 0]] if pixel_format == "GREY" else rgb), policy)
+    expected = python_square(Image.fromarray(rgb[:, :, [0, 0, 0]] if pixel_format == "GREY" else rgb), policy.resize)
     np.testing.assert_array_equal(to_square(view[:, :width], pixel_format, policy), expected)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 20_000), (2, 20_000), (20_000, 1), (300, 257), (256, 256), (7, 701)])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_long_frames_have_the_same_pixels(width: int, height: int, policy: ResizePolicy) -> None:
+def test_long_frames_have_the_same_pixels(width: int, height: int, policy: ImagePolicy) -> None:
     rgb = noise(width, height)
-    np.testing.assert_array_equal(to_square(rgb, "RGB", policy), python_square(Image.fromarray(rgb), policy))
+    np.testing.assert_array_equal(to_square(rgb, "RGB", policy), python_square(Image.fromarray(rgb), policy.resize))
 
 
 def test_a_bomb_is_refused_from_its_header() -> None:
     file = io.BytesIO(encode(_photograph(64, 48), "PNG"))
-    assert outcome(file.getvalue(), "warp", max_pixels=64 * 48 - 1) == "too_large"
-    assert isinstance(outcome(file.getvalue(), "warp", max_pixels=64 * 48), np.ndarray)
+    assert outcome(file.getvalue(), WARP, max_pixels=64 * 48 - 1) == "too_large"
+    assert isinstance(outcome(file.getvalue(), WARP, max_pixels=64 * 48), np.ndarray)

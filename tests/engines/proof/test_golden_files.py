@@ -65,7 +65,7 @@ def without_files(bundle: Bundle, out: Path) -> Bundle:
 
 
 def test_a_bundle_holds_the_golden_files_and_what_must_come_of_them(bundle: Bundle, loaded: LoadedWeights) -> None:
-    wanted = golden_files(loaded.weights.preprocessing.resize)
+    wanted = golden_files(loaded.weights.preprocessing.image_policy)
     found = golden_pixels(bundle)
     assert list(found) == [f"golden/files/{file.name}" for file in wanted]
     for file in wanted:

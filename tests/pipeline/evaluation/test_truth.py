@@ -10,6 +10,7 @@ from PIL import Image
 from alexnet_deploy.core.errors import DataError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
 from alexnet_deploy.core.model.labels import imagenet_labels, imagenet_wnids
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.pipeline.evaluation.truth import find_labelled_inputs, match_classes
 from alexnet_deploy.predict.stream import decode_input
 
@@ -70,7 +71,7 @@ def test_a_validation_archive_is_enough(tmp_path: Path) -> None:
             (f"val/{WNIDS[truth - 1]}/ILSVRC2012_val_{number:08}.JPEG", WNIDS[truth - 1])
             for number, truth in enumerate(TRUTH, start=1)
         )
-        pixels = decode_input(found.inputs[0], "shorter-side", DEFAULT_LIMITS)
+        pixels = decode_input(found.inputs[0], SHORTER_SIDE, DEFAULT_LIMITS)
         assert (pixels.dtype, pixels.shape) == (np.uint8, (256, 256, 3))
 
 

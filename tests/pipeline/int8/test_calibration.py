@@ -12,6 +12,7 @@ from odd_files import refuse_listing
 
 from alexnet_deploy.core.bundle.vocabulary import CALIBRATION_METHODS, CalibrationMethod
 from alexnet_deploy.core.errors import AlexNetDeployError, DataError, UsageError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.pipeline.int8.calibration import Calibrated, Int8Request, calibrate, evenly
 from alexnet_deploy.train.data.scan import find_images, survey
@@ -64,7 +65,7 @@ def test_weights_trained_on_a_pack_calibrate_on_it_when_its_files_are_gone(
 ) -> None:
     assert sure.training is not None
     shutil.copytree(drawn, tmp_path / "files")
-    packed = pack(find_images(tmp_path / "files"), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    packed = pack(find_images(tmp_path / "files"), tmp_path / "drawn.pack", sure.preprocessing.image_policy)
     learnt = msgspec.structs.replace(sure.training, data=str(packed.path), data_sha256=packed.header.source_sha256)
     shutil.rmtree(tmp_path / "files")
     found, said = calibrated(replace(sure, training=learnt))
@@ -76,7 +77,7 @@ def test_weights_trained_on_a_pack_calibrate_on_it_when_its_files_are_gone(
 def test_weights_trained_on_archives_calibrate_on_them(sure: Weights, tmp_path: Path) -> None:
     assert sure.training is not None
     root = write_cifar(tmp_path, cifar_batches())
-    surveyed = survey(find_images(root), sure.preprocessing.resize)
+    surveyed = survey(find_images(root), sure.preprocessing.image_policy)
     learnt = msgspec.structs.replace(sure.training, data=str(root), data_sha256=surveyed.sha256)
     found, _ = calibrated(replace(sure, training=learnt), num_images=40)
     assert found.calibration.num_images == 40
@@ -84,7 +85,7 @@ def test_weights_trained_on_archives_calibrate_on_them(sure: Weights, tmp_path: 
 
 
 def test_a_pack_and_archives_are_calibrated_on_by_name(sure: Weights, drawn: Path, tmp_path: Path) -> None:
-    packed = pack(find_images(drawn), tmp_path / "drawn.pack", sure.preprocessing.resize)
+    packed = pack(find_images(drawn), tmp_path / "drawn.pack", sure.preprocessing.image_policy)
     by_pack, by_files = (calibrated(sure, place)[0] for place in (packed.path, drawn / "train"))
     assert by_pack.calibration == by_files.calibration
     assert by_pack.ranges == by_files.ranges
@@ -93,7 +94,7 @@ def test_a_pack_and_archives_are_calibrated_on_by_name(sure: Weights, drawn: Pat
 
 
 def test_a_pack_of_another_resize_is_refused(sure: Weights, drawn: Path, tmp_path: Path) -> None:
-    other = next(policy for policy in ("shorter-side", "warp") if policy != sure.preprocessing.resize)
+    other = next(policy for policy in (SHORTER_SIDE, WARP) if policy != sure.preprocessing.image_policy)
     packed = pack(find_images(drawn), tmp_path / "drawn.pack", other)
     refused("was packed with --resize", DataError, sure, packed.path)
 

@@ -19,6 +19,7 @@ from alexnet_deploy.core.errors import AlexNetDeployError, DataError, ParityErro
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.inputs.labelled import LabelledFolder, find_labelled
 from alexnet_deploy.core.model.architecture import Conv
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.model.views import View, ViewsName, views_by_name
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights
 from alexnet_deploy.core.process.say import Say
@@ -355,7 +356,7 @@ def test_accuracy_on_what_was_learnt_from_is_said_to_say_little(
 
 def test_so_is_accuracy_on_what_was_packed_and_then_learnt_from(sure: Weights, drawn: Path, tmp_path: Path) -> None:
     assert sure.training is not None
-    found = pack(find_images(drawn), tmp_path / "drawn.pack", "shorter-side")
+    found = pack(find_images(drawn), tmp_path / "drawn.pack", SHORTER_SIDE)
     learnt = replace(sure, training=msgspec.structs.replace(sure.training, data=str(found.path)))
     loaded = saved(learnt, tmp_path / "weights.safetensors")
 

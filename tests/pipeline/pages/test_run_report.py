@@ -40,7 +40,7 @@ def asked(weights: Path, files: Sequence[Path], views: str) -> tuple[np.ndarray,
     known = load_weights(weights).weights
     crops = views_by_name(views, known.architecture.input_size)  # type: ignore[arg-type]
     with open_reference(known, crops) as reference:
-        said = reference.run(np.stack([read_image(file, known.preprocessing.resize) for file in files]))
+        said = reference.run(np.stack([read_image(file, known.preprocessing.image_policy) for file in files]))
     return said.argmax(axis=1) == [known.labels.index(file.parent.name) for file in files], said.max(axis=1)
 
 

@@ -8,6 +8,7 @@ from archives import cifar_batches, write_batches, write_cifar
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 from alexnet_deploy.train.data.cifar10 import ARCHIVE, LABELS, TRAIN, VALIDATION
 from alexnet_deploy.train.data.scan import find_images, survey
 
@@ -18,7 +19,7 @@ def test_the_archive_its_folder_and_the_batches_are_one_data_set(tmp_path: Path)
     archive = write_cifar(tmp_path / "archive", BATCHES)
     batches = write_batches(tmp_path / "unpacked/cifar-10-batches-bin", BATCHES)
     sources = [find_images(root) for root in (archive, archive / ARCHIVE, batches, batches.parent)]
-    surveys = [survey(source, "shorter-side") for source in (sources[0], sources[2])]
+    surveys = [survey(source, SHORTER_SIDE) for source in (sources[0], sources[2])]
     assert surveys[0].sha256 == surveys[1].sha256
     for source in sources:
         assert source.class_names == LABELS
@@ -36,8 +37,8 @@ def test_planes_become_pixels_and_are_resized_like_any_other_image(tmp_path: Pat
     assert example.label == record[0] == 1
     pixels = np.stack([record[1 + 1024 * channel : 1025 + 1024 * channel].reshape(32, 32) for channel in range(3)], 2)
     wanted = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
-    for resize in ("shorter-side", "warp"):
-        np.testing.assert_array_equal(example.decode(example.read(), resize), wanted)
+    for policy in (SHORTER_SIDE, WARP):
+        np.testing.assert_array_equal(example.decode(example.read(), policy), wanted)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from archives import COLORS, TRUTH, WNIDS, ilsvrc_images, meta_of, tar_of, write_devkit, write_folder, write_ilsvrc
 
 from alexnet_deploy.core.errors import DataError, ImageError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 from alexnet_deploy.train.data.ilsvrc import DEVKIT, MAPPING, TRAIN, VALIDATION
 from alexnet_deploy.train.data.ilsvrc_devkit import synsets
 from alexnet_deploy.train.data.scan import DecodedImages, find_images, survey
@@ -31,8 +32,8 @@ def archives(whole: Path, tmp_path: Path) -> Path:
 
 def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_path: Path) -> None:
     before = sorted(whole.rglob("*"))
-    folder = survey(find_images(write_folder(tmp_path / "folder", ilsvrc_images())), "shorter-side")
-    found = survey(find_images(whole), "shorter-side")
+    folder = survey(find_images(write_folder(tmp_path / "folder", ilsvrc_images())), SHORTER_SIDE)
+    found = survey(find_images(whole), SHORTER_SIDE)
     assert found.folder.class_names == folder.folder.class_names == tuple(sorted(WNIDS))
     for side, other in ((found.folder.train, folder.folder.train), (found.folder.validation, folder.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
@@ -41,8 +42,8 @@ def test_the_archives_are_the_folder_that_unpacking_them_makes(whole: Path, tmp_
     np.testing.assert_array_equal(found.mean, folder.mean)
     np.testing.assert_array_equal(found.covariance, folder.covariance)
     pairs = zip(
-        DecodedImages(found.folder.train, "warp"),
-        DecodedImages(folder.folder.train, "warp"),
+        DecodedImages(found.folder.train, WARP),
+        DecodedImages(folder.folder.train, WARP),
         strict=True,  # type: ignore[call-overload]
     )
     for (image, _), (wanted, _) in pairs:
@@ -55,7 +56,7 @@ def test_each_image_shows_the_class_of_its_label_also_where_the_devkit_numbers_o
     assert len(source.validation) == len(TRUTH)
     for example in (*source.train, *source.validation):
         if not example.name.endswith(("_9.JPEG", "_10.JPEG")):
-            seen = example.decode(example.read(), "shorter-side").mean(axis=(0, 1))
+            seen = example.decode(example.read(), SHORTER_SIDE).mean(axis=(0, 1))
             np.testing.assert_allclose(seen, COLORS[source.class_names[example.label]], atol=8)
 
 
@@ -88,7 +89,7 @@ def test_folders_hidden_files_and_the_notes_of_newer_programs_are_passed_over(ar
             tar.addfile(member, data)
     (archives / VALIDATION).write_bytes(file.getvalue())
     assert b"mtime=1.5" in file.getvalue()
-    before, after = (survey(find_images(root), "shorter-side") for root in (whole, archives))
+    before, after = (survey(find_images(root), SHORTER_SIDE) for root in (whole, archives))
     assert before.sha256 == after.sha256
 
 
@@ -209,7 +210,7 @@ def test_an_archive_that_shrinks_or_goes_after_it_was_looked_through_gives_coded
     with pytest.raises(
         DataError, match=r"val\.tar, val/n\d{8}/ILSVRC2012_val_\d{8}\.JPEG: cannot be read any more; it could be read"
     ):
-        DecodedImages(source.validation, "warp")[0]
+        DecodedImages(source.validation, WARP)[0]
 
 
 # The devkit's list of classes

@@ -13,6 +13,7 @@ from archives import write_batches
 from commands import HANGS_AFTER_S
 from training import NARROW, RECIPE, paint
 
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.data import loader as feed
 from alexnet_deploy.train.data.batches import Batches, in_batches
 from alexnet_deploy.train.data.loader import CopiedImages, ResidentImages, batches_of, is_resident
@@ -54,7 +55,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    return pack(find_images(batches), tmp_path_factory.mktemp("packed") / "thousandth.pack", "shorter-side")
+    return pack(find_images(batches), tmp_path_factory.mktemp("packed") / "thousandth.pack", SHORTER_SIDE)
 
 
 def side_of(found: Pack) -> PackedSide:
@@ -75,7 +76,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
     # Only the images are checked, and the network is not run: a step takes longer than the whole test.
     monkeypatch.setattr(Learner, "step", note)
     recipe = msgspec.structs.replace(RECIPE, epochs=3, batch_size=100)
-    train(look_over(packed.path, NARROW), NARROW, recipe, tmp_path / "run")
+    train(look_over(packed.path, SHORTER_SIDE), NARROW, recipe, tmp_path / "run")
     assert len(seen) == 3 * NUM_TRAIN
     epochs = [seen[start : start + NUM_TRAIN] for start in range(0, len(seen), NUM_TRAIN)]
     for number, order in enumerate(epochs):
@@ -88,7 +89,7 @@ def test_each_epoch_is_a_permutation_of_its_own_with_nothing_lost_or_doubled(
 def feeds_of(packed: Pack) -> dict[str, Batches]:
     side = side_of(packed)
     return {
-        "decoding": DecodedImages(side, "shorter-side"),
+        "decoding": DecodedImages(side, SHORTER_SIDE),
         "copying": CopiedImages(side, CPU),
         "resident": ResidentImages(side, CPU),
     }
@@ -123,8 +124,8 @@ def test_a_number_of_no_image_is_refused_and_not_clipped_to_the_last(packed: Pac
 
 
 def test_the_validation_side_begins_where_the_training_side_ends(packed: Pack) -> None:
-    validation = look_over(packed.path, NARROW).folder.validation
-    ((images, labels),) = batches_of(validation, "shorter-side", CPU).batches([torch.arange(NUM_VALIDATION)])
+    validation = look_over(packed.path, SHORTER_SIDE).folder.validation
+    ((images, labels),) = batches_of(validation, SHORTER_SIDE, CPU).batches([torch.arange(NUM_VALIDATION)])
     assert numbers_in(images) == list(range(2000, 2050))
     assert labels.tolist() == 5 * list(range(10))
 
@@ -146,12 +147,12 @@ def test_images_stay_on_a_gpu_that_has_twice_the_room(packed: Pack, monkeypatch:
     assert not is_resident(1, CPU)
     for fits, kind in ((True, ResidentImages), (False, CopiedImages)):
         monkeypatch.setattr(feed, "is_resident", lambda num_images, device, fits=fits: fits)
-        assert type(batches_of(side_of(packed), "shorter-side", CPU)) is kind
+        assert type(batches_of(side_of(packed), SHORTER_SIDE, CPU)) is kind
 
 
 def test_images_that_are_not_packed_are_decoded(tmp_path: Path) -> None:
     train = find_images(paint(tmp_path / "data", {"blue": ((1, 2, 3),), "red": ((4, 5, 6),)})).train
-    assert type(batches_of(train, "shorter-side", CPU)) is DecodedImages
+    assert type(batches_of(train, SHORTER_SIDE, CPU)) is DecodedImages
 
 
 @pytest.mark.gpu
@@ -188,9 +189,9 @@ packing = []
 def note(num_seen, num_examples):
     packing.append(anonymous_mb())
 
-found = pack(source, Path(sys.argv[2]), "shorter-side", threads=2, on_progress=note)
-examples = survey_of(found, "shorter-side").folder.train
-feed = batches_of(examples, "shorter-side", torch.device("cpu"))
+found = pack(source, Path(sys.argv[2]), SHORTER_SIDE, threads=2, on_progress=note)
+examples = survey_of(found, SHORTER_SIDE).folder.train
+feed = batches_of(examples, SHORTER_SIDE, torch.device("cpu"))
 epochs = []
 for _ in range(4):
     epochs.append(max(anonymous_mb() for _ in feed.batches(in_batches(torch.randperm(len(examples)), 16))))

@@ -10,6 +10,7 @@ from odd_files import refuse_listing
 from PIL import Image
 
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP
 from alexnet_deploy.inspection.describe import describe_source, describe_suspicions
 from alexnet_deploy.train.data.folder import kept_for_validation
 from alexnet_deploy.train.data.scan import DecodedImages, Survey, find_images, survey
@@ -48,7 +49,7 @@ def names_in(folder: LabelledSource) -> tuple[list[str], list[str]]:
 
 
 def surveyed(root: Path) -> Survey:
-    return survey(find_images(root), "shorter-side")
+    return survey(find_images(root), SHORTER_SIDE)
 
 
 # The split
@@ -245,8 +246,8 @@ def test_pixels_are_counted_as_the_network_will_see_them(tmp_path: Path) -> None
     for name in ("train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/0.png", "train/b/1.png", "train/b/2.png"):
         Image.fromarray(striped).save(tmp_path / name)
     folder = find_images(tmp_path)
-    np.testing.assert_allclose(survey(folder, "shorter-side").mean, 255.0, atol=1.0)
-    np.testing.assert_allclose(survey(folder, "warp").mean, 85.0, atol=1.0)
+    np.testing.assert_allclose(survey(folder, SHORTER_SIDE).mean, 255.0, atol=1.0)
+    np.testing.assert_allclose(survey(folder, WARP).mean, 85.0, atol=1.0)
 
 
 def test_images_that_cannot_be_read_are_left_out_by_name_and_code(tmp_path: Path) -> None:
@@ -367,7 +368,7 @@ def test_an_image_comes_with_its_label(tmp_path: Path) -> None:
     painted = paint_folder(tmp_path)
     folder = find_images(tmp_path)
     for examples, side in ((folder.train, "train"), (folder.validation, "val")):
-        images = DecodedImages(examples, "shorter-side")
+        images = DecodedImages(examples, SHORTER_SIDE)
         names = [name for name in painted if name.startswith(side)]
         assert len(images) == len(names)
         for index, name in enumerate(names):
@@ -378,7 +379,7 @@ def test_an_image_comes_with_its_label(tmp_path: Path) -> None:
 
 def test_an_image_that_vanishes_after_the_survey_is_named(tmp_path: Path) -> None:
     paint_folder(tmp_path)
-    images = DecodedImages(surveyed(tmp_path).folder.train, "shorter-side")
+    images = DecodedImages(surveyed(tmp_path).folder.train, SHORTER_SIDE)
     (tmp_path / "train/b/1.png").unlink()
     with pytest.raises(
         DataError, match=r"b/1\.png: cannot be read any more; it could be read before: there is no such file"

@@ -23,6 +23,7 @@ from training import (
 )
 
 from alexnet_deploy.core.errors import BackendError, DataError, TrainingError, UsageError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
@@ -189,7 +190,7 @@ def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", {"blue": (BLUE,), "red": (RED,)})
     vanish = at_step(3, (root / "train/red/3.png").unlink)
     with pytest.raises(DataError, match=r"train/red/3\.png: cannot be read any more; it could be read before"):
-        train(look_over(root, NARROW), NARROW, RECIPE, tmp_path / "run", observer=Observer(on_progress=vanish))
+        train(look_over(root, SHORTER_SIDE), NARROW, RECIPE, tmp_path / "run", observer=Observer(on_progress=vanish))
     assert len(record_of(load_weights(tmp_path / "run" / BEST).weights).epochs) == 1
 
 

@@ -12,7 +12,7 @@ from training import BLUE, GREEN, GREY, NARROW, RECIPE, RED, Run, are_equal, fed
 
 from alexnet_deploy.core.images.decode import decode_image, read_image
 from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess, tensors_of
-from alexnet_deploy.core.model.preprocessing import ResizePolicy
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, ImagePolicy
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import EpochMetrics
 from alexnet_deploy.train.data import folder as folders
@@ -47,7 +47,7 @@ def test_the_best_weights_measure_what_their_record_says(learnt: Run) -> None:
 def validated(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and the best weights' logits, of the validation images, computed without the training loop."""
     examples = run.survey.folder.validation
-    images = np.stack([read_image(Path(example.place), "shorter-side") for example in examples])
+    images = np.stack([read_image(Path(example.place), SHORTER_SIDE) for example in examples])
     (center,) = views_by_name("center", 227)
     with torch.inference_mode():
         pixels = preprocess(torch.from_numpy(images), run.best.preprocessing)
@@ -58,7 +58,7 @@ def validated(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def test_with_more_than_five_classes_the_first_five_guesses_are_counted(tmp_path: Path) -> None:
     colors = (RED, GREEN, BLUE, GREY, (230, 220, 40), (240, 240, 240), (10, 10, 10))
     classes = {f"class {number}": (color,) for number, color in enumerate(colors)}
-    run = trained(look_over(paint(tmp_path / "data", classes, num_train=1), NARROW), tmp_path / "run", epochs=1)
+    run = trained(look_over(paint(tmp_path / "data", classes, num_train=1), SHORTER_SIDE), tmp_path / "run", epochs=1)
     labels, logits = validated(run)
     firsts = np.argsort(-logits, axis=1)[:, :5]
     top5 = (firsts == labels[:, None]).any(axis=1).mean()
@@ -120,7 +120,7 @@ def test_where_validation_only_gets_worse_an_early_epoch_is_kept(misled: Run) ->
 def test_images_that_could_not_be_read_are_in_the_record(tmp_path: Path) -> None:
     root = paint(tmp_path / os.fsdecode(b"data \xe9"), {"blue": (BLUE,), "red": (RED,)})
     (root / "train/red" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
-    run = trained(look_over(root, NARROW), tmp_path / "run", epochs=1)
+    run = trained(look_over(root, SHORTER_SIDE), tmp_path / "run", epochs=1)
     assert record_of(run.best).excluded == {r"train/red/caf\xe9.png": "empty"}
     assert record_of(run.best).data.endswith(r"data \xe9")
 
@@ -177,12 +177,12 @@ def test_decoding_ahead_in_threads_changes_no_bit(
     decoders: set[str] = set()
     together = threading.Barrier(threads, timeout=HANGS_AFTER_S)
 
-    def noted(data: bytes, resize: ResizePolicy) -> np.ndarray:
+    def noted(data: bytes, policy: ImagePolicy) -> np.ndarray:
         if (name := threading.current_thread().name) not in decoders:
             decoders.add(name)
             # Until the requested number of threads decode.
             together.wait()
-        return decode_image(data, resize)
+        return decode_image(data, policy)
 
     monkeypatch.setattr(folders, "decode_image", noted)
     run = trained(honest, tmp_path / "run", epochs=1, learning_rate=0.02, threads=threads)

@@ -22,8 +22,7 @@ from training import BLUE, NARROW, RED, are_equal, paint, trained
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.fs.files import sha256
 from alexnet_deploy.core.images.drawing import draw_folder
-from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, ResizePolicy
+from alexnet_deploy.core.model.preprocessing import DECODING_VERSION, SHORTER_SIDE, WARP, ImagePolicy
 from alexnet_deploy.train.data.scan import DecodedImages, find_images, survey
 from alexnet_deploy.train.pack.format import (
     HEADER,
@@ -60,10 +59,10 @@ def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packed(
-    folder: Path, out: Path, resize: ResizePolicy = "shorter-side", *, threads: int | None = None, **notes: list[str]
+    folder: Path, out: Path, policy: ImagePolicy = SHORTER_SIDE, *, threads: int | None = None, **notes: list[str]
 ) -> Pack:
     say = notes.get("said", []).append
-    return pack(find_images(folder), out, resize, chunk_images=CHUNK, threads=threads, say=say)
+    return pack(find_images(folder), out, policy, chunk_images=CHUNK, threads=threads, say=say)
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -71,7 +70,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: Path) -> None:
-    wanted = survey(find_images(folder), "shorter-side")
+    wanted = survey(find_images(folder), SHORTER_SIDE)
     found = open_pack(plain)
     header = found.header
     assert header.labels == wanted.folder.class_names
@@ -88,20 +87,20 @@ def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: 
     assert header.source == str(folder)
     assert sorted(files_of(plain)) == sorted([HEADER, IMAGES, LABELS, SOURCES])
     examples = (*wanted.folder.train, *wanted.folder.validation)
-    pixels = np.stack([example.decode(example.read(), "shorter-side") for example in examples])
+    pixels = np.stack([example.decode(example.read(), SHORTER_SIDE) for example in examples])
     np.testing.assert_array_equal(np.fromfile(plain / IMAGES, np.uint8).reshape(14, 256, 256, 3), pixels)
     assert np.fromfile(plain / LABELS, "<i4").tolist() == [example.label for example in examples]
     assert list(verify(found)) == [4, 8, 12, 14]
 
 
 def test_a_pack_is_surveyed_like_what_was_packed(folder: Path, plain: Path) -> None:
-    wanted, found = look_over(folder, NARROW), look_over(plain, NARROW)
+    wanted, found = look_over(folder, NARROW), look_over(plain, SHORTER_SIDE)
     assert found.folder.root == plain
     for side, other in ((found.folder.train, wanted.folder.train), (found.folder.validation, wanted.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
         for index in range(len(other)):
-            image, label = DecodedImages(side, "shorter-side")[index]
-            expected, expected_label = DecodedImages(other, "shorter-side")[index]
+            image, label = DecodedImages(side, SHORTER_SIDE)[index]
+            expected, expected_label = DecodedImages(other, SHORTER_SIDE)[index]
             assert label == expected_label
             np.testing.assert_array_equal(image, expected)
         assert [example.label for example in side[1:3]] == [example.label for example in other[1:3]]
@@ -113,7 +112,9 @@ def test_a_pack_knows_its_duplicates_and_its_classes(tmp_path: Path) -> None:
     for source, target in ((f"train/{first}", f"val/{second}"), (f"train/{second}", f"train/{second}")):
         image = min((tmp_path / "drawn" / source).iterdir())
         shutil.copy(image, tmp_path / "drawn" / target / f"copy of {image.name}")
-    found = [look_over(path, NARROW) for path in (tmp_path / "drawn", packed(tmp_path / "drawn", tmp_path / "p").path)]
+    found = [
+        look_over(path, SHORTER_SIDE) for path in (tmp_path / "drawn", packed(tmp_path / "drawn", tmp_path / "p").path)
+    ]
     assert found[0].duplicates == found[1].duplicates
     ((one, other),) = found[0].duplicates
     assert Path(one).parent == Path("train", first)
@@ -126,7 +127,7 @@ def test_a_seed_gives_the_same_weights_from_a_folder_and_from_its_pack(tmp_path:
     (root / "train/blue/0.txt").write_bytes(b"x")
     packed(root, tmp_path / "data.pack")
     from_folder, from_pack = (
-        trained(look_over(data, NARROW), tmp_path / f"run {data.name}") for data in (root, tmp_path / "data.pack")
+        trained(look_over(data, SHORTER_SIDE), tmp_path / f"run {data.name}") for data in (root, tmp_path / "data.pack")
     )
     assert are_equal(from_folder.last, from_pack.last)
     assert from_folder.best.preprocessing == from_pack.best.preprocessing
@@ -150,9 +151,9 @@ def test_the_archives_and_the_folder_made_of_them_give_the_same_images(tmp_path:
 
 def test_cifar_is_packed_resized(tmp_path: Path) -> None:
     source = find_images(write_cifar(tmp_path, cifar_batches()))
-    found = pack(source, tmp_path / "cifar.pack", "warp")
+    found = pack(source, tmp_path / "cifar.pack", WARP)
     assert (found.header.num_train, found.header.num_validation) == (50, 10)
-    np.testing.assert_array_equal(found.images[57], source.validation[7].decode(source.validation[7].read(), "warp"))
+    np.testing.assert_array_equal(found.images[57], source.validation[7].decode(source.validation[7].read(), WARP))
 
 
 # Bit-identical packs
@@ -179,14 +180,14 @@ def test_an_interrupted_pack_goes_on_and_changes_no_byte(
     source, out = find_images(folder), tmp_path / "one.pack"
     for moment in moments:
         with pytest.raises(KeyboardInterrupt):
-            pack(source, out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(moment))
+            pack(source, out, SHORTER_SIDE, chunk_images=CHUNK, on_progress=interrupted_after(moment))
         assert not out.exists()
     said: list[str] = []
     seen: list[int] = []
     pack(
         source,
         out,
-        "shorter-side",
+        SHORTER_SIDE,
         chunk_images=CHUNK,
         say=said.append,
         on_progress=lambda num_seen, num_examples: seen.append(num_seen),
@@ -227,7 +228,7 @@ def test_a_pack_that_is_killed_again_and_again_changes_no_byte(folder: Path, pla
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        pack(source, out, "shorter-side", chunk_images=CHUNK, threads=2)
+        pack(source, out, SHORTER_SIDE, chunk_images=CHUNK, threads=2)
 
     num_killed = 0
     # The last kill may come after the rename.
@@ -254,7 +255,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
             fsync(descriptor)
 
         os.fsync = count  # type: ignore[assignment]
-        pack(source, out, "shorter-side", chunk_images=CHUNK, threads=1)
+        pack(source, out, SHORTER_SIDE, chunk_images=CHUNK, threads=1)
 
     num_kills = 0
     for number in range(1, 100):
@@ -272,7 +273,7 @@ def test_a_pack_that_is_killed_whenever_something_reaches_the_disk_changes_no_by
 def partial_of(folder: Path, out: Path) -> Path:
     """An interrupted pack of two and a half chunks."""
     with pytest.raises(KeyboardInterrupt):
-        pack(find_images(folder), out, "shorter-side", chunk_images=CHUNK, on_progress=interrupted_after(13))
+        pack(find_images(folder), out, SHORTER_SIDE, chunk_images=CHUNK, on_progress=interrupted_after(13))
     return out.with_name(f".{out.name}.partial")
 
 
@@ -321,7 +322,7 @@ def test_other_images_or_options_do_not_go_on_with_a_partial_pack(folder: Path, 
         other = Path(shutil.copytree(folder, tmp_path / change))
         (other / "train/n01440764/new.JPEG").write_bytes(b"")
         with pytest.raises(DataError, match=f"^{partial}: was started with different images, options, tool versions "):
-            packed(folder if change == "resize" else other, out, "warp" if change == "resize" else "shorter-side")
+            packed(folder if change == "resize" else other, out, WARP if change == "resize" else SHORTER_SIDE)
     assert files_of(partial / "pack") == before
 
 
@@ -367,7 +368,7 @@ from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.pack.writer import pack
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
 try:
-    pack(find_images(Path(sys.argv[1])), Path(sys.argv[2]), "shorter-side", chunk_images=4)
+    pack(find_images(Path(sys.argv[1])), Path(sys.argv[2]), SHORTER_SIDE, chunk_images=4)
 except DataError as error:
     print(error)
 """
@@ -461,8 +462,8 @@ def test_verifying_finds_a_flipped_bit_in_any_image_and_in_the_names(plain: Path
 
 
 def test_a_pack_resized_otherwise_than_the_network_is_fed_is_refused(plain: Path) -> None:
-    with pytest.raises(DataError, match="was packed with --resize shorter-side, but this architecture needs warp"):
-        look_over(plain, ARCHITECTURES["caffe"])
+    with pytest.raises(DataError, match="was packed with --resize shorter-side, but this network needs --resize warp"):
+        look_over(plain, WARP)
 
 
 def test_a_pack_of_another_decoding_policy_is_refused_and_says_what_it_was_made_of(
@@ -495,7 +496,7 @@ def test_a_mapped_image_cannot_be_written_to(plain: Path) -> None:
     found = open_pack(plain)
     with pytest.raises(ValueError, match="read-only"):
         found.images[0] = 0
-    image, _ = DecodedImages(look_over(plain, NARROW).folder.train, "shorter-side")[0]
+    image, _ = DecodedImages(look_over(plain, SHORTER_SIDE).folder.train, SHORTER_SIDE)[0]
     image[:] = 0
     assert not image.any()
     assert found.images[0].any()

@@ -17,6 +17,7 @@ from training import BLUE, NARROW, RED, at_step, interrupt, memory_set, network_
 
 from alexnet_deploy.core.errors import BackendError, TrainingError, UsageError
 from alexnet_deploy.core.model.network import Network, tensors_of
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.model.weights import Weights, load_weights
 from alexnet_deploy.train.data.loader import CopiedImages
 from alexnet_deploy.train.data.scan import DecodedImages, Survey, find_images
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def survey(folder: Path) -> Survey:
-    return look_over(folder / "data", TABLE)
+    return look_over(folder / "data", SHORTER_SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -316,14 +317,14 @@ def test_a_part_of_a_batch_looks_as_in_the_whole(num_images: int, augmentation: 
 
 def test_a_process_may_have_no_image_of_a_batch(survey: Survey) -> None:
     numbers = [torch.tensor([3, 1]), torch.tensor([], dtype=torch.int64)]
-    batches = list(DecodedImages(survey.folder.train, "shorter-side").batches(numbers))
+    batches = list(DecodedImages(survey.folder.train, SHORTER_SIDE).batches(numbers))
     assert [images.shape for images, _ in batches] == [(2, 256, 256, 3), (0, 256, 256, 3)]
     assert [(images.dtype, labels.dtype) for images, labels in batches] == [(torch.uint8, torch.int64)] * 2
 
 
 def test_a_packed_set_is_opened_by_the_process_that_it_is_sent_to(folder: Path, tmp_path: Path) -> None:
-    packed = pack(find_images(folder / "data"), tmp_path / "some.pack", "shorter-side")
-    sent = pickle.dumps(survey_of(packed, "shorter-side"))
+    packed = pack(find_images(folder / "data"), tmp_path / "some.pack", SHORTER_SIDE)
+    sent = pickle.dumps(survey_of(packed, SHORTER_SIDE))
     assert len(sent) < 10_000
     side = pickle.loads(sent).folder.train
     assert np.array_equal(side.pack.images, packed.images)

@@ -51,7 +51,7 @@ def test_the_command_keeps_memory_once_the_images_have_been_looked_over(
     run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    look_over = training.look_over_for
+    look_over = training.look_over
 
     def trained(*arguments: object, **options: object) -> None:
         done.append("trained")
@@ -61,7 +61,7 @@ def test_the_command_keeps_memory_once_the_images_have_been_looked_over(
         done.append("looked over")
         return look_over(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "look_over_for", looked_over)
+    monkeypatch.setattr(training, "look_over", looked_over)
     monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: done.append("kept"))
     monkeypatch.setattr(training, "train", trained)
     run("train", drawn, "--arch", "tiny", "--device", "cpu")

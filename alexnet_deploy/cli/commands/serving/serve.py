@@ -27,7 +27,7 @@ QueueOption = Annotated[
 ]
 MaxImagesOption = Annotated[int, typer.Option(min=1, help="Most images of one request.")]
 MaxBytesOption = Annotated[int, typer.Option(min=1, help="Most bytes of the body of a request.")]
-MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 134,217,728.")]
+MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 268,435,456.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Longest time in seconds to read or answer a request.")]
 TokenOption = Annotated[
     Path | None,

@@ -150,9 +150,13 @@ Manifest manifest_of(const json& record) {
     manifest.precision = record.at("precision");
     require(manifest.precision == "fp32" || manifest.precision == "fp16" || manifest.precision == "int8",
             "invalid precision " + manifest.precision);
-    const std::string resize = record.at("preprocessing").at("resize");
+    const json& preprocessing = record.at("preprocessing");
+    const std::string resize = preprocessing.at("resize");
     require(resize == "shorter-side" || resize == "warp", "invalid resize policy " + resize);
-    manifest.resize = resize == "warp" ? ALEXNET_DEPLOY_WARP : ALEXNET_DEPLOY_SHORTER_SIDE;
+    manifest.policy.resize = resize == "warp" ? ALEXNET_DEPLOY_WARP : ALEXNET_DEPLOY_SHORTER_SIDE;
+    const std::string decode = preprocessing.value("decode", "exact");
+    require(decode == "exact" || decode == "scaled", "invalid decode policy " + decode);
+    manifest.policy.decoding = decode == "scaled" ? ALEXNET_DEPLOY_SCALED : ALEXNET_DEPLOY_EXACT;
     manifest.num_classes = num_classes_of(record.at("contract"));
     manifest.num_views = record.at("views").at("crops").size();
     require(manifest.num_views >= 1, "it has no views");

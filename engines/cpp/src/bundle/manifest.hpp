@@ -56,7 +56,7 @@ struct PlanRecord {
 
 struct Manifest {
     std::string precision;
-    alexnet_deploy_resize resize = ALEXNET_DEPLOY_SHORTER_SIDE;
+    alexnet_deploy_image_policy policy{ALEXNET_DEPLOY_SHORTER_SIDE, ALEXNET_DEPLOY_EXACT};
     std::size_t num_classes = 0;
     std::size_t num_views = 0;
     bool needs_vnni = false;  ///< Whether it is an int8 graph that OpenVINO computes wrongly on a CPU without VNNI.

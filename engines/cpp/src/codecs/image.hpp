@@ -10,6 +10,7 @@ namespace alexnet_deploy {
 
 struct StoredImage {
     Bitmap pixels;
+    Reduction reduction{pixels.width, pixels.height, 1};
     int orientation = 1;  ///< EXIF orientation, 1 to 8; other values mean nothing.
     std::optional<ToSrgb> conversion = std::nullopt;
 };

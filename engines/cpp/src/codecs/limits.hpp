@@ -10,7 +10,7 @@
 namespace alexnet_deploy {
 
 struct Limits {
-    std::int64_t max_pixels = std::int64_t{1} << 27;
+    std::int64_t max_pixels = std::int64_t{1} << 28;
     std::int64_t max_bytes = std::int64_t{256} << 20;
     std::int64_t max_scans = 100;
 };

@@ -144,7 +144,7 @@ std::vector<std::uint8_t> prove_decoder(const Bundle& bundle, const GoldenFiles&
     std::vector<std::uint8_t> actual(square_bytes);
     for (std::size_t index = 0; index < files.names.size(); ++index) {
         try {
-            decode_image(bundle.read(files.names[index]), bundle.manifest().resize, Limits{}, actual.data());
+            decode_image(bundle.read(files.names[index]), bundle.manifest().policy, Limits{}, actual.data());
             if (std::equal(actual.begin(), actual.end(), expected.data() + index * square_bytes)) {
                 ++proof.num_files_exact;
             } else {

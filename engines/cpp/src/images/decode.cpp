@@ -12,9 +12,9 @@
 namespace alexnet_deploy {
 namespace {
 
-StoredImage decode_stored(Bytes data, const Limits& limits) {
+StoredImage decode_stored(Bytes data, alexnet_deploy_decoding decoding, const Limits& limits) {
     switch (format_of(data)) {
-        case Format::jpeg: return decode_jpeg(data, limits);
+        case Format::jpeg: return decode_jpeg(data, decoding, limits);
         case Format::png: return decode_png(data, limits);
     }
     fail(ALEXNET_DEPLOY_INTERNAL_ERROR, "a format without a decoder");
@@ -22,14 +22,15 @@ StoredImage decode_stored(Bytes data, const Limits& limits) {
 
 }  // namespace
 
-void decode_image(Bytes data, alexnet_deploy_resize resize, const Limits& limits, std::uint8_t* square) {
+void decode_image(Bytes data, alexnet_deploy_image_policy policy, const Limits& limits, std::uint8_t* square) {
     if (data.empty()) {
         fail(ALEXNET_DEPLOY_EMPTY, "the file has no bytes");
     }
     refuse_long(data.size(), limits);
     try {
-        const StoredImage image = decode_stored(data, limits);
-        to_square(PixelView::of(image.pixels).upright(image.orientation), resize, square);
+        const StoredImage image = decode_stored(data, policy.decoding, limits);
+        const PixelView stored = PixelView::of(image.pixels).reduced(image.reduction);
+        to_square(stored.upright(image.orientation), policy.resize, square);
         if (image.conversion) {
             image.conversion->apply(square, std::size_t{side} * side);
         }

@@ -12,7 +12,7 @@
 namespace alexnet_deploy {
 
 /// Write the image in the bytes of one file as a square. Throws Failure with the code of an image.
-void decode_image(Bytes data, alexnet_deploy_resize resize, const Limits& limits, std::uint8_t* square);
+void decode_image(Bytes data, alexnet_deploy_image_policy policy, const Limits& limits, std::uint8_t* square);
 
 /// The bytes of an image file. Throws Failure (missing, unreadable, too_large).
 std::vector<std::uint8_t> read_image_file(const std::filesystem::path& path, const Limits& limits);

@@ -32,6 +32,19 @@ struct Bitmap {
     std::vector<std::uint8_t> values;
 };
 
+/// A file of `width` x `height` pixels that was decoded at 1 / `scale`.
+struct Reduction {
+    int width;
+    int height;
+    int scale;
+};
+
+/// Columns or rows of a file, in the pixels of a view that may be at a smaller scale.
+struct Extent {
+    int length = 0;      ///< Pixels of the file.
+    double begin = 0.0;  ///< Where the first one begins.
+};
+
 /// A view of pixels in any layout: steps may be negative, so that it can be turned without a copy.
 struct PixelView {
     const std::uint8_t* first = nullptr;  ///< The upper left pixel.
@@ -40,6 +53,9 @@ struct PixelView {
     int width = 0;
     int height = 0;
     std::array<int, 3> channels{0, 1, 2};  ///< Where red, green and blue stand within a pixel.
+    Extent across{};
+    Extent down{};
+    int scale = 1;  ///< Pixels of the file to one of the view, in each direction.
 
     [[nodiscard]] static PixelView of(const Bitmap& bitmap) {
         const std::array<int, 3> channels = bitmap.num_samples == 1 ? std::array{0, 0, 0} : std::array{0, 1, 2};
@@ -48,7 +64,23 @@ struct PixelView {
                 std::ptrdiff_t{bitmap.width} * bitmap.num_samples,
                 bitmap.width,
                 bitmap.height,
-                channels};
+                channels,
+                {bitmap.width},
+                {bitmap.height}};
+    }
+
+    /// The view of pixels that were decoded at a smaller scale.
+    [[nodiscard]] PixelView reduced(const Reduction& by) const {
+        PixelView view = *this;
+        view.across = {by.width};
+        view.down = {by.height};
+        view.scale = by.scale;
+        return view;
+    }
+
+    /// Where a pixel of the file begins, in the view's pixels.
+    [[nodiscard]] double place(const Extent& extent, int pixel) const {
+        return extent.begin + static_cast<double>(pixel) / scale;
     }
 
     /// The view turned upright by an EXIF orientation, 1 to 8; other values change nothing.
@@ -57,10 +89,12 @@ struct PixelView {
         const auto mirror = [&view] {
             view.first += view.pixel_step * (view.width - 1);
             view.pixel_step = -view.pixel_step;
+            view.across.begin = view.width - view.place(view.across, view.across.length);
         };
         const auto flip = [&view] {
             view.first += view.row_step * (view.height - 1);
             view.row_step = -view.row_step;
+            view.down.begin = view.height - view.place(view.down, view.down.length);
         };
         // Mirrored or flipped as stored; 5 to 8 also swap rows and columns.
         if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) {
@@ -72,6 +106,7 @@ struct PixelView {
         if (orientation >= 5 && orientation <= 8) {
             std::swap(view.pixel_step, view.row_step);
             std::swap(view.width, view.height);
+            std::swap(view.across, view.down);
         }
         return view;
     }

@@ -14,10 +14,10 @@ namespace {
 constexpr int precision_bits = 32 - 8 - 2;
 constexpr std::int32_t half = 1 << (precision_bits - 1);
 
-/// The part of a row or column that becomes 256 values.
+/// The part of a row or column that becomes 256 values, in parts of pixels.
 struct Range {
-    int begin;
-    int end;
+    double begin;
+    double end;
 };
 
 /// Weights of the source pixels of each of 256 results.
@@ -113,25 +113,32 @@ void resize_columns(const std::uint8_t* rows, std::size_t row_bytes, const Taps&
     }
 }
 
+struct Rows {
+    int begin;
+    int end;
+};
+
 /// The rows that the filter may read to resize `range` to 256.
-Range reach(Range range, int length) {
-    const double scale = static_cast<double>(range.end - range.begin) / side;
+Rows reach(Range range, int length) {
+    const double scale = (range.end - range.begin) / side;
     const int beyond = static_cast<int>(std::ceil(std::max(scale, 1.0) - scale / 2)) + 1;
-    return {std::max(0, range.begin - beyond), std::min(length, range.end + beyond)};
+    return {std::max(0, static_cast<int>(std::floor(range.begin)) - beyond),
+            std::min(length, static_cast<int>(std::ceil(range.end)) + beyond)};
+}
+
+/// The middle `length` pixels of an extent of the file, in the view's pixels.
+Range middle(const PixelView& view, const Extent& extent, int length) {
+    const int first = (extent.length - length) / 2;
+    return {view.place(extent, first), view.place(extent, first + length)};
 }
 
 }  // namespace
 
 void to_square(const PixelView& view, alexnet_deploy_resize resize, std::uint8_t* square) {
-    Range columns{0, view.width};
-    Range rows{0, view.height};
-    if (resize == ALEXNET_DEPLOY_SHORTER_SIDE) {
-        const int length = std::min(view.width, view.height);
-        columns.begin = (view.width - length) / 2;
-        columns.end = columns.begin + length;
-        rows.begin = (view.height - length) / 2;
-        rows.end = rows.begin + length;
-    }
+    const bool is_warp = resize == ALEXNET_DEPLOY_WARP;
+    const int shorter = std::min(view.across.length, view.down.length);
+    const Range columns = middle(view, view.across, is_warp ? view.across.length : shorter);
+    const Range rows = middle(view, view.down, is_warp ? view.down.length : shorter);
     // Vertically first where the other order would need 256 pixels for each of very many rows.
     if (view.height > std::max<std::int64_t>(std::int64_t{100} * view.width, side)) {
         const Taps down = taps_for(rows, view.height);
@@ -147,7 +154,7 @@ void to_square(const PixelView& view, alexnet_deploy_resize resize, std::uint8_t
         }
         return;
     }
-    const Range used = reach(rows, view.height);
+    const Rows used = reach(rows, view.height);
     const Taps across = taps_for(columns, view.width);
     Bitmap resized(side, used.end - used.begin, 3);
     for (int y = used.begin; y < used.end; ++y) {

@@ -116,7 +116,7 @@ alexnet_deploy_status alexnet_deploy_describe(const alexnet_deploy_engine* engin
                                   manifest.precision.c_str(),
                                   described.arithmetic().c_str(),
                                   described.bundle().sha256().c_str(),
-                                  manifest.resize,
+                                  manifest.policy,
                                   static_cast<std::int32_t>(described.num_streams()),
                                   static_cast<std::int32_t>(described.batch_size())};
     });
@@ -145,7 +145,7 @@ alexnet_deploy_status alexnet_deploy_classify_squares(alexnet_deploy_engine* eng
 alexnet_deploy_status alexnet_deploy_classify(alexnet_deploy_engine* engine, const void* data, std::size_t num_bytes,
                                               float* probabilities, std::size_t num_values) {
     return classify_one(engine, probabilities, num_values, [&](const Engine& opened, std::uint8_t* square) {
-        decode_image(bytes_of(data, num_bytes), opened.bundle().manifest().resize, opened.limits(), square);
+        decode_image(bytes_of(data, num_bytes), opened.bundle().manifest().policy, opened.limits(), square);
     });
 }
 
@@ -153,13 +153,13 @@ alexnet_deploy_status alexnet_deploy_classify_file(alexnet_deploy_engine* engine
                                                    float* probabilities, std::size_t num_values) {
     return classify_one(engine, probabilities, num_values, [&](const Engine& opened, std::uint8_t* square) {
         const std::vector<std::uint8_t> data = read_image_file(&required(path, "path"), opened.limits());
-        decode_image(data, opened.bundle().manifest().resize, opened.limits(), square);
+        decode_image(data, opened.bundle().manifest().policy, opened.limits(), square);
     });
 }
 
 alexnet_deploy_status alexnet_deploy_classify_frame(alexnet_deploy_engine* engine, const alexnet_deploy_frame* frame,
                                                     float* probabilities, std::size_t num_values) {
     return classify_one(engine, probabilities, num_values, [&](const Engine& opened, std::uint8_t* square) {
-        to_square(view_of(required(frame, "frame")), opened.bundle().manifest().resize, square);
+        to_square(view_of(required(frame, "frame")), opened.bundle().manifest().policy.resize, square);
     });
 }

@@ -14,18 +14,19 @@ alexnet_deploy_status alexnet_deploy_to_square(const alexnet_deploy_frame* frame
     return guarded([&] { to_square(view_of(required(frame, "frame")), checked(resize), &required(square, "square")); });
 }
 
-alexnet_deploy_status alexnet_deploy_decode(const void* data, std::size_t num_bytes, alexnet_deploy_resize resize,
-                                            const alexnet_deploy_limits* limits, std::uint8_t* square) {
+alexnet_deploy_status alexnet_deploy_decode(const void* data, std::size_t num_bytes,
+                                            alexnet_deploy_image_policy policy, const alexnet_deploy_limits* limits,
+                                            std::uint8_t* square) {
     return guarded([&] {
-        decode_image(bytes_of(data, num_bytes), checked(resize), limits_of(limits), &required(square, "square"));
+        decode_image(bytes_of(data, num_bytes), checked(policy), limits_of(limits), &required(square, "square"));
     });
 }
 
-alexnet_deploy_status alexnet_deploy_decode_file(const char* path, alexnet_deploy_resize resize,
+alexnet_deploy_status alexnet_deploy_decode_file(const char* path, alexnet_deploy_image_policy policy,
                                                  const alexnet_deploy_limits* limits, std::uint8_t* square) {
     return guarded([&] {
         const Limits bounds = limits_of(limits);
-        decode_image(read_image_file(&required(path, "path"), bounds), checked(resize), bounds,
+        decode_image(read_image_file(&required(path, "path"), bounds), checked(policy), bounds,
                      &required(square, "square"));
     });
 }

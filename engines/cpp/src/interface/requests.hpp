@@ -37,6 +37,14 @@ inline alexnet_deploy_resize checked(alexnet_deploy_resize resize) {
     return resize;
 }
 
+inline alexnet_deploy_image_policy checked(alexnet_deploy_image_policy policy) {
+    checked(policy.resize);
+    if (policy.decoding != ALEXNET_DEPLOY_EXACT && policy.decoding != ALEXNET_DEPLOY_SCALED) {
+        fail(ALEXNET_DEPLOY_USAGE_ERROR, std::to_string(static_cast<int>(policy.decoding)) + " is not a decoding");
+    }
+    return policy;
+}
+
 inline Limits limits_of(const alexnet_deploy_limits* given) {
     Limits limits;
     if (given != nullptr) {
@@ -77,7 +85,8 @@ inline PixelView view_of(const alexnet_deploy_frame& frame) {
         fail(ALEXNET_DEPLOY_USAGE_ERROR, "a row of " + std::to_string(row_bytes) + " bytes does not fit in a stride of " +
                                              std::to_string(frame.stride_bytes));
     }
-    return {frame.pixels, num_bytes, frame.stride_bytes, frame.width, frame.height, channels};
+    return {frame.pixels, num_bytes, frame.stride_bytes, frame.width,
+            frame.height, channels, {frame.width}, {frame.height}};
 }
 
 }  // namespace alexnet_deploy

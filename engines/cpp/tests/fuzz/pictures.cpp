@@ -14,8 +14,9 @@ using namespace alexnet_deploy::fuzz;
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     std::vector<std::uint8_t> square(ALEXNET_DEPLOY_SQUARE_BYTES);
     const alexnet_deploy_limits limits{1 << 22, 0, 0};
-    const auto resize = size % 2 == 0 ? ALEXNET_DEPLOY_SHORTER_SIDE : ALEXNET_DEPLOY_WARP;
-    const alexnet_deploy_status status = alexnet_deploy_decode(data, size, resize, &limits, square.data());
+    const alexnet_deploy_image_policy policy{size % 2 == 0 ? ALEXNET_DEPLOY_SHORTER_SIDE : ALEXNET_DEPLOY_WARP,
+                                             size % 4 < 2 ? ALEXNET_DEPLOY_EXACT : ALEXNET_DEPLOY_SCALED};
+    const alexnet_deploy_status status = alexnet_deploy_decode(data, size, policy, &limits, square.data());
     ++outcomes()[alexnet_deploy_status_name(status)];
     if (status >= ALEXNET_DEPLOY_USAGE_ERROR) {
         std::fprintf(stderr, "%s: %s\n", alexnet_deploy_status_name(status), alexnet_deploy_last_error());

@@ -111,6 +111,7 @@ def _source(path: Path, structure: Structure) -> Source:
             mean=facts.preprocessing.mean,
             mean_image=_mean_image(graph) if facts.preprocessing.has_mean_image else None,
             scale=facts.preprocessing.scale,
+            decode=facts.preprocessing.decode,
             input_size=facts.architecture.input_size,
         )
     producer = "this program" if facts else model.producer_name or "an unknown program"

@@ -65,13 +65,15 @@ public:
     Codec(const Codec&) = delete;
     Codec& operator=(const Codec&) = delete;
 
-    /// Read the header and start decoding to `space`. Returns whether libjpeg raised no error.
-    bool start(J_COLOR_SPACE space) {
+    /// Read the header and start decoding to `space` at 1 / `scale`. Returns whether libjpeg raised no error.
+    bool start(J_COLOR_SPACE space, int scale) {
         if (setjmp(handler_.back) != 0) {
             return false;
         }
         jpeg_read_header(&state_, TRUE);
         state_.out_color_space = space;
+        state_.scale_num = 1;
+        state_.scale_denom = static_cast<unsigned int>(scale);
         jpeg_start_decompress(&state_);
         return true;
     }
@@ -132,23 +134,34 @@ void to_rgb(const std::uint8_t* cmyk, int width, std::uint8_t* rgb) {
     }
 }
 
-Bitmap decode_pixels(const JpegHeader& header, Bytes data) {
+/// The smallest scale at which the shorter side keeps twice the pixels that it is resized to: 8, 4, 2 or 1.
+int scale_of(const JpegHeader& header) {
+    int scale = 8;
+    while (scale > 1 && std::min(header.width, header.height) < 2 * side * scale) {
+        scale /= 2;
+    }
+    return scale;
+}
+
+Bitmap decode_pixels(const JpegHeader& header, int scale, Bytes data) {
     const bool is_cmyk = header.num_layers == 4;
     Codec codec(data);
-    if (!codec.start(header.num_layers == 1 ? JCS_GRAYSCALE : is_cmyk ? JCS_CMYK : JCS_RGB)) {
+    if (!codec.start(header.num_layers == 1 ? JCS_GRAYSCALE : is_cmyk ? JCS_CMYK : JCS_RGB, scale)) {
         fail_decoding(codec);
     }
-    if (codec.width() != header.width || codec.height() != header.height || codec.num_samples() != header.num_layers) {
+    const int width = (header.width + scale - 1) / scale;
+    const int height = (header.height + scale - 1) / scale;
+    if (codec.width() != width || codec.height() != height || codec.num_samples() != header.num_layers) {
         fail_damaged("JPEG", "it has two sizes");
     }
-    Bitmap pixels(header.width, header.height, is_cmyk ? 3 : header.num_layers);
-    std::vector<std::uint8_t> ink(is_cmyk ? static_cast<std::size_t>(header.width) * 4 : 0);
-    for (int y = 0; y < header.height; ++y) {
+    Bitmap pixels(width, height, is_cmyk ? 3 : header.num_layers);
+    std::vector<std::uint8_t> ink(is_cmyk ? static_cast<std::size_t>(width) * 4 : 0);
+    for (int y = 0; y < height; ++y) {
         if (!codec.read_row(is_cmyk ? ink.data() : pixels.row(y))) {
             fail_decoding(codec);
         }
         if (is_cmyk) {
-            to_rgb(ink.data(), header.width, pixels.row(y));
+            to_rgb(ink.data(), width, pixels.row(y));
         }
     }
     if (!codec.finish()) {
@@ -159,7 +172,7 @@ Bitmap decode_pixels(const JpegHeader& header, Bytes data) {
 
 }  // namespace
 
-StoredImage decode_jpeg(Bytes data, const Limits& limits) {
+StoredImage decode_jpeg(Bytes data, alexnet_deploy_decoding decoding, const Limits& limits) {
     refuse_jpeg_process(data);
     const JpegHeader header = read_jpeg_header(data);
     refuse_large(header.width, header.height, limits);
@@ -167,7 +180,8 @@ StoredImage decode_jpeg(Bytes data, const Limits& limits) {
     if (!header.has_scan) {
         fail_damaged("JPEG", "it has no pixels");
     }
-    StoredImage image{decode_pixels(header, data)};
+    const int scale = decoding == ALEXNET_DEPLOY_SCALED ? scale_of(header) : 1;
+    StoredImage image{decode_pixels(header, scale, data), {header.width, header.height, scale}};
     if (header.num_layers == 3 && header.icc_profile) {
         image.conversion = conversion_of_profile(*header.icc_profile);
     }

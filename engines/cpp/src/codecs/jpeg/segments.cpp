@@ -18,8 +18,9 @@ constexpr std::int64_t max_stray_bytes = std::int64_t{1} << 18;
 constexpr std::int64_t max_table_bytes = std::int64_t{1} << 16;
 constexpr std::int64_t max_resources = 10'000;
 constexpr std::int64_t max_exif_segments = 256;
-constexpr std::int64_t max_scanned = 20;
-constexpr std::int64_t bytes_per_pixel = 8;
+constexpr std::int64_t max_scanned = 10;
+constexpr std::int64_t max_memory = std::int64_t{1} << 30;
+constexpr std::int64_t bytes_per_pixel = 4;
 
 constexpr std::uint16_t resolution_info = 0x03ed;
 constexpr int start_of_scan = 0xda, quantisation_table = 0xdb, end_of_image = 0xd9;
@@ -341,15 +342,17 @@ JpegHeader read_jpeg_header(Bytes data) {
 
 void check_jpeg_work(const JpegHeader& header, Bytes data, const Limits& limits) {
     const std::int64_t num_pixels = std::int64_t{header.width} * header.height;
-    const std::int64_t largest = limits.max_pixels * bytes_per_pixel;
-    const double wanted = static_cast<double>(num_pixels) *
-                          (2 * header.samples_per_pixel + (header.num_layers == 1 ? 1 : 4));
-    const auto needed = static_cast<std::int64_t>(std::nearbyint(wanted));
+    std::int64_t needed = num_pixels * (header.num_layers == 1 ? 1 : 4);
     // A scan of all layers is the only one, and libjpeg keeps no coefficients.
     const Bytes layers = data.part(header.first_scan + 2, 1);
-    const bool has_several = header.is_progressive || layers.empty() || layers[0] != header.num_layers;
-    if (needed > largest && has_several) {
-        check_count(needed, largest, "bytes of memory for a JPEG of several scans");
+    if (header.is_progressive || layers.empty() || layers[0] != header.num_layers) {
+        needed += static_cast<std::int64_t>(
+            std::nearbyint(2 * static_cast<double>(num_pixels) * header.samples_per_pixel));
+    }
+    const std::int64_t largest = std::max(max_memory, limits.max_pixels * bytes_per_pixel);
+    if (needed > largest) {
+        fail(ALEXNET_DEPLOY_TOO_LARGE, "its decoder needs " + with_commas(needed) + " bytes of memory, the limit is " +
+                                           with_commas(largest) + "; raise it with max_pixels of alexnet_deploy_limits");
     }
     check_scans(data, std::min(limits.max_scans, max_scanned * limits.max_pixels / num_pixels));
 }

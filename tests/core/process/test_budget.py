@@ -1,0 +1,98 @@
+"""A budget of memory: threads wait until what they need fits, in the order in which they ask."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+from commands import HANGS_AFTER_S
+
+from alexnet_deploy.core.process.budget import MemoryBudget
+
+
+class Holder:
+    """A thread that reserves some bytes until it is told to let go."""
+
+    def __init__(self, budget: MemoryBudget, num_bytes: int, told: "SimpleQueue[str]", name: str) -> None:
+        self._release = threading.Event()
+        self._thread = threading.Thread(target=self._hold, args=(budget, num_bytes, told, name), daemon=True)
+        self._thread.start()
+
+    def _hold(self, budget: MemoryBudget, num_bytes: int, told: "SimpleQueue[str]", name: str) -> None:
+        with budget.reserve(num_bytes):
+            told.put(name)
+            self._release.wait(HANGS_AFTER_S)
+
+    def let_go(self) -> None:
+        self._release.set()
+        self._thread.join(HANGS_AFTER_S)
+        assert not self._thread.is_alive()
+
+
+def waiting(budget: MemoryBudget, number: int) -> None:
+    """Return when this many threads stand in line."""
+    while len(budget._waiting) != number:
+        threading.Event().wait(0.001)
+
+
+def test_what_fits_goes_on_together_and_what_does_not_waits_in_line() -> None:
+    budget, told = MemoryBudget(100), SimpleQueue[str]()
+    first = Holder(budget, 60, told, "first")
+    assert told.get(timeout=HANGS_AFTER_S) == "first"
+    second = Holder(budget, 60, told, "second")
+    waiting(budget, 1)
+    # It would fit, but the second is in front of it.
+    third = Holder(budget, 40, told, "third")
+    waiting(budget, 2)
+    assert told.empty()
+    first.let_go()
+    assert {told.get(timeout=HANGS_AFTER_S) for _ in range(2)} == {"second", "third"}
+    second.let_go()
+    third.let_go()
+
+
+def test_more_than_the_budget_is_had_alone() -> None:
+    budget, told = MemoryBudget(100), SimpleQueue[str]()
+    small = Holder(budget, 1, told, "small")
+    assert told.get(timeout=HANGS_AFTER_S) == "small"
+    large = Holder(budget, 1000, told, "large")
+    waiting(budget, 1)
+    assert told.empty()
+    small.let_go()
+    assert told.get(timeout=HANGS_AFTER_S) == "large"
+    late = Holder(budget, 1, told, "late")
+    waiting(budget, 1)
+    assert told.empty()
+    large.let_go()
+    assert told.get(timeout=HANGS_AFTER_S) == "late"
+    late.let_go()
+
+
+def test_a_budget_survives_what_is_raised_inside_it() -> None:
+    budget = MemoryBudget(10)
+    for _ in range(3):
+        try:
+            with budget.reserve(10):
+                raise ValueError
+        except ValueError:
+            pass
+    with budget.reserve(10):
+        pass
+
+
+def test_many_threads_never_hold_more_than_the_budget() -> None:
+    budget, lock, held, most = MemoryBudget(100), threading.Lock(), 0, 0
+
+    def use(number: int) -> None:
+        nonlocal held, most
+        needed = 1 + number * 37 % 90
+        with budget.reserve(needed):
+            with lock:
+                held += needed
+                most = max(most, held)
+            with lock:
+                held -= needed
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(2000)))
+    assert 90 <= most <= 100
+    assert held == 0
