@@ -162,7 +162,13 @@ def test_our_models_give_the_golden_answers_in_the_python_backend(run: Run, bund
     assert isinstance(files, GoldenFiles)
     held = np.array([bundle.read(name) for name in files.names], object).reshape(-1, 1)
     decoder = Decoder()
-    decoder.initialize({"model_config": json.dumps({"parameters": {"resize": {"string_value": "shorter-side"}, "decode": {"string_value": "scaled"}}})})
+    decoder.initialize(
+        {
+            "model_config": json.dumps(
+                {"parameters": {"resize": {"string_value": "shorter-side"}, "decode": {"string_value": "scaled"}}}
+            )
+        }
+    )
     (answer,) = decoder.execute([{"encoded_images": Tensor(values=held)}])
     (pixels,) = answer.tensors
     assert np.array_equal(pixels.values, bundle.read_tensor(files.pixels))
