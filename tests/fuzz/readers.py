@@ -180,7 +180,7 @@ def _make_bundle(folder: Path) -> None:
         stage.write("golden/images.u8", bytes(256 * 256 * 3))
         stage.write("golden/probabilities.f32", np.full(2, 0.5, "<f4").tobytes())
         stage.write("golden/files/a.png", _PNG)
-        stage.write("golden/file_pixels.u8", decode_image(_PNG, PREPROCESSING.resize).tobytes())
+        stage.write("golden/file_pixels.u8", decode_image(_PNG, PREPROCESSING.image_policy).tobytes())
         stage.write("golden/file_probabilities.f32", np.full(2, 0.5, "<f4").tobytes())
         stage.seal(_manifest())
 

@@ -138,7 +138,7 @@ class Info(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_char_p) for name in ("backend", "version", "device", "precision", "arithmetic", "sha256")),
-        *((name, ctypes.c_int32) for name in ("resize", "num_streams", "batch_size")),
+        *((name, ctypes.c_int32) for name in ("resize", "decoding", "num_streams", "batch_size")),
     ]
 
 

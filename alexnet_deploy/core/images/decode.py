@@ -210,7 +210,7 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
 def _size_of(path: Path) -> int:
     """Return the size of a file in bytes; 0 for one that read_file will refuse."""
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
     except (OSError, ValueError):
         return 0
 

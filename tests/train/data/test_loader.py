@@ -177,6 +177,7 @@ from alexnet_deploy.train.data.batches import Batches, in_batches
 from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.data.loader import batches_of
 from alexnet_deploy.train.pack.writer import pack
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.pack.format import survey_of
 
 def anonymous_mb():

@@ -17,7 +17,7 @@ import pytest
 from archives import cifar_batches, ilsvrc_images, write_cifar, write_folder, write_ilsvrc
 from commands import HANGS_AFTER_S
 from commands import Run as Command
-from training import BLUE, NARROW, RED, are_equal, paint, trained
+from training import BLUE, RED, are_equal, paint, trained
 
 from alexnet_deploy.core.errors import DataError, UsageError
 from alexnet_deploy.core.fs.files import sha256
@@ -94,7 +94,7 @@ def test_a_pack_holds_what_the_survey_and_the_decoder_give(folder: Path, plain: 
 
 
 def test_a_pack_is_surveyed_like_what_was_packed(folder: Path, plain: Path) -> None:
-    wanted, found = look_over(folder, NARROW), look_over(plain, SHORTER_SIDE)
+    wanted, found = look_over(folder, SHORTER_SIDE), look_over(plain, SHORTER_SIDE)
     assert found.folder.root == plain
     for side, other in ((found.folder.train, wanted.folder.train), (found.folder.validation, wanted.folder.validation)):
         assert [(example.name, example.label) for example in side] == [(one.name, one.label) for one in other]
@@ -364,6 +364,7 @@ FILLED = """
 import resource, sys
 from pathlib import Path
 from alexnet_deploy.core.errors import DataError
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.data.scan import find_images
 from alexnet_deploy.train.pack.writer import pack
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
