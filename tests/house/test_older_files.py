@@ -76,7 +76,9 @@ def test_an_interrupted_pack_is_continued_to_the_same_bytes(older: Path) -> None
 
 
 def test_interrupted_rows_are_continued(older: Path, run: Run) -> None:
-    command = ("predict", "flat/val", "--bundle", "int8/a.bundle", "--backend", "onnxruntime")
+    # The limit on pixels that was the default then.
+    limit = ("--max-pixels", 2**27)
+    command = ("predict", "flat/val", "--bundle", "int8/a.bundle", "--backend", "onnxruntime", *limit)
     outcome = run(*command, "--output", "more.jsonl", "--resume")
     assert outcome.code == 0, outcome
     assert "2 rows" in outcome.err

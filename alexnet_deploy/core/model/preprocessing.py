@@ -1,5 +1,6 @@
 """Image preprocessing between the file and the first layer, stored with the weights that need it."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
@@ -26,7 +27,8 @@ ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 RGB: TypeAlias = tuple[float, float, float]
 
 
-class ImagePolicy(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePolicy:
     """How an image file becomes the 256 x 256 pixels that enter the network (core/images/decode.py)."""
 
     resize: ResizePolicy

@@ -10,12 +10,11 @@
 The same bundles give the same bytes.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
-
-import msgspec
 
 from alexnet_deploy.core.bundle.contract import IMAGES
 from alexnet_deploy.core.bundle.store import GRAPH, LABELS, Bundle, open_bundle
@@ -102,7 +101,7 @@ def _models_of(place: ModelPlace, bundle: Bundle, platform: Platform) -> Iterato
             **{f"{place.version}/{name}": data for name, data in parts.items()},
         },
     )
-    policy = msgspec.structs.asdict(manifest.preprocessing.image_policy)
+    policy = dataclasses.asdict(manifest.preprocessing.image_policy)
     parameters = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in policy.items()
     )
