@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
 import httpcore
@@ -20,8 +20,9 @@ from alexnet_deploy.train.gather.web.errors import FetchError, FetchErrorCode
 Address: TypeAlias = IPv4Address | IPv6Address
 Permits: TypeAlias = Callable[[Address], bool]
 
-# Azure's metadata and name service; the other clouds' are in private ranges.
-_AZURE = IPv4Address("168.63.129.16")
+# Python 3.11 takes the first for public: IANA's protocol assignments, with the metadata service of Oracle's cloud. The
+# second is public, but stands for Azure's metadata and name service. The other clouds' are in private ranges.
+_RESERVED = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"))
 
 # RFC 6052 and RFC 8215: IPv4 addresses behind a translator.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
@@ -32,7 +33,7 @@ def is_public(address: Address) -> bool:
 
     Source: IANA's special-purpose registries, as in ipaddress.is_global.
     """
-    if not address.is_global or address.is_multicast or address == _AZURE:
+    if not address.is_global or address.is_multicast or any(address in network for network in _RESERVED):
         return False
     return isinstance(address, IPv4Address) or all(is_public(inner) for inner in _inner(address))
 

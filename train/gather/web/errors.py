@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class FetchErrorCode(StrEnum):
-    """Reason why a URL gives no file; an answer with another HTTP status than 200 has the code `http_` and the status."""
+    """Reason why a URL gives no file; for an HTTP status other than 200 the code is `http_` and the status."""
 
     INVALID_URL = "invalid_url"
     """Not a URL of a web server, or one with a user name."""

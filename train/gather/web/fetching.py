@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -22,6 +22,7 @@ _MOST_REDIRECTS = 10
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TRANSIENT = frozenset((408, 425, 429))
 _RESOLVERS = 8
+_LARGEST_PORT = 65535
 _ROBOTS_PATH = "/robots.txt"
 
 
@@ -103,7 +104,9 @@ class Fetcher:
             words = f"more than {counted(self._max_bytes, 'byte')}; --max-bytes sets the limit"
             raise FetchError(FetchErrorCode.TOO_LARGE, words, url)
         if answer.coding is not None:
-            raise FetchError(FetchErrorCode.CONNECTION, f"the server sent {answer.coding}, which was not asked for", url)
+            raise FetchError(
+                FetchErrorCode.CONNECTION, f"the server sent {answer.coding}, which was not asked for", url
+            )
         return Fetched(url=url, data=answer.data)
 
     async def _check_robots(self, url: httpx.URL) -> None:
@@ -205,6 +208,8 @@ def checked_url(text: str) -> httpx.URL:
         raise FetchError(FetchErrorCode.INVALID_URL, f"not a valid URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise FetchError(FetchErrorCode.INVALID_URL, "not an http or https URL")
+    if url.port is not None and url.port > _LARGEST_PORT:
+        raise FetchError(FetchErrorCode.INVALID_URL, f"the port {url.port} is above {_LARGEST_PORT}")
     if url.userinfo:
         raise FetchError(FetchErrorCode.INVALID_URL, "a URL with a user name or a password is not fetched")
     return url.copy_with(fragment=None)
@@ -231,10 +236,11 @@ async def _body(response: httpx.Response, most_bytes: int, *, wants_start: bool)
     if is_long and not wants_start:
         return b"", True
     data = bytearray()
-    async for piece in response.aiter_raw():
-        data += piece
-        if len(data) > most_bytes:
-            return bytes(data[:most_bytes]), True
+    async with aclosing(response.aiter_raw()) as pieces:
+        async for piece in pieces:
+            data += piece
+            if len(data) > most_bytes:
+                return bytes(data[:most_bytes]), True
     return bytes(data), False
 
 

@@ -1,4 +1,4 @@
-"""How often one host is asked: a limit on requests at the same time, a delay between them, and rests that it asks for."""
+"""How often one host is asked: a limit on requests at a time, a delay between them, and the rests it asks for."""
 
 import asyncio
 import time
@@ -97,7 +97,7 @@ class Host:
 
 
 def rest_asked_for(retry_after: str | None) -> float | None:
-    """Return the seconds that a header Retry-After asks for, which holds a number or a date; None if it holds neither."""
+    """Return the seconds that a header Retry-After asks for, by a number or a date; None if it holds neither."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         # A number of thousands of digits is infinite.

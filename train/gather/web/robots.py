@@ -41,7 +41,7 @@ class Robots:
 
 
 def robots_of(status: int, data: bytes) -> Robots:
-    """Return the rules in a server's answer: no file means no rules, an error of the server means nothing is permitted."""
+    """Return the rules in an answer: no file means no rules, an error of the server that nothing is permitted."""
     if status == 200:
         return Robots(rules=Protego.parse(data[:MOST_BYTES].decode("utf-8-sig", errors="replace")))
     if status == 429 or status >= 500:
