@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import msgspec
 from msgspec import Struct
@@ -216,16 +216,23 @@ def _in_another_thread(work: Coroutine[object, object, None]) -> None:
 
     A signal then interrupts the wait in this thread, and not a step of the loop, which would stay half-done.
     """
-    loop = asyncio.new_event_loop()
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
     task = loop.create_task(work)
-    thread = Thread(target=loop.run_until_complete, args=(asyncio.wait([task]),), name="gather", daemon=True)
-    thread.start()
+    # Not Thread.join: interrupted once, it takes the thread for ended.
+    has_ended = Event()
+
+    def run() -> None:
+        with runner:
+            # It waits for the task without raising its exception.
+            runner.run(asyncio.wait([task]))
+        has_ended.set()
+
+    Thread(target=run, name="gather", daemon=True).start()
     try:
-        thread.join()
+        has_ended.wait()
     except BaseException:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        has_ended.wait()
         raise
-    finally:
-        loop.close()
     task.result()
