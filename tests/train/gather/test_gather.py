@@ -133,11 +133,11 @@ def test_hosts_in_private_networks_are_refused(site: Site, tmp_path: Path) -> No
 def interrupted(
     entries: list[Entry], out: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, number: int = errno.ENOSPC
 ) -> str:
-    """Gather on a disk that fails after a number of outcomes; return the sentence."""
+    """Gather on a disk that fails from a number of outcomes on; return the sentence."""
     note, counts = staging.Stage.note, iter(range(10**6))
 
     def failing(self: staging.Stage, found: object) -> None:
-        if next(counts) == after:
+        if next(counts) >= after:
             raise OSError(number, os.strerror(number))
         note(self, found)  # type: ignore[arg-type]
 
