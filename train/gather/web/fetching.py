@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
@@ -52,6 +51,16 @@ class _Answer:
         return location
 
     @property
+    def is_transient(self) -> bool:
+        """Whether another attempt may give the file."""
+        return self.status in _TRANSIENT or self.status >= 500
+
+    @property
+    def rest_seconds(self) -> float | None:
+        """The rest that the server asks for; None if it does not."""
+        return rest_asked_for(self.headers.get("Retry-After"))
+
+    @property
     def coding(self) -> str | None:
         """How the file is compressed, which no request asks for; None if it is not."""
         coding = self.headers.get("Content-Encoding", "").strip().lower()
@@ -70,9 +79,14 @@ class _Server:
 class Fetcher:
     """Fetches files; its tasks share the hosts' turns and the rules of robots.txt."""
 
-    def __init__(self, client: httpx.AsyncClient, manners: Manners, max_bytes: int) -> None:
-        """Ask through this client; see fetching()."""
-        self._client = client
+    def __init__(self, transport: httpx.AsyncBaseTransport, manners: Manners, max_bytes: int) -> None:
+        """Ask through this transport; see fetching()."""
+        self._transport = transport
+        self._headers = {
+            "User-Agent": manners.user_agent,
+            "Accept": "image/*, */*;q=0.5",
+            "Accept-Encoding": "identity",
+        }
         self._manners = manners
         self._max_bytes = max_bytes
         self._hosts: dict[str, Host] = {}
@@ -116,7 +130,7 @@ class Fetcher:
             if server.robots is None:
                 server.robots = await self._robots(url.copy_with(raw_path=_ROBOTS_PATH.encode(), fragment=None))
         if isinstance(server.robots, FetchError):
-            raise FetchError(server.robots.code, str(server.robots), str(url))
+            raise FetchError(server.robots.code, str(server.robots), server.robots.url)
         if (refusal := server.robots.refusal(str(url))) is not None:
             raise FetchError(FetchErrorCode.ROBOTS, refusal, str(url))
         self._host(url).slow_down(server.robots.delay_seconds)
@@ -141,25 +155,43 @@ class Fetcher:
         host = self._host(url)
         for attempt in range(self._manners.retries + 1):
             is_last = attempt == self._manners.retries
-            rest: float | None = None
             try:
-                async with host.turn():
-                    answer = await self._once(url, most_bytes)
-                if is_last or not (answer.status in _TRANSIENT or answer.status >= 500):
-                    return answer
-                rest = rest_asked_for(answer.headers.get("Retry-After"))
-                if rest is not None and rest > LONGEST_REST_SECONDS:
-                    return answer
+                answer = await self._asked(host, url, most_bytes)
             except FetchError as error:
                 if is_last or error.code not in (FetchErrorCode.TIMEOUT, FetchErrorCode.CONNECTION):
                     raise
-            host.rest(self._manners.back_off_seconds(attempt) if rest is None else rest)
+                host.rest(self._manners.back_off_seconds(attempt))
+                continue
+            if is_last or not answer.is_transient or host.closed is not None:
+                return answer
+            if answer.rest_seconds is None:
+                host.rest(self._manners.back_off_seconds(attempt))
         raise AssertionError("the last attempt returns or raises")
+
+    async def _asked(self, host: Host, url: httpx.URL, most_bytes: int) -> _Answer:
+        """Ask once, in a turn of the host, and give the host the rest that it asks for; raises FetchError."""
+        async with host.turn():
+            if host.closed is not None:
+                raise FetchError(host.closed.code, str(host.closed))
+            answer = await self._once(url, most_bytes)
+        rest = answer.rest_seconds if answer.is_transient else None
+        if rest is not None and rest > LONGEST_REST_SECONDS:
+            words = f"not asked: the server wants no request for {rest:,.0f} s"
+            host.closed = FetchError(f"http_{answer.status}", words)
+        elif rest is not None:
+            host.rest(rest)
+        return answer
 
     async def _once(self, url: httpx.URL, most_bytes: int) -> _Answer:
         seconds = self._manners.timeout_seconds
+        # Not through httpx.AsyncClient, which keeps cookies, reads proxies and passwords from the environment, and
+        # raises for a Location that is no URL, even where it does not follow redirects.
+        request = httpx.Request("GET", url, headers=self._headers)
         try:
-            async with asyncio.timeout(seconds), self._client.stream("GET", url) as response:
+            async with (
+                asyncio.timeout(seconds),
+                aclosing(await self._transport.handle_async_request(request)) as response,
+            ):
                 data, is_cut = await _body(response, most_bytes, wants_start=url.path == _ROBOTS_PATH)
                 return _Answer(url=url, status=response.status_code, headers=response.headers, data=data, is_cut=is_cut)
         except TimeoutError as error:
@@ -184,17 +216,13 @@ class Fetcher:
 async def fetching(manners: Manners, *, max_bytes: int, permits: Permits = is_public) -> AsyncIterator[Fetcher]:
     """Yield a Fetcher of files of at most `max_bytes`, from hosts at permitted addresses.
 
-    No proxy is used and no cookie is kept, and nothing is read from the environment but the certificates to trust.
+    No proxy is used and no cookie is kept.
     """
     resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
     transport = CheckedTransport(CheckedNetwork(permits, resolvers), manners.connections)
-    headers = {"User-Agent": manners.user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
-    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     try:
-        async with httpx.AsyncClient(
-            transport=transport, headers=headers, cookies=cookies, timeout=None, trust_env=False
-        ) as client:
-            yield Fetcher(client, manners, max_bytes)
+        async with transport:
+            yield Fetcher(transport, manners, max_bytes)
     finally:
         # The system's resolver cannot be stopped.
         resolvers.shutdown(wait=not is_interrupted(), cancel_futures=True)

@@ -9,12 +9,13 @@ from email.utils import parsedate_to_datetime
 
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.process.versions import __version__
+from alexnet_deploy.train.gather.web.errors import FetchError
 
 PRODUCT = "alexnet-deploy"
 """The name that robots.txt knows this program by."""
 
 LONGEST_REST_SECONDS = 120.0
-"""A server that asks for a longer rest gets no second request for the same file."""
+"""A host that asks for a longer rest is not asked again."""
 
 _BACK_OFF_SECONDS = (1.0, 4.0, 16.0, 60.0)
 
@@ -73,6 +74,8 @@ class Host:
         self._turns = asyncio.Semaphore(manners.per_host)
         self._next_start = 0.0
         self._delay_seconds = manners.delay_seconds
+        self.closed: FetchError | None = None
+        """Why the host must not be asked any more; None if it may be."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -150,8 +150,24 @@ def test_a_server_gets_the_rest_that_it_asks_for(site: Site) -> None:
 
 def test_a_server_that_asks_for_hours_is_not_asked_again(site: Site) -> None:
     time = Waits()
-    assert code(site.put("/a", sends(b"", status=429, Retry_After="7200")), time.manners()) == "http_429"
-    assert (site.asked["/a"], time.waited) == (1, [])
+    site.put("/a", sends(b"", status=429, Retry_After="7200"))
+    site.put("/b", sends(DATA))
+    first, second = fetched(f"{site.url}/a", f"{site.url}/b", manners=time.manners())
+    assert first == ("http_429", "the server answered 429 Too Many Requests")
+    assert second == ("http_429", "not asked: the server wants no request for 7,200 s")
+    assert (site.asked["/a"], site.asked["/b"], time.waited) == (1, 0, [])
+
+
+def test_a_host_also_rests_after_the_last_attempt(site: Site) -> None:
+    time = Waits()
+    site.put("/a", sends(b"", status=429, Retry_After="9"))
+    site.put("/b", sends(DATA))
+    manners = time.manners(retries=0)
+    assert [code for code, _ in fetched(f"{site.url}/a", f"{site.url}/b", manners=manners)] == [
+        "http_429",
+        f"{site.url}/b",
+    ]
+    assert time.waited == [9.0]
 
 
 @pytest.mark.parametrize("answer", [resets, endless_headers, talks_nonsense, sends(DATA, length=len(DATA) + 1)])
@@ -170,7 +186,11 @@ def test_an_answer_that_does_not_end_has_timed_out(site: Site) -> None:
 
 
 def test_large_files_are_not_read_to_their_end(site: Site) -> None:
-    for path, answer in (("/a", endless()), ("/b", sends(b"x", length=10**15)), ("/c", sends(b"x" * (MOST_BYTES + 1)))):
+    for path, answer in (
+        ("/a", endless()),
+        ("/b", sends(b"x", length=10**15)),
+        ("/c", unsized(b"x" * (MOST_BYTES + 1))),
+    ):
         assert fetched(site.put(path, answer)) == [("too_large", "more than 100,000 bytes; --max-bytes sets the limit")]
     assert fetched(site.put("/d", sends(b"x" * MOST_BYTES))) == [(f"{site.url}/d", b"x" * MOST_BYTES)]
 
