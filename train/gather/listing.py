@@ -22,6 +22,8 @@ from alexnet_deploy.train.gather.pages import images_in, pages_in
 _URL, _CLASS, _LICENCE, _PAGE = "url", "class", "licence", "page"
 _SPELLINGS = MappingProxyType({"license": _LICENCE})
 _LONGEST_NAME_BYTES = 255
+# httpx's limit on a URL; csv readers have limits too.
+_LONGEST_TEXT = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +63,19 @@ def read_list(path: Path) -> list[Entry]:
         raise DataError(f"{path}: is not UTF-8: {error.reason} at byte {error.start:,}") from error
     if not entries:
         raise DataError(f"{path}: holds no URL")
-    _check_classes(path, entries)
+    _check(path, entries)
     return entries
 
 
-def _check_classes(path: Path, entries: Sequence[Entry]) -> None:
-    """Raise DataError if a class cannot be the name of a folder, or two only differ in what file systems disregard."""
+def _check(path: Path, entries: Sequence[Entry]) -> None:
+    """Raise DataError for a text that is too long, and for classes that cannot be the names of different folders."""
     same: dict[str, str] = {}
     for number, entry in enumerate(entries, start=1):
         name = entry.label
+        if (longest := max(map(len, (entry.url, entry.licence, entry.page)))) > _LONGEST_TEXT:
+            raise DataError(
+                f"{path}: URL {number:,} has a text of {longest:,} characters, the limit is {_LONGEST_TEXT:,}"
+            )
         if same.get(key := unicodedata.normalize("NFC", name).casefold()) == name:
             continue
         if (problem := _problem(name)) is not None:

@@ -146,6 +146,9 @@ def _lock(descriptor: int, folder: Path, out: Path, say: Say) -> None:
 
 def _take_apart(folder: Path) -> None:
     """Bring all pictures back to their folder, and remove everything else but the plan and the journal."""
+    for side in (TRAIN, VALIDATION):
+        for path in (folder / side).glob("*/*"):
+            path.rename(folder / _PICTURES / path.name)
     for path in folder.iterdir():
         if path.name in (_PLAN, _JOURNAL, _PICTURES):
             continue

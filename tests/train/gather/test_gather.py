@@ -20,6 +20,7 @@ from alexnet_deploy.train.data.source import check_source
 from alexnet_deploy.train.gather import run as gathering
 from alexnet_deploy.train.gather import stage as staging
 from alexnet_deploy.train.gather.listing import Entry
+from alexnet_deploy.train.gather.rows import Row
 from alexnet_deploy.train.gather.run import Gathered, GatherOptions, gather
 from alexnet_deploy.train.gather.web.hosts import Manners
 
@@ -200,6 +201,28 @@ def test_a_longer_list_continues_an_interrupted_one(
     gather(entries_of(urls[::-1]), tmp_path / "out", options())
     assert [row["url"] for row in table_of(tmp_path / "out")] == urls[::-1]
     assert site.asked.total() - asked == 1 + 4
+
+
+def test_nothing_is_fetched_again_after_a_kill_at_the_end(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = entries_of([site.put(f"/{number}.jpg", sends(drawn(number))) for number in range(6)])
+    lines = iter(range(100))
+
+    def killed(row: Row) -> str:
+        if next(lines) == 3:
+            raise OSError(errno.EIO, "killed")
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Row, "line", killed)
+        with pytest.raises(OutputError):
+            gather(entries, tmp_path / "out", options())
+    assert len(list((tmp_path / ".out.partial/train").glob("*/*"))) in range(1, 5)
+    asked = site.asked.total()
+    assert gather(entries, tmp_path / "out", options()).statuses == {"kept": 6}
+    assert site.asked.total() == asked
+    assert files_below(tmp_path) == {"out/gathered.csv", *(f"out/{row['file']}" for row in table_of(tmp_path / "out"))}
 
 
 def test_another_plan_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

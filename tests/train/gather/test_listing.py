@@ -81,6 +81,7 @@ def test_a_page_is_a_class_and_a_folder_holds_pages(tmp_path: Path) -> None:
         ("a.csv", 'url,class\na,"b\nc"\n', "URL 1: the class 'b\\nc' is not one line of printable text"),
         ("a.csv", "url,class\na,b\x1b[2J\n", "URL 1: the class 'b\\x1b[2J' is not one line of printable text"),
         ("a.csv", f"url,class\na,{'ü' * 128}\n", "has more than 255 bytes"),
+        ("a.csv", f"url,class\na,b\n{'u' * 65_537},b\n", "URL 2 has a text of 65,537 characters, the limit is 65,536"),
         ("a.csv", "url,class\na,Cat\na,cat\n", "the classes 'Cat' and 'cat' differ only in case"),
         ("a.csv", "url,class\na,caf\u00e9\na,cafe\u0301\n", "differ only in case; use one spelling"),
     ],
