@@ -21,7 +21,7 @@ import alexnet_deploy.train.data.folder
 import alexnet_deploy.train.gather.run  # noqa: F401
 from alexnet_deploy.cli import main
 
-OPTIONS = ("--allow-private", "--delay", "0", "--per-host", "4", "--val", "0.3")
+OPTIONS = ("--allow-private", "--delay", "0", "--per-host", "4", "--val", "0.3", "--max-bytes", "100000")
 
 
 def stopping(step: Callable[..., Any], numbers: "count[int]", last: int, marker: Path) -> Callable[..., Any]:

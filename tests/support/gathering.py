@@ -1,6 +1,7 @@
 """A web server with pictures and with everything that goes wrong, and the list of its URLs."""
 
 import io
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -27,6 +28,7 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
     return file.getvalue()
 
 
+@cache
 def drawn(seed: int, *, side: int = 96, quality: int = 90) -> bytes:
     image = draw_image(DRAWN_CLASSES[seed % len(DRAWN_CLASSES)], seed)
     return jpeg(image.resize((side, side), Image.Resampling.BICUBIC), quality)

@@ -47,7 +47,9 @@ class Clock:
 
 def options(**changes: object) -> GatherOptions:
     manners = Manners(connections=8, per_host=4, delay_seconds=0.0, retries=1, sleep=no_wait, clock=Clock())
-    return GatherOptions(**{"allow_private": True, "validation_share": 0.3, "manners": manners, **changes})  # type: ignore[arg-type]
+    return GatherOptions(
+        **{"allow_private": True, "validation_share": 0.3, "max_bytes": 10**6, "manners": manners, **changes}
+    )  # type: ignore[arg-type]
 
 
 def entries_of(urls: list[str]) -> list[Entry]:

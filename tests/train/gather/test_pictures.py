@@ -50,7 +50,7 @@ def nearest(kept: list[Image.Image], image: Image.Image) -> int | None:
     return None if found is None else found[0]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_picture_that_was_saved_again_or_resized_is_the_same(seed: int) -> None:
     kept = [draw_image(name, seed) for name in DRAWN_CLASSES]
     for number, image in enumerate(kept):
@@ -64,7 +64,7 @@ def test_a_picture_that_was_saved_again_or_resized_is_the_same(seed: int) -> Non
 
 
 def test_other_pictures_are_not_the_same() -> None:
-    kept = [draw_image(name, seed) for name in DRAWN_CLASSES for seed in range(10)]
+    kept = [draw_image(name, seed) for name in DRAWN_CLASSES for seed in range(3)]
     for number, image in enumerate(kept):
         assert nearest(kept[:number], image) is None
     mirrored = kept[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)

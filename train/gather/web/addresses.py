@@ -7,8 +7,10 @@ connection goes to the checked address; each redirect makes its own connection.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
@@ -108,7 +110,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     def __init__(self, network: CheckedNetwork, connections: int) -> None:
         """Keep at most this many connections open."""
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(), max_connections=connections, network_backend=network
+            ssl_context=_certificates(), max_connections=connections, network_backend=network
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -127,6 +129,12 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._pool.aclose()
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return the trusted certificates, which take 50 ms to load."""
+    return httpx.create_ssl_context()
 
 
 class _Body(httpx.AsyncByteStream):
