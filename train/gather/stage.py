@@ -32,6 +32,7 @@ from alexnet_deploy.core.inputs.remote.urls import masked
 from alexnet_deploy.core.process.ahead import decode_threads, map_ahead
 from alexnet_deploy.core.process.say import Say, counted
 from alexnet_deploy.train.gather.listing import Entry
+from alexnet_deploy.train.gather.pictures import Picture
 from alexnet_deploy.train.gather.rows import COLUMNS, TRAIN, VALIDATION, Found, Row, file_name
 
 TABLE = "gathered.csv"
@@ -184,7 +185,8 @@ def _recovered(folder: Path, journal: FileIO, say: Say) -> dict[str, Found]:
         length += len(line)
     os.ftruncate(journal.fileno(), length)
     names = {path.name for path in (folder / _PICTURES).iterdir()}
-    wanted = {file_name(one.picture): one.picture.sha256 for one in found.values() if _is_kept(one)}
+    kept = {url: picture for url, one in found.items() if (picture := _kept_picture(one)) is not None}
+    wanted = {file_name(picture): picture.sha256 for picture in kept.values()}
     places = [folder / _PICTURES / name for name in sorted(names & wanted.keys())]
     digests = map_ahead(sha256_of_file, places, threads=decode_threads(), ahead=_AHEAD)
     intact = {path.name for path, digest in zip(places, digests, strict=True) if digest == wanted[path.name]}
@@ -192,13 +194,13 @@ def _recovered(folder: Path, journal: FileIO, say: Say) -> dict[str, Found]:
         (folder / _PICTURES / name).unlink()
     if damaged := wanted.keys() - intact:
         say(f"{counted(len(damaged), 'picture')} missing or damaged in {folder}: fetching again")
-        found = {url: one for url, one in found.items() if not _is_kept(one) or file_name(one.picture) in intact}
+        found = {url: one for url, one in found.items() if url not in kept or file_name(kept[url]) in intact}
     return found
 
 
-def _is_kept(found: Found) -> bool:
-    """Return whether the picture of an outcome is stored."""
-    return found.error is None and found.picture is not None
+def _kept_picture(found: Found) -> Picture | None:
+    """Return the picture of an outcome, if it is stored."""
+    return found.picture if found.error is None else None
 
 
 def _refuse_other_list(folder: Path, entries: Sequence[Entry]) -> None:

@@ -1,11 +1,12 @@
 """Fetch the file behind a URL: redirects, limits, retries, robots.txt."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import cast
 
 import httpcore
 import httpx
@@ -264,7 +265,8 @@ async def _body(response: httpx.Response, most_bytes: int, *, wants_start: bool)
     if is_long and not wants_start:
         return b"", True
     data = bytearray()
-    async with aclosing(response.aiter_raw()) as pieces:
+    # It is a generator, which must be closed before the response is.
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as pieces:
         async for piece in pieces:
             data += piece
             if len(data) > most_bytes:
