@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.commands import build, export, import_, look, merge, pack, predict, train
+from alexnet_deploy.cli.commands import build, export, import_, look, merge, predict, train
+from alexnet_deploy.cli.commands.data import gather, pack
 from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
 from alexnet_deploy.cli.commands.serving import serve, triton
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
@@ -55,6 +56,7 @@ def options(
 
 # The order of first use; --help lists the commands in this order.
 for command in (
+    gather.gather,
     train.train,
     look.recipes,
     pack.pack,
@@ -85,6 +87,8 @@ _EXTRAS: dict[str, Extra] = {
     "google": "train",
     "h5py": "import",
     "scipy": "import",
+    "protego": "gather",
+    "bs4": "gather",
     "pyarrow": "parquet",
     "matplotlib": "train",
     "jinja2": "train",

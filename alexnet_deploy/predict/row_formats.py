@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from rich.cells import cell_len, set_cell_size
 
+from alexnet_deploy.core.csv_text import csv_line
 from alexnet_deploy.core.errors import ImageErrorCode, UsageError
 from alexnet_deploy.core.fs.opening import MIB
 from alexnet_deploy.core.fs.reading import from_json
@@ -125,7 +126,7 @@ class RowWriter:
         ranks = range(1, self._topk + 1)
         names = [name for rank in ranks for name in (f"index{rank}", f"label{rank}", f"probability{rank}")]
         marks = [] if self._reject is None else ["rejected"]
-        return _csv_line(["path", "ok", "error", "message", *names, *marks])
+        return csv_line(["path", "ok", "error", "message", *names, *marks])
 
     def row(self, prediction: Prediction) -> str:
         """Return the prediction's line with its line end; on a terminal perhaps none, or one more about failures."""
@@ -133,7 +134,7 @@ class RowWriter:
             case "jsonl":
                 return msgspec.json.encode(_record(prediction)).decode() + "\n"
             case "csv":
-                return _csv_line(list(self._cells(prediction)))
+                return csv_line(list(self._cells(prediction)))
             case "table" if self._width is None:
                 return self._table_line(prediction)
             case "table":
@@ -317,14 +318,6 @@ def _record(prediction: Prediction) -> dict[str, object]:
         return {"path": prediction.path, "ok": False, **mark, "error": error}
     classes = {"top": prediction.top} if prediction.top else {}
     return {"path": prediction.path, "ok": True, **mark, **classes}
-
-
-def _csv_line(cells: list[object]) -> str:
-    line = io.StringIO()
-    # With "\r\n" cells with a bare carriage return are quoted too: Python 3.11 quotes only the characters of its own
-    # line end, and many readers end a line at a carriage return.
-    csv.writer(line, lineterminator="\r\n").writerow(cells)
-    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _shortened(text: str, width: int) -> str:

@@ -1,5 +1,8 @@
 """A web server on this machine that answers as a test says."""
 
+import os
+import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,11 +28,13 @@ class Site:
         return self.url + path
 
 
-def sends(data: bytes, *, length: int | None = None, status: int = 200) -> Answer:
-    """The whole file; `length` is what its header says."""
+def sends(data: bytes, *, length: int | None = None, status: int = 200, **headers: str) -> Answer:
+    """The whole file; `length` is what its header says; the names of other headers have _ for -."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", str(len(data) if length is None else length))
         handler.end_headers()
         handler.wfile.write(data)
@@ -97,6 +102,42 @@ def redirects(url: str) -> Answer:
         handler.end_headers()
 
     return answer
+
+
+def waits(site: Site) -> Answer:
+    """No answer before the test ends."""
+    return lambda handler: site.quit.wait() and None
+
+
+def trickles(site: Site, data: bytes) -> Answer:
+    """A part of the file, and the rest never."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[: len(data) // 2])
+        site.quit.wait()
+
+    return answer
+
+
+def resets(handler: BaseHTTPRequestHandler) -> None:
+    """The connection is reset: lost data are not waited for."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(handler.connection.detach())
+
+
+def endless_headers(handler: BaseHTTPRequestHandler) -> None:
+    """A status, and headers without an end."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        handler.wfile.write(b"X-Bomb: " + b"x" * 1000 + b"\r\n")
+
+
+def talks_nonsense(handler: BaseHTTPRequestHandler) -> None:
+    """What is not HTTP."""
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 @contextmanager

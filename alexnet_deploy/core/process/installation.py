@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 Extra: TypeAlias = Literal[
     "cpu",
+    "gather",
     "gpu",
     "heif",
     "import",

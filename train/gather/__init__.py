@@ -1,0 +1,1 @@
+"""Training images from the web: a list of URLs by class -> a data folder."""
