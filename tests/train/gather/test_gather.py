@@ -15,6 +15,7 @@ from web import Site, sends, serving, waits
 from alexnet_deploy.core.errors import BusyError, OutputError, UsageError
 from alexnet_deploy.core.fs.files import sha256_of_file
 from alexnet_deploy.core.images.decode import read_image
+from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.train.data.folder import find_in_folder
 from alexnet_deploy.train.data.source import check_source
 from alexnet_deploy.train.gather import run as gathering
@@ -87,7 +88,7 @@ def test_each_url_has_one_line_and_nothing_else_is_on_the_disk(site: Site, tmp_p
         assert path.name == f"{row['sha256']}.jpg"
         assert (sha256_of_file(path), path.stat().st_size) == (row["sha256"], int(row["bytes"]))
         assert (row["width"], row["height"], row["message"]) == ("96", "96", "")
-        assert read_image(path, "shorter-side").shape == (256, 256, 3)
+        assert read_image(path, SHORTER_SIDE).shape == (256, 256, 3)
     for row in rows:
         assert row["status"] == "kept" or row["message"]
     moved = next(row for row in rows if row["url"].endswith("/moved.jpg"))
