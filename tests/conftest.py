@@ -2,18 +2,20 @@ import io
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import Outcome, Run
 from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
+from proofs import made_once, short_proofs
 
 from alexnet_deploy import cli
-from alexnet_deploy.core.bundle.store import Bundle
+from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
-from alexnet_deploy.core.model.weights import LoadedWeights, Weights
+from alexnet_deploy.core.model.weights import LoadedWeights, Weights, load_weights
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 
@@ -29,6 +31,23 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def short_proof() -> Iterator[None]:
+    """For modules that need bundles and not their proofs: see short_proofs. The bundles of this file are whole."""
+    with short_proofs():
+        yield
+
+
+def shipped_once(
+    factory: pytest.TempPathFactory, name: str, weights: Weights, **options: object
+) -> tuple[LoadedWeights, Bundle]:
+    return shipment_in(made_once(factory, name, lambda folder: shipped(weights, folder, **options)))
+
+
+def shipment_in(folder: Path) -> tuple[LoadedWeights, Bundle]:
+    return load_weights(folder / "weights.safetensors"), open_bundle(folder / "a.bundle")
+
+
 @pytest.fixture(scope="session")
 def weights() -> Weights:
     """The authors' own structure, narrow: LRN within columns, a spatial norm, uneven padding."""
@@ -37,7 +56,7 @@ def weights() -> Weights:
 
 @pytest.fixture(scope="session")
 def shipment(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
-    return shipped(weights, tmp_path_factory.mktemp("shipment"))
+    return shipped_once(tmp_path_factory, "fp32", weights)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +71,25 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def short_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with a short proof, for tests that check or serve it as a means."""
+
+    def make(folder: Path) -> None:
+        with short_proofs():
+            export(loaded, folder / "a.bundle")
+
+    return open_bundle(made_once(tmp_path_factory, "short", make) / "a.bundle")
+
+
+@pytest.fixture(scope="session")
 def features_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A published bundle of the same network, which returns features of fc7."""
-    return export(loaded, tmp_path_factory.mktemp("features") / "fc7.bundle", ExportRequest(output_layer="fc7"))
+    folder = made_once(
+        tmp_path_factory,
+        "features",
+        lambda folder: export(loaded, folder / "fc7.bundle", ExportRequest(output_layer="fc7")),
+    )
+    return open_bundle(folder / "fc7.bundle")
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +105,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled folder to train, calibrate and measure on: 16 images in train/, 8 in val/; tests change none."""
-    root = tmp_path_factory.mktemp("drawn") / "drawn"
-    draw_folder(root, num_train=4, num_validation=2)
-    return root
+    folder = made_once(
+        tmp_path_factory, "drawn", lambda folder: draw_folder(folder / "drawn", num_train=4, num_validation=2)
+    )
+    return folder / "drawn"
 
 
 @pytest.fixture(scope="session")
@@ -84,13 +120,24 @@ def sure(drawn: Path) -> Weights:
 @pytest.fixture(scope="session")
 def int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
     """It in int8, calibrated on what it learnt on."""
-    return shipped(sure, tmp_path_factory.mktemp("int8"), precision="int8")
+    return shipped_once(tmp_path_factory, "int8", sure, precision="int8")
+
+
+@pytest.fixture(scope="session")
+def short_int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
+    """The same with a short proof."""
+
+    def make(folder: Path) -> None:
+        with short_proofs():
+            shipped(sure, folder, precision="int8")
+
+    return shipment_in(made_once(tmp_path_factory, "short_int8", make))
 
 
 @pytest.fixture(scope="session")
 def half_int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
     """It in int8, and in float16 where it is not in int8."""
-    return shipped(sure, tmp_path_factory.mktemp("half_int8"), precision="int8", int8=Int8Request(rest="fp16"))
+    return shipped_once(tmp_path_factory, "half_int8", sure, precision="int8", int8=Int8Request(rest="fp16"))
 
 
 @pytest.fixture

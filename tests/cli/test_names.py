@@ -10,6 +10,8 @@ import alexnet_deploy
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.weights import LoadedWeights
 
+pytestmark = pytest.mark.usefixtures("short_proof")
+
 BUNDLE_NAMES = ("bundles/tiny", "bundles/latest", "bundles/tiny.bundle", "tiny.bundle", "tiny", "./bundles/latest")
 WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetensors")
 
@@ -38,7 +40,7 @@ def test_every_name_of_a_run_resolves_to_its_weights(
     if name != "tiny":
         assert "torch" in run("check", "--weights", name, "--backend", "onnxruntime").out
     shutil.rmtree(latest.parent)
-    outcome = run("export", name, "--out", "mine.bundle", "--plan", "none")
+    outcome = run("export", name, "--out", "mine.bundle", "--views", "center", "--plan", "none")
     assert outcome.code == 0
     assert loaded.sha256 in run("inspect", "mine.bundle").out
 
@@ -147,7 +149,7 @@ def test_a_command_for_weights_looks_in_runs_first(run: Run, latest: Path, run_d
     latest.rename("bundles/tiny")
     latest.with_name("latest").write_text("tiny\n")
     for name in ("latest", "tiny"):
-        outcome = run("export", name, "--out", f"of-{name}.bundle", "--plan", "none")
+        outcome = run("export", name, "--out", f"of-{name}.bundle", "--views", "center", "--plan", "none")
         assert outcome.code == 0, outcome
     assert "bundles/tiny: passed\n" in run("check", "tiny", "--backend", "onnxruntime").err
     assert run("inspect", "latest").out.startswith("bundles/tiny: bundle, ")

@@ -136,7 +136,7 @@ def test_signal_while_a_bundle_is_made_leaves_nothing_half_made(
 ) -> None:
     program = DURING_WRITE.format(signal=number.name)
     out = tmp_path / "bundles/new.bundle"
-    done = run(program, "export", loaded_path, "--out", out)
+    done = run(program, "export", loaded_path, "--views", "center", "--out", out)
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.endswith(f"interrupted by {number.name}\n")

@@ -20,6 +20,11 @@ ASKING = "import socket, sys; sys.exit(socket.socket(socket.AF_INET, socket.SOCK
 
 
 @pytest.fixture
+def bundle(short_bundle: Bundle) -> Bundle:
+    return short_bundle
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """An empty home directory."""
     home = tmp_path / "home"
@@ -42,7 +47,7 @@ def arguments_of(command: str, bundle: Bundle, loaded: LoadedWeights, images: Pa
         "predict": ["predict", images, "--bundle", bundle.path, "--backend", "onnxruntime"],
         "check": ["check", bundle.path, "--weights", loaded.path],
         "bench": ["bench", bundle.path, "--seconds", "0"],
-        "export": ["export", loaded.path, "--out", out],
+        "export": ["export", loaded.path, "--views", "center", "--out", out],
     }[command]
 
 

@@ -17,6 +17,11 @@ from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.pipeline.bench import DRAWN_SIZE, STAGES, bench
 
 
+@pytest.fixture
+def bundle(short_bundle: Bundle) -> Bundle:
+    return short_bundle
+
+
 def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundle) -> None:
     outcome = run("bench", "--json", "--seconds", 0.2, "--batch-size", 1, "--batch-size", 3)
     assert outcome.code == 0, outcome.err

@@ -55,6 +55,11 @@ def source(name: str, cell: str) -> GraphSource:
     return source_of(weights, views, precision, None if rest is None else quantization_of(weights, rest=rest))
 
 
+@functools.cache
+def exact(name: str, cell: str) -> np.ndarray:
+    return exact_answers(source(name, cell).data, IMAGES)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", NAMES)
@@ -68,8 +73,7 @@ def test_cell_is_accepted_and_agrees(name: str, cell: str, backend: GraphBackend
         # The precision of the graph shows in the error.
         assert (row.max_error > 1e-5) is (cell != "fp32")
         if cell.startswith("int8"):
-            own = exact_answers(source(name, cell).data, IMAGES)
-            row = compare(own, actual, engine, GOLDEN_SET, tolerance=int8_graph_tolerance(10))
+            row = compare(exact(name, cell), actual, engine, GOLDEN_SET, tolerance=int8_graph_tolerance(10))
             assert row.passed, row
 
 

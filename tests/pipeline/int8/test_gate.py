@@ -11,6 +11,7 @@ import pytest
 from graphs import RESTS, answers, constants_of, source_of
 from networks import saved, shipped
 from onnx import TensorProto, load_model_from_string
+from proofs import short_proofs
 
 from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.store import Bundle
@@ -84,6 +85,12 @@ def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
     tensors["conv3.bias"][channel] *= np.float32(factor)
     tensors["conv4.weight"][of_group, place] /= np.float32(factor)
     return replace(weights, tensors={**weights.tensors, **tensors})
+
+
+@pytest.fixture(scope="module")
+def short_half_int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
+    with short_proofs():
+        return shipped(sure, tmp_path_factory.mktemp("half"), precision="int8", int8=Int8Request(rest="fp16"))
 
 
 # The gate
@@ -172,9 +179,9 @@ def test_drop_that_is_allowed_needs_no_fallback(
     assert len(found.gate.accuracy.flips) == round(found.gate.accuracy.drop_points / 100 * len(known.images))
 
 
-def test_what_is_measured_stands_in_the_manifest(int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
+def test_what_is_measured_stands_in_the_manifest(short_int8_shipment: tuple[LoadedWeights, Bundle]) -> None:
     """Without labelled images; for accuracy see tests/cli/test_export.py."""
-    _, bundle = int8_shipment
+    _, bundle = short_int8_shipment
     gate = bundle.manifest.gate
     assert gate is not None
     assert gate.accuracy is None
@@ -255,7 +262,7 @@ def test_layers_that_are_kept_stay_in_float(sure: Weights) -> None:
 
 @pytest.mark.parametrize("rest", RESTS)
 def test_rest_is_what_everything_else_computes_in(rest: Rest, request: pytest.FixtureRequest) -> None:
-    loaded, bundle = request.getfixturevalue("int8_shipment" if rest == "fp32" else "half_int8_shipment")
+    loaded, bundle = request.getfixturevalue("short_int8_shipment" if rest == "fp32" else "short_half_int8_shipment")
     assert bundle.manifest.quantization is not None
     assert bundle.manifest.quantization.rest == rest
     graph = load_model_from_string(bundle.read("model.onnx")).graph
