@@ -89,6 +89,8 @@ _loading_lock = threading.Lock()
 _DECODING = MemoryBudget(768 * MIB)
 # Of the files themselves, which may be as large as their pixels.
 _FILES = MemoryBudget(256 * MIB)
+# The threads that hold them are not in a forked process.
+os.register_at_fork(after_in_child=lambda: (_DECODING.release_all(), _FILES.release_all()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ def read_image(path: Path, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_L
 
     Every failure raises ImageError with one of its codes.
     """
-    with _FILES.reserve(_size_of(path)):
+    with _FILES.reserve(_size_of(path, limits)):
         return decode_image(read_file(path, limits), policy, limits)
 
 
@@ -207,12 +209,13 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path, limits: DecodeLimits) -> int:
     """Return the size of a file in bytes; 0 for one that read_file will refuse."""
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
+        size = os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
     except (OSError, ValueError):
         return 0
+    return size if size <= limits.max_bytes else 0
 
 
 def _check_empty(descriptor: int) -> None:

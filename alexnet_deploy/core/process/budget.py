@@ -38,5 +38,11 @@ class MemoryBudget:
                 self._reserved -= num_bytes
                 self._changed.notify_all()
 
+    def release_all(self) -> None:
+        """Forget all threads that wait or hold something: after a fork, in the child, where they do not exist."""
+        self._reserved = 0
+        self._changed = threading.Condition()
+        self._waiting = deque()
+
     def _fits(self, num_bytes: int) -> bool:
         return not self._reserved or self._reserved + num_bytes <= self.num_bytes

@@ -1,5 +1,7 @@
 """A budget of memory: threads wait until what they need fits, in the order in which they ask."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -77,6 +79,30 @@ def test_a_budget_survives_what_is_raised_inside_it() -> None:
             pass
     with budget.reserve(10):
         pass
+
+
+FORKED = """
+import os, threading
+from alexnet_deploy.core.images.decode import _DECODING
+held = threading.Event()
+def hold():
+    with _DECODING.reserve(_DECODING.num_bytes):
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if not child:
+    with _DECODING.reserve(_DECODING.num_bytes):
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_forked_process_begins_with_the_whole_budget() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
 
 
 def test_many_threads_never_hold_more_than_the_budget() -> None:
