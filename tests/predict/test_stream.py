@@ -72,8 +72,8 @@ def test_the_bytes_of_an_input_are_dropped_when_it_is_decoded(bundle: Bundle) ->
     limits = DecodeLimits(max_bytes=1)
     given = [Input(name="a", file=InMemory()), Input(name="b", held=b"not an image")]
     with open_engine(bundle) as engine:
-        resize = bundle.manifest.preprocessing.image_policy
-        decode = partial(decode_input, resize=resize, limits=limits)
+        policy = bundle.manifest.preprocessing.image_policy
+        decode = partial(decode_input, policy=policy, limits=limits)
         found = list(stream_answers(engine, given, None, decode=decode, answer=kept))
     assert [(item.name, item.file, item.held) for item in found] == [("a", None, None), ("b", None, None)]
 
