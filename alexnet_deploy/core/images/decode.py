@@ -90,7 +90,8 @@ _DECODING = MemoryBudget(768 * MIB)
 # Of the files themselves, which may be as large as their pixels.
 _FILES = MemoryBudget(256 * MIB)
 # The threads that hold them are not in a forked process.
-os.register_at_fork(after_in_child=lambda: (_DECODING.release_all(), _FILES.release_all()))
+os.register_at_fork(after_in_child=_DECODING.release_all)
+os.register_at_fork(after_in_child=_FILES.release_all)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
