@@ -79,7 +79,6 @@ def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_
     Raises ImageError (too_large, truncated).
     """
     num_pixels = image.width * image.height
-    check_memory(decoding_bytes(image, data), max_pixels=max_pixels)
     if image.format == "JPEG":
         _check_scans(data, min(max_scans, _MAX_SCANNED * max_pixels // num_pixels))
     elif image.format == "JPEG2000":
@@ -91,19 +90,22 @@ def check_work(image: ImageFile.ImageFile, data: bytes, *, max_pixels: int, max_
         check_count(num_pixels * len(image.getbands()), _MAX_VALUES_IN_PYTHON, what)
 
 
-def decoding_bytes(image: ImageFile.ImageFile, data: bytes, scale: int = 1) -> int:
-    """Return the memory in bytes that decoding needs at its peak, besides the file; `image` is not loaded yet.
+def pixel_bytes(image: ImageFile.ImageFile, scale: int = 1) -> int:
+    """Return the memory in bytes that an image's pixels need while they are decoded; `image` is not loaded yet.
 
     `scale` is that of a JPEG: 2, 4 or 8 if it is decoded at a half, a quarter or an eighth.
     """
-    num_pixels = image.width * image.height
-    needed = num_pixels * bytes_per_pixel(image.format or "", image.mode) // scale**2
-    if image.format == "JPEG" and _has_several_scans(image, data):
-        parts = image.layer[-image.layers :]  # type: ignore[attr-defined]
-        widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
-        # libjpeg keeps all coefficients, of two bytes.
-        needed += round(2 * num_pixels * sum(part[1] * part[2] for part in parts) / (widest * highest))
-    return needed
+    return image.width * image.height * bytes_per_pixel(image.format or "", image.mode) // scale**2
+
+
+def coefficient_bytes(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the memory in bytes of the coefficients that libjpeg keeps for a JPEG of several scans; 0 for others."""
+    if image.format != "JPEG" or not _has_several_scans(image, data):
+        return 0
+    parts = image.layer[-image.layers :]  # type: ignore[attr-defined]
+    widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
+    samples = image.width * image.height * sum(part[1] * part[2] for part in parts) / (widest * highest)
+    return round(2 * samples)
 
 
 def bytes_per_pixel(name: str, mode: str) -> int:

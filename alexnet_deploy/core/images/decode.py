@@ -43,7 +43,14 @@ from PIL.ExifTags import Base as ExifTag
 
 from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.codecs.heif import HeifFile
-from alexnet_deploy.core.codecs.limits import bytes_per_pixel, check_memory, check_notes, check_work, decoding_bytes
+from alexnet_deploy.core.codecs.limits import (
+    bytes_per_pixel,
+    check_memory,
+    check_notes,
+    check_work,
+    coefficient_bytes,
+    pixel_bytes,
+)
 from alexnet_deploy.core.codecs.parts import check_parts
 from alexnet_deploy.core.codecs.tiff import check_tiff
 from alexnet_deploy.core.errors import ImageError, ImageErrorCode, UsageError
@@ -285,9 +292,11 @@ def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Fin
             return _decode_heif(data, limits, finish)
         with DECODERS[name](io.BytesIO(data)) as image:
             refuse_large(image.width, image.height, limits)
+            coefficients = coefficient_bytes(image, data)
+            check_memory(pixel_bytes(image) + coefficients, max_pixels=limits.max_pixels)
             check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
             scale, size = _scale_of(image) if decode == "scaled" else 1, image.size
-            with _DECODING.reserve(decoding_bytes(image, data, scale)):
+            with _DECODING.reserve(pixel_bytes(image, scale) + coefficients):
                 depth = _unread_png_depth(image)
                 if scale > 1:
                     # Pillow takes the largest scale that keeps the requested size.
