@@ -35,6 +35,7 @@ DeviceOption = Annotated[
         callback=_device,
     ),
 ]
+MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 268,435,456.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads for the engine. Default: the backend's choice.")
 ]

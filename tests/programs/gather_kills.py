@@ -10,11 +10,12 @@ import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from killing import killed
 
 # Loaded once, before the forks.
 import alexnet_deploy.train.data.folder
@@ -22,6 +23,9 @@ import alexnet_deploy.train.gather.run  # noqa: F401
 from alexnet_deploy.cli import main
 
 OPTIONS = ("--allow-private", "--delay", "0", "--per-host", "4", "--val", "0.3", "--max-bytes", "100000")
+
+DONE = (1,)
+"""Exit codes: some of the URLs give no image."""
 
 
 def stopping(step: Callable[..., Any], numbers: "count[int]", last: int, marker: Path) -> Callable[..., Any]:
@@ -61,21 +65,6 @@ def forked(urls: Path, out: Path, marker: Path, last_step: int) -> int:
         os._exit(code if isinstance(code, int) else 70)
 
 
-def killed(process: int, has_come: Callable[[], bool], log: Path) -> bool:
-    """Kill a process once the event has come; return False if it had ended, with its work done."""
-    while not (has_ended := os.waitpid(process, os.WNOHANG))[0]:
-        if has_come():
-            os.kill(process, signal.SIGKILL)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            break
-        time.sleep(0.002)
-    else:
-        code = os.waitstatus_to_exitcode(has_ended[1])
-    # 1: some of the URLs give no image.
-    assert code in (-signal.SIGKILL, 1), (code, log.read_text())
-    return code < 0
-
-
 def content_of(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() if path.is_file() else b"" for path in out.rglob("*")}
 
@@ -88,7 +77,7 @@ def is_done(journal: Path, num_urls: int) -> Callable[[], bool]:
 def work(folder: Path, urls: Path, num_kills: int, draws: random.Random) -> dict[str, int]:
     """Return the numbers of rounds, of kills, and of kills at a step; raises AssertionError."""
     whole, marker = folder / "whole", folder / "marker"
-    assert not killed(forked(urls, whole, marker, 0), lambda: False, marker.with_suffix(".log"))
+    assert not killed(forked(urls, whole, marker, 0), lambda: False, marker.with_suffix(".log"), done=DONE)
     num_steps, num_urls = int(marker.read_text()), len(urls.read_text().splitlines()) - 1
     counts = {"rounds": 0, "kills": 0, "at steps": 0, "steps": num_steps}
     while counts["kills"] < num_kills or counts["rounds"] == 0:
@@ -105,7 +94,7 @@ def work(folder: Path, urls: Path, num_kills: int, draws: random.Random) -> dict
             process = forked(urls, place / "out", marker, draws.randint(first, num_steps) if is_step else -1)
             wanted = draws.randint(0, num_urls) if may_kill else num_urls + 1
             has_come = marker.exists if is_step else is_done(place / ".out.partial/journal.jsonl", wanted)
-            was_killed = killed(process, has_come, marker.with_suffix(".log"))
+            was_killed = killed(process, has_come, marker.with_suffix(".log"), done=DONE)
             counts["kills"] += was_killed
             counts["at steps"] += was_killed and is_step
             if was_killed and (place / "out").exists():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from killing import killed
 
 # Loaded once, before the forks.
 import alexnet_deploy.core.images.decode
@@ -35,6 +36,9 @@ COUNT = 4
 
 LAST_STEPS = 6
 """The record: sync, rename, sync of the folder; the rows: sync, link, sync of the folder."""
+
+DONE = (0, 1)
+"""Exit codes; 1 if some inputs failed."""
 
 
 class StandIn:
@@ -108,20 +112,6 @@ def forked(arguments: list[str], stdin: Path, log: Path, last_step: int = 0, sec
         os._exit(code if isinstance(code, int) else 70)
 
 
-def killed(process: int, has_come: Callable[[], bool], log: Path) -> bool:
-    """Kill a process once the event has come; return False if it had ended, with its work done."""
-    while not (has_ended := os.waitpid(process, os.WNOHANG))[0]:
-        if has_come():
-            os.kill(process, signal.SIGKILL)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            break
-        time.sleep(0.002)
-    else:
-        code = os.waitstatus_to_exitcode(has_ended[1])
-    assert code in (-signal.SIGKILL, 0, 1), (code, log.read_text())
-    return code < 0
-
-
 def ended(process: int, log: Path) -> None:
     """Wait for a process that must do its work; 1 if some inputs failed."""
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -156,18 +146,18 @@ def work(
             for step in range(1, LAST_STEPS + 1):
                 first = ["--shard", f"1/{COUNT}", "--output", str(places[0]), "--resume"]
                 process = forked([*common, *first], names, log, step)
-                counts["steps"] += killed(process, (folder / f"paused {process}").exists, log)
+                counts["steps"] += killed(process, (folder / f"paused {process}").exists, log, done=DONE)
                 counts["steps with record"] += Path(f"{places[0]}.shard.json").exists()
         running = {number: start(number) for number in range(COUNT)}
         while running and counts["kills"] < num_kills:
             number = draws.choice(sorted(running))
             process, end = running.pop(number), time.monotonic() + draws.uniform(0, longest_s)
             if last_steps[number]:
-                is_killed = killed(process, (folder / f"paused {process}").exists, log)
+                is_killed = killed(process, (folder / f"paused {process}").exists, log, done=DONE)
             elif draws.random() < 0.6:
-                is_killed = killed(process, lambda: rows_of(number) and time.monotonic() > end, log)  # noqa: B023
+                is_killed = killed(process, lambda: rows_of(number) and time.monotonic() > end, log, done=DONE)  # noqa: B023
             else:
-                is_killed = killed(process, lambda: time.monotonic() > end, log)  # noqa: B023
+                is_killed = killed(process, lambda: time.monotonic() > end, log, done=DONE)  # noqa: B023
             if is_killed:
                 counts["kills"] += 1
                 counts["with rows"] += rows_of(number)

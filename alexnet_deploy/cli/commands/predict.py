@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, ThreadsOption
+from alexnet_deploy.cli.options import BackendOption, BundleOption, DeviceOption, MaxPixelsOption, ThreadsOption
 from alexnet_deploy.cli.prediction.asked import Asked
 from alexnet_deploy.cli.prediction.cluster import predict_on_cluster
 from alexnet_deploy.cli.prediction.complete import confirm_complete, replaced_record
@@ -114,7 +114,6 @@ RetriesOption = Annotated[
         help="Retries after a transient read error, 0.1, 0.5, 2 and 8 seconds apart, then 30; 0 for none.",
     ),
 ]
-MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 268,435,456.")]
 
 
 def predict(

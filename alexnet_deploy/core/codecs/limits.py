@@ -104,7 +104,7 @@ def coefficient_bytes(image: ImageFile.ImageFile, data: bytes) -> int:
         return 0
     parts = image.layer[-image.layers :]  # type: ignore[attr-defined]
     widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
-    samples = image.width * image.height * sum(part[1] * part[2] for part in parts) / (widest * highest)
+    samples: float = image.width * image.height * sum(part[1] * part[2] for part in parts) / (widest * highest)
     return round(2 * samples)
 
 

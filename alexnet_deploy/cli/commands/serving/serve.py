@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_deploy.cli.options import BackendOption, DeviceOption, ThreadsOption, read_token
+from alexnet_deploy.cli.options import BackendOption, DeviceOption, MaxPixelsOption, ThreadsOption, read_token
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.names import check_exists
 
@@ -27,7 +27,6 @@ QueueOption = Annotated[
 ]
 MaxImagesOption = Annotated[int, typer.Option(min=1, help="Most images of one request.")]
 MaxBytesOption = Annotated[int, typer.Option(min=1, help="Most bytes of the body of a request.")]
-MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Refuse larger images. Default: 268,435,456.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Longest time in seconds to read or answer a request.")]
 TokenOption = Annotated[
     Path | None,
