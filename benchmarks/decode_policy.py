@@ -7,7 +7,6 @@ exactly and scaled (at a half and a quarter). BUNDLE is any bundle of these clas
 """
 
 import argparse
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from enlarging import enlarged
 from PIL import Image
 from record import record
 
@@ -27,7 +27,6 @@ from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import open_engine
 
 SHORTER_SIDES = (1100, 2100)
-NOISE = 5.0
 POLICIES: tuple[DecodePolicy, ...] = ("exact", "scaled")
 
 
@@ -40,15 +39,12 @@ class Enlarged:
     pixels: np.ndarray
 
 
-def enlarged(number: int, path: Path, label: int, resize: ResizePolicy) -> Enlarged:
+def decoded(number: int, path: Path, label: int, resize: ResizePolicy) -> Enlarged:
     with Image.open(path) as stored:
-        image = stored.convert("RGB")
-    scale = SHORTER_SIDES[number % len(SHORTER_SIDES)] / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    noise = np.random.default_rng(number).standard_normal((image.height, image.width, 1), np.float32) * NOISE
-    file = io.BytesIO()
-    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
-    pixels = [decode_image(file.getvalue(), ImagePolicy(resize=resize, decode=decode)) for decode in POLICIES]
+        width, height = stored.size
+    scale = SHORTER_SIDES[number % len(SHORTER_SIDES)] / min(width, height)
+    file = enlarged(path, (round(width * scale), round(height * scale)), seed=number)
+    pixels = [decode_image(file, ImagePolicy(resize=resize, decode=decode)) for decode in POLICIES]
     return Enlarged(name=f"{path.parent.name}/{path.name}", label=label, pixels=np.stack(pixels))
 
 
@@ -57,7 +53,7 @@ def photographs(folder: Path, labels: tuple[str, ...], resize: ResizePolicy) -> 
     with ThreadPoolExecutor(decode_threads()) as threads:
         numbered = iter(enumerate(files))
         while part := list(islice(numbered, 64)):
-            yield from threads.map(lambda item: enlarged(item[0], *item[1], resize), part)
+            yield from threads.map(lambda item: decoded(item[0], *item[1], resize), part)
 
 
 def main() -> None:

@@ -17,29 +17,25 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from enlarging import enlarged
 from predict import by_hand_torch, decoding_alone, network_alone, ours, peak_bytes, seconds, top1_labels
 from record import record
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.inputs.paths import find_inputs
-from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.ahead import map_ahead
+from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
 
 SIZE = (4032, 3024)
-NOISE = 5.0
-"""Standard deviation, in levels of 0..255."""
 
 
 def draw_photographs(sources: Sequence[Path], number: int, folder: Path) -> list[Path]:
-    generator = np.random.default_rng(0)
-    files = []
-    for index, source in enumerate(islice(cycle(sources), number)):
-        enlarged = Image.open(source).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
-        noise = generator.standard_normal((SIZE[1], SIZE[0], 1), np.float32) * NOISE
-        pixels = np.clip(np.asarray(enlarged) + noise, 0, 255).astype(np.uint8)
-        files.append(folder / f"{index:03}.jpg")
-        Image.fromarray(pixels).save(files[-1], quality=90, subsampling=2)
+    numbered = list(enumerate(islice(cycle(sources), number)))
+    files = [folder / f"{index:03}.jpg" for index, _ in numbered]
+    drawn = map_ahead(lambda item: enlarged(item[1], SIZE, seed=item[0]), numbered, threads=num_processors(), ahead=8)
+    for path, file in zip(files, drawn, strict=True):
+        path.write_bytes(file)
     return files
 
 

@@ -188,39 +188,6 @@ def compare(files: Sequence[Path], weights: Path, fp32: Bundle, int8: Bundle, ro
 
 # Separate processes.
 
-COLD_PARTS = """
-import sys, time
-marks = [("interpreter", time.time())]
-mark = lambda name: marks.append((name, time.time()))
-import alexnet_deploy.cli, alexnet_deploy.predict.row_formats, alexnet_deploy.predict.output; mark("imports")
-from pathlib import Path
-from alexnet_deploy.core.bundle.store import GRAPH, open_bundle
-bundle = open_bundle(Path(sys.argv[1])); bundle.read(GRAPH); mark("verify the bundle")
-import openvino; mark("import openvino")
-from alexnet_deploy.engines.engine import open_engine
-from alexnet_deploy.predict.predictor import Predictor
-engine = open_engine(bundle, tuned_for="throughput"); mark("verify again, compile")
-list(Predictor(bundle, engine).predict(sys.argv[2])); mark("decode, first run")
-import json; print(json.dumps(marks))
-"""
-
-
-def cold(bundle: Path, image: Path, repeats: int = 9) -> dict[str, object]:
-    """Wall time of `predict one.jpg` as started from a shell, in total and by part."""
-    command = [sys.executable, "-c", MAIN, "predict", str(image), "--bundle", str(bundle)]
-    whole = [seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(repeats)]
-    parts: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        started = time.time()
-        done = subprocess.run(
-            [sys.executable, "-c", COLD_PARTS, str(bundle), str(image)], capture_output=True, check=True
-        )
-        for name, at in json.loads(done.stdout):
-            parts.setdefault(name, []).append(at - started)
-            started = at
-    median_parts = {name: statistics.median(times) for name, times in parts.items()}
-    return {"median_seconds": statistics.median(whole), "worst_seconds": max(whole), "parts_seconds": median_parts}
-
 
 def peak_bytes(bundle: Path, files: Sequence[Path], num_images: int) -> dict[str, float]:
     """Peak memory and time of a `predict` process."""
@@ -263,7 +230,6 @@ def main() -> None:
         "machine": processor(),
         "tools": tool_versions("torch", "onnxruntime", "openvino"),
         "compared": compare(files, options.weights, fp32, int8, options.rounds),
-        "cold": {bundle.manifest.precision: cold(bundle.path, files[0]) for bundle in (fp32, int8)},
     }
     timed = [fp32, int8, *([open_bundle(options.center)] if options.center else [])]
     result["bench"] = [bench(bundle, data=options.images[0], batch_sizes=(1, 8), seconds=5.0) for bundle in timed]
