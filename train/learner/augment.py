@@ -45,15 +45,31 @@ class CropRange:
     """Largest aspect ratio, wide or tall."""
     max_rotation: float = 0.0
     """Largest angle in either direction, in degrees."""
+    mirror: bool = True
+    """Whether a crop is mirrored with probability 1/2."""
+    is_random: bool = True
+    """Whether the place of a crop of the input size is random; else it is the centre, as in the centre view."""
 
 
-def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return a random size x size crop of each image, mirrored with probability 1/2: uint8 (N, S, S, 3).
+WHOLE_RANGE = CropRange(min_area=1.0)
+"""Crops of the input size, at random places and mirrored: the paper's."""
 
-    `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device.
+
+def crop_and_mirror(
+    images: torch.Tensor, size: int, generator: torch.Generator, part: Part, limits: CropRange = WHOLE_RANGE
+) -> torch.Tensor:
+    """Return a size x size crop of each image, at a random place and mirrored with probability 1/2: uint8 (N, S, S, 3).
+
+    `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device. Of the limits, `mirror` and `is_random`
+    apply.
     """
     corners = torch.randint(0, IMAGE_SIZE - size + 1, (2, part.num_images, 1), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images, 1), generator=generator)[part.rows]
+    # Drawn in any case, so that the numbers that follow are the same.
+    if not limits.is_random:
+        corners = torch.full_like(corners, (IMAGE_SIZE - size) // 2)
+    if not limits.mirror:
+        mirrored = torch.zeros_like(mirrored)
     steps = torch.arange(size)
     rows = corners[0] + steps
     columns = corners[1] + torch.where(mirrored == 1, size - 1 - steps, steps)
@@ -74,6 +90,8 @@ def scaled_crop_and_mirror(
     """
     draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images,), generator=generator)[part.rows]
+    if not limits.mirror:
+        mirrored = torch.zeros_like(mirrored)
     if not len(images):
         # affine_grid does not accept an empty batch.
         return images.new_empty((0, size, size, 3), dtype=torch.float32)

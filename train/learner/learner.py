@@ -179,11 +179,17 @@ class Learner:
 
     def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe
+        limits = CropRange(
+            min_area=recipe.min_scale,
+            max_aspect=recipe.max_ratio,
+            max_rotation=recipe.max_rotation,
+            mirror=recipe.mirror,
+            is_random=recipe.random_crops,
+        )
         if recipe.min_scale < 1 or recipe.max_ratio > 1 or recipe.max_rotation > 0:
-            limits = CropRange(min_area=recipe.min_scale, max_aspect=recipe.max_ratio, max_rotation=recipe.max_rotation)
             crops = scaled_crop_and_mirror(images, self._size, limits, draws, part)
         else:
-            crops = crop_and_mirror(images, self._size, draws, part).float()
+            crops = crop_and_mirror(images, self._size, draws, part, limits).float()
         if recipe.color_jitter:
             crops = jitter_colors(crops, self._preprocessing.mean, recipe.color_jitter, draws, part)
         if epoch <= recipe.color_noise_epochs or not recipe.color_noise_epochs:
