@@ -66,6 +66,9 @@ def crop_and_mirror(
     corners = torch.randint(0, IMAGE_SIZE - size + 1, (2, part.num_images, 1), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images, 1), generator=generator)[part.rows]
     # Drawn in any case, so that the numbers that follow are the same.
+    if not limits.is_random and not limits.mirror:
+        start = (IMAGE_SIZE - size) // 2
+        return images[:, start : start + size, start : start + size]
     if not limits.is_random:
         corners = torch.full_like(corners, (IMAGE_SIZE - size) // 2)
     if not limits.mirror:

@@ -193,8 +193,10 @@ class Learner:
         if recipe.color_jitter:
             crops = jitter_colors(crops, self._preprocessing.mean, recipe.color_jitter, draws, part)
         if epoch <= recipe.color_noise_epochs or not recipe.color_noise_epochs:
+            # Drawn in any case, so that the numbers that follow are the same.
             shift = color_shift(self._color_axes, recipe.color_noise, draws, part)
-            crops = crops + shift.to(self._device)[:, None, None, :]
+            if recipe.color_noise:
+                crops = crops + shift.to(self._device)[:, None, None, :]
         views = preprocess(crops, self._preprocessing)
         if recipe.random_erasing:
             views = erase(views, recipe.random_erasing, draws, part)

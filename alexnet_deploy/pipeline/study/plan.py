@@ -108,6 +108,11 @@ class RunPlan:
     num_train: int
     """Number of its training images."""
 
+    @property
+    def is_search(self) -> bool:
+        """Whether it only serves to find a value."""
+        return self.folder.startswith(f"{SEARCH}/")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:

@@ -123,7 +123,7 @@ def _finish(out: Path, plan: Plan, here: Workplace) -> Studied:
     )
     result = result_of(plan, rows, error, facts)
     times = write_files(out, plan, result, rows)
-    write_page(out, result, rows, times, images)
+    write_page(out, plan, result, rows, times, images)
     return Studied(result=result, report=out / REPORT)
 
 

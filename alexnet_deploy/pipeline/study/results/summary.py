@@ -292,15 +292,15 @@ def _sentence(
     start = "" if outcome is None else f"{_OUTCOMES[outcome]}: "
     if compared is None:
         return f"{start}{variant.shown} has no result."
-    label, other, seeds = variant.shown, plan.study.base, counted(len(plan.seeds), "seed")
+    label, other, seeds = f"“{variant.shown}”", f"“{plan.study.base}”", counted(len(plan.seeds), "seed")
     if plan.study.metric == "epochs":
         what = f"{label} needs {compared.mean:.2f} times the epochs of {other}"
         num_censored = sum(row.is_censored for row in (*rows, *base))
         late = f"; {counted(num_censored, 'run')} did not reach the target and count as their epochs" * bool(num_censored)
         form = "{:.2f}"
     else:
-        side = "lower than" if compared.mean < 0 else "higher than"
-        what = f"top-1 of {label} is {abs(compared.mean):.2f} points {side} that of {other}"
+        side = "below" if compared.mean < 0 else "above"
+        what = f"{label} is {abs(compared.mean):.2f} points of top-1 {side} {other}"
         late, form = "", "{:+.2f}"
     if compared.interval is None:
         return f"{start}{what}, with one seed; an interval needs two or more{late}."

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from alexnet_deploy.core.errors import TrainingError
+from alexnet_deploy.core.errors import DivergedError, TrainingError
 from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, measured_runs, search_runs
 from alexnet_deploy.pipeline.study.running.images import pack_of, run_images
-from alexnet_deploy.pipeline.study.running.scores import RunScore, load_score, score_run
+from alexnet_deploy.pipeline.study.running.scores import RunScore, diverged, load_score, save_score, score_run
 from alexnet_deploy.train.loop.checkpoint import CHECKPOINT
 from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.trainer import Pace
@@ -72,19 +72,25 @@ def finish(out: Path, plan: Plan, run: RunPlan, here: Workplace) -> RunScore:
     policy = image_policy_of(preprocessing_for(run.architecture.name), run.recipe)
     images = run_images(pack_of(plan, out), plan, run, policy, place.device)
     directory = out / run.folder
-    train(
-        images.training,
-        run.architecture,
-        run.recipe,
-        directory,
-        placement=place,
-        resume=Resume.SAME_MACHINE if (directory / CHECKPOINT).exists() else Resume.UNBEGUN,
-        pace=here.pace,
-        observer=Observer(
-            say=lambda line: here.say(f"{run.folder}: {line}"),
-            on_progress=lambda progress: here.on_progress(run, progress),
-        ),
-    )
+    try:
+        train(
+            images.training,
+            run.architecture,
+            run.recipe,
+            directory,
+            placement=place,
+            resume=Resume.SAME_MACHINE if (directory / CHECKPOINT).exists() else Resume.UNBEGUN,
+            pace=here.pace,
+            observer=Observer(
+                say=lambda line: here.say(f"{run.folder}: {line}"),
+                on_progress=lambda progress: here.on_progress(run, progress),
+            ),
+        )
+    except DivergedError as error:
+        if not run.is_search:
+            raise DivergedError(f"{directory}: {error}") from error
+        # A rate that is too high is a result of the search.
+        return save_score(out, run, diverged(len(images.training.class_names)))
     return score_run(out, plan, run, images, device=plan.asked.device, say=here.say)
 
 
@@ -98,7 +104,7 @@ def best_values(plan: Plan, scores: dict[str, RunScore]) -> dict[str, float]:
         for name in plan.tables:
             of_variant = [run for run in search_runs(plan) if run.variant == name]
             ranked = [
-                (epochs_to_target(plan, run, scores[run.folder]), scores[run.folder].curve[-1].loss, place)
+                (epochs_to_target(plan, run, scores[run.folder]), scores[run.folder].last_loss, place)
                 for place, run in enumerate(of_variant)
             ]
             found[name] = values[min(ranked)[2]]
@@ -140,6 +146,9 @@ def planned_run(out: Path, plan: Plan, folder: str) -> RunPlan:
 
 def report(run: RunPlan, score: RunScore, say: Say) -> None:
     """Print the result of a run in one line."""
+    if not score.curve:
+        say(f"{run.folder}: diverged")
+        return
     last = score.curve[-1]
     say(
         f"{run.folder}: {score.num_epochs} epochs, loss {last.train_loss:.3f}; top-1 "

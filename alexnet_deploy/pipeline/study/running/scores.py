@@ -90,6 +90,31 @@ class RunScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Number of epochs that were trained."""
         return len(self.curve)
 
+    @property
+    def last_loss(self) -> float:
+        """Loss of the last epoch; infinite if the run diverged."""
+        return self.curve[-1].loss if self.curve else float("inf")
+
+
+def diverged(num_classes: int) -> RunScore:
+    """Return the score of a run of a search whose loss became infinite or NaN: it has no curve."""
+    return RunScore(
+        weights_sha256="",
+        best_epoch=0,
+        curve=(),
+        num_images=0,
+        num_right={},
+        precisions={},
+        confusion=((0,) * num_classes,) * num_classes,
+        misses=(),
+    )
+
+
+def save_score(out: Path, run: RunPlan, score: RunScore) -> RunScore:
+    """Write the score of a run, and return it; raises OSError."""
+    write_atomically(out / run.folder / SCORE, msgspec.json.encode(score) + b"\n")
+    return score
+
 
 def load_score(out: Path, run: RunPlan) -> RunScore | None:
     """Return the score of a run; None if it has none yet. Raises DataError for a damaged one."""
@@ -133,8 +158,7 @@ def score_run(out: Path, plan: Plan, run: RunPlan, images: RunImages, *, device:
         confusion=tuple(map(tuple, confusion.tolist())),
         misses=_misses(judged, predictions, truths, images.tested_numbers),
     )
-    write_atomically(out / run.folder / SCORE, msgspec.json.encode(score) + b"\n")
-    return score
+    return save_score(out, run, score)
 
 
 def top1(probabilities: np.ndarray) -> np.ndarray:
