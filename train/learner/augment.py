@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, Preprocessing
 
 # Weights of red, green and blue in grey (ITU-R BT.601).
 _GREY = (0.299, 0.587, 0.114)
@@ -73,6 +73,15 @@ def crop_and_mirror(
         corners = torch.full_like(corners, (IMAGE_SIZE - size) // 2)
     if not limits.mirror:
         mirrored = torch.zeros_like(mirrored)
+    if images.device.type == "cpu":
+        # Copies of rows: 0.1 ms for an image, where one index for each pixel took 2 ms.
+        crops = images.new_empty((len(images), size, size, 3))
+        for crop, image, top, left, is_mirrored in zip(
+            crops, images, *corners[..., 0].tolist(), mirrored[:, 0].tolist(), strict=True
+        ):
+            part_of_image = image[top : top + size, left : left + size]
+            crop.copy_(part_of_image.flip(1) if is_mirrored else part_of_image)
+        return crops
     steps = torch.arange(size)
     rows = corners[0] + steps
     columns = corners[1] + torch.where(mirrored == 1, size - 1 - steps, steps)
@@ -115,6 +124,24 @@ def scaled_crop_and_mirror(
     pixels = images.permute(0, 3, 1, 2).float()
     crops = functional.grid_sample(pixels, grid.to(images.device), padding_mode="reflection", align_corners=False)
     return crops.permute(0, 2, 3, 1)
+
+
+def standardised(crops: torch.Tensor, preprocessing: Preprocessing, shift: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the network's input, float32 (N, 3, S, S) in channels-last memory, from RGB pixels, float32 (N, S, S, 3).
+
+    The values are those of `preprocess`; `shift`, float32 (N, 3), is added to all pixels of each image first. Computed
+    row by row: 0.6 ms for an image, where `preprocess` and a copy to channels-last took 3 ms.
+    """
+    num_images, height, width, _ = crops.shape
+    rows = crops.reshape(num_images, height, 3 * width)
+    if shift is not None:
+        rows = rows + shift.to(crops.device).repeat(1, width)[:, None, :]
+    mean, scale = (
+        torch.tensor(values, device=crops.device).repeat(width) for values in (preprocessing.mean, preprocessing.scale)
+    )
+    pixels = ((rows - mean) * scale).view(crops.shape)
+    order = list(preprocessing.channel_indices)
+    return (pixels if order == [0, 1, 2] else pixels[..., order]).permute(0, 3, 1, 2)
 
 
 def color_axes(covariance: np.ndarray) -> torch.Tensor:
