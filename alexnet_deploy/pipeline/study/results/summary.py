@@ -69,7 +69,7 @@ class VariantResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Epochs to the study's error; None if a run did not reach it."""
     images_to_error: Interval | None
     remark: str
-    """The engine and its arithmetic, or why there is no value; usually empty."""
+    """The engine and its arithmetic, why there is no value, or that a search ended at its edge; usually empty."""
 
 
 class StudyResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -253,8 +253,18 @@ def _variant_result(plan: Plan, variant: Variant | None, rows: Sequence[Row], ba
         images_to_error=Interval.of(estimate([epochs * first.run.num_train for epochs in reached]))
         if len(reached) == len(rows)
         else None,
-        remark="" if precision is None else precision.words,
+        remark=_edge_words(plan, first.run) if precision is None else precision.words,
     )
+
+
+def _edge_words(plan: Plan, run: RunPlan) -> str:
+    """Return a remark if the best value of a search is the smallest or the largest one that was tried."""
+    for field, values in plan.study.search.items():
+        best = getattr(run.recipe, field)
+        if len(values) > 1 and best in (min(values), max(values)):
+            which = "smallest" if best == min(values) else "largest"
+            return f"its best {field} is the {which} that was tried: a better one may lie beyond"
+    return ""
 
 
 def _searched(plan: Plan, run: RunPlan) -> float | None:

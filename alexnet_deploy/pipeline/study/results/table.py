@@ -35,7 +35,8 @@ def study_table(result: StudyResult, width: int | None = None) -> str:
     )
     verdicts = [variant.outcome or "" for variant in variants]
     table = text_table(columns, verdicts, width=width, least_important=_LEAST_IMPORTANT)
-    notes = [*(f"shrunk: {line}" for line in result.shrunk), f"claim: {result.claim}", result.sentence]
+    remarks = (f"{variant.label}: {variant.remark}" for variant in variants if variant.remark)
+    notes = [*remarks, *(f"shrunk: {line}" for line in result.shrunk), f"claim: {result.claim}", result.sentence]
     return "\n".join((head, table, *notes))
 
 

@@ -1,16 +1,18 @@
 """The runs of a study: those that are not finished are trained and scored, one after another or side by side.
 
-Side by side, each run is a process of its own (worker.py), which ends with this one however this one ends.
+Side by side, they are given to processes (worker.py), which end with this one however this one ends.
 """
 
 import math
 import os
+import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -25,8 +27,6 @@ from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.loop.trainer import Pace
 from alexnet_deploy.train.run import Resume, image_policy_of, train
 from alexnet_deploy.train.runtime.placement import placed
-
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,40 +158,65 @@ def report(run: RunPlan, score: RunScore, say: Say) -> None:
 
 
 def _side_by_side(out: Path, runs: list[RunPlan], here: Workplace) -> None:
-    free = list(range(here.jobs))
+    """Give the runs to processes, each of which gets the next one when it has finished one."""
     waiting = list(reversed(runs))
-    working: dict[int, tuple[RunPlan, subprocess.Popen[bytes]]] = {}
+    workers = [_start(out, here, job % here.num_devices) for job in range(min(here.jobs, len(runs)))]
+    working = {worker: _give(worker, waiting.pop()) for worker in workers}
     try:
-        while waiting or working:
-            while waiting and free:
-                job, run = free.pop(0), waiting.pop()
-                working[job] = (run, _start(out, run, here, job % here.num_devices))
-            for job, (run, process) in list(working.items()):
-                if (code := process.poll()) is None:
-                    continue
-                del working[job]
-                free.append(job)
-                if code:
-                    raise TrainingError(f"{out / run.folder}: its process ended with {code}; its messages are above")
-            time.sleep(_POLL_SECONDS)
+        while working:
+            ready, _, _ = select.select([_answers(worker) for worker in working], [], [])
+            for worker in [worker for worker in working if _answers(worker) in ready]:
+                run = working.pop(worker)
+                if not _answers(worker).readline():
+                    raise TrainingError(
+                        f"{out / run.folder}: its process ended with {worker.wait()}; its messages are above"
+                    )
+                if waiting:
+                    working[worker] = _give(worker, waiting.pop())
     finally:
-        for _, process in working.values():
-            process.terminate()
-        for _, process in working.values():
-            # After SIGTERM it writes a checkpoint.
-            process.wait()
+        for worker in workers:
+            if worker in working:
+                # It writes a checkpoint, then it ends.
+                worker.terminate()
+            else:
+                _close(worker)
+        for worker in workers:
+            worker.wait()
+            _close(worker)
+            _answers(worker).close()
 
 
-def _start(out: Path, run: RunPlan, here: Workplace, device: int) -> subprocess.Popen[bytes]:
-    """Start the process of a run; it ends when its standard input does, which is when this process ends."""
-    worker = "alexnet_deploy.pipeline.study.running.worker"
+def _give(worker: subprocess.Popen[bytes], run: RunPlan) -> RunPlan:
+    assert worker.stdin is not None
+    with suppress(BrokenPipeError):
+        # If it has ended, its answers say so.
+        worker.stdin.write(f"{run.folder}\n".encode())
+        worker.stdin.flush()
+    return run
+
+
+def _answers(worker: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert worker.stdout is not None
+    return worker.stdout
+
+
+def _close(worker: subprocess.Popen[bytes]) -> None:
+    assert worker.stdin is not None
+    with suppress(BrokenPipeError):
+        worker.stdin.close()
+
+
+def _start(out: Path, here: Workplace, device: int) -> subprocess.Popen[bytes]:
+    """Start a process for runs; it ends when its standard input does, which is when this process ends."""
+    module = "alexnet_deploy.pipeline.study.running.worker"
     environment = dict(os.environ)
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device]
     return subprocess.Popen(
-        [sys.executable, "-m", worker, str(out), run.folder],
+        [sys.executable, "-m", module, str(out)],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env=environment,
         pass_fds=() if here.lock is None else (here.lock,),
     )

@@ -112,6 +112,8 @@ def diverged(num_classes: int) -> RunScore:
 
 def save_score(out: Path, run: RunPlan, score: RunScore) -> RunScore:
     """Write the score of a run, and return it; raises OSError."""
+    # A run that diverged in its first epoch has left nothing, not even its directory.
+    (out / run.folder).mkdir(parents=True, exist_ok=True)
     write_atomically(out / run.folder / SCORE, msgspec.json.encode(score) + b"\n")
     return score
 
