@@ -161,8 +161,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise UsageError(f"max_rotation is {self.max_rotation}; it must be 0 to 180 degrees")
         if not self.random_crops and (self.min_scale, self.max_ratio, self.max_rotation) != (1, 1, 0):
             raise UsageError(
-                "random_crops is false, but min_scale, max_ratio and max_rotation ask for resized crops at random places; "
-                "set min_scale=1, max_ratio=1 and max_rotation=0"
+                "random_crops is false, but min_scale, max_ratio and max_rotation ask for resized crops at random "
+                "places; set min_scale=1, max_ratio=1 and max_rotation=0"
             )
         if not 0 <= self.random_erasing <= 1:
             raise UsageError(f"random_erasing is {self.random_erasing}; it must be 0 to 1")

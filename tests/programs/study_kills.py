@@ -65,7 +65,9 @@ def forked(data: Path, study: Path, out: Path, marker: Path, last_step: int) -> 
 def contents(out: Path) -> dict[str, object]:
     """Return what must not depend on interruptions: the bytes of the results, and the tensors of every run."""
     tensors = {
-        str(path.relative_to(out)): {name: values.tobytes() for name, values in load_weights(path).weights.tensors.items()}
+        str(path.relative_to(out)): {
+            name: values.tobytes() for name, values in load_weights(path).weights.tensors.items()
+        }
         for path in sorted(out.glob("*/*/weights.safetensors"))
     }
     return {name: (out / name).read_bytes() for name in COMPARED} | tensors

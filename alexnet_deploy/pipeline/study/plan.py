@@ -226,7 +226,7 @@ def search_runs(plan: Plan) -> tuple[RunPlan, ...]:
 
 def measured_runs(plan: Plan, found: Mapping[str, float]) -> tuple[RunPlan, ...]:
     """Return the runs whose results are compared; `found` is the best value of each variant, if there was a search."""
-    changes = {name: {field: found[name] for field in plan.study.search} for name in plan.tables}
+    changes = {name: dict.fromkeys(plan.study.search, found[name]) for name in plan.tables}
     return tuple(_run(plan, name, seed, changes[name]) for seed in plan.seeds for name in plan.tables)
 
 
@@ -259,7 +259,9 @@ def load_plan(out: Path) -> Plan | None:
     try:
         plan = from_json(data, Plan)
     except (msgspec.DecodeError, UsageError) as error:
-        raise DataError(f"{path}: is not a plan of this version, or it is damaged: {error}; use another --out") from error
+        raise DataError(
+            f"{path}: is not a plan of this version, or it is damaged: {error}; use another --out"
+        ) from error
     if plan.format_version != FORMAT_VERSION:
         raise DataError(f"{path}: has version {plan.format_version}, this program reads {FORMAT_VERSION}")
     return plan
@@ -272,6 +274,6 @@ def refuse_other(out: Path, saved: Plan, asked: Asked) -> None:
         if was != now:
             what = f"the {name} of {saved.asked.study}" if name in ("definition", "table", "recipe") else name
             raise UsageError(
-                f"{out}: holds another study: {what} was {was}, now it is {now}; repeat the command that started it, or "
-                "choose another --out"
+                f"{out}: holds another study: {what} was {was}, now it is {now}; repeat the command that started it, "
+                "or choose another --out"
             )

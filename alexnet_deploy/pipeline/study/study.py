@@ -1,12 +1,12 @@
 """One study, from its request to its report; the same request resumes it wherever it was interrupted.
 
-    OUT/plan.json      the plan: what is run, written once
-    OUT/images.pack    the images, decoded once for all runs
-    OUT/runs/          one run directory for each variant and seed; OUT/search/ those of a search
-    OUT/results.csv    one row for each variant and seed; OUT/curves.csv one for each epoch
-    OUT/study.json     means, intervals and the verdict
-    OUT/times.csv      measured times, in a file of their own: all others are the same after any interruption
-    OUT/report.html
+OUT/plan.json      the plan: what is run, written once
+OUT/images.pack    the images, decoded once for all runs
+OUT/runs/          one run directory for each variant and seed; OUT/search/ those of a search
+OUT/results.csv    one row for each variant and seed; OUT/curves.csv one for each epoch
+OUT/study.json     means, intervals and the verdict
+OUT/times.csv      measured times, in a file of their own: all others are the same after any interruption
+OUT/report.html
 """
 
 import time

@@ -13,6 +13,7 @@ from studies import STUDY, request_of, write_study
 
 from alexnet_deploy.core.errors import BusyError, DivergedError, UsageError
 from alexnet_deploy.core.model.weights import load_weights
+from alexnet_deploy.core.process.say import say_nothing
 from alexnet_deploy.pipeline.study.plan import load_plan, with_epochs
 from alexnet_deploy.pipeline.study.results.statistics import difference, estimate
 from alexnet_deploy.pipeline.study.running import budget, runs
@@ -23,7 +24,6 @@ from alexnet_deploy.train.loop.evaluation import evaluate
 from alexnet_deploy.train.loop.trainer import Trainer
 from alexnet_deploy.train.pack.format import open_pack, survey_of
 from alexnet_deploy.train.recipe import recipe_by_name, with_settings
-from alexnet_deploy.core.process.say import say_nothing
 
 
 def studied(study: Path, data: Path, out: Path, **changes: Any) -> Studied:
@@ -137,7 +137,9 @@ def test_a_changed_definition_is_refused(finished: tuple[Path, Path, Studied], p
         with pytest.raises(UsageError, match="holds another study: the definition of"):
             studied(study, painted, out)
         study.write_text(text)
-        (study.parent / "least.toml").write_text((study.parent / "least.toml").read_text().replace("k = 1.0", "k = 2.0"))
+        (study.parent / "least.toml").write_text(
+            (study.parent / "least.toml").read_text().replace("k = 1.0", "k = 2.0")
+        )
         with pytest.raises(UsageError, match="holds another study: the table of"):
             studied(study, painted, out)
     finally:
@@ -305,9 +307,15 @@ def test_a_budget_shrinks_seeds_then_epochs_then_images(
     assert lines(1536.01, "all") == ()
     assert lines(1535.0, "three") == ("3 seeds in place of 4",)
     assert lines(768.01, "two") == ("2 seeds in place of 4",)
-    assert lines(400.0, "epochs") == ("2 seeds in place of 4", "base: 4 epochs in place of 8", "no-lrn: 4 epochs in place of 8")
+    assert lines(400.0, "epochs") == (
+        "2 seeds in place of 4",
+        "base: 4 epochs in place of 8",
+        "no-lrn: 4 epochs in place of 8",
+    )
     assert lines(96.01, "images")[-1] == "12 training images in place of 24"
-    with pytest.raises(UsageError, match=r"--budget 5 s is too short: the smallest plan \(2 seeds, 1 epoch, 6 images\)"):
+    with pytest.raises(
+        UsageError, match=r"--budget 5 s is too short: the smallest plan \(2 seeds, 1 epoch, 6 images\)"
+    ):
         studied(study, painted, tmp_path / "short", budget_seconds=5.0)
 
 

@@ -22,7 +22,8 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 NameArgument = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="A built-in study, or a .toml file. Default: list the built-in ones.")
+    str | None,
+    typer.Argument(metavar="NAME", help="A built-in study, or a .toml file. Default: list the built-in ones."),
 ]
 DataArgument = Annotated[
     Path | None,
@@ -120,7 +121,8 @@ def _conclude(studied: "Studied") -> None:
 
     show(study_table(studied.result, width_of(sys.stdout)))
     say(f"report: {studied.report}")
-    say(f"results: {', '.join(shlex.quote(str(studied.report.with_name(file))) for file in ('results.csv', 'curves.csv', 'study.json', 'times.csv'))}")
+    files = ("results.csv", "curves.csv", "study.json", "times.csv")
+    say(f"results: {', '.join(shlex.quote(str(studied.report.with_name(file))) for file in files)}")
 
 
 def _list() -> None:

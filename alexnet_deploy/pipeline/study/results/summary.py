@@ -97,7 +97,8 @@ class StudyResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     device: str
     shrunk: tuple[str, ...]
     error: float
-    """The error, in per cent, that epochs_to_error counts to: the target's, or the base's at the end of training."""
+    """The error, in per cent, that epochs_to_error counts to: the target's, or the base's at the end of training, of
+    its worst seed."""
     variants: tuple[VariantResult, ...]
     sentence: str
     """The verdict on the claim."""
@@ -142,8 +143,8 @@ def rows_of(plan: Plan, runs: Sequence[RunPlan], scores: Mapping[str, RunScore])
     if target is not None and target.of == "error":
         error = target.share
     else:
-        last = [scores[by_place["base", seed].folder].curve[-1].error for seed in plan.seeds]
-        error = math.fsum(last) / len(last)
+        # That of the seed with the largest one: all seeds of the base reach it.
+        error = max(scores[by_place["base", seed].folder].curve[-1].error for seed in plan.seeds)
     rows = []
     for variant in (None, *plan.study.variants):
         trained = name_of(variant if variant is None or variant.is_trained else None)
@@ -306,7 +307,9 @@ def _sentence(
     if plan.study.metric == "epochs":
         what = f"{label} needs {compared.mean:.2f} times the epochs of {other}"
         num_censored = sum(row.is_censored for row in (*rows, *base))
-        late = f"; {counted(num_censored, 'run')} did not reach the target and count as their epochs" * bool(num_censored)
+        late = f"; {counted(num_censored, 'run')} did not reach the target and count as their epochs" * bool(
+            num_censored
+        )
         form = "{:.2f}"
     else:
         side = "below" if compared.mean < 0 else "above"

@@ -101,10 +101,10 @@ def _shrunk(plan: Plan, budget: float, seconds_of: SecondsOf) -> Plan:
     further = _largest_share(after_images, budget, seconds_of, _epochs, 0.0)
     found = _epochs(after_images, further)
     if seconds_of(found) > budget:
+        smallest = f"{counted(len(found.seeds), 'seed')}, 1 epoch, {counted(found.num_train, 'image')}"
         raise UsageError(
-            f"--budget {words_of(budget)} is too short: the smallest plan ({counted(len(found.seeds), 'seed')}, 1 epoch, "
-            f"{counted(found.num_train, 'image')}) takes about {words_of(seconds_of(found))}; pass a longer one, or a "
-            "narrower --arch"
+            f"--budget {words_of(budget)} is too short: the smallest plan ({smallest}) takes about "
+            f"{words_of(seconds_of(found))}; pass a longer one, or a narrower --arch"
         )
     for name, recipe in plan.recipes.items():
         if found.recipes[name].epochs != recipe.epochs:

@@ -83,7 +83,7 @@ def run_images(images: Pack, plan: Plan, run: RunPlan, policy: ImagePolicy, devi
     num_train, num_validation = len(every.train), len(every.validation)
     chosen = spread_numbers(num_train, run.num_train)
     tested, validated = _split(num_validation, plan.study.held_out)
-    labels = images.labels[: num_train]
+    labels = images.labels[:num_train]
     counts = np.bincount(labels[chosen], minlength=len(every.class_names))
     if not counts.all():
         empty = every.class_names[int(np.flatnonzero(counts == 0)[0])]
@@ -116,8 +116,8 @@ def _split(num_validation: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
         return spread_numbers(num_validation, MOST_TESTED), np.arange(num_validation)
     if held_out >= num_validation:
         raise UsageError(
-            f"the study holds out {counted(held_out, 'image')}, but there are {num_validation:,} validation images; use "
-            "more images, or a study with a smaller held_out"
+            f"the study holds out {counted(held_out, 'image')}, but there are {num_validation:,} validation images; "
+            "use more images, or a study with a smaller held_out"
         )
     tested = spread_numbers(num_validation, held_out)
     return tested, np.setdiff1d(np.arange(num_validation), tested)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -129,7 +130,7 @@ def crossing(values: Sequence[float], wanted: float) -> float:
     """Return where values at 0, 1, 2, ... first fall to `wanted`, linear in between; infinite if they do not."""
     if values[0] <= wanted:
         return 0.0
-    for place, (before, after) in enumerate(zip(values, values[1:], strict=False)):
+    for place, (before, after) in enumerate(pairwise(values)):
         if after <= wanted:
             return place + (before - wanted) / (before - after)
     return float("inf")

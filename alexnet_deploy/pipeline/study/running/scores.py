@@ -238,4 +238,3 @@ def _in_precision(
             num_right += int((top1(engine.run(pixels.cpu().numpy())) == targets.cpu().numpy()).sum())
         words = f"{engine.info.backend} {engine.info.version}, {engine.info.arithmetic}"
     return PrecisionScore(num_right=num_right, words=words)
-
