@@ -82,6 +82,11 @@ def crop_and_mirror(
             part_of_image = image[top : top + size, left : left + size]
             crop.copy_(part_of_image.flip(1) if is_mirrored else part_of_image)
         return crops
+    return _by_index(images, size, corners, mirrored)
+
+
+def _by_index(images: torch.Tensor, size: int, corners: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Return crops by one index for each pixel, which is one operation for the whole batch on a GPU."""
     steps = torch.arange(size)
     rows = corners[0] + steps
     columns = corners[1] + torch.where(mirrored == 1, size - 1 - steps, steps)

@@ -226,7 +226,7 @@ def search_runs(plan: Plan) -> tuple[RunPlan, ...]:
 
 def measured_runs(plan: Plan, found: Mapping[str, float]) -> tuple[RunPlan, ...]:
     """Return the runs whose results are compared; `found` is the best value of each variant, if there was a search."""
-    changes = {name: dict.fromkeys(plan.study.search, found[name]) for name in plan.tables}
+    changes = {name: dict.fromkeys(plan.study.search, found.get(name)) for name in plan.tables}
     return tuple(_run(plan, name, seed, changes[name]) for seed in plan.seeds for name in plan.tables)
 
 

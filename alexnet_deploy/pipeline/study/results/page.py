@@ -30,7 +30,7 @@ def write_page(
         source=result.source,
         figure=result.figure,
         sentence=result.sentence,
-        holds={("supported",): True, ("contradicted",): False}.get(tuple(outcomes)),
+        holds=True if outcomes == {"supported"} else False if outcomes == {"contradicted"} else None,
         is_epochs=result.metric == "epochs",
         target=result.target,
         views=result.views,

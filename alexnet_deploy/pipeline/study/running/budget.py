@@ -101,9 +101,9 @@ def _shrunk(plan: Plan, budget: float, seconds_of: SecondsOf) -> Plan:
     further = _largest_share(after_images, budget, seconds_of, _epochs, 0.0)
     found = _epochs(after_images, further)
     if seconds_of(found) > budget:
-        smallest = f"{counted(len(found.seeds), 'seed')}, 1 epoch, {counted(found.num_train, 'image')}"
+        least = f"{counted(len(found.seeds), 'seed')}, 1 epoch, {counted(found.num_train, 'image')}"
         raise UsageError(
-            f"--budget {words_of(budget)} is too short: the smallest plan ({smallest}) takes about "
+            f"--budget {words_of(budget)} is too short: the smallest plan ({least}) takes about "
             f"{words_of(seconds_of(found))}; pass a longer one, or a narrower --arch"
         )
     for name, recipe in plan.recipes.items():

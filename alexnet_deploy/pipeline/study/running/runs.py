@@ -19,7 +19,7 @@ import torch
 
 from alexnet_deploy.core.errors import DivergedError, TrainingError
 from alexnet_deploy.core.model.family import preprocessing_for
-from alexnet_deploy.core.process.say import Say
+from alexnet_deploy.core.process.say import Say, counted
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, measured_runs, search_runs
 from alexnet_deploy.pipeline.study.running.images import pack_of, run_images
 from alexnet_deploy.pipeline.study.running.scores import RunScore, diverged, load_score, save_score, score_run
@@ -152,7 +152,7 @@ def report(run: RunPlan, score: RunScore, say: Say) -> None:
         return
     last = score.curve[-1]
     say(
-        f"{run.folder}: {score.num_epochs} epochs, loss {last.train_loss:.3f}; top-1 "
+        f"{run.folder}: {counted(score.num_epochs, 'epoch')}, loss {last.train_loss:.3f}; top-1 "
         f"{score.num_right['ten'] / score.num_images:.1%} with ten views, "
         f"{score.num_right['center'] / score.num_images:.1%} with the centre view"
     )
