@@ -96,6 +96,11 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     class_weights: ClassWeights = "none"
     """`balanced`: weight the loss of a training image by the inverse frequency of its class, 1 on average; `none`: do
     not weight."""
+    mirror: bool = True
+    """Whether each training image is mirrored left to right with probability 1/2."""
+    random_crops: bool = True
+    """Whether crops of the input size are at random places; false: the centre of the image, only with min_scale 1,
+    max_ratio 1 and max_rotation 0."""
     min_scale: float = 1.0
     """Smallest area of a random crop before it is resized, as a share of the image, 0..1; 1: crops of the input size,
     not resized."""
@@ -154,6 +159,11 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise UsageError(f"max_ratio is {self.max_ratio}; it must be 1 or more, and finite")
         if not 0 <= self.max_rotation <= 180:
             raise UsageError(f"max_rotation is {self.max_rotation}; it must be 0 to 180 degrees")
+        if not self.random_crops and (self.min_scale, self.max_ratio, self.max_rotation) != (1, 1, 0):
+            raise UsageError(
+                "random_crops is false, but min_scale, max_ratio and max_rotation ask for resized crops at random "
+                "places; set min_scale=1, max_ratio=1 and max_rotation=0"
+            )
         if not 0 <= self.random_erasing <= 1:
             raise UsageError(f"random_erasing is {self.random_erasing}; it must be 0 to 1")
         if not 0 <= self.color_noise_epochs <= self.epochs:

@@ -16,7 +16,7 @@ import typer
 
 from alexnet_deploy.cli.commands import build, export, import_, look, merge, predict, train
 from alexnet_deploy.cli.commands.data import gather, pack
-from alexnet_deploy.cli.commands.measuring import bench, check, evaluate
+from alexnet_deploy.cli.commands.measuring import bench, check, evaluate, study
 from alexnet_deploy.cli.commands.serving import serve, triton
 from alexnet_deploy.cli.wrong_use import PROGRAM, wrong_use_words
 from alexnet_deploy.core.errors import AlexNetDeployError, UsageError
@@ -67,6 +67,7 @@ for command in (
     check.check,
     evaluate.evaluate,
     bench.bench,
+    study.study,
     build.build,
     build.embed,
     serve.serve,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from alexnet_deploy.engines.tensorrt.build import BuildProgress
+    from alexnet_deploy.pipeline.study.plan import RunPlan
     from alexnet_deploy.train.loop.record import Progress as TrainingProgress
 
 
@@ -121,6 +122,34 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
                     f"epoch {done.epoch:>3}   loss {done.train_loss:.3f}   validation {done.validation_loss:.3f}, "
                     f"top-1 {done.validation_top1:6.1%}   {done.images_per_second:,.0f} images/s"
                 )
+
+        yield show
+
+
+@contextmanager
+def study_bar() -> Iterator[Callable[["RunPlan", "TrainingProgress"], None]]:
+    """Yield a function that shows the training of one run of a study after another."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    with _bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    ) as progress:
+        task = progress.add_task("", total=None, visible=False, speed="")
+
+        def show(run: "RunPlan", now: "TrainingProgress") -> None:
+            progress.update(
+                task,
+                total=now.total_images,
+                completed=now.num_images,
+                description=escape(f"{run.folder}, epoch {now.epoch}, loss {now.loss:.3f}"),
+                speed=f"{now.images_per_second:,.0f} images/s",
+                visible=True,
+            )
 
         yield show
 

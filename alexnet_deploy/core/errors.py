@@ -5,6 +5,7 @@
     │   └── BusyError         another process is writing the same output
     ├── DataError             a dataset that cannot be used
     ├── TrainingError         training failed and cannot continue
+    │   └── DivergedError     the loss became infinite or NaN
     ├── ImageError            one image that cannot be read; carries a code
     ├── WeightsError          a weights file that cannot be read or does not match its architecture
     ├── ExportError           a graph that does not match its architecture table
@@ -44,6 +45,10 @@ class DataError(AlexNetDeployError):
 
 class TrainingError(AlexNetDeployError):
     """Training failed and cannot continue."""
+
+
+class DivergedError(TrainingError):
+    """The loss, or a weight, became infinite or NaN."""
 
 
 class ImageErrorCode(StrEnum):

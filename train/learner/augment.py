@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB
+from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, RGB, Preprocessing
 
 # Weights of red, green and blue in grey (ITU-R BT.601).
 _GREY = (0.299, 0.587, 0.114)
@@ -45,15 +45,48 @@ class CropRange:
     """Largest aspect ratio, wide or tall."""
     max_rotation: float = 0.0
     """Largest angle in either direction, in degrees."""
+    mirror: bool = True
+    """Whether a crop is mirrored with probability 1/2."""
+    is_random: bool = True
+    """Whether the place of a crop of the input size is random; else it is the centre, as in the centre view."""
 
 
-def crop_and_mirror(images: torch.Tensor, size: int, generator: torch.Generator, part: Part) -> torch.Tensor:
-    """Return a random size x size crop of each image, mirrored with probability 1/2: uint8 (N, S, S, 3).
+WHOLE_RANGE = CropRange(min_area=1.0)
+"""Crops of the input size, at random places and mirrored: the paper's."""
 
-    `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device.
+
+def crop_and_mirror(
+    images: torch.Tensor, size: int, generator: torch.Generator, part: Part, limits: CropRange = WHOLE_RANGE
+) -> torch.Tensor:
+    """Return a size x size crop of each image, at a random place and mirrored with probability 1/2: uint8 (N, S, S, 3).
+
+    `images` are that `part` of a batch, uint8 (N, 256, 256, 3) on any device. Of the limits, `mirror` and `is_random`
+    apply.
     """
     corners = torch.randint(0, IMAGE_SIZE - size + 1, (2, part.num_images, 1), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images, 1), generator=generator)[part.rows]
+    # Drawn in any case, so that the numbers that follow are the same.
+    if not limits.is_random and not limits.mirror:
+        start = (IMAGE_SIZE - size) // 2
+        return images[:, start : start + size, start : start + size]
+    if not limits.is_random:
+        corners = torch.full_like(corners, (IMAGE_SIZE - size) // 2)
+    if not limits.mirror:
+        mirrored = torch.zeros_like(mirrored)
+    if images.device.type == "cpu":
+        # Copies of rows: 0.1 ms for an image, where one index for each pixel took 2 ms.
+        crops = images.new_empty((len(images), size, size, 3))
+        for crop, image, top, left, is_mirrored in zip(
+            crops, images, *corners[..., 0].tolist(), mirrored[:, 0].tolist(), strict=True
+        ):
+            part_of_image = image[top : top + size, left : left + size]
+            crop.copy_(part_of_image.flip(1) if is_mirrored else part_of_image)
+        return crops
+    return _by_index(images, size, corners, mirrored)
+
+
+def _by_index(images: torch.Tensor, size: int, corners: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Return crops by one index for each pixel, which is one operation for the whole batch on a GPU."""
     steps = torch.arange(size)
     rows = corners[0] + steps
     columns = corners[1] + torch.where(mirrored == 1, size - 1 - steps, steps)
@@ -74,6 +107,8 @@ def scaled_crop_and_mirror(
     """
     draws = torch.rand((5, part.num_images), generator=generator)[:, part.rows]
     mirrored = torch.randint(0, 2, (part.num_images,), generator=generator)[part.rows]
+    if not limits.mirror:
+        mirrored = torch.zeros_like(mirrored)
     if not len(images):
         # affine_grid does not accept an empty batch.
         return images.new_empty((0, size, size, 3), dtype=torch.float32)
@@ -94,6 +129,24 @@ def scaled_crop_and_mirror(
     pixels = images.permute(0, 3, 1, 2).float()
     crops = functional.grid_sample(pixels, grid.to(images.device), padding_mode="reflection", align_corners=False)
     return crops.permute(0, 2, 3, 1)
+
+
+def standardised(crops: torch.Tensor, preprocessing: Preprocessing, shift: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the network's input, float32 (N, 3, S, S) in channels-last memory, from RGB pixels, float32 (N, S, S, 3).
+
+    The values are those of `preprocess`; `shift`, float32 (N, 3), is added to all pixels of each image first. Computed
+    row by row: 0.6 ms for an image, where `preprocess` and a copy to channels-last took 3 ms.
+    """
+    num_images, height, width, _ = crops.shape
+    rows = crops.reshape(num_images, height, 3 * width)
+    if shift is not None:
+        rows = rows + shift.to(crops.device).repeat(1, width)[:, None, :]
+    mean, scale = (
+        torch.tensor(values, device=crops.device).repeat(width) for values in (preprocessing.mean, preprocessing.scale)
+    )
+    pixels = ((rows - mean) * scale).view(crops.shape)
+    order = list(preprocessing.channel_indices)
+    return (pixels if order == [0, 1, 2] else pixels[..., order]).permute(0, 3, 1, 2)
 
 
 def color_axes(covariance: np.ndarray) -> torch.Tensor:

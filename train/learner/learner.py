@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet_deploy.core.model.architecture import Architecture
-from alexnet_deploy.core.model.network import Network, preprocess
+from alexnet_deploy.core.model.network import Network
 from alexnet_deploy.core.model.preprocessing import Preprocessing
 from alexnet_deploy.train.learner.augment import (
     CropRange,
@@ -21,6 +21,7 @@ from alexnet_deploy.train.learner.augment import (
     erase,
     jitter_colors,
     scaled_crop_and_mirror,
+    standardised,
     whole,
 )
 from alexnet_deploy.train.learner.init import initialise
@@ -179,17 +180,24 @@ class Learner:
 
     def _augmented(self, images: torch.Tensor, epoch: int, draws: torch.Generator, part: Part) -> torch.Tensor:
         recipe = self._recipe
+        limits = CropRange(
+            min_area=recipe.min_scale,
+            max_aspect=recipe.max_ratio,
+            max_rotation=recipe.max_rotation,
+            mirror=recipe.mirror,
+            is_random=recipe.random_crops,
+        )
         if recipe.min_scale < 1 or recipe.max_ratio > 1 or recipe.max_rotation > 0:
-            limits = CropRange(min_area=recipe.min_scale, max_aspect=recipe.max_ratio, max_rotation=recipe.max_rotation)
             crops = scaled_crop_and_mirror(images, self._size, limits, draws, part)
         else:
-            crops = crop_and_mirror(images, self._size, draws, part).float()
+            crops = crop_and_mirror(images, self._size, draws, part, limits).float()
         if recipe.color_jitter:
             crops = jitter_colors(crops, self._preprocessing.mean, recipe.color_jitter, draws, part)
+        shift = None
         if epoch <= recipe.color_noise_epochs or not recipe.color_noise_epochs:
+            # Drawn in any case, so that the numbers that follow are the same.
             shift = color_shift(self._color_axes, recipe.color_noise, draws, part)
-            crops = crops + shift.to(self._device)[:, None, None, :]
-        views = preprocess(crops, self._preprocessing)
+        views = standardised(crops, self._preprocessing, shift if recipe.color_noise else None)
         if recipe.random_erasing:
             views = erase(views, recipe.random_erasing, draws, part)
         return views.contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import torch
 
-from alexnet_deploy.core.errors import AlexNetDeployError, TrainingError
+from alexnet_deploy.core.errors import AlexNetDeployError, DivergedError, TrainingError
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.preprocessing import DECODING_VERSION
 from alexnet_deploy.core.model.weights import EpochMetrics, Weights
@@ -239,7 +239,7 @@ class Trainer:
         if not np.isfinite(loss):
             position = self._position
             kept = f"the results of earlier epochs are in {self._directory.path}; " if position.epochs else ""
-            raise TrainingError(f"the loss became {loss} in epoch {position.epoch}; {kept}{self._lower_rate()}")
+            raise DivergedError(f"the loss became {loss} in epoch {position.epoch}; {kept}{self._lower_rate()}")
 
     def _lower_rate(self) -> str:
         return f"try a --lr below {learning_rate(self._recipe, self._position.epochs, 0, 1):g}"
@@ -257,7 +257,7 @@ class Trainer:
         state = self._learner.state_dict()
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")
+                raise DivergedError(f"{name} is infinite or NaN in epoch {self._position.epoch}; {self._lower_rate()}")
         checkpoint = Checkpoint(
             format_version=FORMAT_VERSION,
             architecture=self._architecture,

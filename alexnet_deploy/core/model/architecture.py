@@ -326,7 +326,7 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """
         shape: tuple[int, ...] = (3, self.input_size, self.input_size)
         for layer in self.layers:
-            cost = _cost(layer, shape)
+            cost = cost_of(layer, shape)
             yield cost
             if layer.name == until:
                 return
@@ -342,7 +342,8 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return shapes
 
 
-def _cost(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
+def cost_of(layer: Layer, in_shape: tuple[int, ...]) -> LayerCost:
+    """Return a layer with its shapes and cost for an input of this shape; raises ValueError if it does not fit."""
     out_shape: tuple[int, ...] = in_shape
     weight_shape: tuple[int, ...] | None = None
     num_multiply_adds = 0

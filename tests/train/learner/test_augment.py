@@ -11,12 +11,14 @@ from alexnet_deploy.core.model.network import preprocess
 from alexnet_deploy.core.model.preprocessing import ChannelOrder, Preprocessing
 from alexnet_deploy.train.learner.augment import (
     CropRange,
+    _by_index,
     color_axes,
     color_shift,
     crop_and_mirror,
     erase,
     jitter_colors,
     scaled_crop_and_mirror,
+    standardised,
     whole,
 )
 
@@ -117,6 +119,60 @@ def on_device(
     crops = crop_and_mirror(images, size, draws, whole(len(images))).float()
     shift = color_shift(axes, deviation, draws, whole(len(images))).to(images.device)
     return preprocess(crops + shift[:, None, None, :], preprocessing)
+
+
+def test_crops_by_index_are_those_by_row() -> None:
+    images = torch.randint(0, 256, (9, 256, 256, 3), dtype=torch.uint8, generator=generator(1))
+    draws = generator(5)
+    corners, mirrored = (torch.randint(0, end, shape, generator=draws) for end, shape in ((30, (2, 9, 1)), (2, (9, 1))))
+    crops = crop_and_mirror(images, 227, generator(5), whole(9))
+    assert torch.equal(_by_index(images, 227, corners, mirrored), crops)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_standardised_crops_are_preprocessed_ones_in_every_bit(order: ChannelOrder) -> None:
+    preprocessing = Preprocessing(
+        resize="shorter-side", channel_order=order, mean=(120.3, 110.7, 99.1), scale=(0.021, 0.019, 0.017)
+    )
+    crops = 255 * torch.rand((3, 67, 67, 3), generator=generator(2))
+    shift = 9 * torch.randn((3, 3), generator=generator(3))
+    assert torch.equal(standardised(crops, preprocessing), preprocess(crops, preprocessing))
+    shifted = preprocess(crops + shift[:, None, None, :], preprocessing)
+    assert torch.equal(standardised(crops, preprocessing, shift), shifted)
+    assert standardised(crops[:0], preprocessing).shape == (0, 3, 67, 67)
+
+
+@pytest.mark.parametrize(("mirror", "is_random"), [(False, False), (True, False), (False, True)])
+def test_crops_without_mirrors_or_random_places(mirror: bool, is_random: bool) -> None:
+    """The numbers that are drawn afterwards are the same as with both."""
+    images = torch.randint(0, 256, (12, 256, 256, 3), dtype=torch.uint8, generator=generator(1))
+    draws, others = generator(5), generator(5)
+    limits = CropRange(min_area=1.0, mirror=mirror, is_random=is_random)
+    crops = crop_and_mirror(images, 227, draws, whole(12), limits)
+    both = crop_and_mirror(images, 227, others, whole(12))
+    assert torch.equal(torch.rand(3, generator=draws), torch.rand(3, generator=others))
+    center = images[:, 14:241, 14:241]
+    are_center = [torch.equal(crop, each) for crop, each in zip(crops, center, strict=True)]
+    are_mirrored = [torch.equal(crop, each.flip(1)) for crop, each in zip(crops, center, strict=True)]
+    if is_random:
+        assert not any(are_center)
+        are_same = [torch.equal(crop, each) for crop, each in zip(crops, both, strict=True)]
+        are_flipped = [torch.equal(crop, each.flip(1)) for crop, each in zip(crops, both, strict=True)]
+        assert all(same != flipped for same, flipped in zip(are_same, are_flipped, strict=True))
+        assert 0 < sum(are_flipped) < 12
+    else:
+        assert all(one != other for one, other in zip(are_center, are_mirrored, strict=True))
+        assert any(are_mirrored) is mirror
+
+
+def test_scaled_crops_without_mirrors() -> None:
+    images = torch.randint(0, 256, (12, 256, 256, 3), dtype=torch.uint8, generator=generator(1))
+    plain, both = (
+        scaled_crop_and_mirror(images, 64, CropRange(min_area=0.5, mirror=mirror), generator(5), whole(12))
+        for mirror in (False, True)
+    )
+    are_same = [torch.equal(one, other) for one, other in zip(plain, both, strict=True)]
+    assert 0 < sum(are_same) < 12
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])

@@ -1,0 +1,1 @@
+"""Studies: a claim about a network, run again with several seeds and judged by its interval."""

@@ -1,0 +1,1 @@
+"""The results of a study: statistics, files and the page."""

@@ -1,0 +1,1 @@
+"""The runs of a study: their images, their training, their scores, and the budget."""
