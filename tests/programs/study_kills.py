@@ -94,8 +94,10 @@ def work(folder: Path, data: Path, study: Path, num_kills: int, draws: random.Ra
             marker.unlink(missing_ok=True)
             is_step = may_kill and draws.random() < 0.5
             process = forked(data, study, out, marker, draws.randint(1, num_steps // 2) if is_step else -1)
-            wanted = draws.randint(1, num_files) if may_kill else num_files + 1
-            has_come = marker.exists if is_step else has_files(out, wanted)
+            # A number that it does not have yet, or it would be killed before it did anything.
+            num_there = len(list(out.glob("*/*/*")))
+            by_files = has_files(out, draws.randint(num_there + 1, max(num_there + 1, num_files)))
+            has_come = marker.exists if is_step else by_files if may_kill else lambda: False
             was_killed = killed(process, has_come, log, done=(0,))
             counts["kills"] += was_killed
             counts["at steps"] += was_killed and is_step
