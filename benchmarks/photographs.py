@@ -5,7 +5,8 @@
 The bundles are INT8 exports, ten views, of the same weights with `decode` exact and scaled. The photographs are IMAGES
 enlarged to 4032 x 3024, with noise so that they weigh what a camera's weigh. All runs alternate, `--rounds` times, and
 the medians are reported; the hand-written loop runs once. The limit is the time of the network alone plus that of
-decoding alone, both on all cores.
+decoding alone, both on all cores. Where two threads share a core, work of two kinds overlaps, and `predict` can be
+faster than this limit.
 """
 
 import argparse
