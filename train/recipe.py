@@ -18,8 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.fs.opening import MIB, read_file
-from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words
+from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words, read_toml
 from alexnet_deploy.core.model.preprocessing import DecodePolicy
 
 Value = TypeVar("Value")
@@ -207,7 +206,7 @@ def recipe_by_name(name: str) -> Recipe:
 
 def recipe_header(name: str) -> str:
     """Return the comment at the top of a recipe's file; raises UsageError if there is no such file."""
-    lines = _read(_path_of(name)).splitlines()
+    lines = read_toml(_path_of(name)).splitlines()
     return "\n".join(takewhile(lambda line: line.startswith("#"), lines))
 
 
@@ -224,7 +223,7 @@ def _path_of(name: str) -> Path:
 def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]:
     """Return the fields that a file sets and, if it extends another recipe, the other fields from there."""
     try:
-        fields = from_toml(_read(path))
+        fields = from_toml(read_toml(path))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not valid TOML: {error}") from error
     base = fields.pop("extends", None)
@@ -244,15 +243,6 @@ def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, object]
     if base_path.resolve() in chain:
         raise UsageError(f"{path}: extends {base}, which extends this file; break the cycle: extend a shipped recipe")
     return _resolved(base_path, chain) | fields
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_file(path, MIB).decode()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}") from error
 
 
 def with_new_names(fields: Mapping[str, Value]) -> dict[str, Value]:

@@ -72,6 +72,21 @@ def _bar(*columns: "ProgressColumn", is_wanted: bool = True) -> "Iterator[Progre
 
 
 @contextmanager
+def _speed_bar(done: str) -> "Iterator[Progress]":
+    """Yield a bar with how much is done, in this form, the task's speed and the time left."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    with _bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(done),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    ) as progress:
+        yield progress
+
+
+@contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
     """Yield a function that prints each new stage on its own line; on a terminal the current stage has a spinner."""
     console = _console()
@@ -98,15 +113,7 @@ def stages() -> Iterator[Callable[[str], None]]:
 @contextmanager
 def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
     """Yield a function that shows training: a bar with loss, throughput and time left, and one line per epoch."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-    with _bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ) as progress:
+    with _speed_bar("{task.percentage:>3.0f} %") as progress:
         task = progress.add_task("epoch 1", total=None, speed="")
 
         def show(now: "TrainingProgress") -> None:
@@ -130,15 +137,8 @@ def training_bar() -> Iterator[Callable[["TrainingProgress"], None]]:
 def study_bar() -> Iterator[Callable[["RunPlan", "TrainingProgress"], None]]:
     """Yield a function that shows the training of one run of a study after another."""
     from rich.markup import escape
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    with _bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ) as progress:
+    with _speed_bar("{task.percentage:>3.0f} %") as progress:
         task = progress.add_task("", total=None, visible=False, speed="")
 
         def show(run: "RunPlan", now: "TrainingProgress") -> None:
@@ -157,15 +157,7 @@ def study_bar() -> Iterator[Callable[["RunPlan", "TrainingProgress"], None]]:
 @contextmanager
 def images_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows how many of the images are done."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-    with _bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ) as progress:
+    with _speed_bar("{task.completed:,.0f} of {task.total:,.0f}") as progress:
         task = progress.add_task(what, total=1, visible=False, speed="")
         first: list[int] = []
 

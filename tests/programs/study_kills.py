@@ -8,15 +8,12 @@ there. Prints the counts as JSON.
 import json
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
-from killing import killed
+from killing import killed, stop_before
 from training import ALWAYS
 
 from alexnet_deploy.core.model.weights import load_weights
@@ -27,33 +24,13 @@ from alexnet_deploy.pipeline.study.study import run_study
 COMPARED = ("plan.json", "results.csv", "curves.csv", "study.json")
 
 
-def stopping(step: Callable[..., Any], numbers: "count[int]", last: int, marker: Path) -> Callable[..., Any]:
-    """Return a step that counts itself and, when it is the last one, makes the marker and waits to be killed."""
-
-    def stopped(*arguments: Any, **options: Any) -> Any:
-        if (number := next(numbers)) == last:
-            marker.touch()
-            signal.pause()
-        if not last:
-            marker.write_text(str(number))
-        return step(*arguments, **options)
-
-    return stopped
-
-
 def forked(data: Path, study: Path, out: Path, marker: Path, last_step: int) -> int:
     """Study in a new process, which stops before its step number `last_step`; with 0, the marker counts the steps."""
     if process := os.fork():
         return process
     code = 70
     try:
-        log = os.open(marker.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        numbers = count(1)
-        os.fsync = stopping(os.fsync, numbers, last_step, marker)
-        for name in ("rename", "replace", "unlink", "rmdir"):
-            setattr(Path, name, stopping(getattr(Path, name), numbers, last_step, marker))
+        stop_before(last_step, marker)
         request = StudyRequest(study=str(study), data=data, settings={}, seeds=2)
         run_study(request, out, Workplace(say=print, pace=ALWAYS))
         code = 0

@@ -228,16 +228,12 @@ def test_memory_does_not_grow_with_the_number_of_requests(server: Server, images
             url = f"{server.url}/v2/models/net/classify"
             return client.post(url, content=bodies[number % len(bodies)]).status_code
 
-        assert set(clients.map(ask, range(200))) == {200, 422}
-
-        def growth() -> float:
-            before = resident_mib(server)
-            assert set(clients.map(ask, range(800))) == {200, 422}
-            return resident_mib(server) - before
-
-        # The pixels of 640 images have 120 MiB, and a server that kept them would grow in every round. The allocator
-        # may grow in one, as late as threads meet.
-        assert any(growth() < 30 for _ in range(3))
+        # As many as are counted: the allocator grows until all threads have met, which is late on a busy machine.
+        assert set(clients.map(ask, range(800))) == {200, 422}
+        before = resident_mib(server)
+        assert set(clients.map(ask, range(800))) == {200, 422}
+    # The pixels of 640 images have 120 MiB.
+    assert resident_mib(server) - before < 30
 
 
 def test_half_closed_and_slow_clients_are_let_go(server: Server) -> None:

@@ -3,13 +3,13 @@
 N images, V views, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from alexnet_deploy.core.model.network import Network, cut, network_from, preprocess
+from alexnet_deploy.core.model.network import cut, network_from, preprocess
 from alexnet_deploy.core.model.views import View, views_by_name
 from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.train.data.batches import Batches, in_batches
@@ -70,32 +70,40 @@ def evaluate(
     Each of the ten views is computed once; the centre view is one of them. `on_progress` gets the number of finished
     images and the total. Raises whatever reading the images raises.
     """
-    network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
-    use_training_norms(network)
-    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = views_by_name("ten", weights.architecture.input_size)
     (middle,) = views_by_name("center", weights.architecture.input_size)
     center = views.index(middle)
     truths: list[np.ndarray] = []
     answers: tuple[list[Answers], list[Answers]] = ([], [])
     num_done = 0
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for images, targets in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
-            pixels = preprocess(images.to(place), weights.preprocessing, weights.mean_image)
-            logs_VNK = _log_probabilities(network, pixels, views)
-            for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
-                parts.append(_answers(logs, targets.to(place)))
-            truths.append(targets.cpu().numpy())
-            num_done += len(targets)
-            on_progress(num_done, len(numbers))
+    for logits_VNK, targets in logits_by_view(weights, batches, numbers, views, device):
+        logs_VNK = torch.log_softmax(logits_VNK, dim=2)
+        for parts, logs in zip(answers, (logs_VNK[center : center + 1], logs_VNK), strict=True):
+            parts.append(_answers(logs, targets.to(logs.device)))
+        truths.append(targets.cpu().numpy())
+        num_done += len(targets)
+        on_progress(num_done, len(numbers))
     by_center, by_ten = (_joined(parts) for parts in answers)
     return Evaluation(numbers=numbers, truths=np.concatenate(truths), center=by_center, ten=by_ten)
 
 
-def _log_probabilities(network: Network, pixels: torch.Tensor, views: tuple[View, ...]) -> torch.Tensor:
-    size = network.architecture.input_size
-    logits = (network(cut(pixels, view, size).contiguous(memory_format=torch.channels_last)) for view in views)
-    return torch.stack([torch.log_softmax(of_view.float(), dim=1) for of_view in logits])
+@torch.inference_mode()
+def logits_by_view(
+    weights: Weights, batches: Batches, numbers: np.ndarray, views: tuple[View, ...], device: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the logits of some images by their numbers, int64 (N,), a batch at a time, and their targets.
+
+    Logits are float32 (V, N, K), on the device, TF32 off.
+    """
+    network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
+    use_training_norms(network)
+    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = weights.architecture.input_size
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for images, targets in batches.batches(in_batches(torch.from_numpy(numbers), _BATCH_SIZE)):
+            pixels = preprocess(images.to(place), weights.preprocessing, weights.mean_image)
+            crops = (cut(pixels, view, size).contiguous(memory_format=torch.channels_last) for view in views)
+            yield torch.stack([network(crop).float() for crop in crops]), targets
 
 
 def _answers(logs_VNK: torch.Tensor, targets: torch.Tensor) -> Answers:

@@ -6,9 +6,13 @@ The parsers take texts that may be damaged or hostile: each raises a single type
 import json
 import re
 import tomllib
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.fs.opening import MIB, read_file
 
 T = TypeVar("T")
 
@@ -50,6 +54,16 @@ def from_toml(text: str) -> dict[str, object]:
         raise
     except (ValueError, OverflowError) as error:
         raise tomllib.TOMLDecodeError(f"it holds a value that cannot be read: {error}") from error
+
+
+def read_toml(path: Path) -> str:
+    """Return the text of a TOML file, at most 1 MiB, unparsed; raises UsageError if it cannot be read."""
+    try:
+        return read_file(path, MIB).decode()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}") from error
 
 
 def invalid_value_words(error: msgspec.ValidationError) -> str:

@@ -17,8 +17,7 @@ from typing import get_args
 import msgspec
 
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.fs.opening import MIB, read_file
-from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words, toml_value
+from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words, read_toml, toml_value
 from alexnet_deploy.core.model.architecture import Architecture, Layer
 from alexnet_deploy.core.model.family import ARCHITECTURES, architecture_by_name
 
@@ -71,13 +70,7 @@ def architecture_by_name_or_file(name: str) -> Architecture:
     if not name.endswith(".toml"):
         return architecture_by_name(name)
     path = Path(name)
-    try:
-        text = read_file(path, MIB).decode()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}") from error
-    return architecture_from_toml(text, str(path))
+    return architecture_from_toml(read_toml(path), str(path))
 
 
 def _layer(row: object, subject: str) -> Layer:

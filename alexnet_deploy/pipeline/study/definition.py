@@ -15,8 +15,7 @@ from msgspec import Struct
 
 import alexnet_deploy.train
 from alexnet_deploy.core.errors import UsageError
-from alexnet_deploy.core.fs.opening import MIB, read_file
-from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words
+from alexnet_deploy.core.fs.reading import from_toml, invalid_value_words, read_toml
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_by_name_or_file
 from alexnet_deploy.pipeline.study.tables import LayerValue, TableChange, changed_table
@@ -194,13 +193,7 @@ def study_names() -> tuple[str, ...]:
 
 def study_text(name: str) -> str:
     """Return the file of a shipped study, or of a path that ends in .toml; raises UsageError if there is none."""
-    path = _path_of(name)
-    try:
-        return read_file(path, MIB).decode()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}") from error
+    return read_toml(_path_of(name))
 
 
 def study_summaries() -> Iterator[tuple[str, str, str]]:

@@ -19,6 +19,7 @@ from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_as_toml
 from alexnet_deploy.pipeline.study.definition import (
+    BASE,
     Study,
     name_of,
     recipe_of,
@@ -169,7 +170,7 @@ def _digest(data: bytes) -> str:
 
 def plan_of(found: Draft, request: StudyRequest, *, num_train: int, num_classes: int, threads: int) -> Plan:
     """Return the plan for images of this number and these classes, without regard to the budget."""
-    study, first = found.study, found.recipes["base"].seed
+    study, first = found.study, found.recipes[BASE].seed
     wanted = num_train if request.images is None else min(request.images, num_train)
     has_search = bool(study.search)
     recipes = dict(found.recipes)

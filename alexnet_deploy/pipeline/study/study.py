@@ -23,8 +23,10 @@ from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.process.machine import num_processors
 from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.core.process.versions import tool_versions
+from alexnet_deploy.pipeline.study.definition import BASE
 from alexnet_deploy.pipeline.study.plan import (
     PACK,
+    Draft,
     Plan,
     StudyRequest,
     draft,
@@ -82,17 +84,17 @@ def run_study(
                 refuse_other(out, plan, found.asked)
                 here.say(f"{out}: resuming")
             else:
-                policy = image_policy_of(preprocessing_for(found.tables["base"].name), found.recipes["base"])
+                policy = image_policy_of(preprocessing_for(found.tables[BASE].name), found.recipes[BASE])
                 images = shared_pack(request.data, out, policy, say=here.say, on_progress=on_packed)
-                plan = _planned(request, out, here, images)
+                plan = _planned(found, request, out, here, images)
             return _finish(out, plan, here)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def _planned(request: StudyRequest, out: Path, here: Workplace, images: Pack) -> Plan:
+def _planned(found: Draft, request: StudyRequest, out: Path, here: Workplace, images: Pack) -> Plan:
     plan = plan_of(
-        draft(request),
+        found,
         request,
         num_train=images.header.num_train,
         num_classes=len(images.header.labels),

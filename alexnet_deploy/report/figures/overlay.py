@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alexnet_deploy.report.charts import LinearScale
 from alexnet_deploy.report.curves import polyline
@@ -106,17 +106,7 @@ def _labelled(lines: Sequence[OverlayLine]) -> tuple[OverlayLine, ...]:
         lowest = heights[number] = max(lines[number].end[1], lowest + _LABEL_HEIGHT)
     # Moved up together where the last ones would be below the box.
     over = max(0.0, lowest - OVERLAY_HEIGHT)
-    return tuple(
-        OverlayLine(
-            name=line.name,
-            color=line.color,
-            mean=line.mean,
-            seeds=line.seeds,
-            end=line.end,
-            label_y=round(heights[number] - over, 1),
-        )
-        for number, line in enumerate(lines)
-    )
+    return tuple(replace(line, label_y=round(heights[number] - over, 1)) for number, line in enumerate(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

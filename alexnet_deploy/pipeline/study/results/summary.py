@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from alexnet_deploy.core.process.say import counted
-from alexnet_deploy.pipeline.study.definition import Expectation, Metric, Variant, name_of
+from alexnet_deploy.pipeline.study.definition import BASE, Expectation, Metric, Variant, name_of
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan
 from alexnet_deploy.pipeline.study.results.statistics import (
     Estimate,
@@ -144,7 +144,7 @@ def rows_of(plan: Plan, runs: Sequence[RunPlan], scores: Mapping[str, RunScore])
         error = target.share
     else:
         # That of the seed with the largest one: all seeds of the base reach it.
-        error = max(scores[by_place["base", seed].folder].curve[-1].error for seed in plan.seeds)
+        error = max(scores[by_place[BASE, seed].folder].curve[-1].error for seed in plan.seeds)
     rows = []
     for variant in (None, *plan.study.variants):
         trained = name_of(variant if variant is None or variant.is_trained else None)
@@ -198,8 +198,8 @@ def result_of(plan: Plan, rows: Sequence[Row], error: float, facts: Facts) -> St
         metric=study.metric,
         views=study.views,
         target=_target_words(plan),
-        architecture=plan.tables["base"].name,
-        recipe=plan.recipes["base"].name,
+        architecture=plan.tables[BASE].name,
+        recipe=plan.recipes[BASE].name,
         data_sha256=facts.data_sha256,
         class_names=facts.class_names,
         num_train=plan.num_train,

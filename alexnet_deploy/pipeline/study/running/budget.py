@@ -18,6 +18,7 @@ from alexnet_deploy.core.model.family import preprocessing_for
 from alexnet_deploy.core.model.network import cut, preprocess
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.process.say import Say, counted
+from alexnet_deploy.pipeline.study.definition import BASE
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, measured_runs, search_runs, with_epochs
 from alexnet_deploy.pipeline.study.running.images import pack_of, run_images
 from alexnet_deploy.pipeline.study.views import study_views
@@ -152,7 +153,7 @@ def _seconds(plan: Plan, speeds: dict[str, Speed], sizes: Sizes) -> float:
 
 def _views(plan: Plan) -> set[object]:
     names = {"ten", plan.study.views} | {variant.views for variant in plan.study.variants if variant.views}
-    size = plan.tables["base"].input_size
+    size = plan.tables[BASE].input_size
     return {view for name in names for view in study_views(name, size)}
 
 

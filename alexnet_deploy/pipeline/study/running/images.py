@@ -19,9 +19,6 @@ from alexnet_deploy.train.loop.evaluation import spread_numbers
 from alexnet_deploy.train.pack.format import Pack, is_packed, open_pack, survey_of
 from alexnet_deploy.train.pack.writer import pack
 
-MOST_TESTED = 2000
-"""Largest number of images that results are measured on: at full size, ten views of this many take minutes on a CPU."""
-
 
 class ChosenImages:
     """Some of the images of a set, by number."""
@@ -113,7 +110,7 @@ def run_images(images: Pack, plan: Plan, run: RunPlan, policy: ImagePolicy, devi
 def _split(num_validation: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of the validation images that are tested, and of those that choose the best epoch."""
     if not held_out:
-        return spread_numbers(num_validation, MOST_TESTED), np.arange(num_validation)
+        return spread_numbers(num_validation), np.arange(num_validation)
     if held_out >= num_validation:
         raise UsageError(
             f"the study holds out {counted(held_out, 'image')}, but there are {num_validation:,} validation images; "

@@ -16,7 +16,6 @@ from alexnet_deploy.core.errors import DataError, ParityError
 from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.fs.reading import from_json
-from alexnet_deploy.core.model.network import cut, network_from, preprocess
 from alexnet_deploy.core.model.tensor_file import digest_of
 from alexnet_deploy.core.model.views import View
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights, load_weights
@@ -24,12 +23,12 @@ from alexnet_deploy.core.process.say import Say
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
-from alexnet_deploy.pipeline.study.definition import StudyPrecision
+from alexnet_deploy.pipeline.study.definition import BASE, StudyPrecision
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan
 from alexnet_deploy.pipeline.study.running.images import RunImages
 from alexnet_deploy.pipeline.study.views import study_views
 from alexnet_deploy.train.data.batches import Batches, in_batches
-from alexnet_deploy.train.learner.lrn import use_training_norms
+from alexnet_deploy.train.loop.evaluation import logits_by_view
 
 SCORE = "score.json"
 
@@ -141,7 +140,7 @@ def score_run(out: Path, plan: Plan, run: RunPlan, images: RunImages, *, device:
     predictions = np.argsort(-judged, axis=1, kind="stable")
     confusion = np.zeros((len(weights.labels),) * 2, dtype=np.int64)
     np.add.at(confusion, (truths, top1(judged)), 1)
-    wanted = () if run.variant != "base" else tuple(one.precision for one in plan.study.variants if one.precision)
+    wanted = () if run.variant != BASE else tuple(one.precision for one in plan.study.variants if one.precision)
     score = RunScore(
         weights_sha256=digest_of(weights.tensors),
         best_epoch=record.best_epoch,
@@ -169,7 +168,6 @@ def top1(probabilities: np.ndarray) -> np.ndarray:
     return found
 
 
-@torch.inference_mode()
 def probabilities_by_views(
     weights: Weights, batches: Batches, sets: Mapping[str, tuple[View, ...]], device: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -177,26 +175,15 @@ def probabilities_by_views(
 
     A view that is in several sets is computed once.
     """
-    network, place = network_from(weights.architecture, weights.tensors), torch.device(device)
-    use_training_norms(network)
-    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = weights.architecture.input_size
     views = tuple(dict.fromkeys(view for each in sets.values() for view in each))
     places = {name: [views.index(view) for view in each] for name, each in sets.items()}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in sets}
     truths: list[np.ndarray] = []
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for images, targets in batches.batches(in_batches(torch.arange(len(batches)), _BATCH_SIZE)):
-            pixels = preprocess(images.to(place), weights.preprocessing, weights.mean_image)
-            by_view = torch.stack(
-                [
-                    network(cut(pixels, view, size).contiguous(memory_format=torch.channels_last)).float().softmax(1)
-                    for view in views
-                ]
-            )
-            for name, chosen in places.items():
-                parts[name].append(by_view[chosen].mean(0).cpu().numpy())
-            truths.append(targets.cpu().numpy())
+    for logits_VNK, targets in logits_by_view(weights, batches, np.arange(len(batches)), views, device):
+        by_view = logits_VNK.softmax(2)
+        for name, chosen in places.items():
+            parts[name].append(by_view[chosen].mean(0).cpu().numpy())
+        truths.append(targets.cpu().numpy())
     return {name: np.concatenate(each) for name, each in parts.items()}, np.concatenate(truths)
 
 
