@@ -170,6 +170,8 @@ def main() -> None:
     # Last: it holds older versions of packages that are installed.
     sys.path.append(str(options.nncf))
     fp32, int8 = open_bundle(options.fp32), open_bundle(options.int8)
+    if fp32.manifest.provenance.weights_sha256 != int8.manifest.provenance.weights_sha256:
+        raise SystemExit(f"{options.int8}: made from other weights than {options.fp32}; export both from one file")
     images, calibration = (decoded(fp32, places, options.number) for places in (options.images, [options.calibrate]))
     graph, own = fp32.read(GRAPH), int8.read(GRAPH)
     core = openvino.Core()
