@@ -290,22 +290,18 @@ def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Fin
     try:
         if name == "HEIF":
             return _decode_heif(data, limits, finish)
-        with DECODERS[name](io.BytesIO(data)) as image:
-            refuse_large(image.width, image.height, limits)
-            coefficients = coefficient_bytes(image, data)
-            check_memory(pixel_bytes(image) + coefficients, max_pixels=limits.max_pixels)
-            check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
-            scale, size = _scale_of(image) if decode == "scaled" else 1, image.size
-            with _DECODING.reserve(pixel_bytes(image, scale) + coefficients):
-                depth = _unread_png_depth(image)
-                if scale > 1:
-                    # Pillow takes the largest scale that keeps the requested size.
-                    image.draft(None, (size[0] // scale, size[1] // scale))
-                image.load()
-                if depth is not None:
-                    scale_colour_key(image, depth)
-                conversion = conversion_of(image, data)
-                return finish(_upright(image, scale, size), conversion)
+        image = DECODERS[name](io.BytesIO(data))
+        refuse_large(image.width, image.height, limits)
+        coefficients = coefficient_bytes(image, data)
+        check_memory(pixel_bytes(image) + coefficients, max_pixels=limits.max_pixels)
+        check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
+        scale = _scale_of(image) if decode == "scaled" else 1
+        with _DECODING.reserve(pixel_bytes(image, scale) + coefficients):
+            try:
+                return _loaded(image, data, scale, finish)
+            finally:
+                # Its memory is free before it counts as free.
+                del image
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(ImageErrorCode.TOO_LARGE, str(error) or "no memory to decode it in") from error
     except _DAMAGE as error:
@@ -314,6 +310,18 @@ def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Fin
         if _UNKNOWN_LAYOUT.search(words):
             raise ImageError(ImageErrorCode.UNSUPPORTED_FORMAT, f"{name}: {words}") from error
         raise ImageError(ImageErrorCode.TRUNCATED, f"{name}: ends early or is damaged: {words}") from error
+
+
+def _loaded(image: ImageFile.ImageFile, data: bytes, scale: int, finish: Finish[Result]) -> Result:
+    depth, size = _unread_png_depth(image), image.size
+    if scale > 1:
+        # Pillow takes the largest scale that keeps the requested size.
+        image.draft(None, (size[0] // scale, size[1] // scale))
+    image.load()
+    if depth is not None:
+        scale_colour_key(image, depth)
+    conversion = conversion_of(image, data)
+    return finish(_upright(image, scale, size), conversion)
 
 
 def _scale_of(image: ImageFile.ImageFile) -> int:
@@ -329,10 +337,14 @@ def _decode_heif(data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> R
     num_bytes = file.size[0] * file.size[1] * bytes_per_pixel("HEIF", "RGB")
     check_memory(num_bytes, max_pixels=limits.max_pixels)
     with _DECODING.reserve(num_bytes):
-        image = file.load()
-        # The coded image may have another size than the container states.
-        refuse_large(*image.size, limits)
-        return finish(RgbView(image=image, convert=rgb_conversion(image)), conversion_of(image, data))
+        return _loaded_heif(file, data, limits, finish)
+
+
+def _loaded_heif(file: HeifFile, data: bytes, limits: DecodeLimits, finish: Finish[Result]) -> Result:
+    image = file.load()
+    # The coded image may have another size than the container states.
+    refuse_large(*image.size, limits)
+    return finish(RgbView(image=image, convert=rgb_conversion(image)), conversion_of(image, data))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,9 +1,16 @@
 """A budget of memory that threads share: each waits until what it needs fits."""
 
+import ctypes
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from alexnet_deploy.core.fs.opening import MIB
+
+_LARGE_BYTES = 128 * MIB
+"""From here on freed memory is returned to the system at once; with less, the page faults that follow cost too much."""
 
 
 class MemoryBudget:
@@ -34,6 +41,8 @@ class MemoryBudget:
         try:
             yield
         finally:
+            if num_bytes >= _LARGE_BYTES:
+                return_freed()
             with self._changed:
                 self._reserved -= num_bytes
                 self._changed.notify_all()
@@ -46,3 +55,13 @@ class MemoryBudget:
 
     def _fits(self, num_bytes: int) -> bool:
         return not self._reserved or self._reserved + num_bytes <= self.num_bytes
+
+
+def return_freed() -> None:
+    """Return freed memory of all threads to the system; does nothing where the C library cannot.
+
+    glibc keeps what a thread frees for that thread, in pieces of up to 32 MiB: eight threads that decode one image
+    after another would together hold eight.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -4,9 +4,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 
+import pytest
 from commands import HANGS_AFTER_S
+from PIL import Image
 
 from alexnet_deploy.core.process.budget import MemoryBudget
 
@@ -122,3 +125,33 @@ def test_many_threads_never_hold_more_than_the_budget() -> None:
         list(threads.map(use, range(2000)))
     assert 90 <= most <= 100
     assert held == 0
+
+
+FREED = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from alexnet_deploy.core.images.decode import read_image
+from alexnet_deploy.core.model.preprocessing import ImagePolicy
+def resident_mib():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) // 1024
+start, together = resident_mib(), Barrier(4)
+def decode(path):
+    together.wait()
+    read_image(path, ImagePolicy(resize="shorter-side"))
+with ThreadPoolExecutor(4) as threads:
+    for _ in range(2):
+        list(threads.map(decode, [Path(sys.argv[1])] * 4))
+    print(resident_mib() - start)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_keep_none_of_the_memory_of_large_images(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 6000), (9, 99, 199)).save(tmp_path / "large.jpg")
+    command = [sys.executable, "-c", FREED, str(tmp_path / "large.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    # Each image takes 144 MB.
+    assert int(done.stdout) < 50, done.stderr
