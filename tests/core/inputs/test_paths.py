@@ -2,6 +2,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -136,9 +137,12 @@ def test_two_folders_that_link_to_each_other_end() -> None:
     assert found("d") == ["d/a/1.jpg", "d/b/2.jpg"]
 
 
-@pytest.fixture
-def locked() -> Iterator[Path]:
-    """A folder that cannot be listed, even if the tests run as root, with a file beside it."""
+@contextmanager
+def locked_folder() -> Iterator[Path]:
+    """A folder that cannot be listed, even if the tests run as root, with a file beside it.
+
+    Not a fixture: between the parts of a test, pytest-cov writes as the user who opened its file.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, user = Path(name), os.geteuid()
         folder.chmod(0o755)
@@ -153,11 +157,12 @@ def locked() -> Iterator[Path]:
             folder.joinpath("a").chmod(0o755)
 
 
-def test_a_folder_that_cannot_be_listed_is_one_input(locked: Path) -> None:
-    expected = [f"{locked}/a!", f"{locked}/b.jpg"]
-    assert found(str(locked)) == expected
-    assert found(f"{locked}/**/*.jpg") == expected
-    assert found(f"{locked}/a/1.jpg") == [f"{locked}/a/1.jpg"]
+def test_a_folder_that_cannot_be_listed_is_one_input() -> None:
+    with locked_folder() as locked:
+        expected = [f"{locked}/a!", f"{locked}/b.jpg"]
+        assert found(str(locked)) == expected
+        assert found(f"{locked}/**/*.jpg") == expected
+        assert found(f"{locked}/a/1.jpg") == [f"{locked}/a/1.jpg"]
 
 
 # Patterns
