@@ -42,6 +42,7 @@ from alexnet_deploy.core.model.family import PUBLISHED_PREPROCESSING, architectu
 from alexnet_deploy.core.model.network import Network
 from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.core.process.machine import processor
+from alexnet_deploy.core.process.memory import keep_freed_memory
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.batches import Batches
 from alexnet_deploy.train.data.folder import ImageFile
@@ -50,7 +51,6 @@ from alexnet_deploy.train.data.scan import Survey
 from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
 from alexnet_deploy.train.run import look_over, train
-from alexnet_deploy.train.runtime.malloc import keep_freed_memory
 from alexnet_deploy.train.runtime.placement import placed
 
 WARM_UP = {"cpu": 3, "cuda": 20}

@@ -132,11 +132,11 @@ def train(
 ) -> None:
     """Train on a folder of images, or on drawn images."""
     from alexnet_deploy.cli.terminal import show_path
+    from alexnet_deploy.core.process.memory import keep_freed_memory
     from alexnet_deploy.train.loop.logs import check_log_packages
     from alexnet_deploy.train.recipe import parse_settings
     from alexnet_deploy.train.run import choose_device, look_over
     from alexnet_deploy.train.runtime.distributed import joined
-    from alexnet_deploy.train.runtime.malloc import keep_freed_memory
     from alexnet_deploy.train.runtime.placement import placed
 
     if any_machine and not (resume or auto_resume):

@@ -61,7 +61,7 @@ from alexnet_deploy.core.images.profile import ToSrgb, conversion_of
 from alexnet_deploy.core.images.resize import to_square
 from alexnet_deploy.core.images.view import RgbView
 from alexnet_deploy.core.model.preprocessing import IMAGE_SIZE, DecodePolicy, ImagePolicy, ResizePolicy
-from alexnet_deploy.core.process.budget import MemoryBudget
+from alexnet_deploy.core.process.memory import MemoryBudget
 from alexnet_deploy.core.process.say import counted
 
 __all__ = [

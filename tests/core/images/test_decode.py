@@ -43,7 +43,7 @@ from alexnet_deploy.core.images.decode import (
     read_image,
 )
 from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE, WARP, ImagePolicy, ResizePolicy
-from alexnet_deploy.core.process.budget import MemoryBudget
+from alexnet_deploy.core.process.memory import MemoryBudget
 
 
 @pytest.mark.parametrize(

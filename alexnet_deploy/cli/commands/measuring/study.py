@@ -99,9 +99,9 @@ def _run(request: "StudyRequest", out: Path, jobs: int | None) -> "Studied":
     import torch
 
     from alexnet_deploy.cli.terminal import images_bar, say, study_bar
+    from alexnet_deploy.core.process.memory import keep_freed_memory
     from alexnet_deploy.pipeline.study.running.runs import Workplace
     from alexnet_deploy.pipeline.study.study import run_study
-    from alexnet_deploy.train.runtime.malloc import keep_freed_memory
 
     num_devices = torch.cuda.device_count() if request.device == "cuda" else 1
     if request.device == "cpu":

@@ -18,10 +18,10 @@ def main(out: Path) -> int:
     folders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(folders,), daemon=True).start()
     from alexnet_deploy.core.errors import AlexNetDeployError
+    from alexnet_deploy.core.process.memory import keep_freed_memory
     from alexnet_deploy.core.process.say import printable
     from alexnet_deploy.pipeline.study.plan import load_plan
     from alexnet_deploy.pipeline.study.running.runs import Workplace, finish, planned_run, report
-    from alexnet_deploy.train.runtime.malloc import keep_freed_memory
 
     def say(line: str) -> None:
         sys.stderr.write(f"{printable(line)}\n")

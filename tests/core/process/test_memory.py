@@ -1,4 +1,4 @@
-"""A budget of memory: threads wait until what they need fits, in the order in which they ask."""
+"""A budget of memory, and the allocator in separate processes, because its settings cannot be undone."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 from commands import HANGS_AFTER_S
 from PIL import Image
 
-from alexnet_deploy.core.process.budget import MemoryBudget
+from alexnet_deploy.core.process.memory import MemoryBudget
 
 
 class Holder:
@@ -134,6 +134,9 @@ from pathlib import Path
 from threading import Barrier
 from alexnet_deploy.core.images.decode import read_image
 from alexnet_deploy.core.model.preprocessing import ImagePolicy
+from alexnet_deploy.core.process.memory import keep_freed_memory
+if sys.argv[2] == "keep":
+    keep_freed_memory()
 def resident_mib():
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) // 1024
@@ -148,10 +151,49 @@ with ThreadPoolExecutor(4) as threads:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_threads_keep_none_of_the_memory_of_large_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "kept"), [("leave", False), ("keep", True)])
+def test_large_images_leave_no_memory_to_their_threads_unless_the_process_keeps_it(
+    how: str, kept: bool, tmp_path: Path
+) -> None:
     Image.new("RGB", (6000, 6000), (9, 99, 199)).save(tmp_path / "large.jpg")
-    command = [sys.executable, "-c", FREED, str(tmp_path / "large.jpg")]
+    command = [sys.executable, "-c", FREED, str(tmp_path / "large.jpg"), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S)
     # Each image takes 144 MB.
-    assert int(done.stdout) < 50, done.stderr
+    assert (int(done.stdout) > 50) == kept, done.stderr
+
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from alexnet_deploy.core.process.memory import keep_freed_memory
+
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def fill():
+    np.ones(20_000_000, dtype=np.float32)
+    np.ones(10_000_000, dtype=np.float64)
+
+fill()
+before = faults()
+for _ in range(10):
+    fill()
+print(kept, faults() - before)
+"""
+
+
+def faults(how: str) -> tuple[str, int]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, check=True, text=True)
+    kept, number = done.stdout.split()
+    return kept, int(number)
+
+
+def test_memory_that_was_freed_is_used_again_without_the_systems_help() -> None:
+    _, without = faults("leave")
+    # Twenty blocks of 80 MB; pages may be 2 MiB.
+    assert without > 20 * 80_000_000 / 2**21 / 2
+    kept, number = faults("keep")
+    assert kept == "True"
+    assert number < without / 10
