@@ -110,6 +110,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if (quota := processor_quota()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(quota))
+    # The converter of other formats takes most of the time of importing openvino. openvino works without it, and no
+    # command converts.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     if isinstance(sys.stdout, io.TextIOWrapper):
         # jsonl is UTF-8 whatever the terminal uses; a path that is not UTF-8 is written as its own bytes. Line
         # buffering: the next program in a pipe gets each row at once.

@@ -274,6 +274,22 @@ def test_command_that_there_is_not_is_found_out(line: str) -> None:
         parse(line.split())
 
 
+COMMAND = """
+import sys
+from alexnet_deploy.cli import main
+sys.argv[0] = "alexnet-deploy"
+try:
+    main()
+finally:
+    print(*{"openvino", "openvino.tools.ovc.convert"} & sys.modules.keys(), file=sys.stderr)
+"""
+
+
+def test_predict_leaves_the_converter_of_openvino_alone(bundle: Bundle, images: Path) -> None:
+    done = in_python(COMMAND, "predict", images, "--bundle", bundle.path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "openvino")
+
+
 def test_predict_calls_nobody_and_starts_no_process(bundle: Bundle, images: Path) -> None:
     program = """
 import sys
