@@ -19,7 +19,7 @@ from alexnet_deploy.core.model.network import cut, preprocess
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.process.say import Say, counted
 from alexnet_deploy.pipeline.study.definition import BASE
-from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, measured_runs, search_runs, with_epochs
+from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, every_run, with_epochs
 from alexnet_deploy.pipeline.study.running.images import pack_of, run_images
 from alexnet_deploy.pipeline.study.views import study_views
 from alexnet_deploy.train.data.batches import in_batches
@@ -64,7 +64,7 @@ def within_budget(plan: Plan, out: Path, budget_seconds: float, *, jobs: int, sa
     """
     torch.set_num_threads(plan.threads)
     speeds = {}
-    first_of = {run.variant: run for run in reversed(_runs(plan))}
+    first_of = {run.variant: run for run in reversed(every_run(plan))}
     for name in plan.tables:
         speeds[name], sizes = _measured(plan, out, first_of[name])
         say(f"{name}: {1 / speeds[name].train:,.0f} images/s in training")
@@ -81,11 +81,6 @@ def words_of(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _runs(plan: Plan) -> tuple[RunPlan, ...]:
-    found = {name: values[0] for values in plan.study.search.values() for name in plan.tables}
-    return (*search_runs(plan), *measured_runs(plan, found))
 
 
 def _shrunk(plan: Plan, budget: float, seconds_of: SecondsOf) -> Plan:
@@ -141,7 +136,7 @@ def _images(plan: Plan, share: float) -> Plan:
 
 def _seconds(plan: Plan, speeds: dict[str, Speed], sizes: Sizes) -> float:
     total = 0.0
-    for run in _runs(plan):
+    for run in every_run(plan):
         speed, validated = speeds[run.variant], sizes.num_validation
         if plan.study.target is not None:
             validated = run.num_train
