@@ -72,7 +72,7 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fields: dict[str, FieldValue] = {}
     """Fields of the recipe to change."""
     images: float = 1.0
-    """Share of the training images, 0..1, with the same number of steps."""
+    """Share of the training images, 0..1, with so many more epochs that as many images are seen."""
     views: str = ""
     """Views at test time: center, five, ten or grid-N. The weights are those of the base."""
     precision: StudyPrecision | None = None
@@ -174,9 +174,9 @@ class Study(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"variant {negative[0]}: bound is a ratio of epochs and must be greater than 0")
         if self.search and (self.metric != "epochs" or len(self.search) != 1 or not all(self.search.values())):
             raise ValueError("search must have one field with values to try, and needs metric 'epochs'")
-        for what, fields in (("fields", self.fields), *((f"variant {one.name}", one.fields) for one in self.variants)):
-            if searched := [field for field in self.search if field in fields]:
-                raise ValueError(f"{what}: sets {searched[0]}, which the study searches; set it in one place only")
+        for variant in self.variants:
+            if searched := [field for field in self.search if field in variant.fields]:
+                raise ValueError(f"variant {variant.name}: sets {searched[0]}, which the study searches")
         if self.views != "ten" and any(variant.precision for variant in self.variants):
             raise ValueError("a variant with a precision is run with ten views: views must be ten")
         if self.held_out < 0:

@@ -190,7 +190,7 @@ def plan_of(found: Draft, request: StudyRequest, images: PackHeader, *, threads:
     recipes = dict(found.recipes)
     for variant in study.variants:
         if variant.images != 1:
-            # As many steps as the base: more epochs of fewer images.
+            # As many images are seen as by the base: more epochs of fewer images.
             recipes[variant.name] = with_epochs(recipes[variant.name], 1 / variant.images)
     return Plan(
         format_version=FORMAT_VERSION,

@@ -164,11 +164,9 @@ SEARCH = STUDY.replace(
 )
 
 
-def test_a_searched_field_is_set_nowhere_else(tmp_path: Path) -> None:
+def test_a_searched_field_is_set_by_no_variant_and_no_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--set momentum: mine searches momentum"):
         draft(request_of(write_study(tmp_path, SEARCH), tmp_path, settings={"momentum": 0.8}))
-    with pytest.raises(UsageError, match=r"fields: sets momentum, which the study searches"):
-        study_in(tmp_path, SEARCH.replace("epochs = 2,", "epochs = 2, momentum = 0.8,"))
     with pytest.raises(UsageError, match=r"variant no-lrn: sets momentum, which the study searches"):
         study_in(tmp_path, SEARCH.replace('remove = ["lrn"]', "fields = { momentum = 0.8 }"))
 

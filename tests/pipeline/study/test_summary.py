@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from studies import STUDY, request_of, write_study
+from studies import STUDY, pack_header, request_of, write_study
 
 from alexnet_deploy.pipeline.study.plan import Plan, draft, every_run, plan_of
 from alexnet_deploy.pipeline.study.results.files import _result_cells
 from alexnet_deploy.pipeline.study.results.summary import Facts, Row, StudyResult, result_of, rows_of
 from alexnet_deploy.pipeline.study.running.scores import CurvePoint, RunScore
-from alexnet_deploy.train.pack.format import PackHeader
 
 EPOCHS = STUDY.replace(
     "[[variants]]", 'metric = "epochs"\ntarget = { of = "error", share = 0.25 }\n[[variants]]'
@@ -18,25 +17,6 @@ EPOCHS = STUDY.replace(
 
 FAST, FASTER, SLOW = [0.25], [0.5, 0.25], [0.5] * 7 + [0.25]
 LATE, STOPPED = [0.5] * 10, [0.5] * 2
-
-
-def header() -> PackHeader:
-    return PackHeader(
-        format_version=1,
-        labels=("blue", "red"),
-        num_train=24,
-        num_validation=8,
-        resize="shorter-side",
-        mean=(0.0, 0.0, 0.0),
-        covariance=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-        source="data",
-        source_sha256="0" * 64,
-        excluded={},
-        chunk_images=32,
-        chunks_sha256=("0" * 64,),
-        labels_sha256="0" * 64,
-        tools={},
-    )
 
 
 def score(errors: Sequence[float], num_right: int) -> RunScore:
@@ -61,7 +41,7 @@ def judged(
 ) -> tuple[Plan, tuple[Row, ...], StudyResult]:
     """Return the rows and the result of two seeds with these errors by epoch, and these correct predictions."""
     request = request_of(write_study(folder, text), folder, seeds=2)
-    plan = plan_of(draft(request), request, header(), threads=1)
+    plan = plan_of(draft(request), request, pack_header(), threads=1)
     curves, rights = {"base": base, "no-lrn": variant}, {"base": right[0], "no-lrn": right[1]}
     runs = every_run(plan)
     scores = {run.folder: score(curves[run.variant][run.seed], rights[run.variant][run.seed]) for run in runs}
