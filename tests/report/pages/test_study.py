@@ -84,7 +84,7 @@ def test_the_page_has_its_numbers_and_its_verdict() -> None:
         "7,500",
         "supported below 0",
         "on the claimed side of the bound under its verdict",
-        "They cover the seeds, not the choice of images.",
+        "Intervals cover the seeds, not the choice of images.",
         "count to an error of 36.5 %",
         "was chosen on the tested images, so each top-1 is optimistic",
     ):
