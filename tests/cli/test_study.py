@@ -22,6 +22,8 @@ def test_studies_are_listed_and_printed(run: Run) -> None:
     ("arguments", "words"),
     [
         (("nothing",), "'nothing' is not a study; use one of augmentation, "),
+        (("lrn", "--budget", "30m"), "study lrn: options need DATA; without it a study is only printed"),
+        (("--seeds", "5"), "study NAME: options need DATA"),
         (("lrn", "gone"), "gone: there is no such file or folder"),
         (("lrn", ".", "--budget", "soon"), "--budget soon: expected a duration such as 90s, 30m or 2h"),
         (("lrn", ".", "--budget", "0m"), "--budget 0m: expected a duration"),

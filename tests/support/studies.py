@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alexnet_deploy.pipeline.study.definition import Study, study_by_name
 from alexnet_deploy.pipeline.study.plan import StudyRequest
+from alexnet_deploy.train.pack.format import PackHeader
 
 TABLE = """name = "least"
 input_size = 224
@@ -51,3 +52,23 @@ def study_in(folder: Path, text: str) -> Study:
 def request_of(study: Path, data: Path, **changes: object) -> StudyRequest:
     given = {"study": str(study), "data": data, "settings": {}, "seeds": 2, **changes}
     return StudyRequest(**given)  # type: ignore[arg-type]
+
+
+def pack_header() -> PackHeader:
+    """Return the header of 24 training and 8 validation images of two classes."""
+    return PackHeader(
+        format_version=1,
+        labels=("blue", "red"),
+        num_train=24,
+        num_validation=8,
+        resize="shorter-side",
+        mean=(0.0, 0.0, 0.0),
+        covariance=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+        source="data",
+        source_sha256="0" * 64,
+        excluded={},
+        chunk_images=32,
+        chunks_sha256=("0" * 64,),
+        labels_sha256="0" * 64,
+        tools={},
+    )

@@ -3,6 +3,7 @@
 Studies are TOML files; those in `train/studies/` are shipped and known by name. `alexnet-deploy study NAME` prints one.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -56,9 +57,10 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label: str = ""
     """Name in the report; the name unless given."""
     expect: Expectation | None = None
-    """The claim: this variant is lower or higher than the base by more than `bound`; without it, no verdict."""
+    """The claim: the difference of this variant to the base, or the ratio, is lower or higher than `bound`; without it,
+    no verdict."""
     bound: float = 0.0
-    """In points of top-1, or as a factor of the epochs (0: 1)."""
+    """In points of top-1, negative if the variant is below the base; or as a ratio of epochs (0: 1)."""
     remove: tuple[str, ...] = ()
     """Layers to remove: types or names."""
     layers: dict[str, dict[str, LayerValue]] = {}
@@ -70,7 +72,7 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fields: dict[str, FieldValue] = {}
     """Fields of the recipe to change."""
     images: float = 1.0
-    """Share of the training images, 0..1, with the same number of steps."""
+    """Share of the training images, 0..1, with so many more epochs that as many images are seen."""
     views: str = ""
     """Views at test time: center, five, ten or grid-N. The weights are those of the base."""
     precision: StudyPrecision | None = None
@@ -99,6 +101,10 @@ class Variant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"variant {self.name}: images must be greater than 0 and at most 1, got {self.images}")
         if not 0 < self.width <= 8:
             raise ValueError(f"variant {self.name}: width must be greater than 0 and at most 8, got {self.width}")
+        if not math.isfinite(self.bound) or (self.bound and self.expect is None):
+            raise ValueError(f"variant {self.name}: bound must be finite and needs expect, got {self.bound}")
+        if "seed" in self.fields:
+            raise ValueError(f"variant {self.name}: sets seed, but all variants have the same seeds (--seeds)")
         if self.views:
             check_views(self.views, f"variant {self.name}")
 
@@ -164,8 +170,13 @@ class Study(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("target and metric 'epochs' belong together; set both or neither")
         if self.metric == "epochs" and (untrained := [one.name for one in self.variants if not one.is_trained]):
             raise ValueError(f"variant {untrained[0]}: changes the evaluation, which metric 'epochs' does not use")
+        if self.metric == "epochs" and (negative := [one.name for one in self.variants if one.bound < 0]):
+            raise ValueError(f"variant {negative[0]}: bound is a ratio of epochs and must be greater than 0")
         if self.search and (self.metric != "epochs" or len(self.search) != 1 or not all(self.search.values())):
             raise ValueError("search must have one field with values to try, and needs metric 'epochs'")
+        for variant in self.variants:
+            if searched := [field for field in self.search if field in variant.fields]:
+                raise ValueError(f"variant {variant.name}: sets {searched[0]}, which the study searches")
         if self.views != "ten" and any(variant.precision for variant in self.variants):
             raise ValueError("a variant with a precision is run with ten views: views must be ten")
         if self.held_out < 0:
@@ -229,12 +240,15 @@ def recipe_of(study: Study, name: str, settings: dict[str, object]) -> Recipe:
     return with_settings(recipe_by_name(_beside(name, study.recipe)), {**study.fields, **settings})
 
 
-def variant_recipe(variant: Variant | None, base: Recipe, name: str, settings: dict[str, object]) -> Recipe:
+def variant_recipe(
+    study: Study, name: str, variant: Variant | None, base: Recipe, settings: dict[str, object]
+) -> Recipe:
     """Return the recipe of a variant of a study, given that of the base and the settings of the command."""
     if variant is None or not (variant.recipe or variant.fields):
         return base
-    start = with_settings(recipe_by_name(_beside(name, variant.recipe)), settings) if variant.recipe else base
-    return with_settings(start, dict(variant.fields))
+    if not variant.recipe:
+        return with_settings(base, dict(variant.fields))
+    return with_settings(recipe_by_name(_beside(name, variant.recipe)), {**study.fields, **settings, **variant.fields})
 
 
 def variant_table(variant: Variant | None, base: Architecture) -> Architecture:

@@ -18,16 +18,17 @@ from alexnet_deploy.core.fs.opening import MIB, read_file
 from alexnet_deploy.core.fs.reading import from_json
 from alexnet_deploy.core.model.architecture import Architecture
 from alexnet_deploy.core.model.table_text import architecture_as_toml
+from alexnet_deploy.core.process.say import counted
 from alexnet_deploy.pipeline.study.definition import (
     BASE,
     Study,
-    name_of,
     recipe_of,
     study_by_name,
     table_of,
     variant_recipe,
     variant_table,
 )
+from alexnet_deploy.train.pack.format import PackHeader
 from alexnet_deploy.train.recipe import Recipe, with_settings
 
 PLAN = "plan.json"
@@ -75,7 +76,7 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that the results of a study depend on, but for the images and the machine."""
+    """Everything that the results of a study depend on, but for the machine; the images by their digest."""
 
     format_version: int
     asked: Asked
@@ -90,6 +91,8 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The seed of the search, if the study has one."""
     num_train: int
     """Number of training images of the base."""
+    data_sha256: str
+    """Digest of the names and bytes of all images."""
     threads: int
     """CPU threads of a run: results depend on their number."""
     shrunk: tuple[str, ...]
@@ -132,13 +135,25 @@ def draft(request: StudyRequest) -> Draft:
     table, recipe = table_of(study, request.study, request.arch), recipe_of(study, request.study, settings)
     if request.seeds < 1:
         raise UsageError(f"--seeds must be 1 or more, got {request.seeds}")
+    tables, recipes = {BASE: table}, {BASE: recipe}
     for variant in study.variants:
+        if not variant.is_trained:
+            continue
+        name = variant.name
+        tables[name] = variant_table(variant, table)
+        recipes[name] = variant_recipe(study, request.study, variant, recipe, settings)
         # Refused here: a variant that does not differ from the base would only cost time.
-        if variant.is_trained and variant.images == 1:
-            same_recipe = variant_recipe(variant, recipe, request.study, settings) == recipe
-            if same_recipe and variant_table(variant, table) == table:
-                raise UsageError(f"{study.name}: variant {variant.name} does not differ from {study.base}")
+        is_same = (tables[name], recipes[name]) == (table, recipe)
+        if variant.images == 1 and is_same:
+            raise UsageError(f"{study.name}: variant {name} does not differ from {study.base}")
+        if recipes[name].decode != recipe.decode:
+            raise UsageError(
+                f"{study.name}: variant {name} has decode {recipes[name].decode}, but the base {recipe.decode}; the "
+                "images of a study are decoded once: set decode in the study's fields"
+            )
     for field, values in study.search.items():
+        if field in settings:
+            raise UsageError(f"--set {field}: {study.name} searches {field}; change the values in a study of your own")
         for value in values:
             with_settings(recipe, {field: value})
     return Draft(
@@ -156,11 +171,8 @@ def draft(request: StudyRequest) -> Draft:
             device=request.device,
         ),
         study=study,
-        tables={name_of(variant): variant_table(variant, table) for variant in study.trained_variants},
-        recipes={
-            name_of(variant): variant_recipe(variant, recipe, request.study, settings)
-            for variant in study.trained_variants
-        },
+        tables=tables,
+        recipes=recipes,
     )
 
 
@@ -168,25 +180,28 @@ def _digest(data: bytes) -> str:
     return sha256(data)[:12]
 
 
-def plan_of(found: Draft, request: StudyRequest, *, num_train: int, num_classes: int, threads: int) -> Plan:
-    """Return the plan for images of this number and these classes, without regard to the budget."""
+def plan_of(found: Draft, request: StudyRequest, images: PackHeader, *, threads: int) -> Plan:
+    """Return the plan for these images, without regard to the budget; raises UsageError if there are too few."""
     study, first = found.study, found.recipes[BASE].seed
-    wanted = num_train if request.images is None else min(request.images, num_train)
+    num_train = images.num_train if request.images is None else request.images
+    if num_train > images.num_train:
+        raise UsageError(f"--images {num_train}: there are {counted(images.num_train, 'training image')}")
     has_search = bool(study.search)
     recipes = dict(found.recipes)
     for variant in study.variants:
         if variant.images != 1:
-            # As many steps as the base: more epochs of fewer images.
+            # As many images are seen as by the base: more epochs of fewer images.
             recipes[variant.name] = with_epochs(recipes[variant.name], 1 / variant.images)
     return Plan(
         format_version=FORMAT_VERSION,
         asked=found.asked,
         study=study,
-        tables={name: table.with_num_classes(num_classes) for name, table in found.tables.items()},
+        tables={name: table.with_num_classes(len(images.labels)) for name, table in found.tables.items()},
         recipes=recipes,
         seeds=tuple(range(first + has_search, first + has_search + request.seeds)),
         search_seed=first if has_search else None,
-        num_train=wanted,
+        num_train=num_train,
+        data_sha256=images.source_sha256,
         threads=threads,
         shrunk=(),
     )
@@ -229,6 +244,12 @@ def measured_runs(plan: Plan, found: Mapping[str, float]) -> tuple[RunPlan, ...]
     """Return the runs whose results are compared; `found` is the best value of each variant, if there was a search."""
     changes = {name: dict.fromkeys(plan.study.search, found.get(name)) for name in plan.tables}
     return tuple(_run(plan, name, seed, changes[name]) for seed in plan.seeds for name in plan.tables)
+
+
+def every_run(plan: Plan) -> tuple[RunPlan, ...]:
+    """Return all runs of a study; before its search is done, with the first value of the searched field."""
+    first = {name: values[0] for values in plan.study.search.values() for name in plan.tables}
+    return (*search_runs(plan), *measured_runs(plan, first))
 
 
 def _run(plan: Plan, name: str, seed: int, changes: Mapping[str, object]) -> RunPlan:

@@ -30,6 +30,7 @@ from alexnet_deploy.pipeline.study.plan import (
     Plan,
     StudyRequest,
     draft,
+    every_run,
     load_plan,
     measured_runs,
     plan_of,
@@ -41,7 +42,7 @@ from alexnet_deploy.pipeline.study.results.files import write_files
 from alexnet_deploy.pipeline.study.results.page import REPORT, write_page
 from alexnet_deploy.pipeline.study.results.summary import Facts, StudyResult, result_of, rows_of
 from alexnet_deploy.pipeline.study.running.budget import within_budget
-from alexnet_deploy.pipeline.study.running.images import pack_of, shared_pack
+from alexnet_deploy.pipeline.study.running.images import pack_of, refuse_too_few, shared_pack
 from alexnet_deploy.pipeline.study.running.runs import Workplace, best_values, finish_all
 from alexnet_deploy.train.pack.format import Pack
 from alexnet_deploy.train.run import image_policy_of
@@ -93,15 +94,11 @@ def run_study(
 
 
 def _planned(found: Draft, request: StudyRequest, out: Path, here: Workplace, images: Pack) -> Plan:
-    plan = plan_of(
-        found,
-        request,
-        num_train=images.header.num_train,
-        num_classes=len(images.header.labels),
-        threads=max(1, num_processors() // here.jobs),
-    )
+    plan = plan_of(found, request, images.header, threads=max(1, num_processors() // here.jobs))
+    refuse_too_few(images, plan, every_run(plan))
     if request.budget_seconds is not None:
         plan = within_budget(plan, out, request.budget_seconds, jobs=here.jobs, say=here.say)
+        refuse_too_few(images, plan, every_run(plan))
     save_plan(out, plan)
     return plan
 
@@ -131,10 +128,12 @@ def _finish(out: Path, plan: Plan, here: Workplace) -> Studied:
 
 def refuse_foreign(out: Path) -> None:
     """Raise UsageError if `out` holds something that is not a study."""
-    if not out.exists() or load_plan(out) is not None:
+    if not out.exists():
         return
     if not out.is_dir():
         raise UsageError(f"{out}: is a file, not a directory; choose another --out")
+    if load_plan(out) is not None:
+        return
     strange = [path.name for path in sorted(out.iterdir()) if path.name != PACK and not path.name.startswith(".")]
     if strange:
         raise UsageError(f"{out}: contains {strange[0]} but no plan.json, so it is not a study; choose another --out")

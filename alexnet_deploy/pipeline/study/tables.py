@@ -7,6 +7,7 @@ from typing import TypeAlias, get_args
 import msgspec
 
 from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.fs.reading import invalid_value_words
 from alexnet_deploy.core.model.architecture import Architecture, AveragePool, Conv, Layer, MaxPool, cost_of
 from alexnet_deploy.core.model.family import preprocessing_for
 
@@ -81,7 +82,7 @@ def _with_fields(layer: Layer, fields: Mapping[str, LayerValue], subject: str) -
     try:
         changed: Layer = msgspec.convert({**was, **wanted}, _TYPES[kind])
     except msgspec.ValidationError as error:
-        raise UsageError(f"{subject}: {layer.name}: {error}") from error
+        raise UsageError(f"{subject}: {layer.name}: {invalid_value_words(error)}") from error
     return changed
 
 

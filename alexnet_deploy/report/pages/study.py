@@ -44,6 +44,8 @@ class ShownVariant:
     """Difference in points, or ratio; None for the base."""
     outcome: str
     """supported, contradicted, undecided, or empty."""
+    claimed: str
+    """The claimed side of the bound, for example `below 0`; empty without a claim."""
     sentence: str
     epochs_to_error: Spread | None
     images_to_error: Spread | None

@@ -100,6 +100,13 @@ VARIANT = '[[variants]]\nname = "no-lrn"\nlabel = "without it"\nexpect = "lower"
         ('figure = "1 point"', 'figure = "1"\ncolour = 3', "colour is not a known field"),
         ('expect = "lower"', 'expect = "worse"', "Invalid enum value 'worse'"),
         ("figure", "figure = = ", "is not valid TOML"),
+        ('expect = "lower"', 'expect = "lower"\nbound = nan', "variant no-lrn: bound must be finite and needs expect"),
+        ('expect = "lower"', "bound = -1.0", "variant no-lrn: bound must be finite and needs expect, got -1.0"),
+        (
+            'remove = ["lrn"]',
+            "fields = { seed = 7 }",
+            "variant no-lrn: sets seed, but all variants have the same seeds",
+        ),
     ],
 )
 def test_a_faulty_study_is_refused_by_name(tmp_path: Path, was: str, now: str, words: str) -> None:
@@ -118,6 +125,8 @@ def test_a_faulty_study_is_refused_by_name(tmp_path: Path, was: str, now: str, w
         ('remove = ["lrn"]', "fields = { epochs = 2 }", "variant no-lrn does not differ from base"),
         ('remove = ["lrn"]', 'recipe = "nothing"', "'nothing' is not a recipe"),
         ('"least.toml"', '"gone.toml"', "gone.toml: cannot be read"),
+        ('remove = ["lrn"]', 'layers = { lrn = { size = "large" } }', "norm1: size must be an integer, got a string"),
+        ('remove = ["lrn"]', 'fields = { decode = "scaled" }', "variant no-lrn has decode scaled, but the base exact"),
     ],
 )
 def test_what_does_not_fit_the_base_is_refused_before_any_image_is_read(
@@ -139,6 +148,32 @@ def test_settings_change_all_variants_but_not_what_a_variant_changes(tmp_path: P
     assert found.recipes["no-crops"].random_erasing == 0.5
     assert found.recipes["no-erasing"].random_erasing == 0.0
     assert found.recipes["article"].optimiser == "sgd"
+
+
+def test_the_fields_of_a_study_change_the_variants_with_another_recipe_too(tmp_path: Path) -> None:
+    text = STUDY.replace('remove = ["lrn"]', 'recipe = "two-class"\nfields = { batch_size = 8, warmup_epochs = 0 }')
+    recipe = draft(request_of(write_study(tmp_path, text), tmp_path)).recipes["no-lrn"]
+    assert recipe.name == "two-class"
+    assert (recipe.epochs, recipe.learning_rate) == (2, 0.002), "those of the study"
+    assert recipe.batch_size == 8, "that of the variant"
+
+
+SEARCH = STUDY.replace(
+    "[[variants]]",
+    'metric = "epochs"\ntarget = { of = "error", share = 0.3 }\nsearch = { momentum = [0.5, 0.9] }\n[[variants]]',
+)
+
+
+def test_a_searched_field_is_set_by_no_variant_and_no_option(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--set momentum: mine searches momentum"):
+        draft(request_of(write_study(tmp_path, SEARCH), tmp_path, settings={"momentum": 0.8}))
+    with pytest.raises(UsageError, match=r"variant no-lrn: sets momentum, which the study searches"):
+        study_in(tmp_path, SEARCH.replace('remove = ["lrn"]', "fields = { momentum = 0.8 }"))
+
+
+def test_a_ratio_has_no_negative_bound(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"variant no-lrn: bound is a ratio of epochs and must be greater than 0"):
+        study_in(tmp_path, SEARCH.replace('expect = "lower"', 'expect = "higher"\nbound = -0.5'))
 
 
 @pytest.mark.parametrize(("name", "number"), [("center", 1), ("five", 5), ("ten", 10), ("grid-3", 18), ("grid-2", 8)])

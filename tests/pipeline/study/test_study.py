@@ -11,7 +11,7 @@ import pytest
 import torch
 from studies import STUDY, request_of, write_study
 
-from alexnet_deploy.core.errors import BusyError, DivergedError, UsageError
+from alexnet_deploy.core.errors import BusyError, DataError, DivergedError, UsageError
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.say import say_nothing
 from alexnet_deploy.pipeline.study.plan import load_plan, with_epochs
@@ -52,11 +52,11 @@ def test_the_numbers_are_those_of_the_weights(finished: tuple[Path, Path, Studie
         ("no-lrn", "0"),
         ("no-lrn", "1"),
     ]
-    pack = open_pack(out / "images.pack")
+    packed = open_pack(out / "images.pack")
     for row in rows:
         weights = load_weights(out / f"runs/{row['variant']}-{row['seed']}/weights.safetensors").weights
         policy = weights.preprocessing.image_policy
-        images = training_set(survey_of(pack, policy), policy, torch.device("cpu")).validation
+        images = training_set(survey_of(packed, policy), policy, torch.device("cpu")).validation
         again = evaluate(weights, images, np.arange(6))
         for name, answers in (("center", again.center), ("ten", again.ten)):
             assert int(row[f"right_{name}"]) == int((answers.predictions[:, 0] == again.truths).sum())
@@ -257,12 +257,6 @@ def test_views_and_images_and_held_out(tmp_path: Path, painted: Path) -> None:
     assert not (tmp_path / "out/runs/center-0").exists()
 
 
-def test_too_many_held_out_images_are_refused(tmp_path: Path, painted: Path) -> None:
-    text = STUDY.replace("[[variants]]", "held_out = 6\n[[variants]]")
-    with pytest.raises(UsageError, match="holds out 6 images, but there are 6 validation images"):
-        studied(write_study(tmp_path, text), painted, tmp_path / "out")
-
-
 def test_epochs_stretch_a_schedule() -> None:
     recipe = with_settings(
         recipe_by_name("two-class"),
@@ -345,8 +339,6 @@ def interrupted(trainer: Trainer) -> None:
 def test_a_plan_of_another_version_or_a_damaged_one_is_refused(
     finished: tuple[Path, Path, Studied], painted: Path, tmp_path: Path
 ) -> None:
-    from alexnet_deploy.core.errors import DataError
-
     study, out, _ = finished
     plan = load_plan(out)
     assert plan is not None

@@ -12,7 +12,7 @@ import msgspec
 from alexnet_deploy.core.csv_text import csv_line
 from alexnet_deploy.core.fs.files import write_atomically
 from alexnet_deploy.core.model.weights import load_weights
-from alexnet_deploy.pipeline.study.definition import name_of
+from alexnet_deploy.pipeline.study.definition import Study, name_of
 from alexnet_deploy.pipeline.study.plan import Plan, RunPlan
 from alexnet_deploy.pipeline.study.results.summary import Row, StudyResult
 from alexnet_deploy.pipeline.study.running.scores import RunScore
@@ -53,8 +53,7 @@ class RunTime:
 
 def write_files(out: Path, plan: Plan, result: StudyResult, rows: Sequence[Row]) -> dict[str, list[RunTime]]:
     """Write the files of the results; return the times of each trained variant, by seed. Raises OSError."""
-    searched = tuple(plan.study.search)
-    _write_csv(out / RESULTS, _RESULT_COLUMNS, (_result_cells(row, searched) for row in rows))
+    _write_csv(out / RESULTS, _RESULT_COLUMNS, (_result_cells(row, plan.study) for row in rows))
     trained = [row for row in rows if name_of(row.variant) == row.run.variant]
     _write_csv(out / CURVES, _CURVE_COLUMNS, (cells for row in trained for cells in _curve_cells(row.run, row.score)))
     times = [_time_of(out, row) for row in trained]
@@ -74,12 +73,12 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     write_atomically(path, "".join(map(csv_line, (columns, *rows))).encode())
 
 
-def _result_cells(row: Row, searched: tuple[str, ...]) -> tuple[object, ...]:
+def _result_cells(row: Row, study: Study) -> tuple[object, ...]:
     score, run = row.score, row.run
     return (
         name_of(row.variant),
         row.seed,
-        next((getattr(run.recipe, field) for field in searched), ""),
+        next((getattr(run.recipe, field) for field in study.search), ""),
         score.num_epochs,
         score.best_epoch,
         run.num_train,
@@ -87,7 +86,7 @@ def _result_cells(row: Row, searched: tuple[str, ...]) -> tuple[object, ...]:
         score.num_right["center"],
         score.num_right["ten"],
         "" if row.value is None else row.value,
-        "no" if row.is_censored else "yes",
+        "" if study.target is None else "no" if row.is_censored else "yes",
         "" if row.epochs_to_error is None else row.epochs_to_error,
         "" if row.epochs_to_error is None else row.epochs_to_error * run.num_train,
         score.weights_sha256,

@@ -8,7 +8,7 @@ from alexnet_deploy.pipeline.study.definition import name_of
 from alexnet_deploy.pipeline.study.plan import Plan
 from alexnet_deploy.pipeline.study.results.files import RunTime
 from alexnet_deploy.pipeline.study.results.statistics import estimate
-from alexnet_deploy.pipeline.study.results.summary import Interval, Row, StudyResult, VariantResult
+from alexnet_deploy.pipeline.study.results.summary import Interval, Row, StudyResult, VariantResult, claimed_words
 from alexnet_deploy.report.figures.overlay import Series
 from alexnet_deploy.report.page import Thumbnail, save_page
 from alexnet_deploy.report.pages.study import ShownRun, ShownVariant, Spread, StudyPage, render_study
@@ -48,7 +48,7 @@ def write_page(
         suffix="" if is_loss else " %",
         mark=_mark(plan, result, is_loss=is_loss),
         variants=tuple(
-            _shown(variant, [row for row in rows if name_of(row.variant) == variant.name], times, is_loss=is_loss)
+            _shown(plan, variant, [row for row in rows if name_of(row.variant) == variant.name], times, is_loss=is_loss)
             for variant in result.variants
         ),
         details=_details(plan, rows, images) if plan.study.details else (),
@@ -65,7 +65,7 @@ def _mark(plan: Plan, result: StudyResult, *, is_loss: bool) -> float | None:
 
 
 def _shown(
-    variant: VariantResult, rows: Sequence[Row], times: Mapping[str, list[RunTime]], *, is_loss: bool
+    plan: Plan, variant: VariantResult, rows: Sequence[Row], times: Mapping[str, list[RunTime]], *, is_loss: bool
 ) -> ShownVariant:
     own = times.get(variant.name)
     until = [time.seconds_to_error / 60 for time in own or () if time.seconds_to_error is not None]
@@ -79,6 +79,7 @@ def _shown(
         is_at_least=variant.num_censored > 0,
         comparison=_spread(variant.comparison),
         outcome=variant.outcome or "",
+        claimed="" if variant.expect is None else claimed_words(plan.study.metric, variant.expect, variant.bound),
         sentence=variant.sentence,
         epochs_to_error=None if own is None else _spread(variant.epochs_to_error),
         images_to_error=None if own is None else _spread(variant.images_to_error),

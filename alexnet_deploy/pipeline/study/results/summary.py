@@ -58,7 +58,8 @@ class VariantResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ten: Interval
     """Top-1 with ten views, in per cent."""
     comparison: Interval | None
-    """Difference to the base in points, or ratio of the epochs, paired by seed; None for the base."""
+    """Difference to the base in points, or ratio of the epochs, paired by seed; None for the base, for a variant
+    without a result, and if no run reached the target."""
     expect: Expectation | None
     bound: float
     outcome: Outcome | None
@@ -66,7 +67,7 @@ class VariantResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sentence: str
     """The comparison in words; empty for the base."""
     epochs_to_error: Interval | None
-    """Epochs to the study's error; None if a run did not reach it."""
+    """Epochs to the study's error; None if a run did not reach it, or if random guessing reaches it."""
     images_to_error: Interval | None
     remark: str
     """The engine and its arithmetic, why there is no value, or that a search ended at its edge; usually empty."""
@@ -124,7 +125,7 @@ class Row:
     """Top-1 in per cent, or epochs to the target; None if there is none."""
     is_censored: bool
     epochs_to_error: float | None
-    """None if the run did not reach it."""
+    """None if the run did not reach it, or if random guessing reaches it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,9 @@ def rows_of(plan: Plan, runs: Sequence[RunPlan], scores: Mapping[str, RunScore])
 
 def _row(plan: Plan, variant: Variant | None, run: RunPlan, score: RunScore, error: float) -> Row:
     guessing = 1 - 1 / run.architecture.num_classes
-    to_error = crossing([guessing, *(point.error for point in score.curve)], error)
+    # A base that is no better than guessing gives no error to count to.
+    curve = [guessing, *(point.error for point in score.curve)]
+    to_error = crossing(curve, error) if error < guessing else math.inf
     value, is_censored = _value(plan, variant, run, score)
     return Row(
         variant=variant,
@@ -221,7 +224,7 @@ def _variant_result(plan: Plan, variant: Variant | None, rows: Sequence[Row], ba
     others = [row.value for row in base if row.value is not None]
     has_all = len(values) == len(rows)
     compared = None
-    if variant is not None and has_all:
+    if variant is not None and has_all and not all(row.is_censored for row in (*rows, *base)):
         compared = (ratio if plan.study.metric == "epochs" else difference)(values, others)
     outcome = None
     if variant is not None and variant.expect is not None:
@@ -302,10 +305,14 @@ def _sentence(
 ) -> str:
     start = "" if outcome is None else f"{_OUTCOMES[outcome]}: "
     if compared is None:
-        return f"{start}{variant.shown} has no result."
+        if rows[0].value is not None:
+            return f"{start}no run of “{variant.shown}” or “{plan.study.base}” reached the target."
+        return f"{start}“{variant.shown}” has no result."
     label, other, seeds = f"“{variant.shown}”", f"“{plan.study.base}”", counted(len(plan.seeds), "seed")
     if plan.study.metric == "epochs":
-        what = f"{label} needs {compared.mean:.2f} times the epochs of {other}"
+        is_late, is_base_late = (any(row.is_censored for row in side) for side in (rows, base))
+        limit = "" if is_late is is_base_late else "at least " if is_late else "at most "
+        what = f"{label} needs {limit}{compared.mean:.2f} times the epochs of {other}"
         num_censored = sum(row.is_censored for row in (*rows, *base))
         late = f"; {counted(num_censored, 'run')} did not reach the target and count as their epochs" * bool(
             num_censored
@@ -317,8 +324,17 @@ def _sentence(
         late, form = "", "{:+.2f}"
     if compared.interval is None:
         return f"{start}{what}, with one seed; an interval needs two or more{late}."
+    bound = ""
+    if variant.expect is not None and variant.bound:
+        bound = f"; claimed: {claimed_words(plan.study.metric, variant.expect, variant.bound)}"
     low, high = (form.format(end).replace("-", "\N{MINUS SIGN}") for end in compared.interval)
-    return f"{start}{what} (95 % interval {low} to {high}, {seeds}{late})."
+    return f"{start}{what} (95 % interval {low} to {high}, {seeds}{late}{bound})."
+
+
+def claimed_words(metric: Metric, expect: Expectation, bound: float) -> str:
+    """Return the side of the bound that is claimed: `below 0` points, or `above 1×` the epochs."""
+    number = f"{bound:g}".replace("-", "\N{MINUS SIGN}")
+    return f"{'below' if expect == 'lower' else 'above'} {number}{'×' if metric == 'epochs' else ''}"
 
 
 _OUTCOMES: dict[Outcome, str] = {
@@ -344,8 +360,8 @@ def _verdict_words(variants: Sequence[VariantResult]) -> str:
 
 _LISTED: dict[Outcome, str] = {
     "supported": "supports the claim for:",
-    "contradicted": "contradicts it for:",
-    "undecided": "cannot decide it for:",
+    "contradicted": "contradicts the claim for:",
+    "undecided": "cannot decide the claim for:",
 }
 
 

@@ -5,7 +5,7 @@ Seeds go down to two first, then epochs down to a quarter, then training images 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +19,7 @@ from alexnet_deploy.core.model.network import cut, preprocess
 from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.process.say import Say, counted
 from alexnet_deploy.pipeline.study.definition import BASE
-from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, measured_runs, search_runs, with_epochs
+from alexnet_deploy.pipeline.study.plan import Plan, RunPlan, every_run, with_epochs
 from alexnet_deploy.pipeline.study.running.images import pack_of, run_images
 from alexnet_deploy.pipeline.study.views import study_views
 from alexnet_deploy.train.data.batches import in_batches
@@ -64,14 +64,14 @@ def within_budget(plan: Plan, out: Path, budget_seconds: float, *, jobs: int, sa
     """
     torch.set_num_threads(plan.threads)
     speeds = {}
-    first_of = {run.variant: run for run in reversed(_runs(plan))}
+    first_of = {run.variant: run for run in reversed(every_run(plan))}
     for name in plan.tables:
         speeds[name], sizes = _measured(plan, out, first_of[name])
         say(f"{name}: {1 / speeds[name].train:,.0f} images/s in training")
-    shrunk = _shrunk(plan, budget_seconds, lambda candidate: _seconds(candidate, speeds, sizes) / jobs)
+    shrunk = _shrunk(plan, budget_seconds, lambda candidate: _seconds(candidate, speeds, sizes, jobs))
     for line in shrunk.shrunk:
         say(f"to fit {words_of(budget_seconds)}: {line}")
-    say(f"expected: {words_of(_seconds(shrunk, speeds, sizes) / jobs)}")
+    say(f"expected: {words_of(_seconds(shrunk, speeds, sizes, jobs))}")
     return shrunk
 
 
@@ -81,11 +81,6 @@ def words_of(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _runs(plan: Plan) -> tuple[RunPlan, ...]:
-    found = {name: values[0] for values in plan.study.search.values() for name in plan.tables}
-    return (*search_runs(plan), *measured_runs(plan, found))
 
 
 def _shrunk(plan: Plan, budget: float, seconds_of: SecondsOf) -> Plan:
@@ -139,16 +134,28 @@ def _images(plan: Plan, share: float) -> Plan:
     return msgspec.structs.replace(plan, num_train=max(1, math.ceil(share * plan.num_train)))
 
 
-def _seconds(plan: Plan, speeds: dict[str, Speed], sizes: Sizes) -> float:
-    total = 0.0
-    for run in _runs(plan):
-        speed, validated = speeds[run.variant], sizes.num_validation
-        if plan.study.target is not None:
-            validated = run.num_train
-        total += run.recipe.epochs * (run.num_train * speed.train + validated * speed.view)
-        total += sizes.num_tested * len(_views(plan)) * speed.view
-    precisions = sum(variant.precision is not None for variant in plan.study.variants)
-    return _RESERVE * total + len(plan.seeds) * precisions * _EXPORT_SECONDS
+def _seconds(plan: Plan, speeds: dict[str, Speed], sizes: Sizes, jobs: int) -> float:
+    """Return the seconds of a study: the search first, then the runs that it decides."""
+    parts: dict[bool, list[float]] = {True: [], False: []}
+    for run in every_run(plan):
+        parts[run.is_search].append(_run_seconds(plan, run, speeds[run.variant], sizes))
+    return sum(_side_by_side(part, jobs) for part in parts.values())
+
+
+def _run_seconds(plan: Plan, run: RunPlan, speed: Speed, sizes: Sizes) -> float:
+    validated = sizes.num_validation if plan.study.target is None else run.num_train
+    seconds = run.recipe.epochs * (run.num_train * speed.train + validated * speed.view)
+    seconds += sizes.num_tested * len(_views(plan)) * speed.view
+    num_exports = sum(variant.precision is not None for variant in plan.study.variants) if run.variant == BASE else 0
+    return _RESERVE * seconds + num_exports * _EXPORT_SECONDS
+
+
+def _side_by_side(seconds: Sequence[float], jobs: int) -> float:
+    """Return the time of runs of these durations if each job takes the next run when it has finished one."""
+    ends = [0.0] * jobs
+    for each in seconds:
+        ends[ends.index(min(ends))] += each
+    return max(ends)
 
 
 def _views(plan: Plan) -> set[object]:
