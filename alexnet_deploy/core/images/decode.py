@@ -33,6 +33,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -75,6 +76,7 @@ __all__ = [
     "read_image",
     "read_section",
     "refuse_large",
+    "reserve_file",
 ]
 
 Result = TypeVar("Result")
@@ -134,8 +136,16 @@ def read_image(path: Path, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_L
 
     Every failure raises ImageError with one of its codes.
     """
-    with _FILES.reserve(_size_of(path, limits)):
+    with reserve_file(_size_of(path), limits):
         return decode_image(read_file(path, limits), policy, limits)
+
+
+def reserve_file(num_bytes: int | None, limits: DecodeLimits) -> AbstractContextManager[None]:
+    """Wait until a file of this size fits into the memory that files share; it holds its part inside the context.
+
+    A file over the limit, which will be refused, needs nothing; one of unknown size (None) is not counted.
+    """
+    return _FILES.reserve(num_bytes if num_bytes is not None and num_bytes <= limits.max_bytes else 0)
 
 
 def decode_image(data: bytes, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -217,13 +227,12 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
 
 
-def _size_of(path: Path, limits: DecodeLimits) -> int:
-    """Return the size of a file in bytes; 0 for one that read_file will refuse."""
+def _size_of(path: Path) -> int | None:
+    """Return the size of a file in bytes; None for one that read_file will refuse."""
     try:
-        size = os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
+        return os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
     except (OSError, ValueError):
-        return 0
-    return size if size <= limits.max_bytes else 0
+        return None
 
 
 def _check_empty(descriptor: int) -> None:
