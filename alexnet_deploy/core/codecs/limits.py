@@ -122,8 +122,8 @@ def check_memory(num_bytes: int, *, max_pixels: int) -> None:
     if num_bytes > largest:
         raise ImageError(
             ImageErrorCode.TOO_LARGE,
-            f"its decoder needs {num_bytes:,} bytes of memory, the limit is {largest:,}; raise it with --max-pixels or "
-            f"DecodeLimits(max_pixels={-(-num_bytes // _BYTES_PER_PIXEL)})",
+            f"its decoder needs {num_bytes:,} bytes of memory, the limit is {largest:,}; raise it with --max-pixels of "
+            f"predict and serve, or DecodeLimits(max_pixels={-(-num_bytes // _BYTES_PER_PIXEL)})",
         )
 
 

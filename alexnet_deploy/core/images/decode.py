@@ -275,7 +275,7 @@ def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
         raise ImageError(
             ImageErrorCode.TOO_LARGE,
             f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it with "
-            f"--max-pixels or DecodeLimits(max_pixels={width * height})",
+            f"--max-pixels of predict and serve, or DecodeLimits(max_pixels={width * height})",
         )
 
 
@@ -286,7 +286,11 @@ def _finished(view: RgbView, conversion: ToSrgb | None, resize: ResizePolicy) ->
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
     if num_bytes > limits.max_bytes:
-        raise ImageError(ImageErrorCode.TOO_LARGE, f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}")
+        raise ImageError(
+            ImageErrorCode.TOO_LARGE,
+            f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}; raise it with "
+            f"DecodeLimits(max_bytes={num_bytes})",
+        )
 
 
 def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Finish[Result]) -> Result:

@@ -66,7 +66,7 @@ def test_decoders_that_keep_copies_take_a_quarter_as_many_pixels(name: str, monk
     monkeypatch.setattr(limits, "_MAX_MEMORY", 0)
     decode_image(IMAGES[name], WARP, DecodeLimits(max_pixels=4 * 64 * 64))
     refusal = refusal_of(IMAGES[name], DecodeLimits(max_pixels=4 * 64 * 64 - 1))
-    remedy = "raise it with --max-pixels or DecodeLimits(max_pixels=16384)"
+    remedy = "raise it with --max-pixels of predict and serve, or DecodeLimits(max_pixels=16384)"
     assert refusal == f"too_large: its decoder needs 65,536 bytes of memory, the limit is 65,532; {remedy}"
 
 
