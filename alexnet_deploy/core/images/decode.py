@@ -45,11 +45,11 @@ from PIL.ExifTags import Base as ExifTag
 from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.codecs.heif import HeifFile
 from alexnet_deploy.core.codecs.limits import (
+    buffer_bytes,
     bytes_per_pixel,
     check_memory,
     check_notes,
     check_work,
-    coefficient_bytes,
     pixel_bytes,
 )
 from alexnet_deploy.core.codecs.parts import check_parts
@@ -305,11 +305,11 @@ def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Fin
             return _decode_heif(data, limits, finish)
         image = DECODERS[name](io.BytesIO(data))
         refuse_large(image.width, image.height, limits)
-        coefficients = coefficient_bytes(image, data)
-        check_memory(pixel_bytes(image) + coefficients, max_pixels=limits.max_pixels)
+        buffers = buffer_bytes(image, data)
+        check_memory(pixel_bytes(image) + buffers, max_pixels=limits.max_pixels)
         check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
         scale = _scale_of(image) if decode == "scaled" else 1
-        with _DECODING.reserve(pixel_bytes(image, scale) + coefficients):
+        with _DECODING.reserve(pixel_bytes(image, scale) + buffers):
             try:
                 return _loaded(image, data, scale, finish)
             finally:
