@@ -13,7 +13,7 @@ Each part runs whatever became of the others, and its result is a record or what
 - torch: eager and compiled, float32 and half, at the same batches on the same GPU.
 - processes: two processes with NCCL, where there are two GPUs.
 
-Exits with 1 if a part failed.
+The file is written after each part, so that a run that is stopped leaves what it has. Exits with 1 if a part failed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from record import record
+from record import record, write
 from torch import nn
 
 from alexnet_deploy.core.model.architecture import Conv, Linear, LocalNorm
@@ -256,16 +256,6 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device; --device cpu tries the program without one")
     found: dict[str, dict[str, object]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        work = Work(folder=Path(place), device=options.device, arch=options.arch)
-        for name in options.part or PARTS:
-            started = time.perf_counter()
-            try:
-                done: dict[str, object] = {"result": PARTS[name](work)}
-            except (PartError, OSError, RuntimeError) as error:
-                done = {"failed": str(error)}
-            found[name] = {"seconds": round(time.perf_counter() - started, 1), **done}
-            print(name, found[name].get("failed", "done"), f"{found[name]['seconds']} s", file=sys.stderr)
     result: dict[str, object] = {
         "architecture": options.arch,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -273,6 +263,17 @@ def main() -> None:
         "tools": tool_versions("torch", "onnxruntime", "tensorrt", "tensorrt-rtx"),
         "parts": found,
     }
+    with tempfile.TemporaryDirectory() as place:
+        work = Work(folder=Path(place), device=options.device, arch=options.arch)
+        for name in options.part or PARTS:
+            started = time.perf_counter()
+            try:
+                done: dict[str, object] = {"result": PARTS[name](work)}
+            except Exception as error:  # noqa: BLE001 - a part has failed, whatever went wrong; the others still run
+                done = {"failed": str(error) if isinstance(error, PartError) else f"{type(error).__name__}: {error}"}
+            found[name] = {"seconds": round(time.perf_counter() - started, 1), **done}
+            write(options.out, result)
+            print(name, found[name].get("failed", "done"), f"{found[name]['seconds']} s", file=sys.stderr)
     record(options.out, result)
     sys.exit(any("failed" in part for part in found.values()))
 

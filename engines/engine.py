@@ -242,9 +242,9 @@ def open_engine(
     Backend `auto` uses a plan of the bundle that runs on this machine's GPU, unless `cpu` or `threads` is requested or
     there is no such plan; otherwise the first of BACKENDS that is installed, supports the device (the CPU for `auto`)
     and computes the graph correctly on this CPU. Engine.info reports the choice. An explicit backend or device is used
-    or refused, never replaced. `threads` limits the CPU threads; None leaves the number to the backend. `tuned_for`
-    sets their use: all for one run (latency), or for as many concurrent runs as raise throughput (call run from
-    EngineInfo.num_streams threads).
+    or refused, never replaced. `threads` limits the CPU threads; None is the quota of the process's cgroup, or without
+    one leaves the number to the backend. `tuned_for` sets their use: all for one run (latency), or for as many
+    concurrent runs as raise throughput (call run from EngineInfo.num_streams threads).
 
     Raises UsageError for a name that is not a backend or device, or a backend that does not support the device;
     BackendError where the backend is not installed or cannot load the graph or the plan; IntegrityError where their

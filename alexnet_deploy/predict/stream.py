@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.errors import ImageError, UsageError, WrongAnswerError
-from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image, read_image
+from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits, decode_image, read_image, reserve_file
 from alexnet_deploy.core.inputs.in_memory import decode_in_memory
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.preprocessing import ImagePolicy
@@ -179,7 +179,8 @@ def decode_input(item: Input, policy: ImagePolicy, limits: DecodeLimits) -> np.n
     if item.stored is not None:
         return item.stored.decode(item.stored.read(), policy)
     if item.file is not None:
-        return decode_image(item.file.read(limits), policy, limits)
+        with reserve_file(item.file.num_bytes, limits):
+            return decode_image(item.file.read(limits), policy, limits)
     if item.held is not None:
         return decode_in_memory(item.held, policy, limits)
     return read_image(item.path, policy, limits)

@@ -1,15 +1,20 @@
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import HANGS_AFTER_S
 
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.core.errors import UsageError
+from alexnet_deploy.core.errors import ImageError, UsageError
 from alexnet_deploy.core.images.decode import DecodeLimits
 from alexnet_deploy.core.inputs.lists import find_listed
 from alexnet_deploy.core.inputs.paths import Input
+from alexnet_deploy.core.model.preprocessing import WARP
+from alexnet_deploy.core.process.budget import MemoryBudget
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.predict.prediction import Prediction
@@ -61,6 +66,8 @@ def test_invalid_batch_size_is_refused_at_the_call(batch_size: int, bundle: Bund
 class InMemory:
     """A file that came with the headers of an archive."""
 
+    num_bytes = 12
+
     def read(self, limits: DecodeLimits) -> bytes:
         return b"not an image" * limits.max_bytes
 
@@ -76,6 +83,36 @@ def test_the_bytes_of_an_input_are_dropped_when_it_is_decoded(bundle: Bundle) ->
         decode = partial(decode_input, policy=policy, limits=limits)
         found = list(stream_answers(engine, given, None, decode=decode, answer=kept))
     assert [(item.name, item.file, item.held) for item in found] == [("a", None, None), ("b", None, None)]
+
+
+class Counting:
+    """A file in an archive that counts how many are read at a time; two wait for each other."""
+
+    num_bytes = 100
+    both, lock = threading.Barrier(2), threading.Lock()
+    at_once = most = 0
+
+    def read(self, limits: DecodeLimits) -> bytes:
+        with self.lock:
+            Counting.at_once += 1
+            Counting.most = max(self.most, self.at_once)
+        self.both.wait(timeout=HANGS_AFTER_S)
+        with self.lock:
+            Counting.at_once -= 1
+        return b"not an image"
+
+
+def test_no_more_files_of_archives_are_read_at_a_time_than_the_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet_deploy.core.images.decode._FILES", MemoryBudget(250))
+
+    def code_of(number: int) -> str:
+        with pytest.raises(ImageError) as caught:
+            decode_input(Input(name=f"{number}", file=Counting()), WARP, DecodeLimits())
+        return caught.value.code
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(code_of, range(6))) == ["not_an_image"] * 6
+    assert Counting.most == 2
 
 
 def inputs(*names: str | None) -> Iterator[Input | None]:

@@ -11,9 +11,13 @@ from itertools import pairwise
 
 from PIL import ImageFile, TiffImagePlugin
 from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
     FILLORDER,
     IMAGELENGTH,
     IMAGEWIDTH,
+    PLANAR_CONFIGURATION,
+    ROWSPERSTRIP,
+    SAMPLESPERPIXEL,
     STRIPBYTECOUNTS,
     TILEBYTECOUNTS,
     TILELENGTH,
@@ -98,18 +102,43 @@ def pixel_bytes(image: ImageFile.ImageFile, scale: int = 1) -> int:
     return image.width * image.height * bytes_per_pixel(image.format or "", image.mode) // scale**2
 
 
-def coefficient_bytes(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Return the memory in bytes of the coefficients that libjpeg keeps for a JPEG of several scans; 0 for others."""
-    if image.format != "JPEG" or not _has_several_scans(image, data):
-        return 0
+def buffer_bytes(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the memory in bytes that a decoder needs beside the pixels; `image` is not loaded yet.
+
+    The coefficients of a JPEG of several scans, or one strip or tile of a compressed TIFF; 0 for others. Raises
+    ImageError (truncated) for a TIFF whose tiles have no clear size.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _strip_bytes(image, data)
+    return _coefficient_bytes(image) if image.format == "JPEG" and _has_several_scans(image, data) else 0
+
+
+def _coefficient_bytes(image: ImageFile.ImageFile) -> int:
     parts = image.layer[-image.layers :]  # type: ignore[attr-defined]
     widest, highest = max(max(part[1] for part in parts), 1), max(max(part[2] for part in parts), 1)
     samples: float = image.width * image.height * sum(part[1] * part[2] for part in parts) / (widest * highest)
     return round(2 * samples)
 
 
+def _strip_bytes(image: TiffImagePlugin.TiffImageFile, data: bytes) -> int:
+    # libtiff decodes a strip as a whole, and many programs write an image as one strip.
+    if not image.tile or image.tile[0].codec_name != "libtiff":
+        return 0
+    width, height = _tile_side(image, data, TILEWIDTH), _tile_side(image, data, TILELENGTH)
+    if not (width and height):
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+        rows = image.tag_v2.get(ROWSPERSTRIP)
+        height = min(rows, height) if isinstance(rows, int) else height
+    bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
+    if image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
+        bits = bits[:1]
+    elif len(bits) == 1:
+        bits = bits * image.tag_v2.get(SAMPLESPERPIXEL, 1)
+    return -(-width * sum(bits) // 8) * height
+
+
 def bytes_per_pixel(name: str, mode: str) -> int:
-    """Return the memory that decoding needs for each pixel of a format and mode, without a JPEG's coefficients."""
+    """Return the memory that decoding needs for each pixel of a format and mode, without buffer_bytes."""
     return _DECODER_BYTES.get(name, _MODE_BYTES.get(mode, 4))
 
 
@@ -122,8 +151,8 @@ def check_memory(num_bytes: int, *, max_pixels: int) -> None:
     if num_bytes > largest:
         raise ImageError(
             ImageErrorCode.TOO_LARGE,
-            f"its decoder needs {num_bytes:,} bytes of memory, the limit is {largest:,}; raise it with --max-pixels or "
-            f"DecodeLimits(max_pixels={-(-num_bytes // _BYTES_PER_PIXEL)})",
+            f"its decoder needs {num_bytes:,} bytes of memory, the limit is {largest:,}; raise it with --max-pixels of "
+            f"predict and serve, or DecodeLimits(max_pixels={-(-num_bytes // _BYTES_PER_PIXEL)})",
         )
 
 

@@ -33,6 +33,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -44,11 +45,11 @@ from PIL.ExifTags import Base as ExifTag
 from alexnet_deploy.core.codecs.formats import ALLOWED_FORMATS, DECODERS, format_of
 from alexnet_deploy.core.codecs.heif import HeifFile
 from alexnet_deploy.core.codecs.limits import (
+    buffer_bytes,
     bytes_per_pixel,
     check_memory,
     check_notes,
     check_work,
-    coefficient_bytes,
     pixel_bytes,
 )
 from alexnet_deploy.core.codecs.parts import check_parts
@@ -75,6 +76,7 @@ __all__ = [
     "read_image",
     "read_section",
     "refuse_large",
+    "reserve_file",
 ]
 
 Result = TypeVar("Result")
@@ -134,8 +136,16 @@ def read_image(path: Path, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_L
 
     Every failure raises ImageError with one of its codes.
     """
-    with _FILES.reserve(_size_of(path, limits)):
+    with reserve_file(_size_of(path), limits):
         return decode_image(read_file(path, limits), policy, limits)
+
+
+def reserve_file(num_bytes: int | None, limits: DecodeLimits) -> AbstractContextManager[None]:
+    """Wait until a file of this size fits into the memory that files share; it holds its part inside the context.
+
+    A file over the limit, which will be refused, needs nothing; one of unknown size (None) is not counted.
+    """
+    return _FILES.reserve(num_bytes if num_bytes is not None and num_bytes <= limits.max_bytes else 0)
 
 
 def decode_image(data: bytes, policy: ImagePolicy, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -217,13 +227,12 @@ def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(ImageErrorCode.UNREADABLE, reason) from error
 
 
-def _size_of(path: Path, limits: DecodeLimits) -> int:
-    """Return the size of a file in bytes; 0 for one that read_file will refuse."""
+def _size_of(path: Path) -> int | None:
+    """Return the size of a file in bytes; None for one that read_file will refuse."""
     try:
-        size = os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
+        return os.stat(path).st_size  # noqa: PTH116 - a plain string is a path too
     except (OSError, ValueError):
-        return 0
-    return size if size <= limits.max_bytes else 0
+        return None
 
 
 def _check_empty(descriptor: int) -> None:
@@ -266,7 +275,7 @@ def refuse_large(width: int, height: int, limits: DecodeLimits) -> None:
         raise ImageError(
             ImageErrorCode.TOO_LARGE,
             f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}; raise it with "
-            f"--max-pixels or DecodeLimits(max_pixels={width * height})",
+            f"--max-pixels of predict and serve, or DecodeLimits(max_pixels={width * height})",
         )
 
 
@@ -277,7 +286,11 @@ def _finished(view: RgbView, conversion: ToSrgb | None, resize: ResizePolicy) ->
 
 def _check_num_bytes(num_bytes: int, limits: DecodeLimits) -> None:
     if num_bytes > limits.max_bytes:
-        raise ImageError(ImageErrorCode.TOO_LARGE, f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}")
+        raise ImageError(
+            ImageErrorCode.TOO_LARGE,
+            f"{counted(num_bytes, 'byte')}, the limit is {limits.max_bytes:,}; raise it with "
+            f"DecodeLimits(max_bytes={num_bytes})",
+        )
 
 
 def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Finish[Result]) -> Result:
@@ -292,11 +305,11 @@ def _decode(data: bytes, decode: DecodePolicy, limits: DecodeLimits, finish: Fin
             return _decode_heif(data, limits, finish)
         image = DECODERS[name](io.BytesIO(data))
         refuse_large(image.width, image.height, limits)
-        coefficients = coefficient_bytes(image, data)
-        check_memory(pixel_bytes(image) + coefficients, max_pixels=limits.max_pixels)
+        buffers = buffer_bytes(image, data)
+        check_memory(pixel_bytes(image) + buffers, max_pixels=limits.max_pixels)
         check_work(image, data, max_pixels=limits.max_pixels, max_scans=limits.max_scans)
         scale = _scale_of(image) if decode == "scaled" else 1
-        with _DECODING.reserve(pixel_bytes(image, scale) + coefficients):
+        with _DECODING.reserve(pixel_bytes(image, scale) + buffers):
             try:
                 return _loaded(image, data, scale, finish)
             finally:

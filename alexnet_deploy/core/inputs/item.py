@@ -16,6 +16,10 @@ from alexnet_deploy.core.images.decode import DecodeLimits
 class StoredFile(Protocol):
     """An image file in an archive or on a server, not yet read."""
 
+    @property
+    def num_bytes(self) -> int | None:
+        """Its size; None if that is not known before it is read."""
+
     def read(self, limits: DecodeLimits) -> bytes:
         """Return the bytes of the file; raises ImageError, too_large without reading more than the limit."""
 

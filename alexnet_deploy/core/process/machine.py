@@ -69,7 +69,7 @@ def _cgroup_folders() -> Iterator[Path]:
 
 
 def _quota_of(folder: Path) -> float | None:
-    """Return the processors that one cgroup allows, in parts of one; None without a quota."""
+    """Return the processors that one cgroup allows, in parts of one; None without a clear quota."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
@@ -77,9 +77,10 @@ def _quota_of(folder: Path) -> float | None:
             quota, period = (
                 (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
             )
-    except OSError:
+        # Sandboxes that imitate these files may leave them empty, or the period 0.
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
         return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def _processor_name() -> str:

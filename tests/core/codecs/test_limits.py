@@ -3,6 +3,7 @@ The limits are explained in core/codecs/limits.py."""
 
 import struct
 import zlib
+from contextlib import AbstractContextManager
 
 import pytest
 from images import IMAGES, chunk, code_of, decode_image, encode, png, tiff
@@ -12,6 +13,7 @@ from alexnet_deploy.core.codecs import limits
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 from alexnet_deploy.core.model.preprocessing import WARP
+from alexnet_deploy.core.process.budget import MemoryBudget
 
 
 def refusal_of(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> str:
@@ -66,7 +68,7 @@ def test_decoders_that_keep_copies_take_a_quarter_as_many_pixels(name: str, monk
     monkeypatch.setattr(limits, "_MAX_MEMORY", 0)
     decode_image(IMAGES[name], WARP, DecodeLimits(max_pixels=4 * 64 * 64))
     refusal = refusal_of(IMAGES[name], DecodeLimits(max_pixels=4 * 64 * 64 - 1))
-    remedy = "raise it with --max-pixels or DecodeLimits(max_pixels=16384)"
+    remedy = "raise it with --max-pixels of predict and serve, or DecodeLimits(max_pixels=16384)"
     assert refusal == f"too_large: its decoder needs 65,536 bytes of memory, the limit is 65,532; {remedy}"
 
 
@@ -95,6 +97,33 @@ def test_a_progressive_jpeg_is_limited_by_the_coefficients_that_libjpeg_keeps(
         short = DecodeLimits(max_pixels=enough - 1)
         decode_image(image(False), WARP, short)
         assert "bytes of memory, the limit is" in refusal_of(image(True), short)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "num_bytes"),
+    [
+        ("RGB", {"strip_size": 2**20}, 4 * 64 * 64 + 3 * 64 * 64),
+        ("RGB", {"strip_size": 8 * 3 * 64}, 4 * 64 * 64 + 8 * 3 * 64),
+        ("L", {"strip_size": 2**20}, 2 * 64 * 64),
+        ("1", {"strip_size": 2**20}, 64 * 64 + 8 * 64),
+    ],
+)
+def test_a_compressed_tiff_needs_its_strip_beside_its_pixels(
+    mode: str, options: dict[str, int], num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved: list[int] = []
+
+    class Recording(MemoryBudget):
+        def reserve(self, num_bytes: int) -> AbstractContextManager[None]:
+            reserved.append(num_bytes)
+            return super().reserve(num_bytes)
+
+    monkeypatch.setattr("alexnet_deploy.core.images.decode._DECODING", Recording(2**20))
+    image = Image.new(mode, (64, 64))
+    decode_image(encode(image, "TIFF", compression="tiff_lzw", **options), WARP)
+    # An uncompressed one is read row by row.
+    decode_image(encode(image, "TIFF"), WARP)
+    assert reserved == [num_bytes, 64 * 64 * (4 if mode == "RGB" else 1)]
 
 
 def test_scans_go_over_10_times_the_largest_images_pixels_together() -> None:

@@ -155,11 +155,25 @@ def test_any_number_of_pixels_may_be_allowed_and_the_default_admits_108_million(
         assert decode_image(IMAGES[name], WARP, DecodeLimits(max_pixels=10**9)).shape == (256, 256, 3)
 
 
-def test_the_refusal_of_a_large_image_names_the_option() -> None:
+@pytest.mark.parametrize(
+    ("data", "limits", "refusal"),
+    [
+        (
+            IMAGES["PNG"],
+            DecodeLimits(max_pixels=4095),
+            (
+                "64 x 64 is 4,096 pixels, the limit is 4,095; raise it with --max-pixels of predict and serve, or "
+                "DecodeLimits(max_pixels=4096)"
+            ),
+        ),
+        (bytes(10), DecodeLimits(max_bytes=9), "10 bytes, the limit is 9; raise it with DecodeLimits(max_bytes=10)"),
+    ],
+    ids=["pixels", "bytes"],
+)
+def test_the_refusal_of_a_large_image_names_the_option(data: bytes, limits: DecodeLimits, refusal: str) -> None:
     with pytest.raises(ImageError) as caught:
-        decode_image(IMAGES["PNG"], WARP, DecodeLimits(max_pixels=4095))
-    remedy = "raise it with --max-pixels or DecodeLimits(max_pixels=4096)"
-    assert str(caught.value) == f"64 x 64 is 4,096 pixels, the limit is 4,095; {remedy}"
+        decode_image(data, WARP, limits)
+    assert str(caught.value) == refusal
 
 
 @pytest.mark.parametrize("name", ["PNG", "HEIF"])

@@ -70,6 +70,15 @@ def test_without_a_quota_the_affinity_counts(place: Path, membership: str | None
     assert num_processors() == 64
 
 
+@pytest.mark.parametrize("content", ["", "\n", "max\n", "100000\n", "100000 0\n", "some 100000\n"])
+def test_a_file_that_states_no_quota_is_no_quota(place: Path, content: str) -> None:
+    (place / "membership").write_text("0::/pod/container\n")
+    v2(place, "pod/container", "max")
+    (place / "pod/container/cpu.max").write_text(content)
+    v2(place, "pod", "300000")
+    assert processor_quota() == 3
+
+
 PRINT_THREADS = """
 import os, sys
 from alexnet_deploy.cli import main
