@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--arch", type=Path, default=SMALL)
     parser.add_argument("--recipes", nargs="+", choices=recipe_names())
-    parser.add_argument("--epochs", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[3, 6, 12])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, help="number of training images, evenly spread; default: all")
     parser.add_argument("--held-out", type=int, default=400, help="validation images that choose no epoch")
