@@ -14,7 +14,7 @@ from alexnet_deploy.core.images.decode import DecodeLimits
 from alexnet_deploy.core.inputs.lists import find_listed
 from alexnet_deploy.core.inputs.paths import Input
 from alexnet_deploy.core.model.preprocessing import WARP
-from alexnet_deploy.core.process.budget import MemoryBudget
+from alexnet_deploy.core.process.memory import MemoryBudget
 from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.engines.registry import Backend
 from alexnet_deploy.predict.prediction import Prediction

@@ -13,7 +13,7 @@ from alexnet_deploy.core.codecs import limits
 from alexnet_deploy.core.errors import ImageError
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS, DecodeLimits
 from alexnet_deploy.core.model.preprocessing import WARP
-from alexnet_deploy.core.process.budget import MemoryBudget
+from alexnet_deploy.core.process.memory import MemoryBudget
 
 
 def refusal_of(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> str:
