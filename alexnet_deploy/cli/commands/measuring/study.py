@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 STUDIES = Path("studies")
 
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
-_NO_OPTIONS = (None, 3, None, None, None, None, None, "auto")
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 NameArgument = Annotated[
@@ -69,7 +68,9 @@ def study(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to train on.")] = "auto",
 ) -> None:
     """Run a claim about a network again, with several seeds and intervals. Resumes if it was interrupted."""
-    if data is None and (out, seeds, arch, settings, images, budget, jobs, device) != _NO_OPTIONS:
+    # The first two defaults are those of NAME and DATA.
+    _, _, *defaults = study.__defaults__ or ()
+    if data is None and [out, seeds, arch, settings, images, budget, jobs, device] != defaults:
         raise UsageError(f"study {name or 'NAME'}: options need DATA; without it a study is only printed")
     if name is None:
         _list()
