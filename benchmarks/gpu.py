@@ -1,13 +1,13 @@
 """Everything that waits for an NVIDIA GPU, in one go of under ten minutes, offline: scripts/gpu runs it.
 
-    python benchmarks/gpu.py --out benchmarks/results/gpu-MACHINE.json
-    python benchmarks/gpu.py --device cpu --arch tiny --out RESULT.json     # tries the program itself, without a GPU
+    python -m benchmarks.gpu --out RESULT.json
+    python -m benchmarks.gpu --device cpu --arch tiny --out RESULT.json     # tries the program itself, without a GPU
 
 Each part runs whatever became of the others, and its result is a record or what went wrong:
 
 - tests: those marked `gpu`.
 - numerics: each LRN of the architecture, and its layers' products in half, against float64, on the device.
-- training: drawn images; then benchmarks/train.py, whose packed rows are held against 20,000 images a second.
+- training: drawn images; then benchmarks/training/train.py, whose packed rows are held against 20,000 images a second.
 - engines: for each precision an export with a TensorRT-RTX plan (and a TensorRT plan where that is installed), `check`
   of every backend on the GPU, which proves it, and `bench`.
 - torch: eager and compiled, float32 and half, at the same batches on the same GPU.
@@ -31,7 +31,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from record import record, write
 from torch import nn
 
 from alexnet_deploy.core.model.architecture import Conv, Linear, LocalNorm
@@ -41,12 +40,18 @@ from alexnet_deploy.core.model.views import views_by_name
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record, write
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 TARGET_IMAGES_PER_SECOND = 20_000
-WRITES_DRAWN = (
-    "import sys; from pathlib import Path; from train import synthetic_data; synthetic_data(Path(sys.argv[1]))"
-)
+WRITES_DRAWN = """
+import sys
+from pathlib import Path
+
+from benchmarks.training.train import synthetic_data
+
+synthetic_data(Path(sys.argv[1]))
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +80,12 @@ class PartError(Exception):
 
 
 def command(*arguments: object, limit: float = 240.0, codes: tuple[int, ...] = (0,)) -> str:
-    """Return what a command of this program, or a Python program, wrote to stdout."""
+    """Return what a command of this program, or of the module after `-m`, wrote to stdout."""
     words = [str(word) for word in arguments]
-    if not words[0].endswith(".py") and words[0] != "-m":
+    if words[0] != "-m":
         words = ["-m", "alexnet_deploy", *words]
     try:
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=limit)
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired as error:
         raise PartError(f"{' '.join(words)}: stopped after {limit:.0f} s") from error
     if done.returncode not in codes:
@@ -91,7 +96,7 @@ def command(*arguments: object, limit: float = 240.0, codes: tuple[int, ...] = (
 
 def tests(work: Work) -> object:
     # 5: no test was selected.
-    out = command("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", HERE.parent / "tests", codes=(0, 1, 5))
+    out = command("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", ROOT / "tests", codes=(0, 1, 5))
     failed = [line for line in out.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if failed:
         raise PartError("; ".join(failed))
@@ -135,7 +140,7 @@ def relative_error(
 
 def training(work: Work) -> object:
     data = work.folder / "data"
-    subprocess.run([sys.executable, "-c", WRITES_DRAWN, data], cwd=HERE, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", WRITES_DRAWN, data], cwd=ROOT, check=True, capture_output=True)
     command(
         "train",
         data,
@@ -154,7 +159,7 @@ def training(work: Work) -> object:
     command("pack", data, pack)
     steps = ("--steps", 60, "--batch-size", 256) if work.has_gpu else ("--steps", 2, "--batch-size", 8)
     places = ("--data", data, "--pack", pack, "--device", work.device, "--arch", work.arch)
-    command(HERE / "train.py", *places, *steps, "--repeats", 3, "--out", out)
+    command("-m", "benchmarks.training.train", *places, *steps, "--repeats", 3, "--out", out)
     result = json.loads(out.read_text())
     result["packed_against_target"] = {
         row["precision"]: row["images_per_second"] / TARGET_IMAGES_PER_SECOND

@@ -1,7 +1,7 @@
 """Accuracy against minutes of the recipes on one set of photographs, from scratch.
 
-    python benchmarks/recipes.py --data cats_dogs --runs /tmp/recipes-run --out results/recipes-MACHINE.json
-    python benchmarks/recipes.py --show results/recipes-MACHINE.json     # the section of docs/training.md
+    python -m benchmarks.training.recipes --data cats_dogs --runs RUNS --out RESULT.json
+    python -m benchmarks.training.recipes --show RESULT.json     # the section of docs/training.md
 
 One study, run by `alexnet-deploy study` in its own process, packs the photographs and trains each recipe for each
 number of epochs, one run after another. A recipe's schedule is stretched to the epochs, as by `study --budget`. The
@@ -21,7 +21,6 @@ from itertools import product
 from pathlib import Path
 
 import msgspec
-from record import record
 
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
@@ -32,9 +31,10 @@ from alexnet_deploy.pipeline.study.plan import with_epochs
 from alexnet_deploy.pipeline.study.results.statistics import difference, estimate
 from alexnet_deploy.pipeline.study.results.summary import Interval, StudyResult
 from alexnet_deploy.train.recipe import recipe_by_name, recipe_names
+from benchmarks.record import record
 
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "study"]
-SMALL = Path(__file__).parents[1] / "docs/tables/small.toml"
+SMALL = Path(__file__).parents[2] / "docs/tables/small.toml"
 
 REFERENCE = "folder"
 LEFT_OUT = {
@@ -276,7 +276,7 @@ def section(result: Result) -> str:
     if left_out:
         paragraphs.append(f"Left out: {left_out}.")
     machine = f"{result.machine}, torch {result.tools['torch']}"
-    source = "([benchmarks/recipes.py](../benchmarks/recipes.py))"
+    source = "([benchmarks/training/recipes.py](../benchmarks/training/recipes.py))"
     paragraphs.append(f"{machine} {source}.")
     return "\n\n".join(["### Accuracy against minutes", "\n".join(lines), *paragraphs])
 

@@ -1,6 +1,6 @@
 """Many rows through shards and merge: CPU time, memory and bytes, without decoding and without a network.
 
-    python benchmarks/scale.py --rows 100000000 --out results/scale-MACHINE.json
+    python -m benchmarks.scaling.scale --rows 100000000 --out RESULT.json
 
 A stand-in for the engine names a class for each input; all else is what `predict --shard` and `merge` run. At the end
 the merged bytes are compared with the rows of one run, by their SHA-256.
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from record import record
-
 from alexnet_deploy.core.fs.files import sha256_of_file
 from alexnet_deploy.core.images.decode import DEFAULT_LIMITS
 from alexnet_deploy.core.inputs.paths import Input
@@ -33,6 +31,7 @@ from alexnet_deploy.predict.shards.merging import merge_rows, read_shards
 from alexnet_deploy.predict.shards.record import RowForm
 from alexnet_deploy.predict.shards.run import predict_shard
 from alexnet_deploy.predict.shards.sidecar import ShardRun
+from benchmarks.record import record
 
 LABELS = ("container ship", "hot-air balloon", "mountain bike", "umbrella")
 FORM = RowForm(row_format="jsonl", topk=1, reject=None)

@@ -1,7 +1,8 @@
 """Throughput of our training loop and of a plain PyTorch loop, their waits for images, and the compute ceiling.
 
-    python benchmarks/train.py --out benchmarks/results/train-MACHINE.json
-    python benchmarks/train.py --data images --pack images.pack --batch-size 256 --steps 200 --workers 16 --out ...
+    python -m benchmarks.training.train --out RESULT.json
+    python -m benchmarks.training.train --data images --pack images.pack --batch-size 256 --steps 200 --workers 16 \
+        --out RESULT.json
 
 Runs on the CPU and, if available, on CUDA; in float32 and in bfloat16 (autocast). Both loops train the same network on
 the same files with the same batch size; their runs alternate, `--repeats` times, each in its own process. Each figure
@@ -33,7 +34,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from record import record
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
@@ -52,6 +52,7 @@ from alexnet_deploy.train.loop.record import Observer, Progress
 from alexnet_deploy.train.recipe import Recipe, TrainingPrecision
 from alexnet_deploy.train.run import look_over, train
 from alexnet_deploy.train.runtime.placement import placed
+from benchmarks.record import record
 
 WARM_UP = {"cpu": 3, "cuda": 20}
 DTYPES: dict[TrainingPrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

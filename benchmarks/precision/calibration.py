@@ -1,6 +1,6 @@
 """Time and peak memory of an INT8 export, by the number of calibration images.
 
-    python benchmarks/calibration.py --weights runs/X/weights.safetensors --out results/calibration-MACHINE.json
+    python -m benchmarks.precision.calibration --weights runs/X/weights.safetensors --out RESULT.json
 
 Each export runs in its own process; its peak memory is the kernel's ru_maxrss.
 """
@@ -13,11 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import record
-
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 
 def export(weights: Path, num_images: int, options: list[str]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What scaled decoding changes: top-1 accuracy, paired, and which predictions flip, on enlarged labelled photographs.
 
-    python benchmarks/decode_policy.py DATA... --bundle BUNDLE --out RESULT.json
+    python -m benchmarks.precision.decode_policy DATA... --bundle BUNDLE --out RESULT.json
 
 DATA are folders of class folders, enlarged to shorter sides of 1,100 and 2,100 pixels in turn, with noise, and decoded
 exactly and scaled (at a half and a quarter). BUNDLE is any bundle of these classes.
@@ -14,9 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from enlarging import enlarged
 from PIL import Image
-from record import record
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.images.decode import decode_image
@@ -25,6 +23,8 @@ from alexnet_deploy.core.process.ahead import decode_threads
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import open_engine
+from benchmarks.predicting.enlarging import enlarged
+from benchmarks.record import record
 
 SHORTER_SIDES = (1100, 2100)
 POLICIES: tuple[DecodePolicy, ...] = ("exact", "scaled")

@@ -1,6 +1,7 @@
 """Throughput of `predict` on photographs of 12 million pixels: decoded exactly and scaled, by hand, and the limit.
 
-    python benchmarks/photographs.py IMAGES --weights W --exact EXACT.bundle --scaled SCALED.bundle --out RESULT.json
+    python -m benchmarks.predicting.photographs IMAGES --weights W --exact EXACT.bundle \
+        --scaled SCALED.bundle --out RESULT.json
 
 The bundles are INT8 exports, ten views, of the same weights with `decode` exact and scaled. The photographs are IMAGES
 enlarged to 4032 x 3024, with noise so that they weigh what a camera's weigh. All runs alternate, `--rounds` times, and
@@ -18,15 +19,23 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from enlarging import enlarged
-from predict import by_hand_torch, decoding_alone, network_alone, ours, peak_bytes, seconds, top1_labels
-from record import record
 
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.process.ahead import map_ahead
 from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.predicting.enlarging import enlarged
+from benchmarks.predicting.predict import (
+    by_hand_torch,
+    decoding_alone,
+    network_alone,
+    ours,
+    peak_bytes,
+    seconds,
+    top1_labels,
+)
+from benchmarks.record import record
 
 SIZE = (4032, 3024)
 

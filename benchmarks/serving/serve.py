@@ -1,6 +1,6 @@
 """Throughput and latency of `serve` on this machine, against `predict` on the same files.
 
-    python benchmarks/serve.py BUNDLE IMAGES --out benchmarks/results/serve-MACHINE.json
+    python -m benchmarks.serving.serve BUNDLE IMAGES --out RESULT.json
 
 Each round runs `predict` on the files and then 1, 4 and 16 clients, which post files to /classify one after another.
 Clients and server share the machine.
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from record import record
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 PORT = 8127
 URL = f"http://127.0.0.1:{PORT}"

@@ -1,6 +1,6 @@
 """Whether C++ and Python give the same answer: every picture of a folder through both, compared to the bit.
 
-    python benchmarks/same_answer.py FOLDER --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
+    python -m benchmarks.precision.same_answer FOLDER --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
 
 Pixels in both resize policies, and probabilities from the bytes of a file on every backend of the library.
 Other files - damaged ones, other formats - count by their outcome. A script and not a test: it takes minutes, and
@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from record import record
 
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.images.decode import decode_image
@@ -23,8 +22,9 @@ from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.engine import Engine, open_engine
 from alexnet_deploy.engines.registry import BACKENDS
+from benchmarks.record import record
 
-sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
+sys.path.append(str(Path(__file__).parents[2] / "tests/support"))
 
 import cpp_library
 from cpp_library import CppEngine

@@ -1,7 +1,7 @@
 """Time of `predict one.jpg` as started from a shell, in total and by part.
 
-    python benchmarks/start.py IMAGE BUNDLE... --out RESULT.json
-    python benchmarks/start.py IMAGE BUNDLE... --before FOLDER --out RESULT.json
+    python -m benchmarks.predicting.start IMAGE BUNDLE... --out RESULT.json
+    python -m benchmarks.predicting.start IMAGE BUNDLE... --before FOLDER --out RESULT.json
 
 The files are in the system's cache. With `--before`, an installation of an earlier version in that folder (pip install
 --target) runs too, alternating, and its parts are left out.
@@ -16,12 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from predict import MAIN
-from record import record
-
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.predicting.predict import MAIN
+from benchmarks.record import record
 
 PARTS = """
 import sys, time

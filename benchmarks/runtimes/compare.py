@@ -1,7 +1,7 @@
 """Which other runtimes run our graphs unmodified, and how large are their errors on the golden images?
 
-    python benchmarks/runtimes.py --bundles fp32.bundle fp16.bundle int8.bundle --envs /tmp/envs \
-        --out benchmarks/results/runtimes-MACHINE.json [--only NAME ...] [--page docs/runtimes.md]
+    python -m benchmarks.runtimes.compare --bundles fp32.bundle fp16.bundle int8.bundle --envs /tmp/envs \
+        --out RESULT.json [--only NAME ...] [--page docs/runtimes.md]
 
 Each runtime is installed in its own environment below --envs, unless it is already there, and runs each graph in a
 separate process, which is killed after 120 s. Results must meet the tolerances of golden/index.txt: fp32 and fp16
@@ -24,13 +24,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from record import record
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.engines.proof.parity import LOG_FLOOR, shortfalls
 from alexnet_deploy.engines.proof.tolerances import TOLERANCES, int8_graph_tolerance
+from benchmarks.record import record
 
 ENDED_AFTER_S = 120
 INSTALL_ENDED_AFTER_S = 300

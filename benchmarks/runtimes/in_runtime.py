@@ -1,4 +1,4 @@
-"""Run a graph in another runtime; benchmarks/runtimes.py runs this script in the runtime's own environment.
+"""Run a graph in another runtime; benchmarks/runtimes/compare.py runs this script in the runtime's own environment.
 
     python in_runtime.py RUNTIME model.onnx images.u8 OUT    # writes OUT: float32 (N, K), raw
 

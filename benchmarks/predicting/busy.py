@@ -1,6 +1,6 @@
 """The commands `train` and `predict` beside busy processes, and where a cgroup allows one processor.
 
-    python benchmarks/busy.py IMAGES --bundle BUNDLE --data DATA --out RESULT.json
+    python -m benchmarks.predicting.busy IMAGES --bundle BUNDLE --data DATA --out RESULT.json
 
 IMAGES are classified with the bundle; the network `--arch` is trained for one epoch on the labelled images DATA. Times
 are of whole commands, from start to exit; the settings alternate, `--rounds` times, and the medians are reported. "now"
@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from record import record
-
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 LOOPS = (0, 2, 6, 12)
 CGROUPS = Path("/sys/fs/cgroup/cpu")

@@ -1,4 +1,6 @@
-"""python benchmarks/studies.py --studies OUT... --out results/studies-MACHINE.json: the results of studies in one file.
+"""Put the results of studies in one file.
+
+    python -m benchmarks.training.studies --studies OUT... --out RESULT.json
 
 The studies were run by `alexnet-deploy study`; docs/studies.md has the commands.
 """
@@ -8,9 +10,9 @@ import csv
 from pathlib import Path
 
 import msgspec
-from record import record
 
 from alexnet_deploy.core.process.machine import processor
+from benchmarks.record import record
 
 
 def result_of(out: Path) -> dict[str, object]:

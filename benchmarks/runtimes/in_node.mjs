@@ -1,4 +1,4 @@
-// Run a graph in a runtime from npm; benchmarks/runtimes.py runs this script.
+// Run a graph in a runtime from npm; benchmarks/runtimes/compare.py runs this script.
 //
 //     node in_node.mjs ENV PACKAGE model.onnx images.u8 OUT    # writes OUT: float32 (N, K), raw
 

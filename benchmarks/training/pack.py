@@ -1,6 +1,6 @@
 """Throughput of packing, and of reading images: decoded from a folder, and copied from its pack.
 
-    python benchmarks/pack.py --data images --out results/pack-MACHINE.json
+    python -m benchmarks.training.pack --data images --out RESULT.json
 
 Each row is the median of its runs, in images per second of wall time and of CPU time. For `cold` the file is first
 dropped from the page cache.
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from record import record
 
 from alexnet_deploy.core.model.preprocessing import SHORTER_SIDE
 from alexnet_deploy.core.process.machine import num_processors, processor
@@ -26,6 +25,7 @@ from alexnet_deploy.train.data.loader import batches_of
 from alexnet_deploy.train.data.scan import find_images, survey
 from alexnet_deploy.train.pack.format import IMAGES, open_pack, survey_of, verify
 from alexnet_deploy.train.pack.writer import pack
+from benchmarks.record import record
 
 BATCH_SIZE = 128
 

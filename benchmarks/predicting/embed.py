@@ -1,6 +1,6 @@
 """The C++ library against Python, on the same files, bundle and backend: latency, throughput, start and size.
 
-    python benchmarks/embed.py IMAGES --bundle A.bundle --bundle B.bundle --out RESULT.json
+    python -m benchmarks.predicting.embed IMAGES --bundle A.bundle --bundle B.bundle --out RESULT.json
 
 `alexnet-deploy embed` writes the project that is built and timed. In each of `--rounds` rounds a process of each
 language runs in turn; ratios are medians of the rounds' ratios, C++ over Python. ONNX Runtime takes part with
@@ -19,14 +19,13 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from record import record
-
 import alexnet_deploy
 from alexnet_deploy.core.bundle.store import open_bundle
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.pipeline.embed import cmake_options
+from benchmarks.record import record
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 MAIN = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()"]
@@ -108,7 +107,7 @@ def compared(measure: Callable[[str], float], rounds: int) -> dict[str, object]:
 def compare(bundle: Path, backend: str, files: Sequence[Path], folder: Path, rounds: int) -> dict[str, object]:
     programs: dict[str, list[str | Path]] = {
         "cpp": [folder / "embed"],
-        "python": [sys.executable, Path(__file__), "--python"],
+        "python": [sys.executable, "-m", "benchmarks.predicting.embed", "--python"],
     }
 
     def latency(language: str) -> float:

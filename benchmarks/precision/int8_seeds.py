@@ -1,6 +1,6 @@
 """Do the default commands publish a bundle in every precision, for many seeds of the demo network?
 
-    python benchmarks/int8_seeds.py --runs /tmp/seeds --seeds 20 --out results/int8_seeds-MACHINE.json
+    python -m benchmarks.precision.int8_seeds --runs /tmp/seeds --seeds 20 --out results/int8_seeds-MACHINE.json
 
 Each command runs in its own process, as a user types it: `train --seed N` (unless RUNS/run-N already has weights), then
 `export`, `check` and `predict` for each precision. Errors are the largest over all golden images and engines.
@@ -14,11 +14,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from record import record
-
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 PRECISIONS = ("fp32", "fp16", "int8")
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()"]

@@ -1,6 +1,6 @@
 """`predict --ray local` against `predict` on the same files: time from the shell to the last row.
 
-    python benchmarks/ray_overhead.py BUNDLE IMAGES --out benchmarks/results/ray-MACHINE.json
+    python -m benchmarks.scaling.ray_overhead BUNDLE IMAGES --out RESULT.json
 
 The two alternate. `start` is a job of one image on Ray less the same without it: what every job pays once.
 """
@@ -13,10 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import record
-
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 PROGRAM = [sys.executable, "-m", "alexnet_deploy", "predict"]
 

@@ -1,4 +1,4 @@
-// What benchmarks/embed.py times of the C++ library.
+// What benchmarks/predicting/embed.py times of the C++ library.
 //
 //     embed latency BUNDLE BACKEND REPEATS <paths        seconds from a file's bytes to its answer, one a line
 //     embed throughput BUNDLE BACKEND <paths             seconds from the first file to the last answer

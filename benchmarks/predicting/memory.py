@@ -1,7 +1,7 @@
 """Peak memory of decoding eight images of 100 million pixels, of each format.
 
-    python benchmarks/memory.py --out RESULT.json
-    python benchmarks/memory.py --before FOLDER --out RESULT.json
+    python -m benchmarks.predicting.memory --out RESULT.json
+    python -m benchmarks.predicting.memory --before FOLDER --out RESULT.json
 
 The images are drawn. Each case is a process of its own that decodes the same file eight times in 2 or 8 threads; a row
 is what each of the eight ended in. With `--before`, an installation of an earlier version in that folder (pip install
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 from PIL import Image
-from record import record
 
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 NUMBER = 8
 THREADS = (2, 8)

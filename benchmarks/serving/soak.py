@@ -1,6 +1,6 @@
 """Memory of `serve` under load for a long time.
 
-    python benchmarks/soak.py BUNDLE IMAGES --minutes 30 --out benchmarks/results/soak-MACHINE.json
+    python -m benchmarks.serving.soak BUNDLE IMAGES --minutes 30 --out RESULT.json
 
 Clients post files to /classify, every tenth one a text that is no image. The server's resident memory is noted every 15
 seconds; the line through the notes of the second half says how much it grows in an hour.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from record import record
-from serve import URL, serving
 
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
+from benchmarks.serving.serve import URL, serving
 
 EVERY_S = 15.0
 

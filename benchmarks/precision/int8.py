@@ -1,11 +1,11 @@
 """INT8 of this program beside that of NNCF and of ONNX Runtime's quantiser, and beside what the processor can do.
 
     pip install --target NNCF nncf
-    python benchmarks/int8.py IMAGES --fp32 FP32.bundle --int8 INT8.bundle --nncf NNCF --out RESULT.json
+    python -m benchmarks.precision.int8 IMAGES --fp32 FP32.bundle --int8 INT8.bundle --nncf NNCF --out RESULT.json
 
 The bundles are exports of the same weights, ten views. Every quantiser calibrates the same FP32 graph on the same
 images; accuracy is measured on others. All graphs run alternately, `--rounds` times, in batches of four images, and the
-medians are reported. `silicon` is the rate of multiply-adds on all threads that benchmarks/peak.cpp reaches.
+medians are reported. `silicon` is the rate of multiply-adds on all threads that benchmarks/precision/peak.cpp reaches.
 """
 
 import argparse
@@ -26,13 +26,13 @@ import onnxruntime
 import openvino
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from record import record
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.images.batches import decode_batches
 from alexnet_deploy.core.inputs.paths import find_inputs
 from alexnet_deploy.core.process.machine import num_processors, processor
 from alexnet_deploy.core.process.versions import tool_versions
+from benchmarks.record import record
 
 BATCH = 4
 HERE = Path(__file__).parent

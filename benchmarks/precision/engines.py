@@ -1,6 +1,6 @@
 """Throughput and latency of each engine in each precision with ten views, and the cost of the views in the graph.
 
-    python benchmarks/engines.py --weights runs/X/weights.safetensors --out benchmarks/results/engines-MACHINE.json
+    python -m benchmarks.precision.engines --weights runs/X/weights.safetensors --out RESULT.json
 
 INT8 is calibrated on the training images that the weights name, or on --calibrate. Every engine runs the same eight
 images in one process; each figure is the median of `--repeats` runs after one warm-up run. The network alone is the
@@ -20,7 +20,6 @@ import onnx
 import onnxruntime
 import openvino
 from onnx import helper
-from record import record
 
 from alexnet_deploy.core.bundle.layout import VIEWS
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle
@@ -33,6 +32,7 @@ from alexnet_deploy.engines.engine import Engine, open_engine
 from alexnet_deploy.engines.registry import BACKENDS
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
+from benchmarks.record import record
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -1,6 +1,7 @@
 """Throughput from image files to rows: two hand-written loops, `predict`, and this machine's limit; also memory.
 
-    python benchmarks/predict.py IMAGES... --weights W --fp32 FP32.bundle --int8 INT8.bundle --out RESULT.json
+    python -m benchmarks.predicting.predict IMAGES... --weights W --fp32 FP32.bundle --int8 INT8.bundle \
+        --out RESULT.json
 
 The bundles are exports of the weights. All use the same thousand photographs and ten views, and write rows to a jsonl
 file. Ours and the limit alternate, `--rounds` times, and the medians are reported; the hand-written loops take minutes
@@ -24,7 +25,6 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
-from record import record
 
 from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
 from alexnet_deploy.core.images.decode import read_image
@@ -38,6 +38,7 @@ from alexnet_deploy.engines.engine import open_engine
 from alexnet_deploy.pipeline.bench import bench
 from alexnet_deploy.predict.predictor import Predictor
 from alexnet_deploy.predict.row_formats import RowWriter
+from benchmarks.record import record
 
 BATCH = 8
 NUM_IMAGES = 1000

@@ -1,4 +1,4 @@
-"""python benchmarks/draw_cifar10.py FOLDER [IMAGES_PER_BATCH]: drawn images in the binary format of CIFAR-10.
+"""python -m benchmarks.training.draw_cifar10 FOLDER [IMAGES_PER_BATCH]: drawn images in the binary format of CIFAR-10.
 
 Ten shapes of 32 x 32 pixels, with random colours, places, sizes and angles, under noise: five training batches and a
 test batch, which `train`, `pack` and `study` read like CIFAR-10's.

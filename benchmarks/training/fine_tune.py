@@ -1,6 +1,6 @@
 """Does `train --from` beat training from scratch on 100 photographs a class, and is it exact?
 
-    python benchmarks/fine_tune.py --data cats_dogs --runs /tmp/fine --out results/fine_tune-MACHINE.json
+    python -m benchmarks.training.fine_tune --data cats_dogs --runs /tmp/fine --out results/fine_tune-MACHINE.json
 
 First task: 1,000 photographs of cats and dogs, and 400 drawn images of four other classes. Second task: cats and dogs
 again, with 100 other photographs a class for training and 100 others to choose the epoch. Every arm is then judged by
@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from record import record
 
 from alexnet_deploy.core.images.drawing import draw_folder
 from alexnet_deploy.core.model.weights import Weights, load_weights
@@ -26,6 +25,7 @@ from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from alexnet_deploy.train.data.scan import DecodedImages, find_images
 from alexnet_deploy.train.loop.evaluation import evaluate
+from benchmarks.record import record
 
 LINE = [sys.executable, "-c", "from alexnet_deploy.cli import main; main()", "train"]
 FROZEN = "fine-tuned, conv1..conv5 frozen"
