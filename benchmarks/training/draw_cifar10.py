@@ -1,10 +1,12 @@
-"""python -m benchmarks.training.draw_cifar10 FOLDER [IMAGES_PER_BATCH]: drawn images in the binary format of CIFAR-10.
+"""Draw images in the binary format of CIFAR-10.
+
+    python -m benchmarks.training.draw_cifar10 FOLDER --per-batch 500
 
 Ten shapes of 32 x 32 pixels, with random colours, places, sizes and angles, under noise: five training batches and a
 test batch, which `train`, `pack` and `study` read like CIFAR-10's.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -55,5 +57,13 @@ def write(folder: Path, per_batch: int, seed: int = 0) -> None:
         (folder / name).write_bytes(b"".join(records))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="it must not exist yet")
+    parser.add_argument("--per-batch", type=int, default=500)
+    options = parser.parse_args()
+    write(options.folder, options.per_batch)
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 500)
+    main()

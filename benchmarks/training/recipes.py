@@ -237,7 +237,7 @@ def conclusion(result: Result) -> str:
     ]
     return (
         f"Of {len(differences)} differences to `{result.reference}` with as many epochs, "
-        f"{len(decided)} have an interval without 0: {', '.join(parts)}."
+        f"{len(decided)} {'has' if len(decided) == 1 else 'have'} an interval without 0: {', '.join(parts)}."
     )
 
 
