@@ -9,7 +9,7 @@ import pytest
 from commands import Outcome, Run
 from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
-from proofs import made_once, short_proofs
+from proofs import made_once, short_proofs, whole_proofs
 
 from alexnet_deploy import cli
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
@@ -31,10 +31,17 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module")
-def short_proof() -> Iterator[None]:
-    """For modules that need bundles and not their proofs: see short_proofs. The bundles of this file are whole."""
+@pytest.fixture(scope="session", autouse=True)
+def proofs_are_short() -> Iterator[None]:
+    """Exports within tests have a short proof; those of other processes, and of made_once, have the whole one."""
     with short_proofs():
+        yield
+
+
+@pytest.fixture
+def whole_proof() -> Iterator[None]:
+    """For tests about the proof itself, and for those whose subject all golden images are needed to see."""
+    with whole_proofs():
         yield
 
 
@@ -72,11 +79,11 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 
 @pytest.fixture(scope="session")
 def short_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same with a short proof, for tests that check or serve it as a means."""
+    """The same of one view with a short proof, for tests that check or time it as a means."""
 
     def make(folder: Path) -> None:
         with short_proofs():
-            export(loaded, folder / "a.bundle")
+            export(loaded, folder / "a.bundle", ExportRequest(views="center"))
 
     return open_bundle(made_once(tmp_path_factory, "short", make) / "a.bundle")
 

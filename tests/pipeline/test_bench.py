@@ -26,7 +26,7 @@ def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundl
     outcome = run("bench", "--json", "--seconds", 0.2, "--batch-size", 1, "--batch-size", 3)
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
-    assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "ten")
+    assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "center")
     assert result["images"] == f"64 drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
     assert [timing["stage"] for timing in result["decoding"]] == ["decode", "resize"]
     assert [engine["backend"] for engine in result["engines"]] == list(BACKENDS)
