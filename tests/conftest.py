@@ -3,6 +3,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from alexnet_deploy import cli
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import ViewsName
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights, load_weights
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
@@ -51,6 +53,11 @@ def shipped_once(
     return shipment_in(made_once(factory, name, lambda folder: shipped(weights, folder, **options)))
 
 
+def short_export(loaded: LoadedWeights, views: ViewsName, folder: Path) -> None:
+    with short_proofs():
+        export(loaded, folder / "a.bundle", ExportRequest(views=views))
+
+
 def shipment_in(folder: Path) -> tuple[LoadedWeights, Bundle]:
     return load_weights(folder / "weights.safetensors"), open_bundle(folder / "a.bundle")
 
@@ -79,13 +86,14 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 
 @pytest.fixture(scope="session")
 def short_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same of one view with a short proof, for tests that check or time it as a means."""
+    """The same with a short proof, for tests that check or serve it as a means."""
+    return open_bundle(made_once(tmp_path_factory, "short", partial(short_export, loaded, "ten")) / "a.bundle")
 
-    def make(folder: Path) -> None:
-        with short_proofs():
-            export(loaded, folder / "a.bundle", ExportRequest(views="center"))
 
-    return open_bundle(made_once(tmp_path_factory, "short", make) / "a.bundle")
+@pytest.fixture(scope="session")
+def center_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same of one view, for tests that time it."""
+    return open_bundle(made_once(tmp_path_factory, "center", partial(short_export, loaded, "center")) / "a.bundle")
 
 
 @pytest.fixture(scope="session")
