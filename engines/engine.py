@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias, TypeGuard
@@ -261,7 +262,17 @@ def open_engine(
         from alexnet_deploy.engines.tensorrt.plan import open_plan
 
         return open_plan(bundle, backend, gpu=gpu)
-    return _open(source_of(bundle), backend, device, threads, tuned_for)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        # Neither waits for the other: reading and hashing release the interpreter, importing takes as long.
+        reading = reader.submit(source_of, bundle)
+        try:
+            opener = _opener(backend, device, str(bundle.path), needs_vnni=bundle.manifest.needs_vnni)
+        except BackendError:
+            # A damaged bundle is what to say first.
+            reading.result()
+            raise
+        source = reading.result()
+    return _open(source, opener, device, threads, tuned_for)
 
 
 def source_of(bundle: Bundle) -> GraphSource:
@@ -276,7 +287,7 @@ def source_of(bundle: Bundle) -> GraphSource:
         output=manifest.output,
         num_views=len(manifest.views.crops),
         bundle_sha256=bundle.sha256,
-        needs_vnni=manifest.quantization is not None and manifest.quantization.needs_vnni,
+        needs_vnni=manifest.needs_vnni,
     )
 
 
@@ -288,7 +299,8 @@ def open_graph(
 ) -> Engine:
     """Open a graph without a bundle; otherwise, and in what it raises, like open_engine."""
     _check_request(backend, device, threads)
-    return _open(source, backend, device, threads, "latency")
+    opener = _opener(backend, device, source.name, needs_vnni=source.needs_vnni)
+    return _open(source, opener, device, threads, "latency")
 
 
 def _runs_plans(backend: Backend | Literal["auto"]) -> TypeGuard[PlanBackend]:
@@ -310,38 +322,44 @@ def _check_request(backend: Backend | Literal["auto"], device: Device | Literal[
         raise UsageError(f"{backend} runs on a GPU, where CPU threads cannot be limited; leave threads unset")
 
 
-def _open(
-    source: GraphSource,
-    backend: Backend | Literal["auto"],
-    device: Device | Literal["auto"],
-    threads: int | None,
-    tuned_for: Tuning,
-) -> Engine:
+def _opener(
+    backend: Backend | Literal["auto"], device: Device | Literal["auto"], name: str, *, needs_vnni: bool
+) -> Opener:
+    """Import a backend's library and return the function that opens graphs on it; `auto` is the fastest for the graph.
+
+    Raises BackendError if it is not installed.
+    """
     installed = installed_backends()
     if backend == "auto":
-        backend = _fastest(source, installed, on_cuda=cuda_index(device) is not None)
+        backend = _fastest(installed, name, needs_vnni=needs_vnni, on_cuda=cuda_index(device) is not None)
     if backend not in installed:
         raise BackendError(f"{backend} is not installed; run `{remedy_for(backend)}`")
     refuse_inherited_library(backend)
     # Imported here: commands without an engine stay fast, and one engine does not require the other.
     opener: Opener = importlib.import_module(f"alexnet_deploy.engines.backends.{backend}").open_graph
+    return opener
+
+
+def _open(
+    source: GraphSource, opener: Opener, device: Device | Literal["auto"], threads: int | None, tuned_for: Tuning
+) -> Engine:
     # Backends know the processors of the machine, not the share of them that a container may use.
     threads = threads or processor_quota()
     return opener(source, device="cpu" if device == "auto" else device, threads=threads, tuned_for=tuned_for)
 
 
-def _fastest(source: GraphSource, installed: Sequence[GraphBackend], *, on_cuda: bool) -> GraphBackend:
+def _fastest(installed: Sequence[GraphBackend], name: str, *, needs_vnni: bool, on_cuda: bool) -> GraphBackend:
     """Return the first installed backend that supports the device and computes the graph correctly on this CPU."""
     if on_cuda:
         able = [backend for backend in BACKENDS if SPECS[backend].on_cuda]
         # If none is installed, the error names the first and its package.
         return next((backend for backend in able if backend in installed), able[0])
-    is_safe = not source.needs_vnni or has_vnni()
+    is_safe = not needs_vnni or has_vnni()
     for backend in installed:
         if is_safe or not SPECS[backend].saturates:
             return backend
     raise BackendError(
-        f"{source.name}: has 8-bit weights, which {installed[0]} computes wrongly on a CPU without VNNI; export the "
+        f"{name}: has 8-bit weights, which {installed[0]} computes wrongly on a CPU without VNNI; export the "
         "bundle again, or run `pip install onnxruntime`, which computes them in float32"
     )
 

@@ -3,18 +3,20 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from commands import Outcome, Run
 from hypothesis import HealthCheck, settings
 from networks import fitted, narrowed, separating_weights, shipped
-from proofs import made_once, short_proofs
+from proofs import made_once, short_proofs, whole_proofs
 
 from alexnet_deploy import cli
 from alexnet_deploy.core.bundle.store import Bundle, open_bundle
 from alexnet_deploy.core.images.drawing import DRAWN_CLASSES, draw_folder, draw_image
 from alexnet_deploy.core.model.family import ARCHITECTURES
+from alexnet_deploy.core.model.views import ViewsName
 from alexnet_deploy.core.model.weights import LoadedWeights, Weights, load_weights
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
@@ -31,10 +33,17 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module")
-def short_proof() -> Iterator[None]:
-    """For modules that need bundles and not their proofs: see short_proofs. The bundles of this file are whole."""
+@pytest.fixture(scope="session", autouse=True)
+def proofs_are_short() -> Iterator[None]:
+    """Exports within tests have a short proof; those of other processes, and of made_once, have the whole one."""
     with short_proofs():
+        yield
+
+
+@pytest.fixture
+def whole_proof() -> Iterator[None]:
+    """For tests about the proof itself, and for those whose subject all golden images are needed to see."""
+    with whole_proofs():
         yield
 
 
@@ -42,6 +51,11 @@ def shipped_once(
     factory: pytest.TempPathFactory, name: str, weights: Weights, **options: object
 ) -> tuple[LoadedWeights, Bundle]:
     return shipment_in(made_once(factory, name, lambda folder: shipped(weights, folder, **options)))
+
+
+def short_export(loaded: LoadedWeights, views: ViewsName, folder: Path) -> None:
+    with short_proofs():
+        export(loaded, folder / "a.bundle", ExportRequest(views=views))
 
 
 def shipment_in(folder: Path) -> tuple[LoadedWeights, Bundle]:
@@ -73,12 +87,13 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 @pytest.fixture(scope="session")
 def short_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with a short proof, for tests that check or serve it as a means."""
+    return open_bundle(made_once(tmp_path_factory, "short", partial(short_export, loaded, "ten")) / "a.bundle")
 
-    def make(folder: Path) -> None:
-        with short_proofs():
-            export(loaded, folder / "a.bundle")
 
-    return open_bundle(made_once(tmp_path_factory, "short", make) / "a.bundle")
+@pytest.fixture(scope="session")
+def center_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same of one view, for tests that time it."""
+    return open_bundle(made_once(tmp_path_factory, "center", partial(short_export, loaded, "center")) / "a.bundle")
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,6 @@ from alexnet_deploy.inspection import doctor
 from alexnet_deploy.pipeline import check
 from alexnet_deploy.train.loop import trainer as loop
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 @pytest.mark.parametrize(
     ("command", "code", "sentence"),

@@ -16,8 +16,6 @@ from alexnet_deploy.core.inputs.labelled import find_labelled
 from alexnet_deploy.core.model.weights import EpochMetrics, LoadedWeights, Weights
 from alexnet_deploy.export.calibration_cache import load_cache
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 @pytest.fixture
 def trained(sure: Weights, tmp_path: Path) -> Path:

@@ -18,8 +18,6 @@ from alexnet_deploy.core.model.weights import Weights, load_weights
 from alexnet_deploy.export.importing.assume import Overrides
 from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 SHORT = ("--epochs", 1, "--set", "warmup_epochs=0", "--batch-size", 8, "--device", "cpu")
 
 

@@ -13,8 +13,6 @@ from networks import LABELS, narrowed, saved, separating_weights
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.weights import Weights
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 @pytest.fixture(scope="module")
 def torchvision() -> Weights:

@@ -10,8 +10,6 @@ import alexnet_deploy
 from alexnet_deploy.core.errors import UsageError
 from alexnet_deploy.core.model.weights import LoadedWeights
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 BUNDLE_NAMES = ("bundles/tiny", "bundles/latest", "bundles/tiny.bundle", "tiny.bundle", "tiny", "./bundles/latest")
 WEIGHTS_NAMES = ("runs/latest", "runs/tiny", "tiny", "runs/tiny/weights.safetensors")
 

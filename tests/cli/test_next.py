@@ -16,8 +16,6 @@ from alexnet_deploy.inspection.describe import describe_facts
 from alexnet_deploy.inspection.facts import RunFacts, inspect_path
 from alexnet_deploy.pipeline import demo
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 QUICK = ["--arch", "tiny", "--epochs", "1", "--batch-size", "4"]
 
 

@@ -10,8 +10,6 @@ from commands import Run
 from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.predict import predictor
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 @pytest.mark.parametrize(
     ("place", "sentence"),

@@ -19,8 +19,6 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.model.labels import encode_labels
 from alexnet_deploy.core.model.weights import LoadedWeights
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 def test_rows_go_to_stdout_and_messages_to_stderr(run: Run, latest: Path, images: Path) -> None:
     outcome = run("predict", images, "--format", "jsonl")

@@ -1,5 +1,6 @@
 import importlib.util
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from fake_nvidia import needs_gpu
 from networks import narrowed, republished, separating_weights
 
 from alexnet_deploy.core.bundle.contract import Output
-from alexnet_deploy.core.bundle.store import GRAPH, Bundle
-from alexnet_deploy.core.errors import BackendError, BundleError, UsageError, WrongAnswerError
+from alexnet_deploy.core.bundle.store import GRAPH, Bundle, open_bundle
+from alexnet_deploy.core.errors import BackendError, BundleError, IntegrityError, UsageError, WrongAnswerError
 from alexnet_deploy.core.images.drawing import golden_images
 from alexnet_deploy.core.model.family import ARCHITECTURES
 from alexnet_deploy.core.model.views import views_by_name
@@ -209,6 +210,37 @@ def test_backend_that_was_named_is_never_replaced(bundle: Bundle, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="no engine is installed"):
         open_engine(bundle)
+
+
+def test_the_library_is_imported_while_the_graph_is_read(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_imported = threading.Event()
+    source_of, import_module = engine_module.source_of, importlib.import_module
+
+    def read(bundle: Bundle) -> GraphSource:
+        assert is_imported.wait(HANGS_AFTER_S)
+        return source_of(bundle)
+
+    def imported(name: str) -> object:
+        is_imported.set()
+        return import_module(name)
+
+    monkeypatch.setattr(engine_module, "source_of", read)
+    monkeypatch.setattr(importlib, "import_module", imported)
+    with open_engine(bundle, "openvino") as engine:
+        assert engine.info.backend == "openvino"
+
+
+def test_damage_is_told_before_a_library_that_is_missing(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "a.bundle")
+    graph = tmp_path / "a.bundle" / GRAPH
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    monkeypatch.setattr(engine_module, "installed_backends", lambda: ("onnxruntime",))
+    with pytest.raises(IntegrityError, match=r"model\.onnx: SHA-256 is "):
+        open_engine(open_bundle(tmp_path / "a.bundle"), "openvino")
 
 
 def test_what_is_no_backend_device_or_number_of_threads_is_refused(bundle: Bundle) -> None:

@@ -21,8 +21,6 @@ from alexnet_deploy.export.graph import build_graph
 from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 NAMES = [name for name in ARCHITECTURES if name != "tiny"]
 
 

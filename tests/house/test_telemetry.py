@@ -20,8 +20,8 @@ ASKING = "import socket, sys; sys.exit(socket.socket(socket.AF_INET, socket.SOCK
 
 
 @pytest.fixture
-def bundle(short_bundle: Bundle) -> Bundle:
-    return short_bundle
+def bundle(center_bundle: Bundle) -> Bundle:
+    return center_bundle
 
 
 @pytest.fixture

@@ -18,22 +18,22 @@ from alexnet_deploy.pipeline.bench import DRAWN_SIZE, STAGES, bench
 
 
 @pytest.fixture
-def bundle(short_bundle: Bundle) -> Bundle:
-    return short_bundle
+def bundle(center_bundle: Bundle) -> Bundle:
+    return center_bundle
 
 
 def test_each_part_is_timed_on_each_engine(run: Run, latest: Path, bundle: Bundle) -> None:
     outcome = run("bench", "--json", "--seconds", 0.2, "--batch-size", 1, "--batch-size", 3)
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
-    assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "ten")
+    assert (result["bundle_sha256"], result["precision"], result["views"]) == (bundle.sha256, "fp32", "center")
     assert result["images"] == f"64 drawn, {DRAWN_SIZE[0]} x {DRAWN_SIZE[1]}, JPEG of quality 90"
     assert [timing["stage"] for timing in result["decoding"]] == ["decode", "resize"]
     assert [engine["backend"] for engine in result["engines"]] == list(BACKENDS)
     for engine in result["engines"]:
-        assert engine["batch_size"] == 4
+        assert engine["batch_size"] == 40
         found = [(timing["stage"], timing["batch"]) for timing in engine["stages"]]
-        assert found == [("compute", 1), ("compute", 3), ("compute", 4), ("whole", 1)]
+        assert found == [("compute", 1), ("compute", 3), ("compute", 40), ("whole", 1)]
         assert engine["open_ms"] > 0
         assert engine["first_ms"] > 0
         assert engine["images_per_second"] > 0
@@ -53,7 +53,7 @@ def test_people_are_told_what_a_figure_includes(run: Run, latest: Path, images: 
     assert f"images: 12 of {images}, " in outcome.out
     assert re.search(r"^onnxruntime \S+, cpu, float32$", outcome.out, flags=re.MULTILINE)
     assert re.search(
-        r"^[\d,.]+ images/s from files to predictions, 1 stream of batch 4; ", outcome.out, flags=re.MULTILINE
+        r"^[\d,.]+ images/s from files to predictions, 1 stream of batch 40; ", outcome.out, flags=re.MULTILINE
     )
     assert "openvino" not in outcome.out
     for stage in ("decode", "resize", "compute", "whole"):

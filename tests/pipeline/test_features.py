@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from commands import Run
 from networks import republished, saved, shipped, with_tensor
-from proofs import short_proofs
 
 from alexnet_deploy.core.bundle.contract import Subject, output_of
 from alexnet_deploy.core.bundle.manifest import FEATURES_VERSION
@@ -146,8 +145,7 @@ def test_an_engine_of_another_network_fails_the_proof(
 ) -> None:
     bias = weights.tensors["fc7.bias"]
     changed = saved(with_tensor(weights, "fc7.bias", bias + np.float32(1e-2)), tmp_path / "changed.safetensors")
-    with short_proofs():
-        other = export(changed, tmp_path / "other.bundle", ExportRequest(output_layer="fc7"))
+    other = export(changed, tmp_path / "other.bundle", ExportRequest(output_layer="fc7"))
     graph = other.read("model.onnx")
     mixed = republished(features_bundle, tmp_path / "mixed.bundle", {"model.onnx": graph})
     with open_engine(mixed, "onnxruntime") as engine:
@@ -169,8 +167,7 @@ def test_features_that_are_all_zero_prove_nothing(weights: Weights, tmp_path: Pa
 def test_features_of_a_mean_over_views_are_the_mean_of_single_views(
     loaded: LoadedWeights, features_bundle: Bundle, tmp_path: Path
 ) -> None:
-    with short_proofs():
-        center = export(loaded, tmp_path / "center.bundle", ExportRequest(views="center", output_layer="fc7"))
+    center = export(loaded, tmp_path / "center.bundle", ExportRequest(views="center", output_layer="fc7"))
     images = golden_images()[:2]
     with open_engine(center, "onnxruntime") as one, open_engine(features_bundle, "onnxruntime") as ten:
         assert relative_errors(ten.run(images), one.run(images)).max() > 1e-2
@@ -196,8 +193,7 @@ def test_what_features_cannot_have_is_refused(
 
 def test_the_command_exports_them_and_names_the_next_one(run: Run, run_directory: Path, images: Path) -> None:
     Path("images").symlink_to(images)
-    with short_proofs():
-        outcome = run("export", "--output-layer", "pool5", "--out", "p.bundle")
+    outcome = run("export", "--output-layer", "pool5", "--out", "p.bundle")
     assert outcome.code == 0
     assert "cosine distance" in outcome.err
     assert "top-1" not in outcome.err
@@ -233,6 +229,6 @@ def test_a_failed_gate_publishes_nothing(
     monkeypatch.setattr("alexnet_deploy.pipeline.int8.gate.INT8_COSINE_DISTANCE", 0.0)
     loaded = saved(sure, tmp_path / "weights.safetensors")
     request = ExportRequest(precision="int8", output_layer="pool1", int8=Int8Request(calibrate=drawn / "train"))
-    with short_proofs(), pytest.raises(ParityError, match="even with only one layer in int8, agreement of features"):
+    with pytest.raises(ParityError, match="even with only one layer in int8, agreement of features"):
         export(loaded, tmp_path / "a.bundle", request)
     assert not (tmp_path / "a.bundle").exists()

@@ -21,8 +21,6 @@ from alexnet_deploy.pipeline.check import check
 from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.plans import PlanRequest, backend_that_builds_here, build, why_no_plan
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 H100 = "sm_90 NVIDIA H100 80GB HBM3"
 
 

@@ -7,7 +7,6 @@ import pytest
 from commands import Run
 from graphs import quantization_of, source_of
 from networks import narrowed, separating_weights, shipped
-from proofs import short_proofs
 
 from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.plans import PlanOptions, Profile
@@ -100,8 +99,7 @@ def test_a_table_goes_the_whole_road(name: str, drawn: Path, many: Path, images:
     assert trained.code == 0, trained
     for precision in PRECISIONS:
         options = ("--calibrate", many) if precision == "int8" else ()
-        with short_proofs():
-            exported = run("export", "--precision", precision, "--views", "center", *options)
+        exported = run("export", "--precision", precision, "--views", "center", *options)
         assert exported.code == 0, exported
         bundle = open_bundle(Path(exported.out.strip()))
         assert bundle.manifest.architecture == a_sixteenth(table(name))

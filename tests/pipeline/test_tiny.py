@@ -20,8 +20,6 @@ from alexnet_deploy.core.model import family
 from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.train import recipe
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 def test_three_lines_in_an_empty_directory(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

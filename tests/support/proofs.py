@@ -39,7 +39,7 @@ def _short_files(policy: ImagePolicy) -> tuple[GoldenFile, ...]:
 
 @contextmanager
 def short_proofs() -> Iterator[None]:
-    """Exports prove 2 golden images of 8 and 3 golden files of 19: a quarter of the time."""
+    """Exports prove 2 golden images of 8 and 3 golden files of 19: half of the time, or a quarter."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (*_MODULES, _RANGES):
             patch.setattr(f"{module}.golden_images", lambda: _whole_images()[SHORT_IMAGES].copy())

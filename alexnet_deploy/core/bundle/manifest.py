@@ -222,6 +222,11 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Layout of the graph; see core/bundle/layout.py."""
         return 1 if self.layout is UNSET else self.layout
 
+    @property
+    def needs_vnni(self) -> bool:
+        """Whether a CPU without VNNI computes the graph wrongly; see Quantization.needs_vnni."""
+        return self.quantization is not None and self.quantization.needs_vnni
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return manifest.json: UTF-8, indented, its own digest filled in; the same bytes for the same manifest."""

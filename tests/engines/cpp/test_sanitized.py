@@ -33,7 +33,7 @@ def programs() -> Path:
             "-DALEXNET_DEPLOY_SANITIZE=address,undefined",
             "-DALEXNET_DEPLOY_FUZZ=driver",
         )
-        build(ADDRESSES)
+        build(ADDRESSES, "fuzz_pictures", "fuzz_bundles")
     return ADDRESSES / "tests"
 
 

@@ -143,6 +143,7 @@ def test_a_changed_index_is_found(bundle: Bundle, run: Run, tmp_path: Path) -> N
     assert said.startswith(f"a.bundle/{GOLDEN_INDEX}: SHA-256 ")
 
 
+@pytest.mark.usefixtures("whole_proof")
 def test_both_references_of_an_int8_bundle_hold(sure: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The error of OpenVINO's int8 products depends on the CPU and is not tested here.
     monkeypatch.setattr(ship, "installed_backends", lambda: ("onnxruntime",))

@@ -16,8 +16,6 @@ from alexnet_deploy.core.model.weights import Weights
 from alexnet_deploy.export.importing.assume import LrnConstants, Overrides
 from alexnet_deploy.pipeline.pretrained.importing import understand, weights_of
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
 

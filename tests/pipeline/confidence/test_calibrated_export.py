@@ -31,8 +31,6 @@ from alexnet_deploy.pipeline.export import ExportRequest, export
 from alexnet_deploy.pipeline.int8.calibration import Int8Request
 from alexnet_deploy.predict.predictor import load
 
-pytestmark = pytest.mark.usefixtures("short_proof")
-
 
 @pytest.fixture(scope="session")
 def judges(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

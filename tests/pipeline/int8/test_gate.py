@@ -11,7 +11,6 @@ import pytest
 from graphs import RESTS, answers, constants_of, source_of
 from networks import saved, shipped
 from onnx import TensorProto, load_model_from_string
-from proofs import short_proofs
 
 from alexnet_deploy.core.bundle.contract import Subject
 from alexnet_deploy.core.bundle.store import Bundle
@@ -89,13 +88,13 @@ def with_loud_channel(weights: Weights, channel: int, factor: float) -> Weights:
 
 @pytest.fixture(scope="module")
 def short_half_int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
-    with short_proofs():
-        return shipped(sure, tmp_path_factory.mktemp("half"), precision="int8", int8=Int8Request(rest="fp16"))
+    return shipped(sure, tmp_path_factory.mktemp("half"), precision="int8", int8=Int8Request(rest="fp16"))
 
 
 # The gate
 
 
+@pytest.mark.usefixtures("whole_proof")
 @pytest.mark.parametrize("labelled", [False, True])
 def test_network_that_int8_does_not_harm_keeps_every_layer_in_it(
     labelled: bool, sure: Weights, known: LabelledFolder
@@ -202,7 +201,7 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantizing, "calibrate", halved)
 
 
-@pytest.mark.usefixtures("cut_short")
+@pytest.mark.usefixtures("whole_proof", "cut_short")
 def test_method_that_fails_on_the_golden_images_gives_way_to_the_next(sure: Weights) -> None:
     found, said = quantized(sure)
     assert found.quantization.calibration.method == METHOD_ORDER[1] == "entropy"
@@ -212,7 +211,7 @@ def test_method_that_fails_on_the_golden_images_gives_way_to_the_next(sure: Weig
     assert said[place - 1].startswith("calibration by mse fails on the golden images: a probability is off by ")
 
 
-@pytest.mark.usefixtures("cut_short")
+@pytest.mark.usefixtures("whole_proof", "cut_short")
 def test_method_that_was_asked_for_is_kept_and_the_layer_goes_back_to_float(sure: Weights, tmp_path: Path) -> None:
     loaded, bundle = shipped(sure, tmp_path, precision="int8", views="center", int8=Int8Request(method="mse"))
     manifest = bundle.manifest
