@@ -267,11 +267,9 @@ def open_engine(
         reading = reader.submit(source_of, bundle)
         try:
             opener = _opener(backend, device, str(bundle.path), needs_vnni=bundle.manifest.needs_vnni)
-        except BackendError:
-            # A damaged bundle is what to say first.
-            reading.result()
-            raise
-        source = reading.result()
+        finally:
+            # Here, so that an error of the bundle is told in place of one of the backend.
+            source = reading.result()
     return _open(source, opener, device, threads, tuned_for)
 
 
