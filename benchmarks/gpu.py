@@ -41,17 +41,10 @@ from alexnet_deploy.core.model.weights import load_weights
 from alexnet_deploy.core.process.machine import processor
 from alexnet_deploy.core.process.versions import tool_versions
 from benchmarks.record import record, write
+from benchmarks.training.train import synthetic_data
 
 ROOT = Path(__file__).parents[1]
 TARGET_IMAGES_PER_SECOND = 20_000
-WRITES_DRAWN = """
-import sys
-from pathlib import Path
-
-from benchmarks.training.train import synthetic_data
-
-synthetic_data(Path(sys.argv[1]))
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +132,7 @@ def relative_error(
 
 
 def training(work: Work) -> object:
-    data = work.folder / "data"
-    subprocess.run([sys.executable, "-c", WRITES_DRAWN, data], cwd=ROOT, check=True, capture_output=True)
+    data = synthetic_data(work.folder / "data")
     command(
         "train",
         data,

@@ -1,6 +1,6 @@
 """Do the default commands publish a bundle in every precision, for many seeds of the demo network?
 
-    python -m benchmarks.precision.int8_seeds --runs /tmp/seeds --seeds 20 --out results/int8_seeds-MACHINE.json
+    python -m benchmarks.precision.int8_seeds --runs /tmp/seeds --seeds 20 --out RESULT.json
 
 Each command runs in its own process, as a user types it: `train --seed N` (unless RUNS/run-N already has weights), then
 `export`, `check` and `predict` for each precision. Errors are the largest over all golden images and engines.

@@ -1,6 +1,6 @@
 """Does `train --from` beat training from scratch on 100 photographs a class, and is it exact?
 
-    python -m benchmarks.training.fine_tune --data cats_dogs --runs /tmp/fine --out results/fine_tune-MACHINE.json
+    python -m benchmarks.training.fine_tune --data cats_dogs --runs /tmp/fine --out RESULT.json
 
 First task: 1,000 photographs of cats and dogs, and 400 drawn images of four other classes. Second task: cats and dogs
 again, with 100 other photographs a class for training and 100 others to choose the epoch. Every arm is then judged by
