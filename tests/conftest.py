@@ -2,8 +2,8 @@ import io
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def proofs_are_short() -> Iterator[None]:
-    """Exports within tests have a short proof; those of other processes, and of made_once, have the whole one."""
+    """Exports within tests have a short proof; those of other processes, and most that tests share, the whole one."""
     with short_proofs():
         yield
 
@@ -48,18 +48,22 @@ def whole_proof() -> Iterator[None]:
 
 
 def shipped_once(
-    factory: pytest.TempPathFactory, name: str, weights: Weights, **options: object
+    factory: pytest.TempPathFactory,
+    name: str,
+    weights: Weights,
+    proofs: Callable[[], AbstractContextManager[None]] = whole_proofs,
+    **options: object,
 ) -> tuple[LoadedWeights, Bundle]:
-    return shipment_in(made_once(factory, name, lambda folder: shipped(weights, folder, **options)))
-
-
-def short_export(loaded: LoadedWeights, views: ViewsName, folder: Path) -> None:
-    with short_proofs():
-        export(loaded, folder / "a.bundle", ExportRequest(views=views))
-
-
-def shipment_in(folder: Path) -> tuple[LoadedWeights, Bundle]:
+    folder = made_once(factory, name, lambda folder: shipped(weights, folder, **options), proofs)
     return load_weights(folder / "weights.safetensors"), open_bundle(folder / "a.bundle")
+
+
+def short_export(factory: pytest.TempPathFactory, loaded: LoadedWeights, views: ViewsName) -> Bundle:
+    request = ExportRequest(views=views)
+    folder = made_once(
+        factory, f"short_{views}", lambda folder: export(loaded, folder / "a.bundle", request), short_proofs
+    )
+    return open_bundle(folder / "a.bundle")
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +91,13 @@ def bundle(shipment: tuple[LoadedWeights, Bundle]) -> Bundle:
 @pytest.fixture(scope="session")
 def short_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with a short proof, for tests that check or serve it as a means."""
-    return open_bundle(made_once(tmp_path_factory, "short", partial(short_export, loaded, "ten")) / "a.bundle")
+    return short_export(tmp_path_factory, loaded, "ten")
 
 
 @pytest.fixture(scope="session")
 def center_bundle(loaded: LoadedWeights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same of one view, for tests that time it."""
-    return open_bundle(made_once(tmp_path_factory, "center", partial(short_export, loaded, "center")) / "a.bundle")
+    return short_export(tmp_path_factory, loaded, "center")
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +145,7 @@ def int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.fixture(scope="session")
 def short_int8_shipment(sure: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedWeights, Bundle]:
     """The same with a short proof."""
-
-    def make(folder: Path) -> None:
-        with short_proofs():
-            shipped(sure, folder, precision="int8")
-
-    return shipment_in(made_once(tmp_path_factory, "short_int8", make))
+    return shipped_once(tmp_path_factory, "short_int8", sure, short_proofs, precision="int8")
 
 
 @pytest.fixture(scope="session")

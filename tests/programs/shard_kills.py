@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from killing import killed
+from standing_in import engine_info
 
 # Loaded once, before the forks.
 import alexnet_deploy.core.images.decode
@@ -29,7 +30,6 @@ import alexnet_deploy.predict.shards.merging
 import alexnet_deploy.predict.stream
 from alexnet_deploy.cli import main
 from alexnet_deploy.core.bundle.store import Bundle
-from alexnet_deploy.engines.engine import EngineInfo
 from alexnet_deploy.predict.row_formats import RowWriter
 
 COUNT = 4
@@ -46,17 +46,7 @@ class StandIn:
 
     def __init__(self, bundle: Bundle, *_: object, **__: object) -> None:
         self._num_classes = len(bundle.labels)
-        self.info = EngineInfo(
-            backend="onnxruntime",
-            version="0",
-            device="cpu",
-            precision="fp32",
-            arithmetic="float32",
-            num_threads=1,
-            num_streams=1,
-            batch_size=4,
-            bundle_sha256=bundle.sha256,
-        )
+        self.info = engine_info(backend="onnxruntime", version="0", batch_size=4, bundle_sha256=bundle.sha256)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         shares = images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None] + np.arange(1, self._num_classes + 1)

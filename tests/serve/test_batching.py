@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
+from standing_in import engine_info
 
 from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.errors import BackendError
-from alexnet_deploy.engines.engine import Engine, EngineInfo
+from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.serve.batching import Batcher
 
 
@@ -35,17 +36,7 @@ class Marking:
 
 
 def engine_of(runner: Marking, streams: int = 1) -> Engine:
-    info = EngineInfo(
-        backend="a backend",
-        version="1",
-        device="cpu",
-        precision="fp32",
-        arithmetic="float32",
-        num_threads=1,
-        num_streams=streams,
-        batch_size=4,
-        bundle_sha256=None,
-    )
+    info = engine_info(num_streams=streams, batch_size=4)
     return Engine([runner] * streams, info, name="a graph", output=Output(size=1, layer="fc7"), max_batch=100)
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -57,8 +57,13 @@ def whole_proofs() -> Iterator[None]:
         yield
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a folder that `make` filled; the processes of pytest-xdist share it, and its proofs are whole.
+def made_once(
+    factory: pytest.TempPathFactory,
+    name: str,
+    make: Callable[[Path], object],
+    proofs: Callable[[], AbstractContextManager[None]] = whole_proofs,
+) -> Path:
+    """Return a folder that `make` filled under whole or short proofs; the processes of pytest-xdist share it.
 
     Tests must not change it.
     """
@@ -66,7 +71,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, partial = root / "shared" / name, root / "shared" / f"{name}.partial"
     folder.parent.mkdir(exist_ok=True)
-    with folder.with_name(f"{name}.lock").open("w") as lock, whole_proofs():
+    with folder.with_name(f"{name}.lock").open("w") as lock, proofs():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             # What a process left that was killed here.

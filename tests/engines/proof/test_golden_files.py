@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from commands import Run
 from networks import republished
+from standing_in import engine_info
 
 from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.bundle.manifest import Manifest
@@ -21,17 +22,7 @@ from alexnet_deploy.engines.proof import golden_files as proof
 from alexnet_deploy.engines.proof.golden_files import golden_pixels, prove_decoder, prove_files
 from alexnet_deploy.pipeline.check import check
 
-INFO = EngineInfo(
-    backend="a backend",
-    version="1",
-    device="cpu",
-    precision="fp32",
-    arithmetic="float32",
-    num_threads=1,
-    num_streams=1,
-    batch_size=8,
-    bundle_sha256=None,
-)
+INFO = engine_info()
 
 
 class Memory:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from standing_in import engine_info
 
 from alexnet_deploy.core.bundle.contract import Output
 from alexnet_deploy.core.bundle.manifest import ParityRow
@@ -9,7 +10,7 @@ from alexnet_deploy.core.bundle.store import Bundle
 from alexnet_deploy.core.bundle.vocabulary import Precision
 from alexnet_deploy.core.golden.record import Tolerance
 from alexnet_deploy.core.model.weights import LoadedWeights
-from alexnet_deploy.engines.engine import Engine, EngineInfo
+from alexnet_deploy.engines.engine import Engine
 from alexnet_deploy.engines.proof.parity import (
     INT8_TIE,
     compare,
@@ -21,17 +22,7 @@ from alexnet_deploy.engines.proof.parity import (
 )
 from alexnet_deploy.engines.proof.tolerances import TOLERANCES, candidate_tolerance, int8_graph_tolerance
 
-INFO = EngineInfo(
-    backend="a backend",
-    version="1",
-    device="cpu",
-    precision="fp32",
-    arithmetic="float32",
-    num_threads=1,
-    num_streams=1,
-    batch_size=8,
-    bundle_sha256=None,
-)
+INFO = engine_info()
 
 
 class Fixed:
